@@ -1,0 +1,1 @@
+//! What crosses the kernel boundary between byway and its eBPF programs.

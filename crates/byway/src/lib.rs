@@ -1,0 +1,1 @@
+//! Sends egress traffic to a next hop by its source address.
