@@ -1,0 +1,46 @@
+//! The two programs of Byway, both of type `sched_cls` and on egress.
+//!
+//! `departure` sits on the attachments: it looks a packet's source up and redirects the packet on a match.
+//! `arrival` sits on the devices of next hops that are no attachments: it counts what got there.
+//!
+//! A redirected packet passes the egress hook of its new device as well, which may be an attachment or even the
+//! very device that it departed from. It therefore travels with a mark, and whichever program meets the mark
+//! first takes it off, counts the arrival and lets the packet go. So a packet is redirected once at the most,
+//! and no mark leaves this network namespace, where another Byway would take it for its own.
+
+#![no_std]
+#![no_main]
+
+mod decide;
+mod maps;
+mod packet;
+
+use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
+
+/// Egress of an attachment.
+#[classifier]
+pub fn departure(ctx: TcContext) -> i32 {
+    if decide::arrive(&ctx) {
+        return TC_ACT_UNSPEC;
+    }
+    decide::depart(&ctx).unwrap_or(TC_ACT_UNSPEC)
+}
+
+/// Egress of a next hop's device.
+#[classifier]
+pub fn arrival(ctx: TcContext) -> i32 {
+    decide::arrive(&ctx);
+    TC_ACT_UNSPEC
+}
+
+// `bpf_redirect_neigh` is for programs under the GPL, or under a licence that the kernel takes as such.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // SAFETY: nothing in these programs panics; where the compiler cannot see that, the verifier refuses the
+    // program, since this would be an unknown instruction.
+    unsafe { core::hint::unreachable_unchecked() }
+}

@@ -1,0 +1,135 @@
+//! From an Ethernet frame to source and destination, or to the verdict that Byway leaves the packet alone.
+
+use aya_ebpf::{helpers::bpf_skb_pull_data, programs::TcContext};
+
+use crate::maps::{Address4, Address6};
+
+/// EtherType of IPv4 in network byte order, as `__sk_buff.protocol` has it.
+pub const ETH_P_IP: u32 = (0x0800_u16).to_be() as u32;
+/// EtherType of IPv6, likewise.
+pub const ETH_P_IPV6: u32 = (0x86DD_u16).to_be() as u32;
+
+const NEXT_HEADER_ICMPV6: u8 = 58;
+const ND_ROUTER_SOLICITATION: u8 = 133;
+const ND_REDIRECT: u8 = 137;
+
+/// Length of an Ethernet header.
+const ETHERNET_LEN: usize = 14;
+
+/// An IPv4 header without options (RFC 791), addresses in network byte order.
+#[repr(C)]
+struct Ipv4 {
+    version_ihl: u8,
+    head: [u8; 11],
+    source: Address4,
+    destination: Address4,
+}
+
+/// An IPv6 header (RFC 8200), addresses in network byte order.
+#[repr(C)]
+struct Ipv6 {
+    version: u8,
+    head: [u8; 5],
+    next_header: u8,
+    hop_limit: u8,
+    source: Address6,
+    destination: Address6,
+}
+
+/// An IPv6 header and the first byte of what follows, which for ICMPv6 is the type of its message.
+#[repr(C)]
+struct Icmpv6 {
+    ipv6: Ipv6,
+    kind: u8,
+    rest: [u8; 3],
+}
+
+/// Source and destination of an IPv4 packet that rules may speak about.
+#[inline(always)]
+pub fn ipv4(ctx: &TcContext) -> Option<(Address4, Address4)> {
+    let header = header::<Ipv4>(ctx, size_of::<Ipv4>())?;
+    let header_len = (header.version_ihl & 0x0F) as usize * 4;
+    let parses = header.version_ihl >> 4 == 4
+        && header_len >= size_of::<Ipv4>()
+        && ctx.len() as usize >= ETHERNET_LEN + header_len;
+    if !parses {
+        return None;
+    }
+    let (source, destination) = (header.source, header.destination);
+    let leave_alone = is_within(destination, 0xE000_0000, 0xF000_0000) // multicast, 224.0.0.0/4
+        || destination == u32::MAX
+        || is_within(destination, LINK_LOCAL4, LINK_LOCAL4_MASK)
+        || is_within(source, LINK_LOCAL4, LINK_LOCAL4_MASK);
+    (!leave_alone && !to_many(ctx)).then_some((source, destination))
+}
+
+/// Source and destination of an IPv6 packet that rules may speak about.
+#[inline(always)]
+pub fn ipv6(ctx: &TcContext) -> Option<(Address6, Address6)> {
+    let header = header::<Ipv6>(ctx, size_of::<Ipv6>())?;
+    if header.version >> 4 != 6 {
+        return None;
+    }
+    let (source, destination) = (header.source, header.destination);
+    let leave_alone = is_within(destination[0], 0xFF00_0000, 0xFF00_0000) // multicast, ff00::/8
+        || is_within(destination[0], LINK_LOCAL6, LINK_LOCAL6_MASK)
+        || is_within(source[0], LINK_LOCAL6, LINK_LOCAL6_MASK);
+    if leave_alone || to_many(ctx) {
+        return None;
+    }
+    // Neighbour discovery between global addresses belongs to this link. Its messages carry no extension
+    // header that would hide it (RFC 4861, RFC 6980).
+    if header.next_header == NEXT_HEADER_ICMPV6 {
+        let kind = self::header::<Icmpv6>(ctx, size_of::<Ipv6>() + 1)?.kind;
+        if (ND_ROUTER_SOLICITATION..=ND_REDIRECT).contains(&kind) {
+            return None;
+        }
+    }
+    Some((source, destination))
+}
+
+/// 169.254.0.0/16 (RFC 3927).
+const LINK_LOCAL4: u32 = 0xA9FE_0000;
+const LINK_LOCAL4_MASK: u32 = 0xFFFF_0000;
+/// The first word of fe80::/10 (RFC 4291).
+const LINK_LOCAL6: u32 = 0xFE80_0000;
+const LINK_LOCAL6_MASK: u32 = 0xFFC0_0000;
+
+/// Whether a word in network byte order lies in a prefix that is written in the host's.
+#[inline(always)]
+fn is_within(word: u32, prefix: u32, mask: u32) -> bool {
+    word & mask.to_be() == prefix.to_be()
+}
+
+/// Whether the frame goes to a broadcast or multicast MAC address. The stack has resolved a subnet's broadcast
+/// address to one by now, which cannot be told from the IPv4 header.
+#[inline(always)]
+fn to_many(ctx: &TcContext) -> bool {
+    let first = ctx.data() as *const u8;
+    if ctx.data() + 1 > ctx.data_end() {
+        return true;
+    }
+    // SAFETY: the bound is checked above.
+    unsafe { *first & 1 != 0 }
+}
+
+/// The network header, or nothing where fewer than `len` of its bytes are there.
+///
+/// The kernel aligns it to four bytes (`NET_IP_ALIGN`), so that words may be loaded from it as they are.
+#[inline(always)]
+fn header<T>(ctx: &TcContext, len: usize) -> Option<&T> {
+    let end = ETHERNET_LEN + len;
+    if ctx.data() + end > ctx.data_end() {
+        // The bytes may lie outside the linear part. Where the frame is shorter, this fails.
+        // SAFETY: the helper checks the length.
+        if unsafe { bpf_skb_pull_data(ctx.skb.skb, end as u32) } != 0 {
+            return None;
+        }
+        if ctx.data() + end > ctx.data_end() {
+            return None;
+        }
+    }
+    // SAFETY: the bytes up to `len` are there, callers read none behind it, `T` is made of numbers, and the
+    // packet's data does not move while the reference is used: each use ends before the next call.
+    Some(unsafe { &*((ctx.data() + ETHERNET_LEN) as *const T) })
+}
