@@ -1,1 +1,75 @@
 //! Hosts, links and traffic out of network namespaces, for tests, demonstrations and benchmarks.
+//!
+//! A [`Lab`] holds [`Node`]s: network namespaces that stand for hosts and routers. They are joined by veth pairs
+//! ([`Lab::link`]) or by a LAN ([`Lab::bridge`]), take addresses, routes, rules and sysctls as text in iproute2's
+//! words, and send and receive real traffic. A topology reads as one line a fact:
+//!
+//! ```no_run
+//! # use std::time::Duration;
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let lab = byway_lab::Lab::new()?;
+//! let client = lab.node("client")?;
+//! let router = lab.node("router")?;
+//! let server = lab.node("server")?;
+//! lab.link((&client, "eth0"), (&router, "eth0"))?;
+//! lab.link((&router, "eth1"), (&server, "eth0"))?;
+//! client.address("eth0", "10.1.0.2/24")?;
+//! router.address("eth0", "10.1.0.1/24")?;
+//! router.address("eth1", "10.2.0.1/24")?;
+//! server.address("eth0", "10.2.0.2/24")?;
+//! router.forwarding()?;
+//! client.route("default via 10.1.0.1")?;
+//! server.route("default via 10.2.0.1")?;
+//!
+//! let echo = server.tcp_serve("10.2.0.2:80".parse()?)?;
+//! let answer = client.tcp_echo(None, echo.address(), b"hello", Duration::from_secs(5))?;
+//! assert_eq!(answer, b"hello");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Everything is done with netlink, setns(2), mount(2) and writes to `/proc/sys`; no other program is needed. No
+//! packet ever leaves the namespaces: no lab is connected to the host. `CAP_SYS_ADMIN`, `CAP_NET_ADMIN` and
+//! `CAP_NET_RAW` are needed, and a lab without them is an error and never a skipped test.
+//! Linux 5.10 or later.
+
+#![forbid(unsafe_code)]
+
+mod address;
+mod bridge;
+mod bulk;
+mod capture;
+mod error;
+pub mod frame;
+mod lab;
+mod link;
+mod mounts;
+mod namespace;
+mod nat;
+mod neighbour;
+mod nftables;
+mod node;
+mod ping;
+mod policy;
+mod process;
+mod route;
+pub mod seed;
+mod service;
+mod sysctl;
+mod tcp;
+mod udp;
+mod wait;
+
+pub use bridge::Bridge;
+pub use bulk::Bulk;
+pub use capture::Capture;
+pub use error::{Error, Result};
+pub use frame::{Direction, Frame};
+pub use lab::Lab;
+pub use link::LinkCounters;
+pub use nat::Protocol;
+pub use neighbour::{Neighbour, NeighbourState};
+pub use node::Node;
+pub use process::Process;
+pub use service::Service;
+pub use wait::wait_until;

@@ -1,0 +1,156 @@
+//! Frames as they are on a device, by packet sockets (packet(7)).
+
+use std::{
+    fmt, io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    poll::PollFlags,
+    sys::socket::{
+        AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvfrom, sendto, setsockopt,
+        socket, sockopt::RcvBufForce,
+    },
+};
+
+use crate::{
+    Direction, Frame, Node,
+    service::{Background, Stop},
+    wait::Deadline,
+};
+
+/// What the kernel may hold before the background thread has fetched it, in bytes.
+const KERNEL_BUFFER: usize = 16 * 1024 * 1024;
+
+/// The largest that the kernel makes of segments on their way through a veth, and the header.
+const LARGEST: usize = 512 * 1024;
+
+impl Node {
+    /// Captures every frame on a device from now on, in both directions. A frame that leaves is seen after tc's egress
+    /// programs, one that comes in before tc's ingress programs; XDP programs come before both.
+    ///
+    /// Everything is kept until the capture is dropped: not meant for bulk transfers.
+    ///
+    /// # Errors
+    ///
+    /// An error where there is no such device; otherwise whatever socket(2) reports, which takes
+    /// `CAP_NET_RAW`.
+    pub fn capture(&self, device: &str) -> io::Result<Capture> {
+        let ifindex = self.ifindex(device)?;
+        // The socket sees every device of the node, and stays that way: what another one has carried is left out below.
+        let socket = self.run(|| {
+            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+            socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)
+        })?;
+        // A larger buffer is a courtesy to a slow machine.
+        let _ = setsockopt(&socket, RcvBufForce, &KERNEL_BUFFER);
+        let frames = Arc::new(Frames::default());
+        let background = Background::start({
+            let frames = Arc::clone(&frames);
+            move |stop| frames.fill(&socket, ifindex, stop)
+        })?;
+        Ok(Capture { frames, background })
+    }
+
+    /// Sends one Ethernet frame out of a device as it is, by way of tc's egress programs.
+    ///
+    /// # Errors
+    ///
+    /// An error where there is no such device, or it has no Ethernet address; otherwise whatever
+    /// send(2) reports, which takes `CAP_NET_RAW`.
+    pub fn send_frame(&self, device: &str, frame: &[u8]) -> io::Result<()> {
+        let sent = self.run(|| {
+            let address = link_address(device)?;
+            let protocol = None; // receives nothing
+            let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+            io::Result::Ok(sendto(socket.as_raw_fd(), frame, &address, MsgFlags::empty())?)
+        })?;
+        if sent == frame.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    }
+}
+
+fn link_address(device: &str) -> io::Result<LinkAddr> {
+    nix::ifaddrs::getifaddrs()?
+        .filter(|entry| entry.interface_name == device)
+        .find_map(|entry| entry.address?.as_link_addr().copied())
+        .ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, format!("there is no Ethernet device {device}"))
+        })
+}
+
+/// A capture in the background; it ends when this is dropped.
+pub struct Capture {
+    frames: Arc<Frames>,
+    #[expect(dead_code, reason = "dropping it is what stops the thread")]
+    background: Background,
+}
+
+impl Capture {
+    /// Waits for a frame that `wanted` accepts and returns the first one, which may have come before the call; `None`
+    /// when there is none within `timeout`.
+    pub fn wait_for(&self, timeout: Duration, mut wanted: impl FnMut(&Frame) -> bool) -> Option<Frame> {
+        let deadline = Deadline::after(timeout);
+        let mut seen = 0;
+        let mut frames = self.frames.lock();
+        loop {
+            if let Some(frame) = frames[seen..].iter().find(|frame| wanted(frame)) {
+                return Some(frame.clone());
+            }
+            seen = frames.len();
+            let left = deadline.left().ok()?;
+            frames = self.frames.more.wait_timeout(frames, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// How many of the frames so far `wanted` accepts. It does not wait: a frame that was sent a moment ago may not be
+    /// here yet.
+    pub fn count(&self, mut wanted: impl FnMut(&Frame) -> bool) -> usize {
+        self.frames.lock().iter().filter(|frame| wanted(frame)).count()
+    }
+
+    /// The frames so far, in order.
+    #[must_use]
+    pub fn frames(&self) -> Vec<Frame> {
+        self.frames.lock().clone()
+    }
+}
+
+impl fmt::Debug for Capture {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Capture").field("frames", &self.frames.lock().len()).finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct Frames {
+    list: Mutex<Vec<Frame>>,
+    more: Condvar,
+}
+
+impl Frames {
+    fn lock(&self) -> MutexGuard<'_, Vec<Frame>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fill(&self, socket: &OwnedFd, ifindex: u32, stop: &Stop) {
+        let mut buffer = vec![0; LARGEST];
+        while stop.wait(socket.as_fd(), PollFlags::POLLIN).is_ok() {
+            let (length, from) = match recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut buffer) {
+                Ok((length, Some(from))) => (length, from),
+                // ENETDOWN: a device went down; the others go on.
+                Ok((_, None)) | Err(Errno::EAGAIN | Errno::EINTR | Errno::ENETDOWN) => continue,
+                Err(_) => return,
+            };
+            if from.ifindex() != ifindex as usize {
+                continue;
+            }
+            let outgoing = from.pkttype() == libc::PACKET_OUTGOING;
+            let direction = if outgoing { Direction::Outgoing } else { Direction::Incoming };
+            self.lock().push(Frame { direction, bytes: buffer[..length].to_vec() });
+            self.more.notify_all();
+        }
+    }
+}
