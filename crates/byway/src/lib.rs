@@ -1,1 +1,40 @@
-//! Sends egress traffic to a next hop by its source address.
+//! Sends egress traffic to a next hop by its **source** address.
+//!
+//! An eBPF program on the egress of the default-gateway interface looks a packet's source up and, on a match,
+//! sends it out of another interface to another next hop. The routing tables stay as they are, and the kernel
+//! keeps all state: rules hold when the program that made them is gone.
+//!
+//! Two calls do the main job. The first is optional: without an attachment, adding a rule attaches to the
+//! interfaces that carry a default route.
+//!
+//! ```no_run
+//! use byway::{Byway, NextHopSpec, Owner, RuleSpec};
+//!
+//! let mut byway = Byway::open()?;
+//! byway.attach(&["eth0"])?;
+//! byway.add(&RuleSpec {
+//!     source: "192.168.1.5".parse()?,
+//!     next_hop: NextHopSpec::ViaDev("10.111.221.21".parse()?, "eth1".into()),
+//!     owner: Owner::Api,
+//!     name: None,
+//! })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Linux 5.10 or later, `CAP_NET_ADMIN` and `CAP_BPF` (before 5.8 and for mounting the BPF file system
+//! `CAP_SYS_ADMIN`).
+
+#![deny(unsafe_code)]
+
+mod byway;
+mod error;
+mod kernel;
+mod plan;
+mod rule;
+
+pub use byway::{Attachment, Byway, Count, RuleStatus, Watch};
+pub use error::{Error, Result};
+pub use kernel::{hook::Hook, namespace::enter_namespace};
+pub use rule::{
+    Device, NextHop, NextHopSpec, Owner, Prefix, PrefixError, RULE_NAME_MAX, Rule, RuleError, RuleSpec,
+};

@@ -1,0 +1,14 @@
+//! Says which eBPF object to embed: the committed one, or the one that `BYWAY_BPF_OBJECT` names, with which
+//! `cargo xtask bpf --check` tests a freshly built object.
+
+use std::{env, path::PathBuf};
+
+fn main() {
+    println!("cargo::rerun-if-env-changed=BYWAY_BPF_OBJECT");
+    let object = env::var_os("BYWAY_BPF_OBJECT").map(PathBuf::from).unwrap_or_else(|| {
+        let crate_dir = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+        PathBuf::from(crate_dir).join("src/kernel/byway.bpf.o")
+    });
+    println!("cargo::rerun-if-changed={}", object.display());
+    println!("cargo::rustc-env=BYWAY_BPF_OBJECT={}", object.display());
+}

@@ -1,0 +1,35 @@
+//! Redirects one source to one next hop, shows what it did, and takes it back:
+//!
+//! ```text
+//! cargo run --example redirect -- eth0 192.168.1.5 10.111.221.21 eth1
+//! ```
+
+use std::{env, error::Error, net::IpAddr, thread, time::Duration};
+
+use byway::{Byway, NextHopSpec, Owner, Prefix, RuleSpec};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let [attach_to, source, gateway, device] = arguments.as_slice() else {
+        return Err("usage: redirect ATTACH_TO SOURCE GATEWAY DEVICE".into());
+    };
+    let source: Prefix = source.parse()?;
+    let gateway: IpAddr = gateway.parse()?;
+
+    let mut byway = Byway::open()?;
+    byway.attach(&[attach_to])?;
+    let next_hop = NextHopSpec::ViaDev(gateway, device.clone());
+    let rule = byway.add(&RuleSpec { source, next_hop, owner: Owner::Api, name: None })?;
+    println!("{rule}, for ten seconds");
+
+    thread::sleep(Duration::from_secs(10));
+    for status in byway.rules()? {
+        println!(
+            "{}: {} packets left, {} arrived",
+            status.rule, status.departed.packets, status.arrived.packets
+        );
+    }
+    byway.del(&source)?;
+    byway.detach(&[attach_to])?;
+    Ok(())
+}

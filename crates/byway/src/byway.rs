@@ -1,0 +1,364 @@
+//! The handle: what a person asks for, checked against what the kernel holds, made into a plan, carried out.
+
+use std::collections::BTreeMap;
+
+use byway_abi::MAX_RULES;
+use serde::Serialize;
+
+use crate::{
+    error::{Error, Result},
+    kernel::{
+        bpffs,
+        execute::{self, Executor},
+        hook::Hook,
+        network::{Link, Network},
+        pins::Pins,
+        privilege,
+    },
+    plan::{Actual, Desired, Role, plan},
+    rule::{Device, NextHop, NextHopSpec, Prefix, Rule, RuleSpec},
+};
+
+/// Byway in one network namespace: that of the thread that called [`Byway::open`], which every call has to be
+/// made from as well.
+///
+/// What it changes stays in the kernel when the handle or the process is gone. Changes wait for each other, also
+/// between processes, and a call that fails has changed nothing.
+#[derive(Debug)]
+pub struct Byway {
+    network: Network,
+    hook: Option<Hook>,
+}
+
+/// Packets and their bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Count {
+    /// Packets. A segmentation-offload packet counts as its segments.
+    pub packets: u64,
+    /// Bytes with one link-layer header, of a segmentation-offload packet as it stands.
+    pub bytes: u64,
+}
+
+/// A rule that holds, and what it did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RuleStatus {
+    /// The rule.
+    #[serde(flatten)]
+    pub rule: Rule,
+    /// What was redirected.
+    pub departed: Count,
+    /// What of it reached the egress of the next hop's device. What departed and did not arrive is lost, most
+    /// often because the next hop does not answer.
+    pub arrived: Count,
+    /// The next hop's device is gone, so that what departs is lost.
+    pub device_gone: bool,
+}
+
+/// Why a device carries a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Watch {
+    /// It is an attachment: sources of packets that leave by it are looked up.
+    Departures,
+    /// A next hop is on it: what was redirected to there is counted.
+    Arrivals,
+}
+
+/// A device that carries one of Byway's programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Attachment {
+    /// The device.
+    #[serde(flatten)]
+    pub device: Device,
+    /// What is watched there.
+    pub watches: Watch,
+    /// How the program is attached.
+    pub hook: Hook,
+    /// The program is there. If not, the device has gone, or someone has taken the program off.
+    pub is_there: bool,
+}
+
+impl Byway {
+    /// Opens Byway in the calling thread's network namespace ([`enter_namespace`](crate::enter_namespace) goes to
+    /// another one). Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Privilege`] names the capability that is missing.
+    pub fn open() -> Result<Self> {
+        privilege::check()?;
+        Ok(Self { network: Network::open()?, hook: None })
+    }
+
+    /// Attaches with this hook from now on, instead of with tcx where the kernel has it and clsact where not.
+    #[must_use]
+    pub fn with_hook(mut self, hook: Hook) -> Self {
+        self.hook = Some(hook);
+        self
+    }
+
+    /// Attaches to the named devices, or to each that carries a default route where none is named: puts the
+    /// departure program on their egress. Those that are attached already stay so. Returns the attachments asked
+    /// for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchDevice`], [`Error::Loopback`], [`Error::NoEthernetHeader`], [`Error::NoDefaultRoute`],
+    /// [`Error::IngressQdisc`], and those of the kernel.
+    pub fn attach(&mut self, devices: &[&str]) -> Result<Vec<Device>> {
+        self.change(|view, desired| {
+            let found = if devices.is_empty() {
+                view.default_gateway_devices()?
+            } else {
+                devices.iter().map(|name| view.attachable(name)).collect::<Result<_>>()?
+            };
+            desired.attachments.extend(found.iter().map(|device| (device.index, device.clone())));
+            Ok(found)
+        })
+    }
+
+    /// Detaches from the named devices, or from all where none is named. Rules stay, and redirect nothing where
+    /// nothing is attached. Once there is neither rule nor attachment, nothing of Byway is left in the kernel.
+    /// Returns the devices detached from.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAttached`], and those of the kernel.
+    pub fn detach(&mut self, devices: &[&str]) -> Result<Vec<Device>> {
+        self.change(|_, desired| {
+            if devices.is_empty() {
+                return Ok(std::mem::take(&mut desired.attachments).into_values().collect());
+            }
+            let mut detached = Vec::new();
+            for name in devices {
+                let found = desired.attachments.iter().find(|(_, device)| device.name == *name);
+                let index = *found.ok_or_else(|| Error::NotAttached((*name).to_owned()))?.0;
+                detached.extend(desired.attachments.remove(&index));
+            }
+            Ok(detached)
+        })
+    }
+
+    /// Lets a new rule hold. Where nothing is attached it attaches to the default-gateway devices as well.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RuleExists`], [`Error::TablesFull`], [`Error::Rule`], [`Error::NotOnLink`] and its like for a next
+    /// hop that cannot work, those of [`Byway::attach`], and those of the kernel.
+    pub fn add(&mut self, spec: &RuleSpec) -> Result<Rule> {
+        self.add_all(std::slice::from_ref(spec)).and_then(only)
+    }
+
+    /// Lets several new rules hold, or none of them where one is wrong.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::add`].
+    pub fn add_all(&mut self, specs: &[RuleSpec]) -> Result<Vec<Rule>> {
+        self.put_all(specs, |existing| Err(Error::RuleExists(existing.clone())))
+    }
+
+    /// Lets a rule hold in place of the one for the same source, or as a new one where there is none. Its
+    /// counters start at zero, unless it is the same rule.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::add`] but [`Error::RuleExists`].
+    pub fn replace(&mut self, spec: &RuleSpec) -> Result<Rule> {
+        self.put_all(std::slice::from_ref(spec), |_| Ok(())).and_then(only)
+    }
+
+    fn put_all(
+        &mut self,
+        specs: &[RuleSpec],
+        on_existing: impl Fn(&Rule) -> Result<()>,
+    ) -> Result<Vec<Rule>> {
+        for spec in specs {
+            spec.check()?;
+        }
+        self.change(|view, desired| {
+            let mut put = Vec::with_capacity(specs.len());
+            for spec in specs {
+                if let Some(existing) = desired.rules.get(&spec.source) {
+                    on_existing(existing)?;
+                } else if desired.rules.len() >= MAX_RULES as usize {
+                    return Err(Error::TablesFull { source_prefix: spec.source, limit: MAX_RULES });
+                }
+                let rule = Rule {
+                    source: spec.source,
+                    next_hop: view.resolve(&spec.next_hop)?,
+                    owner: spec.owner,
+                    name: spec.name.clone(),
+                };
+                desired.rules.insert(rule.source, rule.clone());
+                put.push(rule);
+            }
+            if desired.attachments.is_empty() {
+                let found = view.default_gateway_devices()?;
+                desired.attachments.extend(found.into_iter().map(|device| (device.index, device)));
+            }
+            Ok(put)
+        })
+    }
+
+    /// Lets the rule for exactly this source hold no longer, and returns it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchRule`], and those of the kernel.
+    pub fn del(&mut self, source: &Prefix) -> Result<Rule> {
+        self.change(|_, desired| desired.rules.remove(source).ok_or(Error::NoSuchRule(*source)))
+    }
+
+    /// Lets no rule hold any longer, and returns those that did. Attachments stay.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel.
+    pub fn flush(&mut self) -> Result<Vec<Rule>> {
+        self.change(|_, desired| Ok(std::mem::take(&mut desired.rules).into_values().collect()))
+    }
+
+    /// The rules that hold, by source, with their counters.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Schema`], and those of the kernel.
+    pub fn rules(&mut self) -> Result<Vec<RuleStatus>> {
+        let Some(pins) = Pins::open()? else { return Ok(Vec::new()) };
+        let (actual, links) = execute::actual(Some(&pins), &mut self.network)?;
+        let status = |(id, rule): (u32, Rule)| {
+            let counters = pins.tables.counters(id)?;
+            Ok(RuleStatus {
+                device_gone: !links.contains_key(&rule.next_hop.device.index),
+                rule,
+                departed: Count { packets: counters.departed_packets, bytes: counters.departed_bytes },
+                arrived: Count { packets: counters.arrived_packets, bytes: counters.arrived_bytes },
+            })
+        };
+        actual.rules.into_values().map(status).collect()
+    }
+
+    /// The devices that carry a program, by name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Schema`], and those of the kernel.
+    pub fn attachments(&mut self) -> Result<Vec<Attachment>> {
+        let Some(pins) = Pins::open()? else { return Ok(Vec::new()) };
+        let links = self.network.links()?;
+        let attachment = |placed: execute::Placed| Attachment {
+            device: placed.device,
+            watches: if placed.role == Role::Departure { Watch::Departures } else { Watch::Arrivals },
+            hook: placed.attached.hook,
+            is_there: placed.is_there,
+        };
+        Ok(execute::placed(&pins, &mut self.network, &links)?.into_iter().map(attachment).collect())
+    }
+
+    /// The one way to a change: `decide` turns what holds into what should hold, and may refuse. It is asked once
+    /// before anything is made in the kernel, and again when no one else can change anything.
+    fn change<T>(&mut self, decide: impl Fn(&mut View<'_>, &mut Desired) -> Result<T>) -> Result<T> {
+        let mut pins = Pins::open()?;
+        if pins.is_none() {
+            let (actual, links) = execute::actual(None, &mut self.network)?;
+            let mut desired = actual.as_desired();
+            let decided = decide(&mut View { network: &mut self.network, links: &links }, &mut desired)?;
+            if plan(&actual, &desired).is_empty() {
+                return Ok(decided);
+            }
+            bpffs::ensure_mounted()?;
+        }
+        let _lock = bpffs::Lock::wait()?;
+        pins = Pins::open()?; // another Byway may have made or removed them in the meantime
+        if let Some(pins) = &mut pins {
+            let mut executor = Executor { pins, network: &mut self.network, hook: self.hook };
+            executor.renew()?;
+            executor.tidy()?;
+        }
+        let (actual, links) = execute::actual(pins.as_ref(), &mut self.network)?;
+        let mut desired = actual.as_desired();
+        let decided = decide(&mut View { network: &mut self.network, links: &links }, &mut desired)?;
+        self.carry_out(pins, &actual, &desired)?;
+        Ok(decided)
+    }
+
+    fn carry_out(&mut self, pins: Option<Pins>, actual: &Actual, desired: &Desired) -> Result<()> {
+        let steps = plan(actual, desired);
+        let is_new = pins.is_none();
+        let mut pins = match pins {
+            Some(pins) => pins,
+            None if steps.is_empty() => return Ok(()),
+            None => Pins::create()?,
+        };
+        let mut executor = Executor { pins: &mut pins, network: &mut self.network, hook: self.hook };
+        let carried_out = executor.carry_out(actual, &steps);
+        let is_empty = desired.rules.is_empty() && desired.attachments.is_empty();
+        match &carried_out {
+            Ok(()) if is_empty => pins.remove()?,
+            // What was made for a change that failed goes with it.
+            Err(error) if is_new && !matches!(error, Error::NotUndone { .. }) => pins.remove()?,
+            _ => {}
+        }
+        carried_out
+    }
+}
+
+fn only(rules: Vec<Rule>) -> Result<Rule> {
+    rules.into_iter().next().ok_or_else(|| Error::kernel("put the rule", "no rule was asked for"))
+}
+
+/// The network stack as a decision sees it.
+struct View<'a> {
+    network: &'a mut Network,
+    links: &'a BTreeMap<u32, Link>,
+}
+
+impl View<'_> {
+    fn link(&self, name: &str) -> Result<&Link> {
+        let link = self.links.values().find(|link| link.device.name == name);
+        let link = link.ok_or_else(|| Error::NoSuchDevice(name.to_owned()))?;
+        if link.is_loopback { Err(Error::Loopback(name.to_owned())) } else { Ok(link) }
+    }
+
+    /// The device, if its egress can be watched.
+    fn attachable(&self, name: &str) -> Result<Device> {
+        let link = self.link(name)?;
+        if link.is_ethernet { Ok(link.device.clone()) } else { Err(Error::NoEthernetHeader(name.to_owned())) }
+    }
+
+    /// The devices that carry a default route and can be watched.
+    fn default_gateway_devices(&mut self) -> Result<Vec<Device>> {
+        let indexes = self.network.default_route_devices()?;
+        let links: Vec<&Link> = indexes.iter().filter_map(|index| self.links.get(index)).collect();
+        let usable: Vec<Device> =
+            links.iter().filter(|link| link.is_ethernet).map(|link| link.device.clone()).collect();
+        match (usable.is_empty(), links.first()) {
+            (false, _) => Ok(usable),
+            (true, Some(link)) => Err(Error::NoEthernetHeader(link.device.name.clone())),
+            (true, None) => Err(Error::NoDefaultRoute),
+        }
+    }
+
+    /// The next hop that is asked for, if it can work.
+    fn resolve(&mut self, spec: &NextHopSpec) -> Result<NextHop> {
+        match spec {
+            NextHopSpec::Dev(name) => Ok(NextHop { gateway: None, device: self.link(name)?.device.clone() }),
+            NextHopSpec::ViaDev(gateway, name) => {
+                let device = self.link(name)?.device.clone();
+                if self.network.is_local(*gateway)? {
+                    return Err(Error::GatewayIsLocal(*gateway));
+                }
+                if !self.network.is_on_link(*gateway, &device)? {
+                    return Err(Error::NotOnLink { gateway: *gateway, device: device.name });
+                }
+                Ok(NextHop { gateway: Some(*gateway), device })
+            }
+            NextHopSpec::Via(gateway) => {
+                let index = self.network.device_of_gateway(*gateway)?;
+                let link = self.links.get(&index).ok_or(Error::NoDeviceForGateway(*gateway))?;
+                Ok(NextHop { gateway: Some(*gateway), device: link.device.clone() })
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What can go wrong, each as one sentence for a person: what was asked, what is wrong, what to do.
+
+use std::{io, net::IpAddr, path::PathBuf};
+
+use thiserror::Error;
+
+use crate::rule::{Prefix, PrefixError, Rule, RuleError};
+
+/// Why Byway did not do what was asked. Nothing has changed then, except where [`Error::NotUndone`] says so.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A text is no prefix.
+    #[error(transparent)]
+    Prefix(#[from] PrefixError),
+    /// A rule is wrong in itself.
+    #[error(transparent)]
+    Rule(#[from] RuleError),
+    /// There is a rule for the very same source.
+    #[error("there is a rule for that source already ({0}); use `replace` to change it")]
+    RuleExists(Rule),
+    /// There is no rule for exactly this source.
+    #[error("there is no rule from {0}; `byway show` lists the rules")]
+    NoSuchRule(Prefix),
+    /// The tables are full.
+    #[error(
+        "the rule for {source_prefix} does not fit: the tables are full, at {limit} rules; delete some, or use shorter prefixes"
+    )]
+    TablesFull {
+        /// The rule that did not fit.
+        source_prefix: Prefix,
+        /// How many rules fit.
+        limit: u32,
+    },
+    /// No device has this name.
+    #[error("there is no device `{0}` in this network namespace; `ip link` lists them")]
+    NoSuchDevice(String),
+    /// The gateway is no neighbour on the device.
+    #[error(
+        "the gateway {gateway} is not on-link on {device}: no connected route of {device} covers it; check the address and the device, or add a route to it with `scope link`"
+    )]
+    NotOnLink {
+        /// The gateway.
+        gateway: IpAddr,
+        /// The device's name.
+        device: String,
+    },
+    /// No device was named, and the routing table knows the gateway on no attached network.
+    #[error(
+        "no device leads straight to the gateway {0}: no connected route covers it; name the device with `dev`, or check the address"
+    )]
+    NoDeviceForGateway(IpAddr),
+    /// The gateway is one of the host's own addresses.
+    #[error("the gateway {0} is an address of this host; name the address of the next router")]
+    GatewayIsLocal(IpAddr),
+    /// A link-local gateway means nothing without its device.
+    #[error("the gateway {0} is link-local and exists on every link; name the device with `dev`")]
+    LinkLocalGateway(IpAddr),
+    /// `lo` is neither a way out nor a next hop.
+    #[error("{0} is the loopback device, which no packet leaves by; name another device")]
+    Loopback(String),
+    /// Nothing carries a default route.
+    #[error(
+        "there is no default route, so there is no default-gateway interface to attach to; name the interface to watch with `byway attach dev IF`"
+    )]
+    NoDefaultRoute,
+    /// The device's frames have no Ethernet header.
+    #[error(
+        "cannot attach to {0}: its packets have no Ethernet header, and the kernel drops what is redirected from such a device; attach to an Ethernet device"
+    )]
+    NoEthernetHeader(String),
+    /// The device carries no departure program.
+    #[error("byway is not attached to {0}; `byway show` lists the attachments")]
+    NotAttached(String),
+    /// The clsact qdisc cannot be added.
+    #[error(
+        "cannot attach to {0}: it has an `ingress` qdisc, which leaves no room for an egress hook; replace it: `tc qdisc del dev {0} ingress; tc qdisc add dev {0} clsact`"
+    )]
+    IngressQdisc(String),
+    /// A capability is missing.
+    #[error("byway needs the capability {0}; run it as root, or give it that capability")]
+    Privilege(&'static str),
+    /// No BPF file system is mounted, and this process may not mount one.
+    #[error("no BPF file system is mounted at {path}, and this process may not mount one; mount it as root: `mount -t bpf bpf {path}`", path = .0.display())]
+    NoBpffs(PathBuf),
+    /// The process runs under `ip netns exec`.
+    #[error(
+        "`ip netns exec` hides the BPF file system, and what is pinned here would be lost when this command ends; run it outside instead: `byway --netns {0} ...`"
+    )]
+    BpffsHidden(String),
+    /// The pins are of another version of Byway.
+    #[error("the pins in {path} have schema {found}, and this byway knows schema {known}; use the byway that made them, or detach with it first", path = .path.display())]
+    Schema {
+        /// Where they are.
+        path: PathBuf,
+        /// Their version.
+        found: u32,
+        /// [`byway_abi::SCHEMA`].
+        known: u32,
+    },
+    /// The network namespace does not exist.
+    #[error(
+        "there is no network namespace `{0}`; `ip netns list` lists the named ones, and a path like /proc/PID/ns/net works too"
+    )]
+    NoSuchNamespace(String),
+    /// The kernel cannot do what Byway is built on.
+    #[error("this kernel cannot run byway: {0}")]
+    KernelLacks(String),
+    /// A call to the kernel failed.
+    #[error("cannot {action}: {source}")]
+    Kernel {
+        /// What was tried.
+        action: String,
+        /// What the kernel said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A step failed, and so did taking back the steps before it.
+    #[error("{failure}; and it could not be undone: {undo}; the next change by byway tidies what is left")]
+    NotUndone {
+        /// What failed first.
+        failure: Box<Error>,
+        /// What failed then.
+        undo: Box<Error>,
+    },
+}
+
+impl Error {
+    /// Whether the request is at fault (exit code 2) and not its execution (exit code 1).
+    pub fn is_bad_request(&self) -> bool {
+        !matches!(self, Self::Kernel { .. } | Self::NotUndone { .. })
+    }
+
+    /// A failed call to the kernel. `action` reads after "cannot".
+    pub(crate) fn kernel(
+        action: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Kernel { action: action.into(), source: source.into() }
+    }
+
+    /// The same for calls that report an [`io::Error`], which name a missing privilege themselves.
+    pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let action = action.into();
+        move |error| Self::kernel(action, error)
+    }
+}
+
+/// What the functions of this library return.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,134 @@
+//! The BPF file system: where the pins are, and the lock on them.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    mount::{MsFlags, mount},
+    sys::statfs::{FsType, statfs},
+};
+
+use crate::error::{Error, Result};
+
+const MOUNT_POINT: &str = "/sys/fs/bpf";
+/// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
+const BPF_FS_MAGIC: FsType = FsType(0xCAFE_4A11);
+
+/// The folder of everything that Byway pins: one folder a network namespace in it.
+pub(crate) fn folder() -> PathBuf {
+    Path::new(MOUNT_POINT).join("byway")
+}
+
+/// Whether a BPF file system is mounted where Byway looks for one.
+pub(crate) fn is_mounted() -> bool {
+    statfs(MOUNT_POINT).is_ok_and(|stat| stat.filesystem_type() == BPF_FS_MAGIC)
+}
+
+/// Makes sure that a BPF file system is mounted, as tc(8) and systemd(1) do.
+///
+/// # Errors
+///
+/// [`Error::BpffsHidden`] under `ip netns exec`, where what is mounted goes with the command;
+/// [`Error::NoBpffs`] where this process may not mount it.
+pub(crate) fn ensure_mounted() -> Result<()> {
+    if is_mounted() {
+        return Ok(());
+    }
+    check_not_hidden()?;
+    mount(Some("bpf"), MOUNT_POINT, Some("bpf"), MsFlags::empty(), Some("mode=0700")).map_err(|errno| {
+        match errno {
+            Errno::EPERM | Errno::EACCES | Errno::ENOENT | Errno::ENODEV => {
+                Error::NoBpffs(MOUNT_POINT.into())
+            }
+            errno => Error::kernel(format!("mount a BPF file system at {MOUNT_POINT}"), errno),
+        }
+    })
+}
+
+/// Refuses to work where there is no BPF file system because `ip netns exec` hides it.
+pub(crate) fn check_not_hidden() -> Result<()> {
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo")
+        .map_err(Error::io("read the mounts from /proc/thread-self/mountinfo"))?;
+    netns_exec(&mounts).map_or(Ok(()), |namespace| Err(Error::BpffsHidden(namespace.to_owned())))
+}
+
+/// The network namespace whose `ip netns exec` this process is under, told by the sysfs that ip-netns(8) mounts
+/// over /sys: its source is the namespace's name (iproute2, `netns_switch`), where everyone else writes `sysfs`.
+fn netns_exec(mountinfo: &str) -> Option<&str> {
+    // "36 35 0:33 / /sys rw - sysfs SOURCE rw", proc_pid_mountinfo(5); the last one is what is seen.
+    let (_, tail) = mountinfo
+        .lines()
+        .filter_map(|line| line.split_once(" - "))
+        .rfind(|(head, tail)| head.split(' ').nth(4) == Some("/sys") && tail.starts_with("sysfs "))?;
+    tail.split(' ').nth(1).filter(|source| !["sysfs", "sys", "none"].contains(source))
+}
+
+/// The right to change what is pinned: no other Byway on this host has it at the same time.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _held: Flock<File>,
+}
+
+impl Lock {
+    /// Waits for the right, and makes the folder if need be.
+    pub(crate) fn wait() -> Result<Self> {
+        let path = folder();
+        loop {
+            make_folder(&path)?;
+            let Ok(file) = File::open(&path) else { continue }; // removed by another Byway just now
+            let lock = Flock::lock(file, FlockArg::LockExclusive)
+                .map_err(|(_, errno)| Error::kernel(format!("lock {}", path.display()), errno))?;
+            // While this waited, another Byway may have removed the folder and a third made it anew.
+            let same = |now: fs::Metadata| lock.metadata().is_ok_and(|mine| mine.ino() == now.ino());
+            if fs::metadata(&path).is_ok_and(same) {
+                return Ok(Self { _held: lock });
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    /// Leaves no empty folder behind. One with pins in it cannot be removed like this.
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(folder());
+    }
+}
+
+/// Makes a folder that only root may look into, unless it is there.
+pub(crate) fn make_folder(path: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(Error::kernel(format!("make the folder {}", path.display()), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes a folder with the pins in it. What is not there is no error.
+pub(crate) fn remove_folder(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::kernel(format!("remove {}", path.display()), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ip_netns_exec_is_recognised() {
+        let host = "22 28 0:20 / /sys rw,nosuid shared:7 - sysfs sysfs rw\n30 22 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw";
+        assert_eq!(netns_exec(host), None);
+        let inside = format!("{host}\n402 380 0:51 / /sys rw,relatime - sysfs blue rw\n");
+        assert_eq!(netns_exec(&inside), Some("blue"));
+        assert_eq!(netns_exec(""), None);
+    }
+}

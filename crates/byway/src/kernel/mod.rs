@@ -1,0 +1,12 @@
+//! The edge: everything that speaks to the kernel, and nothing that decides.
+
+pub(crate) mod bpffs;
+pub(crate) mod execute;
+pub(crate) mod hook;
+pub(crate) mod namespace;
+pub(crate) mod network;
+pub(crate) mod pins;
+pub(crate) mod privilege;
+#[allow(unsafe_code)]
+mod sys;
+pub(crate) mod tables;

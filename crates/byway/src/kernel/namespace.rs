@@ -1,0 +1,56 @@
+//! Network namespaces: which one this is, and how to enter another.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt,
+    path::Path,
+};
+
+use nix::sched::{CloneFlags, setns};
+
+use super::sys;
+use crate::error::{Error, Result};
+
+/// Where ip-netns(8) keeps the named namespaces.
+const NAMED: &str = "/run/netns";
+
+/// A directory name that belongs to the calling thread's network namespace alone.
+///
+/// It is made of the namespace's cookie (Linux 5.14). Before that it is its inode number, which the kernel may
+/// give to another namespace once this one is gone.
+pub(crate) fn key() -> Result<String> {
+    match sys::netns_cookie() {
+        Ok(cookie) => Ok(format!("netns-{cookie}")),
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => {
+            let namespace = fs::metadata("/proc/thread-self/ns/net")
+                .map_err(Error::io("look at this network namespace in /proc/thread-self/ns/net"))?;
+            Ok(format!("netns-inode-{}", namespace.ino()))
+        }
+        Err(error) => Err(Error::kernel("ask for the number of this network namespace", error)),
+    }
+}
+
+/// Moves the calling thread into a network namespace: a name that `ip netns` knows, or a path such as
+/// `/proc/1234/ns/net` (anything with a `/`). The mount namespace stays, so that pins stay visible, unlike with
+/// `ip netns exec` (ip-netns(8)).
+///
+/// # Errors
+///
+/// [`Error::NoSuchNamespace`] where there is none, [`Error::Privilege`] without `CAP_SYS_ADMIN`.
+pub fn enter_namespace(name: &str) -> Result<()> {
+    let path = if name.contains('/') { Path::new(name).to_owned() } else { Path::new(NAMED).join(name) };
+    let no_such = || Error::NoSuchNamespace(name.to_owned());
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(Error::Privilege("CAP_SYS_ADMIN"));
+        }
+        Err(_) => return Err(no_such()),
+    };
+    setns(file, CloneFlags::CLONE_NEWNET).map_err(|errno| match errno {
+        nix::Error::EPERM => Error::Privilege("CAP_SYS_ADMIN"),
+        nix::Error::EINVAL => no_such(), // a file, but no network namespace
+        errno => Error::kernel(format!("enter the network namespace {name}"), errno),
+    })
+}

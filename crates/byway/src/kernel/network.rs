@@ -1,0 +1,287 @@
+//! What the network stack knows: devices, routes and neighbours (rtnetlink(7)).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use byway_netlink::{
+    NLM_F_CREATE, NLM_F_REPLACE, Netlink,
+    packet::{
+        AddressFamily, RouteNetlinkMessage,
+        link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
+        neighbour::{
+            NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState,
+        },
+        route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
+    },
+};
+use ipnet::IpNet;
+
+use crate::{
+    error::{Error, Result},
+    plan::Neighbour,
+    rule::Device,
+};
+
+/// What Byway needs to know of a device.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    pub(crate) device: Device,
+    /// Its frames have an Ethernet header.
+    pub(crate) is_ethernet: bool,
+    pub(crate) is_loopback: bool,
+    /// It has neighbours that are looked up (no `IFF_NOARP`).
+    has_neighbours: bool,
+}
+
+/// One network namespace's stack.
+#[derive(Debug)]
+pub(crate) struct Network {
+    netlink: Netlink,
+}
+
+impl Network {
+    /// The calling thread's network namespace.
+    pub(crate) fn open() -> Result<Self> {
+        let netlink = Netlink::open().map_err(Error::io("open a netlink socket"))?;
+        Ok(Self { netlink })
+    }
+
+    pub(crate) fn netlink(&mut self) -> &mut Netlink {
+        &mut self.netlink
+    }
+
+    /// Every device, by ifindex.
+    pub(crate) fn links(&mut self) -> Result<BTreeMap<u32, Link>> {
+        let answers = self
+            .netlink
+            .dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))
+            .map_err(Error::io("list the devices"))?;
+        let links = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(message) => link(&message),
+            _ => None,
+        });
+        Ok(links.map(|link| (link.device.index, link)).collect())
+    }
+
+    /// The devices that carry a default route of the main table, of either family.
+    pub(crate) fn default_route_devices(&mut self) -> Result<BTreeSet<u32>> {
+        let mut devices = BTreeSet::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let main = RouteAttribute::Table(RouteHeader::RT_TABLE_MAIN.into());
+            for route in self.routes(family, main)? {
+                if route.header.destination_prefix_length == 0 && route.header.kind == RouteType::Unicast {
+                    devices.extend(route_devices(&route));
+                }
+            }
+        }
+        Ok(devices)
+    }
+
+    /// Whether a connected route of the device covers the gateway, so that it is a neighbour there.
+    pub(crate) fn is_on_link(&mut self, gateway: IpAddr, device: &Device) -> Result<bool> {
+        let routes = self.routes(family(gateway), RouteAttribute::Oif(device.index))?;
+        Ok(routes.iter().any(|route| is_connected(route) && covers(route, gateway)))
+    }
+
+    /// The device on which the routing table finds the gateway as a neighbour.
+    pub(crate) fn device_of_gateway(&mut self, gateway: IpAddr) -> Result<u32> {
+        if matches!(gateway, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+            return Err(Error::LinkLocalGateway(gateway));
+        }
+        let mut request = RouteMessage::default();
+        request.header.address_family = family(gateway);
+        request.header.destination_prefix_length = if gateway.is_ipv4() { 32 } else { 128 };
+        request.attributes.push(RouteAttribute::Destination(gateway.into()));
+        let route = match self.netlink.get(RouteNetlinkMessage::GetRoute(request)) {
+            Ok(RouteNetlinkMessage::NewRoute(route)) => route,
+            // No route, or one that says no (`unreachable`, `prohibit`, `blackhole`).
+            Ok(_) => return Err(Error::NoDeviceForGateway(gateway)),
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL)
+                ) =>
+            {
+                return Err(Error::NoDeviceForGateway(gateway));
+            }
+            Err(error) => return Err(Error::kernel(format!("look up the route to {gateway}"), error)),
+        };
+        if route.header.kind == RouteType::Local {
+            return Err(Error::GatewayIsLocal(gateway));
+        }
+        match route_devices(&route).first() {
+            Some(device) if is_connected(&route) => Ok(*device),
+            _ => Err(Error::NoDeviceForGateway(gateway)),
+        }
+    }
+
+    /// Whether the address is one of this host's.
+    pub(crate) fn is_local(&mut self, address: IpAddr) -> Result<bool> {
+        let local = RouteAttribute::Table(u32::from(RT_TABLE_LOCAL));
+        let routes = self.routes(family(address), local)?;
+        Ok(routes.iter().any(|route| route.header.kind == RouteType::Local && covers(route, address)))
+    }
+
+    fn routes(&mut self, family: AddressFamily, filter: RouteAttribute) -> Result<Vec<RouteMessage>> {
+        let mut request = RouteMessage::default();
+        request.header.address_family = family;
+        request.attributes.push(filter);
+        match self.netlink.dump(RouteNetlinkMessage::GetRoute(request)) {
+            Ok(answers) => Ok(answers
+                .into_iter()
+                .filter_map(|answer| match answer {
+                    RouteNetlinkMessage::NewRoute(route) if route.header.address_family == family => {
+                        Some(route)
+                    }
+                    _ => None,
+                })
+                .collect()),
+            // A table that has never had a route, or a family that the kernel lacks.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ENOENT | libc::EAFNOSUPPORT | libc::EOPNOTSUPP)
+                ) =>
+            {
+                Ok(Vec::new())
+            }
+            Err(error) => Err(Error::kernel("list the routes", error)),
+        }
+    }
+
+    /// Makes the kernel keep a neighbour resolved by itself (`NTF_EXT_MANAGED`, Linux 5.16). Says whether
+    /// it does so now because of this call, and so has to be told to stop.
+    pub(crate) fn keep_resolved(&mut self, neighbour: &Neighbour) -> Result<bool> {
+        let has_neighbours =
+            self.links()?.get(&neighbour.device.index).is_some_and(|link| link.has_neighbours);
+        if !has_neighbours || self.neighbour(neighbour)?.is_some_and(|now| is_managed(&now) || is_fixed(&now))
+        {
+            return Ok(false);
+        }
+        let mut request = neighbour_request(neighbour);
+        request.attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
+        self.change_neighbour(neighbour, request)?;
+        // An older kernel takes the request and ignores the flag that it does not know.
+        Ok(self.neighbour(neighbour)?.is_some_and(|now| is_managed(&now)))
+    }
+
+    /// Leaves a neighbour to its ordinary life again. One that is gone is no error.
+    pub(crate) fn let_go(&mut self, neighbour: &Neighbour) -> Result<()> {
+        let Some(now) = self.neighbour(neighbour)?.filter(is_managed) else { return Ok(()) };
+        let mut request = neighbour_request(neighbour);
+        let lladdr = now
+            .attributes
+            .into_iter()
+            .find(|attribute| matches!(attribute, NeighbourAttribute::LinkLayerAddress(_)));
+        // A known address stays, to be confirmed when it is used next.
+        match lladdr {
+            Some(lladdr) => {
+                request.header.state = NeighbourState::Stale;
+                request.attributes.push(lladdr);
+                self.change_neighbour(neighbour, request)
+            }
+            None => match self.netlink.change(RouteNetlinkMessage::DelNeighbour(request), 0) {
+                Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
+                    Err(Error::kernel(format!("let go of the neighbour {}", neighbour.gateway), error))
+                }
+                _ => Ok(()),
+            },
+        }
+    }
+
+    fn change_neighbour(&mut self, neighbour: &Neighbour, request: NeighbourMessage) -> Result<()> {
+        self.netlink.change(RouteNetlinkMessage::NewNeighbour(request), NLM_F_CREATE | NLM_F_REPLACE).map_err(
+            Error::io(format!("change the neighbour {} on {}", neighbour.gateway, neighbour.device.name)),
+        )
+    }
+
+    fn neighbour(&mut self, neighbour: &Neighbour) -> Result<Option<NeighbourMessage>> {
+        match self.netlink.get(RouteNetlinkMessage::GetNeighbour(neighbour_request(neighbour))) {
+            Ok(RouteNetlinkMessage::NewNeighbour(message)) => Ok(Some(message)),
+            Ok(_) => Ok(None),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(None),
+            Err(error) => Err(Error::kernel(
+                format!("look at the neighbour {} on {}", neighbour.gateway, neighbour.device.name),
+                error,
+            )),
+        }
+    }
+}
+
+/// `RT_TABLE_LOCAL` (include/uapi/linux/rtnetlink.h).
+const RT_TABLE_LOCAL: u8 = 255;
+
+fn link(message: &LinkMessage) -> Option<Link> {
+    let name = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    })?;
+    Some(Link {
+        device: Device { name, index: message.header.index },
+        is_ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+        is_loopback: message.header.flags.contains(LinkFlags::Loopback),
+        has_neighbours: !message.header.flags.contains(LinkFlags::Noarp),
+    })
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+/// The devices that a route leads out of: one, or several where it is a multipath route.
+fn route_devices(route: &RouteMessage) -> Vec<u32> {
+    let mut devices = Vec::new();
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(device) => devices.push(*device),
+            RouteAttribute::MultiPath(hops) => devices.extend(hops.iter().map(|hop| hop.interface_index)),
+            _ => {}
+        }
+    }
+    devices
+}
+
+/// Whether the route leads straight to its destinations, through no gateway.
+fn is_connected(route: &RouteMessage) -> bool {
+    route.header.kind == RouteType::Unicast
+        && !route.attributes.iter().any(|attribute| {
+            matches!(
+                attribute,
+                RouteAttribute::Gateway(_) | RouteAttribute::Via(_) | RouteAttribute::MultiPath(_)
+            )
+        })
+}
+
+fn covers(route: &RouteMessage, address: IpAddr) -> bool {
+    let destination = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
+        RouteAttribute::Destination(RouteAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    });
+    match destination {
+        Some(destination) => IpNet::new(destination, route.header.destination_prefix_length)
+            .is_ok_and(|net| net.contains(&address)),
+        None => route.header.destination_prefix_length == 0,
+    }
+}
+
+fn neighbour_request(neighbour: &Neighbour) -> NeighbourMessage {
+    let mut request = NeighbourMessage::default();
+    request.header.family = family(neighbour.gateway);
+    request.header.ifindex = neighbour.device.index;
+    request.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::from(neighbour.gateway)));
+    request
+}
+
+fn is_managed(message: &NeighbourMessage) -> bool {
+    message.attributes.iter().any(|attribute| {
+        matches!(attribute, NeighbourAttribute::ExtFlags(flags) if flags.contains(NeighbourExtFlags::Managed))
+    })
+}
+
+/// Someone gave the address by hand: there is nothing to resolve.
+fn is_fixed(message: &NeighbourMessage) -> bool {
+    matches!(message.header.state, NeighbourState::Permanent | NeighbourState::Noarp)
+}

@@ -1,0 +1,175 @@
+//! The pinned state of one network namespace: making it, opening it, renewing its programs, removing it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    programs::{ProgramError, SchedClassifier},
+};
+use byway_abi::{SCHEMA, meta};
+
+use super::{
+    bpffs,
+    hook::{self, Programs},
+    namespace, privilege,
+    tables::{self, Tables},
+};
+use crate::error::{Error, Result};
+
+/// The eBPF programs, built from `crates/byway-ebpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("BYWAY_BPF_OBJECT"));
+
+/// The open pins of the calling thread's network namespace.
+pub(crate) struct Pins {
+    pub(crate) tables: Tables,
+    pub(crate) programs: Programs,
+}
+
+/// Where the pins of the calling thread's network namespace are, or would be.
+pub(crate) fn folder() -> Result<PathBuf> {
+    Ok(bpffs::folder().join(namespace::key()?))
+}
+
+impl Pins {
+    /// Opens the pins, or nothing where there are none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Schema`] where another version of Byway made them, [`Error::BpffsHidden`] where they cannot be seen.
+    pub(crate) fn open() -> Result<Option<Self>> {
+        if !bpffs::is_mounted() {
+            bpffs::check_not_hidden()?;
+            return Ok(None);
+        }
+        let folder = folder()?;
+        if !folder.exists() {
+            return Ok(None);
+        }
+        let found = tables::read_meta(&folder, meta::SCHEMA)?;
+        if found != SCHEMA {
+            return Err(Error::Schema { path: folder, found, known: SCHEMA });
+        }
+        Self::open_in(&folder).map(Some)
+    }
+
+    fn open_in(folder: &Path) -> Result<Self> {
+        Ok(Self { tables: Tables::open(folder)?, programs: Programs::open(folder)? })
+    }
+
+    /// Makes the pins. They are there from one instant to the next, whole. The caller holds the lock.
+    pub(crate) fn create() -> Result<Self> {
+        let folder = folder()?;
+        let unfinished = unfinished(&folder);
+        // A Byway that was cut off may have left this.
+        bpffs::remove_folder(&unfinished)?;
+        let made = Self::fill(&unfinished).and_then(|()| {
+            fs::rename(&unfinished, &folder).map_err(Error::io(format!("make {}", folder.display())))
+        });
+        if made.is_err() {
+            // What failed first is what the person needs to know.
+            let _ = bpffs::remove_folder(&unfinished);
+        }
+        made.and_then(|()| Self::open_in(&folder))
+    }
+
+    fn fill(folder: &Path) -> Result<()> {
+        bpffs::make_folder(folder)?;
+        bpffs::make_folder(&hook::links(folder))?;
+        let mut object = load(folder)?;
+        for name in Programs::NAMES {
+            program(&mut object, name)?
+                .pin(folder.join(name))
+                .map_err(|error| Error::kernel(format!("pin the program {name}"), error))?;
+        }
+        let mut tables = Tables::open(folder)?;
+        tables.set_meta(meta::OBJECT, fingerprint())?;
+        tables.set_meta(meta::SCHEMA, SCHEMA)
+    }
+
+    /// Whether the pinned programs are from another object than this binary's.
+    pub(crate) fn are_outdated(&self) -> Result<bool> {
+        Ok(self.tables.meta(meta::OBJECT)? != fingerprint())
+    }
+
+    /// Puts this binary's programs in place of the pinned ones, over the same maps. The caller holds the lock,
+    /// and then has to put them in place on every device.
+    pub(crate) fn renew_programs(&mut self) -> Result<()> {
+        let folder = folder()?;
+        let mut object = load(&folder)?;
+        for name in Programs::NAMES {
+            let new = folder.join(format!("new-{name}"));
+            let _ = fs::remove_file(&new);
+            program(&mut object, name)?
+                .pin(&new)
+                .map_err(|error| Error::kernel(format!("pin the program {name}"), error))?;
+            fs::rename(&new, folder.join(name))
+                .map_err(Error::io(format!("put the program {name} in place")))?;
+        }
+        self.programs = Programs::open(&folder)?;
+        self.tables.set_meta(meta::OBJECT, fingerprint())
+    }
+
+    /// Removes the pins, which nothing in the kernel uses any more.
+    pub(crate) fn remove(self) -> Result<()> {
+        let folder = folder()?;
+        // Out of sight first, in one instant: half of them would be read as damage.
+        let unfinished = unfinished(&folder);
+        bpffs::remove_folder(&unfinished)?;
+        fs::rename(&folder, &unfinished).map_err(Error::io(format!("remove {}", folder.display())))?;
+        bpffs::remove_folder(&unfinished)
+    }
+}
+
+/// Where pins are while they are being made or removed.
+fn unfinished(folder: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from("unfinished-");
+    name.push(folder.file_name().unwrap_or_default());
+    folder.with_file_name(name)
+}
+
+/// Loads the object with its maps pinned in `folder`: those that are there are used, others are made.
+fn load(folder: &Path) -> Result<Ebpf> {
+    privilege::lift_memlock();
+    let mut loader = EbpfLoader::new();
+    for name in tables::NAMES {
+        loader.map_pin_path(name, folder.join(name));
+    }
+    loader.load(OBJECT).map_err(|error| match error {
+        EbpfError::BtfError(_) => {
+            Error::KernelLacks(format!("it takes no BTF type information (Linux 5.10 does): {error}"))
+        }
+        error => Error::kernel("load byway's maps into the kernel", error),
+    })
+}
+
+fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
+    let missing = || Error::kernel("load byway's programs", format!("the object has no program {name}"));
+    let program: &mut SchedClassifier = object
+        .program_mut(name)
+        .ok_or_else(missing)?
+        .try_into()
+        .map_err(|error| Error::kernel(format!("load the program {name}"), error))?;
+    program.load().map_err(|error| refused(name, error))?;
+    Ok(program)
+}
+
+/// Why the kernel does not take a program: most often a helper that it does not have.
+fn refused(name: &str, error: ProgramError) -> Error {
+    match &error {
+        ProgramError::LoadError { verifier_log, .. }
+            if verifier_log.to_string().contains("unknown func bpf_redirect_neigh")
+                || verifier_log.to_string().contains("invalid func") =>
+        {
+            Error::KernelLacks("it has no bpf_redirect_neigh helper, which came with Linux 5.10".into())
+        }
+        _ => Error::kernel(format!("load the program {name}"), error),
+    }
+}
+
+/// FNV-1a over the object. It tells one build from another; it protects against nothing.
+fn fingerprint() -> u32 {
+    OBJECT.iter().fold(0x811C_9DC5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}

@@ -1,0 +1,77 @@
+//! The few system calls that no library here wraps.
+
+use std::{io, net::UdpSocket, os::fd::AsRawFd};
+
+/// `BPF_PROG_QUERY` (bpf(2), include/uapi/linux/bpf.h).
+const BPF_PROG_QUERY: libc::c_long = 16;
+/// `BPF_TCX_EGRESS` of `enum bpf_attach_type`, Linux 6.6.
+const BPF_TCX_EGRESS: u32 = 47;
+/// More programs than `BPF_MPROG_MAX` (64) lets a hook carry.
+const PROGRAMS_MAX: usize = 64;
+
+/// The `query` part of `union bpf_attr`, as far as tcx uses it.
+#[derive(Default)]
+#[repr(C)]
+struct ProgQuery {
+    target_ifindex: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    count: u32,
+    reserved: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
+}
+
+/// The identities of the programs on a device's tcx egress hook, in the order in which they run.
+///
+/// # Errors
+///
+/// `EINVAL` where the kernel has no tcx, `ENODEV` where there is no such device.
+pub(super) fn tcx_egress_programs(ifindex: u32) -> io::Result<Vec<u32>> {
+    let mut ids = [0_u32; PROGRAMS_MAX];
+    let mut query = ProgQuery {
+        target_ifindex: ifindex,
+        attach_type: BPF_TCX_EGRESS,
+        prog_ids: ids.as_mut_ptr() as u64,
+        count: PROGRAMS_MAX as u32,
+        ..ProgQuery::default()
+    };
+    // SAFETY: `query` lies as the kernel reads it and is as long as the length says, and `prog_ids` points to
+    // room for `count` identities.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut query, size_of::<ProgQuery>()) };
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(ids.into_iter().take(query.count as usize).collect()),
+    }
+}
+
+/// `SO_NETNS_COOKIE` (include/uapi/asm-generic/socket.h), Linux 5.14.
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// The number of the calling thread's network namespace, which no other namespace gets until the next boot.
+///
+/// # Errors
+///
+/// `ENOPROTOOPT` where the kernel has no such number.
+pub(super) fn netns_cookie() -> io::Result<u64> {
+    // Any socket tells; this one is bound to no address that could be in use.
+    let socket = UdpSocket::bind("0.0.0.0:0").or_else(|_| UdpSocket::bind("[::]:0"))?;
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the option is a u64, and `length` says that there is room for one.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,36 @@
+//! A gigabyte over TCP, with segmentation offload on, arrives intact.
+
+// A test that cannot go on has failed.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::{net::SocketAddr, time::Duration};
+
+use byway_lab::seed::{IPV4, IPV6, Seed};
+use support::{hooks, on, the_rule, via};
+
+const BYTES: u64 = 1_000_000_000;
+
+#[test]
+fn a_gigabyte_arrives_intact() {
+    for hook in hooks() {
+        for addresses in [IPV4, IPV6] {
+            let seed = Seed::new().unwrap();
+            on(&seed.server, *hook, |byway| {
+                byway.add(&via(&addresses.service.to_string(), addresses.router, "eth1")).unwrap();
+            });
+            let service = SocketAddr::new(addresses.service, 30100);
+            let _service = seed.server.tcp_bulk_serve(service).unwrap();
+            let bulk = seed.client.tcp_bulk(service, BYTES, Duration::from_secs(300)).unwrap();
+            assert_eq!(bulk.bytes, BYTES);
+
+            let status = the_rule(&seed.server);
+            println!("{hook}, {}: {:.1} Gbit/s, {status:?}", addresses.service, bulk.bits_per_second() / 1e9);
+            assert!(status.departed.bytes > BYTES);
+            // Segments of at most 1,500 bytes are counted, not the packets that carry 64 kB of them.
+            assert!(status.departed.packets >= BYTES / 1_500, "{status:?}");
+            assert_eq!(status.departed, status.arrived);
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Other tc programs on the same device: a miss reaches them, and Byway leaves them as they are.
+
+// A test that cannot go on has failed.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::net::UdpSocket;
+
+use aya::programs::{SchedClassifier, TcAttachType};
+use byway::Hook;
+use byway_lab::seed::{Addresses, IPV4, IPV6, Seed};
+use support::{
+    foreign::{Foreign, Place},
+    hooks, on, pins, the_rule, via,
+};
+
+/// Sends packets that leave by `eth0`, from the service address or from the server's own.
+fn send(seed: &Seed, addresses: &Addresses, from_service: bool, packets: usize) {
+    seed.server.run(|| {
+        let from = if from_service { addresses.service } else { addresses.server };
+        let socket = UdpSocket::bind((from, 0)).unwrap();
+        for _ in 0..packets {
+            socket.send_to(b"hello", (addresses.client, 9)).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_miss_reaches_the_programs_ahead_and_behind() {
+    for hook in hooks() {
+        for addresses in [IPV4, IPV6] {
+            let seed = Seed::new().unwrap();
+            // Neighbour discovery of the gateway would be counted as well: let it happen before.
+            seed.server.ping(None, addresses.gateway, support::ANSWER).unwrap();
+            let behind = seed.server.run(|| Foreign::attach("behind", "eth0", *hook, Place::Behind));
+            on(&seed.server, *hook, |byway| {
+                byway.add(&via(&addresses.service.to_string(), addresses.router, "eth1")).unwrap();
+            });
+            let ahead = seed.server.run(|| Foreign::attach("ahead", "eth0", *hook, Place::Ahead));
+            let seen = || (ahead.seen(), behind.seen());
+
+            let before = seen();
+            send(&seed, &addresses, false, 20);
+            let after = seen();
+            assert!(after.0 >= before.0 + 20 && after.1 >= before.1 + 20, "a miss: {before:?}, {after:?}");
+            assert_eq!(the_rule(&seed.server).departed.packets, 0);
+
+            let before = seen();
+            send(&seed, &addresses, true, 20);
+            let after = seen();
+            assert!(after.0 >= before.0 + 20, "a hit, ahead: {before:?}, {after:?}");
+            assert!(after.1 < before.1 + 20, "a hit leaves by another device: {before:?}, {after:?}");
+            let status = the_rule(&seed.server);
+            assert_eq!(status.departed.packets, 20);
+            assert_eq!(status.departed, status.arrived);
+
+            // Both are still there when Byway has gone, and still see what passes.
+            on(&seed.server, *hook, |byway| byway.flush().and_then(|_| byway.detach(&[]))).unwrap();
+            assert_eq!(pins(), Vec::<String>::new());
+            let before = seen();
+            send(&seed, &addresses, false, 20);
+            let after = seen();
+            assert!(after.0 >= before.0 + 20 && after.1 >= before.1 + 20, "detached: {before:?}, {after:?}");
+        }
+    }
+}
+
+#[test]
+fn the_same_holds_where_arrivals_are_watched() {
+    for hook in hooks() {
+        let (seed, addresses) = (Seed::new().unwrap(), IPV4);
+        on(&seed.server, *hook, |byway| {
+            byway.add(&via(&addresses.service.to_string(), addresses.router, "eth1")).unwrap();
+        });
+        let behind = seed.server.run(|| Foreign::attach("behind", "eth1", *hook, Place::Behind));
+        let before = behind.seen();
+        send(&seed, &addresses, true, 20);
+        // The first packets may wait for the neighbour, but none is lost.
+        let all = || behind.seen() >= before + 20;
+        assert!(byway_lab::wait_until(support::ANSWER, all), "{} of 20", behind.seen() - before);
+    }
+}
+
+/// A clsact qdisc that Byway added goes with it, one that was there stays, and so does one that somebody has put a
+/// filter into meanwhile.
+#[test]
+fn a_clsact_qdisc_goes_only_with_whom_it_came() {
+    let attach = |seed: &Seed| on(&seed.server, Hook::Clsact, |byway| byway.attach(&["eth0"])).unwrap();
+    let detach = |seed: &Seed| on(&seed.server, Hook::Clsact, |byway| byway.detach(&[])).unwrap();
+    // Adding the qdisc fails where there is one.
+    let has_clsact = |seed: &Seed| seed.server.run(|| aya::programs::tc::qdisc_add_clsact("eth0").is_err());
+
+    let seed = Seed::new().unwrap();
+    attach(&seed);
+    detach(&seed);
+    assert!(!has_clsact(&seed), "byway's own qdisc should have gone");
+
+    // `has_clsact` has added one now, which is not Byway's.
+    attach(&seed);
+    detach(&seed);
+    assert!(has_clsact(&seed), "somebody else's qdisc should have stayed");
+
+    let seed = Seed::new().unwrap();
+    attach(&seed);
+    let foreign = seed.server.run(|| Foreign::attach("late", "eth0", Hook::Clsact, Place::Behind));
+    detach(&seed);
+    assert!(has_clsact(&seed), "the qdisc holds somebody's filter");
+    let before = foreign.seen();
+    send(&seed, &IPV4, false, 5);
+    assert!(foreign.seen() > before, "somebody's filter should have stayed");
+}
+
+/// Somebody takes Byway's program off: `show` says so, and attaching puts it back.
+#[test]
+fn a_program_that_was_taken_off_is_missed_and_put_back() {
+    for hook in hooks() {
+        let seed = Seed::new().unwrap();
+        on(&seed.server, *hook, |byway| byway.attach(&["eth0"])).unwrap();
+        match hook {
+            Hook::Tcx => {
+                let folder = pins().remove(0);
+                let index = seed.server.ifindex("eth0").unwrap();
+                std::fs::remove_file(format!("{folder}/links/{index}")).unwrap();
+            }
+            Hook::Clsact => seed.server.run(|| {
+                aya::programs::tc::qdisc_detach_program("eth0", TcAttachType::Egress, "byway_departure")
+                    .unwrap();
+            }),
+        }
+        let attachments = on(&seed.server, *hook, |byway| byway.attachments()).unwrap();
+        assert!(!attachments[0].is_there, "{attachments:?}");
+        on(&seed.server, *hook, |byway| byway.attach(&["eth0"])).unwrap();
+        let attachments = on(&seed.server, *hook, |byway| byway.attachments()).unwrap();
+        assert!(attachments[0].is_there, "{attachments:?}");
+    }
+}
+
+/// Whoever has a link of Byway's open, or a filter beside it, sees it in the place where it should be: first.
+#[test]
+fn byway_goes_first_in_a_tcx_chain() {
+    if !hooks().contains(&Hook::Tcx) {
+        return println!("this kernel has no tcx");
+    }
+    let seed = Seed::new().unwrap();
+    let foreign = seed.server.run(|| Foreign::attach("there", "eth0", Hook::Tcx, Place::Behind));
+    on(&seed.server, Hook::Tcx, |byway| byway.attach(&["eth0"])).unwrap();
+    let (_, chain) = seed.server.run(|| SchedClassifier::query_tcx("eth0", TcAttachType::Egress)).unwrap();
+    let names: Vec<_> = chain.iter().map(|program| program.id()).collect();
+    assert_eq!(names.len(), 2);
+    assert_eq!(names[1], foreign.id());
+}

@@ -1,0 +1,164 @@
+//! Somebody else's tc program: it counts what it sees and hands it on. Written in the kernel's own instructions, so
+//! that it shares nothing with the code under test.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    path::Path,
+};
+
+use aya::programs::{
+    LinkOrder, SchedClassifier, TcAttachType,
+    tc::{NlOptions, TcAttachOptions, qdisc_add_clsact},
+};
+use byway::Hook;
+
+const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_OBJ_PIN: libc::c_long = 6;
+const BPF_MAP_TYPE_ARRAY: u32 = 2;
+const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+const TC_ACT_UNSPEC: i32 = -1;
+
+/// Where a foreign program stands to Byway's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Ahead,
+    Behind,
+}
+
+/// A counting program on the egress of a device, until the lab ends.
+pub(crate) struct Foreign {
+    map: OwnedFd,
+    program: SchedClassifier,
+}
+
+impl Foreign {
+    /// Attaches to a device of the calling thread's network namespace. With tcx the order of attaching decides:
+    /// attach what is to be ahead after Byway, at the front.
+    pub(crate) fn attach(name: &str, device: &str, hook: Hook, place: Place) -> Self {
+        let map = create_array().unwrap();
+        let program = load_program(&map).unwrap();
+        let pin = Path::new("/sys/fs/bpf").join(format!("foreign_{name}"));
+        pin_object(&program, &pin).unwrap();
+        let mut program = SchedClassifier::from_pin(&pin).unwrap();
+        let options = match (hook, place) {
+            (Hook::Tcx, Place::Ahead) => TcAttachOptions::TcxOrder(LinkOrder::first()),
+            (Hook::Tcx, Place::Behind) => TcAttachOptions::TcxOrder(LinkOrder::last()),
+            (Hook::Clsact, _) => {
+                let _ = qdisc_add_clsact(device); // there already, where Byway or another has added it
+                let priority = if place == Place::Ahead { 1 } else { 60_000 };
+                TcAttachOptions::Netlink(NlOptions { priority, ..NlOptions::default() })
+            }
+        };
+        program.attach_with_options(device, TcAttachType::Egress, options).unwrap();
+        Self { map, program }
+    }
+
+    /// How many packets it has seen.
+    pub(crate) fn seen(&self) -> u64 {
+        lookup(&self.map).unwrap()
+    }
+
+    /// Its identity in the kernel.
+    pub(crate) fn id(&self) -> u32 {
+        self.program.info().unwrap().id()
+    }
+}
+
+fn create_array() -> io::Result<OwnedFd> {
+    // map_type, key_size, value_size, max_entries
+    bpf_fd(BPF_MAP_CREATE, &mut [BPF_MAP_TYPE_ARRAY, 4, 8, 1])
+}
+
+fn lookup(map: &OwnedFd) -> io::Result<u64> {
+    #[repr(C)]
+    struct Elem {
+        fd: u32,
+        pad: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    let (key, mut value) = (0_u32, 0_u64);
+    let mut attr = Elem {
+        fd: map.as_raw_fd() as u32,
+        pad: 0,
+        key: &raw const key as u64,
+        value: &raw mut value as u64,
+        flags: 0,
+    };
+    bpf(BPF_MAP_LOOKUP_ELEM, &mut attr)?;
+    Ok(value)
+}
+
+/// `(*map[0])++; return TC_ACT_UNSPEC;`
+fn load_program(map: &OwnedFd) -> io::Result<OwnedFd> {
+    let code = [
+        instruction(0x62, 10, 0, -4, 0),             // *(u32 *)(r10 - 4) = 0
+        instruction(0x18, 1, 1, 0, map.as_raw_fd()), // r1 = map
+        instruction(0, 0, 0, 0, 0),                  // (its upper half)
+        instruction(0xbf, 2, 10, 0, 0),              // r2 = r10
+        instruction(0x07, 2, 0, 0, -4),              // r2 += -4
+        instruction(0x85, 0, 0, 0, 1),               // call bpf_map_lookup_elem
+        instruction(0x15, 0, 0, 2, 0),               // if r0 == 0 goto +2
+        instruction(0xb7, 1, 0, 0, 1),               // r1 = 1
+        instruction(0xdb, 0, 1, 0, 0),               // lock *(u64 *)(r0 + 0) += r1
+        instruction(0xb7, 0, 0, 0, TC_ACT_UNSPEC),   // r0 = TC_ACT_UNSPEC
+        instruction(0x95, 0, 0, 0, 0),               // exit
+    ];
+    #[repr(C)]
+    struct Load {
+        prog_type: u32,
+        insn_cnt: u32,
+        insns: u64,
+        license: u64,
+        log: [u64; 2],
+        kern_version: u32,
+        flags: u32,
+    }
+    let mut attr = Load {
+        prog_type: BPF_PROG_TYPE_SCHED_CLS,
+        insn_cnt: code.len() as u32,
+        insns: code.as_ptr() as u64,
+        license: c"Dual MIT/GPL".as_ptr() as u64,
+        log: [0; 2],
+        kern_version: 0,
+        flags: 0,
+    };
+    bpf_fd(BPF_PROG_LOAD, &mut attr)
+}
+
+fn pin_object(object: &OwnedFd, path: &Path) -> io::Result<()> {
+    #[repr(C)]
+    struct Pin {
+        path: u64,
+        fd: u32,
+        flags: u32,
+    }
+    let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+    bpf(BPF_OBJ_PIN, &mut Pin { path: path.as_ptr() as u64, fd: object.as_raw_fd() as u32, flags: 0 })?;
+    Ok(())
+}
+
+/// `struct bpf_insn` (include/uapi/linux/bpf.h).
+fn instruction(code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> u64 {
+    u64::from(code)
+        | u64::from(destination | source << 4) << 8
+        | u64::from(offset as u16) << 16
+        | u64::from(immediate as u32) << 32
+}
+
+fn bpf_fd<T>(command: libc::c_long, attr: &mut T) -> io::Result<OwnedFd> {
+    let fd = bpf(command, attr)?;
+    // SAFETY: the call has made this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: `attr` lies as the command's part of `union bpf_attr` does, is as long as said, and what it points
+    // to outlives the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}

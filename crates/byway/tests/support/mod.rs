@@ -1,0 +1,100 @@
+//! What the tests on the kernel share.
+
+// Each test binary uses its own part of this.
+#![allow(dead_code)]
+
+pub(crate) mod foreign;
+pub(crate) mod frames;
+
+use std::{net::IpAddr, sync::OnceLock, time::Duration};
+
+use byway::{Byway, Error, Hook, NextHopSpec, Owner, RuleSpec, RuleStatus};
+use byway_lab::{Lab, Node};
+
+/// Long enough for an answer that comes, on the slowest machine.
+pub(crate) const ANSWER: Duration = Duration::from_secs(20);
+/// Long enough to be sure that none comes. Every test that expects none sees one come afterwards or before.
+pub(crate) const SILENCE: Duration = Duration::from_millis(400);
+
+/// The hooks of this kernel. tcx came with Linux 6.6; clsact is everywhere.
+pub(crate) fn hooks() -> &'static [Hook] {
+    static HOOKS: OnceLock<Vec<Hook>> = OnceLock::new();
+    HOOKS.get_or_init(|| {
+        // In a thread of its own: a lab changes the thread that makes it.
+        let has_tcx = std::thread::spawn(|| {
+            let lab = Lab::new().unwrap();
+            let (a, b) = (lab.node("a").unwrap(), lab.node("b").unwrap());
+            lab.link((&a, "eth0"), (&b, "eth0")).unwrap();
+            match on(&a, Hook::Tcx, |byway| byway.attach(&["eth0"])) {
+                Ok(_) => true,
+                Err(Error::KernelLacks(_)) => false,
+                Err(error) => panic!("{error}"),
+            }
+        })
+        .join()
+        .unwrap();
+        if has_tcx {
+            vec![Hook::Tcx, Hook::Clsact]
+        } else {
+            println!("this kernel has no tcx: what follows is tested with clsact alone");
+            vec![Hook::Clsact]
+        }
+    })
+}
+
+/// Calls Byway in a node, with a hook.
+pub(crate) fn on<T: Send>(node: &Node, hook: Hook, call: impl FnOnce(&mut Byway) -> T + Send) -> T {
+    node.run(|| call(&mut Byway::open().unwrap().with_hook(hook)))
+}
+
+/// A rule through a gateway on a device.
+pub(crate) fn via(source: &str, gateway: IpAddr, device: &str) -> RuleSpec {
+    RuleSpec {
+        source: source.parse().unwrap(),
+        next_hop: NextHopSpec::ViaDev(gateway, device.into()),
+        owner: Owner::Api,
+        name: None,
+    }
+}
+
+/// A rule straight out of a device.
+pub(crate) fn on_link(source: &str, device: &str) -> RuleSpec {
+    RuleSpec { next_hop: NextHopSpec::Dev(device.into()), ..via(source, [10, 0, 0, 1].into(), device) }
+}
+
+/// The only rule there is.
+pub(crate) fn the_rule(node: &Node) -> RuleStatus {
+    let mut rules = rules(node);
+    assert_eq!(rules.len(), 1, "{rules:?}");
+    rules.remove(0)
+}
+
+pub(crate) fn rules(node: &Node) -> Vec<RuleStatus> {
+    node.run(|| Byway::open().unwrap().rules().unwrap())
+}
+
+/// What Byway has pinned in this lab, all nodes together. A lab has a BPF file system of its own.
+pub(crate) fn pins() -> Vec<String> {
+    let Ok(folder) = std::fs::read_dir("/sys/fs/bpf/byway") else { return Vec::new() };
+    folder.map(|entry| entry.unwrap().path().display().to_string()).collect()
+}
+
+/// Puts a qdisc where clsact would sit (`tc qdisc add dev DEVICE ingress`).
+pub(crate) fn add_ingress_qdisc(device: &str) {
+    use byway_netlink::{
+        NLM_F_CREATE, NLM_F_EXCL, Netlink,
+        packet::{
+            RouteNetlinkMessage,
+            tc::{TcAttribute, TcHandle, TcMessage},
+        },
+    };
+    let index = nix::net::if_::if_nametoindex(device).unwrap();
+    let mut message = TcMessage::with_index(index as i32);
+    message.header.parent = TcHandle::from(0xFFFF_FFF1); // TC_H_INGRESS
+    message.header.handle = TcHandle::from(0xFFFF_0000);
+    message.attributes.push(TcAttribute::Kind("ingress".into()));
+    Netlink::open()
+        .unwrap()
+        .change(RouteNetlinkMessage::NewQueueDiscipline(message), NLM_F_CREATE | NLM_F_EXCL)
+        .unwrap();
+}
