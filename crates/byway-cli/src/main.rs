@@ -1,2 +1,85 @@
-//! The byway command.
-fn main() {}
+//! The `byway` command: words to the library's calls, and their results to words.
+
+#![forbid(unsafe_code)]
+
+mod answer;
+mod commands;
+mod grammar;
+mod render;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::Parser;
+
+use crate::{answer::Answer, commands::Command};
+
+/// Send egress traffic to a next hop by its source address.
+///
+/// A rule says where packets from a source go: `from 192.168.1.5 via 10.111.221.21 dev eth1`. Of all rules that
+/// hold a source the longest prefix counts; order never matters. Rules live in the kernel: no daemon, and nothing
+/// is lost when this command ends.
+#[derive(Debug, Parser)]
+#[command(name = "byway", version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Cli {
+    /// Work in this network namespace: a name that `ip netns` knows, or a path like /proc/PID/ns/net
+    #[arg(long, global = true, value_name = "NAME|PATH")]
+    netns: Option<String>,
+    /// Print JSON for programs
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  byway add from 192.168.1.5 via 10.111.221.21 dev eth1
+  byway add from 2001:db8:5::/64 via 2001:db8:1::1   (the route tells the device)
+  byway show                        rules with their counters, and attachments
+  byway --netns blue show           the same in another network namespace
+  byway demo                        see the problem and the cure on this machine
+
+Exit codes: 0 done; 1 failed, nothing half-done; 2 usage or invalid input.";
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(answer) => print(&answer, cli.json),
+        Err(error) => {
+            // Where even this cannot be written, the exit code has to do.
+            let _ = writeln!(anstream::stderr(), "byway: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<Answer, commands::Error> {
+    if let Some(name) = &cli.netns {
+        byway::enter_namespace(name)?;
+    }
+    cli.command.exec(cli.json)
+}
+
+fn print(answer: &Answer, json: bool) -> ExitCode {
+    let mut out = anstream::stdout();
+    let written = if json { writeln!(out, "{:#}", answer.json) } else { write!(out, "{}", answer.text) };
+    match written.and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::from(answer.exit_code),
+        // The reader has seen enough, as with `byway show | head`.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(answer.exit_code),
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

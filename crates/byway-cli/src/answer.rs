@@ -1,0 +1,31 @@
+//! What a command says when it has done its work.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// An answer in both forms: text for people, JSON for programs.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// Whole lines.
+    pub(crate) text: String,
+    /// One value.
+    pub(crate) json: Value,
+    /// 0, unless the command has shown something that is not well.
+    pub(crate) exit_code: u8,
+}
+
+impl Answer {
+    /// One line for a person, and the object that it speaks about.
+    pub(crate) fn line(text: impl Into<String>, json: impl Serialize) -> Self {
+        let mut text = text.into();
+        text.push('\n');
+        // Plain data always has a JSON form.
+        let json = serde_json::to_value(json).unwrap_or_else(|error| json!({ "error": error.to_string() }));
+        Self { text, json, exit_code: 0 }
+    }
+
+    /// What has been printed on the way already.
+    pub(crate) fn printed(json: Value) -> Self {
+        Self { text: String::new(), json, exit_code: 0 }
+    }
+}

@@ -1,0 +1,27 @@
+use byway::Byway;
+use clap::Args;
+
+use super::Error;
+use crate::{answer::Answer, grammar, render};
+
+/// Watch the egress of interfaces
+///
+/// Without a name these are the interfaces that carry a default route now, of either family.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  byway attach
+  byway attach dev eth0 dev eth1")]
+pub(crate) struct Attach {
+    /// [dev IF]...
+    #[arg(value_name = "DEVICES", num_args = 0..)]
+    devices: Vec<String>,
+}
+
+impl Attach {
+    pub(crate) fn exec(&self) -> Result<Answer, Error> {
+        let devices = grammar::devices(&self.devices)?;
+        let attached = Byway::open()?.attach(&devices)?;
+        Ok(Answer::line(format!("attached to {}", render::names(&attached)), &attached))
+    }
+}

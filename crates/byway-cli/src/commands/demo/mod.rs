@@ -1,0 +1,95 @@
+mod story;
+
+use std::path::{Path, PathBuf};
+
+use byway::Byway;
+use byway_lab::{Lab, seed::Seed};
+use clap::Args;
+use serde_json::json;
+
+use super::Error;
+use crate::answer::Answer;
+
+/// Before the name of each host of a demo that stays.
+const PREFIX: &str = "byway-demo";
+
+/// See the problem and the cure on this machine
+///
+/// Builds a server, a router, a client and a default gateway that leads nowhere out of network namespaces, and shows
+/// a connection that fails, the rule that mends it, and the counters. Nothing else on this machine is touched, and
+/// nothing is left.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  byway demo            see it
+  byway demo --keep     see it, and look around in it afterwards
+  byway demo --clean    remove what --keep has left")]
+pub(crate) struct Demo {
+    /// Leave the hosts up, and say how to look around
+    #[arg(long, conflicts_with = "clean")]
+    keep: bool,
+    /// Remove the hosts that `--keep` has left
+    #[arg(long)]
+    clean: bool,
+}
+
+impl Demo {
+    pub(crate) fn exec(&self, json: bool) -> Result<Answer, Error> {
+        if self.clean {
+            return clean();
+        }
+        if self.keep && kept_server().exists() {
+            return Err(Error::DemoStays);
+        }
+        let seed = Seed::build(if self.keep { Lab::named(PREFIX)? } else { Lab::new()? })?;
+        let told = story::tell(&seed, !json);
+        if self.keep && matches!(&told, Ok(told) if told.is_as_expected()) {
+            seed.lab.keep();
+            story::look_around(&seed, !json);
+        } else {
+            sweep(seed.server.path())?;
+            drop(seed);
+            story::end(!json);
+        }
+        answer(told?)
+    }
+}
+
+fn answer(told: story::Told) -> Result<Answer, Error> {
+    let exit_code = u8::from(!told.is_as_expected());
+    Ok(Answer { exit_code, ..Answer::printed(json!(told)) })
+}
+
+fn clean() -> Result<Answer, Error> {
+    if kept_server().exists() {
+        sweep(&kept_server())?;
+    }
+    let removed = Lab::remove_named(PREFIX)?;
+    let text = if removed.is_empty() {
+        "nothing to remove".to_owned()
+    } else {
+        format!("removed {}", removed.join(", "))
+    };
+    Ok(Answer::line(text, &removed))
+}
+
+/// The server that `--keep` leaves, as `ip netns` knows it.
+fn kept_server() -> PathBuf {
+    Path::new("/run/netns").join(format!("{PREFIX}-server"))
+}
+
+/// Takes Byway out of a host.
+fn sweep(namespace: &Path) -> Result<(), Error> {
+    let namespace = namespace.display().to_string();
+    // A thread of its own: this one stays where it is.
+    let sweep = std::thread::spawn(move || {
+        byway::enter_namespace(&namespace)?;
+        let mut byway = Byway::open()?;
+        byway.flush()?;
+        byway.detach(&[]).map(drop)
+    });
+    match sweep.join() {
+        Ok(swept) => Ok(swept?),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}

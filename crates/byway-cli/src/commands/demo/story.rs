@@ -1,0 +1,234 @@
+//! The story that the demo tells, step by step, while it happens.
+
+use std::{
+    fmt::Display,
+    io::Write,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use anstyle::{AnsiColor, Style};
+use byway::{Byway, NextHopSpec, Owner, RuleSpec};
+use byway_lab::{
+    Capture, Direction, Frame,
+    seed::{Addresses, IPV4, IPV6, Seed},
+};
+use serde::Serialize;
+
+use crate::{
+    commands::Error,
+    render::{count, table},
+};
+
+const PORT: u16 = 30100;
+/// How long the client waits for a connection. One that works takes a millisecond.
+const PATIENCE: Duration = Duration::from_millis(1_200);
+const TCP: u8 = 6;
+
+const PICTURE: &str = "
+   192.168.1.5 and 2001:db8:1::5 on lo
+     ┌────────┐ eth1        .21 ┌────────┐                 ┌────────┐
+     │ server ├─────────────────┤ router ├─────────────────┤ client │
+     └───┬────┘ 10.111.221.0/24 └────────┘ 10.111.222.0/24 └────────┘
+    eth0 │ 10.111.220.0/24
+    ┌────┴────┐
+    │ gateway │ where the server's default route leads, and nothing goes on
+    └─────────┘
+";
+
+/// What was seen.
+#[derive(Debug, Serialize)]
+pub(super) struct Told {
+    ipv4: Seen,
+    ipv6: Seen,
+}
+
+/// What was seen of one family.
+#[derive(Debug, Serialize)]
+struct Seen {
+    /// Without a rule the client got no answer.
+    failed_before: bool,
+    /// The replies that went to the default gateway instead.
+    lost_replies: usize,
+    /// With the rule the client got its bytes back.
+    worked_after: bool,
+    /// How many.
+    bytes_back: usize,
+    /// Packets that the rule has redirected, and what of them has arrived.
+    departed: u64,
+    arrived: u64,
+}
+
+impl Told {
+    pub(super) fn is_as_expected(&self) -> bool {
+        [&self.ipv4, &self.ipv6].iter().all(|seen| seen.failed_before && seen.worked_after)
+    }
+}
+
+/// Tells the story, aloud or not.
+pub(super) fn tell(seed: &Seed, aloud: bool) -> Result<Told, Error> {
+    let say = Voice { aloud };
+    say.line(bold("A reply that leaves by the wrong way, and the cure"));
+    say.line(PICTURE);
+    say.line("   The client's requests reach 192.168.1.5 by the router. The server's");
+    say.line("   replies follow its default route to the gateway, and are lost there.");
+
+    let ipv4 = family(seed, &say, "IPv4", IPV4)?;
+    let ipv6 = family(seed, &say, "IPv6", IPV6)?;
+
+    say.line(format!("\n{}", bold("What byway has counted")));
+    let (attachments, rules) = seed.server.run(|| {
+        let mut byway = Byway::open()?;
+        Ok::<_, byway::Error>((byway.attachments()?, byway.rules()?))
+    })?;
+    say.command("show");
+    say.indented(&table::listing(&attachments, &rules));
+    let mut told = Told { ipv4, ipv6 };
+    for (seen, addresses) in [(&mut told.ipv4, IPV4), (&mut told.ipv6, IPV6)] {
+        if let Some(status) = rules.iter().find(|status| status.rule.source.address() == addresses.service) {
+            seen.departed = status.departed.packets;
+            seen.arrived = status.arrived.packets;
+        }
+    }
+    let verdict = if told.is_as_expected() {
+        good("Seen: the failure before, and the success after, for IPv4 and for IPv6.")
+    } else {
+        bad("This is not what should have been seen: the failure before, and the success after.")
+    };
+    say.line(format!("\n{verdict}"));
+    Ok(told)
+}
+
+/// Says what can be done in a demo that stays.
+pub(super) fn look_around(seed: &Seed, aloud: bool) {
+    let say = Voice { aloud };
+    let (server, client) = (seed.server.netns(), seed.client.netns());
+    say.line(format!("\n{}", bold("The hosts stay. Look around:")));
+    say.command(&format!("--netns {server} show"));
+    say.line(format!("   $ ip netns exec {server} nc -l 192.168.1.5 {PORT}      in one terminal,"));
+    say.line(format!(
+        "   $ ip netns exec {client} nc 192.168.1.5 {PORT}         in another: type, and see it there"
+    ));
+    say.command(&format!("--netns {server} del from 192.168.1.5"));
+    say.line("and remove them:");
+    say.command("demo --clean");
+}
+
+/// Says what has become of a demo that does not stay.
+pub(super) fn end(aloud: bool) {
+    let say = Voice { aloud };
+    say.line("   Removed: rules, programs and hosts. Nothing is left of this on the machine.");
+}
+
+fn family(seed: &Seed, say: &Voice, name: &str, addresses: Addresses) -> Result<Seen, Error> {
+    let Addresses { service, router, .. } = addresses;
+    let address = SocketAddr::new(service, PORT);
+    let _listener = seed.server.tcp_serve(address).map_err(Error::Demo)?;
+    let at_gateway = seed.gateway.capture("eth0").map_err(Error::Demo)?;
+    let said = format!("hello {service}, are you there?");
+
+    say.line(format!("\n{}", bold(format!("{name}: the client connects to {address}"))));
+    let before = seed.client.tcp_echo(None, address, said.as_bytes(), PATIENCE);
+    let lost = replies(&at_gateway, &addresses);
+    match &before {
+        Err(_) => say.line(bad(format!("no connection within {:.1} s", PATIENCE.as_secs_f32()))),
+        Ok(_) => say.line(bad("a connection, although there is no rule yet")),
+    }
+    let replies_lost = if lost == 1 { "1 reply".to_owned() } else { format!("{lost} replies") };
+    say.line(format!(
+        "     The server did answer: {replies_lost} from {service} came out of its eth0,\n     and ended at the gateway."
+    ));
+
+    say.line(format!("\n{}", bold(format!("{name}: a rule for the source of the replies"))));
+    say.command(&format!("add from {service} via {router} dev eth1"));
+    let spec = RuleSpec {
+        source: service.into(),
+        next_hop: NextHopSpec::ViaDev(router, "eth1".into()),
+        owner: Owner::Cli,
+        name: None,
+    };
+    let rule = seed.server.run(|| Byway::open()?.add(&spec))?;
+    say.line(format!("   added: {rule}"));
+
+    say.line(format!("\n{}", bold(format!("{name}: the client connects again"))));
+    let start = Instant::now();
+    let after = seed.client.tcp_echo(None, address, said.as_bytes(), PATIENCE);
+    let took = start.elapsed();
+    let worked_after = matches!(&after, Ok(heard) if heard == said.as_bytes());
+    let bytes_back = after.as_ref().map_or(0, Vec::len);
+    match &after {
+        Ok(heard) if worked_after => {
+            let heard = String::from_utf8_lossy(heard);
+            say.line(good(format!(
+                "connected, sent {} and got them back in {:.1} ms:",
+                count(bytes_back as u64, "byte"),
+                took.as_secs_f64() * 1e3,
+            )));
+            say.line(format!("     \"{heard}\""));
+        }
+        Ok(_) => say.line(bad("connected, but other bytes came back than were sent")),
+        Err(error) => say.line(bad(format!("no connection: {error}"))),
+    }
+    Ok(Seen {
+        failed_before: before.is_err(),
+        lost_replies: lost,
+        worked_after,
+        bytes_back,
+        departed: 0,
+        arrived: 0,
+    })
+}
+
+/// How many TCP segments from the service to the client have ended at the gateway.
+fn replies(at_gateway: &Capture, addresses: &Addresses) -> usize {
+    let is_reply = |frame: &Frame| {
+        frame.direction == Direction::Incoming
+            && frame.protocol() == Some(TCP)
+            && frame.source() == Some(addresses.service)
+            && frame.destination() == Some(addresses.client)
+    };
+    // The server repeats its reply, so that the first one has been there for long.
+    at_gateway.count(is_reply)
+}
+
+/// Prints, or keeps quiet where a program wants JSON alone.
+struct Voice {
+    aloud: bool,
+}
+
+impl Voice {
+    fn line(&self, text: impl Display) {
+        if self.aloud {
+            // A reader who has gone does not keep the story from its end.
+            let _ = writeln!(anstream::stdout(), "{text}");
+        }
+    }
+
+    /// A command as a person would type it to this very program.
+    fn command(&self, words: &str) {
+        let program = std::env::args().next().unwrap_or_else(|| "byway".to_owned());
+        self.line(format!("   $ {}", bold(format!("{program} {words}"))));
+    }
+
+    fn indented(&self, text: &str) {
+        for line in text.lines() {
+            self.line(format!("   {line}").trim_end());
+        }
+    }
+}
+
+fn bold(text: impl Display) -> String {
+    styled(Style::new().bold(), text)
+}
+
+fn good(text: impl Display) -> String {
+    format!("   {}", styled(AnsiColor::Green.on_default(), format!("✓ {text}")))
+}
+
+fn bad(text: impl Display) -> String {
+    format!("   {}", styled(AnsiColor::Red.on_default(), format!("✗ {text}")))
+}
+
+fn styled(style: Style, text: impl Display) -> String {
+    format!("{style}{text}{style:#}")
+}

@@ -1,0 +1,33 @@
+use byway::Byway;
+use clap::Args;
+
+use super::Error;
+use crate::{answer::Answer, grammar, render};
+
+/// Stop watching interfaces
+///
+/// Without a name these are all that are watched. Rules stay, and redirect nothing where nothing is watched. Once
+/// there is neither rule nor attachment, nothing of byway is left in the kernel.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  byway detach
+  byway detach dev eth1")]
+pub(crate) struct Detach {
+    /// [dev IF]...
+    #[arg(value_name = "DEVICES", num_args = 0..)]
+    devices: Vec<String>,
+}
+
+impl Detach {
+    pub(crate) fn exec(&self) -> Result<Answer, Error> {
+        let devices = grammar::devices(&self.devices)?;
+        let detached = Byway::open()?.detach(&devices)?;
+        let text = if detached.is_empty() {
+            "was attached to nothing".to_owned()
+        } else {
+            format!("detached from {}", render::names(&detached))
+        };
+        Ok(Answer::line(text, &detached))
+    }
+}

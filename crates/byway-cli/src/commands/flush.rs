@@ -1,0 +1,18 @@
+use byway::Byway;
+use clap::Args;
+
+use super::Error;
+use crate::{answer::Answer, render::count};
+
+/// Delete all rules
+///
+/// Attachments stay; `byway detach` takes them off.
+#[derive(Debug, Args)]
+pub(crate) struct Flush {}
+
+impl Flush {
+    pub(crate) fn exec(&self) -> Result<Answer, Error> {
+        let rules = Byway::open()?.flush()?;
+        Ok(Answer::line(format!("deleted {}", count(rules.len() as u64, "rule")), &rules))
+    }
+}

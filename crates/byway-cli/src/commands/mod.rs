@@ -1,0 +1,69 @@
+//! One file a command. Each is a small struct with one `exec`.
+
+mod add;
+mod attach;
+mod del;
+mod demo;
+mod detach;
+mod flush;
+mod replace;
+mod show;
+
+use clap::Subcommand;
+
+use crate::{answer::Answer, grammar::GrammarError};
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Add(add::Add),
+    Replace(replace::Replace),
+    Del(del::Del),
+    Show(show::Show),
+    Flush(flush::Flush),
+    Attach(attach::Attach),
+    Detach(detach::Detach),
+    Demo(demo::Demo),
+}
+
+impl Command {
+    /// Does the work. `json` says that the answer's JSON form alone is wanted.
+    pub(crate) fn exec(&self, json: bool) -> Result<Answer, Error> {
+        match self {
+            Self::Add(command) => command.exec(),
+            Self::Replace(command) => command.exec(),
+            Self::Del(command) => command.exec(),
+            Self::Show(command) => command.exec(),
+            Self::Flush(command) => command.exec(),
+            Self::Attach(command) => command.exec(),
+            Self::Detach(command) => command.exec(),
+            Self::Demo(command) => command.exec(json),
+        }
+    }
+}
+
+/// Why a command did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Grammar(#[from] GrammarError),
+    #[error(transparent)]
+    Byway(#[from] byway::Error),
+    #[error(transparent)]
+    Lab(#[from] byway_lab::Error),
+    #[error("the demo could not go on: {0}")]
+    Demo(std::io::Error),
+    #[error("the hosts of an earlier `byway demo --keep` are still up; remove them: `byway demo --clean`")]
+    DemoStays,
+}
+
+impl Error {
+    /// 1 failed, 2 usage or invalid input.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Grammar(_) | Self::DemoStays => 2,
+            Self::Byway(error) if error.is_bad_request() => 2,
+            Self::Byway(_) | Self::Lab(_) | Self::Demo(_) => 1,
+        }
+    }
+}

@@ -1,0 +1,26 @@
+use byway::Byway;
+use clap::Args;
+
+use super::Error;
+use crate::{answer::Answer, grammar};
+
+/// Change the rule for a source, or add it
+///
+/// Packets find the old rule or the new one, never neither. The counters of a changed rule start at zero.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  byway replace from 192.168.1.5 via 10.111.221.22 dev eth1")]
+pub(crate) struct Replace {
+    /// from PREFIX (via ADDR [dev IF] | dev IF) [name NAME]
+    #[arg(value_name = "RULE", num_args = 0..)]
+    rule: Vec<String>,
+}
+
+impl Replace {
+    pub(crate) fn exec(&self) -> Result<Answer, Error> {
+        let spec = grammar::rule(&self.rule)?;
+        let rule = Byway::open()?.replace(&spec)?;
+        Ok(Answer::line(format!("holds now: {rule}"), &rule))
+    }
+}

@@ -1,0 +1,32 @@
+use byway::{Attachment, Byway, RuleStatus};
+use clap::Args;
+use serde::Serialize;
+
+use super::Error;
+use crate::{answer::Answer, render::table};
+
+/// Show rules with their counters, and what is attached where
+#[derive(Debug, Args)]
+#[command(after_help = "\
+PACKETS and BYTES are what was redirected. ARRIVED is what of it reached the egress of the next hop's device; the
+rest is lost, most often because the next hop does not answer.
+
+Examples:
+  byway show
+  byway --json show")]
+pub(crate) struct Show {}
+
+/// The JSON form of `byway show`. Fields are added, never changed or removed.
+#[derive(Debug, Serialize)]
+struct Listing {
+    attachments: Vec<Attachment>,
+    rules: Vec<RuleStatus>,
+}
+
+impl Show {
+    pub(crate) fn exec(&self) -> Result<Answer, Error> {
+        let mut byway = Byway::open()?;
+        let listing = Listing { attachments: byway.attachments()?, rules: byway.rules()? };
+        Ok(Answer::line(table::listing(&listing.attachments, &listing.rules), &listing))
+    }
+}

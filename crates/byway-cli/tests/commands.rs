@@ -1,0 +1,264 @@
+//! The commands, each a process of its own: what one leaves in the kernel the next one finds.
+
+// A test that cannot go on has failed.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::process::Command;
+
+use byway_lab::seed::Seed;
+use support::{ANSWER, SILENCE, byway, call, done, pins, refused, works};
+
+const RULE: &str = "from 192.168.1.5 via 10.111.221.21 dev eth1";
+
+/// The counters differ from run to run; this is everything else.
+fn rules_without_counters(node: &byway_lab::Node) -> String {
+    let shown = done(node, "show");
+    let rules = shown.split("\n\n").nth(1).unwrap();
+    rules.lines().map(|line| line.split_whitespace().take(4).collect::<Vec<_>>().join(" ") + "\n").collect()
+}
+
+#[test]
+fn each_command_finds_what_the_one_before_it_has_left() {
+    let seed = Seed::new().unwrap();
+    let server = &seed.server;
+    assert!(!works(&seed, SILENCE));
+    assert_eq!(
+        done(server, "show"),
+        "no rules, attached to nothing; `byway add from PREFIX via ADDR dev IF` adds a rule\n"
+    );
+    assert_eq!(done(server, &format!("add {RULE}")), format!("added: {RULE}\n"));
+    assert!(works(&seed, ANSWER));
+    assert_eq!(
+        done(server, "add from 2001:db8:1::/48 via 2001:db8:221::21 name six"),
+        "added: from 2001:db8:1::/48 via 2001:db8:221::21 dev eth1 name six\n"
+    );
+    assert_eq!(
+        rules_without_counters(server),
+        "FROM VIA DEV OWNER\n\
+         192.168.1.5 10.111.221.21 eth1 cli\n\
+         2001:db8:1::/48 2001:db8:221::21 eth1 cli\n"
+    );
+    assert_eq!(done(server, "replace from 192.168.1.5 dev eth0"), "holds now: from 192.168.1.5 dev eth0\n");
+    assert!(!works(&seed, SILENCE));
+    assert_eq!(done(server, &format!("replace {RULE}")), format!("holds now: {RULE}\n"));
+    assert!(works(&seed, ANSWER));
+    assert_eq!(done(server, "detach"), "detached from eth0\n");
+    assert!(!works(&seed, SILENCE), "nothing is watched");
+    assert!(done(server, "show").contains("no interface is watched for departures"));
+    assert_eq!(done(server, "attach"), "attached to eth0\n");
+    assert!(works(&seed, ANSWER), "the rules were kept");
+    assert_eq!(done(server, "attach dev eth1 dev eth0"), "attached to eth1 and eth0\n");
+    assert!(works(&seed, ANSWER));
+    assert_eq!(done(server, "detach dev eth1"), "detached from eth1\n");
+    assert!(works(&seed, ANSWER));
+    assert_eq!(done(server, "del from 192.168.1.5"), format!("deleted: {RULE}\n"));
+    assert!(!works(&seed, SILENCE));
+    assert_eq!(done(server, "flush"), "deleted 1 rule\n");
+    assert_eq!(done(server, "flush"), "deleted 0 rules\n");
+    assert_eq!(done(server, "detach"), "detached from eth0\n");
+    assert_eq!(done(server, "detach"), "was attached to nothing\n");
+    assert_eq!(pins(), Vec::<String>::new(), "nothing is left");
+}
+
+#[test]
+fn json_is_for_programs() {
+    let seed = Seed::new().unwrap();
+    let json = |words: &str| -> serde_json::Value {
+        serde_json::from_str(&done(&seed.server, &format!("--json {words}"))).unwrap()
+    };
+    let rule = serde_json::json!({
+        "from": "192.168.1.5",
+        "gateway": "10.111.221.21",
+        "device": { "name": "eth1", "ifindex": seed.server.ifindex("eth1").unwrap() },
+        "owner": "cli",
+        "name": "web",
+    });
+    assert_eq!(json(&format!("add {RULE} name web")), rule);
+    assert!(works(&seed, ANSWER));
+    let shown = json("show");
+    let of_rule = &shown["rules"][0];
+    for key in ["from", "gateway", "device", "owner", "name"] {
+        assert_eq!(of_rule[key], rule[key]);
+    }
+    assert_eq!(of_rule["departed"], of_rule["arrived"]);
+    assert_eq!(of_rule["departed"]["packets"], 1);
+    assert_eq!(of_rule["device_gone"], false);
+    let attachments = shown["attachments"].as_array().unwrap();
+    let watches: Vec<_> = attachments
+        .iter()
+        .map(|it| (it["name"].as_str().unwrap(), it["watches"].as_str().unwrap()))
+        .collect();
+    assert_eq!(watches, [("eth0", "departures"), ("eth1", "arrivals")]);
+    assert!(
+        attachments
+            .iter()
+            .all(|it| it["is_there"] == true && it["ifindex"].is_u64() && it["hook"].is_string())
+    );
+    assert_eq!(json("flush")[0], rule);
+    assert_eq!(json("detach")[0]["name"], "eth0");
+}
+
+#[test]
+fn each_mistake_is_one_sentence_and_exit_code_2() {
+    let seed = Seed::new().unwrap();
+    let server = &seed.server;
+    for (words, sentence) in [
+        (
+            "add from web via 10.111.221.21",
+            "`web` is not an IPv4 or IPv6 address or prefix; write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32",
+        ),
+        (
+            "add from 192.168.1.5/24 via 10.111.221.21",
+            "`192.168.1.5/24` has bits set behind its length of 24; did you mean 192.168.1.0/24?",
+        ),
+        (
+            "add from 192.168.1.5 via 2001:db8:221::21",
+            "the gateway 2001:db8:221::21 is IPv6, but packets from 192.168.1.5 are IPv4; name a gateway of the same family",
+        ),
+        (
+            "add from 192.168.1.5 via 10.111.221.21 dev eth7",
+            "there is no device `eth7` in this network namespace; `ip link` lists them",
+        ),
+        (
+            "add from 192.168.1.5 via 10.111.222.21 dev eth1",
+            "the gateway 10.111.222.21 is not on-link on eth1: no connected route of eth1 covers it; check the address and the device, or add a route to it with `scope link`",
+        ),
+        (
+            "add from 192.168.1.5",
+            "the rule from 192.168.1.5 needs a next hop: `via ADDR`, `via ADDR dev IF` or `dev IF`",
+        ),
+        ("del from 192.168.1.5", "there is no rule from 192.168.1.5; `byway show` lists the rules"),
+        ("attach dev eth7", "there is no device `eth7` in this network namespace; `ip link` lists them"),
+        ("detach dev eth0", "byway is not attached to eth0; `byway show` lists the attachments"),
+        (
+            "--netns nowhere show",
+            "there is no network namespace `nowhere`; `ip netns list` lists the named ones, and a path like /proc/PID/ns/net works too",
+        ),
+        (
+            "--netns /proc/self/status show",
+            "there is no network namespace `/proc/self/status`; `ip netns list` lists the named ones, and a path like /proc/PID/ns/net works too",
+        ),
+    ] {
+        assert_eq!(refused(server, words), sentence, "byway {words}");
+        assert_eq!(pins(), Vec::<String>::new(), "byway {words} has left something");
+    }
+    done(server, &format!("add {RULE}"));
+    assert_eq!(
+        refused(server, &format!("add {RULE}")),
+        format!("there is a rule for that source already ({RULE}); use `replace` to change it")
+    );
+    // What clap says of words that are no command is its own, but the exit code is the same.
+    for words in ["", "frobnicate", "--frobnicate show", "show me"] {
+        assert_eq!(call(server, words).code, Some(2), "byway {words}");
+    }
+}
+
+#[test]
+fn another_network_namespace_is_named_or_given_by_path() {
+    let seed = Seed::new().unwrap();
+    // From the client's side: only the network namespace is entered, so that the pins are the same.
+    done(&seed.client, &format!("--netns server add {RULE}"));
+    assert!(works(&seed, ANSWER));
+    let path = seed.server.path().display().to_string();
+    assert_eq!(
+        done(&seed.client, &format!("--netns {path} del from 192.168.1.5")),
+        format!("deleted: {RULE}\n")
+    );
+    assert!(!works(&seed, SILENCE));
+    assert!(done(&seed.client, "show").starts_with("no rules"), "the client has nothing of this");
+}
+
+#[test]
+fn a_missing_capability_is_named() {
+    let seed = Seed::new().unwrap();
+    let without = |drop: &str| {
+        // util-linux's setpriv takes capabilities away for one command.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--bounding-set", drop, "--inh-caps", drop])
+            .arg(env!("CARGO_BIN_EXE_byway"))
+            .arg("show");
+        support::Said::from(seed.server.output(&mut command).unwrap())
+    };
+    let said = without("-net_admin");
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert_eq!(
+        said.err,
+        "byway: byway needs the capability CAP_NET_ADMIN; run it as root, or give it that capability\n"
+    );
+    // The kernel takes CAP_SYS_ADMIN for CAP_BPF, so that both have to be missing.
+    let said = without("-sys_admin,-bpf");
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert_eq!(
+        said.err,
+        "byway: byway needs the capability CAP_BPF; run it as root, or give it that capability\n"
+    );
+}
+
+#[test]
+fn a_missing_bpf_file_system_is_mounted_or_said() {
+    let seed = Seed::new().unwrap();
+    nix::mount::umount("/sys/fs/bpf").unwrap();
+    // Where the host has one it is underneath the lab's.
+    while nix::mount::umount("/sys/fs/bpf").is_ok() {}
+
+    // Under `ip netns exec` /sys is another sysfs, whose mount is called like the namespace.
+    let (flags, none): (_, Option<&str>) = (nix::mount::MsFlags::empty(), None);
+    seed.server.run(|| nix::mount::mount(Some("server"), "/sys", Some("sysfs"), flags, none)).unwrap();
+    for words in ["show", &format!("add {RULE}")] {
+        assert_eq!(
+            refused(&seed.server, words),
+            "`ip netns exec` hides the BPF file system, and what is pinned here would be lost when this command ends; run it outside instead: `byway --netns server ...`"
+        );
+    }
+    nix::mount::umount2("/sys", nix::mount::MntFlags::MNT_DETACH).unwrap();
+
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"]);
+    command.arg(env!("CARGO_BIN_EXE_byway")).arg("add").args(RULE.split(' '));
+    let said = support::Said::from(seed.server.output(&mut command).unwrap());
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert_eq!(
+        said.err,
+        "byway: no BPF file system is mounted at /sys/fs/bpf, and this process may not mount one; mount it as root: `mount -t bpf bpf /sys/fs/bpf`\n"
+    );
+    done(&seed.server, &format!("add {RULE}"));
+    assert!(works(&seed, ANSWER), "byway has mounted it");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let seed = Seed::new().unwrap();
+    let mut command = byway("show");
+    command.stdout(std::process::Stdio::piped());
+    let mut process = seed.server.start(&mut command).unwrap();
+    drop(process.stdout.take());
+    assert_eq!(process.wait_for(ANSWER).unwrap().code(), Some(0));
+}
+
+#[test]
+fn the_demo_shows_the_failure_and_the_cure() {
+    let seed = Seed::new().unwrap(); // the demo makes a lab of its own inside
+    let said = call(&seed.client, "demo");
+    assert_eq!(said.code, Some(0), "{said:?}");
+    for line in [
+        "   ✗ no connection within 1.2 s",
+        "   ✓ Seen: the failure before, and the success after, for IPv4 and for IPv6.",
+        "   Removed: rules, programs and hosts. Nothing is left of this on the machine.",
+    ] {
+        assert!(said.out.lines().any(|it| it == line), "{line:?} is missing in:\n{}", said.out);
+    }
+    // Commands begin with the path of this binary, however long it is.
+    let is_narrow = |line: &str| line.starts_with("   $ ") || line.chars().count() <= 80;
+    assert!(said.out.lines().all(is_narrow), "{}", said.out);
+    let json: serde_json::Value = serde_json::from_str(&call(&seed.client, "--json demo").out).unwrap();
+    for family in ["ipv4", "ipv6"] {
+        assert_eq!(json[family]["failed_before"], true);
+        assert_eq!(json[family]["worked_after"], true);
+        assert!(json[family]["lost_replies"].as_u64().unwrap() > 0);
+        assert_eq!(json[family]["departed"], json[family]["arrived"]);
+    }
+    assert_eq!(pins(), Vec::<String>::new());
+}

@@ -1,0 +1,73 @@
+//! The binary, called as a person calls it.
+
+// Each test binary uses its own part of this.
+#![allow(dead_code)]
+
+use std::{
+    process::{Command, Output},
+    time::Duration,
+};
+
+use byway_lab::{Node, seed::Seed};
+
+/// Long enough for an answer that comes, on the slowest machine.
+pub(crate) const ANSWER: Duration = Duration::from_secs(20);
+/// Long enough to be sure that none comes.
+pub(crate) const SILENCE: Duration = Duration::from_millis(400);
+
+/// `byway WORDS`
+pub(crate) fn byway(words: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_byway"));
+    command.args(words.split_whitespace());
+    command
+}
+
+/// What a command has said and how it ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+/// Calls `byway WORDS` in a host.
+pub(crate) fn call(node: &Node, words: &str) -> Said {
+    node.output(&mut byway(words)).unwrap().into()
+}
+
+/// Calls it, expects it to do its work, and returns what it said.
+pub(crate) fn done(node: &Node, words: &str) -> String {
+    let said = call(node, words);
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "byway {words}: {said:?}");
+    said.out
+}
+
+/// Calls it, expects a refusal with exit code 2, and returns its sentence.
+pub(crate) fn refused(node: &Node, words: &str) -> String {
+    let said = call(node, words);
+    assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "byway {words}: {said:?}");
+    let sentence = said.err.strip_prefix("byway: ").and_then(|rest| rest.strip_suffix('\n')).unwrap();
+    assert!(!sentence.contains('\n'), "more than a sentence: {sentence}");
+    sentence.to_owned()
+}
+
+/// What Byway has pinned in this lab. A lab has a BPF file system of its own.
+pub(crate) fn pins() -> Vec<String> {
+    let Ok(folder) = std::fs::read_dir("/sys/fs/bpf/byway") else { return Vec::new() };
+    folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// Whether the client gets an answer from the service address over IPv4.
+pub(crate) fn works(seed: &Seed, timeout: Duration) -> bool {
+    seed.client.ping(None, byway_lab::seed::IPV4.service, timeout).is_ok()
+}
