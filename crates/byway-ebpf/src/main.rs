@@ -20,17 +20,13 @@ use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext}
 /// Egress of an attachment.
 #[classifier]
 pub fn departure(ctx: TcContext) -> i32 {
-    if decide::arrive(&ctx) {
-        return TC_ACT_UNSPEC;
-    }
-    decide::depart(&ctx).unwrap_or(TC_ACT_UNSPEC)
+    decide::arrive(&ctx).or_else(|| decide::depart(&ctx)).unwrap_or(TC_ACT_UNSPEC)
 }
 
 /// Egress of a next hop's device.
 #[classifier]
 pub fn arrival(ctx: TcContext) -> i32 {
-    decide::arrive(&ctx);
-    TC_ACT_UNSPEC
+    decide::arrive(&ctx).unwrap_or(TC_ACT_UNSPEC)
 }
 
 // `bpf_redirect_neigh` is for programs under the GPL, or under a licence that the kernel takes as such.

@@ -101,6 +101,17 @@ fn is_within(word: u32, prefix: u32, mask: u32) -> bool {
     word & mask.to_be() == prefix.to_be()
 }
 
+/// The twelve bytes of Ethernet addresses, destination first.
+#[inline(always)]
+pub fn ethernet_addresses(ctx: &TcContext) -> Option<[u32; 3]> {
+    if ctx.data() + 12 > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: the bound is checked above. The words are not aligned, which the machines that run this do not mind;
+    // the verifier of one that does would refuse the program.
+    Some(unsafe { *(ctx.data() as *const [u32; 3]) })
+}
+
 /// Whether the frame goes to a broadcast or multicast MAC address. The stack has resolved a subnet's broadcast
 /// address to one by now, which cannot be told from the IPv4 header.
 #[inline(always)]

@@ -1,6 +1,6 @@
 //! The handle: what a person asks for, checked against what the kernel holds, made into a plan, carried out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use byway_abi::MAX_RULES;
 use serde::Serialize;
@@ -178,18 +178,19 @@ impl Byway {
         }
         self.change(|view, desired| {
             let mut put = Vec::with_capacity(specs.len());
+            // Many rules share few next hops, and each look-up asks the kernel for its routes.
+            let mut resolved: HashMap<&NextHopSpec, NextHop> = HashMap::new();
             for spec in specs {
                 if let Some(existing) = desired.rules.get(&spec.source) {
                     on_existing(existing)?;
                 } else if desired.rules.len() >= MAX_RULES as usize {
                     return Err(Error::TablesFull { source_prefix: spec.source, limit: MAX_RULES });
                 }
-                let rule = Rule {
-                    source: spec.source,
-                    next_hop: view.resolve(&spec.next_hop)?,
-                    owner: spec.owner,
-                    name: spec.name.clone(),
+                let next_hop = match resolved.get(&spec.next_hop) {
+                    Some(next_hop) => next_hop.clone(),
+                    None => resolved.entry(&spec.next_hop).or_insert(view.resolve(&spec.next_hop)?).clone(),
                 };
+                let rule = Rule { source: spec.source, next_hop, owner: spec.owner, name: spec.name.clone() };
                 desired.rules.insert(rule.source, rule.clone());
                 put.push(rule);
             }

@@ -131,7 +131,7 @@ impl fmt::Display for NextHop {
 }
 
 /// A next hop as it is asked for, before the device is looked up.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum NextHopSpec {
     /// A gateway, on the device where the routing table finds it.
     Via(IpAddr),

@@ -234,6 +234,39 @@ fn a_next_hop_that_does_not_answer_shows_as_departures_without_arrivals() {
     });
 }
 
+/// While a neighbour is not resolved the kernel holds packets back, and then sends them with the header of the
+/// default gateway's, on the wrong link. They get to their next hop all the same.
+#[test]
+fn packets_that_wait_for_their_neighbour_get_there() {
+    for_each(|hook, addresses| {
+        let seed = Seed::new().unwrap();
+        let spec = via(&addresses.service.to_string(), addresses.router, "eth1");
+        on(&seed.server, hook, |byway| byway.add(&spec)).unwrap();
+        let router_hears = seed.router.capture("eth0").unwrap();
+        let router = seed.router.mac("eth0").unwrap();
+        for round in 1..=5_usize {
+            if seed.server.neighbour("eth1", addresses.router).unwrap().is_some() {
+                seed.server.delete_neighbour("eth1", addresses.router).unwrap();
+            }
+            send(&seed, &addresses, 2);
+            let is_it = |frame: &Frame| {
+                frame.source() == Some(addresses.service)
+                    && frame.destination() == Some(addresses.client)
+                    && frame.direction == byway_lab::Direction::Incoming
+                    && frame.destination_mac() == Some(router)
+            };
+            assert!(
+                wait_until(ANSWER, || router_hears.count(is_it) >= 2 * round),
+                "{:?}",
+                the_rule(&seed.server)
+            );
+            let status = the_rule(&seed.server);
+            assert_eq!(status.departed.packets, 2 * round as u64, "each is counted once");
+            assert_eq!(status.departed, status.arrived);
+        }
+    });
+}
+
 #[test]
 fn on_link_next_hops_take_the_destination_as_their_neighbour() {
     for_each(|hook, addresses| {

@@ -38,6 +38,8 @@ pub(crate) struct Tables {
     devices: HashMap<MapData, u32, DeviceRecord>,
     neighbours: HashMap<MapData, NeighbourKey, u32>,
     meta: Array<MapData, u32>,
+    /// How many CPUs a per-CPU value has room for.
+    cpus: usize,
 }
 
 /// What the records of rules say.
@@ -84,6 +86,8 @@ impl Tables {
             devices: map!("DEVICES"),
             neighbours: map!("NEIGHBOURS"),
             meta: map!("META"),
+            cpus: aya::util::nr_cpus()
+                .map_err(|(file, error)| Error::kernel(format!("read {file}"), error))?,
         })
     }
 
@@ -119,9 +123,7 @@ impl Tables {
 
     fn prepare(&mut self, id: u32, rule: &Rule) -> Result<()> {
         self.rules.insert(id, record(rule), 0).map_err(|error| failed("write the map", "RULES", error))?;
-        let cpus =
-            aya::util::nr_cpus().map_err(|(file, error)| Error::kernel(format!("read {file}"), error))?;
-        PerCpuValues::try_from(vec![Counters::default(); cpus])
+        PerCpuValues::try_from(vec![Counters::default(); self.cpus])
             .map_err(MapError::from)
             .and_then(|zero| self.counters.insert(id, zero, 0))
             .map_err(|error| failed("write the map", "COUNTERS", error))
