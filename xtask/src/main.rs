@@ -1,2 +1,39 @@
-//! chores
-fn main() {}
+//! The project's own chores: `cargo xtask VERB`.
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod bpf;
+mod kernels;
+mod run;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own chores")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Bench(bench::Bench),
+    Bpf(bpf::Bpf),
+    Kernels(kernels::Kernels),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().verb {
+        Verb::Bench(bench) => bench.exec().map(|()| ExitCode::SUCCESS),
+        Verb::Bpf(bpf) => bpf.exec(),
+        Verb::Kernels(kernels) => kernels.exec(),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

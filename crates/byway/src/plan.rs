@@ -169,10 +169,13 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     before.extend(neighbours.difference(&actual.neighbours).cloned().map(Step::KeepResolved));
     let let_go = actual.neighbours.difference(&neighbours).cloned().map(Step::LetGo);
 
+    // A packet finds its old rule or its new one, never a third: a new rule comes before those of the prefixes around
+    // it change, most specific first, and an old one goes after they have, least specific first. In the order of
+    // prefixes the one around comes before the ones within.
     let mut put = Vec::new();
     let mut withdraw = Vec::new();
     let mut forget = Vec::new();
-    for (source, rule) in &desired.rules {
+    for (source, rule) in desired.rules.iter().rev() {
         match actual.rules.get(source) {
             Some((_, now)) if now == rule => {}
             Some((id, _)) => {
@@ -273,10 +276,20 @@ mod tests {
         }
     }
 
+    /// The next hop of packets from `source`, found by looking at every rule.
+    fn way<'a>(rules: impl Iterator<Item = &'a Rule>, source: IpAddr) -> Option<NextHop> {
+        let holding = rules.filter(|rule| rule.source.contains(source));
+        holding.max_by_key(|rule| rule.source.len()).map(|rule| rule.next_hop.clone())
+    }
+
     fn any_desired() -> impl Strategy<Value = Desired> {
-        let rules = vec((0..8_u8, 1..6_u32, proptest::option::of(1..4_u8)), 0..10);
+        let rules = vec((0..16_u8, 26..=32_u8, 1..6_u32, proptest::option::of(1..4_u8)), 0..12);
         (vec(1..5_u32, 0..3), rules).prop_map(|(attachments, rules)| {
-            desired(&attachments, rules.into_iter().map(|(s, d, g)| rule(s, d, g)).collect())
+            let nested = |(last, len, device, gateway)| {
+                let source = Prefix::holding([192, 0, 2, last].into(), len).unwrap();
+                Rule { source, ..rule(last, device, gateway) }
+            };
+            desired(&attachments, rules.into_iter().map(nested).collect())
         })
     }
 
@@ -286,8 +299,16 @@ mod tests {
             // Device 5 is gone: rules may still name it.
             let mut actual = Actual { devices: (1..5).map(|i| (i, device(i))).collect(), ..Actual::default() };
             for goal in [&first, &second, &Desired::default()] {
-                let steps = plan(&actual, goal);
-                carry_out(&mut actual, &steps);
+                let before = actual.as_desired().rules;
+                for step in plan(&actual, goal) {
+                    carry_out(&mut actual, &[step.clone()]);
+                    for last in 0..16 {
+                        let source = [192, 0, 2, last].into();
+                        let now = way(actual.rules.values().map(|(_, rule)| rule), source);
+                        let right = [way(before.values(), source), way(goal.rules.values(), source)];
+                        prop_assert!(right.contains(&now), "{} goes {:?}, not {:?}, after {:?}", source, now, right, step);
+                    }
+                }
                 prop_assert_eq!(&actual.as_desired(), goal);
                 prop_assert_eq!(plan(&actual, goal), vec![]);
             }
