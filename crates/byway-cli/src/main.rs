@@ -64,8 +64,9 @@ fn run(cli: &Cli) -> Result<Answer, commands::Error> {
 }
 
 fn print(answer: &Answer, json: bool) -> ExitCode {
+    let text = if json { format!("{:#}\n", answer.json) } else { answer.text.clone() };
     let mut out = anstream::stdout();
-    let written = if json { writeln!(out, "{:#}", answer.json) } else { write!(out, "{}", answer.text) };
+    let written = out.write_all(text.as_bytes());
     match written.and_then(|()| out.flush()) {
         Ok(()) => ExitCode::from(answer.exit_code),
         // The reader has seen enough, as with `byway show | head`.

@@ -28,7 +28,7 @@ fn each_command_finds_what_the_one_before_it_has_left() {
         done(server, "show"),
         "no rules, attached to nothing; `byway add from PREFIX via ADDR dev IF` adds a rule\n"
     );
-    assert_eq!(done(server, &format!("add {RULE}")), format!("added: {RULE}\n"));
+    assert_eq!(done(server, &format!("add {RULE}")), format!("added: {RULE}\nattached to eth0\n"));
     assert!(works(&seed, ANSWER));
     assert_eq!(
         done(server, "add from 2001:db8:1::/48 via 2001:db8:221::21 name six"),
@@ -195,6 +195,53 @@ fn a_missing_capability_is_named() {
         said.err,
         "byway: byway needs the capability CAP_BPF; run it as root, or give it that capability\n"
     );
+}
+
+/// The pins are root's. Whoever else has the capabilities is told so, and neither hangs nor sees an empty host.
+#[test]
+fn pins_of_another_user_are_said() {
+    let seed = Seed::new().unwrap();
+    // The lab's BPF file system is everybody's to look at, as systemd's is not.
+    let as_nobody = |words: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--clear-groups", "--inh-caps=+net_admin,+bpf"]);
+        command
+            .args(["--ambient-caps=+net_admin,+bpf"])
+            .arg(env!("CARGO_BIN_EXE_byway"))
+            .args(words.split(' '));
+        support::Said::from(seed.server.output(&mut command).unwrap())
+    };
+    done(&seed.server, &format!("add {RULE}"));
+    for words in ["show", "add from 192.168.1.6 dev eth1", "flush"] {
+        let said = as_nobody(words);
+        assert_eq!(said.code, Some(2), "{said:?}");
+        assert_eq!(
+            said.err,
+            "byway: /sys/fs/bpf/byway belongs to another user; run byway as that user, or as root\n"
+        );
+    }
+}
+
+#[test]
+fn looking_and_changing_do_not_disturb_each_other() {
+    let seed = Seed::new().unwrap();
+    let looking = seed.server.spawn(|| {
+        // Until the other thread has made a rule that stays.
+        loop {
+            let said = support::Said::from(byway("--json show").output().unwrap());
+            assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
+            if said.out.contains("the-end") {
+                break;
+            }
+        }
+    });
+    for _ in 0..15 {
+        done(&seed.server, &format!("add {RULE}"));
+        done(&seed.server, "flush");
+        done(&seed.server, "detach");
+    }
+    done(&seed.server, &format!("add {RULE} name the-end"));
+    looking.join().unwrap();
 }
 
 #[test]

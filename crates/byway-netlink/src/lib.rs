@@ -9,12 +9,25 @@
 use std::io;
 
 use netlink_packet_core::{
-    ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
 };
 pub use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 pub use netlink_packet_route as packet;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+/// How often a listing is asked for that changes meanwhile.
+const DUMP_TRIES: usize = 100;
+/// Types below this are netlink's own: errors and ends (`NLMSG_MIN_TYPE`, netlink(7)).
+const NLMSG_MIN_TYPE: u16 = 16;
+
+/// Whether anything has changed while the kernel listed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Consistency {
+    Whole,
+    Changed,
+}
 
 /// An rtnetlink socket in the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -48,7 +61,7 @@ impl Netlink {
     /// The kernel's error number as an [`io::Error`].
     pub fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags)?;
-        self.receive(|_| {})
+        self.receive(|_| {}).map(drop)
     }
 
     /// Asks for one object and returns the answer.
@@ -64,16 +77,22 @@ impl Netlink {
         answer.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer is empty"))
     }
 
-    /// Asks for every object of a kind and returns them in the kernel's order.
+    /// Asks for every object of a kind and returns them in the kernel's order. A listing during which something has
+    /// changed (`NLM_F_DUMP_INTR`) may lack objects that are there, and is asked for again. An object that
+    /// `netlink-packet-route` cannot read is left out.
     ///
     /// # Errors
     ///
     /// The kernel's error number as an [`io::Error`].
     pub fn dump(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
-        self.send(message, NLM_F_REQUEST | NLM_F_DUMP)?;
-        let mut answers = Vec::new();
-        self.receive(|message| answers.push(message))?;
-        Ok(answers)
+        for _ in 0..DUMP_TRIES {
+            self.send(message.clone(), NLM_F_REQUEST | NLM_F_DUMP)?;
+            let mut answers = Vec::new();
+            if self.receive(|message| answers.push(message))? == Consistency::Whole {
+                return Ok(answers);
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::ResourceBusy, "what was to be listed keeps changing"))
     }
 
     fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
@@ -90,26 +109,36 @@ impl Netlink {
     }
 
     /// Hands each answer to `answer` until the kernel says that there are no more.
-    fn receive(&mut self, mut answer: impl FnMut(RouteNetlinkMessage)) -> io::Result<()> {
+    fn receive(&mut self, mut answer: impl FnMut(RouteNetlinkMessage)) -> io::Result<Consistency> {
+        let mut consistency = Consistency::Whole;
         loop {
             let (datagram, _) = self.socket.recv_from_full()?;
             let mut rest = datagram.as_slice();
             while !rest.is_empty() {
-                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+                let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+                let header = NetlinkBuffer::new_checked(rest).map_err(invalid)?;
                 // Netlink messages are aligned to four bytes (NLMSG_ALIGN).
-                let length = (message.header.length as usize).next_multiple_of(4).clamp(4, rest.len());
-                rest = &rest[length..];
-                if message.header.sequence_number != self.sequence {
-                    continue; // the tail of an answer to an earlier request that was given up
+                let length = (header.length() as usize).next_multiple_of(4).clamp(4, rest.len());
+                // The tail of an answer to an earlier request that was given up is none of this one.
+                let is_ours = header.sequence_number() == self.sequence;
+                if is_ours && header.flags() & NLM_F_DUMP_INTR != 0 {
+                    consistency = Consistency::Changed;
                 }
+                // What it is that cannot be read matters only where it says how the request ended.
+                let is_object = header.message_type() >= NLMSG_MIN_TYPE;
+                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest);
+                rest = &rest[length..];
+                if !is_ours || (is_object && message.is_err()) {
+                    continue;
+                }
+                let message = message.map_err(invalid)?;
                 match message.payload {
                     NetlinkPayload::InnerMessage(inner) => answer(inner),
                     NetlinkPayload::Done(done) if done.code < 0 => {
                         return Err(io::Error::from_raw_os_error(-done.code));
                     }
-                    NetlinkPayload::Done(_) => return Ok(()),
-                    NetlinkPayload::Error(ErrorMessage { code: None, .. }) => return Ok(()),
+                    NetlinkPayload::Done(_) => return Ok(consistency),
+                    NetlinkPayload::Error(ErrorMessage { code: None, .. }) => return Ok(consistency),
                     NetlinkPayload::Error(error) => return Err(error.to_io()),
                     _ => {}
                 }

@@ -74,8 +74,10 @@ pub struct Attachment {
     pub watches: Watch,
     /// How the program is attached.
     pub hook: Hook,
-    /// The program is there. If not, the device has gone, or someone has taken the program off.
+    /// The program is there. If not, the device has gone, or somebody has taken the program off.
     pub is_there: bool,
+    /// The device is gone.
+    pub device_gone: bool,
 }
 
 impl Byway {
@@ -249,39 +251,52 @@ impl Byway {
         let Some(pins) = Pins::open()? else { return Ok(Vec::new()) };
         let links = self.network.links()?;
         let attachment = |placed: execute::Placed| Attachment {
-            device: placed.device,
             watches: if placed.role == Role::Departure { Watch::Departures } else { Watch::Arrivals },
             hook: placed.attached.hook,
             is_there: placed.is_there,
+            device_gone: !links.contains_key(&placed.device.index),
+            device: placed.device,
         };
         Ok(execute::placed(&pins, &mut self.network, &links)?.into_iter().map(attachment).collect())
     }
 
-    /// The one way to a change: `decide` turns what holds into what should hold, and may refuse. It is asked once
-    /// before anything is made in the kernel, and again when no one else can change anything.
+    /// The one way to a change: `decide` turns what holds into what should hold, and may refuse. It is asked before
+    /// anything is touched in the kernel, and again where something was tidied then.
     fn change<T>(&mut self, decide: impl Fn(&mut View<'_>, &mut Desired) -> Result<T>) -> Result<T> {
-        let mut pins = Pins::open()?;
-        if pins.is_none() {
-            let (actual, links) = execute::actual(None, &mut self.network)?;
-            let mut desired = actual.as_desired();
-            let decided = decide(&mut View { network: &mut self.network, links: &links }, &mut desired)?;
+        if Pins::open()?.is_none() {
+            let (actual, desired, decided) = self.decide(None, &decide)?;
             if plan(&actual, &desired).is_empty() {
                 return Ok(decided);
             }
             bpffs::ensure_mounted()?;
         }
         let _lock = bpffs::Lock::wait()?;
-        pins = Pins::open()?; // another Byway may have made or removed them in the meantime
+        let mut pins = Pins::open()?; // another Byway may have made or removed them in the meantime
+        let (mut actual, mut desired, mut decided) = self.decide(pins.as_ref(), &decide)?;
+        Pins::remove_unfinished()?;
         if let Some(pins) = &mut pins {
             let mut executor = Executor { pins, network: &mut self.network, hook: self.hook };
             executor.renew()?;
-            executor.tidy()?;
+            if executor.tidy()? {
+                (actual, desired, decided) = self.decide(Some(pins), &decide)?;
+            }
         }
-        let (actual, links) = execute::actual(pins.as_ref(), &mut self.network)?;
-        let mut desired = actual.as_desired();
-        let decided = decide(&mut View { network: &mut self.network, links: &links }, &mut desired)?;
         self.carry_out(pins, &actual, &desired)?;
         Ok(decided)
+    }
+
+    /// What holds, what should hold, and what `decide` says of it.
+    fn decide<T>(
+        &mut self,
+        pins: Option<&Pins>,
+        decide: impl Fn(&mut View<'_>, &mut Desired) -> Result<T>,
+    ) -> Result<(Actual, Desired, T)> {
+        let (actual, links) = execute::actual(pins, &mut self.network)?;
+        let mut desired = actual.as_desired();
+        let mut view = View { network: &mut self.network, links: &links };
+        let decided = decide(&mut view, &mut desired)?;
+        view.check_not_stacked(&desired)?;
+        Ok((actual, desired, decided))
     }
 
     fn carry_out(&mut self, pins: Option<Pins>, actual: &Actual, desired: &Desired) -> Result<()> {
@@ -317,7 +332,9 @@ struct View<'a> {
 
 impl View<'_> {
     fn link(&self, name: &str) -> Result<&Link> {
-        let link = self.links.values().find(|link| link.device.name == name);
+        let is_called =
+            |link: &&Link| link.device.name == name || link.other_names.iter().any(|it| it == name);
+        let link = self.links.values().find(is_called);
         let link = link.ok_or_else(|| Error::NoSuchDevice(name.to_owned()))?;
         if link.is_loopback { Err(Error::Loopback(name.to_owned())) } else { Ok(link) }
     }
@@ -341,14 +358,34 @@ impl View<'_> {
         }
     }
 
+    /// Refuses next hops whose packets would come back to an attachment below their device. There they would match
+    /// again, and go round until the kernel drops them.
+    fn check_not_stacked(&self, desired: &Desired) -> Result<()> {
+        let is_below = |upper: &Link, lower: &Link| {
+            upper.parent == Some(lower.device.index) || lower.master == Some(upper.device.index)
+        };
+        for upper in desired.rules.values().filter_map(|rule| self.links.get(&rule.next_hop.device.index)) {
+            let attachments = desired.attachments.keys().filter_map(|index| self.links.get(index));
+            if let Some(lower) = attachments.into_iter().find(|lower| is_below(upper, lower)) {
+                return Err(Error::Stacked {
+                    upper: upper.device.name.clone(),
+                    lower: lower.device.name.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// The next hop that is asked for, if it can work.
     fn resolve(&mut self, spec: &NextHopSpec) -> Result<NextHop> {
         match spec {
             NextHopSpec::Dev(name) => Ok(NextHop { gateway: None, device: self.link(name)?.device.clone() }),
             NextHopSpec::ViaDev(gateway, name) => {
-                let device = self.link(name)?.device.clone();
-                if self.network.is_local(*gateway)? {
-                    return Err(Error::GatewayIsLocal(*gateway));
+                let link = self.link(name)?;
+                let (device, is_up) = (link.device.clone(), link.is_up);
+                self.network.check_gateway(*gateway)?;
+                if !is_up {
+                    return Err(Error::DeviceDown { gateway: *gateway, device: device.name });
                 }
                 if !self.network.is_on_link(*gateway, &device)? {
                     return Err(Error::NotOnLink { gateway: *gateway, device: device.name });

@@ -83,6 +83,29 @@ pub enum Error {
     /// No BPF file system is mounted, and this process may not mount one.
     #[error("no BPF file system is mounted at {path}, and this process may not mount one; mount it as root: `mount -t bpf bpf {path}`", path = .0.display())]
     NoBpffs(PathBuf),
+    /// Another user has made the pins.
+    #[error("{path} belongs to another user; run byway as that user, or as root", path = .0.display())]
+    NotOurs(PathBuf),
+    /// A packet would come back to an attachment from the device below the next hop's.
+    #[error(
+        "{upper} sends its packets through {lower}, where byway is to watch departures: they would be redirected again without end; use {lower} itself, or do not attach to it"
+    )]
+    Stacked {
+        /// The next hop's device.
+        upper: String,
+        /// The attachment.
+        lower: String,
+    },
+    /// The device is down, so that it has no connected routes.
+    #[error(
+        "{device} is down, so that the gateway {gateway} cannot be on-link there; bring it up: `ip link set {device} up`"
+    )]
+    DeviceDown {
+        /// The gateway.
+        gateway: IpAddr,
+        /// The device's name.
+        device: String,
+    },
     /// The process runs under `ip netns exec`.
     #[error(
         "`ip netns exec` hides the BPF file system, and what is pinned here would be lost when this command ends; run it outside instead: `byway --netns {0} ...`"

@@ -36,6 +36,8 @@ pub(crate) struct Neighbour {
 pub(crate) struct Actual {
     /// The devices that carry a program, by ifindex.
     pub(crate) programs: BTreeMap<u32, (Device, Role)>,
+    /// Attachments that have lost their program: somebody has taken it off.
+    pub(crate) lost: BTreeMap<u32, Device>,
     /// The rules with their identities.
     pub(crate) rules: BTreeMap<Prefix, (u32, Rule)>,
     /// The neighbours that Byway has asked the kernel to keep resolved.
@@ -85,6 +87,7 @@ impl Actual {
             .iter()
             .filter(|(_, (_, role))| *role == Role::Departure)
             .map(|(index, (device, _))| (*index, device.clone()))
+            .chain(self.lost.clone())
             .collect();
         let rules = self.rules.iter().map(|(source, (_, rule))| (*source, rule.clone())).collect();
         Desired { attachments, rules }
@@ -301,7 +304,7 @@ mod tests {
             for goal in [&first, &second, &Desired::default()] {
                 let before = actual.as_desired().rules;
                 for step in plan(&actual, goal) {
-                    carry_out(&mut actual, &[step.clone()]);
+                    carry_out(&mut actual, std::slice::from_ref(&step));
                     for last in 0..16 {
                         let source = [192, 0, 2, last].into();
                         let now = way(actual.rules.values().map(|(_, rule)| rule), source);

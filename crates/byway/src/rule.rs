@@ -246,7 +246,9 @@ impl RuleSpec {
     pub fn check(&self) -> Result<(), RuleError> {
         let source = self.source.address();
         let never = match source {
-            _ if source.is_multicast() => Some("multicast"),
+            _ if source.is_multicast() && self.source.len() >= if source.is_ipv4() { 4 } else { 8 } => {
+                Some("multicast")
+            }
             IpAddr::V4(v4) if v4.is_link_local() && self.source.len() >= 16 => Some("link-local"),
             IpAddr::V6(v6) if v6.is_unicast_link_local() && self.source.len() >= 10 => Some("link-local"),
             _ => None,

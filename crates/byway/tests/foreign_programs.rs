@@ -150,3 +150,28 @@ fn byway_goes_first_in_a_tcx_chain() {
     assert_eq!(names.len(), 2);
     assert_eq!(names[1], foreign.id());
 }
+
+/// Somebody deletes the qdisc with Byway's filter in it, or the device with everything: the next change goes on.
+#[test]
+fn what_is_taken_away_blocks_no_later_change() {
+    for hook in hooks() {
+        let seed = Seed::new().unwrap();
+        seed.lab.link((&seed.server, "eth9"), (&seed.router, "eth9")).unwrap();
+        on(&seed.server, *hook, |byway| byway.attach(&["eth0", "eth9"])).unwrap();
+        if *hook == Hook::Clsact {
+            seed.server.run(|| support::delete_clsact_qdisc("eth0"));
+        }
+        seed.server.delete_link("eth9").unwrap();
+        let attachments = on(&seed.server, *hook, |byway| byway.attachments()).unwrap();
+        assert!(attachments.iter().any(|it| it.device.name == "eth9" && it.device_gone), "{attachments:?}");
+        // Any change forgets the device that is gone, and puts back what was taken off one that is there.
+        let spec = via("192.168.1.5", IPV4.router, "eth1");
+        on(&seed.server, *hook, |byway| byway.add(&spec)).unwrap();
+        let attachments = on(&seed.server, *hook, |byway| byway.attachments()).unwrap();
+        let names: Vec<&str> = attachments.iter().map(|it| it.device.name.as_str()).collect();
+        assert_eq!(names, ["eth0", "eth1"]);
+        assert!(attachments.iter().all(|it| it.is_there));
+        on(&seed.server, *hook, |byway| byway.flush().and_then(|_| byway.detach(&[]))).unwrap();
+        assert_eq!(pins(), Vec::<String>::new());
+    }
+}

@@ -23,6 +23,9 @@ fn gateway(text: &str) -> NextHopSpec {
 #[test]
 fn each_mistake_has_its_sentence_and_changes_nothing() {
     let seed = Seed::new().unwrap();
+    seed.lab.link((&seed.server, "eth2"), (&seed.router, "eth9")).unwrap();
+    seed.server.address("eth2", "10.111.229.11/24").unwrap();
+    seed.server.set_up("eth2", false).unwrap();
     let cases: Vec<(RuleSpec, &str)> = vec![
         (
             via("192.168.1.5", "10.111.221.21".parse().unwrap(), "eth7"),
@@ -39,6 +42,18 @@ fn each_mistake_has_its_sentence_and_changes_nothing() {
         (
             via("192.168.1.5", "10.111.221.11".parse().unwrap(), "eth1"),
             "the gateway 10.111.221.11 is an address of this host; name the address of the next router",
+        ),
+        (
+            via("192.168.1.5", "10.111.221.255".parse().unwrap(), "eth1"),
+            "10.111.221.255 cannot be a gateway: it is a broadcast address; name the address of the next router",
+        ),
+        (
+            RuleSpec { next_hop: gateway("10.111.221.255"), ..on_link("192.168.1.5", "eth1") },
+            "10.111.221.255 cannot be a gateway: it is a broadcast address; name the address of the next router",
+        ),
+        (
+            via("192.168.1.5", "10.111.229.1".parse().unwrap(), "eth2"),
+            "eth2 is down, so that the gateway 10.111.229.1 cannot be on-link there; bring it up: `ip link set eth2 up`",
         ),
         (
             RuleSpec { next_hop: gateway("10.111.222.11"), ..on_link("192.168.1.5", "eth1") },
@@ -223,4 +238,23 @@ fn a_change_that_fails_half_way_is_taken_back() {
     let before = state(&seed);
     on(&seed.server, byway::Hook::Clsact, |byway| byway.attach(&["eth0"])).unwrap_err();
     assert_eq!(state(&seed), before);
+}
+
+/// A next hop on a device whose packets leave through an attachment would bring them back to it without end.
+#[test]
+fn a_next_hop_above_an_attachment_is_refused() {
+    let seed = Seed::new().unwrap();
+    let call = |call: fn(&mut Byway) -> byway::Result<()>| on(&seed.server, hooks()[0], call);
+    seed.server.run(|| support::add_macvlan("mv0", "eth0"));
+    seed.server.set_up("mv0", true).unwrap();
+    let sentence = "mv0 sends its packets through eth0, where byway is to watch departures: they would be redirected again without end; use eth0 itself, or do not attach to it";
+    let error = call(|byway| byway.add(&on_link("192.168.1.5", "mv0")).map(drop)).unwrap_err();
+    assert_eq!(error.to_string(), sentence);
+    assert_eq!(pins(), Vec::<String>::new());
+    // The other way round: the rule first, on another attachment, and then the device below.
+    call(|byway| byway.attach(&["eth1"]).map(drop)).unwrap();
+    call(|byway| byway.add(&on_link("192.168.1.5", "mv0")).map(drop)).unwrap();
+    let error = call(|byway| byway.attach(&["eth0"]).map(drop)).unwrap_err();
+    assert_eq!(error.to_string(), sentence);
+    assert!(error.is_bad_request());
 }

@@ -2,7 +2,7 @@ use byway::Byway;
 use clap::Args;
 
 use super::Error;
-use crate::{answer::Answer, grammar};
+use crate::{answer::Answer, grammar, render};
 
 /// Add a rule: packets from a source go to a next hop
 ///
@@ -22,7 +22,15 @@ pub(crate) struct Add {
 impl Add {
     pub(crate) fn exec(&self) -> Result<Answer, Error> {
         let spec = grammar::rule(&self.rule)?;
-        let rule = Byway::open()?.add(&spec)?;
-        Ok(Answer::line(format!("added: {rule}"), &rule))
+        let mut byway = Byway::open()?;
+        let was_attached = render::watched(&byway.attachments()?);
+        let rule = byway.add(&spec)?;
+        let attached =
+            if was_attached.is_empty() { render::watched(&byway.attachments()?) } else { Vec::new() };
+        let mut text = format!("added: {rule}");
+        if !attached.is_empty() {
+            text += &format!("\nattached to {}", render::names(&attached));
+        }
+        Ok(Answer::line(text, &rule))
     }
 }

@@ -2,7 +2,13 @@
 
 pub(crate) mod table;
 
-use byway::Device;
+use byway::{Attachment, Device, Watch};
+
+/// The devices that are watched for departures.
+pub(crate) fn watched(attachments: &[Attachment]) -> Vec<Device> {
+    let watched = attachments.iter().filter(|attachment| attachment.watches == Watch::Departures);
+    watched.map(|attachment| attachment.device.clone()).collect()
+}
 
 /// `eth0`, `eth0 and eth1`, `eth0, eth1 and eth2`
 pub(crate) fn names(devices: &[Device]) -> String {

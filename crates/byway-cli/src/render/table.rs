@@ -80,9 +80,11 @@ fn rule_table(rules: &[RuleStatus]) -> String {
 
 fn trouble_of_attachment(attachment: &Attachment) -> Option<String> {
     let name = &attachment.device.name;
-    (!attachment.is_there).then(|| {
-        format!("{name}: byway's program is not there any more; `byway attach dev {name}` puts it back")
-    })
+    if attachment.device_gone {
+        return Some(format!("{name}: the device is gone; byway's next change forgets it"));
+    }
+    (!attachment.is_there)
+        .then(|| format!("{name}: somebody has taken byway's program off; byway's next change puts it back"))
 }
 
 fn trouble_of_rule(status: &RuleStatus) -> Option<String> {
@@ -123,7 +125,13 @@ mod tests {
     }
 
     fn attachment(name: &str, index: u32, watches: Watch) -> Attachment {
-        Attachment { device: device(name, index), watches, hook: Hook::Tcx, is_there: true }
+        Attachment {
+            device: device(name, index),
+            watches,
+            hook: Hook::Tcx,
+            is_there: true,
+            device_gone: false,
+        }
     }
 
     fn status(source: &str, departed: u64, arrived: u64, name: Option<&str>) -> RuleStatus {

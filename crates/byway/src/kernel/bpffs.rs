@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, DirBuilder, File},
+    io,
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
@@ -11,6 +12,7 @@ use nix::{
     fcntl::{Flock, FlockArg},
     mount::{MsFlags, mount},
     sys::statfs::{FsType, statfs},
+    unistd::Uid,
 };
 
 use crate::error::{Error, Result};
@@ -80,7 +82,19 @@ impl Lock {
         let path = folder();
         loop {
             make_folder(&path)?;
-            let Ok(file) = File::open(&path) else { continue }; // removed by another Byway just now
+            let file = match File::open(&path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue, // removed just now
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(Error::NotOurs(path));
+                }
+                Err(error) => return Err(Error::kernel(format!("open {}", path.display()), error)),
+            };
+            // Another user who holds the lock could keep everybody waiting.
+            let owner = file.metadata().map_err(Error::io(format!("look at {}", path.display())))?.uid();
+            if owner != 0 && owner != Uid::effective().as_raw() {
+                return Err(Error::NotOurs(path));
+            }
             let lock = Flock::lock(file, FlockArg::LockExclusive)
                 .map_err(|(_, errno)| Error::kernel(format!("lock {}", path.display()), errno))?;
             // While this waited, another Byway may have removed the folder and a third made it anew.
@@ -99,10 +113,24 @@ impl Drop for Lock {
     }
 }
 
+/// Which folder this is, as long as it is there.
+///
+/// # Errors
+///
+/// [`Error::NotOurs`] where this process may not look.
+pub(crate) fn identity(path: &Path) -> Result<Option<u64>> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Error::NotOurs(folder())),
+        Err(error) => Err(Error::kernel(format!("look at {}", path.display()), error)),
+    }
+}
+
 /// Makes a folder that only root may look into, unless it is there.
 pub(crate) fn make_folder(path: &Path) -> Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(Error::kernel(format!("make the folder {}", path.display()), error))
         }
         _ => Ok(()),
@@ -112,7 +140,7 @@ pub(crate) fn make_folder(path: &Path) -> Result<()> {
 /// Removes a folder with the pins in it. What is not there is no error.
 pub(crate) fn remove_folder(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::kernel(format!("remove {}", path.display()), error))
         }
         _ => Ok(()),

@@ -35,7 +35,7 @@ pub(crate) fn placed(pins: &Pins, network: &mut Network, links: &BTreeMap<u32, L
         let recorded = if record.role == ROLE_DEPARTURE { Role::Departure } else { Role::Arrival };
         let link = links.get(&index);
         let on_device = match link {
-            Some(_) => pins.programs.on_device(network, index, hook)?,
+            Some(_) => pins.programs.on_device(network, index, hook, recorded)?,
             None => None,
         };
         placed.push(Placed {
@@ -57,8 +57,12 @@ pub(crate) fn actual(pins: Option<&Pins>, network: &mut Network) -> Result<(Actu
         links.iter().map(|(index, link)| (*index, link.device.clone())).collect();
     let mut actual = Actual { devices, ..Actual::default() };
     let Some(pins) = pins else { return Ok((actual, links)) };
-    for placed in placed(pins, network, &links)?.into_iter().filter(|placed| placed.is_there) {
-        actual.programs.insert(placed.device.index, (placed.device, placed.role));
+    for placed in placed(pins, network, &links)? {
+        if placed.is_there {
+            actual.programs.insert(placed.device.index, (placed.device, placed.role));
+        } else if placed.role == Role::Departure && links.contains_key(&placed.device.index) {
+            actual.lost.insert(placed.device.index, placed.device);
+        }
     }
     for (id, mut rule) in pins.tables.rules()?.held {
         if let Some(device) = actual.devices.get(&rule.next_hop.device.index) {
@@ -121,17 +125,11 @@ impl Executor<'_> {
         let Self { pins, network, hook } = self;
         Ok(match step.clone() {
             Step::Attach(device, role) => {
-                // Recorded before it is there, so that a program is never left without a record.
-                let unsure = Attached { hook: hook.unwrap_or(Hook::Tcx), qdisc_added: false };
-                pins.tables.set_device(device.index, record(&device, role, unsure))?;
-                match pins.programs.attach(network, &device, role, *hook) {
-                    Ok(attached) => {
-                        pins.tables.set_device(device.index, record(&device, role, attached))?;
-                    }
-                    Err(error) => {
-                        pins.tables.forget_device(device.index)?;
-                        return Err(error);
-                    }
+                let Pins { tables, programs } = &mut **pins;
+                let record = |attached| tables.set_device(device.index, record(&device, role, attached));
+                if let Err(error) = programs.attach(network, &device, role, *hook, record) {
+                    tables.forget_device(device.index)?;
+                    return Err(error);
                 }
                 vec![Step::Detach(device, role)]
             }
@@ -183,15 +181,24 @@ impl Executor<'_> {
         })
     }
 
-    /// Clears away what a change left that was cut off, records of devices that are gone included.
-    pub(crate) fn tidy(&mut self) -> Result<()> {
+    /// Clears away what a change left that was cut off, and the records of devices that are gone. Says whether there
+    /// was anything. The caller holds the lock.
+    pub(crate) fn tidy(&mut self) -> Result<bool> {
+        let _quiet = SignalsWait::begin();
         let links = self.network.links()?;
-        for placed in placed(self.pins, self.network, &links)?.into_iter().filter(|placed| !placed.is_there) {
+        let placed = placed(self.pins, self.network, &links)?;
+        let gone = placed.iter().filter(|placed| !links.contains_key(&placed.device.index));
+        for placed in gone.clone() {
             self.pins.programs.detach(self.network, &placed.device, placed.attached)?;
             self.pins.tables.forget_device(placed.device.index)?;
         }
         if self.pins.tables.meta(meta::CHANGING)? == 0 {
-            return Ok(());
+            return Ok(gone.count() > 0);
+        }
+        for placed in placed.iter().filter(|placed| !placed.is_there) {
+            // Half of an attach: the record, perhaps a qdisc.
+            self.pins.programs.detach(self.network, &placed.device, placed.attached)?;
+            self.pins.tables.forget_device(placed.device.index)?;
         }
         for id in self.pins.tables.rules()?.leftover {
             self.pins.tables.forget(id)?;
@@ -199,21 +206,25 @@ impl Executor<'_> {
         let (actual, _) = actual(Some(self.pins), self.network)?;
         let steps = plan(&actual, &actual.as_desired());
         self.carry_out(&actual, &steps)?;
-        self.pins.tables.set_meta(meta::CHANGING, 0)
+        self.pins.tables.set_meta(meta::CHANGING, 0)?;
+        Ok(true)
     }
 
-    /// Puts this binary's programs in place of those of another build, one device after the other.
+    /// Puts this binary's programs in place of those of another build, one device after the other. Cut off at any
+    /// moment, some devices have the new ones and some the old, over the same maps, and the next change begins anew.
+    /// The caller holds the lock.
     pub(crate) fn renew(&mut self) -> Result<()> {
         if !self.pins.are_outdated()? {
             return Ok(());
         }
+        let _quiet = SignalsWait::begin();
         let links = self.network.links()?;
         let placed = placed(self.pins, self.network, &links)?;
-        self.pins.renew_programs()?;
+        self.pins.load_programs()?;
         for placed in placed.into_iter().filter(|placed| placed.is_there) {
             self.pins.programs.replace(self.network, &placed.device, placed.role, placed.attached.hook)?;
         }
-        Ok(())
+        self.pins.renew_programs()
     }
 }
 

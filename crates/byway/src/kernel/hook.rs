@@ -3,25 +3,17 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
 };
 
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType,
-    links::{FdLink, PinnedLink},
+    links::{FdLink, LinkError, PinnedLink},
     tc::TcAttachOptions,
-};
-use byway_netlink::{
-    NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE,
-    packet::{
-        RouteNetlinkMessage,
-        tc::{TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
-    },
 };
 use serde::Serialize;
 
-use super::{network::Network, sys};
+use super::{clsact, network::Network, sys};
 use crate::{
     error::{Error, Result},
     plan::Role,
@@ -47,19 +39,6 @@ impl std::fmt::Display for Hook {
     }
 }
 
-/// Where Byway's filter stands in a clsact chain: behind those that an operator has put first, ahead of those
-/// that the kernel has numbered (49152 and down).
-const PRIORITY: u16 = 2842;
-/// The handle of Byway's filter, whatever else has the same priority.
-const HANDLE: u32 = 0xB1A7;
-/// `ETH_P_ALL` (include/uapi/linux/if_ether.h).
-const ETH_P_ALL: u16 = 3;
-/// `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS)` (include/uapi/linux/pkt_sched.h).
-const EGRESS: u32 = 0xFFFF_FFF3;
-/// `TC_H_CLSACT`, where the clsact and ingress qdiscs sit.
-const CLSACT: u32 = 0xFFFF_FFF1;
-const CLSACT_HANDLE: u32 = 0xFFFF_0000;
-
 /// What an attach did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Attached {
@@ -80,10 +59,10 @@ impl Programs {
     /// The names of the programs: in the object, and of their pins.
     pub(crate) const NAMES: [&str; 2] = ["departure", "arrival"];
 
-    /// Opens the programs that are pinned in `folder`.
-    pub(crate) fn open(folder: &Path) -> Result<Self> {
+    /// Opens the programs that are pinned in `programs`, for the links that are pinned below `folder`.
+    pub(crate) fn open(programs: &Path, folder: &Path) -> Result<Self> {
         let open = |name: &str| {
-            SchedClassifier::from_pin(folder.join(name))
+            SchedClassifier::from_pin(programs.join(name))
                 .map_err(|error| Error::kernel(format!("open the program {name}"), error))
         };
         Ok(Self { departure: open("departure")?, arrival: open("arrival")?, links: links(folder) })
@@ -118,17 +97,20 @@ impl Programs {
         self.links.join(index.to_string())
     }
 
-    /// Puts the program on a device: with tcx unless the kernel lacks it or `hook` asks for clsact.
+    /// Puts the program on a device: with tcx unless the kernel lacks it or `hook` asks for clsact. `record` is told
+    /// what is about to be there, before each change of the kernel's, so that nothing is ever left without a record.
     pub(crate) fn attach(
         &mut self,
         network: &mut Network,
         device: &Device,
         role: Role,
         hook: Option<Hook>,
-    ) -> Result<Attached> {
+        mut record: impl FnMut(Attached) -> Result<()>,
+    ) -> Result<()> {
         if hook != Some(Hook::Clsact) {
+            record(Attached { hook: Hook::Tcx, qdisc_added: false })?;
             match self.attach_tcx(device, role) {
-                Ok(()) => return Ok(Attached { hook: Hook::Tcx, qdisc_added: false }),
+                Ok(()) => return Ok(()),
                 // What a kernel without tcx says to the attach type that it does not know.
                 Err(ProgramError::SyscallError(error))
                     if error.io_error.raw_os_error() == Some(libc::EINVAL) =>
@@ -140,13 +122,17 @@ impl Programs {
                 Err(error) => return Err(Error::kernel(format!("attach to {}", device.name), error)),
             }
         }
-        let qdisc_added = add_clsact(network, device)?;
-        let set = self.set_filter(network, device, role, NLM_F_CREATE | NLM_F_EXCL);
-        if set.is_err() && qdisc_added {
-            // The attach has failed already, and says why.
-            let _ = remove_clsact(network, device);
+        let attached = Attached { hook: Hook::Clsact, qdisc_added: !clsact::has_qdisc(network, device)? };
+        record(attached)?;
+        if attached.qdisc_added {
+            clsact::add_qdisc(network, device)?;
         }
-        set.map(|()| Attached { hook: Hook::Clsact, qdisc_added })
+        let set = clsact::set(network, device, role, self.program(role));
+        if set.is_err() && attached.qdisc_added {
+            // The attach has failed already, and says why.
+            let _ = clsact::remove_qdisc_if_empty(network, device);
+        }
+        set
     }
 
     fn attach_tcx(&mut self, device: &Device, role: Role) -> std::result::Result<(), ProgramError> {
@@ -164,7 +150,7 @@ impl Programs {
         Ok(())
     }
 
-    /// Puts the program in place of the other one, in one instant.
+    /// Puts the program in place of the one that is there, in one instant.
     pub(crate) fn replace(
         &mut self,
         network: &mut Network,
@@ -173,19 +159,17 @@ impl Programs {
         hook: Hook,
     ) -> Result<()> {
         if hook == Hook::Clsact {
-            return self.set_filter(network, device, role, NLM_F_CREATE | NLM_F_REPLACE);
+            return clsact::set(network, device, role, self.program(role));
         }
-        let pin = self.pin(device.index);
-        let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
-            Error::kernel(format!("change the program of {}", device.name), error)
-        };
-        let link = FdLink::from(PinnedLink::from_pin(&pin).map_err(|error| failed(error.into()))?)
-            .try_into()
-            .map_err(|error: aya::programs::links::LinkError| failed(error.into()))?;
+        let link = PinnedLink::from_pin(self.pin(device.index))
+            .and_then(|pinned| FdLink::from(pinned).try_into())
+            .map_err(|error| Error::kernel(format!("change the program of {}", device.name), error))?;
         let program = self.program(role);
-        let id = program.attach_to_link(link).map_err(|error| failed(error.into()))?;
-        // The pin holds the link; only this process's handle on it goes.
-        program.take_link(id).map(drop).map_err(|error| failed(error.into()))
+        program
+            .attach_to_link(link)
+            // The pin holds the link; only this process's handle on it goes.
+            .and_then(|id| program.take_link(id).map(drop))
+            .map_err(|error| Error::kernel(format!("change the program of {}", device.name), error))
     }
 
     /// Takes the program off. A device or a program that is gone is no error.
@@ -204,164 +188,51 @@ impl Programs {
                 _ => Ok(()),
             },
             Hook::Clsact => {
-                let ours = [self.id(Role::Departure)?, self.id(Role::Arrival)?];
-                let filters = filters(network, device.index)?;
-                if filters.iter().any(|program| ours.contains(program)) {
-                    network
-                        .netlink()
-                        .change(RouteNetlinkMessage::DelTrafficFilter(filter_message(device.index)), 0)
-                        .map_err(Error::io(format!("remove byway's filter from {}", device.name)))?;
-                }
-                if attached.qdisc_added && !has_filters(network, device.index)? {
-                    remove_clsact(network, device)?;
-                }
-                Ok(())
+                clsact::remove(network, device)?;
+                if attached.qdisc_added { clsact::remove_qdisc_if_empty(network, device) } else { Ok(()) }
             }
         }
     }
 
-    /// Which program of Byway's is on the device, asked of the kernel itself.
-    pub(crate) fn on_device(&self, network: &mut Network, index: u32, hook: Hook) -> Result<Option<Role>> {
-        let programs = match hook {
-            Hook::Tcx => match sys::tcx_egress_programs(index) {
-                Ok(programs) => programs,
-                Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL)) => Vec::new(),
-                Err(error) => return Err(Error::kernel("list the programs on a device", error)),
-            },
-            Hook::Clsact => filters(network, index)?,
+    /// Which program of Byway's is on the device, asked of the kernel itself. It may be another build's, whose role
+    /// the record tells.
+    pub(crate) fn on_device(
+        &self,
+        network: &mut Network,
+        index: u32,
+        hook: Hook,
+        recorded: Role,
+    ) -> Result<Option<Role>> {
+        if hook == Hook::Clsact {
+            return clsact::role(network, index);
+        }
+        let failed = |error: LinkError| Error::kernel("look at the link of a device", error);
+        let link = match PinnedLink::from_pin(self.pin(index)) {
+            Ok(pinned) => FdLink::from(pinned),
+            Err(LinkError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+                return Ok(None);
+            }
+            Err(error) => return Err(failed(error)),
         };
-        for role in [Role::Departure, Role::Arrival] {
-            if programs.contains(&self.id(role)?) {
-                return Ok(Some(role));
-            }
-        }
-        Ok(None)
-    }
-
-    fn set_filter(&mut self, network: &mut Network, device: &Device, role: Role, flags: u16) -> Result<()> {
-        let failed = format!("attach to {} with a clsact filter of priority {PRIORITY}", device.name);
-        let program = self.program(role);
-        let fd = program.fd().map_err(|error| Error::kernel(failed.clone(), error))?;
-        let mut message = filter_message(device.index);
-        message.attributes.push(TcAttribute::Options(vec![
-            TcOption::Bpf(TcFilterBpfOption::ProgFd(fd.as_fd().as_raw_fd() as u32)),
-            TcOption::Bpf(TcFilterBpfOption::ProgName(format!("byway_{}", Self::name(role)))),
-            TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
-        ]));
-        network
-            .netlink()
-            .change(RouteNetlinkMessage::NewTrafficFilter(message), flags)
-            .map_err(Error::io(failed))
+        let program = link.info().map_err(failed)?.program_id();
+        // The link of a device that is gone stays as long as its pin, and another may have its ifindex now.
+        let is_there = match sys::tcx_egress_programs(index) {
+            Ok(programs) => programs.contains(&program),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL)) => false,
+            Err(error) => return Err(Error::kernel("list the programs on a device", error)),
+        };
+        let role = if program == self.id(Role::Departure)? {
+            Role::Departure
+        } else if program == self.id(Role::Arrival)? {
+            Role::Arrival
+        } else {
+            recorded
+        };
+        Ok(is_there.then_some(role))
     }
 }
 
 /// The folder of the tcx links' pins.
 pub(crate) fn links(folder: &Path) -> PathBuf {
     folder.join("links")
-}
-
-fn filter_message(index: u32) -> TcMessage {
-    let mut message = TcMessage::with_index(index as i32);
-    message.header.parent = TcHandle::from(EGRESS);
-    message.header.handle = TcHandle::from(HANDLE);
-    message.header.info = u32::from(PRIORITY) << 16 | u32::from(ETH_P_ALL.to_be());
-    message.attributes.push(TcAttribute::Kind(TcFilterBpf::KIND.to_owned()));
-    message
-}
-
-fn dump_filters(network: &mut Network, index: u32) -> Result<Vec<TcMessage>> {
-    let mut request = TcMessage::with_index(index as i32);
-    request.header.parent = TcHandle::from(EGRESS);
-    match network.netlink().dump(RouteNetlinkMessage::GetTrafficFilter(request)) {
-        Ok(answers) => Ok(answers
-            .into_iter()
-            .filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewTrafficFilter(message) => Some(message),
-                _ => None,
-            })
-            .collect()),
-        // No such device, or no clsact qdisc on it.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL | libc::ENOENT)) => {
-            Ok(Vec::new())
-        }
-        Err(error) => Err(Error::kernel("list the filters of a device", error)),
-    }
-}
-
-/// The identities of the programs of the filters on a device's egress.
-fn filters(network: &mut Network, index: u32) -> Result<Vec<u32>> {
-    let program = |message: &TcMessage| {
-        message.attributes.iter().find_map(|attribute| match attribute {
-            TcAttribute::Options(options) => options.iter().find_map(|option| match option {
-                TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(*id),
-                _ => None,
-            }),
-            _ => None,
-        })
-    };
-    Ok(dump_filters(network, index)?.iter().filter_map(program).collect())
-}
-
-/// Whether anyone has a filter in the qdisc, on either side.
-fn has_filters(network: &mut Network, index: u32) -> Result<bool> {
-    /// `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)`.
-    const INGRESS: u32 = 0xFFFF_FFF2;
-    let mut request = TcMessage::with_index(index as i32);
-    request.header.parent = TcHandle::from(INGRESS);
-    let ingress = network
-        .netlink()
-        .dump(RouteNetlinkMessage::GetTrafficFilter(request))
-        .map_err(Error::io("list the filters of a device"))?;
-    Ok(!ingress.is_empty() || !dump_filters(network, index)?.is_empty())
-}
-
-/// Adds the clsact qdisc unless it is there, and says whether it was added.
-fn add_clsact(network: &mut Network, device: &Device) -> Result<bool> {
-    match qdisc(network, device.index)?.as_deref() {
-        Some("clsact") => return Ok(false),
-        Some(_) => return Err(Error::IngressQdisc(device.name.clone())),
-        None => {}
-    }
-    network
-        .netlink()
-        .change(
-            RouteNetlinkMessage::NewQueueDiscipline(clsact_message(device.index)),
-            NLM_F_CREATE | NLM_F_EXCL,
-        )
-        .map_err(Error::io(format!("add a clsact qdisc to {}", device.name)))?;
-    Ok(true)
-}
-
-fn remove_clsact(network: &mut Network, device: &Device) -> Result<()> {
-    network
-        .netlink()
-        .change(RouteNetlinkMessage::DelQueueDiscipline(clsact_message(device.index)), 0)
-        .map_err(Error::io(format!("remove the clsact qdisc from {}", device.name)))
-}
-
-fn clsact_message(index: u32) -> TcMessage {
-    let mut message = TcMessage::with_index(index as i32);
-    message.header.parent = TcHandle::from(CLSACT);
-    message.header.handle = TcHandle::from(CLSACT_HANDLE);
-    message.attributes.push(TcAttribute::Kind("clsact".to_owned()));
-    message
-}
-
-/// The kind of the qdisc where clsact sits: `clsact`, `ingress`, or none.
-fn qdisc(network: &mut Network, index: u32) -> Result<Option<String>> {
-    let answers = network
-        .netlink()
-        .dump(RouteNetlinkMessage::GetQueueDiscipline(TcMessage::with_index(index as i32)))
-        .map_err(Error::io("list the qdiscs"))?;
-    Ok(answers.into_iter().find_map(|answer| match answer {
-        RouteNetlinkMessage::NewQueueDiscipline(message)
-            if message.header.index == index as i32 && u32::from(message.header.handle) == CLSACT_HANDLE =>
-        {
-            message.attributes.into_iter().find_map(|attribute| match attribute {
-                TcAttribute::Kind(kind) => Some(kind),
-                _ => None,
-            })
-        }
-        _ => None,
-    }))
 }

@@ -1,6 +1,7 @@
 //! The edge: everything that speaks to the kernel, and nothing that decides.
 
 pub(crate) mod bpffs;
+mod clsact;
 pub(crate) mod execute;
 pub(crate) mod hook;
 pub(crate) mod namespace;

@@ -9,9 +9,10 @@ use byway_netlink::{
     NLM_F_CREATE, NLM_F_REPLACE, Netlink,
     packet::{
         AddressFamily, RouteNetlinkMessage,
-        link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
+        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, Prop},
         neighbour::{
-            NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState,
+            NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
+            NeighbourState,
         },
         route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
     },
@@ -21,7 +22,7 @@ use ipnet::IpNet;
 use crate::{
     error::{Error, Result},
     plan::Neighbour,
-    rule::Device,
+    rule::{Device, RuleError},
 };
 
 /// What Byway needs to know of a device.
@@ -31,8 +32,15 @@ pub(crate) struct Link {
     /// Its frames have an Ethernet header.
     pub(crate) is_ethernet: bool,
     pub(crate) is_loopback: bool,
+    pub(crate) is_up: bool,
     /// It has neighbours that are looked up (no `IFF_NOARP`).
     has_neighbours: bool,
+    /// Other names that it answers to (ip-link(8), `altname`).
+    pub(crate) other_names: Vec<String>,
+    /// The devices of this network namespace that its packets leave by in the end: what a macvlan or ipvlan is on, or
+    /// the bridge, bond or team that it is part of, seen from below.
+    pub(crate) parent: Option<u32>,
+    pub(crate) master: Option<u32>,
 }
 
 /// One network namespace's stack.
@@ -108,20 +116,21 @@ impl Network {
             }
             Err(error) => return Err(Error::kernel(format!("look up the route to {gateway}"), error)),
         };
-        if route.header.kind == RouteType::Local {
-            return Err(Error::GatewayIsLocal(gateway));
-        }
+        check_kind(route.header.kind, gateway)?;
         match route_devices(&route).first() {
             Some(device) if is_connected(&route) => Ok(*device),
             _ => Err(Error::NoDeviceForGateway(gateway)),
         }
     }
 
-    /// Whether the address is one of this host's.
-    pub(crate) fn is_local(&mut self, address: IpAddr) -> Result<bool> {
+    /// Refuses a gateway that is one of this host's addresses, or a broadcast address of one of its networks.
+    pub(crate) fn check_gateway(&mut self, gateway: IpAddr) -> Result<()> {
         let local = RouteAttribute::Table(u32::from(RT_TABLE_LOCAL));
-        let routes = self.routes(family(address), local)?;
-        Ok(routes.iter().any(|route| route.header.kind == RouteType::Local && covers(route, address)))
+        let routes = self.routes(family(gateway), local)?;
+        for route in routes.iter().filter(|route| covers(route, gateway)) {
+            check_kind(route.header.kind, gateway)?;
+        }
+        Ok(())
     }
 
     fn routes(&mut self, family: AddressFamily, filter: RouteAttribute) -> Result<Vec<RouteMessage>> {
@@ -161,6 +170,8 @@ impl Network {
             return Ok(false);
         }
         let mut request = neighbour_request(neighbour);
+        // A kernel that knows no managed neighbours resolves it this once, and leaves one alone that is resolved.
+        request.header.flags = NeighbourFlags::Use;
         request.attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
         self.change_neighbour(neighbour, request)?;
         // An older kernel takes the request and ignores the flag that it does not know.
@@ -214,20 +225,58 @@ impl Network {
 const RT_TABLE_LOCAL: u8 = 255;
 
 fn link(message: &LinkMessage) -> Option<Link> {
-    let name = message.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name.clone()),
-        _ => None,
-    })?;
-    Some(Link {
-        device: Device { name, index: message.header.index },
+    let flags = message.header.flags;
+    let mut link = Link {
+        device: Device { name: String::new(), index: message.header.index },
         is_ethernet: message.header.link_layer_type == LinkLayerType::Ether,
-        is_loopback: message.header.flags.contains(LinkFlags::Loopback),
-        has_neighbours: !message.header.flags.contains(LinkFlags::Noarp),
-    })
+        is_loopback: flags.contains(LinkFlags::Loopback),
+        is_up: flags.contains(LinkFlags::Up),
+        has_neighbours: !flags.contains(LinkFlags::Noarp),
+        other_names: Vec::new(),
+        parent: None,
+        master: None,
+    };
+    let (mut lower, mut is_stacked, mut is_elsewhere) = (None, false, false);
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.device.name.clone_from(name),
+            LinkAttribute::PropList(properties) => {
+                link.other_names.extend(properties.iter().filter_map(|property| match property {
+                    Prop::AltIfName(name) => Some(name.clone()),
+                    _ => None,
+                }));
+            }
+            LinkAttribute::Link(index) => lower = Some(*index),
+            LinkAttribute::LinkNetNsId(_) => is_elsewhere = true,
+            LinkAttribute::Controller(index) => link.master = Some(*index),
+            LinkAttribute::LinkInfo(infos) => {
+                // The link of a veth is its other end, and a VLAN's packets are tagged by the time they are below.
+                is_stacked = infos.iter().any(|info| {
+                    matches!(
+                        info,
+                        LinkInfo::Kind(
+                            InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan | InfoKind::IpVtap
+                        )
+                    )
+                });
+            }
+            _ => {}
+        }
+    }
+    link.parent = lower.filter(|_| is_stacked && !is_elsewhere);
+    (!link.device.name.is_empty()).then_some(link)
 }
 
 fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+fn check_kind(kind: RouteType, gateway: IpAddr) -> Result<()> {
+    match kind {
+        RouteType::Local => Err(Error::GatewayIsLocal(gateway)),
+        RouteType::Broadcast => Err(RuleError::NotAGateway(gateway, "a broadcast address").into()),
+        _ => Ok(()),
+    }
 }
 
 /// The devices that a route leads out of: one, or several where it is a multipath route.
@@ -252,6 +301,8 @@ fn is_connected(route: &RouteMessage) -> bool {
                 RouteAttribute::Gateway(_) | RouteAttribute::Via(_) | RouteAttribute::MultiPath(_)
             )
         })
+        // A nexthop object may be shown by its identity alone (net.ipv4.nexthop_compat_mode): not known to be one.
+        && route.attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::Oif(_)))
 }
 
 fn covers(route: &RouteMessage, address: IpAddr) -> bool {

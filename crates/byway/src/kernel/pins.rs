@@ -7,6 +7,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
+    maps::MapError,
     programs::{ProgramError, SchedClassifier},
 };
 use byway_abi::{SCHEMA, meta};
@@ -45,26 +46,34 @@ impl Pins {
             return Ok(None);
         }
         let folder = folder()?;
-        if !folder.exists() {
-            return Ok(None);
+        loop {
+            let Some(before) = bpffs::identity(&folder)? else { return Ok(None) };
+            match Self::open_in(&folder) {
+                Ok(pins) => return Ok(Some(pins)),
+                // Another Byway may have removed them meanwhile, and a third may have made new ones.
+                Err(error) if bpffs::identity(&folder)? == Some(before) => return Err(error),
+                Err(_) => {}
+            }
         }
-        let found = tables::read_meta(&folder, meta::SCHEMA)?;
-        if found != SCHEMA {
-            return Err(Error::Schema { path: folder, found, known: SCHEMA });
-        }
-        Self::open_in(&folder).map(Some)
     }
 
     fn open_in(folder: &Path) -> Result<Self> {
-        Ok(Self { tables: Tables::open(folder)?, programs: Programs::open(folder)? })
+        let found = tables::read_meta(folder, meta::SCHEMA)?;
+        if found != SCHEMA {
+            return Err(Error::Schema { path: folder.to_owned(), found, known: SCHEMA });
+        }
+        Ok(Self { tables: Tables::open(folder)?, programs: Programs::open(folder, folder)? })
+    }
+
+    /// Removes what a Byway has left that was cut off while it made pins or removed them. The caller holds the lock.
+    pub(crate) fn remove_unfinished() -> Result<()> {
+        bpffs::remove_folder(&unfinished(&folder()?))
     }
 
     /// Makes the pins. They are there from one instant to the next, whole. The caller holds the lock.
     pub(crate) fn create() -> Result<Self> {
         let folder = folder()?;
         let unfinished = unfinished(&folder);
-        // A Byway that was cut off may have left this.
-        bpffs::remove_folder(&unfinished)?;
         let made = Self::fill(&unfinished).and_then(|()| {
             fs::rename(&unfinished, &folder).map_err(Error::io(format!("make {}", folder.display())))
         });
@@ -79,11 +88,7 @@ impl Pins {
         bpffs::make_folder(folder)?;
         bpffs::make_folder(&hook::links(folder))?;
         let mut object = load(folder)?;
-        for name in Programs::NAMES {
-            program(&mut object, name)?
-                .pin(folder.join(name))
-                .map_err(|error| Error::kernel(format!("pin the program {name}"), error))?;
-        }
+        pin_programs(&mut object, folder)?;
         let mut tables = Tables::open(folder)?;
         tables.set_meta(meta::OBJECT, fingerprint())?;
         tables.set_meta(meta::SCHEMA, SCHEMA)
@@ -94,21 +99,29 @@ impl Pins {
         Ok(self.tables.meta(meta::OBJECT)? != fingerprint())
     }
 
-    /// Puts this binary's programs in place of the pinned ones, over the same maps. The caller holds the lock,
-    /// and then has to put them in place on every device.
+    /// Loads this binary's programs over the pinned maps, for the devices to be given to, and pins them beside the
+    /// pinned ones. The caller holds the lock.
+    pub(crate) fn load_programs(&mut self) -> Result<()> {
+        let folder = folder()?;
+        let renewed = renewed(&folder);
+        // What a renewal has left that was cut off: nothing but another pin of programs that devices hold.
+        bpffs::remove_folder(&renewed)?;
+        bpffs::make_folder(&renewed)?;
+        let mut object = load(&folder)?;
+        pin_programs(&mut object, &renewed)?;
+        self.programs = Programs::open(&renewed, &folder)?;
+        Ok(())
+    }
+
+    /// Makes the programs of [`Pins::load_programs`] the pinned ones, once every device has them.
     pub(crate) fn renew_programs(&mut self) -> Result<()> {
         let folder = folder()?;
-        let mut object = load(&folder)?;
+        let renewed = renewed(&folder);
         for name in Programs::NAMES {
-            let new = folder.join(format!("new-{name}"));
-            let _ = fs::remove_file(&new);
-            program(&mut object, name)?
-                .pin(&new)
-                .map_err(|error| Error::kernel(format!("pin the program {name}"), error))?;
-            fs::rename(&new, folder.join(name))
+            fs::rename(renewed.join(name), folder.join(name))
                 .map_err(Error::io(format!("put the program {name} in place")))?;
         }
-        self.programs = Programs::open(&folder)?;
+        bpffs::remove_folder(&renewed)?;
         self.tables.set_meta(meta::OBJECT, fingerprint())
     }
 
@@ -117,10 +130,23 @@ impl Pins {
         let folder = folder()?;
         // Out of sight first, in one instant: half of them would be read as damage.
         let unfinished = unfinished(&folder);
-        bpffs::remove_folder(&unfinished)?;
         fs::rename(&folder, &unfinished).map_err(Error::io(format!("remove {}", folder.display())))?;
         bpffs::remove_folder(&unfinished)
     }
+}
+
+/// Where another build's programs are pinned until every device has them.
+fn renewed(folder: &Path) -> PathBuf {
+    folder.join("renewed")
+}
+
+fn pin_programs(object: &mut Ebpf, folder: &Path) -> Result<()> {
+    for name in Programs::NAMES {
+        program(object, name)?
+            .pin(folder.join(name))
+            .map_err(|error| Error::kernel(format!("pin the program {name}"), error))?;
+    }
+    Ok(())
 }
 
 /// Where pins are while they are being made or removed.
@@ -140,6 +166,11 @@ fn load(folder: &Path) -> Result<Ebpf> {
     loader.load(OBJECT).map_err(|error| match error {
         EbpfError::BtfError(_) => {
             Error::KernelLacks(format!("it takes no BTF type information (Linux 5.10 does): {error}"))
+        }
+        EbpfError::MapError(MapError::CreateError { io_error, .. })
+            if io_error.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            Error::Privilege("CAP_BPF in the initial user namespace")
         }
         error => Error::kernel("load byway's maps into the kernel", error),
     })

@@ -10,6 +10,14 @@ use std::{net::IpAddr, sync::OnceLock, time::Duration};
 
 use byway::{Byway, Error, Hook, NextHopSpec, Owner, RuleSpec, RuleStatus};
 use byway_lab::{Lab, Node};
+use byway_netlink::{
+    NLM_F_CREATE, NLM_F_EXCL, Netlink,
+    packet::{
+        RouteNetlinkMessage,
+        link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage},
+        tc::{TcAttribute, TcHandle, TcMessage},
+    },
+};
 
 /// Long enough for an answer that comes, on the slowest machine.
 pub(crate) const ANSWER: Duration = Duration::from_secs(20);
@@ -81,20 +89,33 @@ pub(crate) fn pins() -> Vec<String> {
 
 /// Puts a qdisc where clsact would sit (`tc qdisc add dev DEVICE ingress`).
 pub(crate) fn add_ingress_qdisc(device: &str) {
-    use byway_netlink::{
-        NLM_F_CREATE, NLM_F_EXCL, Netlink,
-        packet::{
-            RouteNetlinkMessage,
-            tc::{TcAttribute, TcHandle, TcMessage},
-        },
-    };
+    let message = RouteNetlinkMessage::NewQueueDiscipline(qdisc(device, "ingress"));
+    Netlink::open().unwrap().change(message, NLM_F_CREATE | NLM_F_EXCL).unwrap();
+}
+
+/// `tc qdisc del dev DEVICE clsact`
+pub(crate) fn delete_clsact_qdisc(device: &str) {
+    let message = RouteNetlinkMessage::DelQueueDiscipline(qdisc(device, "clsact"));
+    Netlink::open().unwrap().change(message, 0).unwrap();
+}
+
+fn qdisc(device: &str, kind: &str) -> TcMessage {
     let index = nix::net::if_::if_nametoindex(device).unwrap();
     let mut message = TcMessage::with_index(index as i32);
-    message.header.parent = TcHandle::from(0xFFFF_FFF1); // TC_H_INGRESS
+    message.header.parent = TcHandle::from(0xFFFF_FFF1); // TC_H_INGRESS, TC_H_CLSACT
     message.header.handle = TcHandle::from(0xFFFF_0000);
-    message.attributes.push(TcAttribute::Kind("ingress".into()));
-    Netlink::open()
-        .unwrap()
-        .change(RouteNetlinkMessage::NewQueueDiscipline(message), NLM_F_CREATE | NLM_F_EXCL)
-        .unwrap();
+    message.attributes.push(TcAttribute::Kind(kind.into()));
+    message
+}
+
+/// `ip link add NAME link LOWER type macvlan`
+pub(crate) fn add_macvlan(name: &str, lower: &str) {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(name.into()),
+        LinkAttribute::Link(nix::net::if_::if_nametoindex(lower).unwrap()),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::MacVlan)]),
+    ];
+    let message = RouteNetlinkMessage::NewLink(message);
+    Netlink::open().unwrap().change(message, NLM_F_CREATE | NLM_F_EXCL).unwrap();
 }

@@ -1,0 +1,198 @@
+//! A filter in the egress chain of a clsact qdisc (tc-bpf(8)): the hook of kernels before tcx.
+//!
+//! Byway's filter is the one with its priority, handle and name, whatever build of Byway has put it there.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+};
+
+use aya::programs::SchedClassifier;
+use byway_netlink::{
+    NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE,
+    packet::{
+        RouteNetlinkMessage,
+        tc::{TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
+    },
+};
+
+use super::network::Network;
+use crate::{
+    error::{Error, Result},
+    plan::Role,
+    rule::Device,
+};
+
+/// Where Byway's filter stands in a clsact chain: behind those that an operator has put first, ahead of those
+/// that the kernel has numbered (49152 and down).
+const PRIORITY: u16 = 2842;
+/// The handle of Byway's filter, whatever else has the same priority.
+const HANDLE: u32 = 0xB1A7;
+/// `ETH_P_ALL` (include/uapi/linux/if_ether.h).
+const ETH_P_ALL: u16 = 3;
+/// `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS)` (include/uapi/linux/pkt_sched.h).
+const EGRESS: u32 = 0xFFFF_FFF3;
+/// `TC_H_CLSACT`, where the clsact and ingress qdiscs sit.
+const CLSACT: u32 = 0xFFFF_FFF1;
+const CLSACT_HANDLE: u32 = 0xFFFF_0000;
+
+/// `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)`.
+const INGRESS: u32 = 0xFFFF_FFF2;
+/// What the kernel says of a device, a qdisc or a filter that is not there.
+const GONE: [i32; 3] = [libc::ENODEV, libc::ENOENT, libc::EINVAL];
+
+fn is_gone(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|number| GONE.contains(&number))
+}
+
+fn name(role: Role) -> &'static str {
+    match role {
+        Role::Departure => "byway_departure",
+        Role::Arrival => "byway_arrival",
+    }
+}
+
+/// Which of Byway's programs the filter on the device has.
+pub(super) fn role(network: &mut Network, index: u32) -> Result<Option<Role>> {
+    Ok(filters(network, index, EGRESS)?.iter().find_map(|message| {
+        let is_ours =
+            u32::from(message.header.handle) == HANDLE && message.header.info >> 16 == u32::from(PRIORITY);
+        let found = program_name(message)?;
+        [Role::Departure, Role::Arrival].into_iter().find(|role| is_ours && name(*role) == found)
+    }))
+}
+
+fn program_name(message: &TcMessage) -> Option<&str> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        TcAttribute::Options(options) => options.iter().find_map(|option| match option {
+            TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => Some(name.as_str()),
+            _ => None,
+        }),
+        _ => None,
+    })
+}
+
+/// Puts the program into Byway's filter, in one instant where the filter is there already.
+pub(super) fn set(
+    network: &mut Network,
+    device: &Device,
+    role: Role,
+    program: &SchedClassifier,
+) -> Result<()> {
+    let failed = format!("attach to {} with a clsact filter of priority {PRIORITY}", device.name);
+    let fd = program.fd().map_err(|error| Error::kernel(failed.clone(), error))?.as_fd().as_raw_fd();
+    // Somebody else's filter of the same priority and handle stays.
+    let flags = if self::role(network, device.index)?.is_some() { NLM_F_REPLACE } else { NLM_F_EXCL };
+    let mut message = filter_message(device.index);
+    message.attributes.push(TcAttribute::Options(vec![
+        TcOption::Bpf(TcFilterBpfOption::ProgFd(fd as u32)),
+        TcOption::Bpf(TcFilterBpfOption::ProgName(name(role).to_owned())),
+        TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
+    ]));
+    network
+        .netlink()
+        .change(RouteNetlinkMessage::NewTrafficFilter(message), NLM_F_CREATE | flags)
+        .map_err(Error::io(failed))
+}
+
+/// Removes Byway's filter. One that is gone is no error.
+pub(super) fn remove(network: &mut Network, device: &Device) -> Result<()> {
+    if role(network, device.index)?.is_none() {
+        return Ok(());
+    }
+    match network.netlink().change(RouteNetlinkMessage::DelTrafficFilter(filter_message(device.index)), 0) {
+        Err(error) if !is_gone(&error) => {
+            Err(Error::kernel(format!("remove byway's filter from {}", device.name), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the qdisc is there.
+///
+/// # Errors
+///
+/// [`Error::IngressQdisc`] where another one is in its place.
+pub(super) fn has_qdisc(network: &mut Network, device: &Device) -> Result<bool> {
+    let request = TcMessage::with_index(device.index as i32);
+    let answers = network
+        .netlink()
+        .dump(RouteNetlinkMessage::GetQueueDiscipline(request))
+        .map_err(Error::io("list the qdiscs"))?;
+    let kind = answers.into_iter().find_map(|answer| match answer {
+        RouteNetlinkMessage::NewQueueDiscipline(message)
+            if message.header.index == device.index as i32
+                && u32::from(message.header.handle) == CLSACT_HANDLE =>
+        {
+            message.attributes.into_iter().find_map(|attribute| match attribute {
+                TcAttribute::Kind(kind) => Some(kind),
+                _ => None,
+            })
+        }
+        _ => None,
+    });
+    match kind.as_deref() {
+        Some("clsact") => Ok(true),
+        Some(_) => Err(Error::IngressQdisc(device.name.clone())),
+        None => Ok(false),
+    }
+}
+
+pub(super) fn add_qdisc(network: &mut Network, device: &Device) -> Result<()> {
+    network
+        .netlink()
+        .change(
+            RouteNetlinkMessage::NewQueueDiscipline(qdisc_message(device.index)),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
+        .map_err(Error::io(format!("add a clsact qdisc to {}", device.name)))
+}
+
+/// Removes the qdisc, unless somebody has put a filter into it. One that is gone is no error.
+pub(super) fn remove_qdisc_if_empty(network: &mut Network, device: &Device) -> Result<()> {
+    for parent in [INGRESS, EGRESS] {
+        if !filters(network, device.index, parent)?.is_empty() {
+            return Ok(());
+        }
+    }
+    match network.netlink().change(RouteNetlinkMessage::DelQueueDiscipline(qdisc_message(device.index)), 0) {
+        Err(error) if !is_gone(&error) => {
+            Err(Error::kernel(format!("remove the clsact qdisc from {}", device.name), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn filter_message(index: u32) -> TcMessage {
+    let mut message = TcMessage::with_index(index as i32);
+    message.header.parent = TcHandle::from(EGRESS);
+    message.header.handle = TcHandle::from(HANDLE);
+    message.header.info = u32::from(PRIORITY) << 16 | u32::from(ETH_P_ALL.to_be());
+    message.attributes.push(TcAttribute::Kind(TcFilterBpf::KIND.to_owned()));
+    message
+}
+
+fn qdisc_message(index: u32) -> TcMessage {
+    let mut message = TcMessage::with_index(index as i32);
+    message.header.parent = TcHandle::from(CLSACT);
+    message.header.handle = TcHandle::from(CLSACT_HANDLE);
+    message.attributes.push(TcAttribute::Kind("clsact".to_owned()));
+    message
+}
+
+/// The filters of one side of the qdisc; none where there is no such device or qdisc.
+fn filters(network: &mut Network, index: u32, parent: u32) -> Result<Vec<TcMessage>> {
+    let mut request = TcMessage::with_index(index as i32);
+    request.header.parent = TcHandle::from(parent);
+    match network.netlink().dump(RouteNetlinkMessage::GetTrafficFilter(request)) {
+        Ok(answers) => Ok(answers
+            .into_iter()
+            .filter_map(|answer| match answer {
+                RouteNetlinkMessage::NewTrafficFilter(message) => Some(message),
+                _ => None,
+            })
+            .collect()),
+        Err(error) if is_gone(&error) => Ok(Vec::new()),
+        Err(error) => Err(Error::kernel("list the filters of a device", error)),
+    }
+}
