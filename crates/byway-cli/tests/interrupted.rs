@@ -7,6 +7,7 @@ mod support;
 
 use std::{thread, time::Duration};
 
+use aya::maps::{Array, Map, MapData};
 use byway_lab::seed::Seed;
 use nix::libc::{SIGINT, SIGKILL};
 use support::{ANSWER, SILENCE, byway, call, done, pins, works};
@@ -75,6 +76,47 @@ fn killed_at_any_moment() {
 #[test]
 fn interrupted_at_any_moment() {
     cut_off_at_any_moment(SIGINT);
+}
+
+/// The first change by another build of Byway renews the programs. Cut off at any moment, it has lost no attachment and
+/// no rule, and the next change completes it.
+#[test]
+fn killed_while_renewing_the_programs() {
+    let seed = Seed::new().unwrap();
+    done(&seed.server, &format!("add {RULE}"));
+    let folder = format!("/sys/fs/bpf/byway/{}", pins().remove(0));
+    let outdate = || {
+        // The fingerprint of the build that has pinned the programs (`META`, slot 3).
+        let meta = Map::from_map_data(MapData::from_pin(format!("{folder}/META")).unwrap()).unwrap();
+        let mut meta: Array<_, u32> = meta.try_into().unwrap();
+        meta.set(3, 0, 0).unwrap();
+    };
+    let attachments = || {
+        let json: serde_json::Value = serde_json::from_str(&done(&seed.server, "--json show")).unwrap();
+        let there = json["attachments"].as_array().unwrap().iter().filter(|it| it["is_there"] == true);
+        there.map(|it| format!("{} {}", it["name"], it["watches"])).collect::<Vec<_>>()
+    };
+    let before = attachments();
+    outdate();
+    let took = {
+        let start = std::time::Instant::now();
+        done(&seed.server, "attach");
+        start.elapsed()
+    };
+    for round in 0..30_u32 {
+        outdate();
+        cut_off(&seed, "attach", took * round / 24, SIGKILL);
+        assert_eq!(attachments(), before, "round {round}");
+        assert!(works(&seed, ANSWER), "round {round}");
+        if round % 3 == 0 {
+            done(&seed.server, "attach");
+            assert_eq!(attachments(), before, "round {round}");
+            assert!(works(&seed, ANSWER), "round {round}");
+        }
+    }
+    done(&seed.server, "flush");
+    done(&seed.server, "detach");
+    assert_eq!(pins(), Vec::<String>::new());
 }
 
 #[test]
