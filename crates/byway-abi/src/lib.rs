@@ -37,23 +37,32 @@ pub mod meta {
     pub const SLOTS: u32 = 8;
 }
 
-/// `family` of a [`Redirect`] without a gateway: the packet's own destination is the neighbour.
+/// `kind` of a [`Target`]: a next hop.
+pub const TARGET_NEXT_HOP: u32 = 1;
+/// `kind` of a [`Target`]: leave the packet to normal routing.
+pub const TARGET_PASS: u32 = 2;
+/// `kind` of a [`Target`]: drop the packet.
+pub const TARGET_DROP: u32 = 3;
+
+/// `family` of a [`Target`] without a gateway: the packet's own destination is the neighbour.
 pub const FAMILY_ON_LINK: u32 = 0;
-/// `family` of a [`Redirect`] through an IPv4 gateway (`AF_INET`).
+/// `family` of a [`Target`] through an IPv4 gateway (`AF_INET`).
 pub const FAMILY_IPV4: u32 = 2;
-/// `family` of a [`Redirect`] through an IPv6 gateway (`AF_INET6`).
+/// `family` of a [`Target`] through an IPv6 gateway (`AF_INET6`).
 pub const FAMILY_IPV6: u32 = 10;
 
-/// Value of the source tables `HOSTS4`, `HOSTS6`, `PREFIXES4` and `PREFIXES6`: where packets of a source go.
+/// Value of the source tables `HOSTS4`, `HOSTS6`, `PREFIXES4` and `PREFIXES6`: what becomes of packets of a source.
 ///
 /// `family` and `gateway` lie as the kernel's `struct bpf_redir_neigh` has them (include/uapi/linux/bpf.h), so
 /// that the program hands a pointer to them to `bpf_redirect_neigh` without a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
-pub struct Redirect {
+pub struct Target {
     /// The rule's identity: key of `RULES` and `COUNTERS`.
     pub rule: u32,
-    /// The device to leave by.
+    /// [`TARGET_NEXT_HOP`], [`TARGET_PASS`] or [`TARGET_DROP`]. A packet that finds any other is left alone.
+    pub kind: u32,
+    /// The next hop's device; 0 where there is no next hop.
     pub ifindex: u32,
     /// [`FAMILY_ON_LINK`], [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
     pub family: u32,
@@ -77,6 +86,14 @@ pub struct Counters {
     pub arrived_packets: u64,
     /// Their bytes.
     pub arrived_bytes: u64,
+    /// Packets that the rule left to normal routing.
+    pub passed_packets: u64,
+    /// Their bytes.
+    pub passed_bytes: u64,
+    /// Packets that the rule dropped.
+    pub dropped_packets: u64,
+    /// Their bytes.
+    pub dropped_bytes: u64,
 }
 
 /// Longest name of a device, with the closing zero (`IFNAMSIZ`).
@@ -98,11 +115,11 @@ pub const OWNER_API: u8 = 2;
 pub struct RuleRecord {
     /// The source prefix's address in network byte order; IPv4 in the first four bytes.
     pub source: [u8; 16],
-    /// The gateway, as in [`Redirect`].
+    /// The gateway, as in [`Target`].
     pub gateway: [u8; 16],
-    /// The next hop's device.
+    /// The next hop's device, as in [`Target`].
     pub ifindex: u32,
-    /// The gateway's family, as in [`Redirect`].
+    /// The gateway's family, as in [`Target`].
     pub family: u32,
     /// The source's family: [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
     pub source_family: u32,
@@ -110,8 +127,10 @@ pub struct RuleRecord {
     pub source_len: u8,
     /// [`OWNER_CLI`] or [`OWNER_API`].
     pub owner: u8,
+    /// [`Target::kind`].
+    pub target: u8,
     /// Keeps the record free of padding.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
     /// The device's name when the rule was made, filled up with zeros.
     pub device: [u8; DEVICE_NAME_LEN],
     /// The rule's name, filled up with zeros; all zero where it has none.
@@ -125,9 +144,9 @@ pub struct RuleRecord {
 pub struct NeighbourKey {
     /// The device that the gateway is on.
     pub ifindex: u32,
-    /// The gateway's family, as in [`Redirect`].
+    /// The gateway's family, as in [`Target`].
     pub family: u32,
-    /// The gateway, as in [`Redirect`].
+    /// The gateway, as in [`Target`].
     pub gateway: [u8; 16],
 }
 
@@ -159,8 +178,8 @@ pub struct DeviceRecord {
 
 // Free of padding: the sizes are the sums of the fields.
 const _: () = {
-    assert!(size_of::<Redirect>() == 4 + 4 + 4 + 16);
-    assert!(size_of::<Counters>() == 4 * 8);
+    assert!(size_of::<Target>() == 4 * 4 + 16);
+    assert!(size_of::<Counters>() == 8 * 8);
     assert!(size_of::<RuleRecord>() == 16 + 16 + 3 * 4 + 4 + DEVICE_NAME_LEN + RULE_NAME_LEN);
     assert!(size_of::<NeighbourKey>() == 4 + 4 + 16);
     assert!(size_of::<DeviceRecord>() == DEVICE_NAME_LEN + 4);
@@ -169,7 +188,7 @@ const _: () = {
 #[cfg(feature = "user")]
 mod pod {
     // SAFETY: `#[repr(C)]`, free of padding (asserted above), and any bytes make a valid value.
-    unsafe impl aya::Pod for super::Redirect {}
+    unsafe impl aya::Pod for super::Target {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Counters {}
     // SAFETY: as above.

@@ -55,7 +55,9 @@ fn each_command_finds_what_the_one_before_it_has_left() {
     assert!(works(&seed, ANSWER));
     assert_eq!(done(server, "del from 192.168.1.5"), format!("deleted: {RULE}\n"));
     assert!(!works(&seed, SILENCE));
-    assert_eq!(done(server, "flush"), "deleted 1 rule\n");
+    assert_eq!(done(server, "add from 192.168.1.7 pass"), "added: from 192.168.1.7 pass\n");
+    assert_eq!(done(server, "add drop from 192.168.1.8"), "added: from 192.168.1.8 drop\n");
+    assert_eq!(done(server, "flush"), "deleted 3 rules\n");
     assert_eq!(done(server, "flush"), "deleted 0 rules\n");
     assert_eq!(done(server, "detach"), "detached from eth0\n");
     assert_eq!(done(server, "detach"), "was attached to nothing\n");
@@ -70,8 +72,10 @@ fn json_is_for_programs() {
     };
     let rule = serde_json::json!({
         "from": "192.168.1.5",
-        "gateway": "10.111.221.21",
-        "device": { "name": "eth1", "ifindex": seed.server.ifindex("eth1").unwrap() },
+        "target": { "nexthop": {
+            "gateway": "10.111.221.21",
+            "device": { "name": "eth1", "ifindex": seed.server.ifindex("eth1").unwrap() },
+        } },
         "owner": "cli",
         "name": "web",
     });
@@ -79,7 +83,7 @@ fn json_is_for_programs() {
     assert!(works(&seed, ANSWER));
     let shown = json("show");
     let of_rule = &shown["rules"][0];
-    for key in ["from", "gateway", "device", "owner", "name"] {
+    for key in ["from", "target", "owner", "name"] {
         assert_eq!(of_rule[key], rule[key]);
     }
     assert_eq!(of_rule["departed"], of_rule["arrived"]);
@@ -127,7 +131,12 @@ fn each_mistake_is_one_sentence_and_exit_code_2() {
         ),
         (
             "add from 192.168.1.5",
-            "the rule from 192.168.1.5 needs a next hop: `via ADDR`, `via ADDR dev IF` or `dev IF`",
+            "the rule from 192.168.1.5 needs a target: `via ADDR`, `via ADDR dev IF`, `dev IF`, `pass` or `drop`",
+        ),
+        ("add from 192.168.1.5 pass drop", "a rule has one target: `pass` cannot stand beside `drop`"),
+        (
+            "add from 192.168.1.5 drop via 10.111.221.21",
+            "a rule has one target: `drop` cannot stand beside `via`",
         ),
         ("del from 192.168.1.5", "there is no rule from 192.168.1.5; `byway show` lists the rules"),
         ("attach dev eth7", "there is no device `eth7` in this network namespace; `ip link` lists them"),

@@ -3,12 +3,12 @@
 use core::ptr;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, TC_ACT_UNSPEC, bpf_redir_neigh},
+    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh},
     btf_maps::lpm_trie::Key,
     helpers::generated::bpf_redirect_neigh,
     programs::TcContext,
 };
-use byway_abi::{FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, MARK, Redirect};
+use byway_abi::{FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, MARK, TARGET_DROP, TARGET_NEXT_HOP, TARGET_PASS, Target};
 
 use crate::{
     maps::{Address4, Address6, COUNTERS, HOSTS4, HOSTS6, PREFIXES4, PREFIXES6},
@@ -23,27 +23,49 @@ const CB_ADDRESSES: usize = 1;
 /// Not 0 once the packet has been redirected again.
 const CB_AGAIN: usize = 4;
 
-/// A packet that a rule redirects.
+/// A packet that a rule speaks about.
 struct Match {
-    redirect: &'static Redirect,
+    target: &'static Target,
     /// [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
     family: u32,
     /// As wide as the wider family, an IPv4 address in its first word.
     destination: Address6,
 }
 
-/// Redirects the packet where a rule says so; nothing where it is left to the kernel.
+/// Does with the packet what a rule says; nothing where it is left to the kernel.
 #[inline(always)]
 pub fn depart(ctx: &TcContext) -> Option<i32> {
     let found = find(ctx)?;
-    let addresses = packet::ethernet_addresses(ctx)?;
-    let rule = found.redirect.rule;
-    if let Some(counters) = COUNTERS.get_ptr_mut(rule) {
-        // SAFETY: the entry is this CPU's own.
-        let counters = unsafe { &mut *counters };
-        add(ctx, &mut counters.departed_packets, &mut counters.departed_bytes);
+    // SAFETY: the entry is this CPU's own.
+    let counters = COUNTERS.get_ptr_mut(found.target.rule).map(|counters| unsafe { &mut *counters });
+    match found.target.kind {
+        TARGET_NEXT_HOP => {
+            let addresses = packet::ethernet_addresses(ctx)?;
+            if let Some(counters) = counters {
+                add(ctx, &mut counters.departed_packets, &mut counters.departed_bytes);
+            }
+            mark(ctx.skb.skb, found.target.rule, addresses);
+            Some(redirect(&found))
+        }
+        TARGET_PASS => {
+            if let Some(counters) = counters {
+                add(ctx, &mut counters.passed_packets, &mut counters.passed_bytes);
+            }
+            None
+        }
+        TARGET_DROP => {
+            if let Some(counters) = counters {
+                add(ctx, &mut counters.dropped_packets, &mut counters.dropped_bytes);
+            }
+            Some(TC_ACT_SHOT)
+        }
+        _ => None,
     }
-    let skb = ctx.skb.skb;
+}
+
+/// Gives the packet what it needs to be received where it arrives.
+#[inline(always)]
+fn mark(skb: *mut __sk_buff, rule: u32, addresses: [u32; 3]) {
     // SAFETY: the verifier lets a classifier write these fields.
     unsafe {
         (*skb).tc_index = MARK;
@@ -53,7 +75,6 @@ pub fn depart(ctx: &TcContext) -> Option<i32> {
         (*skb).cb[CB_ADDRESSES + 2] = addresses[2];
         (*skb).cb[CB_AGAIN] = 0;
     }
-    Some(redirect(&found))
 }
 
 /// Receives a packet that was redirected to here; nothing where the packet was not. Once it is counted it is an
@@ -109,7 +130,10 @@ fn redirect_again(skb: *mut __sk_buff) -> i32 {
     let ctx = TcContext::new(skb);
     // SAFETY: the verifier lets a classifier write this field.
     unsafe { (*skb).cb[CB_AGAIN] = 1 };
-    find(&ctx).map_or(TC_ACT_UNSPEC, |found| redirect(&found))
+    match find(&ctx) {
+        Some(found) if found.target.kind == TARGET_NEXT_HOP => redirect(&found),
+        _ => TC_ACT_UNSPEC,
+    }
 }
 
 /// The rule for the packet's source, unless it is a packet that no rule speaks about.
@@ -124,26 +148,26 @@ fn find(ctx: &TcContext) -> Option<Match> {
     match protocol {
         ETH_P_IP => {
             let (source, destination) = packet::ipv4(ctx)?;
-            let redirect = lookup4(source)?;
-            Some(Match { redirect, family: FAMILY_IPV4, destination: [destination, 0, 0, 0] })
+            let target = lookup4(source)?;
+            Some(Match { target, family: FAMILY_IPV4, destination: [destination, 0, 0, 0] })
         }
         ETH_P_IPV6 => {
             let (source, destination) = packet::ipv6(ctx)?;
-            let redirect = lookup6(source)?;
-            Some(Match { redirect, family: FAMILY_IPV6, destination })
+            let target = lookup6(source)?;
+            Some(Match { target, family: FAMILY_IPV6, destination })
         }
         _ => None,
     }
 }
 
 #[inline(always)]
-fn lookup4(source: Address4) -> Option<&'static Redirect> {
+fn lookup4(source: Address4) -> Option<&'static Target> {
     // SAFETY: userspace replaces entries whole, and one that is removed outlives the program's run (RCU).
     unsafe { HOSTS4.get(&source) }.or_else(|| PREFIXES4.get(&Key::new(32, source)))
 }
 
 #[inline(always)]
-fn lookup6(source: Address6) -> Option<&'static Redirect> {
+fn lookup6(source: Address6) -> Option<&'static Target> {
     // SAFETY: as in `lookup4`.
     unsafe { HOSTS6.get(&source) }.or_else(|| PREFIXES6.get(&Key::new(128, source)))
 }
@@ -152,19 +176,19 @@ fn lookup6(source: Address6) -> Option<&'static Redirect> {
 /// routing table, and leak a route on many kernels (CVE-2025-40183).
 #[inline(always)]
 fn redirect(found: &Match) -> i32 {
-    let Match { redirect, family, destination } = found;
+    let Match { target, family, destination } = found;
     let size = size_of::<bpf_redir_neigh>() as i32;
-    if redirect.family == FAMILY_ON_LINK {
+    if target.family == FAMILY_ON_LINK {
         let mut neighbour = [*family, 0, 0, 0, 0];
         neighbour[1..].copy_from_slice(destination);
         // SAFETY: `neighbour` lies as `struct bpf_redir_neigh` does: a family and sixteen bytes of address.
         return unsafe {
-            bpf_redirect_neigh(redirect.ifindex, neighbour.as_mut_ptr().cast(), size, 0) as i32
+            bpf_redirect_neigh(target.ifindex, neighbour.as_mut_ptr().cast(), size, 0) as i32
         };
     }
-    let neighbour = ptr::from_ref(&redirect.family).cast::<bpf_redir_neigh>().cast_mut();
+    let neighbour = ptr::from_ref(&target.family).cast::<bpf_redir_neigh>().cast_mut();
     // SAFETY: `family` and `gateway` lie as `struct bpf_redir_neigh` does, and the helper only reads them.
-    unsafe { bpf_redirect_neigh(redirect.ifindex, neighbour, size, 0) as i32 }
+    unsafe { bpf_redirect_neigh(target.ifindex, neighbour, size, 0) as i32 }
 }
 
 /// Counts the packet: as many as it is on the wire, and its bytes as it stands.

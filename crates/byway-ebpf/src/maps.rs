@@ -5,7 +5,7 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, LpmTrie, PerCpuHashMap},
     macros::btf_map,
 };
-use byway_abi::{Counters, DeviceRecord, MAX_DEVICES, MAX_RULES, NeighbourKey, Redirect, RuleRecord, meta};
+use byway_abi::{Counters, DeviceRecord, MAX_DEVICES, MAX_RULES, NeighbourKey, RuleRecord, Target, meta};
 
 /// One entry of headroom: a rule that replaces another is there beside it for a while, and before Linux 6.13 a full
 /// trie refuses even to replace an entry in place.
@@ -20,19 +20,19 @@ const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 /// Rules for single IPv4 addresses, which no prefix can be more specific than.
 #[btf_map]
-pub static HOSTS4: HashMap<Address4, Redirect, RULES_LEN, NO_PREALLOC> = HashMap::new();
+pub static HOSTS4: HashMap<Address4, Target, RULES_LEN, NO_PREALLOC> = HashMap::new();
 
 /// Rules for single IPv6 addresses.
 #[btf_map]
-pub static HOSTS6: HashMap<Address6, Redirect, RULES_LEN, NO_PREALLOC> = HashMap::new();
+pub static HOSTS6: HashMap<Address6, Target, RULES_LEN, NO_PREALLOC> = HashMap::new();
 
 /// Rules for shorter IPv4 prefixes.
 #[btf_map]
-pub static PREFIXES4: LpmTrie<Address4, Redirect, RULES_LEN> = LpmTrie::new();
+pub static PREFIXES4: LpmTrie<Address4, Target, RULES_LEN> = LpmTrie::new();
 
 /// Rules for shorter IPv6 prefixes.
 #[btf_map]
-pub static PREFIXES6: LpmTrie<Address6, Redirect, RULES_LEN> = LpmTrie::new();
+pub static PREFIXES6: LpmTrie<Address6, Target, RULES_LEN> = LpmTrie::new();
 
 /// Departures and arrivals by rule.
 #[btf_map]

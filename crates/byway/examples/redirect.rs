@@ -6,7 +6,7 @@
 
 use std::{env, error::Error, net::IpAddr, thread, time::Duration};
 
-use byway::{Byway, NextHopSpec, Owner, Prefix, RuleSpec};
+use byway::{Byway, Owner, Prefix, RuleSpec, TargetSpec};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -18,8 +18,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut byway = Byway::open()?;
     byway.attach(&[attach_to])?;
-    let next_hop = NextHopSpec::ViaDev(gateway, device.clone());
-    let rule = byway.add(&RuleSpec { source, next_hop, owner: Owner::Api, name: None })?;
+    let target = TargetSpec::ViaDev(gateway, device.clone());
+    let rule = byway.add(&RuleSpec { source, target, owner: Owner::Api, name: None })?;
     println!("{rule}, for ten seconds");
 
     thread::sleep(Duration::from_secs(10));

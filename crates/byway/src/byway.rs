@@ -16,7 +16,7 @@ use crate::{
         privilege,
     },
     plan::{Actual, Desired, Role, plan},
-    rule::{Device, NextHop, NextHopSpec, Prefix, Rule, RuleSpec},
+    rule::{Device, NextHop, Prefix, Rule, RuleSpec, Target, TargetSpec},
 };
 
 /// Byway in one network namespace: that of the thread that called [`Byway::open`], which every call has to be
@@ -50,6 +50,10 @@ pub struct RuleStatus {
     /// What of it reached the egress of the next hop's device. What departed and did not arrive is lost, most
     /// often because the next hop does not answer.
     pub arrived: Count,
+    /// What was left to normal routing.
+    pub passed: Count,
+    /// What was dropped.
+    pub dropped: Count,
     /// The next hop's device is gone, so that what departs is lost.
     pub device_gone: bool,
 }
@@ -181,18 +185,18 @@ impl Byway {
         self.change(|view, desired| {
             let mut put = Vec::with_capacity(specs.len());
             // Many rules share few next hops, and each look-up asks the kernel for its routes.
-            let mut resolved: HashMap<&NextHopSpec, NextHop> = HashMap::new();
+            let mut resolved: HashMap<&TargetSpec, Target> = HashMap::new();
             for spec in specs {
                 if let Some(existing) = desired.rules.get(&spec.source) {
                     on_existing(existing)?;
                 } else if desired.rules.len() >= MAX_RULES as usize {
                     return Err(Error::TablesFull { source_prefix: spec.source, limit: MAX_RULES });
                 }
-                let next_hop = match resolved.get(&spec.next_hop) {
-                    Some(next_hop) => next_hop.clone(),
-                    None => resolved.entry(&spec.next_hop).or_insert(view.resolve(&spec.next_hop)?).clone(),
+                let target = match resolved.get(&spec.target) {
+                    Some(target) => target.clone(),
+                    None => resolved.entry(&spec.target).or_insert(view.resolve(&spec.target)?).clone(),
                 };
-                let rule = Rule { source: spec.source, next_hop, owner: spec.owner, name: spec.name.clone() };
+                let rule = Rule { source: spec.source, target, owner: spec.owner, name: spec.name.clone() };
                 desired.rules.insert(rule.source, rule.clone());
                 put.push(rule);
             }
@@ -233,10 +237,15 @@ impl Byway {
         let status = |(id, rule): (u32, Rule)| {
             let counters = pins.tables.counters(id)?;
             Ok(RuleStatus {
-                device_gone: !links.contains_key(&rule.next_hop.device.index),
+                device_gone: rule
+                    .target
+                    .next_hop()
+                    .is_some_and(|next_hop| !links.contains_key(&next_hop.device.index)),
                 rule,
                 departed: Count { packets: counters.departed_packets, bytes: counters.departed_bytes },
                 arrived: Count { packets: counters.arrived_packets, bytes: counters.arrived_bytes },
+                passed: Count { packets: counters.passed_packets, bytes: counters.passed_bytes },
+                dropped: Count { packets: counters.dropped_packets, bytes: counters.dropped_bytes },
             })
         };
         actual.rules.into_values().map(status).collect()
@@ -364,7 +373,8 @@ impl View<'_> {
         let is_below = |upper: &Link, lower: &Link| {
             upper.parent == Some(lower.device.index) || lower.master == Some(upper.device.index)
         };
-        for upper in desired.rules.values().filter_map(|rule| self.links.get(&rule.next_hop.device.index)) {
+        let next_hops = desired.rules.values().filter_map(|rule| rule.target.next_hop());
+        for upper in next_hops.filter_map(|next_hop| self.links.get(&next_hop.device.index)) {
             let attachments = desired.attachments.keys().filter_map(|index| self.links.get(index));
             if let Some(lower) = attachments.into_iter().find(|lower| is_below(upper, lower)) {
                 return Err(Error::Stacked {
@@ -376,11 +386,14 @@ impl View<'_> {
         Ok(())
     }
 
-    /// The next hop that is asked for, if it can work.
-    fn resolve(&mut self, spec: &NextHopSpec) -> Result<NextHop> {
+    /// The target that is asked for, if it can work.
+    fn resolve(&mut self, spec: &TargetSpec) -> Result<Target> {
+        let next_hop = |gateway, device| Target::NextHop(NextHop { gateway, device });
         match spec {
-            NextHopSpec::Dev(name) => Ok(NextHop { gateway: None, device: self.link(name)?.device.clone() }),
-            NextHopSpec::ViaDev(gateway, name) => {
+            TargetSpec::Pass => Ok(Target::Pass),
+            TargetSpec::Drop => Ok(Target::Drop),
+            TargetSpec::Dev(name) => Ok(next_hop(None, self.link(name)?.device.clone())),
+            TargetSpec::ViaDev(gateway, name) => {
                 let link = self.link(name)?;
                 let (device, is_up) = (link.device.clone(), link.is_up);
                 self.network.check_gateway(*gateway)?;
@@ -390,12 +403,12 @@ impl View<'_> {
                 if !self.network.is_on_link(*gateway, &device)? {
                     return Err(Error::NotOnLink { gateway: *gateway, device: device.name });
                 }
-                Ok(NextHop { gateway: Some(*gateway), device })
+                Ok(next_hop(Some(*gateway), device))
             }
-            NextHopSpec::Via(gateway) => {
+            TargetSpec::Via(gateway) => {
                 let index = self.network.device_of_gateway(*gateway)?;
                 let link = self.links.get(&index).ok_or(Error::NoDeviceForGateway(*gateway))?;
-                Ok(NextHop { gateway: Some(*gateway), device: link.device.clone() })
+                Ok(next_hop(Some(*gateway), link.device.clone()))
             }
         }
     }

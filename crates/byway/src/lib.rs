@@ -8,13 +8,13 @@
 //! interfaces that carry a default route.
 //!
 //! ```no_run
-//! use byway::{Byway, NextHopSpec, Owner, RuleSpec};
+//! use byway::{Byway, Owner, RuleSpec, TargetSpec};
 //!
 //! let mut byway = Byway::open()?;
 //! byway.attach(&["eth0"])?;
 //! byway.add(&RuleSpec {
 //!     source: "192.168.1.5".parse()?,
-//!     next_hop: NextHopSpec::ViaDev("10.111.221.21".parse()?, "eth1".into()),
+//!     target: TargetSpec::ViaDev("10.111.221.21".parse()?, "eth1".into()),
 //!     owner: Owner::Api,
 //!     name: None,
 //! })?;
@@ -36,5 +36,5 @@ pub use byway::{Attachment, Byway, Count, RuleStatus, Watch};
 pub use error::{Error, Result};
 pub use kernel::{hook::Hook, namespace::enter_namespace};
 pub use rule::{
-    Device, NextHop, NextHopSpec, Owner, Prefix, PrefixError, RULE_NAME_MAX, Rule, RuleError, RuleSpec,
+    Device, NextHop, Owner, Prefix, PrefixError, RULE_NAME_MAX, Rule, RuleError, RuleSpec, Target, TargetSpec,
 };

@@ -102,7 +102,8 @@ impl Desired {
             return programs;
         }
         for rule in self.rules.values() {
-            if let Some(device) = existing.get(&rule.next_hop.device.index) {
+            let device = rule.target.next_hop().and_then(|next_hop| existing.get(&next_hop.device.index));
+            if let Some(device) = device {
                 programs.insert(device.index, (device.clone(), Role::Arrival));
             }
         }
@@ -117,8 +118,9 @@ impl Desired {
             return BTreeSet::new();
         }
         let of_rule = |rule: &Rule| {
-            let device = existing.get(&rule.next_hop.device.index)?.clone();
-            Some(Neighbour { device, gateway: rule.next_hop.gateway? })
+            let next_hop = rule.target.next_hop()?;
+            let device = existing.get(&next_hop.device.index)?.clone();
+            Some(Neighbour { device, gateway: next_hop.gateway? })
         };
         self.rules.values().filter_map(of_rule).collect()
     }
@@ -136,7 +138,8 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     // rules may lead there while other attachments come and go.
     let is_next_hop = |index: &u32| {
         let now = actual.rules.values().map(|(_, rule)| rule);
-        now.chain(desired.rules.values()).any(|rule| rule.next_hop.device.index == *index)
+        let next_hops = now.chain(desired.rules.values()).filter_map(|rule| rule.target.next_hop());
+        next_hops.into_iter().any(|next_hop| next_hop.device.index == *index)
     };
     let wanted = desired.programs(&actual.devices);
     for (index, (device, role)) in &wanted {
@@ -213,7 +216,7 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
-    use crate::rule::{NextHop, Owner};
+    use crate::rule::{NextHop, Owner, Target};
 
     fn device(index: u32) -> Device {
         Device { name: format!("eth{index}"), index }
@@ -222,9 +225,12 @@ mod tests {
     fn rule(source: u8, device_index: u32, gateway: Option<u8>) -> Rule {
         Rule {
             source: Prefix::holding([192, 0, 2, source].into(), 32).unwrap(),
-            next_hop: NextHop {
-                gateway: gateway.map(|last| [10, 0, 0, last].into()),
-                device: device(device_index),
+            target: match device_index {
+                0 => Target::Pass,
+                index => Target::NextHop(NextHop {
+                    gateway: gateway.map(|last| [10, 0, 0, last].into()),
+                    device: device(index),
+                }),
             },
             owner: Owner::Cli,
             name: None,
@@ -271,7 +277,9 @@ mod tests {
             // A packet that departs now finds the arrival program where its rule sends it.
             if actual.programs.values().any(|(_, role)| *role == Role::Departure) {
                 for (_, rule) in actual.rules.values() {
-                    let index = rule.next_hop.device.index;
+                    let Some(index) = rule.target.next_hop().map(|next_hop| next_hop.device.index) else {
+                        continue;
+                    };
                     let ready = actual.programs.contains_key(&index) || !actual.devices.contains_key(&index);
                     assert!(ready, "{rule} would depart to a device without a program after {step:?}");
                 }
@@ -279,14 +287,14 @@ mod tests {
         }
     }
 
-    /// The next hop of packets from `source`, found by looking at every rule.
-    fn way<'a>(rules: impl Iterator<Item = &'a Rule>, source: IpAddr) -> Option<NextHop> {
+    /// What becomes of packets from `source`, found by looking at every rule.
+    fn way<'a>(rules: impl Iterator<Item = &'a Rule>, source: IpAddr) -> Option<Target> {
         let holding = rules.filter(|rule| rule.source.contains(source));
-        holding.max_by_key(|rule| rule.source.len()).map(|rule| rule.next_hop.clone())
+        holding.max_by_key(|rule| rule.source.len()).map(|rule| rule.target.clone())
     }
 
     fn any_desired() -> impl Strategy<Value = Desired> {
-        let rules = vec((0..16_u8, 26..=32_u8, 1..6_u32, proptest::option::of(1..4_u8)), 0..12);
+        let rules = vec((0..16_u8, 26..=32_u8, 0..6_u32, proptest::option::of(1..4_u8)), 0..12);
         (vec(1..5_u32, 0..3), rules).prop_map(|(attachments, rules)| {
             let nested = |(last, len, device, gateway)| {
                 let source = Prefix::holding([192, 0, 2, last].into(), len).unwrap();

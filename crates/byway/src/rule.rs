@@ -130,15 +130,53 @@ impl fmt::Display for NextHop {
     }
 }
 
-/// A next hop as it is asked for, before the device is looked up.
+/// What becomes of the packets that a rule speaks about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Target {
+    /// They go to a next hop.
+    NextHop(NextHop),
+    /// They are left to normal routing: an exception from a less specific rule.
+    Pass,
+    /// They are dropped.
+    Drop,
+}
+
+impl Target {
+    /// The next hop, if it is one.
+    pub fn next_hop(&self) -> Option<&NextHop> {
+        match self {
+            Self::NextHop(next_hop) => Some(next_hop),
+            Self::Pass | Self::Drop => None,
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NextHop(next_hop) => next_hop.fmt(f),
+            Self::Pass => f.write_str("pass"),
+            Self::Drop => f.write_str("drop"),
+        }
+    }
+}
+
+/// A target as it is asked for, before the device is looked up.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum NextHopSpec {
+#[non_exhaustive]
+pub enum TargetSpec {
     /// A gateway, on the device where the routing table finds it.
     Via(IpAddr),
     /// A gateway on a device.
     ViaDev(IpAddr, String),
     /// A device: the packet's own destination is the neighbour.
     Dev(String),
+    /// [`Target::Pass`]
+    Pass,
+    /// [`Target::Drop`]
+    Drop,
 }
 
 /// Who put a rule in.
@@ -166,24 +204,23 @@ impl fmt::Display for Owner {
 pub struct RuleSpec {
     /// The sources that it speaks about.
     pub source: Prefix,
-    /// Where their packets go.
-    pub next_hop: NextHopSpec,
+    /// What becomes of their packets.
+    pub target: TargetSpec,
     /// Who asks.
     pub owner: Owner,
     /// What people call it, [`RULE_NAME_MAX`] bytes at the most.
     pub name: Option<String>,
 }
 
-/// A rule: packets from `source` go to `next_hop`. Of all rules whose source holds an address, the one with the
+/// A rule: what becomes of packets from `source`. Of all rules whose source holds an address, the one with the
 /// longest prefix counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// The sources that it speaks about.
     #[serde(rename = "from")]
     pub source: Prefix,
-    /// Where their packets go.
-    #[serde(flatten)]
-    pub next_hop: NextHop,
+    /// What becomes of their packets.
+    pub target: Target,
     /// Who put it in.
     pub owner: Owner,
     /// What people call it.
@@ -193,7 +230,7 @@ pub struct Rule {
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "from {} {}", self.source, self.next_hop)?;
+        write!(f, "from {} {}", self.source, self.target)?;
         self.name.as_ref().map_or(Ok(()), |name| write!(f, " name {name}"))
     }
 }
@@ -256,7 +293,7 @@ impl RuleSpec {
         if let Some(kind) = never {
             return Err(RuleError::NeverRedirected(self.source, kind));
         }
-        if let NextHopSpec::Via(gateway) | NextHopSpec::ViaDev(gateway, _) = self.next_hop {
+        if let TargetSpec::Via(gateway) | TargetSpec::ViaDev(gateway, _) = self.target {
             if gateway.is_ipv4() != source.is_ipv4() {
                 return Err(RuleError::FamilyMismatch { source_prefix: self.source, gateway });
             }
@@ -312,12 +349,12 @@ mod tests {
         }
     }
 
-    fn spec(source: &str, next_hop: NextHopSpec) -> RuleSpec {
-        RuleSpec { source: source.parse().unwrap(), next_hop, owner: Owner::Cli, name: None }
+    fn spec(source: &str, target: TargetSpec) -> RuleSpec {
+        RuleSpec { source: source.parse().unwrap(), target, owner: Owner::Cli, name: None }
     }
 
-    fn via(gateway: &str) -> NextHopSpec {
-        NextHopSpec::Via(gateway.parse().unwrap())
+    fn via(gateway: &str) -> TargetSpec {
+        TargetSpec::Via(gateway.parse().unwrap())
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 mod support;
 
-use byway::{Byway, Error, NextHopSpec, RuleSpec};
+use byway::{Byway, Error, RuleSpec, TargetSpec};
 use byway_lab::{Lab, seed::Seed};
 use support::{hooks, on, on_link, pins, rules, via};
 
@@ -16,8 +16,8 @@ fn state(seed: &Seed) -> String {
     format!("{:?} {:?} {attachments:?} {neighbour:?}", pins(), rules(&seed.server))
 }
 
-fn gateway(text: &str) -> NextHopSpec {
-    NextHopSpec::Via(text.parse().unwrap())
+fn gateway(text: &str) -> TargetSpec {
+    TargetSpec::Via(text.parse().unwrap())
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn each_mistake_has_its_sentence_and_changes_nothing() {
             "10.111.221.255 cannot be a gateway: it is a broadcast address; name the address of the next router",
         ),
         (
-            RuleSpec { next_hop: gateway("10.111.221.255"), ..on_link("192.168.1.5", "eth1") },
+            RuleSpec { target: gateway("10.111.221.255"), ..on_link("192.168.1.5", "eth1") },
             "10.111.221.255 cannot be a gateway: it is a broadcast address; name the address of the next router",
         ),
         (
@@ -56,15 +56,15 @@ fn each_mistake_has_its_sentence_and_changes_nothing() {
             "eth2 is down, so that the gateway 10.111.229.1 cannot be on-link there; bring it up: `ip link set eth2 up`",
         ),
         (
-            RuleSpec { next_hop: gateway("10.111.222.11"), ..on_link("192.168.1.5", "eth1") },
+            RuleSpec { target: gateway("10.111.222.11"), ..on_link("192.168.1.5", "eth1") },
             "no device leads straight to the gateway 10.111.222.11: no connected route covers it; name the device with `dev`, or check the address",
         ),
         (
-            RuleSpec { next_hop: gateway("10.111.221.11"), ..on_link("192.168.1.5", "eth1") },
+            RuleSpec { target: gateway("10.111.221.11"), ..on_link("192.168.1.5", "eth1") },
             "the gateway 10.111.221.11 is an address of this host; name the address of the next router",
         ),
         (
-            RuleSpec { next_hop: gateway("fe80::1"), ..on_link("2001:db8:1::5", "eth1") },
+            RuleSpec { target: gateway("fe80::1"), ..on_link("2001:db8:1::5", "eth1") },
             "the gateway fe80::1 is link-local and exists on every link; name the device with `dev`",
         ),
         (
@@ -98,9 +98,9 @@ fn each_mistake_has_its_sentence_and_changes_nothing() {
 fn a_device_is_found_by_route_look_up() {
     let seed = Seed::new().unwrap();
     for (source, hop) in [("192.168.1.5", "10.111.221.21"), ("2001:db8:1::5", "2001:db8:221::21")] {
-        let spec = RuleSpec { next_hop: gateway(hop), ..on_link(source, "eth0") };
+        let spec = RuleSpec { target: gateway(hop), ..on_link(source, "eth0") };
         let rule = on(&seed.server, hooks()[0], |byway| byway.add(&spec)).unwrap();
-        assert_eq!(rule.next_hop.to_string(), format!("via {hop} dev eth1"));
+        assert_eq!(rule.target.to_string(), format!("via {hop} dev eth1"));
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{answer::Answer, grammar};
 Examples:
   byway replace from 192.168.1.5 via 10.111.221.22 dev eth1")]
 pub(crate) struct Replace {
-    /// from PREFIX (via ADDR [dev IF] | dev IF) [name NAME]
+    /// from PREFIX (via ADDR [dev IF] | dev IF | pass | drop) [name NAME]
     #[arg(value_name = "RULE", num_args = 0..)]
     rule: Vec<String>,
 }

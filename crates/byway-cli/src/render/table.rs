@@ -1,6 +1,6 @@
 //! The tables of `byway show`.
 
-use byway::{Attachment, RuleStatus, Watch};
+use byway::{Attachment, RuleStatus, Target, Watch};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::{count, thousands};
@@ -62,15 +62,23 @@ fn rule_table(rules: &[RuleStatus]) -> String {
     header.extend(named.then_some("NAME"));
     let mut table = table(&header, &[4, 5, 6]);
     for status in rules {
-        let next_hop = &status.rule.next_hop;
+        let (via, device) = match &status.rule.target {
+            Target::NextHop(next_hop) => (
+                next_hop.gateway.map_or_else(|| "on-link".to_owned(), |gateway| gateway.to_string()),
+                next_hop.device.name.as_str(),
+            ),
+            verdict => (verdict.to_string(), ""),
+        };
+        let is_next_hop = status.rule.target.next_hop().is_some();
+        let met = [status.departed, status.passed, status.dropped];
         let mut row = vec![
             Cell::new(status.rule.source),
-            Cell::new(next_hop.gateway.map_or_else(|| "on-link".to_owned(), |gateway| gateway.to_string())),
-            Cell::new(&next_hop.device.name),
+            Cell::new(via),
+            Cell::new(device),
             Cell::new(status.rule.owner),
-            Cell::new(thousands(status.departed.packets)),
-            Cell::new(thousands(status.departed.bytes)),
-            Cell::new(thousands(status.arrived.packets)),
+            Cell::new(thousands(met.iter().map(|count| count.packets).sum())),
+            Cell::new(thousands(met.iter().map(|count| count.bytes).sum())),
+            Cell::new(if is_next_hop { thousands(status.arrived.packets) } else { String::new() }),
         ];
         row.extend(named.then(|| Cell::new(status.rule.name.as_deref().unwrap_or(""))));
         table.add_row(row);
@@ -88,14 +96,14 @@ fn trouble_of_attachment(attachment: &Attachment) -> Option<String> {
 }
 
 fn trouble_of_rule(status: &RuleStatus) -> Option<String> {
-    let RuleStatus { rule, departed, arrived, device_gone } = status;
-    let device = &rule.next_hop.device.name;
+    let RuleStatus { rule, departed, arrived, device_gone, .. } = status;
+    let next_hop = rule.target.next_hop()?;
+    let device = &next_hop.device.name;
     if *device_gone {
         return Some(format!("from {}: the device {device} is gone; packets are lost", rule.source));
     }
     let lost = departed.packets.saturating_sub(arrived.packets);
-    let who =
-        rule.next_hop.gateway.map_or_else(|| "the destination".to_owned(), |gateway| gateway.to_string());
+    let who = next_hop.gateway.map_or_else(|| "the destination".to_owned(), |gateway| gateway.to_string());
     (lost > 0).then(|| {
         format!(
             "from {}: {} of {} did not arrive; does {who} answer on {device}?",
@@ -139,15 +147,17 @@ mod tests {
         RuleStatus {
             rule: Rule {
                 source: source.parse().unwrap(),
-                next_hop: NextHop {
+                target: Target::NextHop(NextHop {
                     gateway: Some("10.111.221.21".parse().unwrap()),
                     device: device("eth1", 3),
-                },
+                }),
                 owner: Owner::Cli,
                 name: name.map(str::to_owned),
             },
             departed: count(departed),
             arrived: count(arrived),
+            passed: count(0),
+            dropped: count(0),
             device_gone: false,
         }
     }
@@ -168,6 +178,18 @@ FROM            VIA            DEV   OWNER  PACKETS    BYTES  ARRIVED  NAME
 
 from 192.168.2.0/24: 3 of 3 redirected packets did not arrive; does 10.111.221.21 answer on eth1?";
         assert_eq!(listing(&attachments, &rules), expected);
+    }
+
+    #[test]
+    fn verdicts_stand_where_a_next_hop_would() {
+        let mut exception = status("192.168.1.7", 0, 0, None);
+        exception.rule.target = Target::Pass;
+        exception.passed = Count { packets: 12, bytes: 1_200 };
+        let shown = listing(&[attachment("eth0", 2, Watch::Departures)], &[exception]);
+        let expected = "\
+FROM         VIA   DEV  OWNER  PACKETS  BYTES  ARRIVED
+192.168.1.7  pass       cli         12  1,200";
+        assert_eq!(shown.split("\n\n").nth(1), Some(expected), "{shown}");
     }
 
     #[test]

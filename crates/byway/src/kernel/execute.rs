@@ -14,7 +14,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     plan::{Actual, Neighbour, Role, Step, plan},
-    rule::Device,
+    rule::{Device, Target},
 };
 
 /// A device that Byway has put a program on, as its record says.
@@ -65,8 +65,10 @@ pub(crate) fn actual(pins: Option<&Pins>, network: &mut Network) -> Result<(Actu
         }
     }
     for (id, mut rule) in pins.tables.rules()?.held {
-        if let Some(device) = actual.devices.get(&rule.next_hop.device.index) {
-            rule.next_hop.device = device.clone();
+        if let Target::NextHop(next_hop) = &mut rule.target
+            && let Some(device) = actual.devices.get(&next_hop.device.index)
+        {
+            next_hop.device = device.clone();
         }
         actual.rules.insert(rule.source, (id, rule));
     }

@@ -180,13 +180,15 @@ impl Programs {
         attached: Attached,
     ) -> Result<()> {
         match attached.hook {
-            // Nobody else holds the link, so that it goes with its pin.
-            Hook::Tcx => match fs::remove_file(self.pin(device.index)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    Err(Error::kernel(format!("detach from {}", device.name), error))
+            Hook::Tcx => {
+                let pin = self.pin(device.index);
+                match sys::detach_link(&pin).and_then(|()| fs::remove_file(&pin)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        Err(Error::kernel(format!("detach from {}", device.name), error))
+                    }
+                    _ => Ok(()),
                 }
-                _ => Ok(()),
-            },
+            }
             Hook::Clsact => {
                 clsact::remove(network, device)?;
                 if attached.qdisc_added { clsact::remove_qdisc_if_empty(network, device) } else { Ok(()) }

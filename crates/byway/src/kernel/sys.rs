@@ -1,6 +1,15 @@
 //! The few system calls that no library here wraps.
 
-use std::{io, net::UdpSocket, os::fd::AsRawFd};
+use std::{
+    ffi::CString,
+    io,
+    net::UdpSocket,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
 
 /// `BPF_PROG_QUERY` (bpf(2), include/uapi/linux/bpf.h).
 const BPF_PROG_QUERY: libc::c_long = 16;
@@ -47,6 +56,41 @@ pub(super) fn tcx_egress_programs(ifindex: u32) -> io::Result<Vec<u32>> {
     match result {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(ids.into_iter().take(query.count as usize).collect()),
+    }
+}
+
+/// `BPF_OBJ_GET` and `BPF_LINK_DETACH` (bpf(2), include/uapi/linux/bpf.h).
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_LINK_DETACH: libc::c_long = 34;
+
+/// Takes the program of a pinned link off its device, in this very instant. Removing the pin would do so as well, but
+/// some time later: the kernel frees links in the background.
+///
+/// # Errors
+///
+/// `ENOENT` where nothing is pinned there, others of bpf(2). A link whose device is gone is no error.
+pub(super) fn detach_link(pin: &Path) -> io::Result<()> {
+    #[derive(Default)]
+    #[repr(C)]
+    struct ObjGet {
+        pathname: u64,
+        bpf_fd: u32,
+        file_flags: u32,
+    }
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    let mut get = ObjGet { pathname: path.as_ptr() as u64, ..ObjGet::default() };
+    // SAFETY: `get` lies as the kernel reads it and is as long as the length says, and `path` outlives the call.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw mut get, size_of::<ObjGet>()) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call has made this descriptor, and nobody else has it.
+    let link = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    let mut detach = [link.as_raw_fd() as u32];
+    // SAFETY: the command reads one descriptor, and the length says so.
+    match unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, &raw mut detach, size_of_val(&detach)) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
     }
 }
 

@@ -7,6 +7,8 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
+    thread,
+    time::Duration,
 };
 
 use aya::maps::{
@@ -15,12 +17,12 @@ use aya::maps::{
 };
 use byway_abi::{
     Counters, DeviceRecord, FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, NeighbourKey, OWNER_API, OWNER_CLI,
-    Redirect, RuleRecord, meta,
+    RuleRecord, TARGET_DROP, TARGET_NEXT_HOP, TARGET_PASS, meta,
 };
 
 use crate::{
     error::{Error, Result},
-    rule::{Device, NextHop, Owner, Prefix, Rule},
+    rule::{Device, NextHop, Owner, Prefix, Rule, Target},
 };
 
 /// The names of the maps: in the object, and of their pins.
@@ -29,10 +31,10 @@ pub(crate) const NAMES: [&str; 9] =
 
 /// The open maps of one network namespace.
 pub(crate) struct Tables {
-    hosts4: HashMap<MapData, [u8; 4], Redirect>,
-    hosts6: HashMap<MapData, [u8; 16], Redirect>,
-    prefixes4: LpmTrie<MapData, [u8; 4], Redirect>,
-    prefixes6: LpmTrie<MapData, [u8; 16], Redirect>,
+    hosts4: HashMap<MapData, [u8; 4], byway_abi::Target>,
+    hosts6: HashMap<MapData, [u8; 16], byway_abi::Target>,
+    prefixes4: LpmTrie<MapData, [u8; 4], byway_abi::Target>,
+    prefixes6: LpmTrie<MapData, [u8; 16], byway_abi::Target>,
     counters: PerCpuHashMap<MapData, u32, Counters>,
     rules: HashMap<MapData, u32, RuleRecord>,
     devices: HashMap<MapData, u32, DeviceRecord>,
@@ -122,28 +124,29 @@ impl Tables {
     }
 
     fn prepare(&mut self, id: u32, rule: &Rule) -> Result<()> {
-        self.rules.insert(id, record(rule), 0).map_err(|error| failed("write the map", "RULES", error))?;
-        PerCpuValues::try_from(vec![Counters::default(); self.cpus])
-            .map_err(MapError::from)
-            .and_then(|zero| self.counters.insert(id, zero, 0))
-            .map_err(|error| failed("write the map", "COUNTERS", error))
+        patiently(|| self.rules.insert(id, record(rule), 0))
+            .map_err(|error| failed("write the map", "RULES", error))?;
+        let zero = || {
+            let values = PerCpuValues::try_from(vec![Counters::default(); self.cpus]);
+            values.map_err(MapError::from).and_then(|zero| self.counters.insert(id, zero, 0))
+        };
+        patiently(zero).map_err(|error| failed("write the map", "COUNTERS", error))
     }
 
     /// Makes the source table's entry for the rule's source lead to the rule with this identity.
     pub(crate) fn point(&mut self, rule: &Rule, id: u32) -> Result<()> {
-        let (family, gateway) = wire_gateway(rule.next_hop.gateway);
-        let redirect = Redirect { rule: id, ifindex: rule.next_hop.device.index, family, gateway };
+        let target = wire_target(&rule.target, id);
         let length = rule.source.len();
-        match (rule.source.address(), rule.source.is_host()) {
-            (IpAddr::V4(address), true) => self.hosts4.insert(address.octets(), redirect, 0),
-            (IpAddr::V6(address), true) => self.hosts6.insert(address.octets(), redirect, 0),
+        patiently(|| match (rule.source.address(), rule.source.is_host()) {
+            (IpAddr::V4(address), true) => self.hosts4.insert(address.octets(), target, 0),
+            (IpAddr::V6(address), true) => self.hosts6.insert(address.octets(), target, 0),
             (IpAddr::V4(address), false) => {
-                self.prefixes4.insert(&Key::new(length.into(), address.octets()), redirect, 0)
+                self.prefixes4.insert(&Key::new(length.into(), address.octets()), target, 0)
             }
             (IpAddr::V6(address), false) => {
-                self.prefixes6.insert(&Key::new(length.into(), address.octets()), redirect, 0)
+                self.prefixes6.insert(&Key::new(length.into(), address.octets()), target, 0)
             }
-        }
+        })
         .map_err(|error| failed("write the table of", &rule.source.to_string(), error))
     }
 
@@ -175,7 +178,7 @@ impl Tables {
             (IpAddr::V6(address), false) => self.prefixes6.get(&Key::new(length.into(), address.octets()), 0),
         };
         found(entry)
-            .map(|redirect| redirect.map(|redirect| redirect.rule))
+            .map(|target| target.map(|target| target.rule))
             .map_err(|error| failed("read the table of", &source.to_string(), error))
     }
 
@@ -207,6 +210,10 @@ impl Tables {
             sum.departed_bytes = sum.departed_bytes.wrapping_add(cpu.departed_bytes);
             sum.arrived_packets = sum.arrived_packets.wrapping_add(cpu.arrived_packets);
             sum.arrived_bytes = sum.arrived_bytes.wrapping_add(cpu.arrived_bytes);
+            sum.passed_packets = sum.passed_packets.wrapping_add(cpu.passed_packets);
+            sum.passed_bytes = sum.passed_bytes.wrapping_add(cpu.passed_bytes);
+            sum.dropped_packets = sum.dropped_packets.wrapping_add(cpu.dropped_packets);
+            sum.dropped_bytes = sum.dropped_bytes.wrapping_add(cpu.dropped_bytes);
         }
         Ok(sum)
     }
@@ -248,6 +255,26 @@ impl Tables {
         gone(self.neighbours.remove(&neighbour_key(index, gateway)))
             .map_err(|error| failed("write the map", "NEIGHBOURS", error))
     }
+}
+
+/// How long an insertion is tried again, in steps of [`REFILL_STEP`]: a second.
+const REFILL_STEPS: u32 = 20_000;
+const REFILL_STEP: Duration = Duration::from_micros(50);
+
+/// An insertion that waits for memory. The kernel takes a map's elements from a small stock that it fills up in the
+/// background (kernel/bpf/memalloc.c), and says `ENOMEM` to whoever is faster than that.
+fn patiently(
+    mut insert: impl FnMut() -> std::result::Result<(), MapError>,
+) -> std::result::Result<(), MapError> {
+    for _ in 0..REFILL_STEPS {
+        match insert() {
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOMEM) => {
+                thread::sleep(REFILL_STEP);
+            }
+            done => return done,
+        }
+    }
+    insert()
 }
 
 /// A look-up without its "no such key".
@@ -314,12 +341,25 @@ pub(crate) fn read_name(wire: &[u8]) -> String {
     String::from_utf8_lossy(&wire[..end]).into_owned()
 }
 
+fn wire_target(target: &Target, rule: u32) -> byway_abi::Target {
+    let of_kind = |kind| byway_abi::Target { rule, kind, ifindex: 0, family: 0, gateway: [0; 16] };
+    match target {
+        Target::NextHop(NextHop { gateway, device }) => {
+            let (family, gateway) = wire_gateway(*gateway);
+            byway_abi::Target { ifindex: device.index, family, gateway, ..of_kind(TARGET_NEXT_HOP) }
+        }
+        Target::Pass => of_kind(TARGET_PASS),
+        Target::Drop => of_kind(TARGET_DROP),
+    }
+}
+
 fn record(rule: &Rule) -> RuleRecord {
-    let (family, gateway) = wire_gateway(rule.next_hop.gateway);
+    let byway_abi::Target { kind, ifindex, family, gateway, .. } = wire_target(&rule.target, 0);
+    let device = rule.target.next_hop().map_or("", |next_hop| &next_hop.device.name);
     RuleRecord {
         source: wire_address(rule.source.address()),
         gateway,
-        ifindex: rule.next_hop.device.index,
+        ifindex,
         family,
         source_family: if rule.source.address().is_ipv4() { FAMILY_IPV4 } else { FAMILY_IPV6 },
         source_len: rule.source.len(),
@@ -327,8 +367,9 @@ fn record(rule: &Rule) -> RuleRecord {
             Owner::Cli => OWNER_CLI,
             Owner::Api => OWNER_API,
         },
-        reserved: [0; 2],
-        device: wire_name(&rule.next_hop.device.name),
+        target: kind as u8,
+        reserved: 0,
+        device: wire_name(device),
         name: wire_name(rule.name.as_deref().unwrap_or("")),
     }
 }
@@ -338,9 +379,14 @@ fn rule(record: &RuleRecord) -> Option<Rule> {
     let name = read_name(&record.name);
     Some(Rule {
         source: Prefix::holding(read_gateway(record.source_family, record.source)?, record.source_len)?,
-        next_hop: NextHop {
-            gateway: read_gateway(record.family, record.gateway),
-            device: Device { name: read_name(&record.device), index: record.ifindex },
+        target: match u32::from(record.target) {
+            TARGET_NEXT_HOP => Target::NextHop(NextHop {
+                gateway: read_gateway(record.family, record.gateway),
+                device: Device { name: read_name(&record.device), index: record.ifindex },
+            }),
+            TARGET_PASS => Target::Pass,
+            TARGET_DROP => Target::Drop,
+            _ => return None,
         },
         owner: match record.owner {
             OWNER_CLI => Owner::Cli,
@@ -360,7 +406,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_rule_survives_its_record(
-            source: [u8; 16], length in 0..=128_u8, v4: bool, gateway: Option<[u8; 16]>, index: u32,
+            source: [u8; 16], length in 0..=128_u8, v4: bool, kind in 0..4_u8, gateway: Option<[u8; 16]>, index: u32,
             device in "[a-z0-9]{1,15}", name in proptest::option::of("[a-z]{1,32}"),
         ) {
             let address = |wire: [u8; 16]| -> IpAddr {
@@ -368,7 +414,11 @@ mod tests {
             };
             let before = Rule {
                 source: Prefix::holding(address(source), if v4 { length % 33 } else { length }).unwrap(),
-                next_hop: NextHop { gateway: gateway.map(address), device: Device { name: device, index } },
+                target: match kind {
+                    0 => Target::Pass,
+                    1 => Target::Drop,
+                    _ => Target::NextHop(NextHop { gateway: gateway.map(address), device: Device { name: device, index } }),
+                },
                 owner: Owner::Api,
                 name,
             };
@@ -376,10 +426,10 @@ mod tests {
         }
 
         #[test]
-        fn no_record_makes_the_reader_panic(bytes: [[u8; 16]; 2], numbers: [u32; 3], small: [u8; 2], name: [u8; 32]) {
+        fn no_record_makes_the_reader_panic(bytes: [[u8; 16]; 2], numbers: [u32; 3], small: [u8; 3], name: [u8; 32]) {
             let _ = rule(&RuleRecord {
                 source: bytes[0], gateway: bytes[1], ifindex: numbers[0], family: numbers[1],
-                source_family: numbers[2] % 12, source_len: small[0], owner: small[1], reserved: [0; 2],
+                source_family: numbers[2] % 12, source_len: small[0], owner: small[1], target: small[2], reserved: 0,
                 device: bytes[0], name,
             });
         }

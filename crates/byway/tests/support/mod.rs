@@ -8,7 +8,7 @@ pub(crate) mod frames;
 
 use std::{net::IpAddr, sync::OnceLock, time::Duration};
 
-use byway::{Byway, Error, Hook, NextHopSpec, Owner, RuleSpec, RuleStatus};
+use byway::{Byway, Error, Hook, Owner, RuleSpec, RuleStatus, TargetSpec};
 use byway_lab::{Lab, Node};
 use byway_netlink::{
     NLM_F_CREATE, NLM_F_EXCL, Netlink,
@@ -59,7 +59,7 @@ pub(crate) fn on<T: Send>(node: &Node, hook: Hook, call: impl FnOnce(&mut Byway)
 pub(crate) fn via(source: &str, gateway: IpAddr, device: &str) -> RuleSpec {
     RuleSpec {
         source: source.parse().unwrap(),
-        next_hop: NextHopSpec::ViaDev(gateway, device.into()),
+        target: TargetSpec::ViaDev(gateway, device.into()),
         owner: Owner::Api,
         name: None,
     }
@@ -67,7 +67,7 @@ pub(crate) fn via(source: &str, gateway: IpAddr, device: &str) -> RuleSpec {
 
 /// A rule straight out of a device.
 pub(crate) fn on_link(source: &str, device: &str) -> RuleSpec {
-    RuleSpec { next_hop: NextHopSpec::Dev(device.into()), ..via(source, [10, 0, 0, 1].into(), device) }
+    RuleSpec { target: TargetSpec::Dev(device.into()), ..via(source, [10, 0, 0, 1].into(), device) }
 }
 
 /// The only rule there is.

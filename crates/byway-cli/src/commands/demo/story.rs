@@ -8,7 +8,7 @@ use std::{
 };
 
 use anstyle::{AnsiColor, Style};
-use byway::{Byway, NextHopSpec, Owner, RuleSpec};
+use byway::{Byway, Owner, RuleSpec, TargetSpec};
 use byway_lab::{
     Capture, Direction, Frame,
     seed::{Addresses, IPV4, IPV6, Seed},
@@ -143,7 +143,7 @@ fn family(seed: &Seed, say: &Voice, name: &str, addresses: Addresses) -> Result<
     say.command(&format!("add from {service} via {router} dev eth1"));
     let spec = RuleSpec {
         source: service.into(),
-        next_hop: NextHopSpec::ViaDev(router, "eth1".into()),
+        target: TargetSpec::ViaDev(router, "eth1".into()),
         owner: Owner::Cli,
         name: None,
     };
