@@ -1,0 +1,182 @@
+//! The workspace's test binaries: building them, running them one after another in a machine, and reading what
+//! they print.
+
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::machine::quoted;
+use crate::workspace::Workspace;
+
+/// Start the lines around the output of the binary of that number.
+const BEGIN: &str = "::tests begin ";
+const END: &str = "::tests end ";
+
+/// A test binary, and the folder of its package, where cargo would run it.
+pub(crate) struct TestBinary {
+    name: String,
+    folder: PathBuf,
+    executable: PathBuf,
+}
+
+/// Builds the tests of all crates but this one, which is not about kernels.
+pub(crate) fn build(workspace: &Workspace) -> Result<Vec<TestBinary>> {
+    let mut cargo = workspace.cargo();
+    cargo.args(["test", "--workspace", "--exclude", "xtask", "--locked", "--no-run"]);
+    cargo.arg("--message-format=json-render-diagnostics");
+    let built = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("running cargo")?;
+    if !built.status.success() {
+        bail!("the tests do not build, see above");
+    }
+    let messages = String::from_utf8_lossy(&built.stdout);
+    let binaries: Vec<_> = messages.lines().filter_map(test_binary).collect();
+    if binaries.is_empty() {
+        bail!("the workspace has no tests");
+    }
+    Ok(binaries)
+}
+
+/// Reads one of cargo's messages, which may be about a test binary.
+fn test_binary(message: &str) -> Option<TestBinary> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    if message["profile"]["test"] != true {
+        return None;
+    }
+    let executable = message["executable"].as_str()?.into();
+    let folder = Path::new(message["manifest_path"].as_str()?).parent()?.to_owned();
+    let source = Path::new(message["target"]["src_path"].as_str()?);
+    let package = folder.file_name()?.to_string_lossy();
+    let name = format!("{package}/{}", source.strip_prefix(&folder).unwrap_or(source).display());
+    Some(TestBinary { name, folder, executable })
+}
+
+/// The shell script that runs them all.
+pub(crate) fn script(binaries: &[TestBinary]) -> String {
+    let mut script = "export RUST_TEST_THREADS=2 RUST_BACKTRACE=0\n".to_owned();
+    for (number, binary) in binaries.iter().enumerate() {
+        let folder = quoted(&binary.folder.to_string_lossy());
+        let executable = quoted(&binary.executable.to_string_lossy());
+        let _ = writeln!(
+            script,
+            "echo '{BEGIN}{number}'\n\
+             (cd {folder} && CARGO_MANIFEST_DIR={folder} exec {executable})\n\
+             printf '\\n{END}%s\\n' $?"
+        );
+    }
+    script
+}
+
+/// What the tests printed, and what that comes to.
+pub(crate) struct Report<'a> {
+    binaries: &'a [TestBinary],
+    running: Option<&'a TestBinary>,
+    output: Vec<String>,
+    pub(crate) passed: u32,
+    pub(crate) failed: u32,
+    /// One text for each binary that failed.
+    pub(crate) failures: Vec<String>,
+}
+
+impl<'a> Report<'a> {
+    pub(crate) fn new(binaries: &'a [TestBinary]) -> Report<'a> {
+        Report { binaries, running: None, output: vec![], passed: 0, failed: 0, failures: vec![] }
+    }
+
+    /// Takes the next line of the script's output.
+    pub(crate) fn read(&mut self, line: &str) {
+        if let Some(number) = line.strip_prefix(BEGIN) {
+            self.running = number.parse().ok().and_then(|number: usize| self.binaries.get(number));
+            self.output.clear();
+        } else if let Some(status) = line.strip_prefix(END) {
+            self.ended(status);
+        } else {
+            self.output.push(line.to_owned());
+        }
+    }
+
+    /// Counts a binary that was cut off.
+    pub(crate) fn finish(&mut self) {
+        if self.running.is_some() {
+            self.ended("none: it was cut off");
+        }
+    }
+
+    fn ended(&mut self, status: &str) {
+        let Some(binary) = self.running.take() else { return };
+        let counted = self.output.iter().rev().find_map(|line| counts(line));
+        // One that crashed or has no harness counts as one test.
+        let (passed, failed) = counted.unwrap_or(if status == "0" { (1, 0) } else { (0, 1) });
+        self.passed += passed;
+        self.failed += failed;
+        if status != "0" || failed > 0 {
+            let start = match counted {
+                Some(_) => self.output.iter().position(|line| line == "failures:").unwrap_or(0),
+                None => 0,
+            };
+            // Without the counts, which whoever sums up this command's output would take twice.
+            let lines = self.output[start..].iter().filter(|line| counts(line).is_none());
+            let output = lines.map(String::as_str).collect::<Vec<_>>().join("\n");
+            self.failures.push(format!("--- {} (exit status {status})\n{}", binary.name, output.trim_end()));
+        }
+    }
+}
+
+/// The tests passed and failed, from the line that ends a test binary's output.
+fn counts(line: &str) -> Option<(u32, u32)> {
+    let counts = line.strip_prefix("test result: ")?;
+    let count = |what: &str| {
+        let words: Vec<&str> = counts.split([' ', ';']).collect();
+        let place = words.iter().position(|word| *word == what)?;
+        words.get(place.checked_sub(1)?)?.parse().ok()
+    };
+    Some((count("passed")?, count("failed")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn binary(name: &str) -> TestBinary {
+        TestBinary { name: name.to_owned(), folder: "/x".into(), executable: "/x/y".into() }
+    }
+
+    fn report<'a>(binaries: &'a [TestBinary], output: &str) -> Report<'a> {
+        let mut report = Report::new(binaries);
+        output.lines().for_each(|line| report.read(line));
+        report.finish();
+        report
+    }
+
+    #[test]
+    fn passed_tests_are_counted_over_all_binaries() {
+        let binaries = [binary("a"), binary("b")];
+        let ok = |passed: u32| format!("test result: ok. {passed} passed; 0 failed; 1 ignored; 0 measured");
+        let output = format!("{BEGIN}0\n{}\n{END}0\n{BEGIN}1\n{}\n\n{END}0\n", ok(2), ok(3));
+        let report = report(&binaries, &output);
+        assert_eq!((report.passed, report.failed, report.failures.len()), (5, 0, 0));
+    }
+
+    #[test]
+    fn of_a_failed_binary_the_failures_are_shown() {
+        let binaries = [binary("a")];
+        let output = format!(
+            "{BEGIN}0\ntest x ... FAILED\nfailures:\nwhy\ntest result: FAILED. 4 passed; 1 failed; 0 ignored\n{END}101\n"
+        );
+        let report = report(&binaries, &output);
+        assert_eq!((report.passed, report.failed), (4, 1));
+        assert_eq!(report.failures, ["--- a (exit status 101)\nfailures:\nwhy"]);
+    }
+
+    #[test]
+    fn a_crash_and_a_cut_are_failures() {
+        let binaries = [binary("a"), binary("b")];
+        let report = report(&binaries, &format!("{BEGIN}0\nboom\n{END}139\n{BEGIN}1\nhangs\n"));
+        assert_eq!((report.passed, report.failed, report.failures.len()), (0, 2, 2));
+        assert!(report.failures[0].contains("boom") && report.failures[1].contains("hangs"));
+    }
+}

@@ -1,0 +1,77 @@
+//! Running other programs: whoever reads a failure sees the command, what it printed, and the mend.
+
+use std::{
+    env,
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+/// Runs a command to its end and hands back its standard output. `mend` is the advice for when it fails.
+pub(crate) fn output(command: &mut Command, mend: &str) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| cannot_start(command, mend))?;
+    if !output.status.success() {
+        bail!(
+            "{} failed ({})\n{}{}{}",
+            shown(command),
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+            mend
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs a command whose output goes straight to the terminal.
+pub(crate) fn visibly(command: &mut Command, mend: &str) -> Result<()> {
+    let status = command.stdin(Stdio::null()).status().with_context(|| cannot_start(command, mend))?;
+    if !status.success() {
+        bail!("{} failed ({status}), see above\n{mend}", shown(command));
+    }
+    Ok(())
+}
+
+/// What to say when a program does not even start.
+pub(crate) fn cannot_start(command: &Command, mend: &str) -> String {
+    format!("cannot run {}\n{mend}", shown(command))
+}
+
+/// Where a program is, searching `PATH` and then the folders where administrators' tools live.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin", "/usr/lib/qemu", "/usr/libexec"].map(PathBuf::from))
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
+}
+
+/// The commands that install Debian packages, with `apt-get update` only where the lists turn out too old.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    let mend = format!("As root: apt-get update && apt-get install {}", packages.join(" "));
+    let install = || {
+        let mut command = Command::new("apt-get");
+        command.args(["install", "-y", "--no-install-recommends"]).args(packages);
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    };
+    eprintln!("installing {}", packages.join(" "));
+    if output(&mut install(), &mend).is_ok() {
+        return Ok(());
+    }
+    output(Command::new("apt-get").arg("update"), &mend)?;
+    output(&mut install(), &mend)?;
+    Ok(())
+}
+
+/// The command as one would type it.
+fn shown(command: &Command) -> String {
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    let line: Vec<_> = words.map(OsStr::to_string_lossy).collect();
+    match command.get_current_dir() {
+        Some(folder) if folder != Path::new(".") => format!("`{}` in {}", line.join(" "), folder.display()),
+        _ => format!("`{}`", line.join(" ")),
+    }
+}
