@@ -1,6 +1,6 @@
 //! The handle: what a person asks for, checked against what the kernel holds, made into a plan, carried out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use byway_abi::MAX_RULES;
 use serde::Serialize;
@@ -370,13 +370,11 @@ impl View<'_> {
     /// Refuses next hops whose packets would come back to an attachment below their device. There they would match
     /// again, and go round until the kernel drops them.
     fn check_not_stacked(&self, desired: &Desired) -> Result<()> {
-        let is_below = |upper: &Link, lower: &Link| {
-            upper.parent == Some(lower.device.index) || lower.master == Some(upper.device.index)
-        };
         let next_hops = desired.rules.values().filter_map(|rule| rule.target.next_hop());
-        for upper in next_hops.filter_map(|next_hop| self.links.get(&next_hop.device.index)) {
-            let attachments = desired.attachments.keys().filter_map(|index| self.links.get(index));
-            if let Some(lower) = attachments.into_iter().find(|lower| is_below(upper, lower)) {
+        let uppers: BTreeSet<u32> = next_hops.map(|next_hop| next_hop.device.index).collect();
+        for upper in uppers.iter().filter_map(|index| self.links.get(index)) {
+            let lower = self.below(upper).into_iter().find(|lower| desired.attachments.contains_key(lower));
+            if let Some(lower) = lower.and_then(|index| self.links.get(&index)) {
                 return Err(Error::Stacked {
                     upper: upper.device.name.clone(),
                     lower: lower.device.name.clone(),
@@ -384,6 +382,20 @@ impl View<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The devices that packets of `upper` may leave by in the end, however deep the stack is.
+    fn below(&self, upper: &Link) -> BTreeSet<u32> {
+        let mut below = BTreeSet::new();
+        let mut uppers = vec![upper];
+        while let Some(upper) = uppers.pop() {
+            let is_next = |lower: &&Link| {
+                upper.parent == Some(lower.device.index) || lower.master == Some(upper.device.index)
+            };
+            uppers
+                .extend(self.links.values().filter(is_next).filter(|lower| below.insert(lower.device.index)));
+        }
+        below
     }
 
     /// The target that is asked for, if it can work.

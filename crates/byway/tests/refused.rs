@@ -251,6 +251,10 @@ fn a_next_hop_above_an_attachment_is_refused() {
     let error = call(|byway| byway.add(&on_link("192.168.1.5", "mv0")).map(drop)).unwrap_err();
     assert_eq!(error.to_string(), sentence);
     assert_eq!(pins(), Vec::<String>::new());
+    // Also where there is a device in between.
+    seed.server.run(|| support::add_macvlan("mv1", "mv0"));
+    let error = call(|byway| byway.add(&on_link("192.168.1.5", "mv1")).map(drop)).unwrap_err();
+    assert!(error.to_string().starts_with("mv1 sends its packets through eth0"), "{error}");
     // The other way round: the rule first, on another attachment, and then the device below.
     call(|byway| byway.attach(&["eth1"]).map(drop)).unwrap();
     call(|byway| byway.add(&on_link("192.168.1.5", "mv0")).map(drop)).unwrap();
