@@ -8,7 +8,9 @@ use aya_ebpf::{
     helpers::generated::bpf_redirect_neigh,
     programs::TcContext,
 };
-use byway_abi::{FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, MARK, TARGET_DROP, TARGET_NEXT_HOP, TARGET_PASS, Target};
+use byway_abi::{
+    FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, MARK, TARGET_DROP, TARGET_NEXT_HOP, TARGET_PASS, Target,
+};
 
 use crate::{
     maps::{Address4, Address6, COUNTERS, HOSTS4, HOSTS6, PREFIXES4, PREFIXES6},
@@ -182,9 +184,7 @@ fn redirect(found: &Match) -> i32 {
         let mut neighbour = [*family, 0, 0, 0, 0];
         neighbour[1..].copy_from_slice(destination);
         // SAFETY: `neighbour` lies as `struct bpf_redir_neigh` does: a family and sixteen bytes of address.
-        return unsafe {
-            bpf_redirect_neigh(target.ifindex, neighbour.as_mut_ptr().cast(), size, 0) as i32
-        };
+        return unsafe { bpf_redirect_neigh(target.ifindex, neighbour.as_mut_ptr().cast(), size, 0) as i32 };
     }
     let neighbour = ptr::from_ref(&target.family).cast::<bpf_redir_neigh>().cast_mut();
     // SAFETY: `family` and `gateway` lie as `struct bpf_redir_neigh` does, and the helper only reads them.

@@ -201,6 +201,10 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
         // Nothing departs any more, so that nothing needs to be ready for the rules that are put.
         steps.append(&mut detach);
     }
+    if actual.rules.is_empty() {
+        // The rule comes last, so that a change that is cut off has put no rule that nobody heeds.
+        steps.append(&mut attach);
+    }
     steps.extend(put);
     steps.extend(withdraw);
     steps.extend(attach);
@@ -328,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rule_attaches_last() {
+    fn the_first_rule_comes_last() {
         let actual = Actual { devices: (1..3).map(|i| (i, device(i))).collect(), ..Actual::default() };
         let rule = rule(5, 2, Some(1));
         let neighbour = Neighbour { device: device(2), gateway: [10, 0, 0, 1].into() };
@@ -337,8 +341,8 @@ mod tests {
             [
                 Step::Attach(device(2), Role::Arrival),
                 Step::KeepResolved(neighbour),
-                Step::Put(rule, None),
                 Step::Attach(device(1), Role::Departure),
+                Step::Put(rule, None),
             ]
         );
     }
