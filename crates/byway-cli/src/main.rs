@@ -38,6 +38,7 @@ const EXAMPLES: &str = "\
 Examples:
   byway add from 192.168.1.5 via 10.111.221.21 dev eth1
   byway add from 2001:db8:5::/64 via 2001:db8:1::1   (the route tells the device)
+  byway add from 192.168.1.7 pass   an exception; `drop` drops
   byway show                        rules with their counters, and attachments
   byway --netns blue show           the same in another network namespace
   byway demo                        see the problem and the cure on this machine

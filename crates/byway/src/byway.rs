@@ -131,13 +131,16 @@ impl Byway {
     ///
     /// [`Error::NotAttached`], and those of the kernel.
     pub fn detach(&mut self, devices: &[&str]) -> Result<Vec<Device>> {
-        self.change(|_, desired| {
+        self.change(|view, desired| {
             if devices.is_empty() {
                 return Ok(std::mem::take(&mut desired.attachments).into_values().collect());
             }
             let mut detached = Vec::new();
             for name in devices {
-                let found = desired.attachments.iter().find(|(_, device)| device.name == *name);
+                let found = desired
+                    .attachments
+                    .iter()
+                    .find(|(index, device)| device.name == *name || view.is_called(**index, name));
                 let index = *found.ok_or_else(|| Error::NotAttached((*name).to_owned()))?.0;
                 detached.extend(desired.attachments.remove(&index));
             }
@@ -304,7 +307,11 @@ impl Byway {
         let mut desired = actual.as_desired();
         let mut view = View { network: &mut self.network, links: &links };
         let decided = decide(&mut view, &mut desired)?;
-        view.check_not_stacked(&desired)?;
+        // What is so already is not this change's fault, which may be the way out.
+        let before = view.stacked(&actual.as_desired());
+        if let Some((upper, lower)) = view.stacked(&desired).difference(&before).next() {
+            return Err(Error::Stacked { upper: upper.clone(), lower: lower.clone() });
+        }
         Ok((actual, desired, decided))
     }
 
@@ -348,6 +355,11 @@ impl View<'_> {
         if link.is_loopback { Err(Error::Loopback(name.to_owned())) } else { Ok(link) }
     }
 
+    fn is_called(&self, index: u32, name: &str) -> bool {
+        let is_it = |link: &Link| link.device.name == name || link.other_names.iter().any(|it| it == name);
+        self.links.get(&index).is_some_and(is_it)
+    }
+
     /// The device, if its egress can be watched.
     fn attachable(&self, name: &str) -> Result<Device> {
         let link = self.link(name)?;
@@ -367,21 +379,17 @@ impl View<'_> {
         }
     }
 
-    /// Refuses next hops whose packets would come back to an attachment below their device. There they would match
-    /// again, and go round until the kernel drops them.
-    fn check_not_stacked(&self, desired: &Desired) -> Result<()> {
+    /// The next hops' devices whose packets come back to an attachment below them, with that attachment. There they
+    /// would match again, and go round until the kernel drops them.
+    fn stacked(&self, desired: &Desired) -> BTreeSet<(String, String)> {
         let next_hops = desired.rules.values().filter_map(|rule| rule.target.next_hop());
         let uppers: BTreeSet<u32> = next_hops.map(|next_hop| next_hop.device.index).collect();
+        let mut stacked = BTreeSet::new();
         for upper in uppers.iter().filter_map(|index| self.links.get(index)) {
-            let lower = self.below(upper).into_iter().find(|lower| desired.attachments.contains_key(lower));
-            if let Some(lower) = lower.and_then(|index| self.links.get(&index)) {
-                return Err(Error::Stacked {
-                    upper: upper.device.name.clone(),
-                    lower: lower.device.name.clone(),
-                });
-            }
+            let watched = self.below(upper).into_iter().filter_map(|index| desired.attachments.get(&index));
+            stacked.extend(watched.map(|lower| (upper.device.name.clone(), lower.name.clone())));
         }
-        Ok(())
+        stacked
     }
 
     /// The devices that packets of `upper` may leave by in the end, however deep the stack is.

@@ -112,7 +112,7 @@ pub enum Error {
     )]
     BpffsHidden(String),
     /// The pins are of another version of Byway.
-    #[error("the pins in {path} have schema {found}, and this byway knows schema {known}; use the byway that made them, or detach with it first", path = .path.display())]
+    #[error("the pins in {path} have schema {found}, and this byway knows schema {known}; use the byway that made them, or flush and detach with it first", path = .path.display())]
     Schema {
         /// Where they are.
         path: PathBuf,

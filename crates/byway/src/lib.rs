@@ -21,8 +21,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Linux 5.10 or later, `CAP_NET_ADMIN` and `CAP_BPF` (before 5.8 and for mounting the BPF file system
-//! `CAP_SYS_ADMIN`).
+//! Linux 5.10 or later, `CAP_NET_ADMIN` and `CAP_BPF`; `CAP_SYS_ADMIN` to mount the BPF file system and to enter
+//! another network namespace.
 
 #![deny(unsafe_code)]
 

@@ -283,6 +283,8 @@ impl RuleSpec {
     pub fn check(&self) -> Result<(), RuleError> {
         let source = self.source.address();
         let never = match source {
+            _ if source.is_unspecified() && self.source.is_host() => Some("the unspecified address"),
+            _ if source.is_loopback() && self.source.len() >= 8 => Some("loopback"),
             _ if source.is_multicast() && self.source.len() >= if source.is_ipv4() { 4 } else { 8 } => {
                 Some("multicast")
             }
@@ -406,7 +408,14 @@ mod tests {
         for (spec, sentence) in cases {
             assert_eq!(spec.check().unwrap_err().to_string(), sentence);
         }
-        assert!(spec("0.0.0.0/0", via("10.0.0.1")).check().is_ok());
+        for source in ["0.0.0.0", "127.0.0.0/8", "127.0.0.1", "::", "::1", "224.0.0.0/4", "ff02::/16"] {
+            let gateway = if source.contains(':') { "2001:db8::1" } else { "10.0.0.1" };
+            let refused = spec(source, via(gateway)).check();
+            assert!(matches!(refused, Err(RuleError::NeverRedirected(..))), "{source}");
+        }
+        for source in ["0.0.0.0/0", "0.0.0.0/1", "126.0.0.0/7", "224.0.0.0/3"] {
+            assert!(spec(source, via("10.0.0.1")).check().is_ok(), "{source}");
+        }
         let named = |name: &str| RuleSpec { name: Some(name.into()), ..spec("192.0.2.7", via("10.0.0.1")) };
         assert!(named("web-1").check().is_ok());
         for name in ["", "two words", &"x".repeat(33), "tab\t"] {

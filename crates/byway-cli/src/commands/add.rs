@@ -1,8 +1,7 @@
-use byway::Byway;
 use clap::Args;
 
 use super::Error;
-use crate::{answer::Answer, grammar, render};
+use crate::{answer::Answer, grammar};
 
 /// Add a rule: what becomes of packets from a source
 ///
@@ -24,15 +23,6 @@ pub(crate) struct Add {
 impl Add {
     pub(crate) fn exec(&self) -> Result<Answer, Error> {
         let spec = grammar::rule(&self.rule)?;
-        let mut byway = Byway::open()?;
-        let was_attached = render::watched(&byway.attachments()?);
-        let rule = byway.add(&spec)?;
-        let attached =
-            if was_attached.is_empty() { render::watched(&byway.attachments()?) } else { Vec::new() };
-        let mut text = format!("added: {rule}");
-        if !attached.is_empty() {
-            text += &format!("\nattached to {}", render::names(&attached));
-        }
-        Ok(Answer::line(text, &rule))
+        super::put("added", |byway| byway.add(&spec))
     }
 }

@@ -9,9 +9,10 @@ mod flush;
 mod replace;
 mod show;
 
+use byway::{Byway, Device, Rule};
 use clap::Subcommand;
 
-use crate::{answer::Answer, grammar::GrammarError};
+use crate::{answer::Answer, grammar::GrammarError, render};
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -42,6 +43,22 @@ impl Command {
     }
 }
 
+/// Lets a rule hold, and says what was attached to on the way where nothing was before.
+fn put(said: &str, put: impl FnOnce(&mut Byway) -> Result<Rule, byway::Error>) -> Result<Answer, Error> {
+    let mut byway = Byway::open()?;
+    let before = render::watched(&byway.attachments()?);
+    let rule = put(&mut byway)?;
+    let attached: Vec<Device> = render::watched(&byway.attachments()?)
+        .into_iter()
+        .filter(|device| !before.contains(device))
+        .collect();
+    let mut text = format!("{said}: {rule}");
+    if !attached.is_empty() {
+        text += &format!("\nattached to {}", render::names(&attached));
+    }
+    Ok(Answer::line(text, &rule))
+}
+
 /// Why a command did not do its work.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -63,6 +80,7 @@ impl Error {
         match self {
             Self::Grammar(_) | Self::DemoStays => 2,
             Self::Byway(error) if error.is_bad_request() => 2,
+            Self::Lab(byway_lab::Error::Privilege { .. }) => 2,
             Self::Byway(_) | Self::Lab(_) | Self::Demo(_) => 1,
         }
     }

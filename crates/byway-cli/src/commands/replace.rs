@@ -1,4 +1,3 @@
-use byway::Byway;
 use clap::Args;
 
 use super::Error;
@@ -20,7 +19,6 @@ pub(crate) struct Replace {
 impl Replace {
     pub(crate) fn exec(&self) -> Result<Answer, Error> {
         let spec = grammar::rule(&self.rule)?;
-        let rule = Byway::open()?.replace(&spec)?;
-        Ok(Answer::line(format!("holds now: {rule}"), &rule))
+        super::put("holds now", |byway| byway.replace(&spec))
     }
 }

@@ -8,8 +8,9 @@ use crate::{answer::Answer, render::table};
 /// Show rules with their counters, and what is attached where
 #[derive(Debug, Args)]
 #[command(after_help = "\
-PACKETS and BYTES are what was redirected. ARRIVED is what of it reached the egress of the next hop's device; the
-rest is lost, most often because the next hop does not answer.
+PACKETS and BYTES are what the rule has met. ARRIVED is what of it reached the
+egress of the next hop's device; the rest waits for the next hop's neighbour, or
+is lost because that does not answer.
 
 Examples:
   byway show

@@ -117,7 +117,7 @@ fn trouble_of_rule(status: &RuleStatus) -> Option<String> {
 fn nothing_watched(attachments: &[Attachment], rules: &[RuleStatus]) -> Option<String> {
     let watched = attachments.iter().any(|attachment| attachment.watches == Watch::Departures);
     (!watched && !rules.is_empty()).then(|| {
-        "no interface is watched for departures, so that no rule redirects anything; `byway attach` attaches"
+        "no interface is watched for departures, so that no rule does anything; `byway attach` attaches"
             .to_owned()
     })
 }
