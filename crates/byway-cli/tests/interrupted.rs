@@ -36,9 +36,9 @@ fn cut_off_at_any_moment(signal: i32) {
         done(&seed.server, &format!("add {RULE}"));
         start.elapsed()
     };
-    for round in 0..40_u32 {
+    for round in 0..25_u32 {
         // From the command's start to a little behind its end.
-        let delay = took * round / 32;
+        let delay = took * round / 20;
         if rules(&seed) == 0 {
             cut_off(&seed, &format!("add {RULE}"), delay, signal);
         } else {
@@ -103,9 +103,9 @@ fn killed_while_renewing_the_programs() {
         done(&seed.server, "attach");
         start.elapsed()
     };
-    for round in 0..30_u32 {
+    for round in 0..16_u32 {
         outdate();
-        cut_off(&seed, "attach", took * round / 24, SIGKILL);
+        cut_off(&seed, "attach", took * round / 13, SIGKILL);
         assert_eq!(attachments(), before, "round {round}");
         assert!(works(&seed, ANSWER), "round {round}");
         if round % 3 == 0 {
