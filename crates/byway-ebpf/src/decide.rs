@@ -127,7 +127,9 @@ fn has_old_addresses(ctx: &TcContext) -> bool {
 
 /// Sends the packet to its next hop once more, now that the neighbour is resolved. Once only: where both links have
 /// the same addresses on both ends, the old header is the right one.
-#[inline(never)]
+// Inlined like all the rest: a function's own symbol carries a hash of the folder that it was built in, and the
+// object would not be the same everywhere.
+#[inline(always)]
 fn redirect_again(skb: *mut __sk_buff) -> i32 {
     let ctx = TcContext::new(skb);
     // SAFETY: the verifier lets a classifier write this field.
