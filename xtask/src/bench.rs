@@ -14,7 +14,7 @@ use aya::{
     TestRunOptions,
     programs::{SchedClassifier, TestRun},
 };
-use byway::{Byway, Owner, RuleSpec, TargetSpec};
+use byway::{Byway, NextHopSpec, OnDown, Owner, RuleSpec, TargetSpec};
 use byway_lab::seed::{Addresses, IPV4, IPV6, Seed};
 use clap::{Args, Subcommand};
 
@@ -91,8 +91,9 @@ fn print(unit: &str, all: &[Figures]) {
 
 fn add(seed: &Seed, source: &str, addresses: &Addresses) -> Result<()> {
     let spec = RuleSpec {
-        source: source.parse()?,
-        target: TargetSpec::ViaDev(addresses.router, "eth1".into()),
+        selector: source.parse()?,
+        target: TargetSpec::NextHop(NextHopSpec::ViaDev(addresses.router, "eth1".into())),
+        on_down: OnDown::Pass,
         owner: Owner::Api,
         name: None,
     };

@@ -7,10 +7,23 @@
 #![no_std]
 
 /// The version of the pinned layout: of the maps' names, keys and values. Kept in [`META`](meta).
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// How many rules the tables hold.
 pub const MAX_RULES: u32 = 65_536;
+
+/// How many destinations the rules may tell apart, summed over their sources, those included that a source has from
+/// the less specific ones around it.
+pub const MAX_DESTINATIONS: u32 = 131_072;
+
+/// How many next hops there may be, slots of [`NextHop`]. Slot 0 stays empty.
+pub const MAX_NEXT_HOPS: u32 = 1_024;
+
+/// How many groups of next hops there may be.
+pub const MAX_GROUPS: u32 = 1_024;
+
+/// How many next hops a group may have.
+pub const MAX_MEMBERS: usize = 32;
 
 /// How many devices may carry a program.
 pub const MAX_DEVICES: u32 = 1_024;
@@ -18,8 +31,8 @@ pub const MAX_DEVICES: u32 = 1_024;
 /// The value of `skb->tc_index` between the departure of a packet and its arrival.
 ///
 /// `tc_index` is the field of a packet that survives `bpf_redirect_neigh`; nothing else in a current kernel
-/// writes it since the tcindex classifier was removed (Linux 6.3). The rule's identity travels beside it in
-/// `skb->cb[0]`.
+/// writes it since the tcindex classifier was removed (Linux 6.3). The rule's identity and the next hop's slot travel
+/// beside it in `skb->cb`.
 pub const MARK: u32 = 0xB1A7;
 
 /// Slots of the `META` array: the one map whose shape never changes, whatever the [`SCHEMA`].
@@ -33,67 +46,221 @@ pub mod meta {
     pub const CHANGING: u32 = 2;
     /// A fingerprint of the object that the pinned programs are from.
     pub const OBJECT: u32 = 3;
+    /// The generation of the source tables that packets look at: the first word of their keys. Writing it is what
+    /// swaps one set of rules for another.
+    pub const GENERATION: u32 = 4;
+    /// The identity that the next set of destinations, or group, gets.
+    pub const NEXT_SET: u32 = 5;
+    /// The slot where the search for an empty one for a next hop begins.
+    pub const NEXT_HOP: u32 = 6;
     /// How many slots there are.
     pub const SLOTS: u32 = 8;
 }
 
-/// `kind` of a [`Target`]: a next hop.
-pub const TARGET_NEXT_HOP: u32 = 1;
+/// `kind` of a [`Target`]: the next hop in slot `index`.
+pub const TARGET_NEXT_HOP: u8 = 1;
 /// `kind` of a [`Target`]: leave the packet to normal routing.
-pub const TARGET_PASS: u32 = 2;
+pub const TARGET_PASS: u8 = 2;
 /// `kind` of a [`Target`]: drop the packet.
-pub const TARGET_DROP: u32 = 3;
+pub const TARGET_DROP: u8 = 3;
+/// `kind` of a [`Target`]: a next hop of the group `index`.
+pub const TARGET_GROUP: u8 = 4;
+/// `kind` of a [`Target`] in a source table: the destination decides, in the set `index` of the destination tables.
+pub const TARGET_BY_DESTINATION: u8 = 5;
 
-/// `family` of a [`Target`] without a gateway: the packet's own destination is the neighbour.
-pub const FAMILY_ON_LINK: u32 = 0;
-/// `family` of a [`Target`] through an IPv4 gateway (`AF_INET`).
-pub const FAMILY_IPV4: u32 = 2;
-/// `family` of a [`Target`] through an IPv6 gateway (`AF_INET6`).
-pub const FAMILY_IPV6: u32 = 10;
+/// What holds for a packet where no next hop is live: leave it to normal routing.
+pub const ON_DOWN_PASS: u8 = 0;
+/// What holds for a packet where no next hop is live: drop it.
+pub const ON_DOWN_DROP: u8 = 1;
 
-/// Value of the source tables `HOSTS4`, `HOSTS6`, `PREFIXES4` and `PREFIXES6`: what becomes of packets of a source.
+/// Value of the source tables (`HOSTS4`, `HOSTS6`, `PREFIXES4`, `PREFIXES6`) and of the destination tables
+/// (`DESTINATIONS4`, `DESTINATIONS6`): what becomes of a packet.
 ///
-/// `family` and `gateway` lie as the kernel's `struct bpf_redir_neigh` has them (include/uapi/linux/bpf.h), so
-/// that the program hands a pointer to them to `bpf_redirect_neigh` without a copy.
+/// The key of a source table is the [generation](meta::GENERATION) and a source address, that of a destination table
+/// the identity of a set and a destination address; in the tries a prefix of the two together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Target {
-    /// The rule's identity: key of `RULES` and `COUNTERS`.
+    /// The rule's identity: key of `RULES` and `COUNTERS`. 0 where the destination decides.
     pub rule: u32,
-    /// [`TARGET_NEXT_HOP`], [`TARGET_PASS`] or [`TARGET_DROP`]. A packet that finds any other is left alone.
-    pub kind: u32,
-    /// The next hop's device; 0 where there is no next hop.
+    /// [`TARGET_NEXT_HOP`] or its like. A packet that finds any other is left alone.
+    pub kind: u8,
+    /// [`ON_DOWN_PASS`] or [`ON_DOWN_DROP`], for a next hop. A group has its own.
+    pub on_down: u8,
+    /// Keeps the record free of padding.
+    pub reserved: u16,
+    /// What `kind` says: a next hop's slot, a group's identity, or a set's.
+    pub index: u32,
+}
+
+/// `family` of a [`NextHop`] without a gateway: the packet's own destination is the neighbour.
+pub const FAMILY_ON_LINK: u32 = 0;
+/// `family` of a [`NextHop`] through an IPv4 gateway (`AF_INET`).
+pub const FAMILY_IPV4: u32 = 2;
+/// `family` of a [`NextHop`] through an IPv6 gateway (`AF_INET6`).
+pub const FAMILY_IPV6: u32 = 10;
+
+/// Bit of [`NextHop::flags`]: somebody has taken the next hop out of service.
+pub const NEXT_HOP_DOWN: u32 = 1;
+/// Bit of [`NextHop::flags`]: nothing leads to the slot, and another next hop may have it. What it held is there still, for
+/// packets that wait for their neighbour.
+pub const NEXT_HOP_FREE: u32 = 2;
+
+/// Value of the array `NEXT_HOPS`, by slot. Programs read it.
+///
+/// `family` and `gateway` lie as the kernel's `struct bpf_redir_neigh` has them (include/uapi/linux/bpf.h), so
+/// that the program hands a pointer to them to `bpf_redirect_neigh` without a copy. Beside it, the slot of the array
+/// `NEXT_HOP_DEVICES` holds the device itself: the kernel empties it when the device goes (kernel/bpf/devmap.c), so
+/// that another device with the same ifindex is not taken for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct NextHop {
+    /// The device that packets leave by; 0 where the slot has never been used.
     pub ifindex: u32,
+    /// [`NEXT_HOP_DOWN`] and [`NEXT_HOP_FREE`].
+    pub flags: u32,
     /// [`FAMILY_ON_LINK`], [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
     pub family: u32,
     /// The gateway in network byte order; an IPv4 address in the first four bytes, the rest 0.
     pub gateway: [u8; 16],
+    /// The device's name when the next hop was made, filled up with zeros.
+    pub device: [u8; DEVICE_NAME_LEN],
+}
+
+/// How long a next hop may let nothing arrive, in nanoseconds, before it counts as dead; and how long until one packet
+/// tries it again.
+pub const SILENCE: u64 = 250_000_000;
+
+/// Value of the array `NEXT_HOP_HEALTH`, by slot: what all CPUs know of a next hop. The programs write it, and seldom: only
+/// when packets stop arriving, or begin to arrive again. Times are the kernel's monotonic clock in nanoseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct NextHopHealth {
+    /// When a packet departed behind one that had not arrived, with no arrival since; 0 where all is well.
+    pub silent_since: u64,
+    /// When a packet last tried the next hop, once it was taken for dead.
+    pub tried: u64,
+    /// One next hop a cache line.
+    pub reserved: [u64; 6],
+}
+
+/// Packets and their bytes.
+///
+/// A segmentation-offload packet counts as its segments; its bytes count whole, as the packet stands, with one
+/// link-layer header.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Count {
+    /// Packets.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Value of the per-CPU array `NEXT_HOP_COUNTERS`, by slot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct NextHopCounters {
+    /// What was redirected to it.
+    pub departed: Count,
+    /// What of it reached the egress of its device.
+    pub arrived: Count,
+    /// What it should have had, and did not get because it was not live.
+    pub skipped: Count,
+    /// Not 0 while the packet that departed last on this CPU has not arrived.
+    pub outstanding: u64,
 }
 
 /// Value of the per-CPU map `COUNTERS`, keyed by a rule's identity.
 ///
 /// A packet is counted when it departs from an attachment and again when it arrives at the egress of the next
-/// hop's device. A segmentation-offload packet counts as its segments; its bytes count whole, as the packet
-/// stands, with one link-layer header.
+/// hop's device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Counters {
-    /// Packets that were redirected.
-    pub departed_packets: u64,
-    /// Their bytes.
-    pub departed_bytes: u64,
-    /// Packets that reached the egress of the next hop's device.
-    pub arrived_packets: u64,
-    /// Their bytes.
-    pub arrived_bytes: u64,
-    /// Packets that the rule left to normal routing.
-    pub passed_packets: u64,
-    /// Their bytes.
-    pub passed_bytes: u64,
-    /// Packets that the rule dropped.
-    pub dropped_packets: u64,
-    /// Their bytes.
-    pub dropped_bytes: u64,
+    /// What was redirected.
+    pub departed: Count,
+    /// What of it reached the egress of the next hop's device.
+    pub arrived: Count,
+    /// What a `pass` left to normal routing.
+    pub passed: Count,
+    /// What a `drop` dropped.
+    pub dropped: Count,
+    /// What found no live next hop, and was passed or dropped for that.
+    pub down: Count,
+}
+
+/// Slots of [`AttachmentCounters`]: what becomes of a packet before any rule is asked.
+pub mod class {
+    /// Neither IPv4 nor IPv6.
+    pub const NOT_IP: usize = 0;
+    /// It does not parse.
+    pub const MALFORMED: usize = 1;
+    /// It has a VLAN tag beside the frame.
+    pub const TAGGED: usize = 2;
+    /// To a multicast destination, or a multicast Ethernet address.
+    pub const MULTICAST: usize = 3;
+    /// To the broadcast address, or a subnet's broadcast address.
+    pub const BROADCAST: usize = 4;
+    /// From or to a link-local address.
+    pub const LINK_LOCAL: usize = 5;
+    /// IPv6 neighbour discovery.
+    pub const NEIGHBOUR_DISCOVERY: usize = 6;
+    /// No rule speaks about it.
+    pub const NOT_MATCHED: usize = 7;
+    /// How many slots there are.
+    pub const COUNT: usize = 8;
+}
+
+/// Value of the per-CPU map `ATTACHMENT_COUNTERS`, keyed by ifindex: what left by an attachment. What is in no class has
+/// found a rule, and is counted there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct AttachmentCounters {
+    /// Everything, but for what arrived there redirected.
+    pub seen: Count,
+    /// By [`class`]: what was left alone before a rule spoke.
+    pub left_alone: [Count; class::COUNT],
+}
+
+/// How many buckets a group has: a flow's hash picks one, and the bucket names a member.
+pub const BUCKETS: usize = 4_096;
+/// Longest name of a group.
+pub const GROUP_NAME_LEN: usize = 32;
+
+/// Value of `GROUPS`, keyed by a group's identity. The programs read it; a writer replaces it whole, in one instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Group {
+    /// The members' slots in `NEXT_HOPS`.
+    pub members: [u32; MAX_MEMBERS],
+    /// Their weights.
+    pub weights: [u16; MAX_MEMBERS],
+    /// How many there are.
+    pub count: u32,
+    /// [`ON_DOWN_PASS`] or [`ON_DOWN_DROP`].
+    pub on_down: u8,
+    /// [`OWNER_CLI`] or [`OWNER_API`].
+    pub owner: u8,
+    /// Keeps the record free of padding.
+    pub reserved: u16,
+    /// The name, filled up with zeros; all zero where the group is one rule's own.
+    pub name: [u8; GROUP_NAME_LEN],
+    /// Which member gets the flows of each bucket, as an index into `members`.
+    pub buckets: [u8; BUCKETS],
+}
+
+/// Value of `FRAGMENTS`, keyed by addresses, identification and protocol: the flow that a fragmented packet belongs to. Only
+/// its first fragment has the ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Fragments {
+    /// When it was written, on the kernel's monotonic clock in nanoseconds.
+    pub written: u64,
+    /// The flow's hash.
+    pub hash: u32,
+    /// Not 0 where the first fragment has written it.
+    pub by_first: u32,
 }
 
 /// Longest name of a device, with the closing zero (`IFNAMSIZ`).
@@ -108,33 +275,46 @@ pub const OWNER_API: u8 = 2;
 
 /// Value of `RULES`, keyed by a rule's identity: what a listing shows. No program reads it.
 ///
-/// A record counts only when the source table's entry for its prefix carries its identity; any other is the
+/// A record counts only when the tables lead from its source and destination to its identity; any other is the
 /// leftover of a change that was cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct RuleRecord {
     /// The source prefix's address in network byte order; IPv4 in the first four bytes.
     pub source: [u8; 16],
-    /// The gateway, as in [`Target`].
-    pub gateway: [u8; 16],
-    /// The next hop's device, as in [`Target`].
-    pub ifindex: u32,
-    /// The gateway's family, as in [`Target`].
+    /// The destination prefix's address, likewise and of the same family.
+    pub destination: [u8; 16],
+    /// The family of both: [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
     pub family: u32,
-    /// The source's family: [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
-    pub source_family: u32,
+    /// As in [`Target`]: a next hop's slot or a group's identity.
+    pub index: u32,
     /// The source prefix's length in bits.
     pub source_len: u8,
+    /// The destination prefix's length in bits; 0 for a rule that says nothing of destinations.
+    pub destination_len: u8,
     /// [`OWNER_CLI`] or [`OWNER_API`].
     pub owner: u8,
     /// [`Target::kind`].
-    pub target: u8,
+    pub kind: u8,
+    /// [`Target::on_down`].
+    pub on_down: u8,
     /// Keeps the record free of padding.
-    pub reserved: u8,
-    /// The device's name when the rule was made, filled up with zeros.
-    pub device: [u8; DEVICE_NAME_LEN],
+    pub reserved: [u8; 3],
     /// The rule's name, filled up with zeros; all zero where it has none.
     pub name: [u8; RULE_NAME_LEN],
+}
+
+/// Value of `SETS`, keyed by a set's identity: the source whose destinations it holds, so that a set is found again that a
+/// change has left which was cut off. No program reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct SetRecord {
+    /// The source prefix's address in network byte order; IPv4 in the first four bytes.
+    pub source: [u8; 16],
+    /// The source's family: [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
+    pub family: u32,
+    /// The source prefix's length in bits.
+    pub source_len: u32,
 }
 
 /// Key of `NEIGHBOURS`: a gateway that Byway made the kernel keep resolved, and so has to let go of. The value
@@ -144,9 +324,9 @@ pub struct RuleRecord {
 pub struct NeighbourKey {
     /// The device that the gateway is on.
     pub ifindex: u32,
-    /// The gateway's family, as in [`Target`].
+    /// The gateway's family, as in [`NextHop`].
     pub family: u32,
-    /// The gateway, as in [`Target`].
+    /// The gateway, as in [`NextHop`].
     pub gateway: [u8; 16],
 }
 
@@ -178,9 +358,16 @@ pub struct DeviceRecord {
 
 // Free of padding: the sizes are the sums of the fields.
 const _: () = {
-    assert!(size_of::<Target>() == 4 * 4 + 16);
-    assert!(size_of::<Counters>() == 8 * 8);
-    assert!(size_of::<RuleRecord>() == 16 + 16 + 3 * 4 + 4 + DEVICE_NAME_LEN + RULE_NAME_LEN);
+    assert!(size_of::<Target>() == 3 * 4);
+    assert!(size_of::<NextHop>() == 3 * 4 + 16 + DEVICE_NAME_LEN);
+    assert!(size_of::<NextHopHealth>() == 8 * 8);
+    assert!(size_of::<NextHopCounters>() == 3 * 16 + 8);
+    assert!(size_of::<Counters>() == 5 * 16);
+    assert!(size_of::<AttachmentCounters>() == (1 + class::COUNT) * 16);
+    assert!(size_of::<Group>() == MAX_MEMBERS * (4 + 2) + 4 + 4 + GROUP_NAME_LEN + BUCKETS);
+    assert!(size_of::<Fragments>() == 8 + 4 + 4);
+    assert!(size_of::<RuleRecord>() == 2 * 16 + 2 * 4 + 8 + RULE_NAME_LEN);
+    assert!(size_of::<SetRecord>() == 16 + 4 + 4);
     assert!(size_of::<NeighbourKey>() == 4 + 4 + 16);
     assert!(size_of::<DeviceRecord>() == DEVICE_NAME_LEN + 4);
 };
@@ -190,9 +377,21 @@ mod pod {
     // SAFETY: `#[repr(C)]`, free of padding (asserted above), and any bytes make a valid value.
     unsafe impl aya::Pod for super::Target {}
     // SAFETY: as above.
+    unsafe impl aya::Pod for super::NextHop {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::NextHopHealth {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::NextHopCounters {}
+    // SAFETY: as above.
     unsafe impl aya::Pod for super::Counters {}
     // SAFETY: as above.
+    unsafe impl aya::Pod for super::AttachmentCounters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Group {}
+    // SAFETY: as above.
     unsafe impl aya::Pod for super::RuleRecord {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::SetRecord {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::NeighbourKey {}
     // SAFETY: as above.

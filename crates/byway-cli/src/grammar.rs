@@ -1,34 +1,52 @@
-//! The words of rules and attachments, which are those of iproute2 (ip-route(8), ip-rule(8)).
+//! The words of rules, groups and attachments, which are those of iproute2 (ip-route(8), ip-rule(8)).
 //!
 //! ```text
-//! RULE   := from PREFIX TARGET [name NAME]
-//! TARGET := via ADDR [dev IF] | dev IF | pass | drop
+//! RULE    := from PREFIX [to PREFIX] TARGET [on-down pass|drop] [name NAME]
+//! TARGET  := NEXTHOP | MEMBERS | group NAME | pass | drop
+//! NEXTHOP := via ADDR [dev IF] | dev IF
+//! MEMBERS := nexthop NEXTHOP [weight N] [MEMBERS]
+//! GROUP   := NAME MEMBERS [on-down pass|drop]
 //! ```
 //!
-//! As there, the pairs may come in any order.
+//! As there, the pairs may come in any order; what follows a `nexthop` belongs to it.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, iter::Peekable, net::IpAddr, slice};
 
-use byway::{Owner, Prefix, PrefixError, RuleSpec, TargetSpec};
+use byway::{
+    GroupSpec, MemberSpec, NextHopSpec, OnDown, Owner, Prefix, PrefixError, RuleSpec, Selector, TargetSpec,
+    WEIGHT_MAX,
+};
 use thiserror::Error;
 
 /// Why words make no sense.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub(crate) enum GrammarError {
     #[error("`{0}` is not a word that belongs here; expected {1}")]
-    Unknown(String, &'static str),
+    Unknown(String, String),
     #[error("`{0}` needs {1} behind it")]
     NoValue(&'static str, &'static str),
     #[error("`{0}` is there twice; say it once")]
     Twice(&'static str),
     #[error("a rule needs `from PREFIX`, the source of the packets, like `from 192.0.2.7`")]
     NoSource,
-    #[error("the rule from {0} needs a target: `via ADDR`, `via ADDR dev IF`, `dev IF`, `pass` or `drop`")]
-    NoTarget(Prefix),
+    #[error(
+        "the rule {0} needs a target: `via ADDR`, `via ADDR dev IF`, `dev IF`, `nexthop ...`, `group NAME`, `pass` or `drop`"
+    )]
+    NoTarget(Selector),
     #[error("a rule has one target: `{0}` cannot stand beside `{1}`")]
     TwoTargets(&'static str, &'static str),
     #[error("`{0}` is not an IPv4 or IPv6 address; a gateway is written like `via 192.0.2.1`")]
     Gateway(String),
+    #[error("`{0}` is not a weight; it is a number from 1 to {WEIGHT_MAX}")]
+    Weight(String),
+    #[error("`on-down {0}` means nothing; it is `on-down pass` or `on-down drop`")]
+    OnDown(String),
+    #[error("a next hop needs `via ADDR`, `via ADDR dev IF` or `dev IF`")]
+    NoNextHop,
+    #[error("the group {0} needs next hops, like `nexthop via 192.0.2.1 dev eth1 weight 2`")]
+    NoMembers(String),
+    #[error("a group needs a name, like `byway group add uplinks nexthop ...`")]
+    NoGroup,
     #[error(transparent)]
     Prefix(#[from] PrefixError),
 }
@@ -36,44 +54,68 @@ pub(crate) enum GrammarError {
 /// A keyword, and what has to follow it, if anything has to.
 type Keyword = (&'static str, Option<&'static str>);
 const FROM: Keyword = ("from", Some("a source address or prefix"));
+const TO: Keyword = ("to", Some("a destination address or prefix"));
 const VIA: Keyword = ("via", Some("a gateway address"));
 const A_DEVICE: &str = "the name of a device";
 const DEV: Keyword = ("dev", Some(A_DEVICE));
+const WEIGHT: Keyword = ("weight", Some("a number"));
+const GROUP: Keyword = ("group", Some("the name of a group"));
+const ON_DOWN: Keyword = ("on-down", Some("`pass` or `drop`"));
 const NAME: Keyword = ("name", Some("a name for the rule"));
 const PASS: Keyword = ("pass", None);
 const DROP: Keyword = ("drop", None);
+/// It has words of its own behind it.
+const NEXTHOP: Keyword = ("nexthop", None);
 
-/// `from PREFIX TARGET [name NAME]`
+type Words<'a> = Peekable<slice::Iter<'a, String>>;
+type Values<'a> = BTreeMap<&'static str, &'a str>;
+
+/// `from PREFIX [to PREFIX] TARGET [on-down pass|drop] [name NAME]`
 pub(crate) fn rule(words: &[String]) -> Result<RuleSpec, GrammarError> {
-    let mut values =
-        pairs(words, &[FROM, VIA, DEV, PASS, DROP, NAME], "`from`, `via`, `dev`, `pass`, `drop` or `name`")?;
-    let source: Prefix = values.remove("from").ok_or(GrammarError::NoSource)?.parse()?;
-    let gateway = values
-        .remove("via")
-        .map(|text| text.parse::<IpAddr>().map_err(|_| GrammarError::Gateway(text.to_owned())))
-        .transpose()?;
-    let device = values.remove("dev");
-    let verdict = ["pass", "drop"].into_iter().find(|verdict| values.contains_key(verdict));
-    let target = match (gateway, device, verdict) {
-        (Some(gateway), Some(device), None) => TargetSpec::ViaDev(gateway, device.to_owned()),
-        (Some(gateway), None, None) => TargetSpec::Via(gateway),
-        (None, Some(device), None) => TargetSpec::Dev(device.to_owned()),
-        (None, None, Some("pass")) if values.contains_key("drop") => {
-            return Err(GrammarError::TwoTargets("pass", "drop"));
-        }
-        (None, None, Some("pass")) => TargetSpec::Pass,
-        (None, None, Some(_)) => TargetSpec::Drop,
-        (Some(_), _, Some(verdict)) => return Err(GrammarError::TwoTargets(verdict, "via")),
-        (None, Some(_), Some(verdict)) => return Err(GrammarError::TwoTargets(verdict, "dev")),
-        (None, None, None) => return Err(GrammarError::NoTarget(source)),
+    let keywords = [FROM, TO, VIA, DEV, NEXTHOP, GROUP, PASS, DROP, ON_DOWN, NAME];
+    let (mut values, members) = pairs(&mut words.iter().peekable(), &keywords, false)?;
+    let selector = take_selector(&mut values)?;
+    let on_down = take_on_down(&mut values)?;
+    // What a rule can say of its target, each only once.
+    let said: Vec<&'static str> = ["pass", "drop", "group", "nexthop", "via", "dev"]
+        .into_iter()
+        .filter(|word| values.contains_key(word))
+        .collect();
+    let target = match said[..] {
+        [] => return Err(GrammarError::NoTarget(selector)),
+        ["pass"] => TargetSpec::Pass,
+        ["drop"] => TargetSpec::Drop,
+        ["group"] => TargetSpec::Group(values.remove("group").unwrap_or_default().to_owned()),
+        ["nexthop"] => TargetSpec::NextHops(members),
+        ["via"] | ["dev"] | ["via", "dev"] => TargetSpec::NextHop(take_next_hop(&mut values)?),
+        [first, second, ..] => return Err(GrammarError::TwoTargets(first, second)),
+        [_] => return Err(GrammarError::NoTarget(selector)),
     };
-    Ok(RuleSpec { source, target, owner: Owner::Cli, name: values.remove("name").map(str::to_owned) })
+    let name = values.remove("name").map(str::to_owned);
+    Ok(RuleSpec { selector, target, on_down, owner: Owner::Cli, name })
 }
 
-/// `from PREFIX`
-pub(crate) fn source(words: &[String]) -> Result<Prefix, GrammarError> {
-    let mut values = pairs(words, &[FROM], "`from`")?;
-    Ok(values.remove("from").ok_or(GrammarError::NoSource)?.parse()?)
+/// `from PREFIX [to PREFIX]`
+pub(crate) fn selector(words: &[String]) -> Result<Selector, GrammarError> {
+    let (mut values, _) = pairs(&mut words.iter().peekable(), &[FROM, TO], false)?;
+    take_selector(&mut values)
+}
+
+/// `NAME nexthop NEXTHOP [weight N] nexthop ... [on-down pass|drop]`
+pub(crate) fn group(words: &[String]) -> Result<GroupSpec, GrammarError> {
+    let (name, words) = words.split_first().ok_or(GrammarError::NoGroup)?;
+    let (mut values, members) = pairs(&mut words.iter().peekable(), &[NEXTHOP, ON_DOWN], false)?;
+    let on_down = take_on_down(&mut values)?;
+    if members.is_empty() {
+        return Err(GrammarError::NoMembers(name.clone()));
+    }
+    Ok(GroupSpec { name: name.clone(), members, on_down, owner: Owner::Cli })
+}
+
+/// `via ADDR [dev IF]` or `dev IF`
+pub(crate) fn next_hop(words: &[String]) -> Result<NextHopSpec, GrammarError> {
+    let (mut values, _) = pairs(&mut words.iter().peekable(), &[VIA, DEV], false)?;
+    take_next_hop(&mut values)
 }
 
 /// `[dev IF]...`
@@ -82,7 +124,7 @@ pub(crate) fn devices(words: &[String]) -> Result<Vec<&str>, GrammarError> {
     let mut words = words.iter();
     while let Some(word) = words.next() {
         if word != DEV.0 {
-            return Err(GrammarError::Unknown(word.clone(), "`dev IF`, once for each device"));
+            return Err(GrammarError::Unknown(word.clone(), "`dev IF`, once for each device".to_owned()));
         }
         let device = words.next().ok_or(GrammarError::NoValue(DEV.0, A_DEVICE))?;
         if !devices.contains(&device.as_str()) {
@@ -92,25 +134,85 @@ pub(crate) fn devices(words: &[String]) -> Result<Vec<&str>, GrammarError> {
     Ok(devices)
 }
 
+fn take_selector(values: &mut Values<'_>) -> Result<Selector, GrammarError> {
+    let source: Prefix = values.remove("from").ok_or(GrammarError::NoSource)?.parse()?;
+    let destination = values.remove("to").map(str::parse).transpose()?;
+    Ok(Selector::new(source, destination))
+}
+
+fn take_on_down(values: &mut Values<'_>) -> Result<OnDown, GrammarError> {
+    match values.remove("on-down") {
+        None | Some("pass") => Ok(OnDown::Pass),
+        Some("drop") => Ok(OnDown::Drop),
+        Some(other) => Err(GrammarError::OnDown(other.to_owned())),
+    }
+}
+
+fn take_next_hop(values: &mut Values<'_>) -> Result<NextHopSpec, GrammarError> {
+    let gateway = values
+        .remove("via")
+        .map(|text| text.parse::<IpAddr>().map_err(|_| GrammarError::Gateway(text.to_owned())))
+        .transpose()?;
+    match (gateway, values.remove("dev")) {
+        (Some(gateway), Some(device)) => Ok(NextHopSpec::ViaDev(gateway, device.to_owned())),
+        (Some(gateway), None) => Ok(NextHopSpec::Via(gateway)),
+        (None, Some(device)) => Ok(NextHopSpec::Dev(device.to_owned())),
+        (None, None) => Err(GrammarError::NoNextHop),
+    }
+}
+
+/// What follows a `nexthop`.
+fn member(words: &mut Words<'_>) -> Result<MemberSpec, GrammarError> {
+    let (mut values, _) = pairs(words, &[VIA, DEV, WEIGHT], true)?;
+    let next_hop = take_next_hop(&mut values)?;
+    let weight = match values.remove("weight") {
+        Some(text) => text.parse().map_err(|_| GrammarError::Weight(text.to_owned()))?,
+        None => 1,
+    };
+    Ok(MemberSpec { next_hop, weight })
+}
+
+/// Reads keywords and their values. At a word that is none of them it ends, if others may follow, or fails.
 fn pairs<'a>(
-    words: &'a [String],
+    words: &mut Words<'a>,
     keywords: &[Keyword],
-    expected: &'static str,
-) -> Result<BTreeMap<&'static str, &'a str>, GrammarError> {
+    others_may_follow: bool,
+) -> Result<(Values<'a>, Vec<MemberSpec>), GrammarError> {
     let mut values = BTreeMap::new();
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
+    let mut members = Vec::new();
+    while let Some(word) = words.peek() {
         let known = keywords.iter().find(|(keyword, _)| keyword == word);
-        let (keyword, value) = *known.ok_or_else(|| GrammarError::Unknown(word.clone(), expected))?;
+        let Some((keyword, value)) = known else {
+            if others_may_follow {
+                break;
+            }
+            return Err(GrammarError::Unknown((*word).clone(), expected(keywords)));
+        };
+        let word = words.next().map_or("", String::as_str);
+        if *keyword == NEXTHOP.0 {
+            members.push(member(words)?);
+            values.insert(*keyword, word);
+            continue;
+        }
         let text = match value {
             Some(value) => words.next().ok_or(GrammarError::NoValue(keyword, value))?,
             None => word,
         };
-        if values.insert(keyword, text.as_str()).is_some() {
+        if values.insert(*keyword, text).is_some() {
             return Err(GrammarError::Twice(keyword));
         }
     }
-    Ok(values)
+    Ok((values, members))
+}
+
+/// `` `from`, `via` or `dev` ``
+fn expected(keywords: &[Keyword]) -> String {
+    let quoted: Vec<String> = keywords.iter().map(|(keyword, _)| format!("`{keyword}`")).collect();
+    match &quoted[..] {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
 }
 
 #[cfg(test)]
@@ -124,20 +226,32 @@ mod tests {
     #[test]
     fn each_form_of_a_rule_is_understood() {
         let gateway = "10.0.0.1".parse().unwrap();
+        let via_dev = NextHopSpec::ViaDev(gateway, "eth1".into());
+        let one = TargetSpec::NextHop;
         let cases = [
-            ("from 192.0.2.7 via 10.0.0.1", TargetSpec::Via(gateway), None),
-            ("from 192.0.2.7 via 10.0.0.1 dev eth1", TargetSpec::ViaDev(gateway, "eth1".into()), None),
-            ("dev eth1 via 10.0.0.1 from 192.0.2.7/32", TargetSpec::ViaDev(gateway, "eth1".into()), None),
-            ("from 192.0.2.7 dev wg0 name vpn", TargetSpec::Dev("wg0".into()), Some("vpn")),
+            ("from 192.0.2.7 via 10.0.0.1", one(NextHopSpec::Via(gateway)), None),
+            ("from 192.0.2.7 via 10.0.0.1 dev eth1", one(via_dev.clone()), None),
+            ("dev eth1 via 10.0.0.1 from 192.0.2.7/32", one(via_dev.clone()), None),
+            ("from 192.0.2.7 dev wg0 name vpn", one(NextHopSpec::Dev("wg0".into())), Some("vpn")),
+            ("from 192.0.2.7 group uplinks", TargetSpec::Group("uplinks".into()), None),
+            (
+                "from 192.0.2.7 nexthop via 10.0.0.1 dev eth1 weight 3 nexthop dev wg0 name two",
+                TargetSpec::NextHops(vec![
+                    MemberSpec { next_hop: via_dev, weight: 3 },
+                    MemberSpec { next_hop: NextHopSpec::Dev("wg0".into()), weight: 1 },
+                ]),
+                Some("two"),
+            ),
             ("from 192.0.2.7 pass", TargetSpec::Pass, None),
             ("drop from 192.0.2.7 name bad", TargetSpec::Drop, Some("bad")),
             // A device may be called as a keyword is.
-            ("from 192.0.2.7 dev via", TargetSpec::Dev("via".into()), None),
+            ("from 192.0.2.7 dev via", one(NextHopSpec::Dev("via".into())), None),
         ];
         for (text, target, name) in cases {
             let expected = RuleSpec {
-                source: "192.0.2.7".parse().unwrap(),
+                selector: "192.0.2.7".parse().unwrap(),
                 target,
+                on_down: OnDown::Pass,
                 owner: Owner::Cli,
                 name: name.map(str::to_owned),
             };
@@ -152,7 +266,7 @@ mod tests {
             ("from", "`from` needs a source address or prefix behind it"),
             (
                 "from 192.0.2.7",
-                "the rule from 192.0.2.7 needs a target: `via ADDR`, `via ADDR dev IF`, `dev IF`, `pass` or `drop`",
+                "the rule from 192.0.2.7 needs a target: `via ADDR`, `via ADDR dev IF`, `dev IF`, `nexthop ...`, `group NAME`, `pass` or `drop`",
             ),
             ("from 192.0.2.7 via", "`via` needs a gateway address behind it"),
             (
@@ -166,7 +280,7 @@ mod tests {
             ),
             (
                 "192.0.2.7 via 10.0.0.1",
-                "`192.0.2.7` is not a word that belongs here; expected `from`, `via`, `dev`, `pass`, `drop` or `name`",
+                "`192.0.2.7` is not a word that belongs here; expected `from`, `to`, `via`, `dev`, `nexthop`, `group`, `pass`, `drop`, `on-down` or `name`",
             ),
             (
                 "from web via 10.0.0.1",
@@ -175,6 +289,43 @@ mod tests {
         ];
         for (text, sentence) in cases {
             assert_eq!(rule(&words(text)).unwrap_err().to_string(), sentence, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_destination_narrows_a_rule() {
+        let spec = rule(&words("from 192.0.2.7 to 10.0.0.0/8 pass")).unwrap();
+        assert_eq!(spec.selector.to_string(), "from 192.0.2.7 to 10.0.0.0/8");
+        assert_eq!(selector(&words("to 10.0.0.0/8 from 192.0.2.7")), Ok(spec.selector));
+        let all = rule(&words("from 192.0.2.7 to 0.0.0.0/0 pass")).unwrap();
+        assert_eq!(all.selector, "192.0.2.7".parse().unwrap(), "all destinations are none");
+        let drops = rule(&words("from 192.0.2.7 dev wg0 on-down drop")).unwrap();
+        assert_eq!(drops.on_down, OnDown::Drop);
+    }
+
+    #[test]
+    fn groups_have_a_name_and_next_hops() {
+        let spec =
+            group(&words("uplinks nexthop via 10.0.0.1 weight 2 nexthop via 10.0.0.2 on-down drop")).unwrap();
+        assert_eq!((spec.name.as_str(), spec.members.len(), spec.on_down), ("uplinks", 2, OnDown::Drop));
+        for (text, sentence) in [
+            ("", "a group needs a name, like `byway group add uplinks nexthop ...`"),
+            ("uplinks", "the group uplinks needs next hops, like `nexthop via 192.0.2.1 dev eth1 weight 2`"),
+            ("uplinks nexthop", "a next hop needs `via ADDR`, `via ADDR dev IF` or `dev IF`"),
+            (
+                "uplinks nexthop via 10.0.0.1 weight many",
+                "`many` is not a weight; it is a number from 1 to 256",
+            ),
+            (
+                "uplinks nexthop dev eth1 on-down fail",
+                "`on-down fail` means nothing; it is `on-down pass` or `on-down drop`",
+            ),
+            (
+                "uplinks via 10.0.0.1",
+                "`via` is not a word that belongs here; expected `nexthop` or `on-down`",
+            ),
+        ] {
+            assert_eq!(group(&words(text)).unwrap_err().to_string(), sentence, "{text}");
         }
     }
 

@@ -118,8 +118,8 @@ fn each_mistake_is_one_sentence_and_exit_code_2() {
             "`192.168.1.5/24` has bits set behind its length of 24; did you mean 192.168.1.0/24?",
         ),
         (
-            "add from 192.168.1.5 via 2001:db8:221::21",
-            "the gateway 2001:db8:221::21 is IPv6, but packets from 192.168.1.5 are IPv4; name a gateway of the same family",
+            "add from 2001:db8:1::5 via 10.111.221.21",
+            "the gateway 10.111.221.21 is IPv4, but packets from 2001:db8:1::5 are IPv6, which an IPv4 gateway cannot take; name an IPv6 gateway",
         ),
         (
             "add from 192.168.1.5 via 10.111.221.21 dev eth7",
@@ -131,7 +131,7 @@ fn each_mistake_is_one_sentence_and_exit_code_2() {
         ),
         (
             "add from 192.168.1.5",
-            "the rule from 192.168.1.5 needs a target: `via ADDR`, `via ADDR dev IF`, `dev IF`, `pass` or `drop`",
+            "the rule from 192.168.1.5 needs a target: `via ADDR`, `via ADDR dev IF`, `dev IF`, `nexthop ...`, `group NAME`, `pass` or `drop`",
         ),
         ("add from 192.168.1.5 pass drop", "a rule has one target: `pass` cannot stand beside `drop`"),
         (
@@ -156,7 +156,7 @@ fn each_mistake_is_one_sentence_and_exit_code_2() {
     done(server, &format!("add {RULE}"));
     assert_eq!(
         refused(server, &format!("add {RULE}")),
-        format!("there is a rule for that source already ({RULE}); use `replace` to change it")
+        format!("there is a rule for that already ({RULE}); use `replace` to change it")
     );
     // What clap says of words that are no command is its own, but the exit code is the same.
     for words in ["", "frobnicate", "--frobnicate show", "show me"] {

@@ -1,4 +1,4 @@
-//! The decision: from a source address to a next hop, and the count of what went there.
+//! The decision: from a packet's addresses to a next hop, and the count of what went there.
 
 use core::ptr;
 
@@ -9,12 +9,18 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use byway_abi::{
-    FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, MARK, TARGET_DROP, TARGET_NEXT_HOP, TARGET_PASS, Target,
+    FAMILY_IPV4, FAMILY_ON_LINK, MARK, NextHop, ON_DOWN_DROP, TARGET_BY_DESTINATION, TARGET_DROP,
+    TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, Target, class, meta,
 };
 
 use crate::{
-    maps::{Address4, Address6, COUNTERS, HOSTS4, HOSTS6, PREFIXES4, PREFIXES6},
-    packet::{self, ETH_P_IP, ETH_P_IPV6},
+    count,
+    maps::{
+        ATTACHMENT_COUNTERS, COUNTERS, DESTINATIONS4, DESTINATIONS6, HOSTS4, HOSTS6, META, NEXT_HOPS,
+        PREFIXES4, PREFIXES6,
+    },
+    next_hop::{self, Choice},
+    packet::{self, Packet},
 };
 
 // What travels with a marked packet, in `skb->cb`.
@@ -22,42 +28,70 @@ use crate::{
 const CB_RULE: usize = 0;
 /// The twelve bytes of Ethernet addresses that the packet departed with.
 const CB_ADDRESSES: usize = 1;
-/// Not 0 once the packet has been redirected again.
-const CB_AGAIN: usize = 4;
-
-/// A packet that a rule speaks about.
-struct Match {
-    target: &'static Target,
-    /// [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
-    family: u32,
-    /// As wide as the wider family, an IPv4 address in its first word.
-    destination: Address6,
-}
+/// The next hop's slot, and [`AGAIN`].
+const CB_NEXT_HOP: usize = 4;
+/// The packet has been redirected a second time.
+const AGAIN: u32 = 1 << 31;
 
 /// Does with the packet what a rule says; nothing where it is left to the kernel.
 #[inline(always)]
 pub fn depart(ctx: &TcContext) -> Option<i32> {
-    let found = find(ctx)?;
+    // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
+    let ifindex = unsafe { (*ctx.skb.skb).ifindex };
     // SAFETY: the entry is this CPU's own.
-    let counters = COUNTERS.get_ptr_mut(found.target.rule).map(|counters| unsafe { &mut *counters });
-    match found.target.kind {
-        TARGET_NEXT_HOP => {
+    let mut attachment = ATTACHMENT_COUNTERS.get_ptr_mut(ifindex).map(|counters| unsafe { &mut *counters });
+    if let Some(attachment) = &mut attachment {
+        count(ctx, &mut attachment.seen);
+    }
+    let mut left_alone = |class: usize| {
+        if let Some(attachment) = &mut attachment {
+            count(ctx, &mut attachment.left_alone[class]);
+        }
+    };
+    let packet = match packet::parse(ctx) {
+        Ok(packet) => packet,
+        Err(class) => {
+            left_alone(class);
+            return None;
+        }
+    };
+    let Some(target) = find(&packet) else {
+        left_alone(class::NOT_MATCHED);
+        return None;
+    };
+
+    // SAFETY: the entry is this CPU's own.
+    let mut counters = COUNTERS.get_ptr_mut(target.rule).map(|counters| unsafe { &mut *counters });
+    match target.kind {
+        TARGET_NEXT_HOP | TARGET_GROUP => {
             let addresses = packet::ethernet_addresses(ctx)?;
-            if let Some(counters) = counters {
-                add(ctx, &mut counters.departed_packets, &mut counters.departed_bytes);
+            match next_hop::choose(ctx, &packet, target) {
+                Choice::Live(slot, next_hop, of_next_hop) => {
+                    if let Some(counters) = &mut counters {
+                        count(ctx, &mut counters.departed);
+                    }
+                    count(ctx, &mut of_next_hop.departed);
+                    of_next_hop.outstanding = 1;
+                    mark(ctx.skb.skb, target.rule, slot, addresses);
+                    Some(redirect(next_hop, &packet))
+                }
+                Choice::Down(on_down) => {
+                    if let Some(counters) = &mut counters {
+                        count(ctx, &mut counters.down);
+                    }
+                    (on_down == ON_DOWN_DROP).then_some(TC_ACT_SHOT)
+                }
             }
-            mark(ctx.skb.skb, found.target.rule, addresses);
-            Some(redirect(&found))
         }
         TARGET_PASS => {
-            if let Some(counters) = counters {
-                add(ctx, &mut counters.passed_packets, &mut counters.passed_bytes);
+            if let Some(counters) = &mut counters {
+                count(ctx, &mut counters.passed);
             }
             None
         }
         TARGET_DROP => {
-            if let Some(counters) = counters {
-                add(ctx, &mut counters.dropped_packets, &mut counters.dropped_bytes);
+            if let Some(counters) = &mut counters {
+                count(ctx, &mut counters.dropped);
             }
             Some(TC_ACT_SHOT)
         }
@@ -67,7 +101,7 @@ pub fn depart(ctx: &TcContext) -> Option<i32> {
 
 /// Gives the packet what it needs to be received where it arrives.
 #[inline(always)]
-fn mark(skb: *mut __sk_buff, rule: u32, addresses: [u32; 3]) {
+fn mark(skb: *mut __sk_buff, rule: u32, slot: u32, addresses: [u32; 3]) {
     // SAFETY: the verifier lets a classifier write these fields.
     unsafe {
         (*skb).tc_index = MARK;
@@ -75,7 +109,7 @@ fn mark(skb: *mut __sk_buff, rule: u32, addresses: [u32; 3]) {
         (*skb).cb[CB_ADDRESSES] = addresses[0];
         (*skb).cb[CB_ADDRESSES + 1] = addresses[1];
         (*skb).cb[CB_ADDRESSES + 2] = addresses[2];
-        (*skb).cb[CB_AGAIN] = 0;
+        (*skb).cb[CB_NEXT_HOP] = slot;
     }
 }
 
@@ -85,14 +119,14 @@ fn mark(skb: *mut __sk_buff, rule: u32, addresses: [u32; 3]) {
 pub fn arrive(ctx: &TcContext) -> Option<i32> {
     let skb = ctx.skb.skb;
     // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
-    let rule = unsafe {
+    let (rule, slot) = unsafe {
         if (*skb).tc_index != MARK {
             return None;
         }
-        (*skb).cb[CB_RULE]
+        ((*skb).cb[CB_RULE], (*skb).cb[CB_NEXT_HOP])
     };
-    if has_old_addresses(ctx) {
-        let verdict = redirect_again(skb);
+    if slot & AGAIN == 0 && has_old_addresses(ctx) {
+        let verdict = redirect_again(skb, slot);
         if verdict != TC_ACT_UNSPEC {
             return Some(verdict);
         }
@@ -102,8 +136,9 @@ pub fn arrive(ctx: &TcContext) -> Option<i32> {
     if let Some(counters) = COUNTERS.get_ptr_mut(rule) {
         // SAFETY: the entry is this CPU's own.
         let counters = unsafe { &mut *counters };
-        add(ctx, &mut counters.arrived_packets, &mut counters.arrived_bytes);
+        count(ctx, &mut counters.arrived);
     }
+    next_hop::heard(ctx, slot & !AGAIN);
     Some(TC_ACT_UNSPEC)
 }
 
@@ -121,7 +156,6 @@ fn has_old_addresses(ctx: &TcContext) -> bool {
         (*skb).cb[CB_ADDRESSES] == now[0]
             && (*skb).cb[CB_ADDRESSES + 1] == now[1]
             && (*skb).cb[CB_ADDRESSES + 2] == now[2]
-            && (*skb).cb[CB_AGAIN] == 0
     }
 }
 
@@ -130,74 +164,54 @@ fn has_old_addresses(ctx: &TcContext) -> bool {
 // Inlined like all the rest: a function's own symbol carries a hash of the folder that it was built in, and the
 // object would not be the same everywhere.
 #[inline(always)]
-fn redirect_again(skb: *mut __sk_buff) -> i32 {
-    let ctx = TcContext::new(skb);
+fn redirect_again(skb: *mut __sk_buff, slot: u32) -> i32 {
     // SAFETY: the verifier lets a classifier write this field.
-    unsafe { (*skb).cb[CB_AGAIN] = 1 };
-    match find(&ctx) {
-        Some(found) if found.target.kind == TARGET_NEXT_HOP => redirect(&found),
+    unsafe { (*skb).cb[CB_NEXT_HOP] = slot | AGAIN };
+    match (packet::parse(&TcContext::new(skb)), NEXT_HOPS.get(slot)) {
+        (Ok(packet), Some(next_hop)) => redirect(next_hop, &packet),
         _ => TC_ACT_UNSPEC,
     }
 }
 
-/// The rule for the packet's source, unless it is a packet that no rule speaks about.
+/// What the rules say of the packet: one look-up by its source, and where destinations are told apart, one by those.
 #[inline(always)]
-fn find(ctx: &TcContext) -> Option<Match> {
-    // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
-    let (protocol, vlan_present) = unsafe { ((*ctx.skb.skb).protocol, (*ctx.skb.skb).vlan_present) };
-    // The tag of a VLAN device's packet is beside the frame by now, not in it.
-    if vlan_present != 0 {
-        return None;
+fn find(packet: &Packet) -> Option<&'static Target> {
+    let generation = *META.get(meta::GENERATION)?;
+    let target = if packet.family == FAMILY_IPV4 {
+        let key = [generation, packet.source[0]];
+        // SAFETY: userspace replaces entries whole, and one that is removed outlives the program's run (RCU).
+        unsafe { HOSTS4.get(&key) }.or_else(|| PREFIXES4.get(&Key::new(64, key)))?
+    } else {
+        let [a, b, c, d] = packet.source;
+        let key = [generation, a, b, c, d];
+        // SAFETY: as above.
+        unsafe { HOSTS6.get(&key) }.or_else(|| PREFIXES6.get(&Key::new(160, key)))?
+    };
+    if target.kind != TARGET_BY_DESTINATION {
+        return Some(target);
     }
-    match protocol {
-        ETH_P_IP => {
-            let (source, destination) = packet::ipv4(ctx)?;
-            let target = lookup4(source)?;
-            Some(Match { target, family: FAMILY_IPV4, destination: [destination, 0, 0, 0] })
-        }
-        ETH_P_IPV6 => {
-            let (source, destination) = packet::ipv6(ctx)?;
-            let target = lookup6(source)?;
-            Some(Match { target, family: FAMILY_IPV6, destination })
-        }
-        _ => None,
+    if packet.family == FAMILY_IPV4 {
+        DESTINATIONS4.get(&Key::new(64, [target.index, packet.destination[0]]))
+    } else {
+        let [a, b, c, d] = packet.destination;
+        DESTINATIONS6.get(&Key::new(160, [target.index, a, b, c, d]))
     }
 }
 
-#[inline(always)]
-fn lookup4(source: Address4) -> Option<&'static Target> {
-    // SAFETY: userspace replaces entries whole, and one that is removed outlives the program's run (RCU).
-    unsafe { HOSTS4.get(&source) }.or_else(|| PREFIXES4.get(&Key::new(32, source)))
-}
-
-#[inline(always)]
-fn lookup6(source: Address6) -> Option<&'static Target> {
-    // SAFETY: as in `lookup4`.
-    unsafe { HOSTS6.get(&source) }.or_else(|| PREFIXES6.get(&Key::new(128, source)))
-}
-
-/// Hands the packet to its next hop. The helper always gets its neighbour from here: left to itself it would ask the
+/// Hands the packet to a next hop. The helper always gets its neighbour from here: left to itself it would ask the
 /// routing table, and leak a route on many kernels (CVE-2025-40183).
 #[inline(always)]
-fn redirect(found: &Match) -> i32 {
-    let Match { target, family, destination } = found;
+fn redirect(next_hop: &NextHop, packet: &Packet) -> i32 {
     let size = size_of::<bpf_redir_neigh>() as i32;
-    if target.family == FAMILY_ON_LINK {
-        let mut neighbour = [*family, 0, 0, 0, 0];
-        neighbour[1..].copy_from_slice(destination);
+    if next_hop.family == FAMILY_ON_LINK {
+        let mut neighbour = [packet.family, 0, 0, 0, 0];
+        neighbour[1..].copy_from_slice(&packet.destination);
         // SAFETY: `neighbour` lies as `struct bpf_redir_neigh` does: a family and sixteen bytes of address.
-        return unsafe { bpf_redirect_neigh(target.ifindex, neighbour.as_mut_ptr().cast(), size, 0) as i32 };
+        return unsafe {
+            bpf_redirect_neigh(next_hop.ifindex, neighbour.as_mut_ptr().cast(), size, 0) as i32
+        };
     }
-    let neighbour = ptr::from_ref(&target.family).cast::<bpf_redir_neigh>().cast_mut();
+    let neighbour = ptr::from_ref(&next_hop.family).cast::<bpf_redir_neigh>().cast_mut();
     // SAFETY: `family` and `gateway` lie as `struct bpf_redir_neigh` does, and the helper only reads them.
-    unsafe { bpf_redirect_neigh(target.ifindex, neighbour, size, 0) as i32 }
-}
-
-/// Counts the packet: as many as it is on the wire, and its bytes as it stands.
-#[inline(always)]
-fn add(ctx: &TcContext, packets: &mut u64, bytes: &mut u64) {
-    // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
-    let segments = unsafe { (*ctx.skb.skb).gso_segs };
-    *packets += u64::from(if segments == 0 { 1 } else { segments });
-    *bytes += u64::from(ctx.len());
+    unsafe { bpf_redirect_neigh(next_hop.ifindex, neighbour, size, 0) as i32 }
 }

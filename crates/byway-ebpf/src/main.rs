@@ -12,10 +12,13 @@
 #![no_main]
 
 mod decide;
+mod flow;
 mod maps;
+mod next_hop;
 mod packet;
 
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
+use byway_abi::Count;
 
 /// Egress of an attachment.
 #[classifier]
@@ -27,6 +30,15 @@ pub fn departure(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn arrival(ctx: TcContext) -> i32 {
     decide::arrive(&ctx).unwrap_or(TC_ACT_UNSPEC)
+}
+
+/// Counts the packet: as many as it is on the wire, and its bytes as it stands.
+#[inline(always)]
+fn count(ctx: &TcContext, count: &mut Count) {
+    // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
+    let segments = unsafe { (*ctx.skb.skb).gso_segs };
+    count.packets += u64::from(if segments == 0 { 1 } else { segments });
+    count.bytes += u64::from(ctx.len());
 }
 
 // `bpf_redirect_neigh` is for programs under the GPL, or under a licence that the kernel takes as such.

@@ -1,20 +1,48 @@
 //! From an Ethernet frame to source and destination, or to the verdict that Byway leaves the packet alone.
 
 use aya_ebpf::{helpers::bpf_skb_pull_data, programs::TcContext};
+use byway_abi::{FAMILY_IPV4, FAMILY_IPV6, class};
 
 use crate::maps::{Address4, Address6};
 
+/// A packet that rules may speak about.
+#[derive(Clone, Copy)]
+pub struct Packet {
+    /// [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
+    pub family: u32,
+    /// As wide as the wider family, an IPv4 address in its first word.
+    pub source: Address6,
+    /// Likewise.
+    pub destination: Address6,
+}
+
+/// Parses the packet, or says by its [`class`] why no rule may speak about it.
+#[inline(always)]
+pub fn parse(ctx: &TcContext) -> Result<Packet, usize> {
+    // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
+    let (protocol, vlan_present) = unsafe { ((*ctx.skb.skb).protocol, (*ctx.skb.skb).vlan_present) };
+    // The tag of a VLAN device's packet is beside the frame by now, not in it.
+    if vlan_present != 0 {
+        return Err(class::TAGGED);
+    }
+    match protocol {
+        ETH_P_IP => ipv4(ctx),
+        ETH_P_IPV6 => ipv6(ctx),
+        _ => Err(class::NOT_IP),
+    }
+}
+
 /// EtherType of IPv4 in network byte order, as `__sk_buff.protocol` has it.
-pub const ETH_P_IP: u32 = (0x0800_u16).to_be() as u32;
+const ETH_P_IP: u32 = (0x0800_u16).to_be() as u32;
 /// EtherType of IPv6, likewise.
-pub const ETH_P_IPV6: u32 = (0x86DD_u16).to_be() as u32;
+const ETH_P_IPV6: u32 = (0x86DD_u16).to_be() as u32;
 
 const NEXT_HEADER_ICMPV6: u8 = 58;
 const ND_ROUTER_SOLICITATION: u8 = 133;
 const ND_REDIRECT: u8 = 137;
 
 /// Length of an Ethernet header.
-const ETHERNET_LEN: usize = 14;
+pub const ETHERNET_LEN: usize = 14;
 
 /// An IPv4 header without options (RFC 791), addresses in network byte order.
 #[repr(C)]
@@ -44,48 +72,60 @@ struct Icmpv6 {
     rest: [u8; 3],
 }
 
-/// Source and destination of an IPv4 packet that rules may speak about.
 #[inline(always)]
-pub fn ipv4(ctx: &TcContext) -> Option<(Address4, Address4)> {
-    let header = header::<Ipv4>(ctx, size_of::<Ipv4>())?;
+fn ipv4(ctx: &TcContext) -> Result<Packet, usize> {
+    let header = header::<Ipv4>(ctx, size_of::<Ipv4>()).ok_or(class::MALFORMED)?;
     let header_len = (header.version_ihl & 0x0F) as usize * 4;
     let parses = header.version_ihl >> 4 == 4
         && header_len >= size_of::<Ipv4>()
         && ctx.len() as usize >= ETHERNET_LEN + header_len;
     if !parses {
-        return None;
+        return Err(class::MALFORMED);
     }
     let (source, destination) = (header.source, header.destination);
-    let leave_alone = is_within(destination, 0xE000_0000, 0xF000_0000) // multicast, 224.0.0.0/4
-        || destination == u32::MAX
-        || is_within(destination, LINK_LOCAL4, LINK_LOCAL4_MASK)
-        || is_within(source, LINK_LOCAL4, LINK_LOCAL4_MASK);
-    (!leave_alone && !to_many(ctx)).then_some((source, destination))
+    // 224.0.0.0/4
+    if is_within(destination, 0xE000_0000, 0xF000_0000) {
+        return Err(class::MULTICAST);
+    }
+    if is_within(destination, LINK_LOCAL4, LINK_LOCAL4_MASK)
+        || is_within(source, LINK_LOCAL4, LINK_LOCAL4_MASK)
+    {
+        return Err(class::LINK_LOCAL);
+    }
+    if destination == u32::MAX || to_many(ctx) {
+        return Err(class::BROADCAST);
+    }
+    Ok(Packet { family: FAMILY_IPV4, source: [source, 0, 0, 0], destination: [destination, 0, 0, 0] })
 }
 
-/// Source and destination of an IPv6 packet that rules may speak about.
 #[inline(always)]
-pub fn ipv6(ctx: &TcContext) -> Option<(Address6, Address6)> {
-    let header = header::<Ipv6>(ctx, size_of::<Ipv6>())?;
+fn ipv6(ctx: &TcContext) -> Result<Packet, usize> {
+    let header = header::<Ipv6>(ctx, size_of::<Ipv6>()).ok_or(class::MALFORMED)?;
     if header.version >> 4 != 6 {
-        return None;
+        return Err(class::MALFORMED);
     }
     let (source, destination) = (header.source, header.destination);
-    let leave_alone = is_within(destination[0], 0xFF00_0000, 0xFF00_0000) // multicast, ff00::/8
-        || is_within(destination[0], LINK_LOCAL6, LINK_LOCAL6_MASK)
-        || is_within(source[0], LINK_LOCAL6, LINK_LOCAL6_MASK);
-    if leave_alone || to_many(ctx) {
-        return None;
+    // ff00::/8
+    if is_within(destination[0], 0xFF00_0000, 0xFF00_0000) {
+        return Err(class::MULTICAST);
+    }
+    if is_within(destination[0], LINK_LOCAL6, LINK_LOCAL6_MASK)
+        || is_within(source[0], LINK_LOCAL6, LINK_LOCAL6_MASK)
+    {
+        return Err(class::LINK_LOCAL);
+    }
+    if to_many(ctx) {
+        return Err(class::MULTICAST);
     }
     // Neighbour discovery between global addresses belongs to this link. Its messages carry no extension
     // header that would hide it (RFC 4861, RFC 6980).
     if header.next_header == NEXT_HEADER_ICMPV6 {
-        let kind = self::header::<Icmpv6>(ctx, size_of::<Ipv6>() + 1)?.kind;
-        if (ND_ROUTER_SOLICITATION..=ND_REDIRECT).contains(&kind) {
-            return None;
+        let header = self::header::<Icmpv6>(ctx, size_of::<Ipv6>() + 1).ok_or(class::MALFORMED)?;
+        if (ND_ROUTER_SOLICITATION..=ND_REDIRECT).contains(&header.kind) {
+            return Err(class::NEIGHBOUR_DISCOVERY);
         }
     }
-    Some((source, destination))
+    Ok(Packet { family: FAMILY_IPV6, source, destination })
 }
 
 /// 169.254.0.0/16 (RFC 3927).

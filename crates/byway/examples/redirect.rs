@@ -6,20 +6,21 @@
 
 use std::{env, error::Error, net::IpAddr, thread, time::Duration};
 
-use byway::{Byway, Owner, Prefix, RuleSpec, TargetSpec};
+use byway::{Byway, NextHopSpec, OnDown, Owner, RuleSpec, Selector, TargetSpec};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let [attach_to, source, gateway, device] = arguments.as_slice() else {
         return Err("usage: redirect ATTACH_TO SOURCE GATEWAY DEVICE".into());
     };
-    let source: Prefix = source.parse()?;
+    let selector: Selector = source.parse()?;
     let gateway: IpAddr = gateway.parse()?;
 
     let mut byway = Byway::open()?;
     byway.attach(&[attach_to])?;
-    let target = TargetSpec::ViaDev(gateway, device.clone());
-    let rule = byway.add(&RuleSpec { source, target, owner: Owner::Api, name: None })?;
+    let target = TargetSpec::NextHop(NextHopSpec::ViaDev(gateway, device.clone()));
+    let rule =
+        byway.add(&RuleSpec { selector, target, on_down: OnDown::Pass, owner: Owner::Api, name: None })?;
     println!("{rule}, for ten seconds");
 
     thread::sleep(Duration::from_secs(10));
@@ -29,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             status.rule, status.departed.packets, status.arrived.packets
         );
     }
-    byway.del(&source)?;
+    byway.del(&selector)?;
     byway.detach(&[attach_to])?;
     Ok(())
 }

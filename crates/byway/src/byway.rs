@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use byway_abi::MAX_RULES;
+use byway_abi::{MAX_DESTINATIONS, MAX_GROUPS, MAX_NEXT_HOPS, MAX_RULES, SILENCE, class};
 use serde::Serialize;
 
 use crate::{
+    compile::{compile, destinations},
     error::{Error, Result},
     kernel::{
         bpffs,
@@ -15,8 +16,11 @@ use crate::{
         pins::Pins,
         privilege,
     },
-    plan::{Actual, Desired, Role, plan},
-    rule::{Device, NextHop, Prefix, Rule, RuleSpec, Target, TargetSpec},
+    plan::{Actual, Desired, Role, Slot, plan},
+    rule::{
+        Device, Group, GroupSpec, Member, MemberSpec, NextHop, NextHopSpec, Rule, RuleSpec, Selector, Target,
+        TargetSpec, check_distinct, check_families,
+    },
 };
 
 /// Byway in one network namespace: that of the thread that called [`Byway::open`], which every call has to be
@@ -39,6 +43,12 @@ pub struct Count {
     pub bytes: u64,
 }
 
+impl From<byway_abi::Count> for Count {
+    fn from(count: byway_abi::Count) -> Self {
+        Self { packets: count.packets, bytes: count.bytes }
+    }
+}
+
 /// A rule that holds, and what it did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RuleStatus {
@@ -54,8 +64,80 @@ pub struct RuleStatus {
     pub passed: Count,
     /// What was dropped.
     pub dropped: Count,
-    /// The next hop's device is gone, so that what departs is lost.
+    /// What found no next hop in service, and was passed or dropped for that.
+    pub down: Count,
+    /// The next hop's device is gone.
     pub device_gone: bool,
+}
+
+/// A group with a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GroupStatus {
+    /// The group.
+    #[serde(flatten)]
+    pub group: Group,
+    /// How many rules lead to it.
+    pub rules: usize,
+}
+
+/// Whether packets get to a next hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NextHopState {
+    /// It is in service.
+    Up,
+    /// Somebody has taken it out of service.
+    Down,
+    /// Its device is gone. Another may have its ifindex.
+    DeviceGone,
+    /// Nothing arrives that departs: it does not answer, or its device is down. A packet tries it from time to time.
+    Silent,
+}
+
+/// A next hop of a rule or a group, and what went there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NextHopStatus {
+    /// The next hop.
+    #[serde(flatten)]
+    pub next_hop: NextHop,
+    /// Whether packets get there.
+    pub state: NextHopState,
+    /// Its device is down.
+    pub device_down: bool,
+    /// How many rules lead to it, those included that do by a group.
+    pub rules: usize,
+    /// The names of the groups that it is in.
+    pub groups: Vec<String>,
+    /// What was redirected to it.
+    pub departed: Count,
+    /// What of it reached the egress of its device. What departed and did not arrive is lost, or waits for its neighbour.
+    pub arrived: Count,
+    /// What it should have had, and did not get because it was out of service.
+    pub skipped: Count,
+}
+
+/// What left by an attachment, and why it was left alone. Each packet is counted once in `seen`, and once more here or at
+/// the rule that it found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Seen {
+    /// Everything, but for what arrived redirected.
+    pub seen: Count,
+    /// Neither IPv4 nor IPv6.
+    pub not_ip: Count,
+    /// What does not parse.
+    pub malformed: Count,
+    /// With a VLAN tag beside the frame.
+    pub tagged: Count,
+    /// To multicast addresses.
+    pub multicast: Count,
+    /// To broadcast addresses.
+    pub broadcast: Count,
+    /// From or to link-local addresses.
+    pub link_local: Count,
+    /// IPv6 neighbour discovery.
+    pub neighbour_discovery: Count,
+    /// What no rule speaks about.
+    pub not_matched: Count,
 }
 
 /// Why a device carries a program.
@@ -82,6 +164,23 @@ pub struct Attachment {
     pub is_there: bool,
     /// The device is gone.
     pub device_gone: bool,
+    /// What left by it; nothing where arrivals alone are watched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counted: Option<Seen>,
+}
+
+/// All of Byway's in one network namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// The devices that carry a program, by name.
+    pub attachments: Vec<Attachment>,
+    /// The rules that hold, by source and destination.
+    pub rules: Vec<RuleStatus>,
+    /// The groups that have a name, by that.
+    pub groups: Vec<GroupStatus>,
+    /// The next hops of all rules and groups.
+    #[serde(rename = "nexthops")]
+    pub next_hops: Vec<NextHopStatus>,
 }
 
 impl Byway {
@@ -164,17 +263,27 @@ impl Byway {
     ///
     /// Those of [`Byway::add`].
     pub fn add_all(&mut self, specs: &[RuleSpec]) -> Result<Vec<Rule>> {
-        self.put_all(specs, |existing| Err(Error::RuleExists(existing.clone())))
+        self.put_all(specs, |existing| Err(Error::RuleExists(Box::new(existing.clone()))))
     }
 
-    /// Lets a rule hold in place of the one for the same source, or as a new one where there is none. Its
+    /// Lets a rule hold in place of the one for the same packets, or as a new one where there is none. Its
     /// counters start at zero, unless it is the same rule.
     ///
     /// # Errors
     ///
     /// Those of [`Byway::add`] but [`Error::RuleExists`].
     pub fn replace(&mut self, spec: &RuleSpec) -> Result<Rule> {
-        self.put_all(std::slice::from_ref(spec), |_| Ok(())).and_then(only)
+        self.replace_all(std::slice::from_ref(spec)).and_then(only)
+    }
+
+    /// Lets several rules hold in place of those for the same packets, from one instant to the next; or none of them
+    /// where one is wrong.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::replace`].
+    pub fn replace_all(&mut self, specs: &[RuleSpec]) -> Result<Vec<Rule>> {
+        self.put_all(specs, |_| Ok(()))
     }
 
     fn put_all(
@@ -190,17 +299,28 @@ impl Byway {
             // Many rules share few next hops, and each look-up asks the kernel for its routes.
             let mut resolved: HashMap<&TargetSpec, Target> = HashMap::new();
             for spec in specs {
-                if let Some(existing) = desired.rules.get(&spec.source) {
+                if let Some(existing) = desired.rules.get(&spec.selector) {
                     on_existing(existing)?;
                 } else if desired.rules.len() >= MAX_RULES as usize {
-                    return Err(Error::TablesFull { source_prefix: spec.source, limit: MAX_RULES });
+                    return Err(Error::TablesFull { selector: spec.selector, limit: MAX_RULES });
                 }
                 let target = match resolved.get(&spec.target) {
                     Some(target) => target.clone(),
                     None => resolved.entry(&spec.target).or_insert(view.resolve(&spec.target)?).clone(),
                 };
-                let rule = Rule { source: spec.source, target, owner: spec.owner, name: spec.name.clone() };
-                desired.rules.insert(rule.source, rule.clone());
+                if let Target::Group(name) = &target {
+                    let group = desired.groups.get(name).ok_or_else(|| Error::NoSuchGroup(name.clone()))?;
+                    check_families(&spec.selector.source(), gateways(group))?;
+                }
+                let rule = Rule {
+                    source: spec.selector.source(),
+                    destination: spec.selector.destination(),
+                    target,
+                    on_down: spec.on_down,
+                    owner: spec.owner,
+                    name: spec.name.clone(),
+                };
+                desired.rules.insert(spec.selector, rule.clone());
                 put.push(rule);
             }
             if desired.attachments.is_empty() {
@@ -211,16 +331,16 @@ impl Byway {
         })
     }
 
-    /// Lets the rule for exactly this source hold no longer, and returns it.
+    /// Lets the rule for exactly these packets hold no longer, and returns it.
     ///
     /// # Errors
     ///
     /// [`Error::NoSuchRule`], and those of the kernel.
-    pub fn del(&mut self, source: &Prefix) -> Result<Rule> {
-        self.change(|_, desired| desired.rules.remove(source).ok_or(Error::NoSuchRule(*source)))
+    pub fn del(&mut self, selector: &Selector) -> Result<Rule> {
+        self.change(|_, desired| desired.rules.remove(selector).ok_or(Error::NoSuchRule(*selector)))
     }
 
-    /// Lets no rule hold any longer, and returns those that did. Attachments stay.
+    /// Lets no rule hold any longer, and returns those that did. Attachments and groups stay.
     ///
     /// # Errors
     ///
@@ -229,47 +349,163 @@ impl Byway {
         self.change(|_, desired| Ok(std::mem::take(&mut desired.rules).into_values().collect()))
     }
 
-    /// The rules that hold, by source, with their counters.
+    /// Makes a group of next hops, for rules to lead to.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::GroupExists`], [`Error::Rule`], [`Error::NotOnLink`] and its like for a next hop that cannot work, and
+    /// those of the kernel.
+    pub fn add_group(&mut self, spec: &GroupSpec) -> Result<Group> {
+        self.put_group(spec, |existing| Err(Error::GroupExists(existing.clone())))
+    }
+
+    /// Makes a group, or lets the one of that name be another from one instant to the next. Flows stay where they are as
+    /// far as the new group lets them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::add_group`] but [`Error::GroupExists`].
+    pub fn replace_group(&mut self, spec: &GroupSpec) -> Result<Group> {
+        self.put_group(spec, |_| Ok(()))
+    }
+
+    fn put_group(&mut self, spec: &GroupSpec, on_existing: impl Fn(&Group) -> Result<()>) -> Result<Group> {
+        spec.check()?;
+        self.change(|view, desired| {
+            if let Some(existing) = desired.groups.get(&spec.name) {
+                on_existing(existing)?;
+            }
+            let members = view.resolve_members(&spec.members)?;
+            let group = Group { name: spec.name.clone(), members, on_down: spec.on_down, owner: spec.owner };
+            for rule in users(desired, &spec.name) {
+                check_families(&rule.source, gateways(&group))?;
+            }
+            desired.groups.insert(group.name.clone(), group.clone());
+            Ok(group)
+        })
+    }
+
+    /// Deletes a group that no rule leads to, and returns it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchGroup`], [`Error::GroupInUse`], and those of the kernel.
+    pub fn del_group(&mut self, name: &str) -> Result<Group> {
+        self.change(|_, desired| {
+            if let Some(first) = users(desired, name).next() {
+                let (first, rules) = (first.selector(), users(desired, name).count());
+                return Err(Error::GroupInUse { name: name.to_owned(), rules, first });
+            }
+            desired.groups.remove(name).ok_or_else(|| Error::NoSuchGroup(name.to_owned()))
+        })
+    }
+
+    /// Takes a next hop out of service (`is_down`) or puts it back, in every rule and group that has it. It stays so
+    /// until it is put back, or nothing has it any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchNextHop`], [`Error::AmbiguousNextHop`], and those of the kernel.
+    pub fn set_next_hop_down(&mut self, spec: &NextHopSpec, is_down: bool) -> Result<NextHop> {
+        self.change(|view, desired| {
+            let is_meant = |next_hop: &&NextHop| {
+                next_hop.gateway == spec.gateway()
+                    && spec.device().is_none_or(|name| {
+                        next_hop.device.name == name || view.is_called(next_hop.device.index, name)
+                    })
+            };
+            let meant: Vec<NextHop> = desired.next_hops().into_iter().filter(is_meant).cloned().collect();
+            match &meant[..] {
+                [] => Err(Error::NoSuchNextHop(spec.clone())),
+                [next_hop] => {
+                    if is_down {
+                        desired.down.insert(next_hop.clone());
+                    } else {
+                        desired.down.remove(next_hop);
+                    }
+                    Ok(next_hop.clone())
+                }
+                several => Err(Error::AmbiguousNextHop {
+                    spec: spec.clone(),
+                    devices: several.iter().map(|next_hop| next_hop.device.name.clone()).collect(),
+                }),
+            }
+        })
+    }
+
+    /// All that there is, read at once.
     ///
     /// # Errors
     ///
     /// [`Error::Schema`], and those of the kernel.
-    pub fn rules(&mut self) -> Result<Vec<RuleStatus>> {
-        let Some(pins) = Pins::open()? else { return Ok(Vec::new()) };
+    pub fn status(&mut self) -> Result<Status> {
+        let Some(pins) = Pins::open()? else { return Ok(Status::default()) };
         let (actual, links) = execute::actual(Some(&pins), &mut self.network)?;
-        let status = |(id, rule): (u32, Rule)| {
-            let counters = pins.tables.counters(id)?;
-            Ok(RuleStatus {
-                device_gone: rule
-                    .target
-                    .next_hop()
-                    .is_some_and(|next_hop| !links.contains_key(&next_hop.device.index)),
-                rule,
-                departed: Count { packets: counters.departed_packets, bytes: counters.departed_bytes },
-                arrived: Count { packets: counters.arrived_packets, bytes: counters.arrived_bytes },
-                passed: Count { packets: counters.passed_packets, bytes: counters.passed_bytes },
-                dropped: Count { packets: counters.dropped_packets, bytes: counters.dropped_bytes },
-            })
-        };
-        actual.rules.into_values().map(status).collect()
+        let placed = execute::placed(&pins, &mut self.network, &links)?;
+        let users = Users::of(&actual);
+        Ok(Status {
+            attachments: placed
+                .into_iter()
+                .map(|placed| attachment_status(&pins, &links, placed))
+                .collect::<Result<_>>()?,
+            rules: actual
+                .rules
+                .values()
+                .map(|(id, rule)| rule_status(&pins, &actual, *id, rule))
+                .collect::<Result<_>>()?,
+            groups: actual
+                .groups
+                .values()
+                .map(|(_, group)| GroupStatus {
+                    rules: users.of_groups.get(group.name.as_str()).copied().unwrap_or(0),
+                    group: group.clone(),
+                })
+                .collect(),
+            next_hops: users
+                .of_next_hops
+                .iter()
+                .filter_map(|(next_hop, user)| {
+                    let slot = actual.next_hops.get(next_hop)?;
+                    Some(next_hop_status(&pins, &links, next_hop, *slot, user))
+                })
+                .collect::<Result<_>>()?,
+        })
+    }
+
+    /// The rules that hold, by source and destination, with their counters.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::status`].
+    pub fn rules(&mut self) -> Result<Vec<RuleStatus>> {
+        Ok(self.status()?.rules)
+    }
+
+    /// The groups that have a name, by that.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::status`].
+    pub fn groups(&mut self) -> Result<Vec<GroupStatus>> {
+        Ok(self.status()?.groups)
+    }
+
+    /// The next hops of all rules and groups, with their counters.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::status`].
+    pub fn next_hops(&mut self) -> Result<Vec<NextHopStatus>> {
+        Ok(self.status()?.next_hops)
     }
 
     /// The devices that carry a program, by name.
     ///
     /// # Errors
     ///
-    /// [`Error::Schema`], and those of the kernel.
+    /// Those of [`Byway::status`].
     pub fn attachments(&mut self) -> Result<Vec<Attachment>> {
-        let Some(pins) = Pins::open()? else { return Ok(Vec::new()) };
-        let links = self.network.links()?;
-        let attachment = |placed: execute::Placed| Attachment {
-            watches: if placed.role == Role::Departure { Watch::Departures } else { Watch::Arrivals },
-            hook: placed.attached.hook,
-            is_there: placed.is_there,
-            device_gone: !links.contains_key(&placed.device.index),
-            device: placed.device,
-        };
-        Ok(execute::placed(&pins, &mut self.network, &links)?.into_iter().map(attachment).collect())
+        Ok(self.status()?.attachments)
     }
 
     /// The one way to a change: `decide` turns what holds into what should hold, and may refuse. It is asked before
@@ -307,6 +543,7 @@ impl Byway {
         let mut desired = actual.as_desired();
         let mut view = View { network: &mut self.network, links: &links };
         let decided = decide(&mut view, &mut desired)?;
+        check_room(&actual, &desired)?;
         // What is so already is not this change's fault, which may be the way out.
         let before = view.stacked(&actual.as_desired());
         if let Some((upper, lower)) = view.stacked(&desired).difference(&before).next() {
@@ -325,7 +562,8 @@ impl Byway {
         };
         let mut executor = Executor { pins: &mut pins, network: &mut self.network, hook: self.hook };
         let carried_out = executor.carry_out(actual, &steps);
-        let is_empty = desired.rules.is_empty() && desired.attachments.is_empty();
+        let is_empty =
+            desired.rules.is_empty() && desired.attachments.is_empty() && desired.groups.is_empty();
         match &carried_out {
             Ok(()) if is_empty => pins.remove()?,
             // What was made for a change that failed goes with it.
@@ -338,6 +576,159 @@ impl Byway {
 
 fn only(rules: Vec<Rule>) -> Result<Rule> {
     rules.into_iter().next().ok_or_else(|| Error::kernel("put the rule", "no rule was asked for"))
+}
+
+/// The rules that lead to a group.
+fn users<'a>(desired: &'a Desired, name: &'a str) -> impl Iterator<Item = &'a Rule> {
+    desired
+        .rules
+        .values()
+        .filter(move |rule| matches!(&rule.target, Target::Group(of_rule) if of_rule == name))
+}
+
+/// What leads to next hops and groups.
+#[derive(Default)]
+struct Users<'a> {
+    of_next_hops: BTreeMap<&'a NextHop, User>,
+    /// How many rules lead to each group.
+    of_groups: BTreeMap<&'a str, usize>,
+}
+
+/// What leads to a next hop.
+#[derive(Default)]
+struct User {
+    rules: usize,
+    groups: Vec<String>,
+}
+
+impl<'a> Users<'a> {
+    fn of(actual: &'a Actual) -> Self {
+        let mut users = Self::default();
+        for (_, rule) in actual.rules.values() {
+            for next_hop in rule.target.next_hops() {
+                users.of_next_hops.entry(next_hop).or_default().rules += 1;
+            }
+            if let Target::Group(name) = &rule.target {
+                *users.of_groups.entry(name).or_default() += 1;
+            }
+        }
+        for (name, (_, group)) in &actual.groups {
+            for member in &group.members {
+                let user = users.of_next_hops.entry(&member.next_hop).or_default();
+                user.rules += users.of_groups.get(name.as_str()).copied().unwrap_or(0);
+                user.groups.push(name.clone());
+            }
+        }
+        users
+    }
+}
+
+fn rule_status(pins: &Pins, actual: &Actual, id: u32, rule: &Rule) -> Result<RuleStatus> {
+    let counters = pins.tables.counters(id)?;
+    let is_gone = |next_hop| actual.next_hops.get(next_hop).is_some_and(|slot| slot.is_gone);
+    Ok(RuleStatus {
+        device_gone: matches!(&rule.target, Target::NextHop(next_hop) if is_gone(next_hop)),
+        rule: rule.clone(),
+        departed: counters.departed.into(),
+        arrived: counters.arrived.into(),
+        passed: counters.passed.into(),
+        dropped: counters.dropped.into(),
+        down: counters.down.into(),
+    })
+}
+
+fn next_hop_status(
+    pins: &Pins,
+    links: &BTreeMap<u32, Link>,
+    next_hop: &NextHop,
+    slot: Slot,
+    user: &User,
+) -> Result<NextHopStatus> {
+    let counters = pins.tables.next_hops.counters(slot.index)?;
+    let silent_since = pins.tables.next_hops.silent_since(slot.index)?;
+    let is_silent = silent_since != 0 && monotonic_now()?.saturating_sub(silent_since) >= SILENCE;
+    Ok(NextHopStatus {
+        state: match slot {
+            Slot { is_down: true, .. } => NextHopState::Down,
+            Slot { is_gone: true, .. } => NextHopState::DeviceGone,
+            _ if is_silent => NextHopState::Silent,
+            _ => NextHopState::Up,
+        },
+        device_down: !slot.is_gone && links.get(&next_hop.device.index).is_some_and(|link| !link.is_up),
+        rules: user.rules,
+        groups: user.groups.clone(),
+        departed: counters.departed.into(),
+        arrived: counters.arrived.into(),
+        skipped: counters.skipped.into(),
+        next_hop: next_hop.clone(),
+    })
+}
+
+fn attachment_status(
+    pins: &Pins,
+    links: &BTreeMap<u32, Link>,
+    placed: execute::Placed,
+) -> Result<Attachment> {
+    let departs = placed.role == Role::Departure;
+    let counters = pins.tables.attachment_counters(placed.device.index)?;
+    Ok(Attachment {
+        watches: if departs { Watch::Departures } else { Watch::Arrivals },
+        hook: placed.attached.hook,
+        is_there: placed.is_there,
+        device_gone: !links.contains_key(&placed.device.index),
+        device: placed.device,
+        counted: departs.then(|| seen(&counters)),
+    })
+}
+
+fn gateways(group: &Group) -> impl Iterator<Item = &std::net::IpAddr> {
+    group.members.iter().filter_map(|member| member.next_hop.gateway.as_ref())
+}
+
+/// Refuses what does not fit into the tables.
+fn check_room(actual: &Actual, desired: &Desired) -> Result<()> {
+    let held = actual.as_desired();
+    if *desired == held {
+        return Ok(());
+    }
+    // Those that are to go are there still when the new ones come.
+    let next_hops = desired.next_hops().union(&held.next_hops()).count();
+    if next_hops >= MAX_NEXT_HOPS as usize {
+        return Err(Error::TooManyNextHops { limit: MAX_NEXT_HOPS - 1 });
+    }
+    let own = desired.rules.values().filter(|rule| matches!(rule.target, Target::NextHops(_))).count();
+    if own + desired.groups.len() > MAX_GROUPS as usize {
+        return Err(Error::TooManyGroups { limit: MAX_GROUPS });
+    }
+    if desired.rules.keys().any(|selector| selector.destination().is_some()) {
+        let wanted = destinations(&compile(desired.rules.keys().map(|selector| (*selector, ()))));
+        if wanted > MAX_DESTINATIONS as usize {
+            return Err(Error::TooManyDestinations { wanted, limit: MAX_DESTINATIONS });
+        }
+    }
+    Ok(())
+}
+
+fn seen(counters: &byway_abi::AttachmentCounters) -> Seen {
+    let of = |class: usize| counters.left_alone[class].into();
+    Seen {
+        seen: counters.seen.into(),
+        not_ip: of(class::NOT_IP),
+        malformed: of(class::MALFORMED),
+        tagged: of(class::TAGGED),
+        multicast: of(class::MULTICAST),
+        broadcast: of(class::BROADCAST),
+        link_local: of(class::LINK_LOCAL),
+        neighbour_discovery: of(class::NEIGHBOUR_DISCOVERY),
+        not_matched: of(class::NOT_MATCHED),
+    }
+}
+
+/// The clock that the programs read, in nanoseconds.
+fn monotonic_now() -> Result<u64> {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+        .map_err(|error| Error::kernel("read the clock", error))?;
+    Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
 }
 
 /// The network stack as a decision sees it.
@@ -382,8 +773,8 @@ impl View<'_> {
     /// The next hops' devices whose packets come back to an attachment below them, with that attachment. There they
     /// would match again, and go round until the kernel drops them.
     fn stacked(&self, desired: &Desired) -> BTreeSet<(String, String)> {
-        let next_hops = desired.rules.values().filter_map(|rule| rule.target.next_hop());
-        let uppers: BTreeSet<u32> = next_hops.map(|next_hop| next_hop.device.index).collect();
+        let uppers: BTreeSet<u32> =
+            desired.next_hops().into_iter().map(|next_hop| next_hop.device.index).collect();
         let mut stacked = BTreeSet::new();
         for upper in uppers.iter().filter_map(|index| self.links.get(index)) {
             let watched = self.below(upper).into_iter().filter_map(|index| desired.attachments.get(&index));
@@ -408,12 +799,36 @@ impl View<'_> {
 
     /// The target that is asked for, if it can work.
     fn resolve(&mut self, spec: &TargetSpec) -> Result<Target> {
-        let next_hop = |gateway, device| Target::NextHop(NextHop { gateway, device });
+        Ok(match spec {
+            TargetSpec::NextHop(next_hop) => Target::NextHop(self.resolve_next_hop(next_hop)?),
+            TargetSpec::NextHops(members) => {
+                let mut members = self.resolve_members(members)?;
+                // A single one has all flows, whatever its weight.
+                if members.len() == 1 {
+                    Target::NextHop(members.remove(0).next_hop)
+                } else {
+                    Target::NextHops(members)
+                }
+            }
+            TargetSpec::Group(name) => Target::Group(name.clone()),
+            TargetSpec::Pass => Target::Pass,
+            TargetSpec::Drop => Target::Drop,
+        })
+    }
+
+    fn resolve_members(&mut self, specs: &[MemberSpec]) -> Result<Vec<Member>> {
+        let resolve = |spec: &MemberSpec| {
+            Ok(Member { next_hop: self.resolve_next_hop(&spec.next_hop)?, weight: spec.weight })
+        };
+        let members = specs.iter().map(resolve).collect::<Result<Vec<_>>>()?;
+        check_distinct(&members)?;
+        Ok(members)
+    }
+
+    fn resolve_next_hop(&mut self, spec: &NextHopSpec) -> Result<NextHop> {
         match spec {
-            TargetSpec::Pass => Ok(Target::Pass),
-            TargetSpec::Drop => Ok(Target::Drop),
-            TargetSpec::Dev(name) => Ok(next_hop(None, self.link(name)?.device.clone())),
-            TargetSpec::ViaDev(gateway, name) => {
+            NextHopSpec::Dev(name) => Ok(NextHop { gateway: None, device: self.link(name)?.device.clone() }),
+            NextHopSpec::ViaDev(gateway, name) => {
                 let link = self.link(name)?;
                 let (device, is_up) = (link.device.clone(), link.is_up);
                 self.network.check_gateway(*gateway)?;
@@ -423,12 +838,12 @@ impl View<'_> {
                 if !self.network.is_on_link(*gateway, &device)? {
                     return Err(Error::NotOnLink { gateway: *gateway, device: device.name });
                 }
-                Ok(next_hop(Some(*gateway), device))
+                Ok(NextHop { gateway: Some(*gateway), device })
             }
-            TargetSpec::Via(gateway) => {
+            NextHopSpec::Via(gateway) => {
                 let index = self.network.device_of_gateway(*gateway)?;
                 let link = self.links.get(&index).ok_or(Error::NoDeviceForGateway(*gateway))?;
-                Ok(next_hop(Some(*gateway), link.device.clone()))
+                Ok(NextHop { gateway: Some(*gateway), device: link.device.clone() })
             }
         }
     }

@@ -4,7 +4,7 @@ use std::{io, net::IpAddr, path::PathBuf};
 
 use thiserror::Error;
 
-use crate::rule::{Prefix, PrefixError, Rule, RuleError};
+use crate::rule::{Group, NextHopSpec, PrefixError, Rule, RuleError, Selector};
 
 /// Why Byway did not do what was asked. Nothing has changed then, except where [`Error::NotUndone`] says so.
 #[derive(Debug, Error)]
@@ -16,21 +16,74 @@ pub enum Error {
     /// A rule is wrong in itself.
     #[error(transparent)]
     Rule(#[from] RuleError),
-    /// There is a rule for the very same source.
-    #[error("there is a rule for that source already ({0}); use `replace` to change it")]
-    RuleExists(Rule),
-    /// There is no rule for exactly this source.
-    #[error("there is no rule from {0}; `byway show` lists the rules")]
-    NoSuchRule(Prefix),
+    /// There is a rule for the very same packets.
+    #[error("there is a rule for that already ({0}); use `replace` to change it")]
+    RuleExists(Box<Rule>),
+    /// There is no rule for exactly these packets.
+    #[error("there is no rule {0}; `byway show` lists the rules")]
+    NoSuchRule(Selector),
     /// The tables are full.
     #[error(
-        "the rule for {source_prefix} does not fit: the tables are full, at {limit} rules; delete some, or use shorter prefixes"
+        "the rule {selector} does not fit: the tables are full, at {limit} rules; delete some, or use shorter prefixes"
     )]
     TablesFull {
         /// The rule that did not fit.
-        source_prefix: Prefix,
+        selector: Selector,
         /// How many rules fit.
         limit: u32,
+    },
+    /// The rules tell too many destinations apart.
+    #[error(
+        "the rules would tell {wanted} destinations apart, counting those that each source has from the ones around it, and {limit} fit; say `to` in fewer rules, or for shorter sources"
+    )]
+    TooManyDestinations {
+        /// How many they would.
+        wanted: usize,
+        /// How many fit.
+        limit: u32,
+    },
+    /// There are too many next hops.
+    #[error(
+        "there is room for {limit} next hops, those included that are to go; delete rules or groups first"
+    )]
+    TooManyNextHops {
+        /// How many there may be.
+        limit: u32,
+    },
+    /// There are too many groups.
+    #[error(
+        "there is room for {limit} groups, and a rule with several next hops of its own has one; let rules share a group: `byway group add`"
+    )]
+    TooManyGroups {
+        /// How many there may be.
+        limit: u32,
+    },
+    /// There is a group of this name.
+    #[error("there is a group of that name already ({0}); use `replace` to change it")]
+    GroupExists(Group),
+    /// There is no group of this name.
+    #[error("there is no group `{0}`; `byway group show` lists them, and `byway group add` makes one")]
+    NoSuchGroup(String),
+    /// Rules lead to the group.
+    #[error("the group {name} is in use by {rules}, first by the rule {first}; delete them or give them another target first", rules = if *.rules == 1 { "a rule".to_owned() } else { format!("{} rules", .rules) })]
+    GroupInUse {
+        /// The group.
+        name: String,
+        /// How many rules lead to it.
+        rules: usize,
+        /// One of them.
+        first: Selector,
+    },
+    /// No rule and no group has this next hop.
+    #[error("no rule and no group has the next hop {0}; `byway show nexthops` lists them")]
+    NoSuchNextHop(NextHopSpec),
+    /// The next hop is there on several devices.
+    #[error("the next hop {spec} is there on {}; name one with `dev`", .devices.join(" and "))]
+    AmbiguousNextHop {
+        /// What was asked for.
+        spec: NextHopSpec,
+        /// The devices.
+        devices: Vec<String>,
     },
     /// No device has this name.
     #[error("there is no device `{0}` in this network namespace; `ip link` lists them")]

@@ -8,13 +8,14 @@
 //! interfaces that carry a default route.
 //!
 //! ```no_run
-//! use byway::{Byway, Owner, RuleSpec, TargetSpec};
+//! use byway::{Byway, NextHopSpec, OnDown, Owner, RuleSpec, TargetSpec};
 //!
 //! let mut byway = Byway::open()?;
 //! byway.attach(&["eth0"])?;
 //! byway.add(&RuleSpec {
-//!     source: "192.168.1.5".parse()?,
-//!     target: TargetSpec::ViaDev("10.111.221.21".parse()?, "eth1".into()),
+//!     selector: "192.168.1.5".parse()?,
+//!     target: TargetSpec::NextHop(NextHopSpec::ViaDev("10.111.221.21".parse()?, "eth1".into())),
+//!     on_down: OnDown::Pass,
 //!     owner: Owner::Api,
 //!     name: None,
 //! })?;
@@ -26,15 +27,21 @@
 
 #![deny(unsafe_code)]
 
+mod buckets;
 mod byway;
+mod compile;
 mod error;
 mod kernel;
 mod plan;
 mod rule;
 
-pub use byway::{Attachment, Byway, Count, RuleStatus, Watch};
+pub use byway::{
+    Attachment, Byway, Count, GroupStatus, NextHopState, NextHopStatus, RuleStatus, Seen, Status, Watch,
+};
 pub use error::{Error, Result};
 pub use kernel::{hook::Hook, namespace::enter_namespace};
 pub use rule::{
-    Device, NextHop, Owner, Prefix, PrefixError, RULE_NAME_MAX, Rule, RuleError, RuleSpec, Target, TargetSpec,
+    Device, GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec, Member, MemberSpec, NextHop, NextHopSpec, OnDown,
+    Owner, Prefix, PrefixError, RULE_NAME_MAX, Rule, RuleError, RuleSpec, Selector, Target, TargetSpec,
+    WEIGHT_MAX,
 };

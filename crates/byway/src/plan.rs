@@ -1,10 +1,11 @@
 //! From what the kernel holds and what it should hold to the steps between them. Pure.
 //!
-//! The programs and the neighbours follow from attachments and rules:
+//! Next hops, programs and neighbours follow from attachments, rules and groups:
 //!
+//! - what a rule or a group sends packets to is a next hop with a slot of its own;
 //! - an attachment carries the departure program;
-//! - the device of a rule's next hop carries the arrival program, unless it is an attachment;
-//! - a rule's gateway is a neighbour that the kernel keeps resolved.
+//! - the device of a next hop carries the arrival program, unless it is an attachment;
+//! - a next hop's gateway is a neighbour that the kernel keeps resolved.
 //!
 //! Without an attachment nothing departs, so then rules ask for neither programs nor neighbours.
 
@@ -13,7 +14,10 @@ use std::{
     net::IpAddr,
 };
 
-use crate::rule::{Device, Prefix, Rule};
+use crate::{
+    compile::{Entry, compile},
+    rule::{Device, Group, NextHop, Prefix, Rule, Selector},
+};
 
 /// Which program a device carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +35,17 @@ pub(crate) struct Neighbour {
     pub(crate) gateway: IpAddr,
 }
 
+/// A next hop that the kernel holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot {
+    /// Which it is.
+    pub(crate) index: u32,
+    /// Somebody has taken the next hop out of service.
+    pub(crate) is_down: bool,
+    /// The device that it was made for is gone, whatever has its ifindex now.
+    pub(crate) is_gone: bool,
+}
+
 /// What the kernel holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Actual {
@@ -39,7 +54,11 @@ pub(crate) struct Actual {
     /// Attachments that have lost their program: somebody has taken it off.
     pub(crate) lost: BTreeMap<u32, Device>,
     /// The rules with their identities.
-    pub(crate) rules: BTreeMap<Prefix, (u32, Rule)>,
+    pub(crate) rules: BTreeMap<Selector, (u32, Rule)>,
+    /// The groups with a name, and their identities.
+    pub(crate) groups: BTreeMap<String, (u32, Group)>,
+    /// The next hops of both.
+    pub(crate) next_hops: BTreeMap<NextHop, Slot>,
     /// The neighbours that Byway has asked the kernel to keep resolved.
     pub(crate) neighbours: BTreeSet<Neighbour>,
     /// Every device there is, by ifindex.
@@ -52,7 +71,28 @@ pub(crate) struct Desired {
     /// The devices whose egress is watched, by ifindex.
     pub(crate) attachments: BTreeMap<u32, Device>,
     /// The rules.
-    pub(crate) rules: BTreeMap<Prefix, Rule>,
+    pub(crate) rules: BTreeMap<Selector, Rule>,
+    /// The groups with a name.
+    pub(crate) groups: BTreeMap<String, Group>,
+    /// The next hops that are out of service.
+    pub(crate) down: BTreeSet<NextHop>,
+}
+
+/// A rule of a compiled table: one that the kernel holds already, or one that is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RuleRef {
+    pub(crate) selector: Selector,
+    /// The identity of one that the kernel holds already.
+    pub(crate) id: Option<u32>,
+}
+
+/// From one set of rules to another, in one instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Switch {
+    /// Nothing but this source's entry changes, from the first to the second.
+    Entry(Prefix, Option<Entry<RuleRef>>, Option<Entry<RuleRef>>),
+    /// Everything that there is for everything that shall be.
+    All(BTreeMap<Prefix, Entry<RuleRef>>, BTreeMap<Prefix, Entry<RuleRef>>),
 }
 
 /// One change. Each leaves a working data path, and can be taken back until something is forgotten.
@@ -68,15 +108,28 @@ pub(crate) enum Step {
     KeepResolved(Neighbour),
     /// Stop asking.
     LetGo(Neighbour),
-    /// Let a rule hold, in place of the one with this identity where there is one.
-    Put(Rule, Option<u32>),
-    /// Let a rule hold no longer.
-    Withdraw(Rule, u32),
-    /// Let a rule hold again that has been replaced or withdrawn, but not forgotten. No plan has this step: it
-    /// takes others back.
-    Restore(Rule, u32),
+    /// Make a next hop that nothing leads to yet.
+    MakeNextHop(NextHop),
+    /// Give a next hop whose device had gone the device that has come in its place.
+    Revive(NextHop),
+    /// Take a next hop out of service, or put it back.
+    SetDown(NextHop, bool),
+    /// Make a group, or let it be another from one instant to the next.
+    PutGroup(Group),
+    /// Make the record and the counters of a rule that nothing leads to yet. One that it replaces has this identity.
+    Record(Rule, Option<u32>),
+    /// Let other rules hold.
+    Switch(Box<Switch>),
+    /// Wait until no packet is under way any more that has seen what held before. Nothing is taken back from here on.
+    Settle,
+    /// Remove the tables that no packet looks at any more.
+    Clear,
     /// Forget the record and the counters of a rule that holds no longer.
     Forget(u32),
+    /// Forget a group that no rule leads to.
+    ForgetGroup(String),
+    /// Forget a next hop that nothing leads to.
+    ForgetNextHop(NextHop),
 }
 
 impl Actual {
@@ -89,40 +142,43 @@ impl Actual {
             .map(|(index, (device, _))| (*index, device.clone()))
             .chain(self.lost.clone())
             .collect();
-        let rules = self.rules.iter().map(|(source, (_, rule))| (*source, rule.clone())).collect();
-        Desired { attachments, rules }
+        let is_down = |(next_hop, slot): (&NextHop, &Slot)| slot.is_down.then(|| next_hop.clone());
+        Desired {
+            attachments,
+            rules: self.rules.iter().map(|(selector, (_, rule))| (*selector, rule.clone())).collect(),
+            groups: self.groups.iter().map(|(name, (_, group))| (name.clone(), group.clone())).collect(),
+            down: self.next_hops.iter().filter_map(is_down).collect(),
+        }
     }
 }
 
 impl Desired {
-    /// The program that each device should carry, of those devices that exist.
+    /// The next hops of all rules and groups.
+    pub(crate) fn next_hops(&self) -> BTreeSet<&NextHop> {
+        let of_rules = self.rules.values().flat_map(|rule| rule.target.next_hops());
+        let of_groups = self.groups.values().flat_map(|group| &group.members).map(|member| &member.next_hop);
+        of_rules.chain(of_groups).collect()
+    }
+
+    /// The next hops of devices that are there still.
+    fn next_hops_on(&self, existing: &BTreeMap<u32, Device>) -> impl Iterator<Item = &NextHop> {
+        let is_there = |next_hop: &&NextHop| existing.get(&next_hop.device.index) == Some(&next_hop.device);
+        let next_hops = if self.attachments.is_empty() { BTreeSet::new() } else { self.next_hops() };
+        next_hops.into_iter().filter(is_there)
+    }
+
+    /// The program that each device should carry.
     fn programs(&self, existing: &BTreeMap<u32, Device>) -> BTreeMap<u32, (Device, Role)> {
-        let mut programs = BTreeMap::new();
-        if self.attachments.is_empty() {
-            return programs;
-        }
-        for rule in self.rules.values() {
-            let device = rule.target.next_hop().and_then(|next_hop| existing.get(&next_hop.device.index));
-            if let Some(device) = device {
-                programs.insert(device.index, (device.clone(), Role::Arrival));
-            }
-        }
-        for (index, device) in &self.attachments {
-            programs.insert(*index, (device.clone(), Role::Departure));
-        }
-        programs
+        let arrivals = self.next_hops_on(existing).map(|next_hop| (&next_hop.device, Role::Arrival));
+        let departures = self.attachments.values().map(|device| (device, Role::Departure));
+        arrivals.chain(departures).map(|(device, role)| (device.index, (device.clone(), role))).collect()
     }
 
     fn neighbours(&self, existing: &BTreeMap<u32, Device>) -> BTreeSet<Neighbour> {
-        if self.attachments.is_empty() {
-            return BTreeSet::new();
-        }
-        let of_rule = |rule: &Rule| {
-            let next_hop = rule.target.next_hop()?;
-            let device = existing.get(&next_hop.device.index)?.clone();
-            Some(Neighbour { device, gateway: next_hop.gateway? })
+        let neighbour = |next_hop: &NextHop| {
+            Some(Neighbour { device: next_hop.device.clone(), gateway: next_hop.gateway? })
         };
-        self.rules.values().filter_map(of_rule).collect()
+        self.next_hops_on(existing).filter_map(neighbour).collect()
     }
 }
 
@@ -136,11 +192,10 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
 
     // A next hop's device that becomes an attachment, or is one no longer, carries the arrival program in between:
     // rules may lead there while other attachments come and go.
-    let is_next_hop = |index: &u32| {
-        let now = actual.rules.values().map(|(_, rule)| rule);
-        let next_hops = now.chain(desired.rules.values()).filter_map(|rule| rule.target.next_hop());
-        next_hops.into_iter().any(|next_hop| next_hop.device.index == *index)
-    };
+    let wanted_next_hops = desired.next_hops();
+    let of_next_hops: BTreeSet<u32> =
+        actual.next_hops.keys().chain(wanted_next_hops.iter().copied()).map(|it| it.device.index).collect();
+    let is_next_hop = |index: &u32| of_next_hops.contains(index);
     let wanted = desired.programs(&actual.devices);
     for (index, (device, role)) in &wanted {
         match (actual.programs.get(index).map(|(_, role)| role), role) {
@@ -175,38 +230,66 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     before.extend(neighbours.difference(&actual.neighbours).cloned().map(Step::KeepResolved));
     let let_go = actual.neighbours.difference(&neighbours).cloned().map(Step::LetGo);
 
-    // A packet finds its old rule or its new one, never a third: a new rule comes before those of the prefixes around
-    // it change, most specific first, and an old one goes after they have, least specific first. In the order of
-    // prefixes the one around comes before the ones within.
-    let mut put = Vec::new();
-    let mut withdraw = Vec::new();
-    let mut forget = Vec::new();
-    for (source, rule) in desired.rules.iter().rev() {
-        match actual.rules.get(source) {
-            Some((_, now)) if now == rule => {}
-            Some((id, _)) => {
-                put.push(Step::Put(rule.clone(), Some(*id)));
-                forget.push(Step::Forget(*id));
+    for next_hop in &wanted_next_hops {
+        let is_down = desired.down.contains(*next_hop);
+        let was_down = match actual.next_hops.get(*next_hop) {
+            Some(slot) => {
+                if slot.is_gone && actual.devices.get(&next_hop.device.index) == Some(&next_hop.device) {
+                    before.push(Step::Revive((*next_hop).clone()));
+                }
+                slot.is_down
             }
-            None => put.push(Step::Put(rule.clone(), None)),
+            None => {
+                before.push(Step::MakeNextHop((*next_hop).clone()));
+                false
+            }
+        };
+        if is_down != was_down {
+            before.push(Step::SetDown((*next_hop).clone(), is_down));
         }
     }
-    for (_, (id, rule)) in actual.rules.iter().filter(|(source, _)| !desired.rules.contains_key(source)) {
-        withdraw.push(Step::Withdraw(rule.clone(), *id));
-        forget.push(Step::Forget(*id));
+    let mut forget = Vec::new();
+    let mut groups = Vec::new();
+    for (name, group) in &desired.groups {
+        match actual.groups.get(name) {
+            Some((_, now)) if now == group => {}
+            Some(_) => groups.push(Step::PutGroup(group.clone())),
+            // Before the records of the rules that name it.
+            None => before.push(Step::PutGroup(group.clone())),
+        }
+    }
+    for (selector, rule) in &desired.rules {
+        match actual.rules.get(selector) {
+            Some((_, now)) if now == rule => {}
+            now => before.push(Step::Record(rule.clone(), now.map(|(id, _)| *id))),
+        }
+    }
+    let switch = switch(actual, desired);
+    if switch.as_ref().is_some_and(Switch::leaves_tables) {
+        forget.push(Step::Clear);
+    }
+    let kept = |selector: &Selector, rule: &Rule| desired.rules.get(selector) == Some(rule);
+    let gone = actual.rules.iter().filter(|(selector, (_, rule))| !kept(selector, rule));
+    forget.extend(gone.map(|(_, (id, _))| Step::Forget(*id)));
+    let gone = actual.groups.keys().filter(|name| !desired.groups.contains_key(*name));
+    forget.extend(gone.cloned().map(Step::ForgetGroup));
+    let gone = actual.next_hops.keys().filter(|next_hop| !wanted_next_hops.contains(next_hop));
+    forget.extend(gone.cloned().map(Step::ForgetNextHop));
+    if !forget.is_empty() {
+        forget.insert(0, Step::Settle);
     }
 
     let mut steps = before;
     if desired.attachments.is_empty() {
-        // Nothing departs any more, so that nothing needs to be ready for the rules that are put.
+        // Nothing departs any more, so that nothing needs to be ready for what is put.
         steps.append(&mut detach);
     }
     if actual.rules.is_empty() {
         // The rule comes last, so that a change that is cut off has put no rule that nobody heeds.
         steps.append(&mut attach);
     }
-    steps.extend(put);
-    steps.extend(withdraw);
+    steps.extend(groups);
+    steps.extend(switch.map(Box::new).map(Step::Switch));
     steps.extend(attach);
     steps.extend(detach);
     steps.extend(let_go);
@@ -215,135 +298,341 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     steps
 }
 
+/// How the rules change, if they do.
+fn switch(actual: &Actual, desired: &Desired) -> Option<Switch> {
+    let held = |(selector, (id, _)): (&Selector, &(u32, Rule))| {
+        (*selector, RuleRef { selector: *selector, id: Some(*id) })
+    };
+    let wanted = |(selector, rule): (&Selector, &Rule)| {
+        let held = actual.rules.get(selector).filter(|(_, held)| held == rule);
+        (*selector, RuleRef { selector: *selector, id: held.map(|(id, _)| *id) })
+    };
+    let before = compile(actual.rules.iter().map(held));
+    let after = compile(desired.rules.iter().map(wanted));
+    let sources: BTreeSet<Prefix> = before.keys().chain(after.keys()).copied().collect();
+    let mut changed = sources.iter().filter(|source| before.get(source) != after.get(source));
+    match (changed.next(), changed.next()) {
+        (None, _) => None,
+        (Some(source), None) => {
+            Some(Switch::Entry(*source, before.get(source).cloned(), after.get(source).cloned()))
+        }
+        _ => Some(Switch::All(before, after)),
+    }
+}
+
+impl Switch {
+    /// Whether something is left afterwards that no packet looks at any more.
+    fn leaves_tables(&self) -> bool {
+        match self {
+            Self::Entry(_, before, _) => matches!(before, Some(Entry::ByDestination(_))),
+            Self::All(before, _) => !before.is_empty(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
-    use crate::rule::{NextHop, Owner, Target};
+    use crate::rule::{Member, OnDown, Owner, Target};
 
     fn device(index: u32) -> Device {
         Device { name: format!("eth{index}"), index }
     }
 
-    fn rule(source: u8, device_index: u32, gateway: Option<u8>) -> Rule {
+    fn next_hop(device_index: u32, gateway: Option<u8>) -> NextHop {
+        NextHop { gateway: gateway.map(|last| [10, 0, 0, last].into()), device: device(device_index) }
+    }
+
+    fn rule(source: u8, target: Target) -> Rule {
         Rule {
             source: Prefix::holding([192, 0, 2, source].into(), 32).unwrap(),
-            target: match device_index {
-                0 => Target::Pass,
-                index => Target::NextHop(NextHop {
-                    gateway: gateway.map(|last| [10, 0, 0, last].into()),
-                    device: device(index),
-                }),
-            },
+            destination: None,
+            target,
+            on_down: OnDown::Pass,
             owner: Owner::Cli,
             name: None,
         }
     }
 
-    fn desired(attachments: &[u32], rules: Vec<Rule>) -> Desired {
+    fn group(name: &str, members: Vec<NextHop>) -> Group {
+        let members = members.into_iter().map(|next_hop| Member { next_hop, weight: 1 }).collect();
+        Group { name: name.into(), members, on_down: OnDown::Pass, owner: Owner::Cli }
+    }
+
+    fn desired(attachments: &[u32], rules: Vec<Rule>, groups: Vec<Group>) -> Desired {
         Desired {
             attachments: attachments.iter().map(|index| (*index, device(*index))).collect(),
-            rules: rules.into_iter().map(|rule| (rule.source, rule)).collect(),
+            rules: rules.into_iter().map(|rule| (rule.selector(), rule)).collect(),
+            groups: groups.into_iter().map(|group| (group.name.clone(), group)).collect(),
+            down: BTreeSet::new(),
         }
     }
 
     /// A kernel of plain data, which refuses what the real one would.
-    fn carry_out(actual: &mut Actual, steps: &[Step]) {
-        let mut next_id = 1 + actual.rules.values().map(|(id, _)| *id).max().unwrap_or(0);
-        let mut forgotten = BTreeSet::new();
-        for step in steps {
-            match step.clone() {
-                Step::Attach(device, role) => {
-                    assert!(actual.programs.insert(device.index, (device, role)).is_none());
-                }
-                Step::ChangeRole(device, role) => {
-                    let (_, old) = actual.programs.insert(device.index, (device, role)).unwrap();
-                    assert_ne!(old, role);
-                }
-                Step::Detach(device, role) => {
-                    assert_eq!(actual.programs.remove(&device.index), Some((device, role)));
-                }
-                Step::KeepResolved(neighbour) => assert!(actual.neighbours.insert(neighbour)),
-                Step::LetGo(neighbour) => assert!(actual.neighbours.remove(&neighbour)),
-                Step::Put(rule, instead_of) => {
-                    let old = actual.rules.insert(rule.source, (next_id, rule)).map(|(id, _)| id);
-                    assert_eq!(old, instead_of);
-                    next_id += 1;
-                }
-                Step::Withdraw(rule, id) => assert_eq!(actual.rules.remove(&rule.source), Some((id, rule))),
-                Step::Restore(..) => panic!("a plan takes nothing back"),
-                Step::Forget(id) => {
-                    assert!(actual.rules.values().all(|(held, _)| *held != id));
-                    assert!(forgotten.insert(id));
-                }
-            }
-            // A packet that departs now finds the arrival program where its rule sends it.
-            if actual.programs.values().any(|(_, role)| *role == Role::Departure) {
-                for (_, rule) in actual.rules.values() {
-                    let Some(index) = rule.target.next_hop().map(|next_hop| next_hop.device.index) else {
-                        continue;
-                    };
-                    let ready = actual.programs.contains_key(&index) || !actual.devices.contains_key(&index);
-                    assert!(ready, "{rule} would depart to a device without a program after {step:?}");
+    #[derive(Default)]
+    struct Kernel {
+        holds: Actual,
+        /// What packets look at.
+        tables: BTreeMap<Prefix, Entry<u32>>,
+        /// Every record there is, by identity.
+        records: BTreeMap<u32, Rule>,
+        last_id: u32,
+        has_settled: bool,
+    }
+
+    impl Kernel {
+        fn resolve(&self, entry: &Entry<RuleRef>) -> Entry<u32> {
+            let id = |rule: &RuleRef| {
+                // The newest record is the one that this plan has made.
+                let new = || self.records.iter().rev().find(|(_, it)| it.selector() == rule.selector);
+                rule.id.unwrap_or_else(|| *new().unwrap().0)
+            };
+            match entry {
+                Entry::All(rule) => Entry::All(id(rule)),
+                Entry::ByDestination(all) => {
+                    Entry::ByDestination(all.iter().map(|(prefix, rule)| (*prefix, id(rule))).collect())
                 }
             }
         }
+
+        fn leads_to(&self, id: u32) -> bool {
+            self.tables.values().any(|entry| match entry {
+                Entry::All(rule) => *rule == id,
+                Entry::ByDestination(all) => all.values().any(|rule| *rule == id),
+            })
+        }
+
+        fn carry_out(&mut self, step: &Step) {
+            let holds = &mut self.holds;
+            match step.clone() {
+                Step::Attach(device, role) => {
+                    assert!(holds.programs.insert(device.index, (device, role)).is_none());
+                }
+                Step::ChangeRole(device, role) => {
+                    let (_, old) = holds.programs.insert(device.index, (device, role)).unwrap();
+                    assert_ne!(old, role);
+                }
+                Step::Detach(device, role) => {
+                    assert_eq!(holds.programs.remove(&device.index), Some((device, role)));
+                }
+                Step::KeepResolved(neighbour) => assert!(holds.neighbours.insert(neighbour)),
+                Step::LetGo(neighbour) => assert!(holds.neighbours.remove(&neighbour)),
+                Step::MakeNextHop(next_hop) => {
+                    let slot = Slot { index: 0, is_down: false, is_gone: false };
+                    assert!(holds.next_hops.insert(next_hop, slot).is_none());
+                }
+                Step::Revive(next_hop) => holds.next_hops.get_mut(&next_hop).unwrap().is_gone = false,
+                Step::SetDown(next_hop, is_down) => {
+                    holds.next_hops.get_mut(&next_hop).unwrap().is_down = is_down
+                }
+                Step::PutGroup(group) => {
+                    assert!(
+                        group.members.iter().all(|member| holds.next_hops.contains_key(&member.next_hop))
+                    );
+                    holds.groups.insert(group.name.clone(), (0, group));
+                }
+                Step::Record(rule, _) => {
+                    assert!(rule.target.next_hops().all(|next_hop| holds.next_hops.contains_key(next_hop)));
+                    if let Target::Group(name) = &rule.target {
+                        assert!(holds.groups.contains_key(name));
+                    }
+                    self.last_id += 1;
+                    self.records.insert(self.last_id, rule);
+                }
+                Step::Switch(switch) => {
+                    match *switch {
+                        Switch::Entry(source, before, after) => {
+                            assert_eq!(
+                                self.tables.get(&source),
+                                before.map(|entry| self.resolve(&entry)).as_ref()
+                            );
+                            match after {
+                                Some(entry) => self.tables.insert(source, self.resolve(&entry)),
+                                None => self.tables.remove(&source),
+                            };
+                        }
+                        Switch::All(_, after) => {
+                            self.tables =
+                                after.iter().map(|(source, entry)| (*source, self.resolve(entry))).collect();
+                        }
+                    }
+                    self.has_settled = false;
+                }
+                Step::Settle => self.has_settled = true,
+                Step::Clear => assert!(self.has_settled),
+                Step::Forget(id) => {
+                    assert!(self.has_settled && !self.leads_to(id));
+                    assert!(self.records.remove(&id).is_some());
+                }
+                Step::ForgetGroup(name) => {
+                    assert!(self.has_settled && holds.groups.remove(&name).is_some());
+                    let is_user = |rule: &Rule| rule.target == Target::Group(name.clone());
+                    assert!(!self.records.values().any(is_user), "{name} is in use");
+                }
+                Step::ForgetNextHop(next_hop) => {
+                    assert!(self.has_settled && holds.next_hops.remove(&next_hop).is_some());
+                    let mut used = self.records.values().flat_map(|rule| rule.target.next_hops());
+                    assert!(!used.any(|used| *used == next_hop), "{next_hop} is in use");
+                }
+            }
+            let led_to = self.records.iter().filter(|(id, _)| self.leads_to(**id));
+            let rules: Vec<(u32, Rule)> = led_to.map(|(id, rule)| (*id, rule.clone())).collect();
+            self.holds.rules =
+                rules.iter().map(|(id, rule)| (rule.selector(), (*id, rule.clone()))).collect();
+            // A packet that departs now finds the arrival program where its rule sends it.
+            let holds = &self.holds;
+            if holds.programs.values().any(|(_, role)| *role == Role::Departure) {
+                let as_desired = holds.as_desired();
+                let leading = as_desired.rules.values().flat_map(|rule| match &rule.target {
+                    Target::Group(name) => {
+                        as_desired.groups[name].members.iter().map(|it| &it.next_hop).collect()
+                    }
+                    target => target.next_hops().collect::<Vec<_>>(),
+                });
+                for next_hop in leading {
+                    let index = next_hop.device.index;
+                    let is_ready = holds.programs.contains_key(&index) || !holds.devices.contains_key(&index);
+                    assert!(
+                        is_ready,
+                        "a packet would depart to {next_hop}, without a program there, after {step:?}"
+                    );
+                }
+            }
+        }
+
+        /// What becomes of a packet: the longest source, then the longest destination.
+        fn way(&self, source: IpAddr, destination: IpAddr) -> Option<Target> {
+            let longest = |prefixes: Vec<&Prefix>, address| {
+                prefixes.into_iter().filter(|it| it.contains(address)).max_by_key(|it| it.len()).copied()
+            };
+            let id = match &self.tables[&longest(self.tables.keys().collect(), source)?] {
+                Entry::All(id) => *id,
+                Entry::ByDestination(all) => all[&longest(all.keys().collect(), destination)?],
+            };
+            Some(self.records[&id].target.clone())
+        }
     }
 
-    /// What becomes of packets from `source`, found by looking at every rule.
-    fn way<'a>(rules: impl Iterator<Item = &'a Rule>, source: IpAddr) -> Option<Target> {
-        let holding = rules.filter(|rule| rule.source.contains(source));
-        holding.max_by_key(|rule| rule.source.len()).map(|rule| rule.target.clone())
+    /// What becomes of a packet by the rules, found by looking at every one.
+    fn meant(rules: &BTreeMap<Selector, Rule>, source: IpAddr, destination: IpAddr) -> Option<Target> {
+        let holding = rules.values().filter(|rule| {
+            rule.source.contains(source) && rule.destination.is_none_or(|prefix| prefix.contains(destination))
+        });
+        let longest =
+            holding.max_by_key(|rule| (rule.source.len(), rule.destination.map_or(0, |to| to.len())));
+        longest.map(|rule| rule.target.clone())
+    }
+
+    fn any_target() -> impl Strategy<Value = Target> {
+        let any_next_hop = || (1..6_u32, proptest::option::of(1..4_u8));
+        prop_oneof![
+            Just(Target::Pass),
+            Just(Target::Drop),
+            any_next_hop().prop_map(|(device, gateway)| Target::NextHop(next_hop(device, gateway))),
+            vec(any_next_hop(), 2..4).prop_map(|members| {
+                let members = members.into_iter().map(|(device, gateway)| next_hop(device, gateway));
+                Target::NextHops(members.map(|next_hop| Member { next_hop, weight: 1 }).collect())
+            }),
+            (0..2_u8).prop_map(|nth| Target::Group(format!("group{nth}"))),
+        ]
     }
 
     fn any_desired() -> impl Strategy<Value = Desired> {
-        let rules = vec((0..16_u8, 26..=32_u8, 0..6_u32, proptest::option::of(1..4_u8)), 0..12);
-        (vec(1..5_u32, 0..3), rules).prop_map(|(attachments, rules)| {
-            let nested = |(last, len, device, gateway)| {
-                let source = Prefix::holding([192, 0, 2, last].into(), len).unwrap();
-                Rule { source, ..rule(last, device, gateway) }
-            };
-            desired(&attachments, rules.into_iter().map(nested).collect())
-        })
+        let destination = proptest::option::of((0..4_u8, 30..=32_u8));
+        let rules = vec((0..16_u8, 26..=32_u8, destination, any_target()), 0..12);
+        let groups = vec((0..2_u8, vec((1..6_u32, 1..4_u8), 1..4)), 0..3);
+        (vec(1..5_u32, 0..3), rules, groups, vec(any::<prop::sample::Index>(), 0..3)).prop_map(
+            |(attachments, rules, groups, down)| {
+                let nested = |(last, len, to, target): (u8, u8, Option<(u8, u8)>, Target)| Rule {
+                    source: Prefix::holding([192, 0, 2, last].into(), len).unwrap(),
+                    destination: to
+                        .map(|(last, len)| Prefix::holding([198, 51, 100, last].into(), len).unwrap()),
+                    ..rule(last, target)
+                };
+                let mut groups: BTreeMap<String, Group> = groups
+                    .into_iter()
+                    .map(|(nth, members)| {
+                        let members = members.into_iter().map(|(device, last)| next_hop(device, Some(last)));
+                        (format!("group{nth}"), group(&format!("group{nth}"), members.collect()))
+                    })
+                    .collect();
+                let rules: Vec<Rule> = rules.into_iter().map(nested).collect();
+                for name in ["group0", "group1"] {
+                    if rules.iter().any(|rule| rule.target == Target::Group(name.into())) {
+                        groups.entry(name.into()).or_insert_with(|| group(name, vec![next_hop(1, Some(9))]));
+                    }
+                }
+                let mut goal = desired(&attachments, rules, groups.into_values().collect());
+                let all: Vec<NextHop> = goal.next_hops().into_iter().cloned().collect();
+                if !all.is_empty() {
+                    goal.down = down.into_iter().map(|nth| nth.get(&all).clone()).collect();
+                }
+                goal
+            },
+        )
     }
 
     proptest! {
         #[test]
         fn the_steps_lead_from_anything_to_anything_and_then_end(first in any_desired(), second in any_desired()) {
             // Device 5 is gone: rules may still name it.
-            let mut actual = Actual { devices: (1..5).map(|i| (i, device(i))).collect(), ..Actual::default() };
+            let devices = (1..5).map(|i| (i, device(i))).collect();
+            let mut kernel = Kernel { holds: Actual { devices, ..Actual::default() }, ..Kernel::default() };
             for goal in [&first, &second, &Desired::default()] {
-                let before = actual.as_desired().rules;
-                for step in plan(&actual, goal) {
-                    carry_out(&mut actual, std::slice::from_ref(&step));
-                    for last in 0..16 {
-                        let source = [192, 0, 2, last].into();
-                        let now = way(actual.rules.values().map(|(_, rule)| rule), source);
-                        let right = [way(before.values(), source), way(goal.rules.values(), source)];
+                let before = kernel.holds.as_desired().rules;
+                for step in plan(&kernel.holds.clone(), goal) {
+                    kernel.carry_out(&step);
+                    for (source, destination) in (0..16).flat_map(|source| (0..5).map(move |to| (source, to))) {
+                        let (source, destination) = ([192, 0, 2, source].into(), [198, 51, 100, destination].into());
+                        let now = kernel.way(source, destination);
+                        let right = [meant(&before, source, destination), meant(&goal.rules, source, destination)];
                         prop_assert!(right.contains(&now), "{} goes {:?}, not {:?}, after {:?}", source, now, right, step);
                     }
                 }
-                prop_assert_eq!(&actual.as_desired(), goal);
-                prop_assert_eq!(plan(&actual, goal), vec![]);
+                prop_assert_eq!(&kernel.holds.as_desired(), goal);
+                prop_assert_eq!(plan(&kernel.holds, goal), vec![]);
+                prop_assert_eq!(kernel.records.len(), goal.rules.len(), "no record is left over");
             }
-            prop_assert!(actual.programs.is_empty() && actual.neighbours.is_empty());
+            prop_assert!(kernel.holds.programs.is_empty() && kernel.holds.neighbours.is_empty());
+            prop_assert!(kernel.holds.next_hops.is_empty() && kernel.tables.is_empty());
         }
     }
 
     #[test]
     fn the_first_rule_comes_last() {
         let actual = Actual { devices: (1..3).map(|i| (i, device(i))).collect(), ..Actual::default() };
-        let rule = rule(5, 2, Some(1));
+        let rule = rule(5, Target::NextHop(next_hop(2, Some(1))));
         let neighbour = Neighbour { device: device(2), gateway: [10, 0, 0, 1].into() };
+        let reference = RuleRef { selector: rule.selector(), id: None };
         assert_eq!(
-            plan(&actual, &desired(&[1], vec![rule.clone()])),
+            plan(&actual, &desired(&[1], vec![rule.clone()], vec![])),
             [
                 Step::Attach(device(2), Role::Arrival),
                 Step::KeepResolved(neighbour),
+                Step::MakeNextHop(next_hop(2, Some(1))),
+                Step::Record(rule.clone(), None),
                 Step::Attach(device(1), Role::Departure),
-                Step::Put(rule, None),
+                Step::Switch(Box::new(Switch::Entry(rule.source, None, Some(Entry::All(reference))))),
             ]
+        );
+    }
+
+    #[test]
+    fn another_name_changes_no_other_rule() {
+        let rules = |name: &str| {
+            let named = Rule { name: Some(name.into()), ..rule(5, Target::Drop) };
+            desired(&[], vec![named, rule(6, Target::Drop)], vec![])
+        };
+        let mut kernel = Kernel::default();
+        for step in plan(&kernel.holds.clone(), &rules("a")) {
+            kernel.carry_out(&step);
+        }
+        let steps = plan(&kernel.holds, &rules("b"));
+        assert!(
+            matches!(&steps[..], [Step::Record(..), Step::Switch(_), Step::Settle, Step::Forget(1)]),
+            "{steps:?}"
         );
     }
 }

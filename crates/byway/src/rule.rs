@@ -1,6 +1,6 @@
-//! Rules as people write them: a source prefix and a next hop. Plain data, without the kernel.
+//! Rules and groups as people write them: prefixes and next hops. Plain data, without the kernel.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,16 @@ use thiserror::Error;
 /// Longest name of a rule in bytes.
 pub const RULE_NAME_MAX: usize = byway_abi::RULE_NAME_LEN;
 
-/// A set of source addresses: an address and how many of its leading bits count, the rest being zero.
+/// Longest name of a group in bytes.
+pub const GROUP_NAME_MAX: usize = byway_abi::GROUP_NAME_LEN;
+
+/// How many next hops a group may have.
+pub const GROUP_MAX: usize = byway_abi::MAX_MEMBERS;
+
+/// The largest weight of a next hop in a group, as in ip-route(8).
+pub const WEIGHT_MAX: u16 = 256;
+
+/// A set of addresses: an address and how many of its leading bits count, the rest being zero.
 ///
 /// Written `192.0.2.0/24` or `2001:db8::/32`; a single address is written without its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +48,14 @@ impl Prefix {
         IpNet::new(address, length).ok().map(|net| Self(net.trunc()))
     }
 
+    /// Every address of the family of `address`.
+    pub(crate) fn all_like(address: IpAddr) -> Self {
+        Self(match address {
+            IpAddr::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
+            IpAddr::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
+        })
+    }
+
     /// The first address, which is the prefix itself with its other bits zero.
     pub fn address(&self) -> IpAddr {
         self.0.addr()
@@ -58,6 +75,16 @@ impl Prefix {
     /// Whether `address` is one of the prefix's.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address)
+    }
+
+    /// Whether every address of `other` is one of this prefix's.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.0.contains(&other.0)
+    }
+
+    /// Whether this is every address of a family.
+    pub fn is_all(&self) -> bool {
+        self.0.prefix_len() == 0
     }
 }
 
@@ -130,6 +157,42 @@ impl fmt::Display for NextHop {
     }
 }
 
+/// A next hop of a group, and its share.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Member {
+    /// Where its packets go.
+    #[serde(flatten)]
+    pub next_hop: NextHop,
+    /// Its share of the flows, measured against the other members' weights; 1 to [`WEIGHT_MAX`].
+    pub weight: u16,
+}
+
+/// What holds for a packet while no next hop of its target is in service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDown {
+    /// It is left to normal routing.
+    #[default]
+    Pass,
+    /// It is dropped.
+    Drop,
+}
+
+impl OnDown {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for OnDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+        })
+    }
+}
+
 /// What becomes of the packets that a rule speaks about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -137,6 +200,10 @@ impl fmt::Display for NextHop {
 pub enum Target {
     /// They go to a next hop.
     NextHop(NextHop),
+    /// Each flow goes to one of several next hops.
+    NextHops(Vec<Member>),
+    /// Each flow goes to one of the next hops of the group of this name.
+    Group(String),
     /// They are left to normal routing: an exception from a less specific rule.
     Pass,
     /// They are dropped.
@@ -144,35 +211,97 @@ pub enum Target {
 }
 
 impl Target {
-    /// The next hop, if it is one.
-    pub fn next_hop(&self) -> Option<&NextHop> {
-        match self {
-            Self::NextHop(next_hop) => Some(next_hop),
-            Self::Pass | Self::Drop => None,
+    /// The next hops that the target names itself. A group has its own.
+    pub fn next_hops(&self) -> impl Iterator<Item = &NextHop> {
+        let (one, several) = match self {
+            Self::NextHop(next_hop) => (Some(next_hop), &[][..]),
+            Self::NextHops(members) => (None, &members[..]),
+            Self::Group(_) | Self::Pass | Self::Drop => (None, &[][..]),
+        };
+        one.into_iter().chain(several.iter().map(|member| &member.next_hop))
+    }
+}
+
+fn write_members(members: &[Member], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (nth, member) in members.iter().enumerate() {
+        write!(f, "{}nexthop {}", if nth == 0 { "" } else { " " }, member.next_hop)?;
+        if member.weight != 1 {
+            write!(f, " weight {}", member.weight)?;
         }
     }
+    Ok(())
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NextHop(next_hop) => next_hop.fmt(f),
+            Self::NextHops(members) => write_members(members, f),
+            Self::Group(name) => write!(f, "group {name}"),
             Self::Pass => f.write_str("pass"),
             Self::Drop => f.write_str("drop"),
         }
     }
 }
 
-/// A target as it is asked for, before the device is looked up.
+/// A next hop as it is asked for, before the device is looked up.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum TargetSpec {
+pub enum NextHopSpec {
     /// A gateway, on the device where the routing table finds it.
     Via(IpAddr),
     /// A gateway on a device.
     ViaDev(IpAddr, String),
     /// A device: the packet's own destination is the neighbour.
     Dev(String),
+}
+
+impl NextHopSpec {
+    /// The gateway, if there is one.
+    pub fn gateway(&self) -> Option<IpAddr> {
+        match self {
+            Self::Via(gateway) | Self::ViaDev(gateway, _) => Some(*gateway),
+            Self::Dev(_) => None,
+        }
+    }
+
+    /// The device, if it is named.
+    pub fn device(&self) -> Option<&str> {
+        match self {
+            Self::Via(_) => None,
+            Self::ViaDev(_, device) | Self::Dev(device) => Some(device),
+        }
+    }
+}
+
+impl fmt::Display for NextHopSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Via(gateway) => write!(f, "via {gateway}"),
+            Self::ViaDev(gateway, device) => write!(f, "via {gateway} dev {device}"),
+            Self::Dev(device) => write!(f, "dev {device}"),
+        }
+    }
+}
+
+/// A next hop of a group, as it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MemberSpec {
+    /// Where its packets go.
+    pub next_hop: NextHopSpec,
+    /// As in [`Member`].
+    pub weight: u16,
+}
+
+/// A target as it is asked for, before the devices are looked up.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TargetSpec {
+    /// [`Target::NextHop`]
+    NextHop(NextHopSpec),
+    /// [`Target::NextHops`]
+    NextHops(Vec<MemberSpec>),
+    /// [`Target::Group`]
+    Group(String),
     /// [`Target::Pass`]
     Pass,
     /// [`Target::Drop`]
@@ -199,28 +328,85 @@ impl fmt::Display for Owner {
     }
 }
 
+/// What a rule speaks about, and what no two rules have in common: packets from a source, to a destination where one is
+/// named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Selector {
+    source: Prefix,
+    destination: Option<Prefix>,
+}
+
+impl Selector {
+    /// A destination of all addresses is none.
+    pub fn new(source: Prefix, destination: Option<Prefix>) -> Self {
+        Self { source, destination: destination.filter(|destination| !destination.is_all()) }
+    }
+
+    /// The sources.
+    pub fn source(&self) -> Prefix {
+        self.source
+    }
+
+    /// The destinations, unless they are all.
+    pub fn destination(&self) -> Option<Prefix> {
+        self.destination
+    }
+}
+
+impl From<Prefix> for Selector {
+    fn from(source: Prefix) -> Self {
+        Self::new(source, None)
+    }
+}
+
+impl FromStr for Selector {
+    type Err = PrefixError;
+
+    /// A source alone.
+    fn from_str(text: &str) -> Result<Self, PrefixError> {
+        text.parse().map(|source| Self::new(source, None))
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "from {}", self.source)?;
+        self.destination.map_or(Ok(()), |destination| write!(f, " to {destination}"))
+    }
+}
+
 /// A rule as it is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleSpec {
-    /// The sources that it speaks about.
-    pub source: Prefix,
-    /// What becomes of their packets.
+    /// The packets that it speaks about.
+    pub selector: Selector,
+    /// What becomes of them.
     pub target: TargetSpec,
+    /// What becomes of them while no next hop is in service. A group has its own.
+    pub on_down: OnDown,
     /// Who asks.
     pub owner: Owner,
     /// What people call it, [`RULE_NAME_MAX`] bytes at the most.
     pub name: Option<String>,
 }
 
-/// A rule: what becomes of packets from `source`. Of all rules whose source holds an address, the one with the
-/// longest prefix counts.
+/// A rule: what becomes of packets from a source, to a destination where one is named.
+///
+/// Of all rules that speak about a packet those with the longest source count, and of those the one with the longest
+/// destination.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// The sources that it speaks about.
     #[serde(rename = "from")]
     pub source: Prefix,
+    /// The destinations, unless they are all.
+    #[serde(rename = "to", skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Prefix>,
     /// What becomes of their packets.
     pub target: Target,
+    /// What becomes of them while no next hop is in service.
+    #[serde(skip_serializing_if = "OnDown::is_default", default)]
+    pub on_down: OnDown,
     /// Who put it in.
     pub owner: Owner,
     /// What people call it.
@@ -228,24 +414,112 @@ pub struct Rule {
     pub name: Option<String>,
 }
 
+impl Rule {
+    /// The packets that it speaks about.
+    pub fn selector(&self) -> Selector {
+        Selector::new(self.source, self.destination)
+    }
+}
+
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "from {} {}", self.source, self.target)?;
+        write!(f, "{} {}", self.selector(), self.target)?;
+        if !self.on_down.is_default() {
+            write!(f, " on-down {}", self.on_down)?;
+        }
         self.name.as_ref().map_or(Ok(()), |name| write!(f, " name {name}"))
+    }
+}
+
+/// A group as it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupSpec {
+    /// What rules call it, [`GROUP_NAME_MAX`] bytes at the most.
+    pub name: String,
+    /// Its next hops, [`GROUP_MAX`] at the most.
+    pub members: Vec<MemberSpec>,
+    /// What becomes of packets while none is in service.
+    pub on_down: OnDown,
+    /// Who asks.
+    pub owner: Owner,
+}
+
+/// Next hops that rules share by name. A flow keeps its next hop for its life: as long as that one is in service and a
+/// member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// What rules call it.
+    pub name: String,
+    /// Its next hops.
+    #[serde(rename = "nexthops")]
+    pub members: Vec<Member>,
+    /// What becomes of packets while none is in service.
+    pub on_down: OnDown,
+    /// Who put it in.
+    pub owner: Owner,
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.name)?;
+        write_members(&self.members, f)?;
+        if !self.on_down.is_default() {
+            write!(f, " on-down {}", self.on_down)?;
+        }
+        Ok(())
     }
 }
 
 /// What is wrong with a rule in itself, whatever the kernel holds.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RuleError {
-    /// An IPv4 source with an IPv6 gateway, or the other way round.
-    #[error("the gateway {gateway} is {}, but packets from {source_prefix} are {}; name a gateway of the same family", family(gateway), family(&source_prefix.address()))]
+    /// An IPv6 source with an IPv4 gateway. The other way round works (RFC 8950).
+    #[error(
+        "the gateway {gateway} is IPv4, but packets from {source_prefix} are IPv6, which an IPv4 gateway cannot take; name an IPv6 gateway"
+    )]
     FamilyMismatch {
         /// The rule's source.
         source_prefix: Prefix,
         /// The gateway asked for.
         gateway: IpAddr,
     },
+    /// Source and destination are of two families.
+    #[error(
+        "no packet goes from {source_prefix} to {destination}: one is IPv4 and the other IPv6; name two of the same family"
+    )]
+    TwoFamilies {
+        /// The rule's source.
+        source_prefix: Prefix,
+        /// Its destination.
+        destination: Prefix,
+    },
+    /// Packets to there are never redirected.
+    #[error("packets to {0} are never redirected: it is {1}; name a unicast destination")]
+    NeverRedirectedTo(Prefix, &'static str),
+    /// `on-down` beside something that has no next hop of its own.
+    #[error(
+        "`on-down` says what holds while no next hop is in service, and `{0}` has none of its own; leave it out{1}"
+    )]
+    OnDown(String, &'static str),
+    /// A weight that is 0, or too large.
+    #[error("the weight of {next_hop} is {weight}; a weight is 1 to {WEIGHT_MAX}")]
+    Weight {
+        /// The next hop.
+        next_hop: NextHopSpec,
+        /// Its weight.
+        weight: u16,
+    },
+    /// No next hop at all, or too many.
+    #[error("a group has 1 to {GROUP_MAX} next hops, and here are {0}; name as many")]
+    MemberCount(usize),
+    /// A next hop twice in a group.
+    #[error("the next hop {0} is there twice; name it once, with a weight for a larger share")]
+    Twice(NextHop),
+    /// The name is empty, too long, or would not survive a table.
+    #[error(
+        "`{0}` cannot be a group's name; use 1 to {GROUP_NAME_MAX} letters, digits, `-`, `_`, `.` or `:`"
+    )]
+    GroupName(String),
     /// The gateway is no address that a host can have.
     #[error("{0} cannot be a gateway: it is {1}; name the address of the next router")]
     NotAGateway(IpAddr, &'static str),
@@ -259,10 +533,6 @@ pub enum RuleError {
     Name(String),
 }
 
-fn family(address: &IpAddr) -> &'static str {
-    if address.is_ipv4() { "IPv4" } else { "IPv6" }
-}
-
 /// What kind of address can never be another host's, in words.
 fn unusable(address: IpAddr) -> Option<&'static str> {
     match address {
@@ -274,6 +544,59 @@ fn unusable(address: IpAddr) -> Option<&'static str> {
     }
 }
 
+/// What kind of prefix it is that no rule can ever speak about, in words.
+fn never(prefix: &Prefix) -> Option<&'static str> {
+    match prefix.address() {
+        address if address.is_unspecified() && prefix.is_host() => Some("the unspecified address"),
+        address if address.is_loopback() && prefix.len() >= 8 => Some("loopback"),
+        address if address.is_multicast() && prefix.len() >= if address.is_ipv4() { 4 } else { 8 } => {
+            Some("multicast")
+        }
+        IpAddr::V4(v4) if v4.is_link_local() && prefix.len() >= 16 => Some("link-local"),
+        IpAddr::V6(v6) if v6.is_unicast_link_local() && prefix.len() >= 10 => Some("link-local"),
+        IpAddr::V4(v4) if v4.is_broadcast() && prefix.is_host() => Some("the broadcast address"),
+        _ => None,
+    }
+}
+
+fn check_gateway(next_hop: &NextHopSpec) -> Result<(), RuleError> {
+    let Some(gateway) = next_hop.gateway() else { return Ok(()) };
+    unusable(gateway).map_or(Ok(()), |kind| Err(RuleError::NotAGateway(gateway, kind)))
+}
+
+fn check_members(members: &[MemberSpec]) -> Result<(), RuleError> {
+    if !(1..=GROUP_MAX).contains(&members.len()) {
+        return Err(RuleError::MemberCount(members.len()));
+    }
+    for MemberSpec { next_hop, weight } in members {
+        check_gateway(next_hop)?;
+        if !(1..=WEIGHT_MAX).contains(weight) {
+            return Err(RuleError::Weight { next_hop: next_hop.clone(), weight: *weight });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a next hop that is there twice, which shows when the devices are known.
+pub(crate) fn check_distinct(members: &[Member]) -> Result<(), RuleError> {
+    let mut seen = BTreeSet::new();
+    members
+        .iter()
+        .find(|member| !seen.insert(&member.next_hop))
+        .map_or(Ok(()), |member| Err(RuleError::Twice(member.next_hop.clone())))
+}
+
+/// Refuses IPv4 gateways for packets from an IPv6 source.
+pub(crate) fn check_families<'a>(
+    source: &Prefix,
+    gateways: impl IntoIterator<Item = &'a IpAddr>,
+) -> Result<(), RuleError> {
+    let wrong = gateways.into_iter().find(|gateway| gateway.is_ipv4() && source.address().is_ipv6());
+    wrong.map_or(Ok(()), |gateway| {
+        Err(RuleError::FamilyMismatch { source_prefix: *source, gateway: *gateway })
+    })
+}
+
 impl RuleSpec {
     /// Checks what can be checked without the kernel.
     ///
@@ -281,37 +604,65 @@ impl RuleSpec {
     ///
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), RuleError> {
-        let source = self.source.address();
-        let never = match source {
-            _ if source.is_unspecified() && self.source.is_host() => Some("the unspecified address"),
-            _ if source.is_loopback() && self.source.len() >= 8 => Some("loopback"),
-            _ if source.is_multicast() && self.source.len() >= if source.is_ipv4() { 4 } else { 8 } => {
-                Some("multicast")
-            }
-            IpAddr::V4(v4) if v4.is_link_local() && self.source.len() >= 16 => Some("link-local"),
-            IpAddr::V6(v6) if v6.is_unicast_link_local() && self.source.len() >= 10 => Some("link-local"),
-            _ => None,
-        };
-        if let Some(kind) = never {
-            return Err(RuleError::NeverRedirected(self.source, kind));
+        let source = self.selector.source();
+        if let Some(kind) = never(&source) {
+            return Err(RuleError::NeverRedirected(source, kind));
         }
-        if let TargetSpec::Via(gateway) | TargetSpec::ViaDev(gateway, _) = self.target {
-            if gateway.is_ipv4() != source.is_ipv4() {
-                return Err(RuleError::FamilyMismatch { source_prefix: self.source, gateway });
+        if let Some(destination) = self.selector.destination() {
+            if destination.address().is_ipv4() != source.address().is_ipv4() {
+                return Err(RuleError::TwoFamilies { source_prefix: source, destination });
             }
-            if let Some(kind) = unusable(gateway) {
-                return Err(RuleError::NotAGateway(gateway, kind));
+            if let Some(kind) = never(&destination) {
+                return Err(RuleError::NeverRedirectedTo(destination, kind));
             }
+        }
+        let (verdict, hint) = match &self.target {
+            TargetSpec::NextHop(next_hop) => {
+                check_gateway(next_hop)?;
+                check_families(&source, &next_hop.gateway())?;
+                (None, "")
+            }
+            TargetSpec::NextHops(members) => {
+                check_members(members)?;
+                for member in members {
+                    check_families(&source, &member.next_hop.gateway())?;
+                }
+                (None, "")
+            }
+            TargetSpec::Group(name) => {
+                (Some(format!("group {name}")), ", and say it where the group is made")
+            }
+            TargetSpec::Pass => (Some("pass".to_owned()), ""),
+            TargetSpec::Drop => (Some("drop".to_owned()), ""),
+        };
+        if let Some(verdict) = verdict
+            && !self.on_down.is_default()
+        {
+            return Err(RuleError::OnDown(verdict, hint));
         }
         match &self.name {
-            Some(name) if !is_name(name) => Err(RuleError::Name(name.clone())),
+            Some(name) if !is_name(name, RULE_NAME_MAX) => Err(RuleError::Name(name.clone())),
             _ => Ok(()),
         }
     }
 }
 
-fn is_name(name: &str) -> bool {
-    (1..=RULE_NAME_MAX).contains(&name.len())
+impl GroupSpec {
+    /// Checks what can be checked without the kernel.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), RuleError> {
+        if !is_name(&self.name, GROUP_NAME_MAX) {
+            return Err(RuleError::GroupName(self.name.clone()));
+        }
+        check_members(&self.members)
+    }
+}
+
+fn is_name(name: &str, longest: usize) -> bool {
+    (1..=longest).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
 }
 
@@ -352,11 +703,30 @@ mod tests {
     }
 
     fn spec(source: &str, target: TargetSpec) -> RuleSpec {
-        RuleSpec { source: source.parse().unwrap(), target, owner: Owner::Cli, name: None }
+        RuleSpec {
+            selector: source.parse().unwrap(),
+            target,
+            on_down: OnDown::Pass,
+            owner: Owner::Cli,
+            name: None,
+        }
     }
 
     fn via(gateway: &str) -> TargetSpec {
-        TargetSpec::Via(gateway.parse().unwrap())
+        TargetSpec::NextHop(NextHopSpec::Via(gateway.parse().unwrap()))
+    }
+
+    fn to(source: &str, destination: &str) -> RuleSpec {
+        let selector = Selector::new(source.parse().unwrap(), Some(destination.parse().unwrap()));
+        RuleSpec { selector, ..spec(source, TargetSpec::Pass) }
+    }
+
+    fn several(gateways: &[(&str, u16)]) -> TargetSpec {
+        let member = |(gateway, weight): &(&str, u16)| MemberSpec {
+            next_hop: NextHopSpec::Via(gateway.parse().unwrap()),
+            weight: *weight,
+        };
+        TargetSpec::NextHops(gateways.iter().map(member).collect())
     }
 
     #[test]
@@ -389,8 +759,36 @@ mod tests {
     fn a_rule_that_can_never_work_is_refused() {
         let cases = [
             (
-                spec("192.0.2.7", via("2001:db8::1")),
-                "the gateway 2001:db8::1 is IPv6, but packets from 192.0.2.7 are IPv4; name a gateway of the same family",
+                spec("2001:db8::7", via("192.0.2.1")),
+                "the gateway 192.0.2.1 is IPv4, but packets from 2001:db8::7 are IPv6, which an IPv4 gateway cannot take; name an IPv6 gateway",
+            ),
+            (
+                spec("2001:db8::7", several(&[("2001:db8::1", 1), ("192.0.2.1", 1)])),
+                "the gateway 192.0.2.1 is IPv4, but packets from 2001:db8::7 are IPv6, which an IPv4 gateway cannot take; name an IPv6 gateway",
+            ),
+            (
+                to("192.0.2.7", "2001:db8::/32"),
+                "no packet goes from 192.0.2.7 to 2001:db8::/32: one is IPv4 and the other IPv6; name two of the same family",
+            ),
+            (
+                to("192.0.2.7", "224.0.0.0/8"),
+                "packets to 224.0.0.0/8 are never redirected: it is multicast; name a unicast destination",
+            ),
+            (
+                spec("192.0.2.7", several(&[("10.0.0.1", 1), ("10.0.0.2", 0)])),
+                "the weight of via 10.0.0.2 is 0; a weight is 1 to 256",
+            ),
+            (
+                spec("192.0.2.7", several(&[("10.0.0.1", 1); 33])),
+                "a group has 1 to 32 next hops, and here are 33; name as many",
+            ),
+            (
+                RuleSpec { on_down: OnDown::Drop, ..spec("192.0.2.7", TargetSpec::Pass) },
+                "`on-down` says what holds while no next hop is in service, and `pass` has none of its own; leave it out",
+            ),
+            (
+                RuleSpec { on_down: OnDown::Drop, ..spec("192.0.2.7", TargetSpec::Group("up".into())) },
+                "`on-down` says what holds while no next hop is in service, and `group up` has none of its own; leave it out, and say it where the group is made",
             ),
             (
                 spec("192.0.2.7", via("224.0.0.1")),
@@ -416,6 +814,7 @@ mod tests {
         for source in ["0.0.0.0/0", "0.0.0.0/1", "126.0.0.0/7", "224.0.0.0/3"] {
             assert!(spec(source, via("10.0.0.1")).check().is_ok(), "{source}");
         }
+        assert!(spec("192.0.2.7", via("2001:db8::1")).check().is_ok(), "RFC 8950");
         let named = |name: &str| RuleSpec { name: Some(name.into()), ..spec("192.0.2.7", via("10.0.0.1")) };
         assert!(named("web-1").check().is_ok());
         for name in ["", "two words", &"x".repeat(33), "tab\t"] {

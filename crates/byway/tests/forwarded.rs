@@ -85,7 +85,7 @@ fn a_service_address_after_reverse_nat(addresses: Addresses, backend_address: &s
         assert_eq!(call(ANSWER).unwrap(), b"hello", "byway sees the service address");
         assert!(the_rule(&seed.server).arrived.packets > 0);
 
-        on(&seed.server, *hook, |byway| byway.del(&rule.source)).unwrap();
+        on(&seed.server, *hook, |byway| byway.del(&rule.selector)).unwrap();
         call(SILENCE).expect_err("the rule is gone");
         // The `ip rule` does work: for the source that it does see.
         seed.server.rule(&format!("from {backend_address} lookup 100")).unwrap();

@@ -74,6 +74,10 @@ impl Bench {
     fn is_redirected(&self, frame: &[u8], why: &str) {
         let once = Count { packets: 1, bytes: frame.len() as u64 };
         assert_eq!(self.run(frame), (REDIRECT, once), "{why} should be redirected");
+        // The run alone lets nothing arrive, which would make the next hop a dead one. Three runs of the same packet
+        // are a departure, another with the addresses that have not changed, and the arrival.
+        let thrice = TestRunOptions { data_in: Some(frame), repeat: 3, ..TestRunOptions::default() };
+        assert_eq!(self.program.test_run(thrice).unwrap().return_value, UNSPEC, "{why} should arrive");
     }
 
     fn is_left_alone(&self, frame: &[u8], why: &str) {

@@ -50,7 +50,7 @@ fn story(traffic: Traffic, addresses: Addresses) {
         assert!(status.departed.packets > 0, "{status:?}");
         assert_eq!(status.departed, status.arrived);
 
-        on(&seed.server, *hook, |byway| byway.del(&spec.source)).unwrap();
+        on(&seed.server, *hook, |byway| byway.del(&spec.selector)).unwrap();
         call(&seed, traffic, &addresses, SILENCE).expect_err("the rule is gone");
 
         on(&seed.server, *hook, |byway| byway.detach(&[])).unwrap();

@@ -12,10 +12,15 @@ Examples:
   byway add from 192.168.1.5 via 10.111.221.21 dev eth1
   byway add from 192.168.1.0/24 via 10.111.221.21 name office
   byway add from 2001:db8:5::1 dev wg0
-  byway add from 192.168.1.7 pass                  an exception: by normal routing
-  byway add from 192.168.1.8 drop")]
+  byway add from 192.168.1.5 to 10.0.0.0/8 pass    an exception: by normal routing
+  byway add from 192.168.1.8 drop
+  byway add from 192.168.1.9 nexthop via 10.1.0.1 weight 2 nexthop via 10.2.0.1
+  byway add from 192.168.1.9 group uplinks         `byway group add uplinks ...` makes it")]
 pub(crate) struct Add {
-    /// from PREFIX (via ADDR [dev IF] | dev IF | pass | drop) [name NAME]
+    /// from PREFIX [to PREFIX] TARGET [on-down pass|drop] [name NAME]
+    ///
+    /// TARGET is `via ADDR [dev IF]`, `dev IF`, `nexthop (via ADDR [dev IF] | dev IF) [weight N] nexthop ...`, `group NAME`,
+    /// `pass` or `drop`.
     #[arg(value_name = "RULE", num_args = 0..)]
     rule: Vec<String>,
 }

@@ -6,6 +6,8 @@ mod del;
 mod demo;
 mod detach;
 mod flush;
+mod group;
+mod nexthop;
 mod replace;
 mod show;
 
@@ -22,6 +24,8 @@ pub(crate) enum Command {
     Del(del::Del),
     Show(show::Show),
     Flush(flush::Flush),
+    Group(group::Group),
+    Nexthop(nexthop::Nexthop),
     Attach(attach::Attach),
     Detach(detach::Detach),
     Demo(demo::Demo),
@@ -34,8 +38,10 @@ impl Command {
             Self::Add(command) => command.exec(),
             Self::Replace(command) => command.exec(),
             Self::Del(command) => command.exec(),
-            Self::Show(command) => command.exec(),
+            Self::Show(command) => command.exec(json),
             Self::Flush(command) => command.exec(),
+            Self::Group(command) => command.exec(),
+            Self::Nexthop(command) => command.exec(),
             Self::Attach(command) => command.exec(),
             Self::Detach(command) => command.exec(),
             Self::Demo(command) => command.exec(json),
@@ -70,6 +76,8 @@ pub(crate) enum Error {
     Lab(#[from] byway_lab::Error),
     #[error("the demo could not go on: {0}")]
     Demo(std::io::Error),
+    #[error("cannot print: {0}")]
+    Print(std::io::Error),
     #[error("the hosts of an earlier `byway demo --keep` are still up; remove them: `byway demo --clean`")]
     DemoStays,
 }
@@ -81,7 +89,7 @@ impl Error {
             Self::Grammar(_) | Self::DemoStays => 2,
             Self::Byway(error) if error.is_bad_request() => 2,
             Self::Lab(byway_lab::Error::Privilege { .. }) => 2,
-            Self::Byway(_) | Self::Lab(_) | Self::Demo(_) => 1,
+            Self::Byway(_) | Self::Lab(_) | Self::Demo(_) | Self::Print(_) => 1,
         }
     }
 }

@@ -3,7 +3,7 @@ use clap::Args;
 use super::Error;
 use crate::{answer::Answer, grammar};
 
-/// Change the rule for a source, or add it
+/// Change a rule, or add it
 ///
 /// Packets find the old rule or the new one, never neither. The counters of a changed rule start at zero.
 #[derive(Debug, Args)]
@@ -11,7 +11,10 @@ use crate::{answer::Answer, grammar};
 Examples:
   byway replace from 192.168.1.5 via 10.111.221.22 dev eth1")]
 pub(crate) struct Replace {
-    /// from PREFIX (via ADDR [dev IF] | dev IF | pass | drop) [name NAME]
+    /// from PREFIX [to PREFIX] TARGET [on-down pass|drop] [name NAME]
+    ///
+    /// TARGET is `via ADDR [dev IF]`, `dev IF`, `nexthop (via ADDR [dev IF] | dev IF) [weight N] nexthop ...`, `group NAME`,
+    /// `pass` or `drop`.
     #[arg(value_name = "RULE", num_args = 0..)]
     rule: Vec<String>,
 }

@@ -1,20 +1,31 @@
 //! Reading what the kernel holds, and carrying out the steps of a plan.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    thread,
+    time::Duration,
+};
 
-use byway_abi::{DeviceRecord, HOOK_CLSACT, HOOK_TCX, ROLE_ARRIVAL, ROLE_DEPARTURE, meta};
+use byway_abi::{
+    BUCKETS, DeviceRecord, HOOK_CLSACT, HOOK_TCX, MAX_NEXT_HOPS, ROLE_ARRIVAL, ROLE_DEPARTURE,
+    TARGET_BY_DESTINATION, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, meta,
+};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
 use super::{
     hook::{Attached, Hook},
     network::{Link, Network},
+    next_hops,
     pins::Pins,
-    tables::{read_name, wire_name},
+    sys,
+    tables::{Set, Tables},
+    wire::{self, read_name},
 };
 use crate::{
+    compile::Entry,
     error::{Error, Result},
-    plan::{Actual, Neighbour, Role, Step, plan},
-    rule::{Device, Target},
+    plan::{Actual, Neighbour, Role, RuleRef, Step, Switch, plan},
+    rule::{Device, Member, NextHop, Prefix, Rule, Selector, Target},
 };
 
 /// A device that Byway has put a program on, as its record says.
@@ -64,13 +75,27 @@ pub(crate) fn actual(pins: Option<&Pins>, network: &mut Network) -> Result<(Actu
             actual.lost.insert(placed.device.index, placed.device);
         }
     }
-    for (id, mut rule) in pins.tables.rules()?.held {
-        if let Target::NextHop(next_hop) = &mut rule.target
-            && let Some(device) = actual.devices.get(&next_hop.device.index)
-        {
+
+    let mut slots = BTreeMap::new();
+    for (mut next_hop, slot) in pins.tables.next_hops.all()? {
+        // A device has the name that it has now. One that is gone keeps its last, whatever has its ifindex.
+        if let Some(device) = actual.devices.get(&next_hop.device.index).filter(|_| !slot.is_gone) {
             next_hop.device = device.clone();
         }
-        actual.rules.insert(rule.source, (id, rule));
+        slots.insert(slot.index, next_hop.clone());
+        actual.next_hops.insert(next_hop, slot);
+    }
+    let groups = pins.tables.next_hops.groups()?;
+    for (id, wire) in &groups {
+        if let Some(group) = next_hops::read_group(wire, &slots) {
+            actual.groups.insert(group.name.clone(), (*id, group));
+        }
+    }
+    for (id, record) in pins.tables.rules()?.held {
+        let target = target(record.kind, record.index, &slots, &groups);
+        if let Some(rule) = target.and_then(|target| wire::rule(&record, target)) {
+            actual.rules.insert(rule.selector(), (id, rule));
+        }
     }
     for (index, gateway) in pins.tables.neighbours()? {
         let gone = || Device { name: format!("if{index}"), index };
@@ -78,6 +103,30 @@ pub(crate) fn actual(pins: Option<&Pins>, network: &mut Network) -> Result<(Actu
         actual.neighbours.insert(Neighbour { device, gateway });
     }
     Ok((actual, links))
+}
+
+/// The target that a record means, or nothing where it makes no sense.
+fn target(
+    kind: u8,
+    index: u32,
+    slots: &BTreeMap<u32, NextHop>,
+    groups: &BTreeMap<u32, byway_abi::Group>,
+) -> Option<Target> {
+    match kind {
+        TARGET_NEXT_HOP => Some(Target::NextHop(slots.get(&index)?.clone())),
+        TARGET_GROUP => {
+            let wire = groups.get(&index)?;
+            let name = wire::read_name(&wire.name);
+            if name.is_empty() {
+                Some(Target::NextHops(next_hops::members(wire, slots)?))
+            } else {
+                Some(Target::Group(name))
+            }
+        }
+        TARGET_PASS => Some(Target::Pass),
+        TARGET_DROP => Some(Target::Drop),
+        _ => None,
+    }
 }
 
 /// Carries steps out. Where one fails, those before it are taken back. The caller holds the lock.
@@ -88,6 +137,41 @@ pub(crate) struct Executor<'a> {
     pub(crate) hook: Option<Hook>,
 }
 
+/// What the steps of one plan know of each other.
+#[derive(Default)]
+struct Progress {
+    /// The slots of next hops.
+    slots: BTreeMap<NextHop, u32>,
+    /// The identities of groups with a name.
+    groups: BTreeMap<String, u32>,
+    /// The identities of the rules that were recorded.
+    rules: BTreeMap<Selector, u32>,
+    /// The tables that no packet looks at any more.
+    stale: Stale,
+}
+
+/// Tables that no packet looks at, or soon none.
+#[derive(Default)]
+struct Stale {
+    /// A generation, and the sources that it has.
+    generation: Option<(u32, Vec<Prefix>)>,
+    sets: Vec<Set>,
+}
+
+/// How a step is taken back.
+enum Undo {
+    /// By another step.
+    Step(Step),
+    ForgetSlot(u32),
+    /// To how a group was, or to none.
+    Group(u32, Option<Box<byway_abi::Group>>),
+    ForgetRule(u32),
+    /// To what a source's entry was, or to none, without the tables that were made for the new one.
+    Entry(Prefix, Option<byway_abi::Target>, Stale),
+    /// To another generation, likewise.
+    Generation(u32, Stale),
+}
+
 impl Executor<'_> {
     /// Carries the steps of a plan out, all or none.
     pub(crate) fn carry_out(&mut self, actual: &Actual, steps: &[Step]) -> Result<()> {
@@ -96,23 +180,29 @@ impl Executor<'_> {
         }
         let _quiet = SignalsWait::begin();
         self.pins.tables.set_meta(meta::CHANGING, 1)?;
-        let mut undo: Vec<Step> = Vec::new();
+        let mut progress = Progress {
+            slots: actual.next_hops.iter().map(|(next_hop, slot)| (next_hop.clone(), slot.index)).collect(),
+            groups: actual.groups.iter().map(|(name, (id, _))| (name.clone(), *id)).collect(),
+            ..Progress::default()
+        };
+        let mut undo: Vec<Undo> = Vec::new();
+        let mut is_settled = false;
         for step in steps {
-            match self.step(actual, step) {
-                // In reverse, from the back of the list.
-                Ok(back) => undo.extend(back.into_iter().rev()),
-                // Nothing can be taken back by now. What is left is tidied by the next change.
-                Err(_) if matches!(step, Step::Forget(_)) => return Ok(()),
-                Err(failure) => return Err(self.take_back(actual, undo, failure)),
+            is_settled |= *step == Step::Settle;
+            match self.step(step, &mut progress) {
+                Ok(back) => undo.extend(back),
+                // What is asked for holds by now. What is left over is tidied by the next change.
+                Err(_) if is_settled => return Ok(()),
+                Err(failure) => return Err(self.take_back(undo, failure)),
             }
         }
         self.pins.tables.set_meta(meta::CHANGING, 0)
     }
 
-    fn take_back(&mut self, actual: &Actual, undo: Vec<Step>, failure: Error) -> Error {
+    fn take_back(&mut self, undo: Vec<Undo>, failure: Error) -> Error {
         let mut failed = None;
         for step in undo.into_iter().rev() {
-            if let Err(error) = self.step(actual, &step) {
+            if let Err(error) = self.undo(step) {
                 failed.get_or_insert(error);
             }
         }
@@ -122,65 +212,143 @@ impl Executor<'_> {
         }
     }
 
-    /// Carries one step out and returns the steps that take it back, first the first.
-    fn step(&mut self, actual: &Actual, step: &Step) -> Result<Vec<Step>> {
+    /// Carries one step out and returns how it is taken back.
+    fn step(&mut self, step: &Step, progress: &mut Progress) -> Result<Option<Undo>> {
         let Self { pins, network, hook } = self;
-        Ok(match step.clone() {
+        let Pins { tables, programs } = &mut **pins;
+        let by = |step: Step| Ok(Some(Undo::Step(step)));
+        match step.clone() {
             Step::Attach(device, role) => {
-                let Pins { tables, programs } = &mut **pins;
+                if role == Role::Departure {
+                    tables.count_attachment(device.index)?;
+                }
                 let record = |attached| tables.set_device(device.index, record(&device, role, attached));
                 if let Err(error) = programs.attach(network, &device, role, *hook, record) {
                     tables.forget_device(device.index)?;
                     return Err(error);
                 }
-                vec![Step::Detach(device, role)]
+                by(Step::Detach(device, role))
             }
             Step::ChangeRole(device, role) => {
-                let attached = attached(pins, &device)?;
-                pins.programs.replace(network, &device, role, attached.hook)?;
-                pins.tables.set_device(device.index, record(&device, role, attached))?;
+                let attached = attached(tables, &device)?;
+                if role == Role::Departure {
+                    tables.count_attachment(device.index)?;
+                }
+                programs.replace(network, &device, role, attached.hook)?;
+                tables.set_device(device.index, record(&device, role, attached))?;
                 let other = if role == Role::Departure { Role::Arrival } else { Role::Departure };
-                vec![Step::ChangeRole(device, other)]
+                by(Step::ChangeRole(device, other))
             }
             Step::Detach(device, role) => {
-                let attached = attached(pins, &device)?;
-                pins.programs.detach(network, &device, attached)?;
-                pins.tables.forget_device(device.index)?;
-                vec![Step::Attach(device, role)]
+                let attached = attached(tables, &device)?;
+                programs.detach(network, &device, attached)?;
+                tables.forget_device(device.index)?;
+                by(Step::Attach(device, role))
             }
             Step::KeepResolved(neighbour) => {
-                pins.tables.remember_neighbour(neighbour.device.index, neighbour.gateway)?;
+                tables.remember_neighbour(neighbour.device.index, neighbour.gateway)?;
                 let kept = network.keep_resolved(&neighbour);
                 if !matches!(kept, Ok(true)) {
-                    pins.tables.forget_neighbour(neighbour.device.index, neighbour.gateway)?;
+                    tables.forget_neighbour(neighbour.device.index, neighbour.gateway)?;
                 }
-                if kept? { vec![Step::LetGo(neighbour)] } else { vec![] }
+                if kept? { by(Step::LetGo(neighbour)) } else { Ok(None) }
             }
             Step::LetGo(neighbour) => {
                 network.let_go(&neighbour)?;
-                pins.tables.forget_neighbour(neighbour.device.index, neighbour.gateway)?;
-                vec![Step::KeepResolved(neighbour)]
+                tables.forget_neighbour(neighbour.device.index, neighbour.gateway)?;
+                by(Step::KeepResolved(neighbour))
             }
-            Step::Put(rule, instead_of) => {
-                let id = pins.tables.put(&rule)?;
-                match instead_of.and_then(|_| actual.rules.get(&rule.source)) {
-                    Some((old_id, old)) => vec![Step::Restore(old.clone(), *old_id), Step::Forget(id)],
-                    None => vec![Step::Withdraw(rule, id), Step::Forget(id)],
-                }
+            Step::MakeNextHop(next_hop) => {
+                let first = tables.meta(meta::NEXT_HOP)?;
+                let slot = tables.next_hops.make(&next_hop, first)?;
+                let slot = slot.ok_or(Error::TooManyNextHops { limit: MAX_NEXT_HOPS - 1 })?;
+                tables.set_meta(meta::NEXT_HOP, slot + 1)?;
+                progress.slots.insert(next_hop, slot);
+                Ok(Some(Undo::ForgetSlot(slot)))
             }
-            Step::Withdraw(rule, id) => {
-                pins.tables.withdraw(&rule.source)?;
-                vec![Step::Restore(rule, id)]
+            Step::Revive(next_hop) => {
+                tables.next_hops.revive(slot(progress, &next_hop)?)?;
+                Ok(None)
             }
-            Step::Restore(rule, id) => {
-                pins.tables.point(&rule, id)?;
-                vec![]
+            Step::SetDown(next_hop, is_down) => {
+                tables.next_hops.set_down(slot(progress, &next_hop)?, is_down)?;
+                by(Step::SetDown(next_hop, !is_down))
+            }
+            Step::PutGroup(group) => {
+                let (id, before) = match progress.groups.get(&group.name) {
+                    Some(id) => (*id, tables.next_hops.group(*id)?),
+                    None => (tables.next_set()?, None),
+                };
+                let members = members(progress, &group.members)?;
+                let buckets = before.as_ref().map(next_hops::slots);
+                let wire =
+                    next_hops::group(&group.name, &members, group.on_down, group.owner, buckets.as_ref());
+                tables.next_hops.put_group(id, &wire)?;
+                progress.groups.insert(group.name, id);
+                Ok(Some(Undo::Group(id, before.map(Box::new))))
+            }
+            Step::Record(rule, instead_of) => {
+                let id = record_rule(tables, progress, &rule, instead_of)?;
+                progress.rules.insert(rule.selector(), id);
+                Ok(Some(Undo::ForgetRule(id)))
+            }
+            Step::Switch(switch) => switch_rules(tables, progress, *switch).map(Some),
+            Step::Settle => {
+                settle();
+                Ok(None)
+            }
+            Step::Clear => {
+                clear(tables, &std::mem::take(&mut progress.stale))?;
+                Ok(None)
             }
             Step::Forget(id) => {
-                pins.tables.forget(id)?;
-                vec![]
+                forget_rule(tables, id)?;
+                Ok(None)
             }
-        })
+            Step::ForgetGroup(name) => {
+                if let Some(id) = progress.groups.get(&name) {
+                    tables.next_hops.forget_group(*id)?;
+                }
+                Ok(None)
+            }
+            Step::ForgetNextHop(next_hop) => {
+                tables.next_hops.forget(slot(progress, &next_hop)?)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn undo(&mut self, undo: Undo) -> Result<()> {
+        let tables = &mut self.pins.tables;
+        match undo {
+            // The steps that take others back know nothing of each other.
+            Undo::Step(Step::SetDown(next_hop, is_down)) => {
+                let all = tables.next_hops.all()?;
+                let slot = all.into_iter().find(|(it, _)| {
+                    it.gateway == next_hop.gateway && it.device.index == next_hop.device.index
+                });
+                slot.map_or(Ok(()), |(_, slot)| tables.next_hops.set_down(slot.index, is_down))
+            }
+            Undo::Step(step) => self.step(&step, &mut Progress::default()).map(drop),
+            Undo::ForgetSlot(slot) => tables.next_hops.forget(slot),
+            Undo::Group(id, Some(group)) => tables.next_hops.put_group(id, &group),
+            Undo::Group(id, None) => tables.next_hops.forget_group(id),
+            Undo::ForgetRule(id) => forget_rule(tables, id),
+            Undo::Entry(source, entry, stale) => {
+                let generation = tables.generation()?;
+                match entry {
+                    Some(entry) => tables.set_source(generation, &source, entry)?,
+                    None => tables.remove_source(generation, &source)?,
+                }
+                settle();
+                clear(tables, &stale)
+            }
+            Undo::Generation(generation, stale) => {
+                tables.set_generation(generation)?;
+                settle();
+                clear(tables, &stale)
+            }
+        }
     }
 
     /// Clears away what a change left that was cut off, and the records of devices that are gone. Says whether there
@@ -202,9 +370,7 @@ impl Executor<'_> {
             self.pins.programs.detach(self.network, &placed.device, placed.attached)?;
             self.pins.tables.forget_device(placed.device.index)?;
         }
-        for id in self.pins.tables.rules()?.leftover {
-            self.pins.tables.forget(id)?;
-        }
+        tidy_tables(&mut self.pins.tables)?;
         let (actual, _) = actual(Some(self.pins), self.network)?;
         let steps = plan(&actual, &actual.as_desired());
         self.carry_out(&actual, &steps)?;
@@ -232,7 +398,7 @@ impl Executor<'_> {
 
 fn record(device: &Device, role: Role, attached: Attached) -> DeviceRecord {
     DeviceRecord {
-        name: wire_name(&device.name),
+        name: wire::name(&device.name),
         role: if role == Role::Departure { ROLE_DEPARTURE } else { ROLE_ARRIVAL },
         hook: if attached.hook == Hook::Tcx { HOOK_TCX } else { HOOK_CLSACT },
         qdisc_added: attached.qdisc_added.into(),
@@ -240,13 +406,224 @@ fn record(device: &Device, role: Role, attached: Attached) -> DeviceRecord {
     }
 }
 
-fn attached(pins: &Pins, device: &Device) -> Result<Attached> {
-    let record = pins.tables.devices()?.into_iter().find(|(index, _)| *index == device.index);
+fn attached(tables: &Tables, device: &Device) -> Result<Attached> {
+    let record = tables.devices()?.into_iter().find(|(index, _)| *index == device.index);
     let (_, record) = record.ok_or_else(|| Error::NotAttached(device.name.clone()))?;
     Ok(Attached {
         hook: if record.hook == HOOK_CLSACT { Hook::Clsact } else { Hook::Tcx },
         qdisc_added: record.qdisc_added != 0,
     })
+}
+
+fn slot(progress: &Progress, next_hop: &NextHop) -> Result<u32> {
+    let slot = progress.slots.get(next_hop).copied();
+    slot.ok_or_else(|| Error::kernel(format!("find the next hop {next_hop}"), "it has no slot"))
+}
+
+/// The slots and weights of a group's members.
+fn members(progress: &Progress, members: &[Member]) -> Result<Vec<(u32, u16)>> {
+    members.iter().map(|member| Ok((slot(progress, &member.next_hop)?, member.weight))).collect()
+}
+
+/// Makes the record of a rule, and the group that is its own where it has several next hops. The flows of the rule that
+/// it replaces stay where they are as far as they may.
+fn record_rule(
+    tables: &mut Tables,
+    progress: &Progress,
+    rule: &Rule,
+    instead_of: Option<u32>,
+) -> Result<u32> {
+    match &rule.target {
+        Target::NextHop(next_hop) => tables.record(rule, TARGET_NEXT_HOP, slot(progress, next_hop)?),
+        Target::Group(name) => {
+            let id = progress.groups.get(name).copied();
+            tables.record(rule, TARGET_GROUP, id.ok_or_else(|| Error::NoSuchGroup(name.clone()))?)
+        }
+        Target::NextHops(all) => {
+            let before = match instead_of {
+                Some(id) => buckets(tables, id)?,
+                None => None,
+            };
+            let members = members(progress, all)?;
+            let id = tables.next_set()?;
+            let group = next_hops::group("", &members, rule.on_down, rule.owner, before.as_ref());
+            tables.next_hops.put_group(id, &group)?;
+            let recorded = tables.record(rule, TARGET_GROUP, id);
+            if recorded.is_err() {
+                // Nothing leads there; what cannot be removed now is tidied by the next change.
+                let _ = tables.next_hops.forget_group(id);
+            }
+            recorded
+        }
+        Target::Pass => tables.record(rule, TARGET_PASS, 0),
+        Target::Drop => tables.record(rule, TARGET_DROP, 0),
+    }
+}
+
+/// Which slot has each bucket of a rule's flows, if it has next hops.
+fn buckets(tables: &Tables, rule: u32) -> Result<Option<[u32; BUCKETS]>> {
+    let Some(record) = tables.rule_record(rule)? else { return Ok(None) };
+    Ok(match record.kind {
+        TARGET_NEXT_HOP => Some([record.index; BUCKETS]),
+        TARGET_GROUP => tables.next_hops.group(record.index)?.as_ref().map(next_hops::slots),
+        _ => None,
+    })
+}
+
+/// Forgets a rule that holds no longer, with the group that is its own.
+fn forget_rule(tables: &mut Tables, id: u32) -> Result<()> {
+    if let Some(record) = tables.rule_record(id)?
+        && record.kind == TARGET_GROUP
+        && tables.next_hops.group(record.index)?.is_some_and(|group| wire::read_name(&group.name).is_empty())
+    {
+        tables.next_hops.forget_group(record.index)?;
+    }
+    tables.forget(id)
+}
+
+/// Lets other rules hold, from one instant to the next.
+fn switch_rules(tables: &mut Tables, progress: &mut Progress, switch: Switch) -> Result<Undo> {
+    let generation = tables.generation()?;
+    match switch {
+        Switch::Entry(source, before, after) => {
+            let old = if before.is_some() { tables.source(generation, &source)? } else { None };
+            let mut made = Stale::default();
+            match after {
+                Some(entry) => {
+                    let target = make_entry(tables, progress, &source, &entry, &mut made)?;
+                    if let Err(error) = tables.set_source(generation, &source, target) {
+                        // Nothing leads there; what cannot be removed now is tidied by the next change.
+                        let _ = clear(tables, &made);
+                        return Err(error);
+                    }
+                }
+                None => tables.remove_source(generation, &source)?,
+            }
+            progress.stale.sets.extend(set_of(old, before.as_ref()));
+            Ok(Undo::Entry(source, old, made))
+        }
+        Switch::All(before, after) => {
+            let mut stale = Stale::default();
+            for (source, entry) in &before {
+                if matches!(entry, Entry::ByDestination(_)) {
+                    stale.sets.extend(set_of(tables.source(generation, source)?, Some(entry)));
+                }
+            }
+            stale.generation = Some((generation, before.into_keys().collect()));
+
+            let next = generation.wrapping_add(1);
+            let mut made =
+                Stale { generation: Some((next, after.keys().copied().collect())), ..Stale::default() };
+            let filled = after.iter().try_for_each(|(source, entry)| {
+                let target = make_entry(tables, progress, source, entry, &mut made)?;
+                tables.set_source(next, source, target)
+            });
+            if let Err(error) = filled.and_then(|()| tables.set_generation(next)) {
+                // As above.
+                let _ = clear(tables, &made);
+                return Err(error);
+            }
+            progress.stale = stale;
+            Ok(Undo::Generation(generation, made))
+        }
+    }
+}
+
+/// What a source's entry is to be, once the set is made that it may need.
+fn make_entry(
+    tables: &mut Tables,
+    progress: &Progress,
+    source: &Prefix,
+    entry: &Entry<RuleRef>,
+    made: &mut Stale,
+) -> Result<byway_abi::Target> {
+    let target = |tables: &Tables, rule: &RuleRef| {
+        let id = rule.id.or_else(|| progress.rules.get(&rule.selector).copied());
+        tables.target(
+            id.ok_or_else(|| Error::kernel(format!("put the rule {}", rule.selector), "it has no record"))?,
+        )
+    };
+    match entry {
+        Entry::All(rule) => target(tables, rule),
+        Entry::ByDestination(destinations) => {
+            let targets = destinations
+                .iter()
+                .map(|(destination, rule)| Ok((*destination, target(tables, rule)?)))
+                .collect::<Result<Vec<_>>>()?;
+            let set = tables.make_set(source, &targets)?;
+            let index = set.0;
+            made.sets.push(set);
+            Ok(byway_abi::Target { rule: 0, kind: TARGET_BY_DESTINATION, on_down: 0, reserved: 0, index })
+        }
+    }
+}
+
+/// The set that a source's entry leads to.
+fn set_of(target: Option<byway_abi::Target>, entry: Option<&Entry<RuleRef>>) -> Option<Set> {
+    match (target, entry) {
+        (Some(target), Some(Entry::ByDestination(destinations))) if target.kind == TARGET_BY_DESTINATION => {
+            Some((target.index, destinations.keys().copied().collect()))
+        }
+        _ => None,
+    }
+}
+
+/// Removes tables that no packet looks at any more.
+fn clear(tables: &mut Tables, stale: &Stale) -> Result<()> {
+    if let Some((generation, sources)) = &stale.generation {
+        for source in sources {
+            tables.remove_source(*generation, source)?;
+        }
+    }
+    stale.sets.iter().try_for_each(|set| tables.remove_set(set))
+}
+
+/// Waits until no packet is under way any more that has seen what held before.
+fn settle() {
+    if sys::wait_for_programs().is_err() {
+        // CPUs that are set apart do not take part. A program runs for less than a thousandth of this.
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Removes what a change left in the tables that was cut off: all that the entries in force do not lead to.
+fn tidy_tables(tables: &mut Tables) -> Result<()> {
+    let records = tables.rules()?;
+    let all = || records.held.values().chain(records.leftover.values());
+    let selectors: Vec<Selector> = all().filter_map(wire::selector).collect();
+    // A change that was cut off behind its switch has left the generation before, one that was cut off ahead of it the
+    // one to come.
+    let generation = tables.generation()?;
+    settle();
+    for source in selectors.iter().map(Selector::source).collect::<BTreeSet<Prefix>>() {
+        tables.remove_source(generation.wrapping_sub(1), &source)?;
+        tables.remove_source(generation.wrapping_add(1), &source)?;
+    }
+    for (id, source) in tables.sets()? {
+        let in_force = match &source {
+            Some(source) => tables.source(generation, source)?,
+            None => None,
+        };
+        if in_force.is_some_and(|entry| entry.kind == TARGET_BY_DESTINATION && entry.index == id) {
+            continue;
+        }
+        // It has destinations of its source's rules and of those around, and no others.
+        let may_be = selectors
+            .iter()
+            .filter(|selector| source.is_some_and(|source| selector.source().covers(&source)));
+        let destination = |selector: &Selector| {
+            selector.destination().unwrap_or(Prefix::all_like(selector.source().address()))
+        };
+        tables.remove_set(&(id, may_be.map(destination).collect()))?;
+    }
+    let used: BTreeSet<u32> =
+        records.held.values().filter(|it| it.kind == TARGET_GROUP).map(|it| it.index).collect();
+    for (id, group) in tables.next_hops.groups()? {
+        if wire::read_name(&group.name).is_empty() && !used.contains(&id) {
+            tables.next_hops.forget_group(id)?;
+        }
+    }
+    records.leftover.keys().try_for_each(|id| tables.forget(*id))
 }
 
 /// Holds off the signals that end a command, so that a Ctrl-C comes before a change or after it. What cannot be

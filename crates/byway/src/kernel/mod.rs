@@ -6,8 +6,10 @@ pub(crate) mod execute;
 pub(crate) mod hook;
 pub(crate) mod namespace;
 pub(crate) mod network;
+mod next_hops;
 pub(crate) mod pins;
 pub(crate) mod privilege;
 #[allow(unsafe_code)]
 mod sys;
 pub(crate) mod tables;
+mod wire;

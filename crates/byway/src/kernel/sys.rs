@@ -119,3 +119,20 @@ pub(super) fn netns_cookie() -> io::Result<u64> {
     };
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
+
+/// `MEMBARRIER_CMD_GLOBAL` (membarrier(2)).
+const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
+
+/// Waits until every program that ran on any CPU when this was called has ended. Programs run within an RCU read-side
+/// section, and this command waits for all of those (kernel/sched/membarrier.c).
+///
+/// # Errors
+///
+/// `EINVAL` where a CPU is set apart with `nohz_full`.
+pub(super) fn wait_for_programs() -> io::Result<()> {
+    // SAFETY: the call takes numbers only.
+    match unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}

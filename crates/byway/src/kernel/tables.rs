@@ -1,56 +1,89 @@
 //! The pinned maps: which record is where, and in which order it is written.
 //!
-//! A rule is spread over three maps: its record in `RULES`, its counters in `COUNTERS`, and one entry in a source
-//! table, which is what packets find. Records and counters are written before the entry and removed after it, so
-//! that the entry alone decides whether the rule holds. A record that no entry points to is a leftover.
+//! A rule is spread over several maps: its record in `RULES`, its counters in `COUNTERS`, and what packets find: an entry in
+//! a source table, which leads to the rule, or to a set of destinations that does. Records, counters and sets are
+//! written before the entry and removed after it, so that the entry alone decides whether the rule holds. A
+//! record that the entry of its source does not lead to is a leftover.
+//!
+//! Each key of a source table begins with a generation, and packets look at one generation only (`META`). Where more than
+//! one entry has to change, all are written anew under the next one, and packets see them from one instant to the
+//! next.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::Path,
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, path::Path, thread, time::Duration};
 
 use aya::maps::{
     Array, HashMap, Map, MapData, MapError, PerCpuHashMap, PerCpuValues,
     lpm_trie::{Key, LpmTrie},
 };
 use byway_abi::{
-    Counters, DeviceRecord, FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, NeighbourKey, OWNER_API, OWNER_CLI,
-    RuleRecord, TARGET_DROP, TARGET_NEXT_HOP, TARGET_PASS, meta,
+    AttachmentCounters, Count, Counters, DeviceRecord, RuleRecord, SetRecord, TARGET_BY_DESTINATION, Target,
+    meta,
 };
 
+use super::{next_hops::NextHops, wire};
 use crate::{
     error::{Error, Result},
-    rule::{Device, NextHop, Owner, Prefix, Rule, Target},
+    rule::{Prefix, Rule, Selector},
 };
 
 /// The names of the maps: in the object, and of their pins.
-pub(crate) const NAMES: [&str; 9] =
-    ["HOSTS4", "HOSTS6", "PREFIXES4", "PREFIXES6", "COUNTERS", "RULES", "DEVICES", "NEIGHBOURS", "META"];
+pub(crate) const NAMES: [&str; 19] = [
+    "HOSTS4",
+    "HOSTS6",
+    "PREFIXES4",
+    "PREFIXES6",
+    "DESTINATIONS4",
+    "DESTINATIONS6",
+    "NEXT_HOPS",
+    "NEXT_HOP_DEVICES",
+    "NEXT_HOP_HEALTH",
+    "NEXT_HOP_COUNTERS",
+    "GROUPS",
+    "FRAGMENTS",
+    "COUNTERS",
+    "ATTACHMENT_COUNTERS",
+    "RULES",
+    "SETS",
+    "DEVICES",
+    "NEIGHBOURS",
+    "META",
+];
+
+/// A generation or a set, and an IPv4 address.
+type Key4 = [u8; 8];
+/// The same with an IPv6 address.
+type Key6 = [u8; 20];
 
 /// The open maps of one network namespace.
 pub(crate) struct Tables {
-    hosts4: HashMap<MapData, [u8; 4], byway_abi::Target>,
-    hosts6: HashMap<MapData, [u8; 16], byway_abi::Target>,
-    prefixes4: LpmTrie<MapData, [u8; 4], byway_abi::Target>,
-    prefixes6: LpmTrie<MapData, [u8; 16], byway_abi::Target>,
+    hosts4: HashMap<MapData, Key4, Target>,
+    hosts6: HashMap<MapData, Key6, Target>,
+    prefixes4: LpmTrie<MapData, Key4, Target>,
+    prefixes6: LpmTrie<MapData, Key6, Target>,
+    destinations4: LpmTrie<MapData, Key4, Target>,
+    destinations6: LpmTrie<MapData, Key6, Target>,
+    sets: HashMap<MapData, u32, SetRecord>,
     counters: PerCpuHashMap<MapData, u32, Counters>,
+    attachment_counters: PerCpuHashMap<MapData, u32, AttachmentCounters>,
     rules: HashMap<MapData, u32, RuleRecord>,
     devices: HashMap<MapData, u32, DeviceRecord>,
-    neighbours: HashMap<MapData, NeighbourKey, u32>,
+    neighbours: HashMap<MapData, byway_abi::NeighbourKey, u32>,
     meta: Array<MapData, u32>,
+    pub(crate) next_hops: NextHops,
     /// How many CPUs a per-CPU value has room for.
     cpus: usize,
 }
 
 /// What the records of rules say.
 pub(crate) struct Records {
-    /// The rules that hold, with their identities.
-    pub(crate) held: Vec<(u32, Rule)>,
-    /// The identities of leftovers.
-    pub(crate) leftover: Vec<u32>,
+    /// Those of the rules that hold, by identity.
+    pub(crate) held: BTreeMap<u32, RuleRecord>,
+    /// The leftovers, likewise.
+    pub(crate) leftover: BTreeMap<u32, RuleRecord>,
 }
+
+/// A set of destinations: its identity, and what it has.
+pub(crate) type Set = (u32, Vec<Prefix>);
 
 /// Reads one slot of `META` without touching any other map, whose shape may be another version's.
 pub(crate) fn read_meta(folder: &Path, slot: u32) -> Result<u32> {
@@ -59,37 +92,47 @@ pub(crate) fn read_meta(folder: &Path, slot: u32) -> Result<u32> {
     meta.get(&slot, 0).map_err(|error| failed("read the map", "META", error))
 }
 
-fn open(folder: &Path, name: &str) -> Result<Map> {
+pub(super) fn open(folder: &Path, name: &str) -> Result<Map> {
     MapData::from_pin(folder.join(name))
         .and_then(Map::from_map_data)
         .map_err(|error| failed("open the map", name, error))
 }
 
-fn failed(verb: &str, name: &str, error: MapError) -> Error {
+pub(super) fn failed(verb: &str, name: &str, error: MapError) -> Error {
     Error::kernel(format!("{verb} {name}"), error)
 }
+
+/// Opens a map of a folder by its name, as the type that is wanted.
+macro_rules! map {
+    ($folder:expr, $name:literal) => {
+        $crate::kernel::tables::open($folder, $name)?
+            .try_into()
+            .map_err(|error| $crate::kernel::tables::failed("open the map", $name, error))?
+    };
+}
+pub(super) use map;
 
 impl Tables {
     /// Opens the maps that are pinned in `folder`.
     pub(crate) fn open(folder: &Path) -> Result<Self> {
-        let typed = |name, error| failed("open the map", name, error);
-        macro_rules! map {
-            ($name:literal) => {
-                open(folder, $name)?.try_into().map_err(|error| typed($name, error))?
-            };
-        }
+        let cpus =
+            aya::util::nr_cpus().map_err(|(file, error)| Error::kernel(format!("read {file}"), error))?;
         Ok(Self {
-            hosts4: map!("HOSTS4"),
-            hosts6: map!("HOSTS6"),
-            prefixes4: map!("PREFIXES4"),
-            prefixes6: map!("PREFIXES6"),
-            counters: map!("COUNTERS"),
-            rules: map!("RULES"),
-            devices: map!("DEVICES"),
-            neighbours: map!("NEIGHBOURS"),
-            meta: map!("META"),
-            cpus: aya::util::nr_cpus()
-                .map_err(|(file, error)| Error::kernel(format!("read {file}"), error))?,
+            hosts4: map!(folder, "HOSTS4"),
+            hosts6: map!(folder, "HOSTS6"),
+            prefixes4: map!(folder, "PREFIXES4"),
+            prefixes6: map!(folder, "PREFIXES6"),
+            destinations4: map!(folder, "DESTINATIONS4"),
+            destinations6: map!(folder, "DESTINATIONS6"),
+            sets: map!(folder, "SETS"),
+            counters: map!(folder, "COUNTERS"),
+            attachment_counters: map!(folder, "ATTACHMENT_COUNTERS"),
+            rules: map!(folder, "RULES"),
+            devices: map!(folder, "DEVICES"),
+            neighbours: map!(folder, "NEIGHBOURS"),
+            meta: map!(folder, "META"),
+            next_hops: NextHops::open(folder, cpus)?,
+            cpus,
         })
     }
 
@@ -101,65 +144,51 @@ impl Tables {
         self.meta.set(slot, value, 0).map_err(|error| failed("write the map", "META", error))
     }
 
-    /// An identity that no rule has had.
-    fn next_id(&mut self) -> Result<u32> {
-        let mut id = self.meta(meta::NEXT_RULE)?.max(1);
-        while self.rules.get(&id, 0).is_ok() {
+    /// The next number from a slot of `META` that is not in use. It is never 0.
+    fn next(&mut self, slot: u32, is_used: impl Fn(&Self, u32) -> bool) -> Result<u32> {
+        let mut id = self.meta(slot)?.max(1);
+        while is_used(self, id) {
             id = id.wrapping_add(1).max(1);
         }
-        self.set_meta(meta::NEXT_RULE, id.wrapping_add(1).max(1))?;
+        self.set_meta(slot, id.wrapping_add(1).max(1))?;
         Ok(id)
     }
 
-    /// Lets `rule` hold, and returns its identity. A rule for the same source holds no longer from the same
-    /// instant on; its record stays until it is forgotten.
-    pub(crate) fn put(&mut self, rule: &Rule) -> Result<u32> {
-        let id = self.next_id()?;
-        let prepared = self.prepare(id, rule).and_then(|()| self.point(rule, id));
-        if prepared.is_err() {
-            // What was prepared holds nothing yet; what cannot be removed now is tidied by the next change.
+    /// An identity that no set and no group has.
+    pub(crate) fn next_set(&mut self) -> Result<u32> {
+        self.next(meta::NEXT_SET, |tables, id| {
+            tables.sets.get(&id, 0).is_ok() || tables.next_hops.has_group(id)
+        })
+    }
+
+    /// Makes the record and the counters of a rule, under an identity that no rule has had. Nothing leads to it yet.
+    pub(crate) fn record(&mut self, rule: &Rule, kind: u8, index: u32) -> Result<u32> {
+        let id = self.next(meta::NEXT_RULE, |tables, id| tables.rules.get(&id, 0).is_ok())?;
+        let made = patiently(|| self.rules.insert(id, wire::rule_record(rule, kind, index), 0))
+            .map_err(|error| failed("write the map", "RULES", error))
+            .and_then(|()| {
+                let zero = || {
+                    let values = PerCpuValues::try_from(vec![Counters::default(); self.cpus]);
+                    values.map_err(MapError::from).and_then(|zero| self.counters.insert(id, zero, 0))
+                };
+                patiently(zero).map_err(|error| failed("write the map", "COUNTERS", error))
+            });
+        if made.is_err() {
+            // Nothing leads there yet; what cannot be removed now is tidied by the next change.
             let _ = self.forget(id);
         }
-        prepared.map(|()| id)
+        made.map(|()| id)
     }
 
-    fn prepare(&mut self, id: u32, rule: &Rule) -> Result<()> {
-        patiently(|| self.rules.insert(id, record(rule), 0))
-            .map_err(|error| failed("write the map", "RULES", error))?;
-        let zero = || {
-            let values = PerCpuValues::try_from(vec![Counters::default(); self.cpus]);
-            values.map_err(MapError::from).and_then(|zero| self.counters.insert(id, zero, 0))
-        };
-        patiently(zero).map_err(|error| failed("write the map", "COUNTERS", error))
+    /// What a packet that a rule speaks about finds.
+    pub(crate) fn target(&self, id: u32) -> Result<Target> {
+        let record = self.rule_record(id)?;
+        let record = record.ok_or_else(|| Error::kernel("read the record of a rule", "it is not there"))?;
+        Ok(Target { rule: id, kind: record.kind, on_down: record.on_down, reserved: 0, index: record.index })
     }
 
-    /// Makes the source table's entry for the rule's source lead to the rule with this identity.
-    pub(crate) fn point(&mut self, rule: &Rule, id: u32) -> Result<()> {
-        let target = wire_target(&rule.target, id);
-        let length = rule.source.len();
-        patiently(|| match (rule.source.address(), rule.source.is_host()) {
-            (IpAddr::V4(address), true) => self.hosts4.insert(address.octets(), target, 0),
-            (IpAddr::V6(address), true) => self.hosts6.insert(address.octets(), target, 0),
-            (IpAddr::V4(address), false) => {
-                self.prefixes4.insert(&Key::new(length.into(), address.octets()), target, 0)
-            }
-            (IpAddr::V6(address), false) => {
-                self.prefixes6.insert(&Key::new(length.into(), address.octets()), target, 0)
-            }
-        })
-        .map_err(|error| failed("write the table of", &rule.source.to_string(), error))
-    }
-
-    /// Takes the source table's entry for `source` away.
-    pub(crate) fn withdraw(&mut self, source: &Prefix) -> Result<()> {
-        let length = source.len();
-        match (source.address(), source.is_host()) {
-            (IpAddr::V4(address), true) => self.hosts4.remove(&address.octets()),
-            (IpAddr::V6(address), true) => self.hosts6.remove(&address.octets()),
-            (IpAddr::V4(address), false) => self.prefixes4.remove(&Key::new(length.into(), address.octets())),
-            (IpAddr::V6(address), false) => self.prefixes6.remove(&Key::new(length.into(), address.octets())),
-        }
-        .map_err(|error| failed("write the table of", &source.to_string(), error))
+    pub(crate) fn rule_record(&self, id: u32) -> Result<Option<RuleRecord>> {
+        found(self.rules.get(&id, 0)).map_err(|error| failed("read the map", "RULES", error))
     }
 
     /// Removes the record and the counters of a rule that holds no longer. What is not there is no error.
@@ -168,36 +197,126 @@ impl Tables {
         gone(self.rules.remove(&id)).map_err(|error| failed("write the map", "RULES", error))
     }
 
-    /// The rule that packets from `source` find, as far as it is one for at least this prefix.
-    fn entry(&self, source: &Prefix) -> Result<Option<u32>> {
-        let length = source.len();
-        let entry = match (source.address(), source.is_host()) {
-            (IpAddr::V4(address), true) => self.hosts4.get(&address.octets(), 0),
-            (IpAddr::V6(address), true) => self.hosts6.get(&address.octets(), 0),
-            (IpAddr::V4(address), false) => self.prefixes4.get(&Key::new(length.into(), address.octets()), 0),
-            (IpAddr::V6(address), false) => self.prefixes6.get(&Key::new(length.into(), address.octets()), 0),
-        };
-        found(entry)
-            .map(|target| target.map(|target| target.rule))
-            .map_err(|error| failed("read the table of", &source.to_string(), error))
+    /// The generation that packets look at.
+    pub(crate) fn generation(&self) -> Result<u32> {
+        self.meta(meta::GENERATION)
+    }
+
+    /// Makes packets look at another generation, from this instant on.
+    pub(crate) fn set_generation(&mut self, generation: u32) -> Result<()> {
+        self.set_meta(meta::GENERATION, generation)
+    }
+
+    /// Writes the entry of a source.
+    pub(crate) fn set_source(&mut self, generation: u32, source: &Prefix, target: Target) -> Result<()> {
+        patiently(|| match (key(generation, source), source.is_host()) {
+            (AnyKey::V4(_, key), true) => self.hosts4.insert(key, target, 0),
+            (AnyKey::V6(_, key), true) => self.hosts6.insert(key, target, 0),
+            (AnyKey::V4(bits, key), false) => self.prefixes4.insert(&Key::new(bits, key), target, 0),
+            (AnyKey::V6(bits, key), false) => self.prefixes6.insert(&Key::new(bits, key), target, 0),
+        })
+        .map_err(|error| failed("write the table of", &source.to_string(), error))
+    }
+
+    /// Takes the entry of a source away. One that is not there is no error.
+    pub(crate) fn remove_source(&mut self, generation: u32, source: &Prefix) -> Result<()> {
+        gone(match (key(generation, source), source.is_host()) {
+            (AnyKey::V4(_, key), true) => self.hosts4.remove(&key),
+            (AnyKey::V6(_, key), true) => self.hosts6.remove(&key),
+            (AnyKey::V4(bits, key), false) => self.prefixes4.remove(&Key::new(bits, key)),
+            (AnyKey::V6(bits, key), false) => self.prefixes6.remove(&Key::new(bits, key)),
+        })
+        .map_err(|error| failed("write the table of", &source.to_string(), error))
+    }
+
+    /// The entry that packets from `source` find, as far as it is one for at least this prefix.
+    pub(crate) fn source(&self, generation: u32, source: &Prefix) -> Result<Option<Target>> {
+        found(match (key(generation, source), source.is_host()) {
+            (AnyKey::V4(_, key), true) => self.hosts4.get(&key, 0),
+            (AnyKey::V6(_, key), true) => self.hosts6.get(&key, 0),
+            (AnyKey::V4(bits, key), false) => self.prefixes4.get(&Key::new(bits, key), 0),
+            (AnyKey::V6(bits, key), false) => self.prefixes6.get(&Key::new(bits, key), 0),
+        })
+        .map_err(|error| failed("read the table of", &source.to_string(), error))
+    }
+
+    /// The entry of a set for a destination, or for one around it.
+    fn destination(&self, set: u32, destination: &Prefix) -> Result<Option<Target>> {
+        found(match key(set, destination) {
+            AnyKey::V4(bits, key) => self.destinations4.get(&Key::new(bits, key), 0),
+            AnyKey::V6(bits, key) => self.destinations6.get(&Key::new(bits, key), 0),
+        })
+        .map_err(|error| failed("read the destinations", &destination.to_string(), error))
+    }
+
+    /// Makes a set of a source's destinations, which nothing leads to yet. Where that fails nothing is left of it.
+    pub(crate) fn make_set(&mut self, source: &Prefix, destinations: &[(Prefix, Target)]) -> Result<Set> {
+        let id = self.next_set()?;
+        patiently(|| self.sets.insert(id, wire::set_record(source), 0))
+            .map_err(|error| failed("write the map", "SETS", error))?;
+        let set = (id, destinations.iter().map(|(destination, _)| *destination).collect());
+        for (destination, target) in destinations {
+            let put = patiently(|| match key(id, destination) {
+                AnyKey::V4(bits, key) => self.destinations4.insert(&Key::new(bits, key), *target, 0),
+                AnyKey::V6(bits, key) => self.destinations6.insert(&Key::new(bits, key), *target, 0),
+            });
+            if let Err(error) = put {
+                // Nothing leads there yet; what cannot be removed now is tidied by the next change.
+                let _ = self.remove_set(&set);
+                return Err(failed("write the destinations", &destination.to_string(), error));
+            }
+        }
+        Ok(set)
+    }
+
+    /// Removes a set that no packet looks at any more.
+    pub(crate) fn remove_set(&mut self, (id, destinations): &Set) -> Result<()> {
+        for destination in destinations {
+            gone(match key(*id, destination) {
+                AnyKey::V4(bits, key) => self.destinations4.remove(&Key::new(bits, key)),
+                AnyKey::V6(bits, key) => self.destinations6.remove(&Key::new(bits, key)),
+            })
+            .map_err(|error| failed("write the destinations", &destination.to_string(), error))?;
+        }
+        gone(self.sets.remove(id)).map_err(|error| failed("write the map", "SETS", error))
+    }
+
+    /// Every set there is, with the source that it was made for, or nothing where its record makes no sense.
+    pub(crate) fn sets(&self) -> Result<Vec<(u32, Option<Prefix>)>> {
+        let sets: std::result::Result<Vec<_>, _> = self.sets.iter().collect();
+        let sets = sets.map_err(|error| failed("read the map", "SETS", error))?;
+        Ok(sets.iter().map(|(id, record)| (*id, wire::read_set(record))).collect())
     }
 
     /// What the records say.
     pub(crate) fn rules(&self) -> Result<Records> {
-        let mut held = Vec::new();
-        let mut leftover = Vec::new();
-        for entry in self.rules.iter() {
-            let (id, record) = entry.map_err(|error| failed("read the map", "RULES", error))?;
-            match rule(&record) {
-                Some(rule) if self.entry(&rule.source)? == Some(id) => held.push((id, rule)),
-                _ => leftover.push(id),
+        loop {
+            let generation = self.generation()?;
+            let mut records = Records { held: BTreeMap::new(), leftover: BTreeMap::new() };
+            for entry in self.rules.iter() {
+                let (id, record) = entry.map_err(|error| failed("read the map", "RULES", error))?;
+                let holds = match wire::selector(&record) {
+                    Some(selector) => self.leads_to(generation, &selector, id)?,
+                    None => false,
+                };
+                if holds { &mut records.held } else { &mut records.leftover }.insert(id, record);
+            }
+            // Somebody may have let other rules hold in the meantime.
+            if self.generation()? == generation {
+                return Ok(records);
             }
         }
-        // A record may be missing while a change is under way: the walk over a map that is being changed may
-        // start anew. It must not show a rule twice.
-        held.sort_by_key(|(id, _)| *id);
-        held.dedup_by_key(|(id, _)| *id);
-        Ok(Records { held, leftover })
+    }
+
+    /// Whether the tables lead from what a rule speaks about to its identity.
+    fn leads_to(&self, generation: u32, selector: &Selector, id: u32) -> Result<bool> {
+        let source = selector.source();
+        let Some(entry) = self.source(generation, &source)? else { return Ok(false) };
+        if entry.kind != TARGET_BY_DESTINATION {
+            return Ok(entry.rule == id);
+        }
+        let destination = selector.destination().unwrap_or(Prefix::all_like(source.address()));
+        Ok(self.destination(entry.index, &destination)?.is_some_and(|entry| entry.rule == id))
     }
 
     /// The counters of a rule, summed over the CPUs. All zero where the rule is gone.
@@ -206,14 +325,34 @@ impl Tables {
             found(self.counters.get(&id, 0)).map_err(|error| failed("read the map", "COUNTERS", error))?;
         let mut sum = Counters::default();
         for cpu in values.iter().flat_map(|values| values.iter()) {
-            sum.departed_packets = sum.departed_packets.wrapping_add(cpu.departed_packets);
-            sum.departed_bytes = sum.departed_bytes.wrapping_add(cpu.departed_bytes);
-            sum.arrived_packets = sum.arrived_packets.wrapping_add(cpu.arrived_packets);
-            sum.arrived_bytes = sum.arrived_bytes.wrapping_add(cpu.arrived_bytes);
-            sum.passed_packets = sum.passed_packets.wrapping_add(cpu.passed_packets);
-            sum.passed_bytes = sum.passed_bytes.wrapping_add(cpu.passed_bytes);
-            sum.dropped_packets = sum.dropped_packets.wrapping_add(cpu.dropped_packets);
-            sum.dropped_bytes = sum.dropped_bytes.wrapping_add(cpu.dropped_bytes);
+            add(&mut sum.departed, cpu.departed);
+            add(&mut sum.arrived, cpu.arrived);
+            add(&mut sum.passed, cpu.passed);
+            add(&mut sum.dropped, cpu.dropped);
+            add(&mut sum.down, cpu.down);
+        }
+        Ok(sum)
+    }
+
+    /// Begins to count what leaves by an attachment, from zero.
+    pub(crate) fn count_attachment(&mut self, index: u32) -> Result<()> {
+        let zero = || {
+            let values = PerCpuValues::try_from(vec![AttachmentCounters::default(); self.cpus]);
+            values.map_err(MapError::from).and_then(|zero| self.attachment_counters.insert(index, zero, 0))
+        };
+        patiently(zero).map_err(|error| failed("write the map", "ATTACHMENT_COUNTERS", error))
+    }
+
+    /// The counters of an attachment, summed over the CPUs. All zero where there is none.
+    pub(crate) fn attachment_counters(&self, index: u32) -> Result<AttachmentCounters> {
+        let values = found(self.attachment_counters.get(&index, 0))
+            .map_err(|error| failed("read the map", "ATTACHMENT_COUNTERS", error))?;
+        let mut sum = AttachmentCounters::default();
+        for cpu in values.iter().flat_map(|values| values.iter()) {
+            add(&mut sum.seen, cpu.seen);
+            for (sum, count) in sum.left_alone.iter_mut().zip(cpu.left_alone) {
+                add(sum, count);
+            }
         }
         Ok(sum)
     }
@@ -230,6 +369,8 @@ impl Tables {
     }
 
     pub(crate) fn forget_device(&mut self, index: u32) -> Result<()> {
+        gone(self.attachment_counters.remove(&index))
+            .map_err(|error| failed("write the map", "ATTACHMENT_COUNTERS", error))?;
         gone(self.devices.remove(&index)).map_err(|error| failed("write the map", "DEVICES", error))
     }
 
@@ -238,7 +379,7 @@ impl Tables {
         let mut neighbours = Vec::new();
         for key in self.neighbours.keys() {
             let key = key.map_err(|error| failed("read the map", "NEIGHBOURS", error))?;
-            if let Some(gateway) = read_gateway(key.family, key.gateway) {
+            if let Some(gateway) = wire::read_address(key.family, key.gateway) {
                 neighbours.push((key.ifindex, gateway));
             }
         }
@@ -247,14 +388,44 @@ impl Tables {
 
     pub(crate) fn remember_neighbour(&mut self, index: u32, gateway: IpAddr) -> Result<()> {
         self.neighbours
-            .insert(neighbour_key(index, gateway), 1, 0)
+            .insert(wire::neighbour_key(index, gateway), 1, 0)
             .map_err(|error| failed("write the map", "NEIGHBOURS", error))
     }
 
     pub(crate) fn forget_neighbour(&mut self, index: u32, gateway: IpAddr) -> Result<()> {
-        gone(self.neighbours.remove(&neighbour_key(index, gateway)))
+        gone(self.neighbours.remove(&wire::neighbour_key(index, gateway)))
             .map_err(|error| failed("write the map", "NEIGHBOURS", error))
     }
+}
+
+/// A key of a source table or of a set, and how many of its bits count.
+enum AnyKey {
+    V4(u32, Key4),
+    V6(u32, Key6),
+}
+
+/// `first` is a generation or a set.
+fn key(first: u32, prefix: &Prefix) -> AnyKey {
+    let bits = 32 + u32::from(prefix.len());
+    match prefix.address() {
+        IpAddr::V4(address) => {
+            let mut key = [0; 8];
+            key[..4].copy_from_slice(&first.to_ne_bytes());
+            key[4..].copy_from_slice(&address.octets());
+            AnyKey::V4(bits, key)
+        }
+        IpAddr::V6(address) => {
+            let mut key = [0; 20];
+            key[..4].copy_from_slice(&first.to_ne_bytes());
+            key[4..].copy_from_slice(&address.octets());
+            AnyKey::V6(bits, key)
+        }
+    }
+}
+
+pub(super) fn add(sum: &mut Count, count: Count) {
+    sum.packets = sum.packets.wrapping_add(count.packets);
+    sum.bytes = sum.bytes.wrapping_add(count.bytes);
 }
 
 /// How long an insertion is tried again, in steps of [`REFILL_STEP`]: a second.
@@ -263,7 +434,7 @@ const REFILL_STEP: Duration = Duration::from_micros(50);
 
 /// An insertion that waits for memory. The kernel takes a map's elements from a small stock that it fills up in the
 /// background (kernel/bpf/memalloc.c), and says `ENOMEM` to whoever is faster than that.
-fn patiently(
+pub(super) fn patiently(
     mut insert: impl FnMut() -> std::result::Result<(), MapError>,
 ) -> std::result::Result<(), MapError> {
     for _ in 0..REFILL_STEPS {
@@ -278,7 +449,7 @@ fn patiently(
 }
 
 /// A look-up without its "no such key".
-fn found<T>(result: std::result::Result<T, MapError>) -> std::result::Result<Option<T>, MapError> {
+pub(super) fn found<T>(result: std::result::Result<T, MapError>) -> std::result::Result<Option<T>, MapError> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(None),
@@ -287,151 +458,10 @@ fn found<T>(result: std::result::Result<T, MapError>) -> std::result::Result<Opt
 }
 
 /// A removal without its "no such key".
-fn gone(result: std::result::Result<(), MapError>) -> std::result::Result<(), MapError> {
+pub(super) fn gone(result: std::result::Result<(), MapError>) -> std::result::Result<(), MapError> {
     match result {
         Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
         other => other,
-    }
-}
-
-fn wire_address(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(v4) => {
-            let mut wire = [0; 16];
-            wire[..4].copy_from_slice(&v4.octets());
-            wire
-        }
-        IpAddr::V6(v6) => v6.octets(),
-    }
-}
-
-fn wire_gateway(gateway: Option<IpAddr>) -> (u32, [u8; 16]) {
-    match gateway {
-        None => (FAMILY_ON_LINK, [0; 16]),
-        Some(address @ IpAddr::V4(_)) => (FAMILY_IPV4, wire_address(address)),
-        Some(address @ IpAddr::V6(_)) => (FAMILY_IPV6, wire_address(address)),
-    }
-}
-
-fn read_gateway(family: u32, wire: [u8; 16]) -> Option<IpAddr> {
-    match family {
-        FAMILY_IPV4 => Some(Ipv4Addr::new(wire[0], wire[1], wire[2], wire[3]).into()),
-        FAMILY_IPV6 => Some(Ipv6Addr::from(wire).into()),
-        _ => None,
-    }
-}
-
-fn neighbour_key(ifindex: u32, gateway: IpAddr) -> NeighbourKey {
-    let (family, gateway) = wire_gateway(Some(gateway));
-    NeighbourKey { ifindex, family, gateway }
-}
-
-/// A name in a field that is filled up with zeros. A longer one is cut.
-pub(crate) fn wire_name<const N: usize>(name: &str) -> [u8; N] {
-    let mut wire = [0; N];
-    let length = name.len().min(N);
-    wire[..length].copy_from_slice(&name.as_bytes()[..length]);
-    wire
-}
-
-/// The name in such a field. What is no text is shown as well as it can be.
-pub(crate) fn read_name(wire: &[u8]) -> String {
-    let end = wire.iter().position(|byte| *byte == 0).unwrap_or(wire.len());
-    String::from_utf8_lossy(&wire[..end]).into_owned()
-}
-
-fn wire_target(target: &Target, rule: u32) -> byway_abi::Target {
-    let of_kind = |kind| byway_abi::Target { rule, kind, ifindex: 0, family: 0, gateway: [0; 16] };
-    match target {
-        Target::NextHop(NextHop { gateway, device }) => {
-            let (family, gateway) = wire_gateway(*gateway);
-            byway_abi::Target { ifindex: device.index, family, gateway, ..of_kind(TARGET_NEXT_HOP) }
-        }
-        Target::Pass => of_kind(TARGET_PASS),
-        Target::Drop => of_kind(TARGET_DROP),
-    }
-}
-
-fn record(rule: &Rule) -> RuleRecord {
-    let byway_abi::Target { kind, ifindex, family, gateway, .. } = wire_target(&rule.target, 0);
-    let device = rule.target.next_hop().map_or("", |next_hop| &next_hop.device.name);
-    RuleRecord {
-        source: wire_address(rule.source.address()),
-        gateway,
-        ifindex,
-        family,
-        source_family: if rule.source.address().is_ipv4() { FAMILY_IPV4 } else { FAMILY_IPV6 },
-        source_len: rule.source.len(),
-        owner: match rule.owner {
-            Owner::Cli => OWNER_CLI,
-            Owner::Api => OWNER_API,
-        },
-        target: kind as u8,
-        reserved: 0,
-        device: wire_name(device),
-        name: wire_name(rule.name.as_deref().unwrap_or("")),
-    }
-}
-
-/// The rule in a record, or nothing where the record makes no sense.
-fn rule(record: &RuleRecord) -> Option<Rule> {
-    let name = read_name(&record.name);
-    Some(Rule {
-        source: Prefix::holding(read_gateway(record.source_family, record.source)?, record.source_len)?,
-        target: match u32::from(record.target) {
-            TARGET_NEXT_HOP => Target::NextHop(NextHop {
-                gateway: read_gateway(record.family, record.gateway),
-                device: Device { name: read_name(&record.device), index: record.ifindex },
-            }),
-            TARGET_PASS => Target::Pass,
-            TARGET_DROP => Target::Drop,
-            _ => return None,
-        },
-        owner: match record.owner {
-            OWNER_CLI => Owner::Cli,
-            OWNER_API => Owner::Api,
-            _ => return None,
-        },
-        name: (!name.is_empty()).then_some(name),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn a_rule_survives_its_record(
-            source: [u8; 16], length in 0..=128_u8, v4: bool, kind in 0..4_u8, gateway: Option<[u8; 16]>, index: u32,
-            device in "[a-z0-9]{1,15}", name in proptest::option::of("[a-z]{1,32}"),
-        ) {
-            let address = |wire: [u8; 16]| -> IpAddr {
-                if v4 { IpAddr::from([wire[0], wire[1], wire[2], wire[3]]) } else { wire.into() }
-            };
-            let before = Rule {
-                source: Prefix::holding(address(source), if v4 { length % 33 } else { length }).unwrap(),
-                target: match kind {
-                    0 => Target::Pass,
-                    1 => Target::Drop,
-                    _ => Target::NextHop(NextHop { gateway: gateway.map(address), device: Device { name: device, index } }),
-                },
-                owner: Owner::Api,
-                name,
-            };
-            prop_assert_eq!(rule(&record(&before)), Some(before));
-        }
-
-        #[test]
-        fn no_record_makes_the_reader_panic(bytes: [[u8; 16]; 2], numbers: [u32; 3], small: [u8; 3], name: [u8; 32]) {
-            let _ = rule(&RuleRecord {
-                source: bytes[0], gateway: bytes[1], ifindex: numbers[0], family: numbers[1],
-                source_family: numbers[2] % 12, source_len: small[0], owner: small[1], target: small[2], reserved: 0,
-                device: bytes[0], name,
-            });
-        }
     }
 }

@@ -8,7 +8,7 @@ pub(crate) mod frames;
 
 use std::{net::IpAddr, sync::OnceLock, time::Duration};
 
-use byway::{Byway, Error, Hook, Owner, RuleSpec, RuleStatus, TargetSpec};
+use byway::{Byway, Error, Hook, NextHopSpec, OnDown, Owner, RuleSpec, RuleStatus, TargetSpec};
 use byway_lab::{Lab, Node};
 use byway_netlink::{
     NLM_F_CREATE, NLM_F_EXCL, Netlink,
@@ -58,8 +58,9 @@ pub(crate) fn on<T: Send>(node: &Node, hook: Hook, call: impl FnOnce(&mut Byway)
 /// A rule through a gateway on a device.
 pub(crate) fn via(source: &str, gateway: IpAddr, device: &str) -> RuleSpec {
     RuleSpec {
-        source: source.parse().unwrap(),
-        target: TargetSpec::ViaDev(gateway, device.into()),
+        selector: source.parse().unwrap(),
+        target: TargetSpec::NextHop(NextHopSpec::ViaDev(gateway, device.into())),
+        on_down: OnDown::Pass,
         owner: Owner::Api,
         name: None,
     }
@@ -67,7 +68,10 @@ pub(crate) fn via(source: &str, gateway: IpAddr, device: &str) -> RuleSpec {
 
 /// A rule straight out of a device.
 pub(crate) fn on_link(source: &str, device: &str) -> RuleSpec {
-    RuleSpec { target: TargetSpec::Dev(device.into()), ..via(source, [10, 0, 0, 1].into(), device) }
+    RuleSpec {
+        target: TargetSpec::NextHop(NextHopSpec::Dev(device.into())),
+        ..via(source, [10, 0, 0, 1].into(), device)
+    }
 }
 
 /// The only rule there is.

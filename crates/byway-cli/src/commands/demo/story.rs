@@ -8,7 +8,7 @@ use std::{
 };
 
 use anstyle::{AnsiColor, Style};
-use byway::{Byway, Owner, RuleSpec, TargetSpec};
+use byway::{Byway, NextHopSpec, OnDown, Owner, Prefix, RuleSpec, RuleStatus, TargetSpec};
 use byway_lab::{
     Capture, Direction, Frame,
     seed::{Addresses, IPV4, IPV6, Seed},
@@ -77,15 +77,13 @@ pub(super) fn tell(seed: &Seed, aloud: bool) -> Result<Told, Error> {
     let ipv6 = family(seed, &say, "IPv6", IPV6)?;
 
     say.line(format!("\n{}", bold("What byway has counted")));
-    let (attachments, rules) = seed.server.run(|| {
-        let mut byway = Byway::open()?;
-        Ok::<_, byway::Error>((byway.attachments()?, byway.rules()?))
-    })?;
+    let shown = seed.server.run(|| Byway::open()?.status())?;
     say.command("show");
-    say.indented(&table::listing(&attachments, &rules));
+    say.indented(&table::listing(&shown, None));
     let mut told = Told { ipv4, ipv6 };
     for (seen, addresses) in [(&mut told.ipv4, IPV4), (&mut told.ipv6, IPV6)] {
-        if let Some(status) = rules.iter().find(|status| status.rule.source.address() == addresses.service) {
+        let is_it = |status: &&RuleStatus| status.rule.source.address() == addresses.service;
+        if let Some(status) = shown.rules.iter().find(is_it) {
             seen.departed = status.departed.packets;
             seen.arrived = status.arrived.packets;
         }
@@ -142,8 +140,9 @@ fn family(seed: &Seed, say: &Voice, name: &str, addresses: Addresses) -> Result<
     say.line(format!("\n{}", bold(format!("{name}: a rule for the source of the replies"))));
     say.command(&format!("add from {service} via {router} dev eth1"));
     let spec = RuleSpec {
-        source: service.into(),
-        target: TargetSpec::ViaDev(router, "eth1".into()),
+        selector: Prefix::from(service).into(),
+        target: TargetSpec::NextHop(NextHopSpec::ViaDev(router, "eth1".into())),
+        on_down: OnDown::Pass,
         owner: Owner::Cli,
         name: None,
     };

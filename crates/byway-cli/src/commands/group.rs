@@ -1,0 +1,56 @@
+use byway::Byway;
+use clap::{Args, Subcommand};
+
+use super::Error;
+use crate::{answer::Answer, grammar, render::table};
+
+/// Name next hops for rules to share
+#[derive(Debug, Args)]
+pub(crate) struct Group {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make a group
+    #[command(after_help = "\
+A flow keeps its next hop as long as that is in service. Rules lead to the group by its name:
+  byway group add uplinks nexthop via 10.1.0.1 dev eth1 weight 2 nexthop via 10.2.0.1 dev eth2
+  byway add from 192.168.1.0/24 group uplinks")]
+    Add {
+        /// NAME nexthop (via ADDR [dev IF] | dev IF) [weight N] nexthop ... [on-down pass|drop]
+        #[arg(value_name = "GROUP", num_args = 0..)]
+        group: Vec<String>,
+    },
+    /// Change a group, or make it
+    ///
+    /// Flows move only where they must: those of a next hop that goes, and the share of one that comes.
+    Replace {
+        /// NAME nexthop (via ADDR [dev IF] | dev IF) [weight N] nexthop ... [on-down pass|drop]
+        #[arg(value_name = "GROUP", num_args = 0..)]
+        group: Vec<String>,
+    },
+    /// Delete a group that no rule leads to
+    Del {
+        /// The group
+        name: String,
+    },
+    /// Show the groups
+    Show,
+}
+
+impl Group {
+    pub(crate) fn exec(&self) -> Result<Answer, Error> {
+        let (said, group) = match &self.verb {
+            Verb::Add { group } => ("added", Byway::open()?.add_group(&grammar::group(group)?)?),
+            Verb::Replace { group } => ("holds now", Byway::open()?.replace_group(&grammar::group(group)?)?),
+            Verb::Del { name } => ("deleted", Byway::open()?.del_group(name)?),
+            Verb::Show => {
+                let groups = Byway::open()?.groups()?;
+                return Ok(Answer::line(table::groups(&groups), &groups));
+            }
+        };
+        Ok(Answer::line(format!("{said}: group {group}"), &group))
+    }
+}

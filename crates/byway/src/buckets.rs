@@ -1,0 +1,102 @@
+//! Which member of a group gets which bucket of flows. Pure.
+//!
+//! Each member has as many buckets as its weight asks for, to within one. Where a group changes, a bucket stays with its
+//! next hop as far as that may keep it, so that a flow moves only where it must: the flows of a member that went, and
+//! the share of one that came (RFC 2992 measures this as disruption; the kernel's resilient groups do likewise,
+//! Documentation/networking/nexthop-group-resilient.rst).
+
+use byway_abi::BUCKETS;
+
+/// Gives each bucket to a member: an index into `members`, which have a slot and a weight each. `before` says which slot
+/// each bucket had.
+pub(crate) fn assign(members: &[(u32, u16)], before: Option<&[u32; BUCKETS]>) -> [u8; BUCKETS] {
+    let mut quotas = quotas(members);
+    let mut buckets = [None; BUCKETS];
+    if let Some(before) = before {
+        for (bucket, slot) in buckets.iter_mut().zip(before) {
+            let member = members.iter().position(|(member, _)| member == slot);
+            if let Some(member) = member.filter(|member| quotas[*member] > 0) {
+                quotas[member] -= 1;
+                *bucket = Some(member);
+            }
+        }
+    }
+    let mut free = quotas.iter().enumerate().flat_map(|(member, quota)| std::iter::repeat_n(member, *quota));
+    // The quotas add up to the buckets, and there are 256 members at the most.
+    buckets.map(|member| member.or_else(|| free.next()).unwrap_or(0) as u8)
+}
+
+/// How many buckets each member gets, all together as many as there are: one each, and then one by one to whoever is
+/// furthest behind its weight (Webster's method, which never takes one from a member because another has gone).
+fn quotas(members: &[(u32, u16)]) -> Vec<usize> {
+    let mut quotas = vec![1; members.len()];
+    for _ in members.len()..BUCKETS {
+        let behind = |a: &usize, b: &usize| {
+            let claim = |it: usize, other: usize| usize::from(members[it].1) * (2 * quotas[other] + 1);
+            // Of two that are equally far behind the first one comes first.
+            claim(*a, *b).cmp(&claim(*b, *a)).then(b.cmp(a))
+        };
+        if let Some(member) = (0..members.len()).max_by(behind) {
+            quotas[member] += 1;
+        }
+    }
+    quotas
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    fn slots(members: &[(u32, u16)], buckets: &[u8; BUCKETS]) -> [u32; BUCKETS] {
+        buckets.map(|member| members[usize::from(member)].0)
+    }
+
+    fn count(slots: &[u32; BUCKETS], slot: u32) -> usize {
+        slots.iter().filter(|it| **it == slot).count()
+    }
+
+    fn members() -> impl Strategy<Value = Vec<(u32, u16)>> {
+        vec(1..=256_u16, 1..=32).prop_map(|weights| {
+            weights.into_iter().enumerate().map(|(slot, weight)| (slot as u32 + 1, weight)).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn each_member_has_its_share(members in members()) {
+            let slots = slots(&members, &assign(&members, None));
+            let total: f64 = members.iter().map(|(_, weight)| f64::from(*weight)).sum();
+            for (slot, weight) in &members {
+                let (has, ideal) = (count(&slots, *slot) as f64, f64::from(*weight) / total * BUCKETS as f64);
+                prop_assert!((has - ideal).abs() <= 1.0 + ideal * 0.005, "{} of {}", has, ideal);
+            }
+        }
+
+        #[test]
+        fn taking_one_out_moves_its_flows_alone_and_putting_it_back_its_share(members in members(), gone: prop::sample::Index) {
+            prop_assume!(members.len() > 1);
+            let before = slots(&members, &assign(&members, None));
+            let mut without = members.clone();
+            let (gone, _) = without.remove(gone.index(members.len()));
+            let between = slots(&without, &assign(&without, Some(&before)));
+            for (before, between) in before.iter().zip(&between) {
+                prop_assert!(before == between || *before == gone);
+            }
+            let after = slots(&members, &assign(&members, Some(&between)));
+            for (between, after) in between.iter().zip(&after) {
+                prop_assert!(between == after || *after == gone);
+            }
+            prop_assert_eq!(count(&before, gone), count(&after, gone));
+        }
+    }
+
+    #[test]
+    fn a_member_that_is_worth_less_than_a_bucket_has_one() {
+        let mut members: Vec<(u32, u16)> = (1..=31).map(|slot| (slot, 256)).collect();
+        members.push((32, 1));
+        let slots = slots(&members, &assign(&members, None));
+        assert_eq!(count(&slots, 32), 1);
+    }
+}

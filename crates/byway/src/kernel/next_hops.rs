@@ -1,0 +1,225 @@
+//! The next hops and their groups, as the maps hold them.
+//!
+//! A next hop has a slot of its own for as long as anything leads to it, and the same device and gateway for all that time.
+//! What a slot held stays in it until it is given away again, which is long after, for the sake of packets that
+//! still wait for their neighbour.
+
+use std::{collections::BTreeMap, path::Path};
+
+use aya::maps::{
+    Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues, xdp::DevMap, xdp::XdpMapError,
+};
+use byway_abi::{
+    BUCKETS, Group, MAX_MEMBERS, MAX_NEXT_HOPS, NEXT_HOP_DOWN, NEXT_HOP_FREE, NextHopCounters, NextHopHealth,
+};
+
+use super::{
+    tables::{add, failed, found, gone, map, patiently},
+    wire,
+};
+use crate::{
+    buckets,
+    error::{Error, Result},
+    plan::Slot,
+    rule::{Member, NextHop, OnDown, Owner},
+};
+
+/// The open maps.
+pub(crate) struct NextHops {
+    next_hops: Array<MapData, byway_abi::NextHop>,
+    devices: DevMap<MapData>,
+    health: Array<MapData, NextHopHealth>,
+    counters: PerCpuArray<MapData, NextHopCounters>,
+    groups: HashMap<MapData, u32, Group>,
+    cpus: usize,
+}
+
+impl NextHops {
+    /// Opens the maps that are pinned in `folder`.
+    pub(super) fn open(folder: &Path, cpus: usize) -> Result<Self> {
+        Ok(Self {
+            next_hops: map!(folder, "NEXT_HOPS"),
+            devices: map!(folder, "NEXT_HOP_DEVICES"),
+            health: map!(folder, "NEXT_HOP_HEALTH"),
+            counters: map!(folder, "NEXT_HOP_COUNTERS"),
+            groups: map!(folder, "GROUPS"),
+            cpus,
+        })
+    }
+
+    fn read(&self, slot: u32) -> Result<byway_abi::NextHop> {
+        self.next_hops.get(&slot, 0).map_err(|error| failed("read the map", "NEXT_HOPS", error))
+    }
+
+    fn write(&mut self, slot: u32, next_hop: byway_abi::NextHop) -> Result<()> {
+        self.next_hops.set(slot, next_hop, 0).map_err(|error| failed("write the map", "NEXT_HOPS", error))
+    }
+
+    fn set_device(&mut self, slot: u32, ifindex: u32) -> Result<()> {
+        self.devices.set(slot, ifindex, None, 0).map_err(|error| match error {
+            XdpMapError::MapError(error) => failed("write the map", "NEXT_HOP_DEVICES", error),
+            error => Error::kernel("write the map NEXT_HOP_DEVICES", error),
+        })
+    }
+
+    /// The next hops there are, with their slots. The device of each is as it was when the next hop was made.
+    pub(crate) fn all(&self) -> Result<Vec<(NextHop, Slot)>> {
+        let mut all = Vec::new();
+        for index in 1..MAX_NEXT_HOPS {
+            let wire = self.read(index)?;
+            if wire.ifindex == 0 || wire.flags & NEXT_HOP_FREE != 0 {
+                continue;
+            }
+            let device = found(self.devices.get(index, 0))
+                .map_err(|error| failed("read the map", "NEXT_HOP_DEVICES", error))?;
+            let is_down = wire.flags & NEXT_HOP_DOWN != 0;
+            all.push((wire::read_next_hop(&wire), Slot { index, is_down, is_gone: device.is_none() }));
+        }
+        Ok(all)
+    }
+
+    /// Gives a next hop a slot that is empty. `first` says where the search begins; nothing is found where none is.
+    pub(crate) fn make(&mut self, next_hop: &NextHop, first: u32) -> Result<Option<u32>> {
+        let slots = (0..MAX_NEXT_HOPS - 1).map(|nth| 1 + (first.max(1) - 1 + nth) % (MAX_NEXT_HOPS - 1));
+        for slot in slots {
+            let wire = self.read(slot)?;
+            if wire.ifindex != 0 && wire.flags & NEXT_HOP_FREE == 0 {
+                continue;
+            }
+            self.health
+                .set(slot, NextHopHealth::default(), 0)
+                .map_err(|error| failed("write the map", "NEXT_HOP_HEALTH", error))?;
+            PerCpuValues::try_from(vec![NextHopCounters::default(); self.cpus])
+                .map_err(MapError::from)
+                .and_then(|zero| self.counters.set(slot, zero, 0))
+                .map_err(|error| failed("write the map", "NEXT_HOP_COUNTERS", error))?;
+            self.write(slot, wire::next_hop(next_hop, 0))?;
+            if let Err(error) = self.set_device(slot, next_hop.device.index) {
+                self.forget(slot)?;
+                return Err(error);
+            }
+            return Ok(Some(slot));
+        }
+        Ok(None)
+    }
+
+    /// Gives a slot the device of its ifindex again.
+    pub(crate) fn revive(&mut self, slot: u32) -> Result<()> {
+        let ifindex = self.read(slot)?.ifindex;
+        self.set_device(slot, ifindex)
+    }
+
+    /// Takes the next hop in a slot out of service, or puts it back.
+    pub(crate) fn set_down(&mut self, slot: u32, is_down: bool) -> Result<()> {
+        let wire = self.read(slot)?;
+        let flags = if is_down { wire.flags | NEXT_HOP_DOWN } else { wire.flags & !NEXT_HOP_DOWN };
+        self.write(slot, byway_abi::NextHop { flags, ..wire })
+    }
+
+    /// Empties a slot that nothing leads to.
+    pub(crate) fn forget(&mut self, slot: u32) -> Result<()> {
+        self.set_device(slot, 0)?;
+        let wire = self.read(slot)?;
+        self.write(slot, byway_abi::NextHop { flags: NEXT_HOP_FREE, ..wire })
+    }
+
+    /// The counters of a next hop, summed over the CPUs.
+    pub(crate) fn counters(&self, slot: u32) -> Result<NextHopCounters> {
+        let values = self
+            .counters
+            .get(&slot, 0)
+            .map_err(|error| failed("read the map", "NEXT_HOP_COUNTERS", error))?;
+        let mut sum = NextHopCounters::default();
+        for cpu in values.iter() {
+            add(&mut sum.departed, cpu.departed);
+            add(&mut sum.arrived, cpu.arrived);
+            add(&mut sum.skipped, cpu.skipped);
+        }
+        Ok(sum)
+    }
+
+    /// Since when a next hop has let nothing arrive that departed, in nanoseconds of the monotonic clock; 0 where all is
+    /// well.
+    pub(crate) fn silent_since(&self, slot: u32) -> Result<u64> {
+        let health =
+            self.health.get(&slot, 0).map_err(|error| failed("read the map", "NEXT_HOP_HEALTH", error))?;
+        Ok(health.silent_since)
+    }
+
+    pub(super) fn has_group(&self, id: u32) -> bool {
+        self.groups.get(&id, 0).is_ok()
+    }
+
+    /// The groups there are, by identity: those with a name, and those of one rule each.
+    pub(crate) fn groups(&self) -> Result<BTreeMap<u32, Group>> {
+        self.groups
+            .iter()
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|error| failed("read the map", "GROUPS", error))
+    }
+
+    pub(crate) fn group(&self, id: u32) -> Result<Option<Group>> {
+        found(self.groups.get(&id, 0)).map_err(|error| failed("read the map", "GROUPS", error))
+    }
+
+    /// Makes a group, or lets it be another, from one instant to the next.
+    pub(crate) fn put_group(&mut self, id: u32, group: &Group) -> Result<()> {
+        patiently(|| self.groups.insert(id, group, 0))
+            .map_err(|error| failed("write the map", "GROUPS", error))
+    }
+
+    /// Removes a group that no rule leads to. One that is not there is no error.
+    pub(crate) fn forget_group(&mut self, id: u32) -> Result<()> {
+        gone(self.groups.remove(&id)).map_err(|error| failed("write the map", "GROUPS", error))
+    }
+}
+
+/// A group as the maps hold it. `before` says which slot had each bucket, where the flows of something else move here.
+pub(super) fn group(
+    name: &str,
+    members: &[(u32, u16)],
+    on_down: OnDown,
+    owner: Owner,
+    before: Option<&[u32; BUCKETS]>,
+) -> Group {
+    let mut group = Group {
+        members: [0; MAX_MEMBERS],
+        weights: [0; MAX_MEMBERS],
+        count: members.len() as u32,
+        on_down: wire::on_down(on_down),
+        owner: wire::owner(owner),
+        reserved: 0,
+        name: wire::name(name),
+        buckets: buckets::assign(members, before),
+    };
+    for (nth, (slot, weight)) in members.iter().enumerate().take(MAX_MEMBERS) {
+        group.members[nth] = *slot;
+        group.weights[nth] = *weight;
+    }
+    group
+}
+
+/// Which slot has each bucket of a group.
+pub(super) fn slots(group: &Group) -> [u32; BUCKETS] {
+    group.buckets.map(|member| group.members.get(usize::from(member)).copied().unwrap_or(0))
+}
+
+/// The members of a group, or nothing where one makes no sense.
+pub(super) fn members(group: &Group, slots: &BTreeMap<u32, NextHop>) -> Option<Vec<Member>> {
+    let member = |nth: usize| {
+        let next_hop = slots.get(group.members.get(nth)?)?.clone();
+        Some(Member { next_hop, weight: group.weights[nth] })
+    };
+    (0..group.count as usize).map(member).collect()
+}
+
+/// The group that goes by a name, or nothing where it is a rule's own or makes no sense.
+pub(super) fn read_group(wire: &Group, slots: &BTreeMap<u32, NextHop>) -> Option<crate::rule::Group> {
+    let name = wire::read_name(&wire.name);
+    Some(crate::rule::Group {
+        name: (!name.is_empty()).then_some(name)?,
+        members: members(wire, slots)?,
+        on_down: wire::read_on_down(wire.on_down),
+        owner: wire::read_owner(wire.owner)?,
+    })
+}

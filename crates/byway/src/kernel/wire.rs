@@ -1,0 +1,204 @@
+//! Plain data to the bytes of the maps, and back.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use byway_abi::{
+    FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, NeighbourKey, ON_DOWN_DROP, ON_DOWN_PASS, OWNER_API, OWNER_CLI,
+    RuleRecord, SetRecord,
+};
+
+use crate::rule::{Device, NextHop, OnDown, Owner, Prefix, Rule, Selector, Target};
+
+/// An IPv4 address in the first four bytes.
+pub(super) fn address(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => {
+            let mut wire = [0; 16];
+            wire[..4].copy_from_slice(&v4.octets());
+            wire
+        }
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+pub(super) fn family(address: IpAddr) -> u32 {
+    if address.is_ipv4() { FAMILY_IPV4 } else { FAMILY_IPV6 }
+}
+
+pub(super) fn read_address(family: u32, wire: [u8; 16]) -> Option<IpAddr> {
+    match family {
+        FAMILY_IPV4 => Some(Ipv4Addr::new(wire[0], wire[1], wire[2], wire[3]).into()),
+        FAMILY_IPV6 => Some(Ipv6Addr::from(wire).into()),
+        _ => None,
+    }
+}
+
+/// A name in a field that is filled up with zeros. A longer one is cut.
+pub(crate) fn name<const N: usize>(name: &str) -> [u8; N] {
+    let mut wire = [0; N];
+    let length = name.len().min(N);
+    wire[..length].copy_from_slice(&name.as_bytes()[..length]);
+    wire
+}
+
+/// The name in such a field. What is no text is shown as well as it can be.
+pub(crate) fn read_name(wire: &[u8]) -> String {
+    let end = wire.iter().position(|byte| *byte == 0).unwrap_or(wire.len());
+    String::from_utf8_lossy(&wire[..end]).into_owned()
+}
+
+pub(super) fn owner(owner: Owner) -> u8 {
+    match owner {
+        Owner::Cli => OWNER_CLI,
+        Owner::Api => OWNER_API,
+    }
+}
+
+pub(super) fn read_owner(wire: u8) -> Option<Owner> {
+    match wire {
+        OWNER_CLI => Some(Owner::Cli),
+        OWNER_API => Some(Owner::Api),
+        _ => None,
+    }
+}
+
+pub(super) fn on_down(on_down: OnDown) -> u8 {
+    match on_down {
+        OnDown::Pass => ON_DOWN_PASS,
+        OnDown::Drop => ON_DOWN_DROP,
+    }
+}
+
+pub(super) fn read_on_down(wire: u8) -> OnDown {
+    if wire == ON_DOWN_DROP { OnDown::Drop } else { OnDown::Pass }
+}
+
+pub(super) fn neighbour_key(ifindex: u32, gateway: IpAddr) -> NeighbourKey {
+    NeighbourKey { ifindex, family: family(gateway), gateway: address(gateway) }
+}
+
+pub(super) fn next_hop(next_hop: &NextHop, flags: u32) -> byway_abi::NextHop {
+    byway_abi::NextHop {
+        ifindex: next_hop.device.index,
+        flags,
+        family: next_hop.gateway.map_or(FAMILY_ON_LINK, family),
+        gateway: next_hop.gateway.map_or([0; 16], address),
+        device: name(&next_hop.device.name),
+    }
+}
+
+pub(super) fn read_next_hop(wire: &byway_abi::NextHop) -> NextHop {
+    NextHop {
+        gateway: read_address(wire.family, wire.gateway),
+        device: Device { name: read_name(&wire.device), index: wire.ifindex },
+    }
+}
+
+/// The record of a rule whose target is of this kind and has this slot, or identity.
+pub(super) fn rule_record(rule: &Rule, kind: u8, index: u32) -> RuleRecord {
+    let destination = rule.destination.unwrap_or(Prefix::all_like(rule.source.address()));
+    RuleRecord {
+        source: address(rule.source.address()),
+        destination: address(destination.address()),
+        family: family(rule.source.address()),
+        index,
+        source_len: rule.source.len(),
+        destination_len: destination.len(),
+        owner: owner(rule.owner),
+        kind,
+        on_down: on_down(rule.on_down),
+        reserved: [0; 3],
+        name: name(rule.name.as_deref().unwrap_or("")),
+    }
+}
+
+/// What a record speaks about, or nothing where it makes no sense.
+pub(super) fn selector(record: &RuleRecord) -> Option<Selector> {
+    let source = Prefix::holding(read_address(record.family, record.source)?, record.source_len)?;
+    let destination =
+        Prefix::holding(read_address(record.family, record.destination)?, record.destination_len)?;
+    Some(Selector::new(source, Some(destination)))
+}
+
+/// The rule in a record, or nothing where the record makes no sense.
+pub(super) fn rule(record: &RuleRecord, target: Target) -> Option<Rule> {
+    let selector = selector(record)?;
+    let name = read_name(&record.name);
+    Some(Rule {
+        source: selector.source(),
+        destination: selector.destination(),
+        target,
+        on_down: read_on_down(record.on_down),
+        owner: read_owner(record.owner)?,
+        name: (!name.is_empty()).then_some(name),
+    })
+}
+
+pub(super) fn set_record(source: &Prefix) -> SetRecord {
+    SetRecord {
+        source: address(source.address()),
+        family: family(source.address()),
+        source_len: source.len().into(),
+    }
+}
+
+pub(super) fn read_set(record: &SetRecord) -> Option<Prefix> {
+    Prefix::holding(read_address(record.family, record.source)?, u8::try_from(record.source_len).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use byway_abi::{TARGET_DROP, TARGET_PASS};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_prefix(v4: bool) -> impl Strategy<Value = Prefix> {
+        (any::<[u8; 16]>(), 0..=128_u8).prop_map(move |(wire, length)| {
+            let address = read_address(if v4 { FAMILY_IPV4 } else { FAMILY_IPV6 }, wire).unwrap();
+            Prefix::holding(address, if v4 { length % 33 } else { length }).unwrap()
+        })
+    }
+
+    fn any_rule() -> impl Strategy<Value = Rule> {
+        let prefixes =
+            any::<bool>().prop_flat_map(|v4| (any_prefix(v4), proptest::option::of(any_prefix(v4))));
+        let name = proptest::option::of("[a-z]{1,32}");
+        (prefixes, any::<bool>(), any::<bool>(), name).prop_map(
+            |((source, destination), passes, drops, name)| Rule {
+                source,
+                destination: Selector::new(source, destination).destination(),
+                target: if passes { Target::Pass } else { Target::Drop },
+                on_down: if drops { OnDown::Drop } else { OnDown::Pass },
+                owner: Owner::Api,
+                name,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_rule_survives_its_record(before in any_rule()) {
+            let kind = if before.target == Target::Pass { TARGET_PASS } else { TARGET_DROP };
+            prop_assert_eq!(rule(&rule_record(&before, kind, 7), before.target.clone()), Some(before));
+        }
+
+        #[test]
+        fn a_next_hop_survives_its_slot(gateway: Option<[u8; 16]>, v4: bool, index: u32, device in "[a-z0-9]{1,15}") {
+            let gateway = gateway.map(|wire| read_address(if v4 { FAMILY_IPV4 } else { FAMILY_IPV6 }, wire).unwrap());
+            let before = NextHop { gateway, device: Device { name: device, index } };
+            prop_assert_eq!(read_next_hop(&next_hop(&before, 0)), before);
+        }
+
+        #[test]
+        fn no_record_makes_the_reader_panic(bytes: [[u8; 16]; 2], numbers: [u32; 2], small: [u8; 5], name: [u8; 32]) {
+            let record = RuleRecord {
+                source: bytes[0], destination: bytes[1], family: numbers[0] % 12, index: numbers[1],
+                source_len: small[0], destination_len: small[1], owner: small[2], kind: small[3], on_down: small[4],
+                reserved: [0; 3], name,
+            };
+            let _ = rule(&record, Target::Drop);
+            let _ = read_set(&SetRecord { source: bytes[0], family: numbers[0] % 12, source_len: numbers[1] % 256 });
+        }
+    }
+}
