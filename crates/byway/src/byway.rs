@@ -18,8 +18,8 @@ use crate::{
     },
     plan::{Actual, Desired, Role, Slot, plan},
     rule::{
-        Device, Group, GroupSpec, Member, MemberSpec, NextHop, NextHopSpec, Rule, RuleSpec, Selector, Target,
-        TargetSpec, check_distinct, check_families,
+        Device, Group, GroupSpec, Member, MemberSpec, NextHop, NextHopSpec, Owner, Rule, RuleSpec, Selector,
+        Target, TargetSpec, check_distinct, check_families,
     },
 };
 
@@ -286,8 +286,31 @@ impl Byway {
         self.put_all(specs, |_| Ok(()))
     }
 
+    /// Lets exactly these rules of an owner hold, from one instant to the next. Those of others stay. A rule that is the
+    /// same as before keeps its counters.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RuleExists`] where another owner has a rule for the same packets, and those of [`Byway::replace`].
+    pub fn reconcile(&mut self, owner: Owner, specs: &[RuleSpec]) -> Result<Vec<Rule>> {
+        let keep = |rule: &Rule| rule.owner != owner;
+        self.put_among(keep, specs, |existing| {
+            if keep(existing) { Err(Error::RuleExists(Box::new(existing.clone()))) } else { Ok(()) }
+        })
+    }
+
     fn put_all(
         &mut self,
+        specs: &[RuleSpec],
+        on_existing: impl Fn(&Rule) -> Result<()>,
+    ) -> Result<Vec<Rule>> {
+        self.put_among(|_| true, specs, on_existing)
+    }
+
+    /// Puts rules among those that there are, as far as `keep` keeps them.
+    fn put_among(
+        &mut self,
+        keep: impl Fn(&Rule) -> bool,
         specs: &[RuleSpec],
         on_existing: impl Fn(&Rule) -> Result<()>,
     ) -> Result<Vec<Rule>> {
@@ -295,6 +318,7 @@ impl Byway {
             spec.check()?;
         }
         self.change(|view, desired| {
+            desired.rules.retain(|_, rule| keep(rule));
             let mut put = Vec::with_capacity(specs.len());
             // Many rules share few next hops, and each look-up asks the kernel for its routes.
             let mut resolved: HashMap<&TargetSpec, Target> = HashMap::new();

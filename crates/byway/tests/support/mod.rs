@@ -5,6 +5,7 @@
 
 pub(crate) mod foreign;
 pub(crate) mod frames;
+pub(crate) mod routers;
 
 use std::{net::IpAddr, sync::OnceLock, time::Duration};
 

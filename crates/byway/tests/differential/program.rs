@@ -1,0 +1,219 @@
+//! The pinned program and what it has counted, straight from its maps.
+
+use std::{collections::HashMap, path::Path};
+
+use aya::{
+    TestRunOptions,
+    maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues},
+    programs::{ProgramError, SchedClassifier, TestRun},
+};
+use byway::{Device, NextHop, Prefix, Selector};
+use byway_abi::{
+    AttachmentCounters, Count, Counters, FAMILY_IPV4, FAMILY_IPV6, MAX_NEXT_HOPS, NEXT_HOP_FREE,
+    NextHopCounters, RuleRecord,
+};
+
+use crate::{model::ETHERNET, traffic::Frame};
+
+/// `struct __sk_buff` (include/uapi/linux/bpf.h), and where its fields are.
+const CONTEXT: usize = 192;
+const MARK: usize = 8;
+const PRIORITY: usize = 32;
+const IFINDEX: usize = 40;
+const CB: usize = 48;
+const GSO_SEGS: usize = 164;
+const GSO_SIZE: usize = 176;
+
+/// What a run shows of a packet afterwards. The kernel hands `tc_index` neither in nor out; that the packet arrives in a
+/// later run shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ran {
+    pub(crate) verdict: u32,
+    pub(crate) cb: [u32; 5],
+    pub(crate) mark: u32,
+    pub(crate) priority: u32,
+    pub(crate) is_same_frame: bool,
+}
+
+pub(crate) struct Program {
+    program: SchedClassifier,
+    rules: BpfHashMap<MapData, u32, RuleRecord>,
+    next_hops: Array<MapData, byway_abi::NextHop>,
+    counters: PerCpuHashMap<MapData, u32, Counters>,
+    next_hop_counters: PerCpuArray<MapData, NextHopCounters>,
+    attachment_counters: PerCpuHashMap<MapData, u32, AttachmentCounters>,
+    /// By the rule: what the program knows it as.
+    ids: HashMap<Selector, u32>,
+    slots: HashMap<NextHop, u32>,
+}
+
+impl Program {
+    pub(crate) fn open(folder: &Path) -> Self {
+        fn open<T: TryFrom<Map, Error = MapError>>(folder: &Path, name: &str) -> T {
+            let data = MapData::from_pin(folder.join(name)).unwrap();
+            T::try_from(Map::from_map_data(data).unwrap()).unwrap()
+        }
+        Self {
+            program: SchedClassifier::from_pin(folder.join("departure")).unwrap(),
+            rules: open(folder, "RULES"),
+            next_hops: open(folder, "NEXT_HOPS"),
+            counters: open(folder, "COUNTERS"),
+            next_hop_counters: open(folder, "NEXT_HOP_COUNTERS"),
+            attachment_counters: open(folder, "ATTACHMENT_COUNTERS"),
+            ids: HashMap::new(),
+            slots: HashMap::new(),
+        }
+    }
+
+    /// After each change: which identity and which slot is whose.
+    pub(crate) fn read_names(&mut self) -> Result<(), String> {
+        self.ids.clear();
+        for entry in self.rules.iter() {
+            let (id, record) = entry.unwrap();
+            if let Some(other) = self.ids.insert(selector(&record), id) {
+                return Err(format!("{} is rule {other} and rule {id}", selector(&record)));
+            }
+        }
+        self.slots.clear();
+        for slot in 1..MAX_NEXT_HOPS {
+            let record = self.next_hops.get(&slot, 0).unwrap();
+            if record.ifindex == 0 || record.flags & NEXT_HOP_FREE != 0 {
+                continue;
+            }
+            if let Some(other) = self.slots.insert(next_hop(&record), slot) {
+                return Err(format!("{} is in slot {other} and slot {slot}", next_hop(&record)));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn rule_count(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub(crate) fn next_hop_count(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(crate) fn id(&self, selector: &Selector) -> Result<u32, String> {
+        self.ids.get(selector).copied().ok_or_else(|| format!("no record of {selector}"))
+    }
+
+    pub(crate) fn slot(&self, next_hop: &NextHop) -> Result<u32, String> {
+        self.slots.get(next_hop).copied().ok_or_else(|| format!("no slot of {next_hop}"))
+    }
+
+    pub(crate) fn in_slot(&self, slot: u32) -> Option<&NextHop> {
+        self.slots.iter().find(|(_, of)| **of == slot).map(|(next_hop, _)| next_hop)
+    }
+
+    /// Summed over the CPUs.
+    pub(crate) fn rule(&self, selector: &Selector) -> Result<Counters, String> {
+        let per_cpu = self.counters.get(&self.id(selector)?, 0).map_err(|error| format!("{selector}: {error}"))?;
+        Ok(summed(&per_cpu, |sum: &mut Counters, cpu| {
+            for (sum, cpu) in [
+                (&mut sum.departed, cpu.departed),
+                (&mut sum.arrived, cpu.arrived),
+                (&mut sum.passed, cpu.passed),
+                (&mut sum.dropped, cpu.dropped),
+                (&mut sum.down, cpu.down),
+            ] {
+                add(sum, cpu);
+            }
+        }))
+    }
+
+    /// Summed over the CPUs, but for what has not arrived yet.
+    pub(crate) fn next_hop(&self, next_hop: &NextHop) -> Result<NextHopCounters, String> {
+        let per_cpu = self.next_hop_counters.get(&self.slot(next_hop)?, 0).unwrap();
+        Ok(summed(&per_cpu, |sum: &mut NextHopCounters, cpu| {
+            add(&mut sum.departed, cpu.departed);
+            add(&mut sum.arrived, cpu.arrived);
+            add(&mut sum.skipped, cpu.skipped);
+        }))
+    }
+
+    pub(crate) fn attachment(&self, ifindex: u32) -> AttachmentCounters {
+        let per_cpu = self.attachment_counters.get(&ifindex, 0).unwrap();
+        summed(&per_cpu, |sum: &mut AttachmentCounters, cpu| {
+            add(&mut sum.seen, cpu.seen);
+            for (sum, cpu) in sum.left_alone.iter_mut().zip(cpu.left_alone) {
+                add(sum, cpu);
+            }
+        })
+    }
+
+    /// Lets a packet through the program, `times` times one after the other, and says what is left after the last.
+    pub(crate) fn run(&self, frame: &Frame, times: u32) -> Result<Ran, ProgramError> {
+        let mut context = [0; CONTEXT];
+        let mut set = |at: usize, value: u32| context[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+        set(MARK, frame.mark);
+        set(PRIORITY, frame.priority);
+        set(IFINDEX, frame.ifindex);
+        set(GSO_SEGS, frame.segments);
+        set(GSO_SIZE, if frame.segments == 0 { 0 } else { 1_000 });
+        for (nth, word) in frame.cb.iter().enumerate() {
+            set(CB + 4 * nth, *word);
+        }
+        let (mut out, mut context_out) = (vec![0; frame.bytes.len()], [0; CONTEXT]);
+        let result = self.program.test_run(TestRunOptions {
+            data_in: Some(&frame.bytes),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ctx_out: Some(&mut context_out),
+            repeat: times,
+            ..TestRunOptions::default()
+        })?;
+        let get = |at: usize| u32::from_ne_bytes(context_out[at..at + 4].try_into().unwrap());
+        Ok(Ran {
+            verdict: result.return_value,
+            cb: std::array::from_fn(|nth| get(CB + 4 * nth)),
+            mark: get(MARK),
+            priority: get(PRIORITY),
+            is_same_frame: result.data_size_out as usize == out.len() && out == frame.bytes,
+        })
+    }
+
+    /// The longest frame that the kernel takes: a page's worth before Linux 6.19 or so.
+    pub(crate) fn longest(&self) -> usize {
+        let is_taken = |length: &usize| {
+            let mut bytes = vec![0; *length];
+            bytes[12..ETHERNET].copy_from_slice(&0x88B5_u16.to_be_bytes()); // for local experiments (IEEE 802)
+            let options = TestRunOptions { data_in: Some(&bytes), ..TestRunOptions::default() };
+            self.program.test_run(options).is_ok()
+        };
+        (1_000..=9_014).rev().find(is_taken).unwrap()
+    }
+}
+
+fn add(sum: &mut Count, cpu: Count) {
+    crate::model::add(sum, cpu.packets, cpu.bytes);
+}
+
+fn summed<T: aya::Pod + Default>(per_cpu: &PerCpuValues<T>, add: impl Fn(&mut T, &T)) -> T {
+    let mut sum = T::default();
+    per_cpu.iter().for_each(|cpu| add(&mut sum, cpu));
+    sum
+}
+
+fn address(family: u32, bytes: [u8; 16]) -> std::net::IpAddr {
+    match family {
+        FAMILY_IPV4 => <[u8; 4]>::try_from(&bytes[..4]).unwrap().into(),
+        FAMILY_IPV6 => bytes.into(),
+        other => panic!("no address is of the family {other}"),
+    }
+}
+
+fn selector(record: &RuleRecord) -> Selector {
+    let prefix = |bytes, length| Prefix::holding(address(record.family, bytes), length).unwrap();
+    Selector::new(
+        prefix(record.source, record.source_len),
+        Some(prefix(record.destination, record.destination_len)),
+    )
+}
+
+fn next_hop(record: &byway_abi::NextHop) -> NextHop {
+    let name = record.device.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect();
+    let gateway = (record.family != byway_abi::FAMILY_ON_LINK).then(|| address(record.family, record.gateway));
+    NextHop { gateway, device: Device { name, index: record.ifindex } }
+}
