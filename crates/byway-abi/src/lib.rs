@@ -127,9 +127,11 @@ pub struct NextHop {
     pub device: [u8; DEVICE_NAME_LEN],
 }
 
-/// How long a next hop may let nothing arrive, in nanoseconds, before it counts as dead; and how long until one packet
-/// tries it again.
+/// How long a next hop may let nothing arrive, in nanoseconds, before it counts as dead.
 pub const SILENCE: u64 = 250_000_000;
+
+/// How long it is in nanoseconds until one packet, which may be lost, tries a dead next hop again.
+pub const RETRY: u64 = 1_000_000_000;
 
 /// Value of the array `NEXT_HOP_HEALTH`, by slot: what all CPUs know of a next hop. The programs write it, and seldom: only
 /// when packets stop arriving, or begin to arrive again. Times are the kernel's monotonic clock in nanoseconds.

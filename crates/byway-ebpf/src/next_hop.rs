@@ -2,7 +2,7 @@
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::TcContext};
 use byway_abi::{
-    BUCKETS, Group, MAX_MEMBERS, NEXT_HOP_DOWN, NextHop, NextHopCounters, NextHopHealth, SILENCE,
+    BUCKETS, Group, MAX_MEMBERS, NEXT_HOP_DOWN, NextHop, NextHopCounters, NextHopHealth, RETRY, SILENCE,
     TARGET_GROUP, Target,
 };
 
@@ -111,7 +111,7 @@ fn is_silent(slot: u32, counters: &NextHopCounters) -> bool {
     if now.saturating_sub(health.silent_since) < SILENCE {
         return false;
     }
-    if now.saturating_sub(health.tried) >= SILENCE {
+    if now.saturating_sub(health.tried) >= RETRY {
         health.tried = now;
         return false;
     }

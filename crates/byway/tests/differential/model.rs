@@ -50,12 +50,17 @@ impl Address {
     }
 
     pub(crate) fn ip(&self) -> IpAddr {
-        if self.is_v4 { ((self.bits >> 96) as u32).to_be_bytes().into() } else { self.bits.to_be_bytes().into() }
+        if self.is_v4 {
+            ((self.bits >> 96) as u32).to_be_bytes().into()
+        } else {
+            self.bits.to_be_bytes().into()
+        }
     }
 
     /// Whether the first bits of both are the same.
     pub(crate) fn agrees(&self, other: &Self, length: u8) -> bool {
-        self.is_v4 == other.is_v4 && (length == 0 || (self.bits ^ other.bits) >> (128 - u32::from(length)) == 0)
+        self.is_v4 == other.is_v4
+            && (length == 0 || (self.bits ^ other.bits) >> (128 - u32::from(length)) == 0)
     }
 
     fn is_in(&self, text: &str) -> bool {
@@ -107,7 +112,11 @@ pub(crate) enum Identity {
 pub(crate) enum Parsed {
     /// One of [`class`].
     LeftAlone(usize),
-    Packet { source: Address, destination: Address, identity: Identity },
+    Packet {
+        source: Address,
+        destination: Address,
+        identity: Identity,
+    },
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {
@@ -336,6 +345,10 @@ impl Model {
         self.next_hops.iter().map(|(next_hop, state)| (next_hop, state.is_down))
     }
 
+    pub(crate) fn rule(&self, selector: &Selector) -> &Rule {
+        &self.rules[selector].rule
+    }
+
     pub(crate) fn rule_counters(&self, selector: &Selector) -> &Counters {
         &self.rules[selector].counters
     }
@@ -411,13 +424,33 @@ impl Model {
     }
 
     pub(crate) fn expect(&mut self, frame: &[u8]) -> Expected {
+        let (mut expected, identity) = self.decide(frame);
+        if let Expected::Member(_, choice) = &mut expected {
+            choice.key = self.key(identity);
+            let must_be = choice.key.as_ref().and_then(|key| self.must_be(&choice.group, key, choice.live));
+            choice.must_be = must_be.map(|nth| choice.members[nth].clone());
+        }
+        expected
+    }
+
+    pub(crate) fn is_redirected(&self, frame: &[u8]) -> bool {
+        matches!(self.decide(frame).0, Expected::NextHop(..) | Expected::Member(..))
+    }
+
+    /// What becomes of a packet, without which of a group's members it is to be; that takes the identity beside it.
+    fn decide(&self, frame: &[u8]) -> (Expected, Identity) {
         let (source, destination, identity) = match parse(frame) {
-            Parsed::LeftAlone(class) => return Expected::LeftAlone(class),
+            Parsed::LeftAlone(class) => return (Expected::LeftAlone(class), Identity::Unclear),
             Parsed::Packet { source, destination, identity } => (source, destination, identity),
         };
-        let Some(rule) = self.find(&source, &destination) else {
-            return Expected::LeftAlone(class::NOT_MATCHED);
+        let expected = match self.find(&source, &destination) {
+            Some(rule) => self.target(rule),
+            None => Expected::LeftAlone(class::NOT_MATCHED),
         };
+        (expected, identity)
+    }
+
+    fn target(&self, rule: &Rule) -> Expected {
         let selector = rule.selector();
         let (group, members, on_down) = match &rule.target {
             Target::Pass => return Expected::Pass(selector),
@@ -435,17 +468,12 @@ impl Model {
             }
             other => panic!("no rule of this test has the target {other}"),
         };
-        let live = members
-            .iter()
-            .enumerate()
-            .filter(|(_, member)| self.is_live(member))
-            .fold(0, |live, (nth, _)| live | 1 << nth);
+        let is_live = members.iter().map(|member| self.is_live(member)).enumerate();
+        let live = is_live.fold(0, |live, (nth, is_live)| live | u32::from(is_live) << nth);
         if live == 0 {
             return Expected::Down(selector, on_down, members);
         }
-        let key = self.key(identity);
-        let must_be = key.as_ref().and_then(|key| self.must_be(&group, key, live)).map(|nth| members[nth].clone());
-        Expected::Member(selector, Choice { group, members, live, key, must_be })
+        Expected::Member(selector, Choice { group, members, live, key: None, must_be: None })
     }
 
     /// What the packet's member depends on, where the contract says it.
@@ -467,7 +495,7 @@ impl Model {
         Some(key)
     }
 
-    fn choices(&mut self, group: &GroupKey) -> &mut Choices {
+    fn choices_mut(&mut self, group: &GroupKey) -> &mut Choices {
         match group {
             GroupKey::Named(name) => &mut self.groups.get_mut(name).unwrap().choices,
             GroupKey::Own(selector) => &mut self.rules.get_mut(selector).unwrap().choices,
@@ -477,8 +505,12 @@ impl Model {
     /// The member that earlier packets of the flow make the only right one. A member that goes down takes its own flows
     /// along and no other, and has them back when it comes back. So of two sets of live members, one within the other,
     /// both choose the same where the smaller one has what the larger one chose.
-    fn must_be(&mut self, group: &GroupKey, key: &FlowKey, live: u32) -> Option<usize> {
-        let earlier = self.choices(group).get(key)?;
+    fn must_be(&self, group: &GroupKey, key: &FlowKey, live: u32) -> Option<usize> {
+        let choices = match group {
+            GroupKey::Named(name) => &self.groups[name].choices,
+            GroupKey::Own(selector) => &self.rules[selector].choices,
+        };
+        let earlier = choices.get(key)?;
         if let Some(same) = earlier.get(&live) {
             return Some(*same);
         }
@@ -500,7 +532,7 @@ impl Model {
             return Err(format!("earlier packets of {:?} say {must_be}", choice.key));
         }
         let Some(key) = &choice.key else { return Ok(()) };
-        let choices = self.choices(&choice.group).entry(key.clone()).or_default();
+        let choices = self.choices_mut(&choice.group).entry(key.clone()).or_default();
         let smaller = choices.iter().find(|(then, chosen)| {
             **then & choice.live == **then && **then >> nth & 1 != 0 && **chosen != nth
         });

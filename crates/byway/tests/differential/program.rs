@@ -109,7 +109,8 @@ impl Program {
 
     /// Summed over the CPUs.
     pub(crate) fn rule(&self, selector: &Selector) -> Result<Counters, String> {
-        let per_cpu = self.counters.get(&self.id(selector)?, 0).map_err(|error| format!("{selector}: {error}"))?;
+        let per_cpu =
+            self.counters.get(&self.id(selector)?, 0).map_err(|error| format!("{selector}: {error}"))?;
         Ok(summed(&per_cpu, |sum: &mut Counters, cpu| {
             for (sum, cpu) in [
                 (&mut sum.departed, cpu.departed),
@@ -214,6 +215,7 @@ fn selector(record: &RuleRecord) -> Selector {
 
 fn next_hop(record: &byway_abi::NextHop) -> NextHop {
     let name = record.device.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect();
-    let gateway = (record.family != byway_abi::FAMILY_ON_LINK).then(|| address(record.family, record.gateway));
+    let gateway =
+        (record.family != byway_abi::FAMILY_ON_LINK).then(|| address(record.family, record.gateway));
     NextHop { gateway, device: Device { name, index: record.ifindex } }
 }

@@ -17,12 +17,28 @@ pub(crate) struct World {
 }
 
 const ANCHORS: [&[&str]; 2] = [
-    &["192.168.1.5", "10.111.222.11", "203.0.113.128", "100.64.0.0", "127.255.255.255", "172.16.0.1", "0.0.0.1"],
-    &["2001:db8:1::5", "2001:db8:222::11", "2001:db8:8000::", "fd00:0:0:1::ffff", "64:ff9b::c000:201", "::1:0:0:1"],
+    &[
+        "192.168.1.5",
+        "10.111.222.11",
+        "203.0.113.128",
+        "100.64.0.0",
+        "127.255.255.255",
+        "172.16.0.1",
+        "0.0.0.1",
+    ],
+    &[
+        "2001:db8:1::5",
+        "2001:db8:222::11",
+        "2001:db8:8000::",
+        "fd00:0:0:1::ffff",
+        "64:ff9b::c000:201",
+        "::1:0:0:1",
+    ],
 ];
 
 /// The named groups: for sources of every family, and with IPv4 gateways for those of IPv4 alone.
-pub(crate) const GROUPS: [(&str, bool); 4] = [("four", true), ("any", false), ("four-b", true), ("any-b", false)];
+pub(crate) const GROUPS: [(&str, bool); 4] =
+    [("four", true), ("any", false), ("four-b", true), ("any-b", false)];
 
 impl World {
     pub(crate) fn new(next_hops: Vec<NextHop>) -> Self {
@@ -33,9 +49,8 @@ impl World {
     pub(crate) fn turn(&mut self, random: &mut Random) {
         for (anchors, texts) in self.anchors.iter_mut().zip(ANCHORS) {
             let count = random.between(1, 3);
-            *anchors = (0..count)
-                .map(|_| Address::from(random.pick(texts).parse::<IpAddr>().unwrap()))
-                .collect();
+            *anchors =
+                (0..count).map(|_| Address::from(random.pick(texts).parse::<IpAddr>().unwrap())).collect();
             if random.percent(30) {
                 anchors.push(anywhere(random, anchors[0].is_v4));
             }
@@ -53,8 +68,11 @@ impl World {
 
     fn prefix(&self, random: &mut Random, is_v4: bool) -> Prefix {
         let address = self.near(random, is_v4);
-        let edges: &[u8] =
-            if is_v4 { &[1, 8, 15, 16, 24, 25, 30, 31] } else { &[1, 16, 32, 33, 48, 63, 64, 65, 96, 126, 127] };
+        let edges: &[u8] = if is_v4 {
+            &[1, 8, 15, 16, 24, 25, 30, 31]
+        } else {
+            &[1, 16, 32, 33, 48, 63, 64, 65, 96, 126, 127]
+        };
         let length = match random.below(100) {
             0..6 => 0,
             6..30 => address.width(),

@@ -15,7 +15,7 @@ use byway_netlink::{
     NLM_F_CREATE, NLM_F_EXCL, Netlink,
     packet::{
         RouteNetlinkMessage,
-        link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage},
+        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
         tc::{TcAttribute, TcHandle, TcMessage},
     },
 };
@@ -120,6 +120,20 @@ pub(crate) fn add_macvlan(name: &str, lower: &str) {
         LinkAttribute::IfName(name.into()),
         LinkAttribute::Link(nix::net::if_::if_nametoindex(lower).unwrap()),
         LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::MacVlan)]),
+    ];
+    let message = RouteNetlinkMessage::NewLink(message);
+    Netlink::open().unwrap().change(message, NLM_F_CREATE | NLM_F_EXCL).unwrap();
+}
+
+/// `ip link add NAME index INDEX type bridge`, up.
+pub(crate) fn add_bridge(name: &str, index: u32) {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    message.attributes = vec![
+        LinkAttribute::IfName(name.into()),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
     ];
     let message = RouteNetlinkMessage::NewLink(message);
     Netlink::open().unwrap().change(message, NLM_F_CREATE | NLM_F_EXCL).unwrap();
