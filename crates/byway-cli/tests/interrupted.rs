@@ -5,10 +5,16 @@
 
 mod support;
 
-use std::{thread, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
 
-use aya::maps::{Array, Map, MapData};
-use byway_lab::seed::Seed;
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuHashMap};
+use byway_abi::{Counters, Group, RuleRecord, SetRecord, Target};
+use byway_lab::{seed::Seed, wait_until};
 use nix::libc::{SIGINT, SIGKILL};
 use support::{ANSWER, SILENCE, byway, call, done, pins, works};
 
@@ -117,6 +123,123 @@ fn killed_while_renewing_the_programs() {
     done(&seed.server, "flush");
     done(&seed.server, "detach");
     assert_eq!(pins(), Vec::<String>::new());
+}
+
+/// A thousand commands that change many entries at once are killed, each at another moment, while packets flow. None of
+/// those takes a way that neither the old rules nor the new ones give it, none is lost, and the next change leaves
+/// nothing of the others behind.
+#[test]
+fn a_thousand_kills_under_traffic() {
+    const KILLS: u32 = 1_000;
+    let seed = Seed::new().unwrap();
+    let second = seed.lab.node("second").unwrap();
+    seed.lab.link((&seed.server, "eth2"), (&second, "eth0")).unwrap();
+    seed.server.address("eth2", "10.111.225.11/24").unwrap();
+    second.address("eth0", "10.111.225.21/24").unwrap();
+    seed.server.route("local 192.168.9.0/24 dev lo").unwrap();
+    let (by_first, by_second) = ("via 10.111.221.21 dev eth1", "via 10.111.225.21 dev eth2");
+    // Eight hosts say something of one destination each, and for all others fall back to their network: a change
+    // of the network's rule is a change of nine entries.
+    for host in 1..=8 {
+        done(&seed.server, &format!("add from 192.168.9.{host} to 203.0.113.1 {by_first}"));
+    }
+    done(&seed.server, &format!("group add uplinks nexthop {by_first} nexthop {by_second}"));
+    done(&seed.server, &format!("add from 192.168.9.0/24 {by_first}"));
+    done(&seed.server, "add from 192.168.9.99 group uplinks");
+    let changes = [
+        format!("replace from 192.168.9.0/24 {by_second}"),
+        format!("replace from 192.168.9.0/24 {by_first}"),
+        format!("replace from 192.168.9.0/24 to 203.0.113.128/25 {by_second}"),
+        "del from 192.168.9.0/24 to 203.0.113.128/25".to_owned(),
+        format!("replace from 192.168.9.0/24 nexthop {by_first} nexthop {by_second}"),
+        format!("group replace uplinks nexthop {by_second}"),
+        format!("group replace uplinks nexthop {by_first} nexthop {by_second} weight 3"),
+        "replace from 192.168.9.0/24 group uplinks".to_owned(),
+    ];
+
+    let heard = [&seed.gateway, &seed.router, &second].map(|node| node.capture("eth0").unwrap());
+    let flows: Vec<(IpAddr, IpAddr)> = [(1, 1), (1, 2), (8, 200), (50, 1), (50, 200), (99, 7)]
+        .map(|(from, to)| (IpAddr::from([192, 168, 9, from]), IpAddr::from([203, 0, 113, to])))
+        .to_vec();
+    let folder = format!("/sys/fs/bpf/byway/{}", pins().remove(0));
+    let map =
+        |name: &str| Map::from_map_data(MapData::from_pin(format!("{folder}/{name}")).unwrap()).unwrap();
+    let meta: Array<_, u32> = map("META").try_into().unwrap();
+    let mut in_the_middle = 0;
+    let ends = AtomicBool::new(false);
+    let sent = thread::scope(|scope| {
+        let sender = scope.spawn(|| seed.server.run(|| send_until(&flows, &ends)));
+        let took = {
+            let start = Instant::now();
+            done(&seed.server, &changes[0]);
+            start.elapsed()
+        };
+        for kill in 0..KILLS {
+            // The moments are spread over the command and a little more, in an order that repeats none.
+            let delay = took * (kill * 617 % KILLS) / KILLS * 11 / 10;
+            cut_off(&seed, &changes[kill as usize % changes.len()], delay, SIGKILL);
+            in_the_middle += meta.get(&byway_abi::meta::CHANGING, 0).unwrap();
+        }
+        ends.store(true, Ordering::Relaxed);
+        sender.join().unwrap()
+    });
+
+    let count = |place: usize, is_it: &dyn Fn(IpAddr, IpAddr) -> bool| {
+        heard[place].count(|frame| match (frame.source(), frame.destination()) {
+            (Some(from), Some(to)) => flows.contains(&(from, to)) && is_it(from, to),
+            _ => false,
+        })
+    };
+    let arrived = || (0..3).map(|place| count(place, &|_, _| true)).sum::<usize>();
+    assert!(wait_until(ANSWER, || arrived() == sent), "{} of {sent} packets arrived", arrived());
+    assert_eq!(count(0, &|_, _| true), 0, "packets have gone to the gateway");
+    assert_eq!(count(2, &|from, to| (from, to) == flows[0]), 0, "a host's own rule did not hold");
+    assert!(count(1, &|_, _| true) > 0 && count(2, &|_, _| true) > 0);
+
+    // The next change tidies up.
+    done(&seed.server, "replace from 192.168.9.77 pass");
+    let folder = format!("/sys/fs/bpf/byway/{}", pins().remove(0));
+    let map =
+        |name: &str| Map::from_map_data(MapData::from_pin(format!("{folder}/{name}")).unwrap()).unwrap();
+    let records: HashMap<_, u32, RuleRecord> = map("RULES").try_into().unwrap();
+    let counters: PerCpuHashMap<_, u32, Counters> = map("COUNTERS").try_into().unwrap();
+    let sets: HashMap<_, u32, SetRecord> = map("SETS").try_into().unwrap();
+    let groups: HashMap<_, u32, Group> = map("GROUPS").try_into().unwrap();
+    let hosts: HashMap<_, [u8; 8], Target> = map("HOSTS4").try_into().unwrap();
+    assert_eq!(records.keys().count(), rules(&seed));
+    assert_eq!(counters.keys().count(), rules(&seed));
+    assert_eq!(hosts.keys().count(), 10, "eight hosts and two");
+    let shown: serde_json::Value = serde_json::from_str(&done(&seed.server, "--json show")).unwrap();
+    let network_tells_apart = shown["rules"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|it| it["from"] == "192.168.9.0/24" && it["to"].is_string());
+    assert_eq!(sets.keys().count(), if network_tells_apart { 9 } else { 8 });
+    let own =
+        shown["rules"].as_array().unwrap().iter().filter(|it| it["target"]["nexthops"].is_array()).count();
+    assert_eq!(groups.keys().count(), 1 + own);
+    for words in ["flush", "group del uplinks", "detach"] {
+        done(&seed.server, words);
+    }
+    assert_eq!(pins(), Vec::<String>::new());
+}
+
+/// Sends packets of each flow in turn, at a rate that captures can follow, and says how many.
+fn send_until(flows: &[(IpAddr, IpAddr)], ends: &AtomicBool) -> usize {
+    let sockets: Vec<(UdpSocket, SocketAddr)> = flows
+        .iter()
+        .map(|(from, to)| (UdpSocket::bind((*from, 0)).unwrap(), SocketAddr::new(*to, 9)))
+        .collect();
+    let mut sent = 0;
+    while !ends.load(Ordering::Relaxed) {
+        for (socket, to) in &sockets {
+            socket.send_to(b"hello", to).unwrap();
+            sent += 1;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    sent
 }
 
 #[test]
