@@ -65,6 +65,78 @@ fn each_command_finds_what_the_one_before_it_has_left() {
 }
 
 #[test]
+fn groups_and_next_hops_have_commands_of_their_own() {
+    let seed = Seed::new().unwrap();
+    let server = &seed.server;
+    seed.router.address("eth0", "10.111.221.22/24").unwrap();
+    let (one, two) = ("nexthop via 10.111.221.21 dev eth1 weight 2", "nexthop via 10.111.221.22 dev eth1");
+    assert_eq!(done(server, &format!("group add up {one} {two}")), format!("added: group up {one} {two}\n"));
+    assert_eq!(
+        done(server, "add from 192.168.1.5 group up"),
+        "added: from 192.168.1.5 group up\nattached to eth0\n"
+    );
+    assert_eq!(
+        done(server, "group show"),
+        "GROUP  VIA            DEV   WEIGHT  ON-DOWN  OWNER  RULES\n\
+         up     10.111.221.21  eth1       2  pass     cli        1\n       10.111.221.22  eth1       1\n"
+    );
+    assert!(works(&seed, ANSWER));
+    for hop in ["10.111.221.21", "10.111.221.22"] {
+        assert_eq!(
+            done(server, &format!("nexthop down via {hop}")),
+            format!("out of service: via {hop} dev eth1\n")
+        );
+        let shown = done(server, "show nexthops");
+        assert!(shown.contains(&format!("byway nexthop up via {hop} dev eth1` puts it back")), "{shown}");
+    }
+    assert!(!works(&seed, SILENCE), "nothing is in service, and normal routing loses it");
+    assert!(done(server, "show").contains("DOWN"));
+    assert_eq!(
+        done(server, "nexthop up via 10.111.221.22 dev eth1"),
+        "in service: via 10.111.221.22 dev eth1\n"
+    );
+    assert!(works(&seed, ANSWER));
+    let json: serde_json::Value = serde_json::from_str(&done(server, "--json show")).unwrap();
+    let states: Vec<_> = json["nexthops"].as_array().unwrap().iter().map(|it| it["state"].clone()).collect();
+    assert_eq!(states, ["down", "up"]);
+    assert_eq!(json["groups"][0]["nexthops"][0]["weight"], 2);
+    assert_eq!(json["groups"][0]["rules"], 1);
+    assert_eq!(json["rules"][0]["target"]["group"], "up");
+    let counted = &json["attachments"][0]["counted"];
+    assert!(counted["seen"]["packets"].as_u64().unwrap() > 0 && counted["not_matched"]["packets"].is_u64());
+    assert!(done(server, "show attachments").starts_with("PACKETS"));
+
+    assert_eq!(
+        done(server, &format!("group replace up {two} on-down drop")),
+        format!("holds now: group up {two} on-down drop\n")
+    );
+    assert!(works(&seed, ANSWER));
+    done(server, "flush");
+    assert_eq!(done(server, "group del up"), format!("deleted: group up {two} on-down drop\n"));
+    assert!(done(server, "group show").starts_with("no groups"));
+    done(server, "detach");
+    assert_eq!(pins(), Vec::<String>::new());
+}
+
+/// It goes on until its reader does not.
+#[test]
+fn watching_looks_again_and_again() {
+    let seed = Seed::new().unwrap();
+    done(&seed.server, &format!("add {RULE}"));
+    let mut command = Command::new("sh");
+    let watch = format!("{} --json show --watch=1 | head -n 2", env!("CARGO_BIN_EXE_byway"));
+    let said = support::Said::from(seed.server.output(command.args(["-c", &watch])).unwrap());
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
+    let looks: Vec<serde_json::Value> =
+        said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(looks.len(), 2);
+    assert!(looks.iter().all(|look| look["rules"][0]["from"] == "192.168.1.5"));
+    let watch = format!("{} show --watch=1 | grep -m 1 PACKETS/s", env!("CARGO_BIN_EXE_byway"));
+    let said = support::Said::from(seed.server.output(Command::new("sh").args(["-c", &watch])).unwrap());
+    assert!(said.out.starts_with("FROM"), "the second look has rates: {said:?}");
+}
+
+#[test]
 fn json_is_for_programs() {
     let seed = Seed::new().unwrap();
     let json = |words: &str| -> serde_json::Value {

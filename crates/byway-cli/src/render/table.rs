@@ -224,8 +224,8 @@ fn rule_table(rules: &[RuleStatus], since: Option<&Since<'_>>) -> String {
 fn met(status: &RuleStatus) -> Count {
     let all = [status.departed, status.passed, status.dropped, status.down];
     Count {
-        packets: all.iter().map(|count| count.packets).sum(),
-        bytes: all.iter().map(|count| count.bytes).sum(),
+        packets: all.iter().fold(0, |sum, count| sum.saturating_add(count.packets)),
+        bytes: all.iter().fold(0, |sum, count| sum.saturating_add(count.bytes)),
     }
 }
 
@@ -284,10 +284,12 @@ fn trouble_of_next_hop(status: &NextHopStatus) -> Option<String> {
         NextHopState::Down => {
             Some(format!("{next_hop} is out of service; `byway nexthop up {next_hop}` puts it back"))
         }
-        NextHopState::DeviceGone => Some(format!(
-            "{next_hop}: the device is gone; replace what leads there, or make the device anew and that again"
-        )),
-        NextHopState::Silent if status.device_down => Some(format!("{}: {device} is down", losses())),
+        NextHopState::DeviceGone => {
+            Some(format!("{next_hop}: the device is gone; give the rules and groups that lead there another"))
+        }
+        NextHopState::Silent if status.device_down => {
+            Some(format!("{} at {who}: {device} is down", losses()))
+        }
         NextHopState::Silent => Some(format!("{}: {who} does not answer on {device}", losses())),
         NextHopState::Up if status.device_down => {
             Some(format!("{device} is down, so that nothing gets to {who} there"))
