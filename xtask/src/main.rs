@@ -4,6 +4,7 @@
 
 mod bench;
 mod bpf;
+mod fuzz_datapath;
 mod kernels;
 mod run;
 mod workspace;
@@ -23,6 +24,7 @@ struct Arguments {
 enum Verb {
     Bench(bench::Bench),
     Bpf(bpf::Bpf),
+    FuzzDatapath(fuzz_datapath::FuzzDatapath),
     Kernels(kernels::Kernels),
 }
 
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
         Verb::Bench(bench) => bench.exec().map(|()| ExitCode::SUCCESS),
         Verb::Bpf(bpf) => bpf.exec(),
+        Verb::FuzzDatapath(fuzz) => fuzz.exec().map(|()| ExitCode::SUCCESS),
         Verb::Kernels(kernels) => kernels.exec(),
     };
     done.unwrap_or_else(|error| {

@@ -37,8 +37,16 @@ struct Transport {
     protocol: u8,
     /// Where its header begins.
     offset: u32,
-    /// The packet is a fragment: its identification, and whether it is the first.
-    fragment: Option<(u32, bool)>,
+    fragment: Option<Fragment>,
+}
+
+/// What makes the packet a fragment.
+struct Fragment {
+    identification: u32,
+    /// What the fragmented part begins with, which all fragments say alike; not the protocol where that comes behind
+    /// more headers.
+    next: u8,
+    is_first: bool,
 }
 
 /// The hash of the packet's flow. All fragments of a packet have that of the first.
@@ -49,12 +57,12 @@ pub fn hash(ctx: &TcContext, packet: &Packet) -> u32 {
     let protocol = u32::from(transport.protocol);
     match transport.fragment {
         None => mix(packet, protocol, ports(ctx, &transport)),
-        Some((identification, is_first)) => {
+        Some(Fragment { identification, next, is_first }) => {
             let mut key = [0; 10];
             key[..4].copy_from_slice(&packet.source);
             key[4..8].copy_from_slice(&packet.destination);
             key[8] = identification;
-            key[9] = protocol;
+            key[9] = u32::from(next);
             // SAFETY: what another CPU writes meanwhile is another fragment of the same packet.
             let known = unsafe { FRAGMENTS.get(&key) };
             if is_first {
@@ -95,7 +103,11 @@ fn ipv4(ctx: &TcContext) -> Option<Transport> {
     Some(Transport {
         protocol: header[9],
         offset: ETHERNET_LEN as u32 + u32::from(header[0] & 0x0F) * 4,
-        fragment: (more || offset != 0).then_some((identification, offset == 0)),
+        fragment: (more || offset != 0).then_some(Fragment {
+            identification,
+            next: header[9],
+            is_first: offset == 0,
+        }),
     })
 }
 
@@ -115,7 +127,8 @@ fn ipv6(ctx: &TcContext) -> Option<Transport> {
                 let identification = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
                 // A packet in one fragment (RFC 6946) is as good as none.
                 if position & 0xFFF9 != 0 {
-                    fragment = Some((identification, position & 0xFFF8 == 0));
+                    let is_first = position & 0xFFF8 == 0;
+                    fragment = Some(Fragment { identification, next: header[0], is_first });
                 }
                 8
             }
@@ -125,7 +138,7 @@ fn ipv6(ctx: &TcContext) -> Option<Transport> {
         next = header[0];
         offset += length;
         // What follows the header of a later fragment is the middle of the packet.
-        if let Some((_, false)) = fragment {
+        if let Some(Fragment { is_first: false, .. }) = fragment {
             break;
         }
     }

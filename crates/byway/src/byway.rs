@@ -529,7 +529,10 @@ impl Byway {
     ///
     /// Those of [`Byway::status`].
     pub fn attachments(&mut self) -> Result<Vec<Attachment>> {
-        Ok(self.status()?.attachments)
+        let Some(pins) = Pins::open()? else { return Ok(Vec::new()) };
+        let links = self.network.links()?;
+        let placed = execute::placed(&pins, &mut self.network, &links)?;
+        placed.into_iter().map(|placed| attachment_status(&pins, &links, placed)).collect()
     }
 
     /// The one way to a change: `decide` turns what holds into what should hold, and may refuse. It is asked before

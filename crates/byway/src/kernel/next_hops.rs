@@ -67,7 +67,11 @@ impl NextHops {
         let mut all = Vec::new();
         for index in 1..MAX_NEXT_HOPS {
             let wire = self.read(index)?;
-            if wire.ifindex == 0 || wire.flags & NEXT_HOP_FREE != 0 {
+            if wire.ifindex == 0 {
+                // Slots are given away in their order, so that none behind has ever been used.
+                break;
+            }
+            if wire.flags & NEXT_HOP_FREE != 0 {
                 continue;
             }
             let device = found(self.devices.get(index, 0))

@@ -9,11 +9,11 @@ use aya::{
 };
 use byway::{Device, NextHop, Prefix, Selector};
 use byway_abi::{
-    AttachmentCounters, Count, Counters, FAMILY_IPV4, FAMILY_IPV6, MAX_NEXT_HOPS, NEXT_HOP_FREE,
-    NextHopCounters, RuleRecord,
+    AttachmentCounters, Counters, FAMILY_IPV4, FAMILY_IPV6, MAX_NEXT_HOPS, NEXT_HOP_FREE, NextHopCounters,
+    RuleRecord,
 };
 
-use crate::{model::ETHERNET, traffic::Frame};
+use crate::{model::add, parse::ETHERNET, traffic::Frame};
 
 /// `struct __sk_buff` (include/uapi/linux/bpf.h), and where its fields are.
 const CONTEXT: usize = 192;
@@ -33,6 +33,25 @@ pub(crate) struct Ran {
     pub(crate) mark: u32,
     pub(crate) priority: u32,
     pub(crate) is_same_frame: bool,
+}
+
+/// In `cb[4]` of a packet: it has been redirected a second time.
+const AGAIN: u32 = 1 << 31;
+
+impl Ran {
+    /// The rule that a redirected packet found.
+    pub(crate) fn rule(&self) -> u32 {
+        self.cb[0]
+    }
+
+    /// The slot of the next hop that it was sent to.
+    pub(crate) fn slot(&self) -> u32 {
+        self.cb[4] & !AGAIN
+    }
+
+    pub(crate) fn is_redirected_again(&self) -> bool {
+        self.cb[4] & AGAIN != 0
+    }
 }
 
 pub(crate) struct Program {
@@ -185,10 +204,6 @@ impl Program {
         };
         (1_000..=9_014).rev().find(is_taken).unwrap()
     }
-}
-
-fn add(sum: &mut Count, cpu: Count) {
-    crate::model::add(sum, cpu.packets, cpu.bytes);
 }
 
 fn summed<T: aya::Pod + Default>(per_cpu: &PerCpuValues<T>, add: impl Fn(&mut T, &T)) -> T {

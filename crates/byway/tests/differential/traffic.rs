@@ -8,7 +8,7 @@ use std::{
 use byway::{Prefix, Rule, Target};
 
 use crate::{
-    model::{
+    parse::{
         AUTHENTICATION, Address, DCCP, DESTINATION, ETHERNET, FRAGMENT, Flow, HOP_BY_HOP, ICMPV6, IPV4, IPV6,
         ROUTING, SCTP, TCP, UDP, UDP_LITE, WITH_PORTS,
     },
@@ -170,14 +170,15 @@ impl Traffic {
         let payload = transport(random, flow, room);
         if flow.source.is_v4 {
             let options = if random.percent(20) { random.between(1, 10) } else { 0 };
-            return ethernet(random, IPV4, &ipv4(random, flow, options, self.id(), 0, &payload));
+            return ipv4(random, flow, options, self.id(), 0, &payload);
         }
-        let mut chain = extensions(random, 4);
+        // With the fragment header eight, the most that the program follows to the ports.
+        let mut chain = extensions(random, 7);
         if random.percent(4) {
             // An "atomic" fragment: the first and last of its packet.
             chain.push(fragment_header(self.id(), 0, false));
         }
-        ethernet(random, IPV6, &ipv6(random, flow, &chain, flow.protocol, &payload))
+        ipv6(random, flow, &chain, flow.protocol, &payload)
     }
 
     /// All fragments of a packet of a flow, in the order of their going, the last one first.
@@ -196,16 +197,16 @@ impl Traffic {
             let bytes = if flow.source.is_v4 {
                 let options = if random.percent(20) { random.between(1, 10) } else { 0 };
                 let flags = offset | if is_last { 0 } else { 0x2000 };
-                ethernet(random, IPV4, &ipv4(random, flow, options, id, flags, &payload))
+                ipv4(random, flow, options, id, flags, &payload)
             } else {
                 let mut chain = outer.clone();
                 chain.push(fragment_header(id, offset, !is_last));
                 let behind = inner.first().map_or(flow.protocol, |_| DESTINATION);
                 if nth == 0 {
                     chain.extend(inner.clone());
-                    ethernet(random, IPV6, &ipv6(random, flow, &chain, flow.protocol, &payload))
+                    ipv6(random, flow, &chain, flow.protocol, &payload)
                 } else {
-                    ethernet(random, IPV6, &ipv6(random, flow, &chain, behind, &payload))
+                    ipv6(random, flow, &chain, behind, &payload)
                 }
             };
             offset += (payload.len() / 8) as u16;
@@ -238,7 +239,7 @@ impl Traffic {
             7 => {
                 let groups =
                     [[0xFF; 6], [0x01, 0, 0x5E, 0, 0, 1], [0x33, 0x33, 0, 0, 0, 1], [0x03, 0, 0, 0, 0, 9]];
-                bytes[..6].copy_from_slice(random.pick(&groups));
+                bytes[..6].copy_from_slice(&groups[random.below(groups.len())]);
             }
             8 => {
                 let special: Address =
@@ -327,7 +328,7 @@ fn ethernet(random: &mut Random, ether_type: u16, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// An IPv4 header with so many words of options (RFC 791). The checksum is none: nothing on the way looks at it.
+/// A frame with an IPv4 header with so many words of options (RFC 791). The checksum is none: nothing on the way looks at it.
 fn ipv4(random: &mut Random, flow: &Flow, options: usize, id: u32, flags: u16, payload: &[u8]) -> Vec<u8> {
     let header = 20 + 4 * options;
     let mut packet = vec![0x40 | (header / 4) as u8, random.next() as u8];
@@ -342,13 +343,13 @@ fn ipv4(random: &mut Random, flow: &Flow, options: usize, id: u32, flags: u16, p
     packet.extend(flow.destination.bytes());
     packet.extend(random.bytes(4 * options));
     packet.extend(payload);
-    packet
+    ethernet(random, IPV4, &packet)
 }
 
 /// An extension header: its number, and its bytes, the first of which will say what follows.
 type Extension = (u8, Vec<u8>);
 
-/// An IPv6 header (RFC 8200), extension headers, and behind them what is of this protocol.
+/// A frame with an IPv6 header (RFC 8200), extension headers, and behind them what is of this protocol.
 fn ipv6(random: &mut Random, flow: &Flow, chain: &[Extension], protocol: u8, payload: &[u8]) -> Vec<u8> {
     let mut behind = Vec::new();
     for (nth, (_, header)) in chain.iter().enumerate() {
@@ -364,7 +365,7 @@ fn ipv6(random: &mut Random, flow: &Flow, chain: &[Extension], protocol: u8, pay
     packet.extend(flow.source.bytes());
     packet.extend(flow.destination.bytes());
     packet.extend(behind);
-    packet
+    ethernet(random, IPV6, &packet)
 }
 
 fn extensions(random: &mut Random, most: usize) -> Vec<Extension> {

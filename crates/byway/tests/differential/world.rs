@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use byway::{
-    Group, GroupSpec, Member, MemberSpec, NextHop, NextHopSpec, OnDown, Owner, Prefix, Rule, RuleSpec,
-    Selector, Target, TargetSpec,
+    GROUP_MAX, Group, GroupSpec, Member, MemberSpec, NextHop, NextHopSpec, OnDown, Owner, Prefix, Rule,
+    RuleSpec, Selector, Target, TargetSpec,
 };
 
-use crate::{model::Address, random::Random};
+use crate::{parse::Address, random::Random};
 
 /// The addresses that rules are made around, and what they may lead to.
 pub(crate) struct World {
@@ -61,7 +61,8 @@ impl World {
     pub(crate) fn near(&self, random: &mut Random, is_v4: bool) -> Address {
         let mut address = *random.pick(&self.anchors[usize::from(!is_v4)]);
         for _ in 0..random.below(4) {
-            flip(&mut address, random.between(0, usize::from(address.width()) - 1));
+            let last = usize::from(address.width()) - 1;
+            flip(&mut address, random.between(0, last));
         }
         address
     }
@@ -110,7 +111,7 @@ impl World {
         let is_v4 = selector.source().address().is_ipv4();
         let target = match random.below(100) {
             0..30 => Target::NextHop(self.next_hop(random, is_v4)),
-            30..50 => Target::NextHops(self.members(random, is_v4)),
+            30..50 => Target::NextHops(self.members(random, is_v4, 2)),
             50..70 => {
                 let groups: Vec<_> = GROUPS.iter().filter(|(_, for_v4)| is_v4 || !for_v4).collect();
                 Target::Group(random.pick(&groups).0.to_owned())
@@ -132,7 +133,7 @@ impl World {
 
     pub(crate) fn group(&self, random: &mut Random, name: &str, for_v4: bool) -> Group {
         let on_down = if random.percent(50) { OnDown::Drop } else { OnDown::Pass };
-        Group { name: name.to_owned(), members: self.members(random, for_v4), on_down, owner: Owner::Api }
+        Group { name: name.to_owned(), members: self.members(random, for_v4, 1), on_down, owner: Owner::Api }
     }
 
     /// An IPv4 packet may go to a gateway of either family, an IPv6 packet to one of its own (RFC 8950).
@@ -146,10 +147,12 @@ impl World {
         random.pick(&self.usable(for_v4)).clone()
     }
 
-    fn members(&self, random: &mut Random, for_v4: bool) -> Vec<Member> {
+    /// At least so many: a rule with a single one in its list leads to that alone.
+    fn members(&self, random: &mut Random, for_v4: bool, least: usize) -> Vec<Member> {
         let mut usable = self.usable(for_v4);
         random.shuffle(&mut usable);
-        usable.truncate(random.between(1, usable.len()));
+        let most = if random.percent(10) { usable.len().min(GROUP_MAX) } else { 8 };
+        usable.truncate(random.between(least, most));
         let mut weight = || if random.percent(60) { 1 } else { random.between(1, 256) as u16 };
         usable.into_iter().map(|next_hop| Member { next_hop, weight: weight() }).collect()
     }
