@@ -142,8 +142,10 @@ pub struct NextHopHealth {
     pub silent_since: u64,
     /// When a packet last tried the next hop, once it was taken for dead.
     pub tried: u64,
+    /// Not 0 where a packet has been kept from it since: of two packets in a row one at the most is a try.
+    pub kept_away: u64,
     /// One next hop a cache line.
-    pub reserved: [u64; 6],
+    pub reserved: [u64; 5],
 }
 
 /// Packets and their bytes.

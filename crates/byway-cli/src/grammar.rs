@@ -103,7 +103,8 @@ pub(crate) fn selector(words: &[String]) -> Result<Selector, GrammarError> {
 
 /// `NAME nexthop NEXTHOP [weight N] nexthop ... [on-down pass|drop]`
 pub(crate) fn group(words: &[String]) -> Result<GroupSpec, GrammarError> {
-    let (name, words) = words.split_first().ok_or(GrammarError::NoGroup)?;
+    let (name, words) =
+        words.split_first().filter(|(name, _)| *name != NEXTHOP.0).ok_or(GrammarError::NoGroup)?;
     let (mut values, members) = pairs(&mut words.iter().peekable(), &[NEXTHOP, ON_DOWN], false)?;
     let on_down = take_on_down(&mut values)?;
     if members.is_empty() {
@@ -310,6 +311,7 @@ mod tests {
         assert_eq!((spec.name.as_str(), spec.members.len(), spec.on_down), ("uplinks", 2, OnDown::Drop));
         for (text, sentence) in [
             ("", "a group needs a name, like `byway group add uplinks nexthop ...`"),
+            ("nexthop via 10.0.0.1", "a group needs a name, like `byway group add uplinks nexthop ...`"),
             ("uplinks", "the group uplinks needs next hops, like `nexthop via 192.0.2.1 dev eth1 weight 2`"),
             ("uplinks nexthop", "a next hop needs `via ADDR`, `via ADDR dev IF` or `dev IF`"),
             (

@@ -179,7 +179,7 @@ fn find(packet: &Packet) -> Option<&'static Target> {
     let generation = *META.get(meta::GENERATION)?;
     let target = if packet.family == FAMILY_IPV4 {
         let key = [generation, packet.source[0]];
-        // SAFETY: userspace replaces entries whole, and one that is removed outlives the program's run (RCU).
+        // SAFETY: userspace replaces entries whole, and waits for the program's run before it uses their memory again.
         unsafe { HOSTS4.get(&key) }.or_else(|| PREFIXES4.get(&Key::new(64, key)))?
     } else {
         let [a, b, c, d] = packet.source;

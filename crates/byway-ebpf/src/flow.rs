@@ -72,7 +72,7 @@ pub fn hash(ctx: &TcContext, packet: &Packet) -> u32 {
                 // entry may be another packet's.
                 if let Some(known) = known
                     && known.by_first == 0
-                    && now - known.written < OUT_OF_ORDER
+                    && now.saturating_sub(known.written) < OUT_OF_ORDER
                 {
                     return known.hash;
                 }

@@ -34,7 +34,7 @@ pub fn choose(ctx: &TcContext, packet: &Packet, target: &Target) -> Choice {
     let mut group: Option<&'static Group> = None;
     let mut hash = 0;
     if is_group {
-        // SAFETY: userspace replaces groups whole, and one that is removed outlives the program's run (RCU).
+        // SAFETY: userspace replaces groups whole, and waits for the program's run before it uses their memory again.
         group = unsafe { GROUPS.get(&target.index) };
         if group.is_none() {
             return Choice::Down(target.on_down);
@@ -62,7 +62,7 @@ pub fn choose(ctx: &TcContext, packet: &Packet, target: &Target) -> Choice {
                 group.members[member as usize % MAX_MEMBERS]
             }
         };
-        if let Some((next_hop, counters)) = live(ctx, slot) {
+        if let Some((next_hop, counters)) = live(ctx, slot, attempt == 0) {
             return Choice::Live(slot, next_hop, counters);
         }
         if !is_group {
@@ -72,9 +72,13 @@ pub fn choose(ctx: &TcContext, packet: &Packet, target: &Target) -> Choice {
     Choice::Down(on_down)
 }
 
-/// The next hop in a slot, if packets get there. If not, this one is counted as skipped.
+/// The next hop in a slot, if packets get there. If not, this one is counted as skipped where it is the next hop's own.
 #[inline(always)]
-fn live(ctx: &TcContext, slot: u32) -> Option<(&'static NextHop, &'static mut NextHopCounters)> {
+fn live(
+    ctx: &TcContext,
+    slot: u32,
+    is_own: bool,
+) -> Option<(&'static NextHop, &'static mut NextHopCounters)> {
     let next_hop = NEXT_HOPS.get(slot)?;
     // SAFETY: the entry is this CPU's own.
     let counters = unsafe { &mut *NEXT_HOP_COUNTERS.get_ptr_mut(slot)? };
@@ -82,7 +86,9 @@ fn live(ctx: &TcContext, slot: u32) -> Option<(&'static NextHop, &'static mut Ne
         && NEXT_HOP_DEVICES.get_ifindex(slot).is_some()
         && !is_silent(slot, counters);
     if !is_live {
-        count(ctx, &mut counters.skipped);
+        if is_own {
+            count(ctx, &mut counters.skipped);
+        }
         return None;
     }
     Some((next_hop, counters))
@@ -111,9 +117,13 @@ fn is_silent(slot: u32, counters: &NextHopCounters) -> bool {
     if now.saturating_sub(health.silent_since) < SILENCE {
         return false;
     }
-    if now.saturating_sub(health.tried) >= RETRY {
+    if now.saturating_sub(health.tried) >= RETRY && health.kept_away != 0 {
         health.tried = now;
+        health.kept_away = 0;
         return false;
+    }
+    if health.kept_away == 0 {
+        health.kept_away = 1;
     }
     true
 }

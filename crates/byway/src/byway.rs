@@ -286,7 +286,7 @@ impl Byway {
         self.put_all(specs, |_| Ok(()))
     }
 
-    /// Lets exactly these rules of an owner hold, from one instant to the next. Those of others stay. A rule that is the
+    /// Lets exactly these rules of an owner hold, from one instant to the next, whoever they name. Those of others stay. A rule that is the
     /// same as before keeps its counters.
     ///
     /// # Errors
@@ -294,7 +294,8 @@ impl Byway {
     /// [`Error::RuleExists`] where another owner has a rule for the same packets, and those of [`Byway::replace`].
     pub fn reconcile(&mut self, owner: Owner, specs: &[RuleSpec]) -> Result<Vec<Rule>> {
         let keep = |rule: &Rule| rule.owner != owner;
-        self.put_among(keep, specs, |existing| {
+        let specs: Vec<RuleSpec> = specs.iter().map(|spec| RuleSpec { owner, ..spec.clone() }).collect();
+        self.put_among(keep, &specs, |existing| {
             if keep(existing) { Err(Error::RuleExists(Box::new(existing.clone()))) } else { Ok(()) }
         })
     }
@@ -347,7 +348,7 @@ impl Byway {
                 desired.rules.insert(spec.selector, rule.clone());
                 put.push(rule);
             }
-            if desired.attachments.is_empty() {
+            if !specs.is_empty() && desired.attachments.is_empty() {
                 let found = view.default_gateway_devices()?;
                 desired.attachments.extend(found.into_iter().map(|device| (device.index, device)));
             }

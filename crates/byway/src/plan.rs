@@ -61,6 +61,8 @@ pub(crate) struct Actual {
     pub(crate) next_hops: BTreeMap<NextHop, Slot>,
     /// The neighbours that Byway has asked the kernel to keep resolved.
     pub(crate) neighbours: BTreeSet<Neighbour>,
+    /// Those of them that it does not keep any more: their link was down.
+    pub(crate) let_go: BTreeSet<Neighbour>,
     /// Every device there is, by ifindex.
     pub(crate) devices: BTreeMap<u32, Device>,
 }
@@ -227,7 +229,8 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     }
 
     let neighbours = desired.neighbours(&actual.devices);
-    before.extend(neighbours.difference(&actual.neighbours).cloned().map(Step::KeepResolved));
+    let is_kept = |it: &&Neighbour| actual.neighbours.contains(*it) && !actual.let_go.contains(*it);
+    before.extend(neighbours.iter().filter(|it| !is_kept(it)).cloned().map(Step::KeepResolved));
     let let_go = actual.neighbours.difference(&neighbours).cloned().map(Step::LetGo);
 
     for next_hop in &wanted_next_hops {
@@ -275,9 +278,9 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     forget.extend(gone.cloned().map(Step::ForgetGroup));
     let gone = actual.next_hops.keys().filter(|next_hop| !wanted_next_hops.contains(next_hop));
     forget.extend(gone.cloned().map(Step::ForgetNextHop));
-    if !forget.is_empty() {
-        forget.insert(0, Step::Settle);
-    }
+    // The kernel may use the memory of what was written over for the next thing that is written.
+    let overwrites = !groups.is_empty() || matches!(switch, Some(Switch::Entry(_, Some(_), _)));
+    let settle = overwrites || !after.is_empty() || !forget.is_empty();
 
     let mut steps = before;
     if desired.attachments.is_empty() {
@@ -293,6 +296,8 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     steps.extend(attach);
     steps.extend(detach);
     steps.extend(let_go);
+    // Also before the arrival programs go, which take marks off.
+    steps.extend(settle.then_some(Step::Settle));
     steps.extend(after);
     steps.extend(forget);
     steps

@@ -5,7 +5,10 @@
 
 mod support;
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use byway::{MemberSpec, NextHopSpec, NextHopState, NextHopStatus, OnDown, RuleSpec, TargetSpec};
 use byway_lab::{
@@ -71,6 +74,73 @@ fn a_link_that_flaps_is_left_alone_while_it_is_down() {
             assert_eq!(hosts.counts(from, to)[0], at_gateway, "on-down drop");
         }
     }
+}
+
+/// Who sends less than a packet a second is not left with nothing but tries.
+#[test]
+fn a_slow_sender_gets_by_as_well() {
+    const PACE: Duration = Duration::from_millis(1_100);
+    let hosts = Routers::new(false);
+    let spec = rule(&hosts.source(5).to_string(), None, TargetSpec::NextHop(hosts.hop(1)));
+    on(&hosts.server, hooks()[0], |byway| byway.add(&spec)).unwrap();
+    assert!(goes(&hosts, Way::Router1));
+    hosts.server.set_up("eth1", false).unwrap();
+    let (from, to) = (hosts.source(5), hosts.far(1));
+    for _ in 0..7 {
+        hosts.send(from, to);
+        std::thread::sleep(PACE);
+    }
+    // The first two show that nothing arrives; of the others every second one tries again.
+    assert!(hosts.counts(from, to)[0] >= 3, "{:?}", the_rule(&hosts.server));
+}
+
+/// The cable is in and the gateway dead. The kernel finds out by itself, in its own time, which is short here.
+#[test]
+fn a_gateway_that_falls_mute_is_left_alone_once_the_kernel_knows() {
+    for v6 in [false, true] {
+        let hosts = Routers::new(v6);
+        let family = if v6 { "ipv6" } else { "ipv4" };
+        for (name, value) in [
+            ("base_reachable_time_ms", "500"),
+            ("delay_first_probe_time", "1"),
+            ("ucast_solicit", "1"),
+            ("mcast_solicit", "1"),
+            ("retrans_time_ms", "200"),
+        ] {
+            hosts.server.sysctl(&format!("net.{family}.neigh.eth1.{name}"), value).unwrap();
+        }
+        let spec = rule(&hosts.source(5).to_string(), None, TargetSpec::NextHop(hosts.hop(1)));
+        on(&hosts.server, hooks()[0], |byway| byway.add(&spec)).unwrap();
+        assert!(goes(&hosts, Way::Router1));
+        let address = if v6 { "2001:db8:1::1/64" } else { "10.0.1.1/24" };
+        hosts.router[0].delete_address("eth0", address).unwrap();
+        assert!(goes(&hosts, Way::Gateway), "{:?}", next_hops(&hosts.server));
+        let [next_hop] = &next_hops(&hosts.server)[..] else { panic!("one next hop") };
+        assert_eq!((next_hop.state, next_hop.device_down), (NextHopState::Silent, false));
+        hosts.router[0].address("eth0", address).unwrap();
+        assert!(goes(&hosts, Way::Router1), "{:?}", next_hops(&hosts.server));
+    }
+}
+
+/// A link that was down makes the kernel forget which neighbours it keeps resolved. The next change reminds it.
+#[test]
+fn the_next_change_has_gateways_kept_resolved_again() {
+    let hosts = Routers::new(false);
+    let spec = rule(&hosts.source(5).to_string(), None, TargetSpec::NextHop(hosts.hop(1)));
+    on(&hosts.server, hooks()[0], |byway| byway.add(&spec)).unwrap();
+    let is_managed =
+        || hosts.server.neighbour("eth1", hosts.via[0]).unwrap().is_some_and(|neighbour| neighbour.managed);
+    if !is_managed() {
+        println!("this kernel keeps no neighbours resolved by itself (Linux 5.16 does): nothing to test");
+        return;
+    }
+    hosts.server.set_up("eth1", false).unwrap();
+    hosts.server.set_up("eth1", true).unwrap();
+    assert!(!is_managed());
+    on(&hosts.server, hooks()[0], |byway| byway.attach(&[])).unwrap();
+    assert!(is_managed());
+    on(&hosts.server, hooks()[0], |byway| byway.flush()).unwrap();
+    assert!(!is_managed());
 }
 
 /// The other member of a group takes the flows of one whose cable is pulled, and gives them back.

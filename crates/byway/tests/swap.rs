@@ -126,6 +126,10 @@ fn counters_survive_a_swap_around_them() {
     on(&hosts.server, hook, |byway| byway.add(&of_cli)).unwrap();
     on(&hosts.server, hook, |byway| byway.reconcile(Owner::Api, &[])).unwrap();
     assert_eq!(rules(&hosts.server).len(), 1);
+    // Nothing to put needs nothing to watch.
+    on(&hosts.server, hook, |byway| byway.detach(&[])).unwrap();
+    on(&hosts.server, hook, |byway| byway.reconcile(Owner::Api, &[])).unwrap();
+    assert_eq!(on(&hosts.server, hook, |byway| byway.attachments()).unwrap(), []);
     let taken = RuleSpec { owner: Owner::Api, ..of_cli };
     let error = on(&hosts.server, hook, |byway| byway.reconcile(Owner::Api, &[taken])).unwrap_err();
     assert_eq!(

@@ -61,8 +61,32 @@ pub(crate) fn placed(pins: &Pins, network: &mut Network, links: &BTreeMap<u32, L
     Ok(placed)
 }
 
-/// What the kernel holds.
+/// How often a reader begins anew because somebody has changed something meanwhile.
+const READ_AGAIN: u32 = 100;
+
+/// What the kernel holds, all of it as it was between two changes.
 pub(crate) fn actual(pins: Option<&Pins>, network: &mut Network) -> Result<(Actual, BTreeMap<u32, Link>)> {
+    let stamp = || match pins {
+        Some(pins) => [meta::NEXT_RULE, meta::NEXT_SET, meta::NEXT_HOP, meta::GENERATION]
+            .iter()
+            .map(|slot| pins.tables.meta(*slot))
+            .collect::<Result<Vec<u32>>>(),
+        None => Ok(Vec::new()),
+    };
+    let mut before = stamp()?;
+    for _ in 0..READ_AGAIN {
+        let read = read(pins, network)?;
+        let after = stamp()?;
+        if before == after {
+            return Ok(read);
+        }
+        before = after;
+    }
+    // Somebody changes without end; what is read now may lack a rule that is just being replaced.
+    read(pins, network)
+}
+
+fn read(pins: Option<&Pins>, network: &mut Network) -> Result<(Actual, BTreeMap<u32, Link>)> {
     let links = network.links()?;
     let devices: BTreeMap<u32, Device> =
         links.iter().map(|(index, link)| (*index, link.device.clone())).collect();
@@ -100,7 +124,11 @@ pub(crate) fn actual(pins: Option<&Pins>, network: &mut Network) -> Result<(Actu
     for (index, gateway) in pins.tables.neighbours()? {
         let gone = || Device { name: format!("if{index}"), index };
         let device = actual.devices.get(&index).cloned().unwrap_or_else(gone);
-        actual.neighbours.insert(Neighbour { device, gateway });
+        let neighbour = Neighbour { device, gateway };
+        if actual.devices.contains_key(&index) && !network.is_kept_resolved(&neighbour)? {
+            actual.let_go.insert(neighbour.clone());
+        }
+        actual.neighbours.insert(neighbour);
     }
     Ok((actual, links))
 }
@@ -199,14 +227,14 @@ impl Executor<'_> {
         self.pins.tables.set_meta(meta::CHANGING, 0)
     }
 
+    /// Takes steps back, the last one first. It ends at the first that fails: what is left of a step is found by the
+    /// records that those before it made, which the next change tidies.
     fn take_back(&mut self, undo: Vec<Undo>, failure: Error) -> Error {
-        let mut failed = None;
-        for step in undo.into_iter().rev() {
-            if let Err(error) = self.undo(step) {
-                failed.get_or_insert(error);
-            }
+        if matches!(failure, Error::NotUndone { .. }) {
+            return failure;
         }
-        match failed.map_or_else(|| self.pins.tables.set_meta(meta::CHANGING, 0), Err) {
+        let undone = undo.into_iter().rev().try_for_each(|step| self.undo(step));
+        match undone.and_then(|()| self.pins.tables.set_meta(meta::CHANGING, 0)) {
             Ok(()) => failure,
             Err(undo) => Error::NotUndone { failure: Box::new(failure), undo: Box::new(undo) },
         }
@@ -222,9 +250,19 @@ impl Executor<'_> {
                 if role == Role::Departure {
                     tables.count_attachment(device.index)?;
                 }
-                let record = |attached| tables.set_device(device.index, record(&device, role, attached));
+                // One that has lost its program has its record still, and perhaps the qdisc that was added for it.
+                let before = tables.devices()?.into_iter().find(|(index, _)| *index == device.index);
+                let has_qdisc = before.is_some_and(|(_, record)| record.qdisc_added != 0);
+                let record = |attached: Attached| {
+                    let qdisc_added = attached.qdisc_added || has_qdisc;
+                    tables
+                        .set_device(device.index, record(&device, role, Attached { qdisc_added, ..attached }))
+                };
                 if let Err(error) = programs.attach(network, &device, role, *hook, record) {
-                    tables.forget_device(device.index)?;
+                    match before {
+                        Some((index, record)) => tables.set_device(index, record)?,
+                        None => tables.forget_device(device.index)?,
+                    }
                     return Err(error);
                 }
                 by(Step::Detach(device, role))
@@ -492,9 +530,7 @@ fn switch_rules(tables: &mut Tables, progress: &mut Progress, switch: Switch) ->
                 Some(entry) => {
                     let target = make_entry(tables, progress, &source, &entry, &mut made)?;
                     if let Err(error) = tables.set_source(generation, &source, target) {
-                        // Nothing leads there; what cannot be removed now is tidied by the next change.
-                        let _ = clear(tables, &made);
-                        return Err(error);
+                        return Err(without(tables, &made, error));
                     }
                 }
                 None => tables.remove_source(generation, &source)?,
@@ -519,9 +555,7 @@ fn switch_rules(tables: &mut Tables, progress: &mut Progress, switch: Switch) ->
                 tables.set_source(next, source, target)
             });
             if let Err(error) = filled.and_then(|()| tables.set_generation(next)) {
-                // As above.
-                let _ = clear(tables, &made);
-                return Err(error);
+                return Err(without(tables, &made, error));
             }
             progress.stale = stale;
             Ok(Undo::Generation(generation, made))
@@ -565,6 +599,14 @@ fn set_of(target: Option<byway_abi::Target>, entry: Option<&Entry<RuleRef>>) -> 
             Some((target.index, destinations.keys().copied().collect()))
         }
         _ => None,
+    }
+}
+
+/// Why tables are not to be, once they are gone; or that they could not be removed either, and wait for the next change.
+fn without(tables: &mut Tables, made: &Stale, failure: Error) -> Error {
+    match clear(tables, made) {
+        Ok(()) => failure,
+        Err(undo) => Error::NotUndone { failure: Box::new(failure), undo: Box::new(undo) },
     }
 }
 

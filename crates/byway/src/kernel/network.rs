@@ -178,6 +178,11 @@ impl Network {
         Ok(self.neighbour(neighbour)?.is_some_and(|now| is_managed(&now)))
     }
 
+    /// Whether the kernel keeps a neighbour resolved. It forgets to when the link goes down.
+    pub(crate) fn is_kept_resolved(&mut self, neighbour: &Neighbour) -> Result<bool> {
+        Ok(self.neighbour(neighbour)?.is_some_and(|now| is_managed(&now)))
+    }
+
     /// Leaves a neighbour to its ordinary life again. One that is gone is no error.
     pub(crate) fn let_go(&mut self, neighbour: &Neighbour) -> Result<()> {
         let Some(now) = self.neighbour(neighbour)?.filter(is_managed) else { return Ok(()) };

@@ -334,8 +334,14 @@ impl Tables {
         Ok(sum)
     }
 
-    /// Begins to count what leaves by an attachment, from zero.
+    /// Begins to count what leaves by an attachment, from zero, unless it is counted already.
     pub(crate) fn count_attachment(&mut self, index: u32) -> Result<()> {
+        let is_counted = found(self.attachment_counters.get(&index, 0))
+            .map_err(|error| failed("read the map", "ATTACHMENT_COUNTERS", error))?
+            .is_some();
+        if is_counted {
+            return Ok(());
+        }
         let zero = || {
             let values = PerCpuValues::try_from(vec![AttachmentCounters::default(); self.cpus]);
             values.map_err(MapError::from).and_then(|zero| self.attachment_counters.insert(index, zero, 0))
