@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use byway_abi::{MAX_DESTINATIONS, MAX_GROUPS, MAX_NEXT_HOPS, MAX_RULES, SILENCE, class};
-use serde::Serialize;
+use byway_abi::{MAX_DESTINATIONS, MAX_GROUPS, MAX_NEXT_HOPS, MAX_RULES};
 
 use crate::{
     compile::{compile, destinations},
@@ -16,11 +15,12 @@ use crate::{
         pins::Pins,
         privilege,
     },
-    plan::{Actual, Desired, Role, Slot, plan},
+    plan::{Actual, Desired, plan},
     rule::{
         Device, Group, GroupSpec, Member, MemberSpec, NextHop, NextHopSpec, Owner, Rule, RuleSpec, Selector,
         Target, TargetSpec, check_distinct, check_families,
     },
+    status::{self, Attachment, GroupStatus, NextHopStatus, RuleStatus, Status},
 };
 
 /// Byway in one network namespace: that of the thread that called [`Byway::open`], which every call has to be
@@ -32,155 +32,6 @@ use crate::{
 pub struct Byway {
     network: Network,
     hook: Option<Hook>,
-}
-
-/// Packets and their bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Count {
-    /// Packets. A segmentation-offload packet counts as its segments.
-    pub packets: u64,
-    /// Bytes with one link-layer header, of a segmentation-offload packet as it stands.
-    pub bytes: u64,
-}
-
-impl From<byway_abi::Count> for Count {
-    fn from(count: byway_abi::Count) -> Self {
-        Self { packets: count.packets, bytes: count.bytes }
-    }
-}
-
-/// A rule that holds, and what it did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RuleStatus {
-    /// The rule.
-    #[serde(flatten)]
-    pub rule: Rule,
-    /// What was redirected.
-    pub departed: Count,
-    /// What of it reached the egress of the next hop's device. What departed and did not arrive is lost, most
-    /// often because the next hop does not answer.
-    pub arrived: Count,
-    /// What was left to normal routing.
-    pub passed: Count,
-    /// What was dropped.
-    pub dropped: Count,
-    /// What found no next hop in service, and was passed or dropped for that.
-    pub down: Count,
-    /// The next hop's device is gone.
-    pub device_gone: bool,
-}
-
-/// A group with a name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct GroupStatus {
-    /// The group.
-    #[serde(flatten)]
-    pub group: Group,
-    /// How many rules lead to it.
-    pub rules: usize,
-}
-
-/// Whether packets get to a next hop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum NextHopState {
-    /// It is in service.
-    Up,
-    /// Somebody has taken it out of service.
-    Down,
-    /// Its device is gone. Another may have its ifindex.
-    DeviceGone,
-    /// Nothing arrives that departs: it does not answer, or its device is down. A packet tries it from time to time.
-    Silent,
-}
-
-/// A next hop of a rule or a group, and what went there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct NextHopStatus {
-    /// The next hop.
-    #[serde(flatten)]
-    pub next_hop: NextHop,
-    /// Whether packets get there.
-    pub state: NextHopState,
-    /// Its device is down.
-    pub device_down: bool,
-    /// How many rules lead to it, those included that do by a group.
-    pub rules: usize,
-    /// The names of the groups that it is in.
-    pub groups: Vec<String>,
-    /// What was redirected to it.
-    pub departed: Count,
-    /// What of it reached the egress of its device. What departed and did not arrive is lost, or waits for its neighbour.
-    pub arrived: Count,
-    /// What it should have had, and did not get because it was out of service.
-    pub skipped: Count,
-}
-
-/// What left by an attachment, and why it was left alone. Each packet is counted once in `seen`, and once more here or at
-/// the rule that it found.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Seen {
-    /// Everything, but for what arrived redirected.
-    pub seen: Count,
-    /// Neither IPv4 nor IPv6.
-    pub not_ip: Count,
-    /// What does not parse.
-    pub malformed: Count,
-    /// With a VLAN tag beside the frame.
-    pub tagged: Count,
-    /// To multicast addresses.
-    pub multicast: Count,
-    /// To broadcast addresses.
-    pub broadcast: Count,
-    /// From or to link-local addresses.
-    pub link_local: Count,
-    /// IPv6 neighbour discovery.
-    pub neighbour_discovery: Count,
-    /// What no rule speaks about.
-    pub not_matched: Count,
-}
-
-/// Why a device carries a program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Watch {
-    /// It is an attachment: sources of packets that leave by it are looked up.
-    Departures,
-    /// A next hop is on it: what was redirected to there is counted.
-    Arrivals,
-}
-
-/// A device that carries one of Byway's programs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Attachment {
-    /// The device.
-    #[serde(flatten)]
-    pub device: Device,
-    /// What is watched there.
-    pub watches: Watch,
-    /// How the program is attached.
-    pub hook: Hook,
-    /// The program is there. If not, the device has gone, or somebody has taken the program off.
-    pub is_there: bool,
-    /// The device is gone.
-    pub device_gone: bool,
-    /// What left by it; nothing where arrivals alone are watched.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub counted: Option<Seen>,
-}
-
-/// All of Byway's in one network namespace.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Status {
-    /// The devices that carry a program, by name.
-    pub attachments: Vec<Attachment>,
-    /// The rules that hold, by source and destination.
-    pub rules: Vec<RuleStatus>,
-    /// The groups that have a name, by that.
-    pub groups: Vec<GroupStatus>,
-    /// The next hops of all rules and groups.
-    #[serde(rename = "nexthops")]
-    pub next_hops: Vec<NextHopStatus>,
 }
 
 impl Byway {
@@ -465,36 +316,7 @@ impl Byway {
     /// [`Error::Schema`], and those of the kernel.
     pub fn status(&mut self) -> Result<Status> {
         let Some(pins) = Pins::open()? else { return Ok(Status::default()) };
-        let (actual, links) = execute::actual(Some(&pins), &mut self.network)?;
-        let placed = execute::placed(&pins, &mut self.network, &links)?;
-        let users = Users::of(&actual);
-        Ok(Status {
-            attachments: placed
-                .into_iter()
-                .map(|placed| attachment_status(&pins, &links, placed))
-                .collect::<Result<_>>()?,
-            rules: actual
-                .rules
-                .values()
-                .map(|(id, rule)| rule_status(&pins, &actual, *id, rule))
-                .collect::<Result<_>>()?,
-            groups: actual
-                .groups
-                .values()
-                .map(|(_, group)| GroupStatus {
-                    rules: users.of_groups.get(group.name.as_str()).copied().unwrap_or(0),
-                    group: group.clone(),
-                })
-                .collect(),
-            next_hops: users
-                .of_next_hops
-                .iter()
-                .filter_map(|(next_hop, user)| {
-                    let slot = actual.next_hops.get(next_hop)?;
-                    Some(next_hop_status(&pins, &links, next_hop, *slot, user))
-                })
-                .collect::<Result<_>>()?,
-        })
+        status::read(&pins, &mut self.network)
     }
 
     /// The rules that hold, by source and destination, with their counters.
@@ -531,9 +353,7 @@ impl Byway {
     /// Those of [`Byway::status`].
     pub fn attachments(&mut self) -> Result<Vec<Attachment>> {
         let Some(pins) = Pins::open()? else { return Ok(Vec::new()) };
-        let links = self.network.links()?;
-        let placed = execute::placed(&pins, &mut self.network, &links)?;
-        placed.into_iter().map(|placed| attachment_status(&pins, &links, placed)).collect()
+        status::read_attachments(&pins, &mut self.network)
     }
 
     /// The one way to a change: `decide` turns what holds into what should hold, and may refuse. It is asked before
@@ -614,101 +434,6 @@ fn users<'a>(desired: &'a Desired, name: &'a str) -> impl Iterator<Item = &'a Ru
         .filter(move |rule| matches!(&rule.target, Target::Group(of_rule) if of_rule == name))
 }
 
-/// What leads to next hops and groups.
-#[derive(Default)]
-struct Users<'a> {
-    of_next_hops: BTreeMap<&'a NextHop, User>,
-    /// How many rules lead to each group.
-    of_groups: BTreeMap<&'a str, usize>,
-}
-
-/// What leads to a next hop.
-#[derive(Default)]
-struct User {
-    rules: usize,
-    groups: Vec<String>,
-}
-
-impl<'a> Users<'a> {
-    fn of(actual: &'a Actual) -> Self {
-        let mut users = Self::default();
-        for (_, rule) in actual.rules.values() {
-            for next_hop in rule.target.next_hops() {
-                users.of_next_hops.entry(next_hop).or_default().rules += 1;
-            }
-            if let Target::Group(name) = &rule.target {
-                *users.of_groups.entry(name).or_default() += 1;
-            }
-        }
-        for (name, (_, group)) in &actual.groups {
-            for member in &group.members {
-                let user = users.of_next_hops.entry(&member.next_hop).or_default();
-                user.rules += users.of_groups.get(name.as_str()).copied().unwrap_or(0);
-                user.groups.push(name.clone());
-            }
-        }
-        users
-    }
-}
-
-fn rule_status(pins: &Pins, actual: &Actual, id: u32, rule: &Rule) -> Result<RuleStatus> {
-    let counters = pins.tables.counters(id)?;
-    let is_gone = |next_hop| actual.next_hops.get(next_hop).is_some_and(|slot| slot.is_gone);
-    Ok(RuleStatus {
-        device_gone: matches!(&rule.target, Target::NextHop(next_hop) if is_gone(next_hop)),
-        rule: rule.clone(),
-        departed: counters.departed.into(),
-        arrived: counters.arrived.into(),
-        passed: counters.passed.into(),
-        dropped: counters.dropped.into(),
-        down: counters.down.into(),
-    })
-}
-
-fn next_hop_status(
-    pins: &Pins,
-    links: &BTreeMap<u32, Link>,
-    next_hop: &NextHop,
-    slot: Slot,
-    user: &User,
-) -> Result<NextHopStatus> {
-    let counters = pins.tables.next_hops.counters(slot.index)?;
-    let silent_since = pins.tables.next_hops.silent_since(slot.index)?;
-    let is_silent = silent_since != 0 && monotonic_now()?.saturating_sub(silent_since) >= SILENCE;
-    Ok(NextHopStatus {
-        state: match slot {
-            Slot { is_down: true, .. } => NextHopState::Down,
-            Slot { is_gone: true, .. } => NextHopState::DeviceGone,
-            _ if is_silent => NextHopState::Silent,
-            _ => NextHopState::Up,
-        },
-        device_down: !slot.is_gone && links.get(&next_hop.device.index).is_some_and(|link| !link.is_up),
-        rules: user.rules,
-        groups: user.groups.clone(),
-        departed: counters.departed.into(),
-        arrived: counters.arrived.into(),
-        skipped: counters.skipped.into(),
-        next_hop: next_hop.clone(),
-    })
-}
-
-fn attachment_status(
-    pins: &Pins,
-    links: &BTreeMap<u32, Link>,
-    placed: execute::Placed,
-) -> Result<Attachment> {
-    let departs = placed.role == Role::Departure;
-    let counters = pins.tables.attachment_counters(placed.device.index)?;
-    Ok(Attachment {
-        watches: if departs { Watch::Departures } else { Watch::Arrivals },
-        hook: placed.attached.hook,
-        is_there: placed.is_there,
-        device_gone: !links.contains_key(&placed.device.index),
-        device: placed.device,
-        counted: departs.then(|| seen(&counters)),
-    })
-}
-
 fn gateways(group: &Group) -> impl Iterator<Item = &std::net::IpAddr> {
     group.members.iter().filter_map(|member| member.next_hop.gateway.as_ref())
 }
@@ -735,28 +460,6 @@ fn check_room(actual: &Actual, desired: &Desired) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn seen(counters: &byway_abi::AttachmentCounters) -> Seen {
-    let of = |class: usize| counters.left_alone[class].into();
-    Seen {
-        seen: counters.seen.into(),
-        not_ip: of(class::NOT_IP),
-        malformed: of(class::MALFORMED),
-        tagged: of(class::TAGGED),
-        multicast: of(class::MULTICAST),
-        broadcast: of(class::BROADCAST),
-        link_local: of(class::LINK_LOCAL),
-        neighbour_discovery: of(class::NEIGHBOUR_DISCOVERY),
-        not_matched: of(class::NOT_MATCHED),
-    }
-}
-
-/// The clock that the programs read, in nanoseconds.
-fn monotonic_now() -> Result<u64> {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
-        .map_err(|error| Error::kernel("read the clock", error))?;
-    Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
 }
 
 /// The network stack as a decision sees it.

@@ -4,7 +4,10 @@ use std::{io, net::IpAddr, path::PathBuf};
 
 use thiserror::Error;
 
-use crate::rule::{Group, NextHopSpec, PrefixError, Rule, RuleError, Selector};
+use crate::{
+    prefix::PrefixError,
+    rule::{Group, NextHopSpec, Rule, RuleError, Selector},
+};
 
 /// Why Byway did not do what was asked. Nothing has changed then, except where [`Error::NotUndone`] says so.
 #[derive(Debug, Error)]

@@ -33,15 +33,18 @@ mod compile;
 mod error;
 mod kernel;
 mod plan;
+mod prefix;
 mod rule;
+mod status;
 
-pub use byway::{
-    Attachment, Byway, Count, GroupStatus, NextHopState, NextHopStatus, RuleStatus, Seen, Status, Watch,
-};
+pub use byway::Byway;
 pub use error::{Error, Result};
 pub use kernel::{hook::Hook, namespace::enter_namespace};
+pub use prefix::{Prefix, PrefixError};
 pub use rule::{
     Device, GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec, Member, MemberSpec, NextHop, NextHopSpec, OnDown,
-    Owner, Prefix, PrefixError, RULE_NAME_MAX, Rule, RuleError, RuleSpec, Selector, Target, TargetSpec,
-    WEIGHT_MAX,
+    Owner, RULE_NAME_MAX, Rule, RuleError, RuleSpec, Selector, Target, TargetSpec, WEIGHT_MAX,
+};
+pub use status::{
+    Attachment, Count, GroupStatus, NextHopState, NextHopStatus, RuleStatus, Seen, Status, Watch,
 };

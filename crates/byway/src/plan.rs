@@ -16,7 +16,8 @@ use std::{
 
 use crate::{
     compile::{Entry, compile},
-    rule::{Device, Group, NextHop, Prefix, Rule, Selector},
+    prefix::Prefix,
+    rule::{Device, Group, NextHop, Rule, Selector},
 };
 
 /// Which program a device carries.

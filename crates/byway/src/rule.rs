@@ -1,10 +1,11 @@
-//! Rules and groups as people write them: prefixes and next hops. Plain data, without the kernel.
+//! Rules and groups as people write them. Plain data, without the kernel.
 
 use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr};
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::prefix::{Prefix, PrefixError};
 
 /// Longest name of a rule in bytes.
 pub const RULE_NAME_MAX: usize = byway_abi::RULE_NAME_LEN;
@@ -17,117 +18,6 @@ pub const GROUP_MAX: usize = byway_abi::MAX_MEMBERS;
 
 /// The largest weight of a next hop in a group, as in ip-route(8).
 pub const WEIGHT_MAX: u16 = 256;
-
-/// A set of addresses: an address and how many of its leading bits count, the rest being zero.
-///
-/// Written `192.0.2.0/24` or `2001:db8::/32`; a single address is written without its length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Prefix(IpNet);
-
-/// Why a text is no [`Prefix`].
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum PrefixError {
-    /// The text is neither an address nor a prefix.
-    #[error(
-        "`{0}` is not an IPv4 or IPv6 address or prefix; write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32"
-    )]
-    Syntax(String),
-    /// Bits behind the length are set, so that the text may be a slip.
-    #[error("`{given}` has bits set behind its length of {length}; did you mean {meant}?", length = meant.len())]
-    HostBits {
-        /// What was written.
-        given: String,
-        /// The prefix of that length that holds the written address.
-        meant: Prefix,
-    },
-}
-
-impl Prefix {
-    /// The prefix of `length` bits that holds `address`, or nothing where the address is shorter than that.
-    pub fn holding(address: IpAddr, length: u8) -> Option<Self> {
-        IpNet::new(address, length).ok().map(|net| Self(net.trunc()))
-    }
-
-    /// Every address of the family of `address`.
-    pub(crate) fn all_like(address: IpAddr) -> Self {
-        Self(match address {
-            IpAddr::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
-            IpAddr::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
-        })
-    }
-
-    /// The first address, which is the prefix itself with its other bits zero.
-    pub fn address(&self) -> IpAddr {
-        self.0.addr()
-    }
-
-    /// How many leading bits count.
-    #[expect(clippy::len_without_is_empty, reason = "a prefix's length in bits; no prefix is empty")]
-    pub fn len(&self) -> u8 {
-        self.0.prefix_len()
-    }
-
-    /// Whether this is one single address.
-    pub fn is_host(&self) -> bool {
-        self.0.prefix_len() == self.0.max_prefix_len()
-    }
-
-    /// Whether `address` is one of the prefix's.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        self.0.contains(&address)
-    }
-
-    /// Whether every address of `other` is one of this prefix's.
-    pub fn covers(&self, other: &Self) -> bool {
-        self.0.contains(&other.0)
-    }
-
-    /// Whether this is every address of a family.
-    pub fn is_all(&self) -> bool {
-        self.0.prefix_len() == 0
-    }
-}
-
-impl From<IpAddr> for Prefix {
-    fn from(address: IpAddr) -> Self {
-        Self(address.into())
-    }
-}
-
-impl FromStr for Prefix {
-    type Err = PrefixError;
-
-    fn from_str(text: &str) -> Result<Self, PrefixError> {
-        if let Ok(address) = text.parse::<IpAddr>() {
-            return Ok(address.into());
-        }
-        let net: IpNet = text.parse().map_err(|_| PrefixError::Syntax(text.to_owned()))?;
-        let meant = Self(net.trunc());
-        if net != meant.0 {
-            return Err(PrefixError::HostBits { given: text.to_owned(), meant });
-        }
-        Ok(meant)
-    }
-}
-
-impl fmt::Display for Prefix {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // `pad` keeps the width that a table asks for.
-        if self.is_host() { f.pad(&self.0.addr().to_string()) } else { f.pad(&self.0.to_string()) }
-    }
-}
-
-impl Serialize for Prefix {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Prefix {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
 
 /// A network device of the network namespace at hand.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -668,39 +558,7 @@ fn is_name(name: &str, longest: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    fn prefix() -> impl Strategy<Value = Prefix> {
-        let v4 = (any::<[u8; 4]>(), 0..=32_u8).prop_map(|(octets, len)| (IpAddr::from(octets), len));
-        let v6 = (any::<[u8; 16]>(), 0..=128_u8).prop_map(|(octets, len)| (IpAddr::from(octets), len));
-        prop_oneof![v4, v6].prop_map(|(address, len)| Prefix::holding(address, len).unwrap())
-    }
-
-    proptest! {
-        #[test]
-        fn a_prefix_survives_its_text(prefix in prefix()) {
-            prop_assert_eq!(prefix.to_string().parse::<Prefix>().unwrap(), prefix);
-            let json = serde_json::to_string(&prefix).unwrap();
-            prop_assert_eq!(serde_json::from_str::<Prefix>(&json).unwrap(), prefix);
-        }
-
-        #[test]
-        fn no_text_makes_the_parser_panic(text in ".*") {
-            let _ = text.parse::<Prefix>();
-        }
-
-        #[test]
-        fn host_bits_name_the_prefix_that_was_meant(octets: [u8; 4], len in 0..32_u8) {
-            let given = format!("{}/{len}", IpAddr::from(octets));
-            match given.parse::<Prefix>() {
-                Ok(prefix) => prop_assert_eq!(prefix.address(), IpAddr::from(octets)),
-                Err(PrefixError::HostBits { meant, .. }) => prop_assert!(meant.contains(octets.into())),
-                Err(other) => prop_assert!(false, "{}", other),
-            }
-        }
-    }
 
     fn spec(source: &str, target: TargetSpec) -> RuleSpec {
         RuleSpec {
@@ -727,32 +585,6 @@ mod tests {
             weight: *weight,
         };
         TargetSpec::NextHops(gateways.iter().map(member).collect())
-    }
-
-    #[test]
-    fn a_host_is_written_without_its_length() {
-        assert_eq!("192.0.2.7/32".parse::<Prefix>().unwrap().to_string(), "192.0.2.7");
-        assert_eq!("2001:db8::/64".parse::<Prefix>().unwrap().to_string(), "2001:db8::/64");
-    }
-
-    #[test]
-    fn what_is_wrong_is_said_in_a_sentence() {
-        let cases = [
-            (
-                "192.0.2.7/24",
-                "`192.0.2.7/24` has bits set behind its length of 24; did you mean 192.0.2.0/24?",
-            ),
-            (
-                "2001:db8::1/32",
-                "`2001:db8::1/32` has bits set behind its length of 32; did you mean 2001:db8::/32?",
-            ),
-        ];
-        for (text, sentence) in cases {
-            assert_eq!(text.parse::<Prefix>().unwrap_err().to_string(), sentence);
-        }
-        for text in ["", "eth0", "192.0.2.7/33", "192.0.2/24", "::/129", "1.2.3.4.5", "192.0.2.7/"] {
-            assert_eq!(text.parse::<Prefix>().unwrap_err(), PrefixError::Syntax(text.to_owned()));
-        }
     }
 
     #[test]

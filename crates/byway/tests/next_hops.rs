@@ -6,7 +6,7 @@
 mod support;
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, UdpSocket},
     time::Duration,
 };
 
@@ -15,6 +15,10 @@ use byway_lab::{
     Frame, Node,
     seed::{IPV4, IPV6, Seed},
     wait_until,
+};
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
 };
 use support::{
     ANSWER, SILENCE, add_bridge, hooks, on,
@@ -86,10 +90,18 @@ fn a_slow_sender_gets_by_as_well() {
     assert!(goes(&hosts, Way::Router1));
     hosts.server.set_up("eth1", false).unwrap();
     let (from, to) = (hosts.source(5), hosts.far(1));
-    for _ in 0..7 {
-        hosts.send(from, to);
-        std::thread::sleep(PACE);
-    }
+    hosts.server.run(|| {
+        // Each CPU notices by itself: all packets from one.
+        let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
+        let mut first = CpuSet::new();
+        first.set((0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu).unwrap()).unwrap()).unwrap();
+        sched_setaffinity(Pid::from_raw(0), &first).unwrap();
+        let socket = UdpSocket::bind((from, 0)).unwrap();
+        for _ in 0..8 {
+            socket.send_to(b"hello", SocketAddr::new(to, 9)).unwrap();
+            std::thread::sleep(PACE);
+        }
+    });
     // The first two show that nothing arrives; of the others every second one tries again.
     assert!(hosts.counts(from, to)[0] >= 3, "{:?}", the_rule(&hosts.server));
 }

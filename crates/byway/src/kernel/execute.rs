@@ -25,7 +25,8 @@ use crate::{
     compile::Entry,
     error::{Error, Result},
     plan::{Actual, Neighbour, Role, RuleRef, Step, Switch, plan},
-    rule::{Device, Member, NextHop, Prefix, Rule, Selector, Target},
+    prefix::Prefix,
+    rule::{Device, Member, NextHop, Rule, Selector, Target},
 };
 
 /// A device that Byway has put a program on, as its record says.

@@ -23,7 +23,8 @@ use byway_abi::{
 use super::{next_hops::NextHops, wire};
 use crate::{
     error::{Error, Result},
-    rule::{Prefix, Rule, Selector},
+    prefix::Prefix,
+    rule::{Rule, Selector},
 };
 
 /// The names of the maps: in the object, and of their pins.

@@ -7,7 +7,10 @@ use byway_abi::{
     RuleRecord, SetRecord,
 };
 
-use crate::rule::{Device, NextHop, OnDown, Owner, Prefix, Rule, Selector, Target};
+use crate::{
+    prefix::Prefix,
+    rule::{Device, NextHop, OnDown, Owner, Rule, Selector, Target},
+};
 
 /// An IPv4 address in the first four bytes.
 pub(super) fn address(address: IpAddr) -> [u8; 16] {
