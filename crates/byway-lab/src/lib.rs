@@ -36,11 +36,14 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod attribute;
 mod bridge;
 mod bulk;
 mod capture;
 mod error;
+mod flowtable;
 pub mod frame;
+mod ipsec;
 mod lab;
 mod link;
 mod mounts;
@@ -49,6 +52,7 @@ mod nat;
 mod neighbour;
 mod nftables;
 mod node;
+mod offload;
 mod ping;
 mod policy;
 mod process;
@@ -65,11 +69,13 @@ pub use bulk::Bulk;
 pub use capture::Capture;
 pub use error::{Error, Result};
 pub use frame::{Direction, Frame};
+pub use ipsec::{Esp, EspMode, EspPolicy};
 pub use lab::Lab;
 pub use link::LinkCounters;
 pub use nat::Protocol;
 pub use neighbour::{Neighbour, NeighbourState};
 pub use node::Node;
+pub use offload::Offload;
 pub use process::Process;
 pub use service::Service;
 pub use wait::wait_until;

@@ -4,8 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::{
     Node,
+    attribute::{Attribute, nested, text},
     error::{Doing, Error, Result},
-    nftables::{self, Attribute, Batch, nested, number, text},
+    nftables::{self, Batch, number},
 };
 
 /// A transport protocol with ports.

@@ -1,4 +1,4 @@
-//! Just enough of nf_tables' netlink language for one rule (linux/netfilter/nfnetlink.h, nf_tables.h).
+//! Just enough of nf_tables' netlink language for a few rules (linux/netfilter/nfnetlink.h, nf_tables.h).
 //!
 //! Attribute numbers stand with their kernel names where they are used; numbers are in network byte order, unlike
 //! rtnetlink's.
@@ -7,12 +7,16 @@ use std::io;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
+use crate::attribute::{self, Attribute, nested, text};
+
 /// `NFT_MSG_NEWTABLE`.
 pub(crate) const NEW_TABLE: u16 = 0;
 /// `NFT_MSG_NEWCHAIN`.
 pub(crate) const NEW_CHAIN: u16 = 3;
 /// `NFT_MSG_NEWRULE`.
 pub(crate) const NEW_RULE: u16 = 6;
+/// `NFT_MSG_NEWFLOWTABLE`.
+pub(crate) const NEW_FLOWTABLE: u16 = 22;
 
 /// `NFT_REG_1`: 16 bytes that one expression leaves for the next.
 pub(crate) const REGISTER_1: u32 = 1;
@@ -28,28 +32,8 @@ const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFNL_MSG_BATCH_BEGIN: u16 = 16;
 const NFNL_MSG_BATCH_END: u16 = 17;
 
-/// A netlink attribute with its header and padding.
-pub(crate) type Attribute = Vec<u8>;
-
-fn attribute(kind: u16, value: &[u8]) -> Attribute {
-    let length = u16::try_from(4 + value.len()).expect("the attributes of one rule are short");
-    let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
-}
-
-pub(crate) fn text(kind: u16, value: &str) -> Attribute {
-    attribute(kind, &[value.as_bytes(), &[0]].concat())
-}
-
 pub(crate) fn number(kind: u16, value: u32) -> Attribute {
-    attribute(kind, &value.to_be_bytes())
-}
-
-pub(crate) fn nested(kind: u16, attributes: &[Attribute]) -> Attribute {
-    const NLA_F_NESTED: u16 = 1 << 15;
-    attribute(kind | NLA_F_NESTED, &attributes.concat())
+    Attribute::new(kind, value.to_be_bytes().into())
 }
 
 /// `NFTA_RULE_EXPRESSIONS` 4: a list of `NFTA_LIST_ELEM` 1.
@@ -66,6 +50,18 @@ fn expression(name: &str, data: &[Attribute]) -> Vec<Attribute> {
 /// Loads the transport protocol's number: `NFTA_META_DREG` 1, `_KEY` 2; `NFT_META_L4PROTO` 16.
 pub(crate) fn transport_protocol() -> Vec<Attribute> {
     expression("meta", &[number(1, REGISTER_1), number(2, 16)])
+}
+
+/// Which device's name: `NFT_META_IIFNAME`, `NFT_META_OIFNAME`.
+#[derive(Clone, Copy)]
+pub(crate) enum Name {
+    Input = 6,
+    Output = 7,
+}
+
+/// Loads a device's name: `NFTA_META_DREG` 1, `_KEY` 2.
+pub(crate) fn interface_name(name: Name) -> Vec<Attribute> {
+    expression("meta", &[number(1, REGISTER_1), number(2, name as u32)])
 }
 
 /// Where a place in a packet is counted from: `enum nft_payload_bases`.
@@ -100,9 +96,20 @@ pub(crate) fn nat(family: u8) -> Vec<Attribute> {
     expression("nat", &[&[number(1, 1), number(2, family.into())], &registers[..]].concat())
 }
 
+/// Has a flowtable take the packet's flow: `NFTA_FLOW_TABLE_NAME` 1.
+pub(crate) fn flow_add(flowtable: &str) -> Vec<Attribute> {
+    expression("flow_offload", &[text(1, flowtable)])
+}
+
+/// Drops the packet: `NFTA_IMMEDIATE_DREG` 1 (`NFT_REG_VERDICT` 0), `_DATA` 2; `NFTA_DATA_VERDICT` 2,
+/// `NFTA_VERDICT_CODE` 1 (`NF_DROP` 0).
+pub(crate) fn drop() -> Vec<Attribute> {
+    expression("immediate", &[number(1, 0), nested(2, &[nested(2, &[number(1, 0)])])])
+}
+
 /// `NFTA_DATA_VALUE` 1.
 fn data(kind: u16, value: &[u8]) -> Attribute {
-    nested(kind, &[attribute(1, value)])
+    nested(kind, &[Attribute::new(1, value.into())])
 }
 
 /// Requests that the kernel carries out together or not at all.
@@ -137,7 +144,7 @@ impl Batch {
 
     /// `struct nlmsghdr`, then `struct nfgenmsg`, whose resource is in network byte order.
     fn message(&mut self, kind: u16, flags: u16, family: u8, resource: u16, attributes: &[Attribute]) {
-        let body = attributes.concat();
+        let body = attribute::bytes(attributes);
         let length = u32::try_from(16 + 4 + body.len()).expect("one rule is short");
         self.bytes.extend(length.to_ne_bytes());
         self.bytes.extend(kind.to_ne_bytes());

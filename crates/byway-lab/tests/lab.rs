@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use byway_lab::{Direction, Lab, NeighbourState, Node, Protocol, frame, wait_until};
+use byway_lab::{Direction, Lab, NeighbourState, Node, Offload, Protocol, frame, wait_until};
 
 const SOON: Duration = Duration::from_secs(5);
 const BRIEFLY: Duration = Duration::from_millis(200);
@@ -322,4 +322,23 @@ fn a_named_lab_is_seen_kept_and_removed() {
     });
     panicked.join().unwrap_err();
     assert!(!path.exists(), "removed on panic");
+}
+
+#[test]
+fn an_offload_goes_off_and_on_and_what_the_kernel_refuses_is_an_error() {
+    let lab = Lab::new().unwrap();
+    let (a, _b) = pair(&lab);
+    a.set_offload("eth0", Offload::TxChecksum, false).unwrap();
+    // Segmentation needs checksums.
+    a.set_offload("eth0", Offload::TcpSegmentation, true).unwrap_err();
+    a.set_offload("eth0", Offload::TxChecksum, true).unwrap();
+    a.set_offload("eth0", Offload::TcpSegmentation, true).unwrap();
+    for offload in [Offload::GenericSegmentation, Offload::GenericReceive] {
+        a.set_offload("eth0", offload, false).unwrap();
+        a.set_offload("eth0", offload, true).unwrap();
+    }
+    a.set_offload("eth1", Offload::TxChecksum, false).unwrap_err();
+    // The loopback device's checksums are not to be switched.
+    assert!(!a.has_offload("lo", Offload::TxChecksum).unwrap());
+    a.set_offload("lo", Offload::TxChecksum, false).unwrap_err();
 }

@@ -1,16 +1,16 @@
-//! A synchronous rtnetlink socket: one request, one answer.
+//! A synchronous netlink socket: one request, one answer.
 //!
-//! The messages are those of `netlink-packet-route`; this crate only carries them to the kernel and back
-//! (rtnetlink(7), netlink(7)). A socket belongs to the network namespace of the thread that opened it, for its
-//! whole life.
+//! The messages are those of `netlink-packet-route`, or of another crate of that family; this crate only carries
+//! them to the kernel and back (netlink(7), rtnetlink(7)). A socket belongs to the network namespace of the thread
+//! that opened it, for its whole life.
 
 #![forbid(unsafe_code)]
 
-use std::io;
+use std::{io, marker::PhantomData};
 
 use netlink_packet_core::{
-    ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload,
+    ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer,
+    NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 pub use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 pub use netlink_packet_route as packet;
@@ -29,28 +29,43 @@ enum Consistency {
     Changed,
 }
 
-/// An rtnetlink socket in the network namespace of the thread that opened it.
+/// A netlink socket in the network namespace of the thread that opened it, for messages of one kind: rtnetlink's,
+/// unless said otherwise.
 #[derive(Debug)]
-pub struct Netlink {
+pub struct Netlink<T = RouteNetlinkMessage> {
     socket: Socket,
     sequence: u32,
+    messages: PhantomData<fn(T) -> T>,
 }
 
 impl Netlink {
-    /// Opens a socket in the calling thread's network namespace.
+    /// Opens an rtnetlink socket in the calling thread's network namespace.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Netlink::open_protocol`].
+    pub fn open() -> io::Result<Self> {
+        Self::open_protocol(NETLINK_ROUTE)
+    }
+}
+
+impl<T: NetlinkSerializable + NetlinkDeserializable + Clone> Netlink<T> {
+    /// Opens a socket of a protocol (`NETLINK_*`, netlink(7)) in the calling thread's network namespace. The messages
+    /// have to be that protocol's.
     ///
     /// The kernel checks dump requests strictly (`NETLINK_GET_STRICT_CHK`, Linux 4.20), so that what a dump
     /// request names is a filter and not a hint.
     ///
     /// # Errors
     ///
-    /// Whatever socket(2), bind(2), connect(2) and setsockopt(2) report.
-    pub fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
+    /// Whatever socket(2), bind(2), connect(2) and setsockopt(2) report: `EPROTONOSUPPORT` where the kernel lacks the
+    /// protocol.
+    pub fn open_protocol(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_netlink_get_strict_chk(true)?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self { socket, sequence: 0, messages: PhantomData })
     }
 
     /// Asks for a change and waits for the kernel's acknowledgement. `flags` are added to `NLM_F_REQUEST`
@@ -59,7 +74,7 @@ impl Netlink {
     /// # Errors
     ///
     /// The kernel's error number as an [`io::Error`].
-    pub fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    pub fn change(&mut self, message: T, flags: u16) -> io::Result<()> {
         self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags)?;
         self.receive(|_| {}).map(drop)
     }
@@ -70,7 +85,7 @@ impl Netlink {
     ///
     /// The kernel's error number as an [`io::Error`]; [`io::ErrorKind::InvalidData`] where it acknowledges
     /// without an answer.
-    pub fn get(&mut self, message: RouteNetlinkMessage) -> io::Result<RouteNetlinkMessage> {
+    pub fn get(&mut self, message: T) -> io::Result<T> {
         self.send(message, NLM_F_REQUEST | NLM_F_ACK)?;
         let mut answer = None;
         self.receive(|message| answer = Some(message))?;
@@ -79,12 +94,12 @@ impl Netlink {
 
     /// Asks for every object of a kind and returns them in the kernel's order. A listing during which something has
     /// changed (`NLM_F_DUMP_INTR`) may lack objects that are there, and is asked for again. An object that
-    /// `netlink-packet-route` cannot read is left out.
+    /// the messages' crate cannot read is left out.
     ///
     /// # Errors
     ///
     /// The kernel's error number as an [`io::Error`].
-    pub fn dump(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+    pub fn dump(&mut self, message: T) -> io::Result<Vec<T>> {
         for _ in 0..DUMP_TRIES {
             self.send(message.clone(), NLM_F_REQUEST | NLM_F_DUMP)?;
             let mut answers = Vec::new();
@@ -95,7 +110,7 @@ impl Netlink {
         Err(io::Error::new(io::ErrorKind::ResourceBusy, "what was to be listed keeps changing"))
     }
 
-    fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    fn send(&mut self, message: T, flags: u16) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = flags;
@@ -109,7 +124,7 @@ impl Netlink {
     }
 
     /// Hands each answer to `answer` until the kernel says that there are no more.
-    fn receive(&mut self, mut answer: impl FnMut(RouteNetlinkMessage)) -> io::Result<Consistency> {
+    fn receive(&mut self, mut answer: impl FnMut(T)) -> io::Result<Consistency> {
         let mut consistency = Consistency::Whole;
         loop {
             let (datagram, _) = self.socket.recv_from_full()?;
@@ -126,7 +141,7 @@ impl Netlink {
                 }
                 // What it is that cannot be read matters only where it says how the request ended.
                 let is_object = header.message_type() >= NLMSG_MIN_TYPE;
-                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest);
+                let message = NetlinkMessage::<T>::deserialize(rest);
                 rest = &rest[length..];
                 if !is_ours || (is_object && message.is_err()) {
                     continue;

@@ -9,30 +9,10 @@ mod support;
 use std::net::SocketAddr;
 
 use byway_lab::{
-    Node, Protocol,
-    seed::{Addresses, IPV4, IPV6, Seed},
+    Protocol,
+    seed::{Addresses, IPV4, IPV6},
 };
-use support::{ANSWER, SILENCE, hooks, on, pins, the_rule, via};
-
-/// A network behind the server, in each family.
-const BEHIND: [(&str, &str, &str); 2] = [
-    ("10.50.0.1/24", "10.50.0.2/24", "default via 10.50.0.1"),
-    ("2001:db8:50::1/64", "2001:db8:50::2/64", "default via 2001:db8:50::1"),
-];
-
-/// The seed with a backend behind the server.
-fn with_backend() -> (Seed, Node) {
-    let seed = Seed::new().unwrap();
-    let backend = seed.lab.node("backend").unwrap();
-    seed.lab.link((&seed.server, "eth2"), (&backend, "eth0")).unwrap();
-    for (server, address, route) in BEHIND {
-        seed.server.address("eth2", server).unwrap();
-        backend.address("eth0", address).unwrap();
-        backend.route(route).unwrap();
-    }
-    seed.server.forwarding().unwrap();
-    (seed, backend)
-}
+use support::{ANSWER, SILENCE, backend::with_backend, hooks, on, pins, the_rule, via};
 
 fn replies_of_a_forwarded_connection(addresses: Addresses, backend_address: &str, network: &str) {
     for hook in hooks() {

@@ -2,6 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use byway_lab::{Frame, frame};
+
+pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
 pub(crate) const ICMPV6: u8 = 58;
 
@@ -52,11 +55,28 @@ pub(crate) fn udp(source: IpAddr, destination: IpAddr) -> Vec<u8> {
 }
 
 /// The Internet checksum (RFC 1071).
-fn checksum(bytes: &[u8]) -> u16 {
+pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     let mut sum: u32 =
         bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum();
     while sum > 0xFFFF {
         sum = (sum & 0xFFFF) + (sum >> 16);
     }
     !(sum as u16)
+}
+
+/// Whether the transport checksum of a captured TCP segment or UDP datagram without IP options or extension headers
+/// is right, by the bytes that were captured (RFC 9293, RFC 768, RFC 8200).
+pub(crate) fn transport_checksum_is_right(frame: &Frame) -> bool {
+    let packet = frame.payload();
+    let (addresses, transport) = match frame.ether_type() {
+        Some(frame::IPV4) => {
+            (&packet[12..20], &packet[20..u16::from_be_bytes([packet[2], packet[3]]).into()])
+        }
+        _ => (&packet[8..40], &packet[40..40 + usize::from(u16::from_be_bytes([packet[4], packet[5]]))]),
+    };
+    let mut summed = addresses.to_vec();
+    summed.extend((transport.len() as u32).to_be_bytes());
+    summed.extend([0, 0, 0, frame.protocol().unwrap()]);
+    summed.extend(transport);
+    checksum(&summed) == 0
 }

@@ -3,6 +3,7 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
+pub(crate) mod backend;
 pub(crate) mod foreign;
 pub(crate) mod frames;
 pub(crate) mod routers;
@@ -49,6 +50,13 @@ pub(crate) fn hooks() -> &'static [Hook] {
             vec![Hook::Clsact]
         }
     })
+}
+
+/// Says that this kernel lacks what a test needs. That is a failure where the kernel is one that has everything
+/// (`BYWAY_ALL_DEVICES=1`).
+pub(crate) fn lacking(what: &str) {
+    assert!(std::env::var("BYWAY_ALL_DEVICES").as_deref() != Ok("1"), "this kernel has no {what}");
+    println!("this kernel has no {what}: nothing is tested");
 }
 
 /// Calls Byway in a node, with a hook.
