@@ -9,9 +9,13 @@ use std::net::UdpSocket;
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use byway::Hook;
-use byway_lab::seed::{Addresses, IPV4, IPV6, Seed};
+use byway_lab::{
+    Capture,
+    seed::{Addresses, IPV4, IPV6, Seed},
+    wait_until,
+};
 use support::{
-    foreign::{Foreign, Place},
+    foreign::{Foreign, Place, Verdict},
     hooks, on, pins, the_rule, via,
 };
 
@@ -21,7 +25,8 @@ fn send(seed: &Seed, addresses: &Addresses, from_service: bool, packets: usize) 
         let from = if from_service { addresses.service } else { addresses.server };
         let socket = UdpSocket::bind((from, 0)).unwrap();
         for _ in 0..packets {
-            socket.send_to(b"hello", (addresses.client, 9)).unwrap();
+            // A packet that a program drops is an error of the socket's for some kernels.
+            let _ = socket.send_to(b"hello", (addresses.client, 9));
         }
     });
 }
@@ -78,7 +83,103 @@ fn the_same_holds_where_arrivals_are_watched() {
         send(&seed, &addresses, true, 20);
         // The first packets may wait for the neighbour, but none is lost.
         let all = || behind.seen() >= before + 20;
-        assert!(byway_lab::wait_until(support::ANSWER, all), "{} of 20", behind.seen() - before);
+        assert!(wait_until(support::ANSWER, all), "{} of 20", behind.seen() - before);
+    }
+}
+
+/// A seed with a rule, and what comes to the gateway and to the router. Both are known as neighbours.
+fn watched(hook: Hook, addresses: &Addresses) -> (Seed, [Capture; 2]) {
+    let seed = Seed::new().unwrap();
+    for neighbour in [addresses.gateway, addresses.router] {
+        seed.server.ping(None, neighbour, support::ANSWER).unwrap();
+    }
+    let rule = via(&addresses.service.to_string(), addresses.router, "eth1");
+    on(&seed.server, hook, |byway| byway.add(&rule)).unwrap();
+    let heard = [&seed.gateway, &seed.router].map(|node| node.capture("eth0").unwrap());
+    (seed, heard)
+}
+
+/// How many packets of the service have come to the gateway and to the router.
+fn came(heard: &[Capture; 2], addresses: &Addresses) -> [usize; 2] {
+    heard.each_ref().map(|capture| capture.count(|frame| frame.source() == Some(addresses.service)))
+}
+
+/// Sends a packet that goes Byway's way, and is behind all that were sent before it.
+fn one_more_comes_to_the_router(seed: &Seed, heard: &[Capture; 2], addresses: &Addresses) {
+    let before = came(heard, addresses);
+    send(seed, addresses, true, 1);
+    let after = [before[0], before[1] + 1];
+    assert!(wait_until(support::ANSWER, || came(heard, addresses) == after), "{:?}", came(heard, addresses));
+}
+
+#[test]
+fn a_program_ahead_that_ends_the_chain_keeps_packets_from_byway() {
+    for hook in hooks() {
+        for addresses in [IPV4, IPV6] {
+            let (seed, heard) = watched(*hook, &addresses);
+            let eth1 = seed.server.ifindex("eth1").unwrap();
+            for (nth, (verdict, expected)) in [
+                (Verdict::Ok, [5, 0]),
+                (Verdict::Shot, [0, 0]),
+                // It comes to the router with the gateway's Ethernet address.
+                (Verdict::Redirect(eth1), [0, 5]),
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                let (before, status) = (came(&heard, &addresses), the_rule(&seed.server));
+                let ahead = seed.server.run(|| {
+                    Foreign::attach_with(verdict, &format!("ahead{nth}"), "eth0", *hook, Place::Ahead)
+                });
+                send(&seed, &addresses, true, 5);
+                assert!(ahead.seen() >= 5);
+                let expected = [before[0] + expected[0], before[1] + expected[1]];
+                let as_expected = || came(&heard, &addresses) == expected;
+                assert!(
+                    wait_until(support::ANSWER, as_expected),
+                    "{verdict:?}: {:?}",
+                    came(&heard, &addresses)
+                );
+                // What somebody else redirects is no arrival of Byway's either.
+                let now = the_rule(&seed.server);
+                assert_eq!((now.departed, now.arrived), (status.departed, status.arrived), "{verdict:?}");
+                seed.server.run(|| drop(ahead));
+                one_more_comes_to_the_router(&seed, &heard, &addresses);
+            }
+        }
+    }
+}
+
+/// On the next hop's device Byway's program only counts. One ahead of it that ends the chain makes the next hop look
+/// dead, and one behind it loses packets that have arrived.
+#[test]
+fn a_program_on_the_next_hops_device_that_ends_the_chain_is_not_seen() {
+    for hook in hooks() {
+        for addresses in [IPV4, IPV6] {
+            let (seed, heard) = watched(*hook, &addresses);
+            let attach = |verdict, name, place| {
+                seed.server.run(|| Foreign::attach_with(verdict, name, "eth1", *hook, place))
+            };
+            let behind = attach(Verdict::Shot, "behind", Place::Behind);
+            send(&seed, &addresses, true, 5);
+            let status = the_rule(&seed.server);
+            assert_eq!((status.departed.packets, status.arrived.packets), (5, 5));
+            seed.server.run(|| drop(behind));
+            one_more_comes_to_the_router(&seed, &heard, &addresses);
+            assert_eq!(came(&heard, &addresses), [0, 1]);
+
+            let _ahead = attach(Verdict::Ok, "ahead", Place::Ahead);
+            send(&seed, &addresses, true, 1);
+            assert!(wait_until(support::ANSWER, || came(&heard, &addresses) == [0, 2]));
+            let status = the_rule(&seed.server);
+            assert_eq!((status.departed.packets, status.arrived.packets), (7, 6));
+            // Nothing of what goes there arrives, so that the rule falls back to the ordinary way.
+            let to_the_gateway = || {
+                send(&seed, &addresses, true, 1);
+                came(&heard, &addresses)[0] > 0
+            };
+            assert!(wait_until(support::ANSWER, to_the_gateway), "{:?}", the_rule(&seed.server));
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Somebody else's tc program: it counts what it sees and hands it on. Written in the kernel's own instructions, so
+//! Somebody else's tc program: it counts what it sees, and hands it on or ends its way. Written in the kernel's own instructions, so
 //! that it shares nothing with the code under test.
 
 use std::{
@@ -20,6 +20,8 @@ const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const TC_ACT_UNSPEC: i32 = -1;
+const TC_ACT_OK: i32 = 0;
+const TC_ACT_SHOT: i32 = 2;
 
 /// Where a foreign program stands to Byway's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +30,20 @@ pub(crate) enum Place {
     Behind,
 }
 
-/// A counting program on the egress of a device, until the lab ends.
+/// What a foreign program does with each packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is the next program's turn.
+    Next,
+    /// The packet goes on, and no other program sees it.
+    Ok,
+    /// It is dropped.
+    Shot,
+    /// It leaves by another device, as it is (`bpf_redirect`).
+    Redirect(u32),
+}
+
+/// A counting program on the egress of a device, until it is dropped or the lab ends.
 pub(crate) struct Foreign {
     map: OwnedFd,
     program: SchedClassifier,
@@ -38,8 +53,13 @@ impl Foreign {
     /// Attaches to a device of the calling thread's network namespace. With tcx the order of attaching decides:
     /// attach what is to be ahead after Byway, at the front.
     pub(crate) fn attach(name: &str, device: &str, hook: Hook, place: Place) -> Self {
+        Self::attach_with(Verdict::Next, name, device, hook, place)
+    }
+
+    /// The same with one that ends the chain.
+    pub(crate) fn attach_with(verdict: Verdict, name: &str, device: &str, hook: Hook, place: Place) -> Self {
         let map = create_array().unwrap();
-        let program = load_program(&map).unwrap();
+        let program = load_program(&map, verdict).unwrap();
         let pin = Path::new("/sys/fs/bpf").join(format!("foreign_{name}"));
         pin_object(&program, &pin).unwrap();
         let mut program = SchedClassifier::from_pin(&pin).unwrap();
@@ -93,9 +113,9 @@ fn lookup(map: &OwnedFd) -> io::Result<u64> {
     Ok(value)
 }
 
-/// `(*map[0])++; return TC_ACT_UNSPEC;`
-fn load_program(map: &OwnedFd) -> io::Result<OwnedFd> {
-    let code = [
+/// `(*map[0])++; return verdict;`
+fn load_program(map: &OwnedFd, verdict: Verdict) -> io::Result<OwnedFd> {
+    let mut code = vec![
         instruction(0x62, 10, 0, -4, 0),             // *(u32 *)(r10 - 4) = 0
         instruction(0x18, 1, 1, 0, map.as_raw_fd()), // r1 = map
         instruction(0, 0, 0, 0, 0),                  // (its upper half)
@@ -105,9 +125,18 @@ fn load_program(map: &OwnedFd) -> io::Result<OwnedFd> {
         instruction(0x15, 0, 0, 2, 0),               // if r0 == 0 goto +2
         instruction(0xb7, 1, 0, 0, 1),               // r1 = 1
         instruction(0xdb, 0, 1, 0, 0),               // lock *(u64 *)(r0 + 0) += r1
-        instruction(0xb7, 0, 0, 0, TC_ACT_UNSPEC),   // r0 = TC_ACT_UNSPEC
-        instruction(0x95, 0, 0, 0, 0),               // exit
     ];
+    code.extend(match verdict {
+        Verdict::Next => vec![instruction(0xb7, 0, 0, 0, TC_ACT_UNSPEC)], // r0 = TC_ACT_UNSPEC
+        Verdict::Ok => vec![instruction(0xb7, 0, 0, 0, TC_ACT_OK)],
+        Verdict::Shot => vec![instruction(0xb7, 0, 0, 0, TC_ACT_SHOT)],
+        Verdict::Redirect(index) => vec![
+            instruction(0xb7, 1, 0, 0, index as i32), // r1 = index
+            instruction(0xb7, 2, 0, 0, 0),            // r2 = 0: to the device's egress
+            instruction(0x85, 0, 0, 0, 23),           // call bpf_redirect
+        ],
+    });
+    code.push(instruction(0x95, 0, 0, 0, 0)); // exit
     #[repr(C)]
     struct Load {
         prog_type: u32,
