@@ -27,6 +27,12 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The kernel has no devices of this kind: it was built without them, or their module is missing.
+    #[error("this kernel has no {kind} devices: load the module, or use a kernel that is built with them")]
+    KernelLacks {
+        /// The kind, as in ip-link(8).
+        kind: String,
+    },
     /// The caller's text is not an address, a route or a name.
     #[error("`{text}` is not {expected}")]
     Invalid {
@@ -53,6 +59,7 @@ impl From<Error> for io::Error {
         let kind = match &error {
             Error::Privilege { .. } => io::ErrorKind::PermissionDenied,
             Error::System { source, .. } => source.kind(),
+            Error::KernelLacks { .. } => io::ErrorKind::Unsupported,
             Error::Invalid { .. } => io::ErrorKind::InvalidInput,
         };
         Self::new(kind, error)

@@ -1,7 +1,8 @@
 //! Hosts, links and traffic out of network namespaces, for tests, demonstrations and benchmarks.
 //!
 //! A [`Lab`] holds [`Node`]s: network namespaces that stand for hosts and routers. They are joined by veth pairs
-//! ([`Lab::link`]) or by a LAN ([`Lab::bridge`]), take addresses, routes, rules and sysctls as text in iproute2's
+//! ([`Lab::link`]), by a LAN ([`Lab::bridge`]) or by WireGuard ([`Lab::wireguard`]), have devices of other kinds
+//! ([`Node::vlan`], [`Node::bond`], …), take addresses, routes, rules and sysctls as text in iproute2's
 //! words, and send and receive real traffic. A topology reads as one line a fact:
 //!
 //! ```no_run
@@ -40,6 +41,7 @@ mod attribute;
 mod bridge;
 mod bulk;
 mod capture;
+mod device;
 mod error;
 mod flowtable;
 pub mod frame;
@@ -63,10 +65,12 @@ mod sysctl;
 mod tcp;
 mod udp;
 mod wait;
+mod wireguard;
 
 pub use bridge::Bridge;
 pub use bulk::Bulk;
 pub use capture::Capture;
+pub use device::Bonding;
 pub use error::{Error, Result};
 pub use frame::{Direction, Frame};
 pub use ipsec::{Esp, EspMode, EspPolicy};

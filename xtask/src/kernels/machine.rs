@@ -22,7 +22,8 @@ use crate::run;
 
 /// What the machine itself and the tests need. One that a kernel lacks or has built in is passed over.
 const MODULES: &str = "virtio_pci virtiofs overlay veth bridge dummy sch_ingress cls_bpf act_bpf vxlan sch_netem \
-    nf_tables nft_chain_nat nft_nat nf_nat nft_ct tun macvlan af_packet 8021q vrf wireguard";
+    nf_tables nft_chain_nat nft_nat nf_nat nft_ct tun macvlan af_packet 8021q vrf wireguard bonding ipip ip_gre \
+    esp4 esp6 xfrm_user authenc echainiv drbg nf_flow_table nf_flow_table_inet nft_flow_offload";
 
 /// Comes before the script's exit status, at the end of its output.
 const EXIT: &str = "::machine exit ";

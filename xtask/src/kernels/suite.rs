@@ -55,9 +55,10 @@ fn test_binary(message: &str) -> Option<TestBinary> {
     Some(TestBinary { name, folder, executable })
 }
 
-/// The shell script that runs them all.
+/// The shell script that runs them all. The machine has every module that they want, so a kind of device that is missing
+/// is a failure.
 pub(crate) fn script(binaries: &[TestBinary]) -> String {
-    let mut script = "export RUST_TEST_THREADS=2 RUST_BACKTRACE=0\n".to_owned();
+    let mut script = "export RUST_TEST_THREADS=2 RUST_BACKTRACE=0 BYWAY_ALL_DEVICES=1\n".to_owned();
     for (number, binary) in binaries.iter().enumerate() {
         let folder = quoted(&binary.folder.to_string_lossy());
         let executable = quoted(&binary.executable.to_string_lossy());
