@@ -14,7 +14,7 @@ use aya::{
     TestRunOptions,
     programs::{SchedClassifier, TestRun},
 };
-use byway::{Byway, NextHopSpec, OnDown, Owner, RuleSpec, TargetSpec};
+use byway::{Byway, Mss, NextHopSpec, OnDown, Owner, RuleSpec, TargetSpec};
 use byway_lab::seed::{Addresses, IPV4, IPV6, Seed};
 use clap::{Args, Subcommand};
 
@@ -94,6 +94,7 @@ fn add(seed: &Seed, source: &str, addresses: &Addresses) -> Result<()> {
         selector: source.parse()?,
         target: TargetSpec::NextHop(NextHopSpec::ViaDev(addresses.router, "eth1".into())),
         on_down: OnDown::Pass,
+        mss: Mss::Auto,
         owner: Owner::Api,
         name: None,
     };
@@ -103,6 +104,8 @@ fn add(seed: &Seed, source: &str, addresses: &Addresses) -> Result<()> {
 
 /// How often the program runs in one figure.
 const REPEAT: u32 = 2_000_000;
+/// `TC_ACT_REDIRECT`
+const REDIRECT: u32 = 7;
 
 fn packet(rounds: usize) -> Result<()> {
     let seed = Seed::new()?;
@@ -114,6 +117,9 @@ fn packet(rounds: usize) -> Result<()> {
     }
     let folder = fs::read_dir("/sys/fs/bpf/byway")?.next().context("nothing is pinned")??.path();
     let departure = SchedClassifier::from_pin(folder.join("departure"))?;
+    // `struct __sk_buff` (include/uapi/linux/bpf.h), of which the program needs the device alone.
+    let mut context = [0; 192];
+    context[40..44].copy_from_slice(&seed.server.ifindex("eth0")?.to_ne_bytes());
     let contestants: [(&str, &str, &str); 6] = [
         ("miss, IPv4", "10.99.0.1", "203.0.113.9"),
         ("miss, IPv6", "2001:db8:99::1", "2001:db8:f::9"),
@@ -126,12 +132,25 @@ fn packet(rounds: usize) -> Result<()> {
     for _ in 0..rounds {
         for (figures, (name, source, destination)) in figures.iter_mut().zip(contestants) {
             let frame = udp_frame(source.parse()?, destination.parse()?);
-            let options =
-                TestRunOptions { data_in: Some(&frame), repeat: REPEAT, ..TestRunOptions::default() };
-            let nanoseconds = departure.test_run(options)?.duration.as_nanos() as f64;
+            let options = TestRunOptions {
+                data_in: Some(&frame),
+                ctx_in: Some(&context),
+                repeat: REPEAT,
+                ..TestRunOptions::default()
+            };
+            // The kernel looks for the device in the network namespace of the caller.
+            let ran = seed.server.run(|| departure.test_run(options))?;
+            let nanoseconds = ran.duration.as_nanos() as f64;
             // The kernel runs the program on one packet again and again, and the mark and the Ethernet addresses stay
-            // on it: a hit is a departure, a second redirect as after a wait for the neighbour, and an arrival.
-            figures.values.push(if name.starts_with("hit") { nanoseconds * 3.0 } else { nanoseconds });
+            // on it: a hit is a departure, a second redirect as after a wait for the neighbour, and an arrival. The last
+            // run here is a second redirect.
+            let is_hit = name.starts_with("hit");
+            ensure!(
+                is_hit == (ran.return_value == REDIRECT),
+                "{name}: the program says {}",
+                ran.return_value
+            );
+            figures.values.push(if is_hit { nanoseconds * 3.0 } else { nanoseconds });
         }
     }
     println!("One packet through byway's programs; a hit is departure, second redirect and arrival.");

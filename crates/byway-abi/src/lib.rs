@@ -7,7 +7,7 @@
 #![no_std]
 
 /// The version of the pinned layout: of the maps' names, keys and values. Kept in [`META`](meta).
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// How many rules the tables hold.
 pub const MAX_RULES: u32 = 65_536;
@@ -87,11 +87,20 @@ pub struct Target {
     pub kind: u8,
     /// [`ON_DOWN_PASS`] or [`ON_DOWN_DROP`], for a next hop. A group has its own.
     pub on_down: u8,
-    /// Keeps the record free of padding.
-    pub reserved: u16,
+    /// What the MSS option of TCP is clamped to, in bytes; [`MSS_AUTO`] or [`MSS_OFF`].
+    pub mss: u16,
     /// What `kind` says: a next hop's slot, a group's identity, or a set's.
     pub index: u32,
 }
+
+/// [`Target::mss`]: clamp to what fits the MTU of the next hop's device.
+pub const MSS_AUTO: u16 = 0;
+/// [`Target::mss`]: leave the option as it is.
+pub const MSS_OFF: u16 = 1;
+/// The smallest MSS to clamp to; the kernel itself works with no smaller one (`TCP_MIN_MSS`, include/net/tcp.h).
+pub const MSS_MIN: u16 = 88;
+/// The largest: what fits the largest IPv4 packet. In IPv6 65,535 means something else (RFC 2675).
+pub const MSS_MAX: u16 = 65_495;
 
 /// `family` of a [`NextHop`] without a gateway: the packet's own destination is the neighbour.
 pub const FAMILY_ON_LINK: u32 = 0;
@@ -123,6 +132,9 @@ pub struct NextHop {
     pub family: u32,
     /// The gateway in network byte order; an IPv4 address in the first four bytes, the rest 0.
     pub gateway: [u8; 16],
+    /// The device's MTU in bytes when the next hop was made, or at the last change since. Read only where the kernel does
+    /// not tell a program the MTU of now (`bpf_check_mtu`, Linux 5.12); 0 elsewhere.
+    pub mtu: u32,
     /// The device's name when the next hop was made, filled up with zeros.
     pub device: [u8; DEVICE_NAME_LEN],
 }
@@ -148,6 +160,12 @@ pub struct NextHopHealth {
     pub reserved: [u64; 5],
 }
 
+/// How often a next hop has packets that are too big answered on one CPU: once in so many nanoseconds. This is the rate at
+/// which the kernel sends ICMP errors (`icmp_msgs_per_sec`, icmp(7)).
+pub const ANSWER_INTERVAL: u64 = 1_000_000;
+/// How many answers may come at once (`icmp_msgs_burst`).
+pub const ANSWER_BURST: u64 = 50;
+
 /// Packets and their bytes.
 ///
 /// A segmentation-offload packet counts as its segments; its bytes count whole, as the packet stands, with one
@@ -171,6 +189,15 @@ pub struct NextHopCounters {
     pub arrived: Count,
     /// What it should have had, and did not get because it was not live.
     pub skipped: Count,
+    /// What of the departed had its MSS option clamped.
+    pub clamped: Count,
+    /// What was too big for it, and was answered with an ICMP error.
+    pub answered: Count,
+    /// What was too big for it, and was dropped without an answer.
+    pub refused: Count,
+    /// Up to when the allowance of ICMP errors is used up, on the kernel's monotonic clock in nanoseconds: each takes
+    /// [`ANSWER_INTERVAL`] of it.
+    pub answers_until: u64,
     /// Not 0 while the packet that departed last on this CPU has not arrived.
     pub outstanding: u64,
 }
@@ -192,6 +219,12 @@ pub struct Counters {
     pub dropped: Count,
     /// What found no live next hop, and was passed or dropped for that.
     pub down: Count,
+    /// What of the departed had its MSS option clamped.
+    pub clamped: Count,
+    /// What was too big for its next hop, and was answered with an ICMP error.
+    pub answered: Count,
+    /// What was too big for its next hop, and was dropped without an answer.
+    pub refused: Count,
 }
 
 /// Slots of [`AttachmentCounters`]: what becomes of a packet before any rule is asked.
@@ -303,7 +336,9 @@ pub struct RuleRecord {
     /// [`Target::on_down`].
     pub on_down: u8,
     /// Keeps the record free of padding.
-    pub reserved: [u8; 3],
+    pub reserved: u8,
+    /// [`Target::mss`].
+    pub mss: u16,
     /// The rule's name, filled up with zeros; all zero where it has none.
     pub name: [u8; RULE_NAME_LEN],
 }
@@ -363,10 +398,10 @@ pub struct DeviceRecord {
 // Free of padding: the sizes are the sums of the fields.
 const _: () = {
     assert!(size_of::<Target>() == 3 * 4);
-    assert!(size_of::<NextHop>() == 3 * 4 + 16 + DEVICE_NAME_LEN);
+    assert!(size_of::<NextHop>() == 3 * 4 + 16 + 4 + DEVICE_NAME_LEN);
     assert!(size_of::<NextHopHealth>() == 8 * 8);
-    assert!(size_of::<NextHopCounters>() == 3 * 16 + 8);
-    assert!(size_of::<Counters>() == 5 * 16);
+    assert!(size_of::<NextHopCounters>() == 6 * 16 + 2 * 8);
+    assert!(size_of::<Counters>() == 8 * 16);
     assert!(size_of::<AttachmentCounters>() == (1 + class::COUNT) * 16);
     assert!(size_of::<Group>() == MAX_MEMBERS * (4 + 2) + 4 + 4 + GROUP_NAME_LEN + BUCKETS);
     assert!(size_of::<Fragments>() == 8 + 4 + 4);

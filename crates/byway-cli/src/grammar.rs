@@ -1,7 +1,7 @@
 //! The words of rules, groups and attachments, which are those of iproute2 (ip-route(8), ip-rule(8)).
 //!
 //! ```text
-//! RULE    := from PREFIX [to PREFIX] TARGET [on-down pass|drop] [name NAME]
+//! RULE    := from PREFIX [to PREFIX] TARGET [on-down pass|drop] [mss N|off] [name NAME]
 //! TARGET  := NEXTHOP | MEMBERS | group NAME | pass | drop
 //! NEXTHOP := via ADDR [dev IF] | dev IF
 //! MEMBERS := nexthop NEXTHOP [weight N] [MEMBERS]
@@ -13,8 +13,8 @@
 use std::{collections::BTreeMap, iter::Peekable, net::IpAddr, slice};
 
 use byway::{
-    GroupSpec, MemberSpec, NextHopSpec, OnDown, Owner, Prefix, PrefixError, RuleSpec, Selector, TargetSpec,
-    WEIGHT_MAX,
+    GroupSpec, MSS_MAX, MSS_MIN, MemberSpec, Mss, NextHopSpec, OnDown, Owner, Prefix, PrefixError, RuleSpec,
+    Selector, TargetSpec, WEIGHT_MAX,
 };
 use thiserror::Error;
 
@@ -41,6 +41,8 @@ pub(crate) enum GrammarError {
     Weight(String),
     #[error("`on-down {0}` means nothing; it is `on-down pass` or `on-down drop`")]
     OnDown(String),
+    #[error("`mss {0}` means nothing; it is `mss off`, or `mss N` with {MSS_MIN} to {MSS_MAX} bytes")]
+    Mss(String),
     #[error("a next hop needs `via ADDR`, `via ADDR dev IF` or `dev IF`")]
     NoNextHop,
     #[error("the group {0} needs next hops, like `nexthop via 192.0.2.1 dev eth1 weight 2`")]
@@ -61,6 +63,7 @@ const DEV: Keyword = ("dev", Some(A_DEVICE));
 const WEIGHT: Keyword = ("weight", Some("a number"));
 const GROUP: Keyword = ("group", Some("the name of a group"));
 const ON_DOWN: Keyword = ("on-down", Some("`pass` or `drop`"));
+const MSS: Keyword = ("mss", Some("a number of bytes, or `off`"));
 const NAME: Keyword = ("name", Some("a name for the rule"));
 const PASS: Keyword = ("pass", None);
 const DROP: Keyword = ("drop", None);
@@ -70,12 +73,13 @@ const NEXTHOP: Keyword = ("nexthop", None);
 type Words<'a> = Peekable<slice::Iter<'a, String>>;
 type Values<'a> = BTreeMap<&'static str, &'a str>;
 
-/// `from PREFIX [to PREFIX] TARGET [on-down pass|drop] [name NAME]`
+/// `from PREFIX [to PREFIX] TARGET [on-down pass|drop] [mss N|off] [name NAME]`
 pub(crate) fn rule(words: &[String]) -> Result<RuleSpec, GrammarError> {
-    let keywords = [FROM, TO, VIA, DEV, NEXTHOP, GROUP, PASS, DROP, ON_DOWN, NAME];
+    let keywords = [FROM, TO, VIA, DEV, NEXTHOP, GROUP, PASS, DROP, ON_DOWN, MSS, NAME];
     let (mut values, members) = pairs(&mut words.iter().peekable(), &keywords, false)?;
     let selector = take_selector(&mut values)?;
     let on_down = take_on_down(&mut values)?;
+    let mss = take_mss(&mut values)?;
     // What a rule can say of its target, each only once.
     let said: Vec<&'static str> = ["pass", "drop", "group", "nexthop", "via", "dev"]
         .into_iter()
@@ -92,7 +96,7 @@ pub(crate) fn rule(words: &[String]) -> Result<RuleSpec, GrammarError> {
         [_] => return Err(GrammarError::NoTarget(selector)),
     };
     let name = values.remove("name").map(str::to_owned);
-    Ok(RuleSpec { selector, target, on_down, owner: Owner::Cli, name })
+    Ok(RuleSpec { selector, target, on_down, mss, owner: Owner::Cli, name })
 }
 
 /// `from PREFIX [to PREFIX]`
@@ -146,6 +150,14 @@ fn take_on_down(values: &mut Values<'_>) -> Result<OnDown, GrammarError> {
         None | Some("pass") => Ok(OnDown::Pass),
         Some("drop") => Ok(OnDown::Drop),
         Some(other) => Err(GrammarError::OnDown(other.to_owned())),
+    }
+}
+
+fn take_mss(values: &mut Values<'_>) -> Result<Mss, GrammarError> {
+    match values.remove("mss") {
+        None | Some("auto") => Ok(Mss::Auto),
+        Some("off") => Ok(Mss::Off),
+        Some(text) => text.parse().map(Mss::Bytes).map_err(|_| GrammarError::Mss(text.to_owned())),
     }
 }
 
@@ -253,6 +265,7 @@ mod tests {
                 selector: "192.0.2.7".parse().unwrap(),
                 target,
                 on_down: OnDown::Pass,
+                mss: Mss::Auto,
                 owner: Owner::Cli,
                 name: name.map(str::to_owned),
             };
@@ -281,7 +294,7 @@ mod tests {
             ),
             (
                 "192.0.2.7 via 10.0.0.1",
-                "`192.0.2.7` is not a word that belongs here; expected `from`, `to`, `via`, `dev`, `nexthop`, `group`, `pass`, `drop`, `on-down` or `name`",
+                "`192.0.2.7` is not a word that belongs here; expected `from`, `to`, `via`, `dev`, `nexthop`, `group`, `pass`, `drop`, `on-down`, `mss` or `name`",
             ),
             (
                 "from web via 10.0.0.1",

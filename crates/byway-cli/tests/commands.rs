@@ -5,9 +5,12 @@
 
 mod support;
 
-use std::process::Command;
+use std::{net::UdpSocket, process::Command};
 
-use byway_lab::seed::Seed;
+use byway_lab::{
+    seed::{IPV4, Seed},
+    wait_until,
+};
 use support::{ANSWER, SILENCE, byway, call, done, pins, refused, works};
 
 const RULE: &str = "from 192.168.1.5 via 10.111.221.21 dev eth1";
@@ -354,6 +357,58 @@ fn a_missing_bpf_file_system_is_mounted_or_said() {
     );
     done(&seed.server, &format!("add {RULE}"));
     assert!(works(&seed, ANSWER), "byway has mounted it");
+}
+
+#[test]
+fn a_narrower_next_hop_is_told_and_what_came_of_it_has_columns() {
+    let seed = Seed::new().unwrap();
+    let server = &seed.server;
+    let set_mtu = |mtu| {
+        server.set_mtu("eth1", mtu).unwrap();
+        seed.router.set_mtu("eth0", mtu).unwrap();
+    };
+    set_mtu(1_280);
+    let told = |tcp: &str| {
+        format!(
+            "eth1 takes packets of 1280 bytes, eth0 of 1500: {tcp}, and what is too big is answered with an ICMP error\n"
+        )
+    };
+    assert_eq!(
+        done(server, &format!("add {RULE}")),
+        format!("added: {RULE}\nattached to eth0\n{}", told("TCP's MSS is clamped to fit"))
+    );
+    let columns = |words: &str| {
+        let shown = done(server, words);
+        let of = ["MTU", "CLAMPED", "ANSWERED", "REFUSED"];
+        of.into_iter().filter(|column| shown.contains(column)).collect::<Vec<_>>()
+    };
+    assert_eq!(columns("show"), Vec::<&str>::new());
+    assert_eq!(columns("show nexthops"), ["MTU"]);
+
+    let service = server.tcp_bulk_serve((IPV4.service, 30100).into()).unwrap();
+    seed.client.tcp_bulk(service.address(), 1_000_000, ANSWER).unwrap();
+    assert_eq!(columns("show"), ["CLAMPED", "ANSWERED"]);
+    assert_eq!(columns("show nexthops"), ["MTU", "CLAMPED", "ANSWERED"]);
+
+    // The first fragment to an address that the server knows nothing about is answered, and the second is refused.
+    seed.client.address("eth0", "10.111.222.12/24").unwrap();
+    let socket = server.run(|| UdpSocket::bind((IPV4.service, 0))).unwrap();
+    let _ = socket.send_to(&[0; 4_700], "10.111.222.12:9");
+    assert!(wait_until(ANSWER, || columns("show") == ["CLAMPED", "ANSWERED", "REFUSED"]));
+    assert_eq!(columns("show nexthops"), ["MTU", "CLAMPED", "ANSWERED", "REFUSED"]);
+    let json: serde_json::Value = serde_json::from_str(&done(server, "--json show")).unwrap();
+    for of in [&json["rules"][0], &json["nexthops"][0]] {
+        assert_eq!((&of["clamped"]["packets"], &of["refused"]["packets"]), (&1.into(), &1.into()), "{json}");
+        assert!(of["answered"]["packets"].as_u64().unwrap() > 1, "{json}");
+    }
+    assert_eq!(json["nexthops"][0]["mtu"], 1_280);
+
+    for (mss, tcp) in [("off", "TCP's MSS is left alone"), ("1000", "TCP's MSS is clamped to 1000")] {
+        let rule = format!("{RULE} mss {mss}");
+        assert_eq!(done(server, &format!("replace {rule}")), format!("holds now: {rule}\n{}", told(tcp)));
+    }
+    set_mtu(1_500);
+    assert_eq!(done(server, &format!("replace {RULE}")), format!("holds now: {RULE}\n"));
 }
 
 #[test]

@@ -3,105 +3,143 @@
 use core::ptr;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh},
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh},
     btf_maps::lpm_trie::Key,
-    helpers::generated::bpf_redirect_neigh,
+    helpers::generated::{bpf_redirect_neigh, bpf_skb_change_head},
     programs::TcContext,
 };
 use byway_abi::{
-    FAMILY_IPV4, FAMILY_ON_LINK, MARK, NextHop, ON_DOWN_DROP, TARGET_BY_DESTINATION, TARGET_DROP,
-    TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, Target, class, meta,
+    Count, Counters, FAMILY_IPV4, FAMILY_ON_LINK, MARK, NextHop, ON_DOWN_DROP, TARGET_BY_DESTINATION,
+    TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, Target, class, meta,
 };
 
 use crate::{
-    count,
+    Header, answer, count,
     maps::{
-        ATTACHMENT_COUNTERS, COUNTERS, DESTINATIONS4, DESTINATIONS6, HOSTS4, HOSTS6, META, NEXT_HOPS,
-        PREFIXES4, PREFIXES6,
+        ATTACHMENT_COUNTERS, ATTACHMENTS, COUNTERS, DESTINATIONS4, DESTINATIONS6, HOSTS4, HOSTS6, META,
+        NEXT_HOPS, PREFIXES4, PREFIXES6,
     },
+    measure,
     next_hop::{self, Choice},
-    packet::{self, Packet},
+    packet::{self, ETHERNET_LEN, Packet},
+    size::{self, Size},
 };
 
 // What travels with a marked packet, in `skb->cb`.
 /// The rule's identity.
 const CB_RULE: usize = 0;
-/// The twelve bytes of Ethernet addresses that the packet departed with.
+/// The twelve bytes of Ethernet addresses that the packet departed with; where it had none, its length.
 const CB_ADDRESSES: usize = 1;
-/// The next hop's slot, and [`AGAIN`].
+/// The next hop's slot, and [`AGAIN`] and [`BARE`].
 const CB_NEXT_HOP: usize = 4;
 /// The packet has been redirected a second time.
 const AGAIN: u32 = 1 << 31;
+/// The packet departed from a device without an Ethernet header.
+const BARE: u32 = 1 << 30;
 
 /// Does with the packet what a rule says; nothing where it is left to the kernel.
 #[inline(always)]
-pub fn depart(ctx: &TcContext) -> Option<i32> {
+pub fn depart(ctx: &TcContext, header: Header) -> Option<i32> {
     // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
     let ifindex = unsafe { (*ctx.skb.skb).ifindex };
+    let size = measure(ctx);
     // SAFETY: the entry is this CPU's own.
     let mut attachment = ATTACHMENT_COUNTERS.get_ptr_mut(ifindex).map(|counters| unsafe { &mut *counters });
     if let Some(attachment) = &mut attachment {
-        count(ctx, &mut attachment.seen);
+        count(&mut attachment.seen, size);
     }
     let mut left_alone = |class: usize| {
         if let Some(attachment) = &mut attachment {
-            count(ctx, &mut attachment.left_alone[class]);
+            count(&mut attachment.left_alone[class], size);
         }
     };
-    let packet = match packet::parse(ctx) {
+    let packet = match packet::parse(ctx, header.len()) {
         Ok(packet) => packet,
         Err(class) => {
             left_alone(class);
             return None;
         }
     };
-    let Some(target) = find(&packet) else {
+    // A device that moves to another network namespace may take the program along, but not the rules.
+    let Some(target) = find(&packet).filter(|_| ATTACHMENTS.get_ifindex(ifindex).is_some()) else {
         left_alone(class::NOT_MATCHED);
         return None;
     };
 
-    // SAFETY: the entry is this CPU's own.
-    let mut counters = COUNTERS.get_ptr_mut(target.rule).map(|counters| unsafe { &mut *counters });
-    match target.kind {
-        TARGET_NEXT_HOP | TARGET_GROUP => {
-            let addresses = packet::ethernet_addresses(ctx)?;
-            match next_hop::choose(ctx, &packet, target) {
-                Choice::Live(slot, next_hop, of_next_hop) => {
-                    if let Some(counters) = &mut counters {
-                        count(ctx, &mut counters.departed);
-                    }
-                    count(ctx, &mut of_next_hop.departed);
-                    of_next_hop.outstanding = 1;
-                    mark(ctx.skb.skb, target.rule, slot, addresses);
-                    Some(redirect(next_hop, &packet))
-                }
-                Choice::Down(on_down) => {
-                    if let Some(counters) = &mut counters {
-                        count(ctx, &mut counters.down);
-                    }
-                    (on_down == ON_DOWN_DROP).then_some(TC_ACT_SHOT)
-                }
-            }
+    let counters = COUNTERS.get_ptr_mut(target.rule);
+    let counted = |of: fn(&mut Counters) -> &mut Count| {
+        if let Some(counters) = counters {
+            // SAFETY: the entry is this CPU's own.
+            count(of(unsafe { &mut *counters }), size);
         }
-        TARGET_PASS => {
-            if let Some(counters) = &mut counters {
-                count(ctx, &mut counters.passed);
+    };
+    match target.kind {
+        TARGET_NEXT_HOP | TARGET_GROUP => match next_hop::choose(ctx, &packet, target, size) {
+            Choice::Live(slot, next_hop, of_next_hop) => {
+                let packet = dress(ctx, packet, header)?;
+                match size::judge(ctx, &packet, next_hop) {
+                    Size::Fits(mtu) => {
+                        mark(ctx, target.rule, slot, header)?;
+                        if size::clamp_mss(ctx, &packet, target.mss, mtu) {
+                            counted(|counters| &mut counters.clamped);
+                            count(&mut of_next_hop.clamped, size);
+                        }
+                        counted(|counters| &mut counters.departed);
+                        count(&mut of_next_hop.departed, size);
+                        of_next_hop.outstanding = 1;
+                        Some(redirect(next_hop, &packet))
+                    }
+                    Size::TooBig(mtu) => {
+                        let (verdict, is_answered) = answer::too_big(ctx, slot, mtu);
+                        if is_answered {
+                            counted(|counters| &mut counters.answered);
+                            count(&mut of_next_hop.answered, size);
+                        } else {
+                            counted(|counters| &mut counters.refused);
+                            count(&mut of_next_hop.refused, size);
+                        }
+                        Some(verdict)
+                    }
+                }
             }
+            Choice::Down(on_down) => {
+                counted(|counters| &mut counters.down);
+                (on_down == ON_DOWN_DROP).then_some(TC_ACT_SHOT)
+            }
+        },
+        TARGET_PASS => {
+            counted(|counters| &mut counters.passed);
             None
         }
         TARGET_DROP => {
-            if let Some(counters) = &mut counters {
-                count(ctx, &mut counters.dropped);
-            }
+            counted(|counters| &mut counters.dropped);
             Some(TC_ACT_SHOT)
         }
         _ => None,
     }
 }
 
+/// Gives a packet without one an Ethernet header, which `bpf_redirect_neigh` takes off again. It drops what has none.
+#[inline(always)]
+fn dress(ctx: &TcContext, packet: Packet, header: Header) -> Option<Packet> {
+    if let Header::None = header
+        // SAFETY: the helper takes numbers.
+        && unsafe { bpf_skb_change_head(ctx.skb.skb, ETHERNET_LEN as u32, 0) } != 0
+    {
+        return None;
+    }
+    Some(Packet { offset: ETHERNET_LEN as u32, ..packet })
+}
+
 /// Gives the packet what it needs to be received where it arrives.
 #[inline(always)]
-fn mark(skb: *mut __sk_buff, rule: u32, slot: u32, addresses: [u32; 3]) {
+fn mark(ctx: &TcContext, rule: u32, slot: u32, header: Header) -> Option<()> {
+    let addresses = match header {
+        Header::Ethernet => packet::ethernet_addresses(ctx)?,
+        Header::None => [ctx.len() - ETHERNET_LEN as u32, 0, 0],
+    };
+    let bare = if let Header::None = header { BARE } else { 0 };
+    let skb = ctx.skb.skb;
     // SAFETY: the verifier lets a classifier write these fields.
     unsafe {
         (*skb).tc_index = MARK;
@@ -109,14 +147,15 @@ fn mark(skb: *mut __sk_buff, rule: u32, slot: u32, addresses: [u32; 3]) {
         (*skb).cb[CB_ADDRESSES] = addresses[0];
         (*skb).cb[CB_ADDRESSES + 1] = addresses[1];
         (*skb).cb[CB_ADDRESSES + 2] = addresses[2];
-        (*skb).cb[CB_NEXT_HOP] = slot;
+        (*skb).cb[CB_NEXT_HOP] = slot | bare;
     }
+    Some(())
 }
 
 /// Receives a packet that was redirected to here; nothing where the packet was not. Once it is counted it is an
 /// ordinary packet.
 #[inline(always)]
-pub fn arrive(ctx: &TcContext) -> Option<i32> {
+pub fn arrive(ctx: &TcContext, header: Header) -> Option<i32> {
     let skb = ctx.skb.skb;
     // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
     let (rule, slot) = unsafe {
@@ -125,38 +164,49 @@ pub fn arrive(ctx: &TcContext) -> Option<i32> {
         }
         ((*skb).cb[CB_RULE], (*skb).cb[CB_NEXT_HOP])
     };
-    if slot & AGAIN == 0 && has_old_addresses(ctx) {
-        let verdict = redirect_again(skb, slot);
+    // A device without an Ethernet header has no neighbours to wait for.
+    if let Header::Ethernet = header
+        && slot & AGAIN == 0
+        && let Some(found) = waited(ctx, slot)
+    {
+        let verdict = redirect_again(ctx, slot, found);
         if verdict != TC_ACT_UNSPEC {
             return Some(verdict);
         }
     }
     // SAFETY: as above.
     unsafe { (*skb).tc_index = 0 };
+    let size = measure(ctx);
     if let Some(counters) = COUNTERS.get_ptr_mut(rule) {
         // SAFETY: the entry is this CPU's own.
-        let counters = unsafe { &mut *counters };
-        count(ctx, &mut counters.arrived);
+        count(unsafe { &mut (*counters).arrived }, size);
     }
-    next_hop::heard(ctx, slot & !AGAIN);
+    next_hop::heard(slot & !(AGAIN | BARE), size);
     Some(TC_ACT_UNSPEC)
 }
 
-/// Whether the packet arrives with the Ethernet addresses that it departed with.
+/// Whether the packet has waited for its neighbour, which shows in its header: it is the one that the packet departed
+/// with. Returns what header that is.
 ///
 /// While the next hop's neighbour is not resolved, the kernel holds the packet back. Then it sends it with the header
 /// of the neighbour that the packet's *route* leads to (`neigh_update` in net/core/neighbour.c looks that one up
-/// anew, and the redirect has left the route in the packet): the default gateway's, on the wrong link.
+/// anew, and the redirect has left the route in the packet): the default gateway's, on the wrong link; or none, where
+/// the route leads to a device that has none.
 #[inline(always)]
-fn has_old_addresses(ctx: &TcContext) -> bool {
+fn waited(ctx: &TcContext, slot: u32) -> Option<Header> {
     let skb = ctx.skb.skb;
-    let Some(now) = packet::ethernet_addresses(ctx) else { return false };
-    // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
-    unsafe {
+    if slot & BARE != 0 {
+        // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
+        return (ctx.len() == unsafe { (*skb).cb[CB_ADDRESSES] }).then_some(Header::None);
+    }
+    let now = packet::ethernet_addresses(ctx)?;
+    // SAFETY: as above.
+    let is_old = unsafe {
         (*skb).cb[CB_ADDRESSES] == now[0]
             && (*skb).cb[CB_ADDRESSES + 1] == now[1]
             && (*skb).cb[CB_ADDRESSES + 2] == now[2]
-    }
+    };
+    is_old.then_some(Header::Ethernet)
 }
 
 /// Sends the packet to its next hop once more, now that the neighbour is resolved. Once only: where both links have
@@ -164,11 +214,13 @@ fn has_old_addresses(ctx: &TcContext) -> bool {
 // Inlined like all the rest: a function's own symbol carries a hash of the folder that it was built in, and the
 // object would not be the same everywhere.
 #[inline(always)]
-fn redirect_again(skb: *mut __sk_buff, slot: u32) -> i32 {
+fn redirect_again(ctx: &TcContext, slot: u32, found: Header) -> i32 {
+    let skb = ctx.skb.skb;
     // SAFETY: the verifier lets a classifier write this field.
     unsafe { (*skb).cb[CB_NEXT_HOP] = slot | AGAIN };
-    match (packet::parse(&TcContext::new(skb)), NEXT_HOPS.get(slot)) {
-        (Ok(packet), Some(next_hop)) => redirect(next_hop, &packet),
+    let packet = packet::parse(ctx, found.len()).ok().and_then(|packet| dress(ctx, packet, found));
+    match (packet, NEXT_HOPS.get(slot & !BARE)) {
+        (Some(packet), Some(next_hop)) => redirect(next_hop, &packet),
         _ => TC_ACT_UNSPEC,
     }
 }

@@ -1,7 +1,8 @@
-//! The two programs of Byway, both of type `sched_cls` and on egress.
+//! The programs of Byway, all of type `sched_cls` and on egress.
 //!
 //! `departure` sits on the attachments: it looks a packet's source up and redirects the packet on a match.
-//! `arrival` sits on the devices of next hops that are no attachments: it counts what got there.
+//! `arrival` sits on the devices of next hops that are no attachments: it counts what got there. Each comes twice, for
+//! devices whose frames have an Ethernet header, and for those whose packets are bare (tun, WireGuard, most IP tunnels).
 //!
 //! A redirected packet passes the egress hook of its new device as well, which may be an attachment or even the
 //! very device that it departed from. It therefore travels with a mark, and whichever program meets the mark
@@ -11,11 +12,14 @@
 #![no_std]
 #![no_main]
 
+mod answer;
 mod decide;
 mod flow;
 mod maps;
 mod next_hop;
 mod packet;
+mod size;
+mod transport;
 
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
 use byway_abi::Count;
@@ -23,22 +27,62 @@ use byway_abi::Count;
 /// Egress of an attachment.
 #[classifier]
 pub fn departure(ctx: TcContext) -> i32 {
-    decide::arrive(&ctx).or_else(|| decide::depart(&ctx)).unwrap_or(TC_ACT_UNSPEC)
+    on_attachment(&ctx, Header::Ethernet)
+}
+
+/// Egress of an attachment without an Ethernet header.
+#[classifier]
+pub fn departure_bare(ctx: TcContext) -> i32 {
+    on_attachment(&ctx, Header::None)
 }
 
 /// Egress of a next hop's device.
 #[classifier]
 pub fn arrival(ctx: TcContext) -> i32 {
-    decide::arrive(&ctx).unwrap_or(TC_ACT_UNSPEC)
+    decide::arrive(&ctx, Header::Ethernet).unwrap_or(TC_ACT_UNSPEC)
 }
 
-/// Counts the packet: as many as it is on the wire, and its bytes as it stands.
+/// Egress of a next hop's device without an Ethernet header.
+#[classifier]
+pub fn arrival_bare(ctx: TcContext) -> i32 {
+    decide::arrive(&ctx, Header::None).unwrap_or(TC_ACT_UNSPEC)
+}
+
 #[inline(always)]
-fn count(ctx: &TcContext, count: &mut Count) {
+fn on_attachment(ctx: &TcContext, header: Header) -> i32 {
+    decide::arrive(ctx, header).or_else(|| decide::depart(ctx, header)).unwrap_or(TC_ACT_UNSPEC)
+}
+
+/// What the packets of a device begin with.
+#[derive(Clone, Copy)]
+enum Header {
+    Ethernet,
+    /// The IP header at once.
+    None,
+}
+
+impl Header {
+    #[inline(always)]
+    fn len(self) -> usize {
+        match self {
+            Self::Ethernet => packet::ETHERNET_LEN,
+            Self::None => 0,
+        }
+    }
+}
+
+/// The packet as it is counted: as many as it is on the wire, and its bytes as it stands.
+#[inline(always)]
+fn measure(ctx: &TcContext) -> Count {
     // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
     let segments = unsafe { (*ctx.skb.skb).gso_segs };
-    count.packets += u64::from(if segments == 0 { 1 } else { segments });
-    count.bytes += u64::from(ctx.len());
+    Count { packets: u64::from(if segments == 0 { 1 } else { segments }), bytes: u64::from(ctx.len()) }
+}
+
+#[inline(always)]
+fn count(count: &mut Count, size: Count) {
+    count.packets += size.packets;
+    count.bytes += size.bytes;
 }
 
 // `bpf_redirect_neigh` is for programs under the GPL, or under a licence that the kernel takes as such.

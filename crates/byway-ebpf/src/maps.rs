@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, DevMap, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap},
+    btf_maps::{Array, DevMap, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap},
     macros::btf_map,
 };
 use byway_abi::{
@@ -22,6 +22,9 @@ const GROUPS_LEN: usize = 2 * MAX_GROUPS as usize;
 const NEXT_HOPS_LEN: usize = MAX_NEXT_HOPS as usize;
 /// Packets that leave in fragments at the same time.
 const FRAGMENTS_LEN: usize = 4_096;
+
+/// The longest such head.
+pub const QUOTE_HEAD_LEN: usize = 160;
 
 /// An IPv4 address in network byte order: the same four bytes as in the packet and in userspace's key.
 pub type Address4 = u32;
@@ -86,6 +89,10 @@ pub static FRAGMENTS: LruHashMap<[u32; 10], Fragments, FRAGMENTS_LEN> = LruHashM
 #[btf_map]
 pub static COUNTERS: PerCpuHashMap<u32, Counters, RULES_LEN, NO_PREALLOC> = PerCpuHashMap::new();
 
+/// The attachments themselves, which the kernel takes out when they go or move to another network namespace.
+#[btf_map]
+pub static ATTACHMENTS: DevMapHash<{ MAX_DEVICES as usize }> = DevMapHash::new();
+
 /// What left by each attachment.
 #[btf_map]
 pub static ATTACHMENT_COUNTERS: PerCpuHashMap<
@@ -110,6 +117,10 @@ pub static DEVICES: HashMap<u32, DeviceRecord, { MAX_DEVICES as usize }, NO_PREA
 /// The gateways that Byway made the kernel keep resolved.
 #[btf_map]
 pub static NEIGHBOURS: HashMap<NeighbourKey, u32, NEXT_HOPS_LEN, NO_PREALLOC> = HashMap::new();
+
+/// Room for the head of what an ICMP error quotes, more than the stack has. Not pinned: it holds nothing between two packets.
+#[btf_map]
+pub static QUOTE_HEADS: PerCpuArray<[u8; QUOTE_HEAD_LEN], 1> = PerCpuArray::new();
 
 /// Schema version and bookkeeping of changes.
 #[btf_map]

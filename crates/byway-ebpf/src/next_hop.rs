@@ -2,8 +2,8 @@
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::TcContext};
 use byway_abi::{
-    BUCKETS, Group, MAX_MEMBERS, NEXT_HOP_DOWN, NextHop, NextHopCounters, NextHopHealth, RETRY, SILENCE,
-    TARGET_GROUP, Target,
+    BUCKETS, Count, Group, MAX_MEMBERS, NEXT_HOP_DOWN, NextHop, NextHopCounters, NextHopHealth, RETRY,
+    SILENCE, TARGET_GROUP, Target,
 };
 
 use crate::{
@@ -29,7 +29,7 @@ pub enum Choice {
 /// for another bucket each by itself, so that they spread by weight; the flows of the others stay where they are, and when
 /// the member is back, so are its flows.
 #[inline(always)]
-pub fn choose(ctx: &TcContext, packet: &Packet, target: &Target) -> Choice {
+pub fn choose(ctx: &TcContext, packet: &Packet, target: &Target, size: Count) -> Choice {
     let is_group = target.kind == TARGET_GROUP;
     let mut group: Option<&'static Group> = None;
     let mut hash = 0;
@@ -43,6 +43,9 @@ pub fn choose(ctx: &TcContext, packet: &Packet, target: &Target) -> Choice {
     }
     let on_down = group.map_or(target.on_down, |group| group.on_down);
     let start = hash;
+    let mut own = 0;
+    // Slot 0 is nobody's.
+    let mut chosen = 0;
     for attempt in 0..TRIES + MAX_MEMBERS {
         let slot = match group {
             None => target.index,
@@ -62,36 +65,46 @@ pub fn choose(ctx: &TcContext, packet: &Packet, target: &Target) -> Choice {
                 group.members[member as usize % MAX_MEMBERS]
             }
         };
-        if let Some((next_hop, counters)) = live(ctx, slot, attempt == 0) {
-            return Choice::Live(slot, next_hop, counters);
+        if attempt == 0 {
+            own = slot;
+        }
+        if is_live(slot) != 0 {
+            chosen = slot;
+            break;
         }
         if !is_group {
             break;
         }
     }
-    Choice::Down(on_down)
+    if chosen != own
+        && let Some(counters) = NEXT_HOP_COUNTERS.get_ptr_mut(own)
+    {
+        // SAFETY: the entry is this CPU's own.
+        count(unsafe { &mut (*counters).skipped }, size);
+    }
+    match (NEXT_HOPS.get(chosen), NEXT_HOP_COUNTERS.get_ptr_mut(chosen)) {
+        // SAFETY: as above.
+        (Some(next_hop), Some(counters)) if chosen != 0 => {
+            Choice::Live(chosen, next_hop, unsafe { &mut *counters })
+        }
+        _ => Choice::Down(on_down),
+    }
 }
 
-/// The next hop in a slot, if packets get there. If not, this one is counted as skipped where it is the next hop's own.
-#[inline(always)]
-fn live(
-    ctx: &TcContext,
-    slot: u32,
-    is_own: bool,
-) -> Option<(&'static NextHop, &'static mut NextHopCounters)> {
-    let next_hop = NEXT_HOPS.get(slot)?;
-    // SAFETY: the entry is this CPU's own.
-    let counters = unsafe { &mut *NEXT_HOP_COUNTERS.get_ptr_mut(slot)? };
-    let is_live = next_hop.flags & NEXT_HOP_DOWN == 0
-        && NEXT_HOP_DEVICES.get_ifindex(slot).is_some()
-        && !is_silent(slot, counters);
-    if !is_live {
-        if is_own {
-            count(ctx, &mut counters.skipped);
-        }
-        return None;
-    }
-    Some((next_hop, counters))
+/// Whether packets get to the next hop in a slot: 1 if they do.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn is_live(slot: u32) -> u32 {
+    let is_live = || {
+        let next_hop = NEXT_HOPS.get(slot)?;
+        // SAFETY: the entry is this CPU's own.
+        let counters = unsafe { &*NEXT_HOP_COUNTERS.get_ptr(slot)? };
+        let is_live = next_hop.flags & NEXT_HOP_DOWN == 0
+            && NEXT_HOP_DEVICES.get_ifindex(slot).is_some()
+            && !is_silent(slot, counters);
+        is_live.then_some(())
+    };
+    if is_live().is_some() { 1 } else { 0 }
 }
 
 /// Whether the next hop has let nothing arrive for too long, so that this packet should not go there. From time to time
@@ -130,11 +143,11 @@ fn is_silent(slot: u32, counters: &NextHopCounters) -> bool {
 
 /// Notes that a packet has arrived at the next hop in a slot.
 #[inline(always)]
-pub fn heard(ctx: &TcContext, slot: u32) {
+pub fn heard(slot: u32, size: Count) {
     if let Some(counters) = NEXT_HOP_COUNTERS.get_ptr_mut(slot) {
         // SAFETY: the entry is this CPU's own.
         let counters = unsafe { &mut *counters };
-        count(ctx, &mut counters.arrived);
+        count(&mut counters.arrived, size);
         counters.outstanding = 0;
     }
     if let Some(health) = NEXT_HOP_HEALTH.get_ptr_mut(slot) {

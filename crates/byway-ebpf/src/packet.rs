@@ -1,4 +1,4 @@
-//! From an Ethernet frame to source and destination, or to the verdict that Byway leaves the packet alone.
+//! From a frame to source and destination, or to the verdict that Byway leaves the packet alone.
 
 use aya_ebpf::{helpers::bpf_skb_pull_data, programs::TcContext};
 use byway_abi::{FAMILY_IPV4, FAMILY_IPV6, class};
@@ -8,6 +8,8 @@ use crate::maps::{Address4, Address6};
 /// A packet that rules may speak about.
 #[derive(Clone, Copy)]
 pub struct Packet {
+    /// Where the IP header begins: behind the Ethernet header, or at once.
+    pub offset: u32,
     /// [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
     pub family: u32,
     /// As wide as the wider family, an IPv4 address in its first word.
@@ -16,9 +18,9 @@ pub struct Packet {
     pub destination: Address6,
 }
 
-/// Parses the packet, or says by its [`class`] why no rule may speak about it.
+/// Parses the packet, whose IP header begins at `offset`, or says by its [`class`] why no rule may speak about it.
 #[inline(always)]
-pub fn parse(ctx: &TcContext) -> Result<Packet, usize> {
+pub fn parse(ctx: &TcContext, offset: usize) -> Result<Packet, usize> {
     // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
     let (protocol, vlan_present) = unsafe { ((*ctx.skb.skb).protocol, (*ctx.skb.skb).vlan_present) };
     // The tag of a VLAN device's packet is beside the frame by now, not in it.
@@ -26,8 +28,8 @@ pub fn parse(ctx: &TcContext) -> Result<Packet, usize> {
         return Err(class::TAGGED);
     }
     match protocol {
-        ETH_P_IP => ipv4(ctx),
-        ETH_P_IPV6 => ipv6(ctx),
+        ETH_P_IP => ipv4(ctx, offset),
+        ETH_P_IPV6 => ipv6(ctx, offset),
         _ => Err(class::NOT_IP),
     }
 }
@@ -73,12 +75,12 @@ struct Icmpv6 {
 }
 
 #[inline(always)]
-fn ipv4(ctx: &TcContext) -> Result<Packet, usize> {
-    let header = header::<Ipv4>(ctx, size_of::<Ipv4>()).ok_or(class::MALFORMED)?;
+fn ipv4(ctx: &TcContext, offset: usize) -> Result<Packet, usize> {
+    let header = header::<Ipv4>(ctx, offset, size_of::<Ipv4>()).ok_or(class::MALFORMED)?;
     let header_len = (header.version_ihl & 0x0F) as usize * 4;
     let parses = header.version_ihl >> 4 == 4
         && header_len >= size_of::<Ipv4>()
-        && ctx.len() as usize >= ETHERNET_LEN + header_len;
+        && ctx.len() as usize >= offset + header_len;
     if !parses {
         return Err(class::MALFORMED);
     }
@@ -92,15 +94,20 @@ fn ipv4(ctx: &TcContext) -> Result<Packet, usize> {
     {
         return Err(class::LINK_LOCAL);
     }
-    if destination == u32::MAX || to_many(ctx) {
+    if destination == u32::MAX || (offset != 0 && to_many(ctx)) {
         return Err(class::BROADCAST);
     }
-    Ok(Packet { family: FAMILY_IPV4, source: [source, 0, 0, 0], destination: [destination, 0, 0, 0] })
+    Ok(Packet {
+        offset: offset as u32,
+        family: FAMILY_IPV4,
+        source: [source, 0, 0, 0],
+        destination: [destination, 0, 0, 0],
+    })
 }
 
 #[inline(always)]
-fn ipv6(ctx: &TcContext) -> Result<Packet, usize> {
-    let header = header::<Ipv6>(ctx, size_of::<Ipv6>()).ok_or(class::MALFORMED)?;
+fn ipv6(ctx: &TcContext, offset: usize) -> Result<Packet, usize> {
+    let header = header::<Ipv6>(ctx, offset, size_of::<Ipv6>()).ok_or(class::MALFORMED)?;
     if header.version >> 4 != 6 {
         return Err(class::MALFORMED);
     }
@@ -114,18 +121,18 @@ fn ipv6(ctx: &TcContext) -> Result<Packet, usize> {
     {
         return Err(class::LINK_LOCAL);
     }
-    if to_many(ctx) {
+    if offset != 0 && to_many(ctx) {
         return Err(class::MULTICAST);
     }
     // Neighbour discovery between global addresses belongs to this link. Its messages carry no extension
     // header that would hide it (RFC 4861, RFC 6980).
     if header.next_header == NEXT_HEADER_ICMPV6 {
-        let header = self::header::<Icmpv6>(ctx, size_of::<Ipv6>() + 1).ok_or(class::MALFORMED)?;
+        let header = self::header::<Icmpv6>(ctx, offset, size_of::<Ipv6>() + 1).ok_or(class::MALFORMED)?;
         if (ND_ROUTER_SOLICITATION..=ND_REDIRECT).contains(&header.kind) {
             return Err(class::NEIGHBOUR_DISCOVERY);
         }
     }
-    Ok(Packet { family: FAMILY_IPV6, source, destination })
+    Ok(Packet { offset: offset as u32, family: FAMILY_IPV6, source, destination })
 }
 
 /// 169.254.0.0/16 (RFC 3927).
@@ -164,12 +171,12 @@ fn to_many(ctx: &TcContext) -> bool {
     unsafe { *first & 1 != 0 }
 }
 
-/// The network header, or nothing where fewer than `len` of its bytes are there.
+/// The IP header at `offset`, or nothing where fewer than `len` of its bytes are there.
 ///
 /// The kernel aligns it to four bytes (`NET_IP_ALIGN`), so that words may be loaded from it as they are.
 #[inline(always)]
-fn header<T>(ctx: &TcContext, len: usize) -> Option<&T> {
-    let end = ETHERNET_LEN + len;
+fn header<T>(ctx: &TcContext, offset: usize, len: usize) -> Option<&T> {
+    let end = offset + len;
     if ctx.data() + end > ctx.data_end() {
         // The bytes may lie outside the linear part. Where the frame is shorter, this fails.
         // SAFETY: the helper checks the length.
@@ -182,5 +189,5 @@ fn header<T>(ctx: &TcContext, len: usize) -> Option<&T> {
     }
     // SAFETY: the bytes up to `len` are there, callers read none behind it, `T` is made of numbers, and the
     // packet's data does not move while the reference is used: each use ends before the next call.
-    Some(unsafe { &*((ctx.data() + ETHERNET_LEN) as *const T) })
+    Some(unsafe { &*((ctx.data() + offset) as *const T) })
 }

@@ -6,7 +6,7 @@
 
 use std::{env, error::Error, net::IpAddr, thread, time::Duration};
 
-use byway::{Byway, NextHopSpec, OnDown, Owner, RuleSpec, Selector, TargetSpec};
+use byway::{Byway, Mss, NextHopSpec, OnDown, Owner, RuleSpec, Selector, TargetSpec};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -19,8 +19,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut byway = Byway::open()?;
     byway.attach(&[attach_to])?;
     let target = TargetSpec::NextHop(NextHopSpec::ViaDev(gateway, device.clone()));
-    let rule =
-        byway.add(&RuleSpec { selector, target, on_down: OnDown::Pass, owner: Owner::Api, name: None })?;
+    let rule = byway.add(&RuleSpec {
+        selector,
+        target,
+        on_down: OnDown::Pass,
+        mss: Mss::Auto,
+        owner: Owner::Api,
+        name: None,
+    })?;
     println!("{rule}, for ten seconds");
 
     thread::sleep(Duration::from_secs(10));

@@ -11,7 +11,7 @@ use crate::{
         bpffs,
         execute::{self, Executor},
         hook::Hook,
-        network::{Link, Network},
+        network::{Header, Link, Network},
         pins::Pins,
         privilege,
     },
@@ -20,7 +20,7 @@ use crate::{
         Device, Group, GroupSpec, Member, MemberSpec, NextHop, NextHopSpec, Owner, Rule, RuleSpec, Selector,
         Target, TargetSpec, check_distinct, check_families,
     },
-    status::{self, Attachment, GroupStatus, NextHopStatus, RuleStatus, Status},
+    status::{self, Attachment, GroupStatus, Narrow, NextHopStatus, RuleStatus, Status},
 };
 
 /// Byway in one network namespace: that of the thread that called [`Byway::open`], which every call has to be
@@ -59,7 +59,7 @@ impl Byway {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchDevice`], [`Error::Loopback`], [`Error::NoEthernetHeader`], [`Error::NoDefaultRoute`],
+    /// [`Error::NoSuchDevice`], [`Error::Loopback`], [`Error::UnknownHeader`], [`Error::NoDefaultRoute`],
     /// [`Error::IngressQdisc`], and those of the kernel.
     pub fn attach(&mut self, devices: &[&str]) -> Result<Vec<Device>> {
         self.change(|view, desired| {
@@ -193,6 +193,7 @@ impl Byway {
                     destination: spec.selector.destination(),
                     target,
                     on_down: spec.on_down,
+                    mss: spec.mss,
                     owner: spec.owner,
                     name: spec.name.clone(),
                 };
@@ -356,6 +357,17 @@ impl Byway {
         status::read_attachments(&pins, &mut self.network)
     }
 
+    /// Which of these next hops have a device that takes smaller packets than an attachment. TCP's MSS option is clamped on
+    /// the way there, and what is too big is answered with an ICMP error.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::status`].
+    pub fn narrow(&mut self, next_hops: &[NextHop]) -> Result<Vec<Narrow>> {
+        let Some(pins) = Pins::open()? else { return Ok(Vec::new()) };
+        status::narrow(&pins, &mut self.network, next_hops)
+    }
+
     /// The one way to a change: `decide` turns what holds into what should hold, and may refuse. It is asked before
     /// anything is touched in the kernel, and again where something was tidied then.
     fn change<T>(&mut self, decide: impl Fn(&mut View<'_>, &mut Desired) -> Result<T>) -> Result<T> {
@@ -485,18 +497,25 @@ impl View<'_> {
     /// The device, if its egress can be watched.
     fn attachable(&self, name: &str) -> Result<Device> {
         let link = self.link(name)?;
-        if link.is_ethernet { Ok(link.device.clone()) } else { Err(Error::NoEthernetHeader(name.to_owned())) }
+        if link.header != Header::Other {
+            Ok(link.device.clone())
+        } else {
+            Err(Error::UnknownHeader(name.to_owned()))
+        }
     }
 
     /// The devices that carry a default route and can be watched.
     fn default_gateway_devices(&mut self) -> Result<Vec<Device>> {
         let indexes = self.network.default_route_devices()?;
         let links: Vec<&Link> = indexes.iter().filter_map(|index| self.links.get(index)).collect();
-        let usable: Vec<Device> =
-            links.iter().filter(|link| link.is_ethernet).map(|link| link.device.clone()).collect();
+        let usable: Vec<Device> = links
+            .iter()
+            .filter(|link| link.header != Header::Other && !link.is_loopback)
+            .map(|link| link.device.clone())
+            .collect();
         match (usable.is_empty(), links.first()) {
             (false, _) => Ok(usable),
-            (true, Some(link)) => Err(Error::NoEthernetHeader(link.device.name.clone())),
+            (true, Some(link)) => Err(Error::UnknownHeader(link.device.name.clone())),
             (true, None) => Err(Error::NoDefaultRoute),
         }
     }

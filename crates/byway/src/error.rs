@@ -120,11 +120,11 @@ pub enum Error {
         "there is no default route, so there is no default-gateway interface to attach to; name the interface to watch with `byway attach dev IF`"
     )]
     NoDefaultRoute,
-    /// The device's frames have no Ethernet header.
+    /// The device's packets begin with neither an Ethernet nor an IP header.
     #[error(
-        "cannot attach to {0}: its packets have no Ethernet header, and the kernel drops what is redirected from such a device; attach to an Ethernet device"
+        "cannot attach to {0}: its packets begin with a header that is neither Ethernet's nor IP's; attach to the device that its traffic leaves by in the end, or to one above it"
     )]
-    NoEthernetHeader(String),
+    UnknownHeader(String),
     /// The device carries no departure program.
     #[error("byway is not attached to {0}; `byway show` lists the attachments")]
     NotAttached(String),

@@ -8,7 +8,7 @@
 //! interfaces that carry a default route.
 //!
 //! ```no_run
-//! use byway::{Byway, NextHopSpec, OnDown, Owner, RuleSpec, TargetSpec};
+//! use byway::{Byway, Mss, NextHopSpec, OnDown, Owner, RuleSpec, TargetSpec};
 //!
 //! let mut byway = Byway::open()?;
 //! byway.attach(&["eth0"])?;
@@ -16,6 +16,7 @@
 //!     selector: "192.168.1.5".parse()?,
 //!     target: TargetSpec::NextHop(NextHopSpec::ViaDev("10.111.221.21".parse()?, "eth1".into())),
 //!     on_down: OnDown::Pass,
+//!     mss: Mss::Auto,
 //!     owner: Owner::Api,
 //!     name: None,
 //! })?;
@@ -42,9 +43,10 @@ pub use error::{Error, Result};
 pub use kernel::{hook::Hook, namespace::enter_namespace};
 pub use prefix::{Prefix, PrefixError};
 pub use rule::{
-    Device, GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec, Member, MemberSpec, NextHop, NextHopSpec, OnDown,
-    Owner, RULE_NAME_MAX, Rule, RuleError, RuleSpec, Selector, Target, TargetSpec, WEIGHT_MAX,
+    Device, GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec, MSS_MAX, MSS_MIN, Member, MemberSpec, Mss, NextHop,
+    NextHopSpec, OnDown, Owner, RULE_NAME_MAX, Rule, RuleError, RuleSpec, Selector, Target, TargetSpec,
+    WEIGHT_MAX,
 };
 pub use status::{
-    Attachment, Count, GroupStatus, NextHopState, NextHopStatus, RuleStatus, Seen, Status, Watch,
+    Attachment, Count, GroupStatus, Narrow, NextHopState, NextHopStatus, RuleStatus, Seen, Status, Watch,
 };

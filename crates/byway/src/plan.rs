@@ -45,6 +45,8 @@ pub(crate) struct Slot {
     pub(crate) is_down: bool,
     /// The device that it was made for is gone, whatever has its ifindex now.
     pub(crate) is_gone: bool,
+    /// The MTU that programs take its device to have, in bytes; 0 where they ask the kernel.
+    pub(crate) mtu: u32,
 }
 
 /// What the kernel holds.
@@ -66,6 +68,8 @@ pub(crate) struct Actual {
     pub(crate) let_go: BTreeSet<Neighbour>,
     /// Every device there is, by ifindex.
     pub(crate) devices: BTreeMap<u32, Device>,
+    /// Their MTUs in bytes.
+    pub(crate) mtus: BTreeMap<u32, u32>,
 }
 
 /// What the kernel should hold.
@@ -113,8 +117,8 @@ pub(crate) enum Step {
     LetGo(Neighbour),
     /// Make a next hop that nothing leads to yet.
     MakeNextHop(NextHop),
-    /// Give a next hop whose device had gone the device that has come in its place.
-    Revive(NextHop),
+    /// Give a next hop the device that has come in the place of one that had gone, and the device's MTU of now.
+    Renew(NextHop),
     /// Take a next hop out of service, or put it back.
     SetDown(NextHop, bool),
     /// Make a group, or let it be another from one instant to the next.
@@ -238,8 +242,10 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
         let is_down = desired.down.contains(*next_hop);
         let was_down = match actual.next_hops.get(*next_hop) {
             Some(slot) => {
-                if slot.is_gone && actual.devices.get(&next_hop.device.index) == Some(&next_hop.device) {
-                    before.push(Step::Revive((*next_hop).clone()));
+                let index = next_hop.device.index;
+                let has_old_mtu = slot.mtu != 0 && actual.mtus.get(&index) != Some(&slot.mtu);
+                if (slot.is_gone || has_old_mtu) && actual.devices.get(&index) == Some(&next_hop.device) {
+                    before.push(Step::Renew((*next_hop).clone()));
                 }
                 slot.is_down
             }
@@ -341,7 +347,7 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
-    use crate::rule::{Member, OnDown, Owner, Target};
+    use crate::rule::{Member, Mss, OnDown, Owner, Target};
 
     fn device(index: u32) -> Device {
         Device { name: format!("eth{index}"), index }
@@ -357,6 +363,7 @@ mod tests {
             destination: None,
             target,
             on_down: OnDown::Pass,
+            mss: Mss::Auto,
             owner: Owner::Cli,
             name: None,
         }
@@ -426,10 +433,10 @@ mod tests {
                 Step::KeepResolved(neighbour) => assert!(holds.neighbours.insert(neighbour)),
                 Step::LetGo(neighbour) => assert!(holds.neighbours.remove(&neighbour)),
                 Step::MakeNextHop(next_hop) => {
-                    let slot = Slot { index: 0, is_down: false, is_gone: false };
+                    let slot = Slot { index: 0, is_down: false, is_gone: false, mtu: 0 };
                     assert!(holds.next_hops.insert(next_hop, slot).is_none());
                 }
-                Step::Revive(next_hop) => holds.next_hops.get_mut(&next_hop).unwrap().is_gone = false,
+                Step::Renew(next_hop) => holds.next_hops.get_mut(&next_hop).unwrap().is_gone = false,
                 Step::SetDown(next_hop, is_down) => {
                     holds.next_hops.get_mut(&next_hop).unwrap().is_down = is_down
                 }

@@ -83,6 +83,43 @@ impl fmt::Display for OnDown {
     }
 }
 
+/// What the MSS option of TCP is clamped to in packets that a rule sends to a next hop (RFC 9293, 3.7.1): the largest
+/// segment that the other side may send back. It is never raised.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mss {
+    /// To what fits the MTU of the next hop's device.
+    #[default]
+    Auto,
+    /// To nothing: it stays as it is.
+    Off,
+    /// To so many bytes, from [`MSS_MIN`] to [`MSS_MAX`].
+    #[serde(untagged)]
+    Bytes(u16),
+}
+
+/// The smallest MSS to clamp to, in bytes.
+pub const MSS_MIN: u16 = byway_abi::MSS_MIN;
+
+/// The largest MSS to clamp to, in bytes.
+pub const MSS_MAX: u16 = byway_abi::MSS_MAX;
+
+impl Mss {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for Mss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.pad("auto"),
+            Self::Off => f.pad("off"),
+            Self::Bytes(bytes) => bytes.fmt(f),
+        }
+    }
+}
+
 /// What becomes of the packets that a rule speaks about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -274,6 +311,8 @@ pub struct RuleSpec {
     pub target: TargetSpec,
     /// What becomes of them while no next hop is in service. A group has its own.
     pub on_down: OnDown,
+    /// What becomes of TCP's MSS option.
+    pub mss: Mss,
     /// Who asks.
     pub owner: Owner,
     /// What people call it, [`RULE_NAME_MAX`] bytes at the most.
@@ -297,6 +336,9 @@ pub struct Rule {
     /// What becomes of them while no next hop is in service.
     #[serde(skip_serializing_if = "OnDown::is_default", default)]
     pub on_down: OnDown,
+    /// What becomes of TCP's MSS option.
+    #[serde(skip_serializing_if = "Mss::is_default", default)]
+    pub mss: Mss,
     /// Who put it in.
     pub owner: Owner,
     /// What people call it.
@@ -316,6 +358,9 @@ impl fmt::Display for Rule {
         write!(f, "{} {}", self.selector(), self.target)?;
         if !self.on_down.is_default() {
             write!(f, " on-down {}", self.on_down)?;
+        }
+        if !self.mss.is_default() {
+            write!(f, " mss {}", self.mss)?;
         }
         self.name.as_ref().map_or(Ok(()), |name| write!(f, " name {name}"))
     }
@@ -391,6 +436,14 @@ pub enum RuleError {
         "`on-down` says what holds while no next hop is in service, and `{0}` has none of its own; leave it out{1}"
     )]
     OnDown(String, &'static str),
+    /// `mss` beside something that leads to no next hop.
+    #[error(
+        "`mss` says what becomes of TCP's MSS option on the way to a next hop, and `{0}` leads to none; leave it out"
+    )]
+    MssOfNothing(&'static str),
+    /// An MSS that no TCP works with.
+    #[error("an MSS is {MSS_MIN} to {MSS_MAX} bytes, and this one is {0}; say `mss off` to leave it alone")]
+    Mss(u16),
     /// A weight that is 0, or too large.
     #[error("the weight of {next_hop} is {weight}; a weight is 1 to {WEIGHT_MAX}")]
     Weight {
@@ -530,6 +583,13 @@ impl RuleSpec {
         {
             return Err(RuleError::OnDown(verdict, hint));
         }
+        match self.mss {
+            Mss::Auto => {}
+            _ if self.target == TargetSpec::Pass => return Err(RuleError::MssOfNothing("pass")),
+            _ if self.target == TargetSpec::Drop => return Err(RuleError::MssOfNothing("drop")),
+            Mss::Bytes(bytes) if !(MSS_MIN..=MSS_MAX).contains(&bytes) => return Err(RuleError::Mss(bytes)),
+            Mss::Bytes(_) | Mss::Off => {}
+        }
         match &self.name {
             Some(name) if !is_name(name, RULE_NAME_MAX) => Err(RuleError::Name(name.clone())),
             _ => Ok(()),
@@ -565,6 +625,7 @@ mod tests {
             selector: source.parse().unwrap(),
             target,
             on_down: OnDown::Pass,
+            mss: Mss::Auto,
             owner: Owner::Cli,
             name: None,
         }

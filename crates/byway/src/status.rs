@@ -49,6 +49,12 @@ pub struct RuleStatus {
     pub dropped: Count,
     /// What found no next hop in service, and was passed or dropped for that.
     pub down: Count,
+    /// What of the departed had TCP's MSS option clamped.
+    pub clamped: Count,
+    /// What was too big for its next hop, and was answered with an ICMP error in its place.
+    pub answered: Count,
+    /// What was too big for its next hop, and was dropped: no error is sent about such a packet, or too many had been sent.
+    pub refused: Count,
     /// The next hop's device is gone.
     pub device_gone: bool,
 }
@@ -87,6 +93,8 @@ pub struct NextHopStatus {
     pub state: NextHopState,
     /// Its device is down.
     pub device_down: bool,
+    /// The longest packet that its device takes, in bytes without a link-layer header. Nothing where it is gone.
+    pub mtu: Option<u32>,
     /// How many rules lead to it, those included that do by a group.
     pub rules: usize,
     /// The names of the groups that it is in.
@@ -97,6 +105,12 @@ pub struct NextHopStatus {
     pub arrived: Count,
     /// What it should have had, and did not get because it was out of service.
     pub skipped: Count,
+    /// As in [`RuleStatus`].
+    pub clamped: Count,
+    /// As in [`RuleStatus`].
+    pub answered: Count,
+    /// As in [`RuleStatus`].
+    pub refused: Count,
 }
 
 /// What left by an attachment, and why it was left alone. Each packet is counted once in `seen`, and once more here or at
@@ -150,6 +164,41 @@ pub struct Attachment {
     /// What left by it; nothing where arrivals alone are watched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counted: Option<Seen>,
+}
+
+/// A next hop whose device takes smaller packets than an attachment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Narrow {
+    /// The next hop.
+    #[serde(flatten)]
+    pub next_hop: NextHop,
+    /// The longest packet that its device takes, in bytes without a link-layer header.
+    pub mtu: u32,
+    /// The attachment that takes the longest.
+    pub attachment: Device,
+    /// The longest packet that it takes, likewise.
+    pub attachment_mtu: u32,
+}
+
+/// Which of these next hops have a device that takes smaller packets than an attachment.
+pub(crate) fn narrow(pins: &Pins, network: &mut Network, next_hops: &[NextHop]) -> Result<Vec<Narrow>> {
+    let links = network.links()?;
+    let attachments = execute::placed(pins, network, &links)?;
+    let widest = attachments
+        .iter()
+        .filter(|placed| placed.role == Role::Departure)
+        .filter_map(|placed| links.get(&placed.device.index))
+        .max_by_key(|link| link.mtu);
+    let narrow = |next_hop: &NextHop| {
+        let (widest, mtu) = (widest?, links.get(&next_hop.device.index)?.mtu);
+        (mtu < widest.mtu).then(|| Narrow {
+            next_hop: next_hop.clone(),
+            mtu,
+            attachment: widest.device.clone(),
+            attachment_mtu: widest.mtu,
+        })
+    };
+    Ok(next_hops.iter().filter_map(narrow).collect())
 }
 
 /// All of Byway's in one network namespace.
@@ -255,6 +304,9 @@ fn rule_status(pins: &Pins, actual: &Actual, id: u32, rule: &Rule) -> Result<Rul
         passed: counters.passed.into(),
         dropped: counters.dropped.into(),
         down: counters.down.into(),
+        clamped: counters.clamped.into(),
+        answered: counters.answered.into(),
+        refused: counters.refused.into(),
     })
 }
 
@@ -267,6 +319,7 @@ fn next_hop_status(
 ) -> Result<NextHopStatus> {
     let counters = pins.tables.next_hops.counters(slot.index)?;
     let silent_since = pins.tables.next_hops.silent_since(slot.index)?;
+    let link = links.get(&next_hop.device.index).filter(|_| !slot.is_gone);
     let is_silent = silent_since != 0 && monotonic_now()?.saturating_sub(silent_since) >= SILENCE;
     Ok(NextHopStatus {
         state: match slot {
@@ -275,12 +328,16 @@ fn next_hop_status(
             _ if is_silent => NextHopState::Silent,
             _ => NextHopState::Up,
         },
-        device_down: !slot.is_gone && links.get(&next_hop.device.index).is_some_and(|link| !link.is_up),
+        device_down: link.is_some_and(|link| !link.is_up),
+        mtu: link.map(|link| link.mtu),
         rules: user.rules,
         groups: user.groups.clone(),
         departed: counters.departed.into(),
         arrived: counters.arrived.into(),
         skipped: counters.skipped.into(),
+        clamped: counters.clamped.into(),
+        answered: counters.answered.into(),
+        refused: counters.refused.into(),
         next_hop: next_hop.clone(),
     })
 }

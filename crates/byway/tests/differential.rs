@@ -1,12 +1,15 @@
 //! Random rules and random packets: what the pinned program does is compared with a model in plain Rust, packet by packet
 //! (`BPF_PROG_TEST_RUN`, bpf(2)).
 //!
-//! The model was written from what is promised, without a look at the program. `BYWAY_DIFFERENTIAL_PACKETS` says how many
-//! packets there are and `BYWAY_DIFFERENTIAL_SEED` which; `cargo xtask fuzz-datapath` sets them. The clock decides nothing
-//! but when the fragments of a packet are too late to be sent, so a machine that stands still may see other packets.
+//! The model was written from what is promised, without a look at the program. `BYWAY_DIFFERENTIAL_PACKETS`
+//! says how many packets there are and `BYWAY_DIFFERENTIAL_SEED` which; `cargo xtask fuzz-datapath` sets
+//! them. The clock decides nothing but when the fragments of a packet are too late to be sent, so a machine
+//! that stands still may see other packets, and how many packets that are too big are answered.
 //!
-//! Not here, because BPF_PROG_TEST_RUN has no knob for it: VLAN tags beside the frame, which other tests send for real,
-//! and packets that wait for their neighbour. Nor next hops that let nothing arrive, or lose their device.
+//! Not here, because BPF_PROG_TEST_RUN has no knob for it: VLAN tags beside the frame, which other tests send
+//! for real, packets that wait for their neighbour, and packets whose segments decide whether they are too
+//! big. What the answers say is compared elsewhere. Nor are there next hops that let nothing arrive, or lose
+//! their device.
 
 // A test that cannot go on has failed.
 #![allow(clippy::unwrap_used)]
@@ -27,6 +30,8 @@ mod parse;
 mod program;
 #[path = "differential/random.rs"]
 mod random;
+#[path = "differential/sizes.rs"]
+mod sizes;
 #[path = "differential/traffic.rs"]
 mod traffic;
 #[path = "differential/world.rs"]
@@ -75,10 +80,18 @@ fn hosts() -> Seed {
         seed.lab.link((&seed.server, device), (&seed.gateway, device)).unwrap();
         seed.server.sysctl(&format!("net.ipv6.conf.{device}.disable_ipv6"), "1").unwrap();
     }
+    for (device, mtu) in MTUS {
+        seed.server.set_mtu(device, mtu).unwrap();
+    }
     seed
 }
 
 const ATTACHMENTS: [&str; 2] = ["quiet0", "quiet1"];
+
+/// Of all that packets are sent by: too small for IPv6, just enough for that, and more than most kernels let
+/// BPF_PROG_TEST_RUN make. They stay as they are, since before Linux 5.12 the program knows those of the last
+/// change alone.
+const MTUS: [(&str, u32); 4] = [("eth0", 9_000), ("eth1", 1_500), ("eth2", 1_280), ("quiet1", 600)];
 
 /// Gateways need not answer. One of the devices without a gateway is an attachment itself. There are enough for the
 /// largest group.
@@ -147,6 +160,7 @@ impl Comparison {
         let traffic = Traffic::new(attachments.clone(), program.longest());
         let mut model = Model::default();
         attachments.iter().for_each(|ifindex| model.attach(*ifindex));
+        MTUS.iter().for_each(|(name, mtu)| model.set_mtu(device(name).index, *mtu as usize));
         let random = Random::new(seed);
         Self {
             byway,
@@ -195,7 +209,8 @@ impl Comparison {
         println!("too short for BPF_PROG_TEST_RUN were {refused} more");
         self.kinds.iter().for_each(|(kind, runs)| println!("{runs:10} runs: {kind}"));
         assert!(refused * 10 < *compared, "too many packets were too short");
-        assert!(*compared < 20_000 || self.kinds.len() == Expected::KINDS, "some kind of packet never came");
+        let kinds = self.kinds.keys().filter(|kind| **kind != judge::TOO_MANY_ANSWERS).count();
+        assert!(*compared < 100_000 || kinds == Expected::KINDS, "some kind of packet never came");
     }
 
     fn rules(&self) -> Vec<Rule> {

@@ -10,16 +10,18 @@ use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
 };
 
-use aya::{
-    TestRunOptions,
-    programs::{SchedClassifier, TestRun},
-};
 use byway::{GroupSpec, MemberSpec, NextHopSpec, NextHopState, OnDown, Owner, RuleSpec, TargetSpec};
 use byway_lab::{
     seed::{Addresses, IPV4, IPV6, Seed},
     wait_until,
 };
-use support::{ANSWER, frames, hooks, on, pins, routers::rule, rules};
+use support::{
+    ANSWER,
+    departure::{Departure, UNSPEC},
+    frames, hooks, on, pins,
+    routers::rule,
+    rules,
+};
 
 /// How many next hops there are on `eth1`, all of them addresses of the router.
 const NEXT_HOPS: u16 = 4;
@@ -54,37 +56,17 @@ fn to_group(addresses: &Addresses, name: &str) -> RuleSpec {
     rule(&addresses.service.to_string(), None, TargetSpec::Group(name.into()))
 }
 
-/// The pinned program, asked where packets would go.
-struct Program(SchedClassifier);
+/// The slot of the next hop that a packet gets. It runs until it has arrived, so that no next hop counts as dead.
+fn slot_of(program: &Departure, frame: &[u8]) -> u32 {
+    let ran = program.run_thrice(frame);
+    assert_eq!(ran.verdict, UNSPEC);
+    assert!(ran.cb[4] & 1 << 31 != 0, "the packet was not redirected");
+    ran.cb[4] & !(1 << 31)
+}
 
-impl Program {
-    fn of_the_only_pins() -> Self {
-        Self(SchedClassifier::from_pin(format!("{}/departure", pins().remove(0))).unwrap())
-    }
-
-    /// The slot of the next hop that a packet gets. It runs until it has arrived, so that no next hop counts as dead.
-    fn slot(&self, frame: &[u8]) -> u32 {
-        const UNSPEC: u32 = u32::MAX;
-        /// Where the last word of `cb` is in `struct __sk_buff`.
-        const CB_4: usize = 64;
-        let (mut out, mut context) = (vec![0; frame.len() + 256], [0_u8; 256]);
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut out),
-            ctx_out: Some(&mut context),
-            repeat: 3,
-            ..TestRunOptions::default()
-        };
-        assert_eq!(self.0.test_run(options).unwrap().return_value, UNSPEC);
-        let word = u32::from_ne_bytes(context[CB_4..CB_4 + 4].try_into().unwrap());
-        assert!(word & 1 << 31 != 0, "the packet was not redirected");
-        word & !(1 << 31)
-    }
-
-    /// The same of many flows, by their source ports.
-    fn slots(&self, addresses: &Addresses, flows: u16) -> BTreeMap<u16, u32> {
-        (0..flows).map(|nth| (nth, self.slot(&datagram(addresses, 1024 + nth, 53)))).collect()
-    }
+/// The same of many flows, by their source ports.
+fn slots_of_flows(program: &Departure, addresses: &Addresses, flows: u16) -> BTreeMap<u16, u32> {
+    (0..flows).map(|nth| (nth, slot_of(program, &datagram(addresses, 1024 + nth, 53)))).collect()
 }
 
 /// A UDP datagram from the service address to the client.
@@ -159,9 +141,9 @@ fn taking_a_next_hop_out_moves_its_flows_alone_and_putting_it_back_returns_them(
             byway.add_group(&group("uplinks", members(&[0, 1, 2]), OnDown::Pass)).unwrap();
             byway.add(&to_group(&addresses, "uplinks")).unwrap();
         });
-        let program = Program::of_the_only_pins();
-        let all = program.slots(&addresses, FLOWS);
-        assert_eq!(all, program.slots(&addresses, FLOWS), "a flow keeps its next hop");
+        let program = Departure::on(&seed.server, "eth0");
+        let all = slots_of_flows(&program, &addresses, FLOWS);
+        assert_eq!(all, slots_of_flows(&program, &addresses, FLOWS), "a flow keeps its next hop");
         let slots: Vec<u32> = BTreeMap::from_iter(all.values().map(|slot| (*slot, ()))).into_keys().collect();
         assert_eq!(slots.len(), 3);
         let share = |of: &BTreeMap<u16, u32>, slot: u32| of.values().filter(|it| **it == slot).count();
@@ -169,7 +151,7 @@ fn taking_a_next_hop_out_moves_its_flows_alone_and_putting_it_back_returns_them(
         // By hand: the flows of that one alone, to both others in about the same numbers.
         let gone = slots[1];
         call(&|byway| drop(byway.set_next_hop_down(&hop(&addresses, 1), true).unwrap()));
-        let without = program.slots(&addresses, FLOWS);
+        let without = slots_of_flows(&program, &addresses, FLOWS);
         assert!(all.iter().all(|(flow, slot)| *slot == gone || without[flow] == *slot));
         assert_eq!(share(&without, gone), 0);
         for slot in [slots[0], slots[2]] {
@@ -178,16 +160,16 @@ fn taking_a_next_hop_out_moves_its_flows_alone_and_putting_it_back_returns_them(
             assert!(taken.abs_diff(half) < half / 5, "{taken} of {half}");
         }
         call(&|byway| drop(byway.set_next_hop_down(&hop(&addresses, 1), false).unwrap()));
-        assert_eq!(program.slots(&addresses, FLOWS), all);
+        assert_eq!(slots_of_flows(&program, &addresses, FLOWS), all);
 
         // By another group in its place.
         call(&|byway| drop(byway.replace_group(&group("uplinks", members(&[0, 2]), OnDown::Pass)).unwrap()));
-        let without = program.slots(&addresses, FLOWS);
+        let without = slots_of_flows(&program, &addresses, FLOWS);
         assert!(all.iter().all(|(flow, slot)| *slot == gone || without[flow] == *slot));
         call(&|byway| {
             drop(byway.replace_group(&group("uplinks", members(&[0, 1, 2, 3]), OnDown::Pass)).unwrap())
         });
-        let more = program.slots(&addresses, FLOWS);
+        let more = slots_of_flows(&program, &addresses, FLOWS);
         let moved = without.iter().filter(|(flow, slot)| more[*flow] != **slot).count();
         assert!(
             without
@@ -201,12 +183,12 @@ fn taking_a_next_hop_out_moves_its_flows_alone_and_putting_it_back_returns_them(
         let several = |all: &[u16]| TargetSpec::NextHops(members(all));
         let own = |target| RuleSpec { target, ..to_group(&addresses, "uplinks") };
         call(&|byway| drop(byway.replace(&own(TargetSpec::NextHop(hop(&addresses, 0)))).unwrap()));
-        let one = program.slots(&addresses, 1)[&0];
+        let one = slots_of_flows(&program, &addresses, 1)[&0];
         call(&|byway| drop(byway.replace(&own(several(&[0, 1]))).unwrap()));
-        let two = program.slots(&addresses, FLOWS);
+        let two = slots_of_flows(&program, &addresses, FLOWS);
         assert!(share(&two, one).abs_diff(usize::from(FLOWS) / 2) < usize::from(FLOWS) / 10);
         call(&|byway| drop(byway.replace(&own(several(&[0, 1, 2]))).unwrap()));
-        let three = program.slots(&addresses, FLOWS);
+        let three = slots_of_flows(&program, &addresses, FLOWS);
         let moved = two.iter().filter(|(flow, slot)| three[*flow] != **slot).count();
         assert!(moved.abs_diff(usize::from(FLOWS) / 3) < usize::from(FLOWS) / 10, "a third of them: {moved}");
     }
@@ -221,17 +203,17 @@ fn fragments_go_with_their_flow() {
         on(&seed.server, hooks()[0], |byway| {
             byway.add(&rule(&addresses.service.to_string(), None, TargetSpec::NextHops(members))).unwrap();
         });
-        let program = Program::of_the_only_pins();
+        let program = Departure::on(&seed.server, "eth0");
         let mut ways = BTreeMap::new();
         for flow in 0..200_u16 {
-            let of_flow = program.slot(&datagram(&addresses, 1024 + flow, 53));
+            let of_flow = slot_of(&program, &datagram(&addresses, 1024 + flow, 53));
             let [first, second] = fragments(&addresses, 1024 + flow, 53, flow);
-            assert_eq!(program.slot(&first), of_flow, "the first fragment of flow {flow}");
-            assert_eq!(program.slot(&second), of_flow, "the second fragment of flow {flow}");
+            assert_eq!(slot_of(&program, &first), of_flow, "the first fragment of flow {flow}");
+            assert_eq!(slot_of(&program, &second), of_flow, "the second fragment of flow {flow}");
             *ways.entry(of_flow).or_insert(0) += 1;
             // Of another packet the second comes first.
             let [first, second] = fragments(&addresses, 1024 + flow, 53, 10_000 + flow);
-            assert_eq!(program.slot(&second), program.slot(&first), "out of order");
+            assert_eq!(slot_of(&program, &second), slot_of(&program, &first), "out of order");
         }
         assert_eq!(ways.len(), usize::from(NEXT_HOPS), "{ways:?}");
     }
@@ -280,11 +262,10 @@ fn a_group_with_nothing_in_service_does_what_on_down_says() {
                 byway.set_next_hop_down(&hop(&addresses, nth), true).unwrap();
             }
         });
-        let program = Program::of_the_only_pins();
+        let program = Departure::on(&seed.server, "eth0");
         for source in [addresses.service, [192, 168, 7, 7].into()] {
             let frame = frames::udp(source, addresses.client);
-            let options = TestRunOptions { data_in: Some(&frame), repeat: 1, ..TestRunOptions::default() };
-            assert_eq!(program.0.test_run(options).unwrap().return_value, verdict);
+            assert_eq!(program.run(&frame).verdict, verdict);
         }
         let all = rules(&seed.server);
         assert!(all.iter().all(|status| status.down.packets == 1 && status.departed.packets == 0), "{all:?}");

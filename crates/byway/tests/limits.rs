@@ -109,14 +109,24 @@ fn counters_come_round() {
     let mut of_next_hops: PerCpuArray<_, NextHopCounters> = map("NEXT_HOP_COUNTERS").try_into().unwrap();
     let id = of_rules.keys().next().unwrap().unwrap();
     let counters = vec![
-        Counters { departed: full, arrived: full, passed: full, dropped: full, down: full };
+        Counters {
+            departed: full,
+            arrived: full,
+            passed: full,
+            dropped: full,
+            down: full,
+            clamped: full,
+            answered: full,
+            refused: full
+        };
         nr_cpus().unwrap()
     ];
     of_rules.insert(id, PerCpuValues::try_from(counters).unwrap(), 0).unwrap();
-    let counters = vec![
-        NextHopCounters { departed: full, arrived: full, skipped: full, outstanding: 0 };
-        nr_cpus().unwrap()
-    ];
+    let counters =
+        vec![
+            NextHopCounters { departed: full, arrived: full, skipped: full, ..NextHopCounters::default() };
+            nr_cpus().unwrap()
+        ];
     of_next_hops.set(1, PerCpuValues::try_from(counters).unwrap(), 0).unwrap();
 
     let cpus = nr_cpus().unwrap() as u64;

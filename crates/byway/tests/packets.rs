@@ -7,25 +7,20 @@ mod support;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use aya::{
-    TestRunOptions,
-    programs::{ProgramError, SchedClassifier, TestRun},
-};
+use aya::programs::ProgramError;
 use byway::Count;
 use byway_lab::seed::{IPV4, IPV6, Seed};
 use support::{
+    departure::{Departure, REDIRECT, UNSPEC},
     frames::{ICMPV6, UDP, ethernet, ipv4, ipv6, udp},
-    hooks, on, pins, rules, via,
+    hooks, on, rules, via,
 };
-
-const UNSPEC: u32 = u32::MAX; // TC_ACT_UNSPEC, -1
-const REDIRECT: u32 = 7; // TC_ACT_REDIRECT
 
 /// The program with a rule for the service address of each family, and for the link-local sources that no rule
 /// is for in particular.
 struct Bench {
     seed: Seed,
-    program: SchedClassifier,
+    program: Departure,
 }
 
 impl Bench {
@@ -38,7 +33,7 @@ impl Bench {
             via("::/0", IPV6.router, "eth1"),
         ];
         on(&seed.server, hooks()[0], |byway| byway.add_all(&specs)).unwrap();
-        let program = SchedClassifier::from_pin(format!("{}/departure", pins().remove(0))).unwrap();
+        let program = Departure::on(&seed.server, "eth0");
         Self { seed, program }
     }
 
@@ -57,27 +52,18 @@ impl Bench {
 
     fn try_run(&self, frame: &[u8]) -> Result<(u32, Count), ProgramError> {
         let before = self.departed();
-        let mut out = vec![0; frame.len() + 256];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut out),
-            repeat: 1,
-            ..TestRunOptions::default()
-        };
-        let result = self.program.test_run(options)?;
-        assert_eq!(&out[..frame.len()], frame, "the packet itself is never changed");
+        let ran = self.program.try_run(frame, 1)?;
+        assert_eq!(ran.frame, frame, "the packet itself is never changed");
         let after = self.departed();
         let grown = Count { packets: after.packets - before.packets, bytes: after.bytes - before.bytes };
-        Ok((result.return_value, grown))
+        Ok((ran.verdict, grown))
     }
 
     fn is_redirected(&self, frame: &[u8], why: &str) {
         let once = Count { packets: 1, bytes: frame.len() as u64 };
         assert_eq!(self.run(frame), (REDIRECT, once), "{why} should be redirected");
-        // The run alone lets nothing arrive, which would make the next hop a dead one. Three runs of the same packet
-        // are a departure, another with the addresses that have not changed, and the arrival.
-        let thrice = TestRunOptions { data_in: Some(frame), repeat: 3, ..TestRunOptions::default() };
-        assert_eq!(self.program.test_run(thrice).unwrap().return_value, UNSPEC, "{why} should arrive");
+        // The run alone lets nothing arrive, which would make the next hop a dead one.
+        assert_eq!(self.program.run_thrice(frame).verdict, UNSPEC, "{why} should arrive");
     }
 
     fn is_left_alone(&self, frame: &[u8], why: &str) {

@@ -198,7 +198,7 @@ fn pins_of_another_schema_are_left_alone() {
             .unwrap();
     meta.set(0, 999, 0).unwrap();
     let sentence = format!(
-        "the pins in {folder} have schema 999, and this byway knows schema 2; use the byway that made them, or flush and detach with it first"
+        "the pins in {folder} have schema 999, and this byway knows schema 3; use the byway that made them, or flush and detach with it first"
     );
     let refused = |call: fn(&mut Byway, &RuleSpec) -> byway::Result<()>| {
         let error = on(&seed.server, hooks()[0], |byway| call(byway, &spec)).unwrap_err();

@@ -7,17 +7,17 @@ mod support;
 
 use std::net::{IpAddr, UdpSocket};
 
-use aya::{
-    TestRunOptions,
-    programs::{SchedClassifier, TestRun},
-};
 use byway::{Count, RuleSpec, RuleStatus, TargetSpec};
 use byway_lab::{
     Frame,
     seed::{Addresses, IPV4, IPV6, Seed},
     wait_until,
 };
-use support::{ANSWER, frames, hooks, on, pins, rules, via};
+use support::{
+    ANSWER,
+    departure::{Departure, SHOT, UNSPEC},
+    frames, hooks, on, pins, rules, via,
+};
 
 fn verdict(source: &str, target: TargetSpec) -> RuleSpec {
     RuleSpec { target, ..via(source, [10, 0, 0, 1].into(), "eth1") }
@@ -130,8 +130,6 @@ fn a_verdict_needs_no_next_hop() {
 /// The program's own word, also for packets that no rule may speak about.
 #[test]
 fn the_verdicts_of_the_program() {
-    const SHOT: u32 = 2; // TC_ACT_SHOT
-    const UNSPEC: u32 = u32::MAX; // TC_ACT_UNSPEC
     let seed = Seed::new().unwrap();
     let specs = [
         verdict("0.0.0.0/0", TargetSpec::Drop),
@@ -140,7 +138,7 @@ fn the_verdicts_of_the_program() {
         verdict("2001:db8:1::5", TargetSpec::Pass),
     ];
     on(&seed.server, hooks()[0], |byway| byway.add_all(&specs)).unwrap();
-    let program = SchedClassifier::from_pin(format!("{}/departure", pins().remove(0))).unwrap();
+    let program = Departure::on(&seed.server, "eth0");
     for (source, destination, expected) in [
         ("10.1.1.1", "203.0.113.9", SHOT),
         ("2001:db8:9::9", "2001:db8:99::9", SHOT),
@@ -154,8 +152,7 @@ fn the_verdicts_of_the_program() {
         ("fe80::9", "2001:db8:99::9", UNSPEC),
     ] {
         let frame = frames::udp(source.parse().unwrap(), destination.parse().unwrap());
-        let options = TestRunOptions { data_in: Some(&frame), repeat: 1, ..TestRunOptions::default() };
-        let verdict = program.test_run(options).unwrap().return_value;
+        let verdict = program.run(&frame).verdict;
         assert_eq!(verdict, expected, "{source} to {destination}");
     }
 }

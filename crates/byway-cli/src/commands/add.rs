@@ -17,10 +17,10 @@ Examples:
   byway add from 192.168.1.9 nexthop via 10.1.0.1 weight 2 nexthop via 10.2.0.1
   byway add from 192.168.1.9 group uplinks         `byway group add uplinks ...` makes it")]
 pub(crate) struct Add {
-    /// from PREFIX [to PREFIX] TARGET [on-down pass|drop] [name NAME]
+    /// from PREFIX [to PREFIX] TARGET [on-down pass|drop] [mss N|off] [name NAME]
     ///
     /// TARGET is `via ADDR [dev IF]`, `dev IF`, `nexthop (via ADDR [dev IF] | dev IF) [weight N] nexthop ...`, `group NAME`,
-    /// `pass` or `drop`.
+    /// `pass` or `drop`. `mss` is what TCP's MSS option is clamped to, by default what fits the next hop's device.
     #[arg(value_name = "RULE", num_args = 0..)]
     rule: Vec<String>,
 }

@@ -1,8 +1,12 @@
-use byway::Byway;
+use byway::{Byway, Mss, NextHop};
 use clap::{Args, Subcommand};
 
 use super::Error;
-use crate::{answer::Answer, grammar, render::table};
+use crate::{
+    answer::Answer,
+    grammar,
+    render::{self, table},
+};
 
 /// Name next hops for rules to share
 #[derive(Debug, Args)]
@@ -42,15 +46,24 @@ A flow keeps its next hop as long as that is in service. Rules lead to the group
 
 impl Group {
     pub(crate) fn exec(&self) -> Result<Answer, Error> {
+        let mut byway = Byway::open()?;
         let (said, group) = match &self.verb {
-            Verb::Add { group } => ("added", Byway::open()?.add_group(&grammar::group(group)?)?),
-            Verb::Replace { group } => ("holds now", Byway::open()?.replace_group(&grammar::group(group)?)?),
-            Verb::Del { name } => ("deleted", Byway::open()?.del_group(name)?),
+            Verb::Add { group } => ("added", byway.add_group(&grammar::group(group)?)?),
+            Verb::Replace { group } => ("holds now", byway.replace_group(&grammar::group(group)?)?),
+            Verb::Del { name } => {
+                let group = byway.del_group(name)?;
+                return Ok(Answer::line(format!("deleted: group {group}"), &group));
+            }
             Verb::Show => {
-                let groups = Byway::open()?.groups()?;
+                let groups = byway.groups()?;
                 return Ok(Answer::line(table::groups(&groups), &groups));
             }
         };
-        Ok(Answer::line(format!("{said}: group {group}"), &group))
+        let mut text = format!("{said}: group {group}");
+        let next_hops: Vec<NextHop> = group.members.iter().map(|member| member.next_hop.clone()).collect();
+        for narrow in byway.narrow(&next_hops)? {
+            text += &format!("\n{}", render::narrow(&narrow, Mss::Auto));
+        }
+        Ok(Answer::line(text, &group))
     }
 }

@@ -11,7 +11,7 @@ mod nexthop;
 mod replace;
 mod show;
 
-use byway::{Byway, Device, Rule};
+use byway::{Byway, Device, NextHop, Rule};
 use clap::Subcommand;
 
 use crate::{answer::Answer, grammar::GrammarError, render};
@@ -61,6 +61,10 @@ fn put(said: &str, put: impl FnOnce(&mut Byway) -> Result<Rule, byway::Error>) -
     let mut text = format!("{said}: {rule}");
     if !attached.is_empty() {
         text += &format!("\nattached to {}", render::names(&attached));
+    }
+    let next_hops: Vec<NextHop> = rule.target.next_hops().cloned().collect();
+    for narrow in byway.narrow(&next_hops)? {
+        text += &format!("\n{}", render::narrow(&narrow, rule.mss));
     }
     Ok(Answer::line(text, &rule))
 }

@@ -11,10 +11,10 @@ use crate::{answer::Answer, grammar};
 Examples:
   byway replace from 192.168.1.5 via 10.111.221.22 dev eth1")]
 pub(crate) struct Replace {
-    /// from PREFIX [to PREFIX] TARGET [on-down pass|drop] [name NAME]
+    /// from PREFIX [to PREFIX] TARGET [on-down pass|drop] [mss N|off] [name NAME]
     ///
     /// TARGET is `via ADDR [dev IF]`, `dev IF`, `nexthop (via ADDR [dev IF] | dev IF) [weight N] nexthop ...`, `group NAME`,
-    /// `pass` or `drop`.
+    /// `pass` or `drop`. `mss` is what TCP's MSS option is clamped to, by default what fits the next hop's device.
     #[arg(value_name = "RULE", num_args = 0..)]
     rule: Vec<String>,
 }

@@ -2,7 +2,7 @@
 
 pub(crate) mod table;
 
-use byway::{Attachment, Device, Watch};
+use byway::{Attachment, Device, Mss, Narrow, Watch};
 
 /// The devices that are watched for departures.
 pub(crate) fn watched(attachments: &[Attachment]) -> Vec<Device> {
@@ -18,6 +18,19 @@ pub(crate) fn names(devices: &[Device]) -> String {
         [name] => (*name).to_owned(),
         [first @ .., last] => format!("{} and {last}", first.join(", ")),
     }
+}
+
+/// What becomes of packets that do not fit a next hop.
+pub(crate) fn narrow(narrow: &Narrow, mss: Mss) -> String {
+    let tcp = match mss {
+        Mss::Auto => "TCP's MSS is clamped to fit".to_owned(),
+        Mss::Off => "TCP's MSS is left alone".to_owned(),
+        Mss::Bytes(bytes) => format!("TCP's MSS is clamped to {bytes}"),
+    };
+    format!(
+        "{} takes packets of {} bytes, {} of {}: {tcp}, and what is too big is answered with an ICMP error",
+        narrow.next_hop.device.name, narrow.mtu, narrow.attachment.name, narrow.attachment_mtu
+    )
 }
 
 /// `1 rule`, `1,204 rules`

@@ -1,8 +1,8 @@
 //! The tables of `byway show`.
 
 use byway::{
-    Attachment, Count, GroupStatus, Member, NextHop, NextHopState, NextHopStatus, OnDown, RuleStatus, Seen,
-    Status, Target, Watch,
+    Attachment, Count, GroupStatus, Member, Mss, NextHop, NextHopState, NextHopStatus, OnDown, RuleStatus,
+    Seen, Status, Target, Watch,
 };
 use comfy_table::{CellAlignment, Table, presets};
 
@@ -41,6 +41,7 @@ pub(crate) fn next_hops(status: &Status, since: Option<&Since<'_>>) -> String {
     columns.text("VIA", next_hops.iter().map(|it| via(&it.next_hop)));
     columns.text("DEV", next_hops.iter().map(|it| it.next_hop.device.name.clone()));
     columns.text("STATE", next_hops.iter().map(|it| state(it).to_owned()));
+    columns.number("MTU", next_hops.iter().map(|it| it.mtu.map_or_else(String::new, |mtu| mtu.to_string())));
     columns.number("RULES", next_hops.iter().map(|it| thousands(it.rules as u64)));
     if next_hops.iter().any(|it| !it.groups.is_empty()) {
         columns.text("GROUPS", next_hops.iter().map(|it| it.groups.join(", ")));
@@ -59,6 +60,13 @@ pub(crate) fn next_hops(status: &Status, since: Option<&Since<'_>>) -> String {
         columns.number("ARRIVED/s", next_hops.iter().map(|it| rate(it).unwrap_or_default()));
     }
     columns.number("SKIPPED", next_hops.iter().map(|it| thousands(it.skipped.packets)));
+    let seldom: [Seldom<NextHopStatus>; 3] =
+        [("CLAMPED", |it| it.clamped), ("ANSWERED", |it| it.answered), ("REFUSED", |it| it.refused)];
+    for (header, of) in seldom {
+        if next_hops.iter().any(|it| of(it).packets > 0) {
+            columns.number(header, next_hops.iter().map(|it| thousands(of(it).packets)));
+        }
+    }
     let troubles: Vec<String> = next_hops.iter().filter_map(trouble_of_next_hop).collect();
     let parts = [columns.table(), troubles.join("\n")];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n\n")
@@ -89,6 +97,9 @@ pub(crate) fn attachments(status: &Status, since: Option<&Since<'_>>) -> String 
     }
     columns.table()
 }
+
+/// A column that is there only where there is something to see.
+type Seldom<T> = (&'static str, fn(&T) -> Count);
 
 type Class = (&'static str, fn(&Seen) -> Count);
 const CLASSES: [Class; 9] = [
@@ -211,8 +222,20 @@ fn rule_table(rules: &[RuleStatus], since: Option<&Since<'_>>) -> String {
         }
     };
     columns.number("ARRIVED", rules.iter().map(arrived));
-    if rules.iter().any(|it| it.down.packets > 0) {
-        columns.number("DOWN", rules.iter().map(|it| thousands(it.down.packets)));
+    // What is seldom has a column only where there is something to see.
+    let seldom: [Seldom<RuleStatus>; 4] = [
+        ("DOWN", |it| it.down),
+        ("CLAMPED", |it| it.clamped),
+        ("ANSWERED", |it| it.answered),
+        ("REFUSED", |it| it.refused),
+    ];
+    for (header, of) in seldom {
+        if rules.iter().any(|it| of(it).packets > 0) {
+            columns.number(header, rules.iter().map(|it| thousands(of(it).packets)));
+        }
+    }
+    if rules.iter().any(|it| it.rule.mss != Mss::Auto) {
+        columns.text("MSS", rules.iter().map(|it| it.rule.mss.to_string()));
     }
     if rules.iter().any(|it| it.rule.name.is_some()) {
         columns.text("NAME", rules.iter().map(|it| it.rule.name.clone().unwrap_or_default()));
@@ -222,7 +245,7 @@ fn rule_table(rules: &[RuleStatus], since: Option<&Since<'_>>) -> String {
 
 /// What a rule has met, whatever became of it.
 fn met(status: &RuleStatus) -> Count {
-    let all = [status.departed, status.passed, status.dropped, status.down];
+    let all = [status.departed, status.passed, status.dropped, status.down, status.answered, status.refused];
     Count {
         packets: all.iter().fold(0, |sum, count| sum.saturating_add(count.packets)),
         bytes: all.iter().fold(0, |sum, count| sum.saturating_add(count.bytes)),
@@ -347,6 +370,7 @@ mod tests {
                 destination: None,
                 target: Target::NextHop(next_hop("10.111.221.21")),
                 on_down: OnDown::Pass,
+                mss: Mss::Auto,
                 owner: Owner::Cli,
                 name: name.map(str::to_owned),
             },
@@ -355,6 +379,9 @@ mod tests {
             passed: packets(0),
             dropped: packets(0),
             down: packets(0),
+            clamped: packets(0),
+            answered: packets(0),
+            refused: packets(0),
             device_gone: false,
         }
     }
@@ -364,11 +391,15 @@ mod tests {
             next_hop: next_hop(gateway),
             state,
             device_down: false,
+            mtu: Some(1500),
             rules: 1,
             groups: vec![],
             departed: packets(departed),
             arrived: packets(arrived),
             skipped: packets(0),
+            clamped: packets(0),
+            answered: packets(0),
+            refused: packets(0),
         }
     }
 
@@ -427,10 +458,10 @@ FROM         TO          VIA                     DEV   ON-DOWN  OWNER  PACKETS  
             of_next_hop("10.111.221.23", NextHopState::Up, 1, 0),
         ];
         let expected = "\
-VIA            DEV   STATE      RULES  DEPARTED  ARRIVED  SKIPPED
-10.111.221.21  eth1  no answer      1     1,204        0        0
-10.111.221.22  eth1  down           1         7        7        0
-10.111.221.23  eth1  up             1         1        0        0
+VIA            DEV   STATE       MTU  RULES  DEPARTED  ARRIVED  SKIPPED
+10.111.221.21  eth1  no answer  1500      1     1,204        0        0
+10.111.221.22  eth1  down       1500      1         7        7        0
+10.111.221.23  eth1  up         1500      1         1        0        0
 
 1,204 of 1,204 departed packets did not arrive: 10.111.221.21 does not answer on eth1
 via 10.111.221.22 dev eth1 is out of service; `byway nexthop up via 10.111.221.22 dev eth1` puts it back

@@ -13,6 +13,7 @@ use byway_abi::{
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
 use super::{
+    features,
     hook::{Attached, Hook},
     network::{Link, Network},
     next_hops,
@@ -49,6 +50,11 @@ pub(crate) fn placed(pins: &Pins, network: &mut Network, links: &BTreeMap<u32, L
         let on_device = match link {
             Some(_) => pins.programs.on_device(network, index, hook, recorded)?,
             None => None,
+        };
+        // A departure program that came back with its device from another network namespace heeds no rule.
+        let on_device = match on_device {
+            Some(Role::Departure) if !pins.tables.is_watched(index)? => None,
+            on_device => on_device,
         };
         placed.push(Placed {
             device: link
@@ -91,7 +97,8 @@ fn read(pins: Option<&Pins>, network: &mut Network) -> Result<(Actual, BTreeMap<
     let links = network.links()?;
     let devices: BTreeMap<u32, Device> =
         links.iter().map(|(index, link)| (*index, link.device.clone())).collect();
-    let mut actual = Actual { devices, ..Actual::default() };
+    let mtus = links.iter().map(|(index, link)| (*index, link.mtu)).collect();
+    let mut actual = Actual { devices, mtus, ..Actual::default() };
     let Some(pins) = pins else { return Ok((actual, links)) };
     for placed in placed(pins, network, &links)? {
         if placed.is_there {
@@ -249,7 +256,7 @@ impl Executor<'_> {
         match step.clone() {
             Step::Attach(device, role) => {
                 if role == Role::Departure {
-                    tables.count_attachment(device.index)?;
+                    tables.watch(device.index)?;
                 }
                 // One that has lost its program has its record still, and perhaps the qdisc that was added for it.
                 let before = tables.devices()?.into_iter().find(|(index, _)| *index == device.index);
@@ -271,7 +278,7 @@ impl Executor<'_> {
             Step::ChangeRole(device, role) => {
                 let attached = attached(tables, &device)?;
                 if role == Role::Departure {
-                    tables.count_attachment(device.index)?;
+                    tables.watch(device.index)?;
                 }
                 programs.replace(network, &device, role, attached.hook)?;
                 tables.set_device(device.index, record(&device, role, attached))?;
@@ -299,14 +306,16 @@ impl Executor<'_> {
             }
             Step::MakeNextHop(next_hop) => {
                 let first = tables.meta(meta::NEXT_HOP)?;
-                let slot = tables.next_hops.make(&next_hop, first)?;
+                let mtu = recorded_mtu(network, &next_hop.device)?;
+                let slot = tables.next_hops.make(&next_hop, mtu, first)?;
                 let slot = slot.ok_or(Error::TooManyNextHops { limit: MAX_NEXT_HOPS - 1 })?;
                 tables.set_meta(meta::NEXT_HOP, slot + 1)?;
                 progress.slots.insert(next_hop, slot);
                 Ok(Some(Undo::ForgetSlot(slot)))
             }
-            Step::Revive(next_hop) => {
-                tables.next_hops.revive(slot(progress, &next_hop)?)?;
+            Step::Renew(next_hop) => {
+                let mtu = recorded_mtu(network, &next_hop.device)?;
+                tables.next_hops.renew(slot(progress, &next_hop)?, mtu)?;
                 Ok(None)
             }
             Step::SetDown(next_hop, is_down) => {
@@ -433,6 +442,11 @@ impl Executor<'_> {
         }
         self.pins.renew_programs()
     }
+}
+
+/// The MTU that the record of a next hop needs: none where programs ask the kernel.
+fn recorded_mtu(network: &mut Network, device: &Device) -> Result<u32> {
+    if features::has_check_mtu()? { Ok(0) } else { Ok(network.link(device)?.mtu) }
 }
 
 fn record(device: &Device, role: Role, attached: Attached) -> DeviceRecord {
@@ -588,7 +602,7 @@ fn make_entry(
             let set = tables.make_set(source, &targets)?;
             let index = set.0;
             made.sets.push(set);
-            Ok(byway_abi::Target { rule: 0, kind: TARGET_BY_DESTINATION, on_down: 0, reserved: 0, index })
+            Ok(byway_abi::Target { rule: 0, kind: TARGET_BY_DESTINATION, on_down: 0, mss: 0, index })
         }
     }
 }

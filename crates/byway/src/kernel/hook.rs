@@ -13,7 +13,11 @@ use aya::programs::{
 };
 use serde::Serialize;
 
-use super::{clsact, network::Network, sys};
+use super::{
+    clsact,
+    network::{Header, Network},
+    sys,
+};
 use crate::{
     error::{Error, Result},
     plan::Role,
@@ -47,17 +51,18 @@ pub(crate) struct Attached {
     pub(crate) qdisc_added: bool,
 }
 
-/// The two programs of one network namespace, and the folder with the pins of their tcx links.
+/// The programs of one network namespace, and the folder with the pins of their tcx links. Each role has two: for devices
+/// whose frames have an Ethernet header, and for those whose packets are bare.
 #[derive(Debug)]
 pub(crate) struct Programs {
-    departure: SchedClassifier,
-    arrival: SchedClassifier,
+    departure: [SchedClassifier; 2],
+    arrival: [SchedClassifier; 2],
     links: PathBuf,
 }
 
 impl Programs {
     /// The names of the programs: in the object, and of their pins.
-    pub(crate) const NAMES: [&str; 2] = ["departure", "arrival"];
+    pub(crate) const NAMES: [&str; 4] = ["departure", "departure_bare", "arrival", "arrival_bare"];
 
     /// Opens the programs that are pinned in `programs`, for the links that are pinned below `folder`.
     pub(crate) fn open(programs: &Path, folder: &Path) -> Result<Self> {
@@ -65,32 +70,40 @@ impl Programs {
             SchedClassifier::from_pin(programs.join(name))
                 .map_err(|error| Error::kernel(format!("open the program {name}"), error))
         };
-        Ok(Self { departure: open("departure")?, arrival: open("arrival")?, links: links(folder) })
+        Ok(Self {
+            departure: [open("departure")?, open("departure_bare")?],
+            arrival: [open("arrival")?, open("arrival_bare")?],
+            links: links(folder),
+        })
     }
 
-    fn program(&mut self, role: Role) -> &mut SchedClassifier {
-        match role {
+    /// The program of a role for a device.
+    fn program(
+        &mut self,
+        network: &mut Network,
+        device: &Device,
+        role: Role,
+    ) -> Result<&mut SchedClassifier> {
+        let [ethernet, bare] = match role {
             Role::Departure => &mut self.departure,
             Role::Arrival => &mut self.arrival,
-        }
+        };
+        Ok(if network.link(device)?.header == Header::None { bare } else { ethernet })
     }
 
-    fn name(role: Role) -> &'static str {
-        match role {
-            Role::Departure => "departure",
-            Role::Arrival => "arrival",
-        }
-    }
-
-    fn id(&self, role: Role) -> Result<u32> {
-        let program = match role {
+    /// Whether it is one of the programs of a role.
+    fn has(&self, role: Role, id: u32) -> Result<bool> {
+        let programs = match role {
             Role::Departure => &self.departure,
             Role::Arrival => &self.arrival,
         };
-        program
-            .info()
-            .map(|info| info.id())
-            .map_err(|error| Error::kernel(format!("look at the program {}", Self::name(role)), error))
+        for program in programs {
+            let info = program.info().map_err(|error| Error::kernel("look at a program", error))?;
+            if info.id() == id {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn pin(&self, index: u32) -> PathBuf {
@@ -109,7 +122,7 @@ impl Programs {
     ) -> Result<()> {
         if hook != Some(Hook::Clsact) {
             record(Attached { hook: Hook::Tcx, qdisc_added: false })?;
-            match self.attach_tcx(device, role) {
+            match self.attach_tcx(network, device, role)? {
                 Ok(()) => return Ok(()),
                 // What a kernel without tcx says to the attach type that it does not know.
                 Err(ProgramError::SyscallError(error))
@@ -127,7 +140,9 @@ impl Programs {
         if attached.qdisc_added {
             clsact::add_qdisc(network, device)?;
         }
-        let set = clsact::set(network, device, role, self.program(role));
+        let set = self
+            .program(network, device, role)
+            .and_then(|program| clsact::set(network, device, role, program));
         if set.is_err() && attached.qdisc_added {
             // The attach has failed already, and says why.
             let _ = clsact::remove_qdisc_if_empty(network, device);
@@ -135,19 +150,30 @@ impl Programs {
         set
     }
 
-    fn attach_tcx(&mut self, device: &Device, role: Role) -> std::result::Result<(), ProgramError> {
+    fn attach_tcx(
+        &mut self,
+        network: &mut Network,
+        device: &Device,
+        role: Role,
+    ) -> Result<std::result::Result<(), ProgramError>> {
         let pin = self.pin(device.index);
-        // The pin of a link whose device is gone, and whose ifindex this device has now.
-        let _ = fs::remove_file(&pin);
-        let program = self.program(role);
+        // That of a device that is gone and whose ifindex this one has now, or of this one before it was in another network
+        // namespace.
+        let _ = sys::detach_link(&pin).and_then(|()| fs::remove_file(&pin));
+        let program = self.program(network, device, role)?;
         // First in the chain: a miss hands the packet on, so that nobody behind is shut out.
         let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-        let id = program.attach_with_options(&device.name, TcAttachType::Egress, options)?;
-        let link: FdLink = program.take_link(id)?.try_into().map_err(|_| {
-            ProgramError::IOError(io::Error::other("the kernel made a link of another kind than asked for"))
-        })?;
-        link.pin(pin).map_err(|error| ProgramError::IOError(io::Error::other(error)))?;
-        Ok(())
+        let attach = || {
+            let id = program.attach_with_options(&device.name, TcAttachType::Egress, options)?;
+            let link: FdLink = program.take_link(id)?.try_into().map_err(|_| {
+                ProgramError::IOError(io::Error::other(
+                    "the kernel made a link of another kind than asked for",
+                ))
+            })?;
+            link.pin(pin).map_err(|error| ProgramError::IOError(io::Error::other(error)))?;
+            Ok(())
+        };
+        Ok(attach())
     }
 
     /// Puts the program in place of the one that is there, in one instant.
@@ -159,12 +185,13 @@ impl Programs {
         hook: Hook,
     ) -> Result<()> {
         if hook == Hook::Clsact {
-            return clsact::set(network, device, role, self.program(role));
+            let program = self.program(network, device, role)?;
+            return clsact::set(network, device, role, program);
         }
         let link = PinnedLink::from_pin(self.pin(device.index))
             .and_then(|pinned| FdLink::from(pinned).try_into())
             .map_err(|error| Error::kernel(format!("change the program of {}", device.name), error))?;
-        let program = self.program(role);
+        let program = self.program(network, device, role)?;
         program
             .attach_to_link(link)
             // The pin holds the link; only this process's handle on it goes.
@@ -223,9 +250,9 @@ impl Programs {
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL)) => false,
             Err(error) => return Err(Error::kernel("list the programs on a device", error)),
         };
-        let role = if program == self.id(Role::Departure)? {
+        let role = if self.has(Role::Departure, program)? {
             Role::Departure
-        } else if program == self.id(Role::Arrival)? {
+        } else if self.has(Role::Arrival, program)? {
             Role::Arrival
         } else {
             recorded

@@ -3,6 +3,7 @@
 pub(crate) mod bpffs;
 mod clsact;
 pub(crate) mod execute;
+mod features;
 pub(crate) mod hook;
 pub(crate) mod namespace;
 pub(crate) mod network;

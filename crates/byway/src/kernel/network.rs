@@ -29,8 +29,9 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
     pub(crate) device: Device,
-    /// Its frames have an Ethernet header.
-    pub(crate) is_ethernet: bool,
+    pub(crate) header: Header,
+    /// The longest packet that it takes, in bytes without a link-layer header.
+    pub(crate) mtu: u32,
     pub(crate) is_loopback: bool,
     pub(crate) is_up: bool,
     /// It has neighbours that are looked up (no `IFF_NOARP`).
@@ -41,6 +42,17 @@ pub(crate) struct Link {
     /// the bridge, bond or team that it is part of, seen from below.
     pub(crate) parent: Option<u32>,
     pub(crate) master: Option<u32>,
+}
+
+/// What the packets of a device begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Header {
+    /// An Ethernet header.
+    Ethernet,
+    /// The IP header at once: tun, WireGuard, ppp, IP tunnels.
+    None,
+    /// Anything else, such as InfiniBand's.
+    Other,
 }
 
 /// One network namespace's stack.
@@ -71,6 +83,19 @@ impl Network {
             _ => None,
         });
         Ok(links.map(|link| (link.device.index, link)).collect())
+    }
+
+    /// A device as it is now.
+    pub(crate) fn link(&mut self, device: &Device) -> Result<Link> {
+        let gone = || Error::NoSuchDevice(device.name.clone());
+        let mut request = LinkMessage::default();
+        request.header.index = device.index;
+        match self.netlink.get(RouteNetlinkMessage::GetLink(request)) {
+            Ok(RouteNetlinkMessage::NewLink(message)) => link(&message).ok_or_else(gone),
+            Ok(_) => Err(gone()),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Err(gone()),
+            Err(error) => Err(Error::kernel(format!("look at {}", device.name), error)),
+        }
     }
 
     /// The devices that carry a default route of the main table, of either family.
@@ -173,7 +198,12 @@ impl Network {
         // A kernel that knows no managed neighbours resolves it this once, and leaves one alone that is resolved.
         request.header.flags = NeighbourFlags::Use;
         request.attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
-        self.change_neighbour(neighbour, request)?;
+        match self.change_neighbour(request) {
+            // The device has lost the gateway's protocol, as with an MTU too small for IPv6 (`ndisc_constructor`,
+            // net/ipv6/ndisc.c), and has no neighbours of it until that is back.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(false),
+            changed => changed.map_err(neighbour_unchanged(neighbour))?,
+        }
         // An older kernel takes the request and ignores the flag that it does not know.
         Ok(self.neighbour(neighbour)?.is_some_and(|now| is_managed(&now)))
     }
@@ -196,7 +226,7 @@ impl Network {
             Some(lladdr) => {
                 request.header.state = NeighbourState::Stale;
                 request.attributes.push(lladdr);
-                self.change_neighbour(neighbour, request)
+                self.change_neighbour(request).map_err(neighbour_unchanged(neighbour))
             }
             None => match self.netlink.change(RouteNetlinkMessage::DelNeighbour(request), 0) {
                 Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
@@ -207,10 +237,8 @@ impl Network {
         }
     }
 
-    fn change_neighbour(&mut self, neighbour: &Neighbour, request: NeighbourMessage) -> Result<()> {
-        self.netlink.change(RouteNetlinkMessage::NewNeighbour(request), NLM_F_CREATE | NLM_F_REPLACE).map_err(
-            Error::io(format!("change the neighbour {} on {}", neighbour.gateway, neighbour.device.name)),
-        )
+    fn change_neighbour(&mut self, request: NeighbourMessage) -> std::io::Result<()> {
+        self.netlink.change(RouteNetlinkMessage::NewNeighbour(request), NLM_F_CREATE | NLM_F_REPLACE)
     }
 
     fn neighbour(&mut self, neighbour: &Neighbour) -> Result<Option<NeighbourMessage>> {
@@ -233,7 +261,8 @@ fn link(message: &LinkMessage) -> Option<Link> {
     let flags = message.header.flags;
     let mut link = Link {
         device: Device { name: String::new(), index: message.header.index },
-        is_ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+        header: header(message.header.link_layer_type),
+        mtu: 0,
         is_loopback: flags.contains(LinkFlags::Loopback),
         is_up: flags.contains(LinkFlags::Up),
         has_neighbours: !flags.contains(LinkFlags::Noarp),
@@ -245,6 +274,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.device.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::PropList(properties) => {
                 link.other_names.extend(properties.iter().filter_map(|property| match property {
                     Prop::AltIfName(name) => Some(name.clone()),
@@ -270,6 +300,25 @@ fn link(message: &LinkMessage) -> Option<Link> {
     }
     link.parent = lower.filter(|_| is_stacked && !is_elsewhere);
     (!link.device.name.is_empty()).then_some(link)
+}
+
+fn neighbour_unchanged(neighbour: &Neighbour) -> impl FnOnce(std::io::Error) -> Error {
+    Error::io(format!("change the neighbour {} on {}", neighbour.gateway, neighbour.device.name))
+}
+
+fn header(link_layer: LinkLayerType) -> Header {
+    match link_layer {
+        LinkLayerType::Ether => Header::Ethernet,
+        LinkLayerType::None
+        | LinkLayerType::Rawip
+        | LinkLayerType::Ppp
+        | LinkLayerType::Tunnel
+        | LinkLayerType::Tunnel6
+        | LinkLayerType::Sit
+        | LinkLayerType::Ipgre
+        | LinkLayerType::Ip6gre => Header::None,
+        _ => Header::Other,
+    }
 }
 
 fn family(address: IpAddr) -> AddressFamily {

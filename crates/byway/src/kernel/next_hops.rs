@@ -77,13 +77,15 @@ impl NextHops {
             let device = found(self.devices.get(index, 0))
                 .map_err(|error| failed("read the map", "NEXT_HOP_DEVICES", error))?;
             let is_down = wire.flags & NEXT_HOP_DOWN != 0;
-            all.push((wire::read_next_hop(&wire), Slot { index, is_down, is_gone: device.is_none() }));
+            let slot = Slot { index, is_down, is_gone: device.is_none(), mtu: wire.mtu };
+            all.push((wire::read_next_hop(&wire), slot));
         }
         Ok(all)
     }
 
-    /// Gives a next hop a slot that is empty. `first` says where the search begins; nothing is found where none is.
-    pub(crate) fn make(&mut self, next_hop: &NextHop, first: u32) -> Result<Option<u32>> {
+    /// Gives a next hop a slot that is empty. `mtu` is for [`byway_abi::NextHop::mtu`]. `first` says where the search begins;
+    /// nothing is found where none is.
+    pub(crate) fn make(&mut self, next_hop: &NextHop, mtu: u32, first: u32) -> Result<Option<u32>> {
         let slots = (0..MAX_NEXT_HOPS - 1).map(|nth| 1 + (first.max(1) - 1 + nth) % (MAX_NEXT_HOPS - 1));
         for slot in slots {
             let wire = self.read(slot)?;
@@ -97,7 +99,7 @@ impl NextHops {
                 .map_err(MapError::from)
                 .and_then(|zero| self.counters.set(slot, zero, 0))
                 .map_err(|error| failed("write the map", "NEXT_HOP_COUNTERS", error))?;
-            self.write(slot, wire::next_hop(next_hop, 0))?;
+            self.write(slot, wire::next_hop(next_hop, 0, mtu))?;
             if let Err(error) = self.set_device(slot, next_hop.device.index) {
                 self.forget(slot)?;
                 return Err(error);
@@ -107,10 +109,11 @@ impl NextHops {
         Ok(None)
     }
 
-    /// Gives a slot the device of its ifindex again.
-    pub(crate) fn revive(&mut self, slot: u32) -> Result<()> {
-        let ifindex = self.read(slot)?.ifindex;
-        self.set_device(slot, ifindex)
+    /// Gives a slot the device that has its ifindex now, with its MTU.
+    pub(crate) fn renew(&mut self, slot: u32, mtu: u32) -> Result<()> {
+        let wire = self.read(slot)?;
+        self.write(slot, byway_abi::NextHop { mtu, ..wire })?;
+        self.set_device(slot, wire.ifindex)
     }
 
     /// Takes the next hop in a slot out of service, or puts it back.
@@ -138,6 +141,9 @@ impl NextHops {
             add(&mut sum.departed, cpu.departed);
             add(&mut sum.arrived, cpu.arrived);
             add(&mut sum.skipped, cpu.skipped);
+            add(&mut sum.clamped, cpu.clamped);
+            add(&mut sum.answered, cpu.answered);
+            add(&mut sum.refused, cpu.refused);
         }
         Ok(sum)
     }

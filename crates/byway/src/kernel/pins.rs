@@ -13,7 +13,7 @@ use aya::{
 use byway_abi::{SCHEMA, meta};
 
 use super::{
-    bpffs,
+    bpffs, features,
     hook::{self, Programs},
     namespace, privilege,
     tables::{self, Tables},
@@ -159,7 +159,9 @@ fn unfinished(folder: &Path) -> PathBuf {
 /// Loads the object with its maps pinned in `folder`: those that are there are used, others are made.
 fn load(folder: &Path) -> Result<Ebpf> {
     privilege::lift_memlock();
+    let has_check_mtu = u32::from(features::has_check_mtu()?);
     let mut loader = EbpfLoader::new();
+    loader.override_global("HAS_CHECK_MTU", &has_check_mtu, true);
     for name in tables::NAMES {
         loader.map_pin_path(name, folder.join(name));
     }

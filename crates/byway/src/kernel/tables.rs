@@ -14,6 +14,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::Path, thread, time::Duration
 use aya::maps::{
     Array, HashMap, Map, MapData, MapError, PerCpuHashMap, PerCpuValues,
     lpm_trie::{Key, LpmTrie},
+    xdp::{DevMapHash, XdpMapError},
 };
 use byway_abi::{
     AttachmentCounters, Count, Counters, DeviceRecord, RuleRecord, SetRecord, TARGET_BY_DESTINATION, Target,
@@ -28,7 +29,7 @@ use crate::{
 };
 
 /// The names of the maps: in the object, and of their pins.
-pub(crate) const NAMES: [&str; 19] = [
+pub(crate) const NAMES: [&str; 20] = [
     "HOSTS4",
     "HOSTS6",
     "PREFIXES4",
@@ -42,6 +43,7 @@ pub(crate) const NAMES: [&str; 19] = [
     "GROUPS",
     "FRAGMENTS",
     "COUNTERS",
+    "ATTACHMENTS",
     "ATTACHMENT_COUNTERS",
     "RULES",
     "SETS",
@@ -65,6 +67,7 @@ pub(crate) struct Tables {
     destinations6: LpmTrie<MapData, Key6, Target>,
     sets: HashMap<MapData, u32, SetRecord>,
     counters: PerCpuHashMap<MapData, u32, Counters>,
+    attachments: DevMapHash<MapData>,
     attachment_counters: PerCpuHashMap<MapData, u32, AttachmentCounters>,
     rules: HashMap<MapData, u32, RuleRecord>,
     devices: HashMap<MapData, u32, DeviceRecord>,
@@ -127,6 +130,7 @@ impl Tables {
             destinations6: map!(folder, "DESTINATIONS6"),
             sets: map!(folder, "SETS"),
             counters: map!(folder, "COUNTERS"),
+            attachments: map!(folder, "ATTACHMENTS"),
             attachment_counters: map!(folder, "ATTACHMENT_COUNTERS"),
             rules: map!(folder, "RULES"),
             devices: map!(folder, "DEVICES"),
@@ -185,7 +189,8 @@ impl Tables {
     pub(crate) fn target(&self, id: u32) -> Result<Target> {
         let record = self.rule_record(id)?;
         let record = record.ok_or_else(|| Error::kernel("read the record of a rule", "it is not there"))?;
-        Ok(Target { rule: id, kind: record.kind, on_down: record.on_down, reserved: 0, index: record.index })
+        let RuleRecord { kind, on_down, mss, index, .. } = record;
+        Ok(Target { rule: id, kind, on_down, mss, index })
     }
 
     pub(crate) fn rule_record(&self, id: u32) -> Result<Option<RuleRecord>> {
@@ -331,12 +336,19 @@ impl Tables {
             add(&mut sum.passed, cpu.passed);
             add(&mut sum.dropped, cpu.dropped);
             add(&mut sum.down, cpu.down);
+            add(&mut sum.clamped, cpu.clamped);
+            add(&mut sum.answered, cpu.answered);
+            add(&mut sum.refused, cpu.refused);
         }
         Ok(sum)
     }
 
-    /// Begins to count what leaves by an attachment, from zero, unless it is counted already.
-    pub(crate) fn count_attachment(&mut self, index: u32) -> Result<()> {
+    /// Lets the rules speak about what leaves by a device, and begins to count that, from zero, unless it is counted already.
+    pub(crate) fn watch(&mut self, index: u32) -> Result<()> {
+        self.attachments.insert(index, index, None, 0).map_err(|error| match error {
+            XdpMapError::MapError(error) => failed("write the map", "ATTACHMENTS", error),
+            error => Error::kernel("write the map ATTACHMENTS", error),
+        })?;
         let is_counted = found(self.attachment_counters.get(&index, 0))
             .map_err(|error| failed("read the map", "ATTACHMENT_COUNTERS", error))?
             .is_some();
@@ -375,7 +387,16 @@ impl Tables {
         self.devices.insert(index, record, 0).map_err(|error| failed("write the map", "DEVICES", error))
     }
 
+    /// Whether the rules speak about what leaves by a device. The kernel ends that when the device goes or moves to another
+    /// network namespace, from which it may have come back.
+    pub(crate) fn is_watched(&self, index: u32) -> Result<bool> {
+        let device = found(self.attachments.get(index, 0));
+        device.map(|device| device.is_some()).map_err(|error| failed("read the map", "ATTACHMENTS", error))
+    }
+
     pub(crate) fn forget_device(&mut self, index: u32) -> Result<()> {
+        gone(self.attachments.remove(index))
+            .map_err(|error| failed("write the map", "ATTACHMENTS", error))?;
         gone(self.attachment_counters.remove(&index))
             .map_err(|error| failed("write the map", "ATTACHMENT_COUNTERS", error))?;
         gone(self.devices.remove(&index)).map_err(|error| failed("write the map", "DEVICES", error))

@@ -3,13 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use byway_abi::{
-    FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, NeighbourKey, ON_DOWN_DROP, ON_DOWN_PASS, OWNER_API, OWNER_CLI,
-    RuleRecord, SetRecord,
+    FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, MSS_AUTO, MSS_OFF, NeighbourKey, ON_DOWN_DROP, ON_DOWN_PASS,
+    OWNER_API, OWNER_CLI, RuleRecord, SetRecord,
 };
 
 use crate::{
     prefix::Prefix,
-    rule::{Device, NextHop, OnDown, Owner, Rule, Selector, Target},
+    rule::{Device, Mss, NextHop, OnDown, Owner, Rule, Selector, Target},
 };
 
 /// An IPv4 address in the first four bytes.
@@ -76,16 +76,33 @@ pub(super) fn read_on_down(wire: u8) -> OnDown {
     if wire == ON_DOWN_DROP { OnDown::Drop } else { OnDown::Pass }
 }
 
+pub(super) fn mss(mss: Mss) -> u16 {
+    match mss {
+        Mss::Auto => MSS_AUTO,
+        Mss::Off => MSS_OFF,
+        Mss::Bytes(bytes) => bytes,
+    }
+}
+
+pub(super) fn read_mss(wire: u16) -> Mss {
+    match wire {
+        MSS_AUTO => Mss::Auto,
+        MSS_OFF => Mss::Off,
+        bytes => Mss::Bytes(bytes),
+    }
+}
+
 pub(super) fn neighbour_key(ifindex: u32, gateway: IpAddr) -> NeighbourKey {
     NeighbourKey { ifindex, family: family(gateway), gateway: address(gateway) }
 }
 
-pub(super) fn next_hop(next_hop: &NextHop, flags: u32) -> byway_abi::NextHop {
+pub(super) fn next_hop(next_hop: &NextHop, flags: u32, mtu: u32) -> byway_abi::NextHop {
     byway_abi::NextHop {
         ifindex: next_hop.device.index,
         flags,
         family: next_hop.gateway.map_or(FAMILY_ON_LINK, family),
         gateway: next_hop.gateway.map_or([0; 16], address),
+        mtu,
         device: name(&next_hop.device.name),
     }
 }
@@ -110,7 +127,8 @@ pub(super) fn rule_record(rule: &Rule, kind: u8, index: u32) -> RuleRecord {
         owner: owner(rule.owner),
         kind,
         on_down: on_down(rule.on_down),
-        reserved: [0; 3],
+        reserved: 0,
+        mss: mss(rule.mss),
         name: name(rule.name.as_deref().unwrap_or("")),
     }
 }
@@ -132,6 +150,7 @@ pub(super) fn rule(record: &RuleRecord, target: Target) -> Option<Rule> {
         destination: selector.destination(),
         target,
         on_down: read_on_down(record.on_down),
+        mss: read_mss(record.mss),
         owner: read_owner(record.owner)?,
         name: (!name.is_empty()).then_some(name),
     })
@@ -167,12 +186,13 @@ mod tests {
         let prefixes =
             any::<bool>().prop_flat_map(|v4| (any_prefix(v4), proptest::option::of(any_prefix(v4))));
         let name = proptest::option::of("[a-z]{1,32}");
-        (prefixes, any::<bool>(), any::<bool>(), name).prop_map(
-            |((source, destination), passes, drops, name)| Rule {
+        (prefixes, any::<bool>(), any::<bool>(), any::<u16>(), name).prop_map(
+            |((source, destination), passes, drops, mss, name)| Rule {
                 source,
                 destination: Selector::new(source, destination).destination(),
                 target: if passes { Target::Pass } else { Target::Drop },
                 on_down: if drops { OnDown::Drop } else { OnDown::Pass },
+                mss: read_mss(mss),
                 owner: Owner::Api,
                 name,
             },
@@ -190,7 +210,7 @@ mod tests {
         fn a_next_hop_survives_its_slot(gateway: Option<[u8; 16]>, v4: bool, index: u32, device in "[a-z0-9]{1,15}") {
             let gateway = gateway.map(|wire| read_address(if v4 { FAMILY_IPV4 } else { FAMILY_IPV6 }, wire).unwrap());
             let before = NextHop { gateway, device: Device { name: device, index } };
-            prop_assert_eq!(read_next_hop(&next_hop(&before, 0)), before);
+            prop_assert_eq!(read_next_hop(&next_hop(&before, 0, 1500)), before);
         }
 
         #[test]
@@ -198,7 +218,7 @@ mod tests {
             let record = RuleRecord {
                 source: bytes[0], destination: bytes[1], family: numbers[0] % 12, index: numbers[1],
                 source_len: small[0], destination_len: small[1], owner: small[2], kind: small[3], on_down: small[4],
-                reserved: [0; 3], name,
+                reserved: 0, mss: numbers[1] as u16, name,
             };
             let _ = rule(&record, Target::Drop);
             let _ = read_set(&SetRecord { source: bytes[0], family: numbers[0] % 12, source_len: numbers[1] % 256 });

@@ -1,6 +1,6 @@
 //! Changes of the rules, the groups and the next hops, made to Byway and to the model alike.
 
-use byway::{Group, NextHop, Rule, RuleSpec, Selector};
+use byway::{Group, NextHop, Rule, RuleSpec, Selector, Target};
 
 use crate::{Comparison, world};
 
@@ -65,6 +65,9 @@ impl Comparison {
                 1 => {
                     let other = self.world.rule(&mut self.random, rule.selector());
                     put.push(other);
+                }
+                _ if nth % 6 == 5 && !matches!(rule.target, Target::Pass | Target::Drop) => {
+                    put.push(Rule { mss: world::mss(&mut self.random), ..rule.clone() });
                 }
                 _ => {}
             }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use byway::{Count, NextHop, NextHopState, Selector};
 use byway_abi::class;
 
-use crate::{Comparison, model::Expected, program::Ran, traffic::Frame};
+use crate::{Comparison, judge::Outcome, model::Expected, traffic::Frame};
 
 impl Comparison {
     fn compare_rule(&self, selector: &Selector) -> Result<(), String> {
@@ -27,24 +27,16 @@ impl Comparison {
         &self,
         frame: &Frame,
         expected: &Expected,
-        ran: &Ran,
+        outcome: &Outcome,
     ) -> Result<(), String> {
         self.compare_attachment(frame.ifindex)?;
         let selector = match expected {
             Expected::LeftAlone(_) => return Ok(()),
             Expected::Pass(selector) | Expected::Drop(selector) => selector,
             Expected::Down(selector, ..) => selector,
-            Expected::NextHop(selector, next_hop) => {
-                self.compare_next_hop(next_hop)?;
-                selector
-            }
-            Expected::Member(selector, _) => {
-                if let Some(member) = self.program.in_slot(ran.slot()) {
-                    self.compare_next_hop(member)?;
-                }
-                selector
-            }
+            Expected::NextHop(selector, _) | Expected::Member(selector, _) => selector,
         };
+        outcome.next_hop.as_ref().map_or(Ok(()), |next_hop| self.compare_next_hop(next_hop))?;
         self.compare_rule(selector)
     }
 
@@ -69,6 +61,9 @@ impl Comparison {
             let expected = [counted.departed, counted.arrived, counted.passed, counted.dropped, counted.down];
             let shown = [it.departed, it.arrived, it.passed, it.dropped, it.down];
             is(&it.rule.to_string(), expected.map(Count::from), shown)?;
+            let expected = [counted.clamped, counted.answered, counted.refused];
+            let shown = [it.clamped, it.answered, it.refused];
+            is(&it.rule.to_string(), expected.map(Count::from), shown)?;
         }
         let states: BTreeMap<_, _> = self.model.next_hops().collect();
         is("next hops", states.len(), status.next_hops.len())?;
@@ -78,6 +73,9 @@ impl Comparison {
             let expected = [counted.departed, counted.arrived, counted.skipped].map(Count::from);
             let shown = [it.departed, it.arrived, it.skipped];
             is(&it.next_hop.to_string(), (state, expected), (it.state, shown))?;
+            let expected = [counted.clamped, counted.answered, counted.refused].map(Count::from);
+            is(&it.next_hop.to_string(), expected, [it.clamped, it.answered, it.refused])?;
+            is("its MTU", Some(self.model.mtu(&it.next_hop)), it.mtu.map(|mtu| mtu as usize))?;
         }
         for ifindex in &self.attachments {
             let attachment = status.attachments.iter().find(|it| it.device.index == *ifindex);

@@ -9,7 +9,11 @@ use std::{
 use byway::{Group, Member, NextHop, OnDown, Prefix, Rule, Selector, Target};
 use byway_abi::{AttachmentCounters, Count, Counters, NextHopCounters, class};
 
-use crate::parse::{Address, Flow, Identity, Whole, parse};
+use crate::{
+    parse::{Address, Flow, Identity, Whole, parse},
+    sizes::{self, Allowance, Fit},
+    traffic::Frame,
+};
 
 /// What the program should do with a packet.
 #[derive(Clone, PartialEq)]
@@ -56,8 +60,8 @@ impl Expected {
         }
     }
 
-    /// All that there is, but for what BPF_PROG_TEST_RUN cannot make.
-    pub(crate) const KINDS: usize = class::COUNT - 1 + 9;
+    /// All that there is, but for what BPF_PROG_TEST_RUN cannot make, with the kinds of [`crate::judge`].
+    pub(crate) const KINDS: usize = class::COUNT - 1 + 9 + 3;
 }
 
 impl fmt::Display for Expected {
@@ -95,7 +99,16 @@ pub(crate) struct Choice {
 
 impl Choice {
     pub(crate) fn down(&self) -> impl Iterator<Item = &NextHop> {
-        self.members.iter().enumerate().filter(|(nth, _)| self.live >> nth & 1 == 0).map(|(_, member)| member)
+        self.members_that(false)
+    }
+
+    pub(crate) fn live(&self) -> impl Iterator<Item = &NextHop> {
+        self.members_that(true)
+    }
+
+    fn members_that(&self, are_live: bool) -> impl Iterator<Item = &NextHop> {
+        let members = self.members.iter().enumerate();
+        members.filter(move |(nth, _)| (self.live >> nth & 1 != 0) == are_live).map(|(_, member)| member)
     }
 }
 
@@ -132,6 +145,7 @@ struct GroupState {
 struct NextHopState {
     is_down: bool,
     counters: NextHopCounters,
+    answers: Allowance,
 }
 
 /// The rules, the groups, and what packets have done so far.
@@ -141,6 +155,8 @@ pub(crate) struct Model {
     groups: BTreeMap<String, GroupState>,
     next_hops: BTreeMap<NextHop, NextHopState>,
     attachments: BTreeMap<u32, AttachmentCounters>,
+    /// By ifindex: the longest packet that a device takes.
+    mtus: BTreeMap<u32, usize>,
     /// The packets that fragments have been seen of since the last change.
     fragmented: HashMap<Whole, FlowKey>,
     /// Those of all times: an identification that is used again is anybody's guess.
@@ -159,6 +175,14 @@ fn members(target: &[Member]) -> Vec<NextHop> {
 impl Model {
     pub(crate) fn attach(&mut self, ifindex: u32) {
         self.attachments.insert(ifindex, AttachmentCounters::default());
+    }
+
+    pub(crate) fn set_mtu(&mut self, ifindex: u32, mtu: usize) {
+        self.mtus.insert(ifindex, mtu);
+    }
+
+    pub(crate) fn mtu(&self, next_hop: &NextHop) -> usize {
+        self.mtus[&next_hop.device.index]
     }
 
     pub(crate) fn rules(&self) -> impl Iterator<Item = &Rule> {
@@ -261,8 +285,26 @@ impl Model {
         expected
     }
 
-    pub(crate) fn is_redirected(&self, frame: &[u8]) -> bool {
-        matches!(self.decide(frame).0, Expected::NextHop(..) | Expected::Member(..))
+    /// Whether a packet departs, to whichever member of a group.
+    pub(crate) fn departs(&self, frame: &Frame) -> bool {
+        match self.decide(&frame.bytes).0 {
+            Expected::NextHop(selector, next_hop) => self.fits(frame, &selector, [&next_hop]),
+            Expected::Member(selector, choice) => self.fits(frame, &selector, choice.live()),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn fits<'a>(
+        &self,
+        frame: &Frame,
+        selector: &Selector,
+        next_hops: impl IntoIterator<Item = &'a NextHop>,
+    ) -> bool {
+        next_hops.into_iter().all(|next_hop| matches!(self.fit(frame, selector, next_hop), Fit::Departs(_)))
+    }
+
+    pub(crate) fn fit(&self, frame: &Frame, selector: &Selector, next_hop: &NextHop) -> Fit {
+        sizes::fit(frame, self.mtu(next_hop), self.rule(selector).mss)
     }
 
     /// What becomes of a packet, without which of a group's members it is to be; that takes the identity beside it.
@@ -391,6 +433,10 @@ impl Model {
 
     pub(crate) fn count_rule(&mut self, selector: &Selector, count: impl FnOnce(&mut Counters)) {
         count(&mut self.rules.get_mut(selector).unwrap().counters);
+    }
+
+    pub(crate) fn allowance(&mut self, next_hop: &NextHop) -> &mut Allowance {
+        &mut self.next_hops.get_mut(next_hop).unwrap().answers
     }
 
     pub(crate) fn count_next_hop(&mut self, next_hop: &NextHop, count: impl FnOnce(&mut NextHopCounters)) {

@@ -1,6 +1,10 @@
 //! The pinned program and what it has counted, straight from its maps.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::HashMap,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use aya::{
     TestRunOptions,
@@ -32,7 +36,10 @@ pub(crate) struct Ran {
     pub(crate) cb: [u32; 5],
     pub(crate) mark: u32,
     pub(crate) priority: u32,
-    pub(crate) is_same_frame: bool,
+    /// The frame, where it is another now.
+    pub(crate) changed: Option<Vec<u8>>,
+    /// Between which times it was, by a clock of this test's.
+    pub(crate) between: (Duration, Duration),
 }
 
 /// In `cb[4]` of a packet: it has been redirected a second time.
@@ -64,6 +71,7 @@ pub(crate) struct Program {
     /// By the rule: what the program knows it as.
     ids: HashMap<Selector, u32>,
     slots: HashMap<NextHop, u32>,
+    start: Instant,
 }
 
 impl Program {
@@ -81,6 +89,7 @@ impl Program {
             attachment_counters: open(folder, "ATTACHMENT_COUNTERS"),
             ids: HashMap::new(),
             slots: HashMap::new(),
+            start: Instant::now(),
         }
     }
 
@@ -137,19 +146,25 @@ impl Program {
                 (&mut sum.passed, cpu.passed),
                 (&mut sum.dropped, cpu.dropped),
                 (&mut sum.down, cpu.down),
+                (&mut sum.clamped, cpu.clamped),
+                (&mut sum.answered, cpu.answered),
+                (&mut sum.refused, cpu.refused),
             ] {
                 add(sum, cpu);
             }
         }))
     }
 
-    /// Summed over the CPUs, but for what has not arrived yet.
+    /// Summed over the CPUs, but for what has not arrived yet, and when answers were given.
     pub(crate) fn next_hop(&self, next_hop: &NextHop) -> Result<NextHopCounters, String> {
         let per_cpu = self.next_hop_counters.get(&self.slot(next_hop)?, 0).unwrap();
         Ok(summed(&per_cpu, |sum: &mut NextHopCounters, cpu| {
             add(&mut sum.departed, cpu.departed);
             add(&mut sum.arrived, cpu.arrived);
             add(&mut sum.skipped, cpu.skipped);
+            add(&mut sum.clamped, cpu.clamped);
+            add(&mut sum.answered, cpu.answered);
+            add(&mut sum.refused, cpu.refused);
         }))
     }
 
@@ -176,6 +191,7 @@ impl Program {
             set(CB + 4 * nth, *word);
         }
         let (mut out, mut context_out) = (vec![0; frame.bytes.len()], [0; CONTEXT]);
+        let before = self.start.elapsed();
         let result = self.program.test_run(TestRunOptions {
             data_in: Some(&frame.bytes),
             data_out: Some(&mut out),
@@ -184,13 +200,16 @@ impl Program {
             repeat: times,
             ..TestRunOptions::default()
         })?;
+        let after = self.start.elapsed();
+        out.truncate(result.data_size_out as usize);
         let get = |at: usize| u32::from_ne_bytes(context_out[at..at + 4].try_into().unwrap());
         Ok(Ran {
             verdict: result.return_value,
             cb: std::array::from_fn(|nth| get(CB + 4 * nth)),
             mark: get(MARK),
             priority: get(PRIORITY),
-            is_same_frame: result.data_size_out as usize == out.len() && out == frame.bytes,
+            changed: (out != frame.bytes).then_some(out),
+            between: (before, after),
         })
     }
 

@@ -8,9 +8,10 @@ use std::{
 use byway::{Prefix, Rule, Target};
 
 use crate::{
+    MTUS,
     parse::{
-        AUTHENTICATION, Address, DCCP, DESTINATION, ETHERNET, FRAGMENT, Flow, HOP_BY_HOP, ICMPV6, IPV4, IPV6,
-        ROUTING, SCTP, TCP, UDP, UDP_LITE, WITH_PORTS,
+        AUTHENTICATION, Address, DCCP, DESTINATION, ETHERNET, FRAGMENT, Flow, HOP_BY_HOP, ICMP, ICMPV6, IPV4,
+        IPV6, ROUTING, SCTP, TCP, UDP, UDP_LITE, WITH_PORTS,
     },
     random::Random,
     world::{World, anywhere, around},
@@ -120,17 +121,16 @@ impl Traffic {
             Some(bytes) => bytes,
             None => self.packet(random, world, rules),
         };
+        // Not where the segments would decide whether it is too big. In a packet of BPF_PROG_TEST_RUN the
+        // kernel does not know where the transport header is, and what it says of the segments of such a one
+        // has changed: that they are too big, or since 2025 that it cannot tell (EINVAL; `bpf_skb_check_mtu`,
+        // net/core/filter.c).
+        let fits_everywhere = MTUS.iter().all(|(_, mtu)| bytes.len() - ETHERNET <= *mtu as usize);
+        let segments = if fits_everywhere && random.percent(4) { random.between(1, 64) as u32 } else { 0 };
         let is_plain = random.percent(60);
         let mut word = || if is_plain { 0 } else { random.next() as u32 };
         let (mark, priority, cb) = (word(), word(), std::array::from_fn(|_| word()));
-        Frame {
-            bytes,
-            ifindex: *random.pick(&self.attachments),
-            segments: if random.percent(4) { random.between(1, 64) as u32 } else { 0 },
-            mark,
-            priority,
-            cb,
-        }
+        Frame { bytes, ifindex: *random.pick(&self.attachments), segments, mark, priority, cb }
     }
 
     /// The next fragment of a packet under way.
@@ -140,7 +140,11 @@ impl Traffic {
             return None;
         }
         let nth = random.below(self.trains.len());
-        self.trains[nth].fragments.pop()
+        let mut fragment = self.trains[nth].fragments.pop()?;
+        if random.percent(10) {
+            self.grow(random, &mut fragment);
+        }
+        Some(fragment)
     }
 
     fn packet(&mut self, random: &mut Random, world: &World, rules: &[Rule]) -> Vec<u8> {
@@ -153,10 +157,33 @@ impl Traffic {
             self.trains.push(train);
         }
         let mut bytes = self.whole(random, &flow);
+        if random.percent(15) {
+            self.grow(random, &mut bytes);
+        }
         if random.percent(30) {
             self.spoil(random, &mut bytes);
         }
         bytes
+    }
+
+    /// Makes the payload longer, so that the packet is about as long as some device takes.
+    fn grow(&self, random: &mut Random, bytes: &mut Vec<u8>) {
+        let (_, mtu) = *random.pick(&MTUS);
+        let length = match random.below(100) {
+            0..30 => mtu as usize,
+            30..60 => mtu as usize + 1,
+            60..70 => mtu as usize - 1,
+            _ => random.between(600, self.longest - ETHERNET),
+        };
+        let more = length.min(self.longest - ETHERNET).saturating_sub(bytes.len() - ETHERNET);
+        let is_v4 = bytes[12..ETHERNET] == IPV4.to_be_bytes();
+        bytes.extend(random.bytes(more));
+        let (at, length) = if is_v4 { (2, bytes.len() - ETHERNET) } else { (4, bytes.len() - ETHERNET - 40) };
+        bytes[ETHERNET + at..ETHERNET + at + 2].copy_from_slice(&(length as u16).to_be_bytes());
+        if !is_v4 && [ROUTING, DESTINATION].contains(&bytes[ETHERNET + 6]) && random.percent(15) {
+            // What follows the first extension header is in the midst of the payload, or beyond it.
+            bytes[ETHERNET + 41] = random.next() as u8;
+        }
     }
 
     fn id(&mut self) -> u32 {
@@ -297,6 +324,13 @@ fn random_flow(random: &mut Random, world: &World, rules: &[Rule]) -> Flow {
         70..74 => UDP_LITE,
         // In IPv4 it is a protocol as any other.
         74..76 if is_v4 => AUTHENTICATION,
+        76..80 => {
+            if is_v4 {
+                ICMP
+            } else {
+                ICMPV6
+            }
+        }
         _ => *random.pick(&OTHERS),
     };
     let ports = WITH_PORTS.contains(&protocol).then(|| random.bytes(4).try_into().unwrap());
@@ -305,6 +339,9 @@ fn random_flow(random: &mut Random, world: &World, rules: &[Rule]) -> Flow {
 
 /// A transport header with the flow's ports, and what follows it.
 fn transport(random: &mut Random, flow: &Flow, room: usize) -> Vec<u8> {
+    if flow.protocol == TCP && random.percent(50) {
+        return tcp(random, flow);
+    }
     let length = match random.below(100) {
         0..92 => random.between(8, 80),
         92..96 => random.between(4, 8),
@@ -314,9 +351,67 @@ fn transport(random: &mut Random, flow: &Flow, room: usize) -> Vec<u8> {
     if let Some(ports) = flow.ports {
         bytes[..4].copy_from_slice(&ports);
     }
+    match flow.protocol {
+        // The errors among them, and what is next to an error.
+        ICMP if random.percent(60) => bytes[0] = random.between(0, 13) as u8,
+        ICMPV6 if random.percent(60) => bytes[0] = *random.pick(&[0, 1, 2, 3, 4, 127, 128, 129]),
+        _ => {}
+    }
     if flow.protocol == ICMPV6 && (133..=137).contains(&bytes[0]) && random.percent(90) {
         bytes[0] = 128;
     }
+    bytes
+}
+
+/// A TCP segment, most of them a SYN (RFC 9293, 3.1 and 3.2), with an option for the MSS in one of many
+/// places. Its checksum is any: what a lower MSS has to leave as it is, is how far off it is.
+fn tcp(random: &mut Random, flow: &Flow) -> Vec<u8> {
+    let mut options = Vec::new();
+    for _ in 0..random.below(6) {
+        match random.below(100) {
+            0..45 => {
+                let mss = match random.below(100) {
+                    0..60 => {
+                        let (_, mtu) = *random.pick(&MTUS);
+                        mtu as usize - random.pick(&[40, 60]) + random.below(3) - 1
+                    }
+                    60..80 => *random.pick(&[0, 87, 88, 89, 536, 1_200, 1_240, 65_495, 65_535]),
+                    _ => random.next() as u16 as usize,
+                };
+                let length = if random.percent(92) { 4 } else { *random.pick(&[0, 1, 2, 3, 5, 6, 255]) };
+                options.extend([2, length]);
+                options.extend((mss as u16).to_be_bytes());
+                // Where the length is wrong, the next option begins there all the same, half of the time.
+                if random.percent(50) {
+                    options.extend(random.bytes(usize::from(length.clamp(4, 6)) - 4));
+                }
+            }
+            45..65 => options.push(1), // no operation
+            65..75 => options.extend([3, 3, 7]),
+            75..82 => options.extend([4, 2]),
+            82..90 => {
+                options.extend([8, 10]);
+                options.extend(random.bytes(8));
+            }
+            90..94 => options.push(0), // the end
+            94..96 => options.extend([random.between(2, 30) as u8, random.below(3) as u8]),
+            _ => options.extend(random.bytes(4)),
+        }
+    }
+    options.truncate(40);
+    // With no word of padding where the last option fills it.
+    options.resize(options.len().next_multiple_of(4), u8::from(random.percent(50)));
+    let words = if random.percent(92) { 5 + options.len() / 4 } else { random.below(16) };
+    let mut bytes = random.bytes(20);
+    bytes[..4].copy_from_slice(&flow.ports.unwrap());
+    bytes[12] = (words << 4) as u8 | bytes[12] & 0xF;
+    bytes[13] = if random.percent(85) { *random.pick(&[0x02, 0x12, 0xC2, 0x06]) } else { bytes[13] };
+    if random.percent(20) {
+        bytes[16..18].fill(*random.pick(&[0, 0xFF]));
+    }
+    bytes.extend(options);
+    let payload = if random.percent(70) { 0 } else { random.below(9) };
+    bytes.extend(random.bytes(payload));
     bytes
 }
 

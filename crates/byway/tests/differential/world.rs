@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use byway::{
-    GROUP_MAX, Group, GroupSpec, Member, MemberSpec, NextHop, NextHopSpec, OnDown, Owner, Prefix, Rule,
-    RuleSpec, Selector, Target, TargetSpec,
+    GROUP_MAX, Group, GroupSpec, MSS_MAX, MSS_MIN, Member, MemberSpec, Mss, NextHop, NextHopSpec, OnDown,
+    Owner, Prefix, Rule, RuleSpec, Selector, Target, TargetSpec,
 };
 
 use crate::{parse::Address, random::Random};
@@ -121,11 +121,13 @@ impl World {
         };
         let has_next_hop = matches!(target, Target::NextHop(_) | Target::NextHops(_));
         let on_down = if has_next_hop && random.percent(50) { OnDown::Drop } else { OnDown::Pass };
+        let leads_on = !matches!(target, Target::Pass | Target::Drop);
         Rule {
             source: selector.source(),
             destination: selector.destination(),
             target,
             on_down,
+            mss: if leads_on { mss(random) } else { Mss::Auto },
             owner: Owner::Api,
             name: random.percent(10).then(|| format!("r{}", random.below(1_000))),
         }
@@ -155,6 +157,15 @@ impl World {
         usable.truncate(random.between(least, most));
         let mut weight = || if random.percent(60) { 1 } else { random.between(1, 256) as u16 };
         usable.into_iter().map(|next_hop| Member { next_hop, weight: weight() }).collect()
+    }
+}
+
+pub(crate) fn mss(random: &mut Random) -> Mss {
+    match random.below(100) {
+        0..55 => Mss::Auto,
+        55..70 => Mss::Off,
+        70..90 => Mss::Bytes(*random.pick(&[MSS_MIN, 536, 1_200, 1_240, 1_460, MSS_MAX])),
+        _ => Mss::Bytes(random.between(MSS_MIN.into(), MSS_MAX.into()) as u16),
     }
 }
 
@@ -210,6 +221,7 @@ pub(crate) fn spec(rule: &Rule) -> RuleSpec {
         selector: rule.selector(),
         target,
         on_down: rule.on_down,
+        mss: rule.mss,
         owner: rule.owner,
         name: rule.name.clone(),
     }

@@ -64,6 +64,22 @@ pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     !(sum as u16)
 }
 
+/// The Internet checksum of a transport's header and data with its pseudo header (RFC 9293, RFC 768, RFC 8200): 0 where the
+/// checksum in it is right.
+pub(crate) fn transport_checksum(source: IpAddr, destination: IpAddr, protocol: u8, transport: &[u8]) -> u16 {
+    let mut summed = Vec::new();
+    for address in [source, destination] {
+        match address {
+            IpAddr::V4(v4) => summed.extend(v4.octets()),
+            IpAddr::V6(v6) => summed.extend(v6.octets()),
+        }
+    }
+    summed.extend((transport.len() as u32).to_be_bytes());
+    summed.extend([0, 0, 0, protocol]);
+    summed.extend(transport);
+    checksum(&summed)
+}
+
 /// Whether the transport checksum of a captured TCP segment or UDP datagram without IP options or extension headers
 /// is right, by the bytes that were captured (RFC 9293, RFC 768, RFC 8200).
 pub(crate) fn transport_checksum_is_right(frame: &Frame) -> bool {

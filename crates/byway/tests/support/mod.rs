@@ -4,13 +4,18 @@
 #![allow(dead_code)]
 
 pub(crate) mod backend;
+pub(crate) mod departure;
+pub(crate) mod devices;
 pub(crate) mod foreign;
 pub(crate) mod frames;
+pub(crate) mod narrow;
 pub(crate) mod routers;
+pub(crate) mod sockets;
+pub(crate) mod tun;
 
 use std::{net::IpAddr, sync::OnceLock, time::Duration};
 
-use byway::{Byway, Error, Hook, NextHopSpec, OnDown, Owner, RuleSpec, RuleStatus, TargetSpec};
+use byway::{Byway, Error, Hook, Mss, NextHopSpec, OnDown, Owner, RuleSpec, RuleStatus, TargetSpec};
 use byway_lab::{Lab, Node};
 use byway_netlink::{
     NLM_F_CREATE, NLM_F_EXCL, Netlink,
@@ -70,6 +75,7 @@ pub(crate) fn via(source: &str, gateway: IpAddr, device: &str) -> RuleSpec {
         selector: source.parse().unwrap(),
         target: TargetSpec::NextHop(NextHopSpec::ViaDev(gateway, device.into())),
         on_down: OnDown::Pass,
+        mss: Mss::Auto,
         owner: Owner::Api,
         name: None,
     }

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use byway::{NextHopSpec, OnDown, Owner, RuleSpec, Selector, TargetSpec};
+use byway::{Mss, NextHopSpec, OnDown, Owner, RuleSpec, Selector, TargetSpec};
 use byway_lab::{Capture, Frame, Lab, Node, wait_until};
 
 use super::ANSWER;
@@ -125,6 +125,7 @@ pub(crate) fn rule(source: &str, destination: Option<&str>, target: TargetSpec) 
         selector: Selector::new(source.parse().unwrap(), destination.map(|text| text.parse().unwrap())),
         target,
         on_down: OnDown::Pass,
+        mss: Mss::Auto,
         owner: Owner::Api,
         name: None,
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anstyle::{AnsiColor, Style};
-use byway::{Byway, NextHopSpec, OnDown, Owner, Prefix, RuleSpec, RuleStatus, TargetSpec};
+use byway::{Byway, Mss, NextHopSpec, OnDown, Owner, Prefix, RuleSpec, RuleStatus, TargetSpec};
 use byway_lab::{
     Capture, Direction, Frame,
     seed::{Addresses, IPV4, IPV6, Seed},
@@ -143,6 +143,7 @@ fn family(seed: &Seed, say: &Voice, name: &str, addresses: Addresses) -> Result<
         selector: Prefix::from(service).into(),
         target: TargetSpec::NextHop(NextHopSpec::ViaDev(router, "eth1".into())),
         on_down: OnDown::Pass,
+        mss: Mss::Auto,
         owner: Owner::Cli,
         name: None,
     };

@@ -1,0 +1,179 @@
+//! Whether a packet fits the next hop's way, and the MSS option of TCP, which sees to it that the packets of a connection
+//! will.
+//!
+//! `bpf_redirect_neigh` looks at no MTU. What is too big for the device would vanish in it, without a word to the sender.
+
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::generated::{bpf_check_mtu, bpf_l4_csum_replace, bpf_skb_store_bytes},
+    programs::TcContext,
+};
+use byway_abi::{FAMILY_IPV4, MSS_AUTO, MSS_OFF, NextHop};
+
+use crate::{
+    packet::{ETHERNET_LEN, Packet},
+    transport::{self, TCP, UDP, load},
+};
+
+/// Not 0 where the kernel has `bpf_check_mtu` (Linux 5.12). Userspace sets it before it loads the programs; where it is
+/// 0, the verifier never sees the call.
+#[unsafe(no_mangle)]
+static HAS_CHECK_MTU: u32 = 0;
+
+/// The flag of `bpf_check_mtu` that judges a segmentation-offload packet by its segments (include/uapi/linux/bpf.h).
+const SEGMENTS: u64 = 1;
+/// `gso_size` of a packet whose segments are of several sizes (`GSO_BY_FRAGS`, include/linux/skbuff.h): SCTP's.
+const BY_FRAGMENTS: u32 = 0xFFFF;
+
+/// A packet against the MTU of its next hop's device, in bytes.
+pub enum Size {
+    /// It fits. The MTU is 0 where it is not known: the device has gone this very moment.
+    Fits(u32),
+    TooBig(u32),
+}
+
+/// Judges a packet, one of segmentation offload by its segments.
+#[inline(always)]
+pub fn judge(ctx: &TcContext, packet: &Packet, next_hop: &NextHop) -> Size {
+    // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
+    let segment = unsafe { (*ctx.skb.skb).gso_size };
+    let length = ctx.len() - packet.offset;
+    // SAFETY: a static that nothing writes while the program is loaded. Volatile, since the compiler knows the 0 alone.
+    if unsafe { core::ptr::read_volatile(&raw const HAS_CHECK_MTU) } != 0 {
+        // Goes in as the length to judge, 0 for the segments', and comes out as the MTU.
+        let mut mtu = if segment == 0 { length } else { 0 };
+        let flags = if segment == 0 { 0 } else { SEGMENTS };
+        // SAFETY: the helper reads and writes `mtu` alone.
+        let verdict = unsafe { bpf_check_mtu(ctx.skb.skb.cast(), next_hop.ifindex, &raw mut mtu, 0, flags) };
+        return match verdict {
+            0 => Size::Fits(mtu),
+            1.. => Size::TooBig(mtu),
+            _ => Size::Fits(0),
+        };
+    }
+    let mtu = next_hop.mtu;
+    let longest = match segment {
+        0 => length,
+        // The sender has cut them to size; that they are too large here is not seen.
+        BY_FRAGMENTS => 0,
+        // SAFETY: the verifier has seen the function by itself.
+        _ => length.min(unsafe { segment_headers(ctx.skb.skb, packet.family) } + segment),
+    };
+    if longest <= mtu { Size::Fits(mtu) } else { Size::TooBig(mtu) }
+}
+
+/// The length of what each segment begins with, from the IP header on.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn segment_headers(skb: *mut __sk_buff, family: u32) -> u32 {
+    let ctx = &TcContext::new(skb);
+    let Some(transport) = transport::find(ctx, family, ETHERNET_LEN as u32) else { return 0 };
+    let length = match transport.protocol {
+        TCP => load(ctx, transport.offset + 12).map_or(0, |[word]: [u8; 1]| u32::from(word >> 4) * 4),
+        UDP => 8,
+        _ => 0,
+    };
+    transport.offset - ETHERNET_LEN as u32 + length
+}
+
+const SYN: u8 = 0x02;
+/// Length of a TCP header without options (RFC 9293).
+const TCP_LEN: u32 = 20;
+/// Where its checksum is.
+const TCP_CHECKSUM: u32 = 16;
+/// Most options that a TCP header has room for.
+const OPTIONS: usize = 40;
+const END_OF_OPTIONS: u8 = 0;
+const NO_OPERATION: u8 = 1;
+const MAXIMUM_SEGMENT_SIZE: u8 = 2;
+
+/// Clamps the MSS option of a SYN or SYN-ACK to what a rule says, or to what fits the MTU. It is never raised, and never
+/// put where there is none. Says whether there was anything to clamp.
+#[inline(always)]
+pub fn clamp_mss(ctx: &TcContext, packet: &Packet, mss: u16, mtu: u32) -> bool {
+    let headers = if packet.family == FAMILY_IPV4 { 40 } else { 60 };
+    let limit = match mss {
+        MSS_OFF => return false,
+        MSS_AUTO if mtu > headers => mtu - headers,
+        MSS_AUTO => return false,
+        mss => u32::from(mss),
+    };
+    // SAFETY: the verifier has seen the function by itself.
+    unsafe { clamp_mss_to(ctx.skb.skb, packet.family, limit) != 0 }
+}
+
+/// Clamps the MSS option of a SYN or SYN-ACK. Says by a 1 whether there was anything to clamp.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn clamp_mss_to(skb: *mut __sk_buff, family: u32, limit: u32) -> u32 {
+    let ctx = &TcContext::new(skb);
+    let clamp = || {
+        let transport = transport::find(ctx, family, ETHERNET_LEN as u32)?;
+        if transport.protocol != TCP || !transport.is_there() {
+            return None;
+        }
+        let start = transport.offset;
+        let [length, flags] = load(ctx, start + 12)?;
+        if flags & SYN == 0 {
+            return None;
+        }
+        let end = start + u32::from(length >> 4) * 4;
+        if end > ctx.len() {
+            return None;
+        }
+        // SAFETY: the verifier has seen the function by itself.
+        let at = unsafe { find_mss(skb, start + TCP_LEN, end) };
+        if at == 0 {
+            return None;
+        }
+        let old = load(ctx, at)?;
+        let exceeds = u32::from(u16::from_be_bytes(old)) > limit;
+        (exceeds && replace(ctx, start, at, u16::from_ne_bytes(old), (limit as u16).to_be())).then_some(())
+    };
+    if clamp().is_some() { 1 } else { 0 }
+}
+
+/// Where the value of the MSS option is, among options from `start` up to `end`; 0 where it is not.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn find_mss(skb: *mut __sk_buff, start: u32, end: u32) -> u32 {
+    let ctx = &TcContext::new(skb);
+    let mut left = end.wrapping_sub(start);
+    for _ in 0..OPTIONS {
+        if !(4..=OPTIONS as u32).contains(&left) {
+            break;
+        }
+        let Some([kind, length]) = load(ctx, end - left) else { break };
+        if kind == MAXIMUM_SEGMENT_SIZE {
+            return if length == 4 { end - left + 2 } else { 0 };
+        }
+        // One way only leads on from here, since the verifier follows each way through each round. So no branch tells
+        // apart the option that has no length, nor a length that is too short.
+        let other = core::hint::black_box(u32::from(kind ^ NO_OPERATION));
+        let has_length = (other + 255) >> 8;
+        let length = core::hint::black_box(u32::from(length));
+        // 0 for lengths of 0 and 1.
+        let step = 1 - has_length + has_length * length * (((length >> 1) + 127) >> 7);
+        if kind == END_OF_OPTIONS || step == 0 {
+            break;
+        }
+        left = left.wrapping_sub(step);
+    }
+    0
+}
+
+/// Writes two bytes into the TCP header at `start`, and puts its checksum right. Both in network byte order.
+#[inline(always)]
+fn replace(ctx: &TcContext, start: u32, at: u32, old: u16, new: u16) -> bool {
+    let skb = ctx.skb.skb;
+    // SAFETY: the helper reads two bytes, and checks the bounds.
+    if unsafe { bpf_skb_store_bytes(skb.cast(), at, (&raw const new).cast(), 2, 0) } != 0 {
+        return false;
+    }
+    // The sum is one of words: at an odd place each byte is the other half of its word (RFC 1071).
+    let is_odd = (at - start) & 1 != 0;
+    let (old, new) = if is_odd { (old.swap_bytes(), new.swap_bytes()) } else { (old, new) };
+    // A checksum that the device is to fill in covers what it finds then; the helper leaves it.
+    // SAFETY: the helper checks the bounds.
+    unsafe { bpf_l4_csum_replace(skb, start + TCP_CHECKSUM, old.into(), new.into(), 2) == 0 }
+}

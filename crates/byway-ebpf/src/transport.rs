@@ -1,0 +1,120 @@
+//! What follows a packet's addresses: which protocol, where its header begins, and whether it is a fragment.
+
+use aya_ebpf::{helpers::generated::bpf_skb_load_bytes, programs::TcContext};
+use byway_abi::FAMILY_IPV4;
+
+// Protocol numbers, and IPv6 next headers.
+const HOP_BY_HOP: u8 = 0;
+pub const ICMP: u8 = 1;
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
+pub const DCCP: u8 = 33;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+pub const ICMPV6: u8 = 58;
+const DESTINATION_OPTIONS: u8 = 60;
+pub const SCTP: u8 = 132;
+pub const UDP_LITE: u8 = 136;
+
+/// How many extension headers are passed over.
+const EXTENSION_HEADERS: usize = 8;
+
+/// What follows the addresses.
+pub struct Transport {
+    /// The first protocol that is no extension header of IPv6's.
+    pub protocol: u8,
+    /// Where its header begins.
+    pub offset: u32,
+    pub part: Part,
+    /// Of a fragment, else 0. Not in the enum: before Linux 6.3 the verifier minds a field that is copied before it is set.
+    pub identification: u32,
+    /// What the fragmented part begins with, which all fragments say alike; not the protocol where that comes behind
+    /// more headers. Likewise 0.
+    pub next: u8,
+}
+
+/// How much of a packet it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Whole,
+    FirstFragment,
+    LaterFragment,
+}
+
+impl Transport {
+    /// Whether it is there: it is not in a fragment behind the first.
+    #[inline(always)]
+    pub fn is_there(&self) -> bool {
+        self.part != Part::LaterFragment
+    }
+}
+
+/// Finds it behind the IP header that begins at `start`; nothing where the packet ends before.
+#[inline(always)]
+pub fn find(ctx: &TcContext, family: u32, start: u32) -> Option<Transport> {
+    if family == FAMILY_IPV4 { ipv4(ctx, start) } else { ipv6(ctx, start) }
+}
+
+#[inline(always)]
+fn ipv4(ctx: &TcContext, start: u32) -> Option<Transport> {
+    let header: [u8; 20] = load(ctx, start)?;
+    let fragment = u16::from_be_bytes([header[6], header[7]]);
+    Some(Transport {
+        protocol: header[9],
+        offset: start + u32::from(header[0] & 0x0F) * 4,
+        part: match (fragment & 0x1FFF, fragment & 0x2000 != 0) {
+            (0, false) => Part::Whole,
+            (0, true) => Part::FirstFragment,
+            _ => Part::LaterFragment,
+        },
+        identification: u32::from(u16::from_be_bytes([header[4], header[5]])),
+        next: header[9],
+    })
+}
+
+#[inline(always)]
+fn ipv6(ctx: &TcContext, start: u32) -> Option<Transport> {
+    let [mut next]: [u8; 1] = load(ctx, start + 6)?;
+    let mut offset = start + 40;
+    let mut part = Part::Whole;
+    let mut identification = 0;
+    let mut of_fragment = 0;
+    for _ in 0..EXTENSION_HEADERS {
+        let header: [u8; 8] = match next {
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION | FRAGMENT => load(ctx, offset)?,
+            _ => break,
+        };
+        let length = match next {
+            FRAGMENT => {
+                let position = u16::from_be_bytes([header[2], header[3]]);
+                // A packet in one fragment (RFC 6946) is as good as none.
+                if position & 0xFFF9 != 0 {
+                    identification = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+                    of_fragment = header[0];
+                    part = if position & 0xFFF8 == 0 { Part::FirstFragment } else { Part::LaterFragment };
+                }
+                8
+            }
+            AUTHENTICATION => (u32::from(header[1]) + 2) * 4,
+            _ => (u32::from(header[1]) + 1) * 8,
+        };
+        next = header[0];
+        offset += length;
+        // What follows the header of a later fragment is the middle of the packet.
+        if part == Part::LaterFragment {
+            break;
+        }
+    }
+    Some(Transport { protocol: next, offset, part, identification, next: of_fragment })
+}
+
+/// Bytes of the frame, wherever they lie; nothing where it is shorter.
+#[inline(always)]
+pub fn load<const N: usize>(ctx: &TcContext, offset: u32) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    // SAFETY: the helper writes `N` bytes to `bytes`, or fails.
+    let failed =
+        unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32) };
+    (failed == 0).then_some(bytes)
+}
