@@ -99,6 +99,7 @@ fn run_tests(workspace: &Workspace, kernel: &packages::Kernel, binaries: &[TestB
         report.failed,
         start.elapsed().as_secs()
     );
+    println!("  slowest, in seconds: {}", report.slowest());
     match ran {
         Ok(0) => Ok(report.failures.is_empty()),
         Ok(status) => bail!("the machine's script ended with status {status}"),

@@ -116,7 +116,9 @@ impl Job<'_> {
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-net", "none"]);
         qemu.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
         qemu.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(initramfs);
-        qemu.args(["-append", "console=ttyS0 loglevel=5 panic=-1 mitigations=off random.trust_cpu=on"]);
+        // At random addresses qemu translates the code of each process anew, which takes most of a short one's time.
+        let settings = "console=ttyS0 loglevel=5 panic=-1 mitigations=off random.trust_cpu=on norandmaps";
+        qemu.args(["-append", settings]);
         qemu.stdin(Stdio::null()).stdout(Stdio::piped());
         let child = qemu.spawn().with_context(|| run::cannot_start(&qemu, ""))?;
         Ok(Running(child))

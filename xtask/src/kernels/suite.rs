@@ -2,9 +2,11 @@
 //! they print.
 
 use std::{
+    cmp::Reverse,
     fmt::Write as _,
     path::{Path, PathBuf},
     process::Stdio,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -72,10 +74,14 @@ pub(crate) fn script(binaries: &[TestBinary]) -> String {
     script
 }
 
+/// How many of the binaries are named as the slowest.
+const SLOWEST: usize = 8;
+
 /// What the tests printed, and what that comes to.
 pub(crate) struct Report<'a> {
     binaries: &'a [TestBinary],
-    running: Option<&'a TestBinary>,
+    running: Option<(&'a TestBinary, Instant)>,
+    took: Vec<(&'a TestBinary, Duration)>,
     output: Vec<String>,
     pub(crate) passed: u32,
     pub(crate) failed: u32,
@@ -85,13 +91,22 @@ pub(crate) struct Report<'a> {
 
 impl<'a> Report<'a> {
     pub(crate) fn new(binaries: &'a [TestBinary]) -> Report<'a> {
-        Report { binaries, running: None, output: vec![], passed: 0, failed: 0, failures: vec![] }
+        Report {
+            binaries,
+            running: None,
+            took: vec![],
+            output: vec![],
+            passed: 0,
+            failed: 0,
+            failures: vec![],
+        }
     }
 
     /// Takes the next line of the script's output.
     pub(crate) fn read(&mut self, line: &str) {
         if let Some(number) = line.strip_prefix(BEGIN) {
-            self.running = number.parse().ok().and_then(|number: usize| self.binaries.get(number));
+            let binary = number.parse().ok().and_then(|number: usize| self.binaries.get(number));
+            self.running = binary.map(|binary| (binary, Instant::now()));
             self.output.clear();
         } else if let Some(status) = line.strip_prefix(END) {
             self.ended(status);
@@ -107,8 +122,19 @@ impl<'a> Report<'a> {
         }
     }
 
+    /// Where the time went: the binaries that took longest, with their seconds.
+    pub(crate) fn slowest(&self) -> String {
+        let mut took: Vec<_> = self.took.iter().collect();
+        took.sort_by_key(|(_, time)| Reverse(*time));
+        let shown = took.iter().take(SLOWEST);
+        let shown: Vec<_> =
+            shown.map(|(binary, time)| format!("{} {}", binary.name, time.as_secs())).collect();
+        shown.join(", ")
+    }
+
     fn ended(&mut self, status: &str) {
-        let Some(binary) = self.running.take() else { return };
+        let Some((binary, start)) = self.running.take() else { return };
+        self.took.push((binary, start.elapsed()));
         let counted = self.output.iter().rev().find_map(|line| counts(line));
         // One that crashed or has no harness counts as one test.
         let (passed, failed) = counted.unwrap_or(if status == "0" { (1, 0) } else { (0, 1) });
@@ -160,6 +186,13 @@ mod tests {
         let output = format!("{BEGIN}0\n{}\n{END}0\n{BEGIN}1\n{}\n\n{END}0\n", ok(2), ok(3));
         let report = report(&binaries, &output);
         assert_eq!((report.passed, report.failed, report.failures.len()), (5, 0, 0));
+    }
+
+    #[test]
+    fn the_slowest_are_named_with_their_seconds() {
+        let binaries = [binary("a"), binary("b")];
+        let report = report(&binaries, &format!("{BEGIN}0\n{END}0\n{BEGIN}1\n{END}0\n"));
+        assert_eq!(report.slowest(), "a 0, b 0");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use nix::{sched, sys::utsname::uname, unistd::Pid};
 use super::{
     ANSWER,
     departure::{Departure, REDIRECT, Ran, UNSPEC},
-    frames, hooks, on, rules, via,
+    frames, hooks, on, via,
 };
 
 /// How often an answer is allowed for ever.
@@ -51,15 +51,15 @@ pub(crate) fn sum(one: Count, other: Count) -> Count {
 
 /// All rules together, which have to agree with all next hops together.
 pub(crate) fn counted(node: &Node) -> Counted {
-    let by_rules = rules(node).iter().fold(Counted::default(), |counted, status| Counted {
+    let status = on(node, hooks()[0], |byway| byway.status()).unwrap();
+    let by_rules = status.rules.iter().fold(Counted::default(), |counted, status| Counted {
         departed: sum(counted.departed, status.departed),
         clamped: sum(counted.clamped, status.clamped),
         answered: sum(counted.answered, status.answered),
         refused: sum(counted.refused, status.refused),
         passed: sum(counted.passed, status.passed),
     });
-    let next_hops = on(node, hooks()[0], |byway| byway.next_hops()).unwrap();
-    let by_next_hops = next_hops.iter().fold(Counted::default(), |counted, status| Counted {
+    let by_next_hops = status.next_hops.iter().fold(Counted::default(), |counted, status| Counted {
         departed: sum(counted.departed, status.departed),
         clamped: sum(counted.clamped, status.clamped),
         answered: sum(counted.answered, status.answered),
