@@ -6,11 +6,13 @@
 
 #![no_std]
 
-/// The version of the pinned layout: of the maps' names, keys and values. Kept in [`META`](meta).
-pub const SCHEMA: u32 = 3;
+pub mod sources;
 
-/// How many rules the tables hold.
-pub const MAX_RULES: u32 = 65_536;
+/// The version of the pinned layout: of the maps' names, keys and values. Kept in [`META`](meta).
+pub const SCHEMA: u32 = 4;
+
+/// How many rules there may be.
+pub const MAX_RULES: u32 = 1_048_576;
 
 /// How many destinations the rules may tell apart, summed over their sources, those included that a source has from
 /// the less specific ones around it.
@@ -39,20 +41,21 @@ pub const MARK: u32 = 0xB1A7;
 pub mod meta {
     /// The [`SCHEMA`](super::SCHEMA) of everything pinned beside it. 0 while the pins are being made.
     pub const SCHEMA: u32 = 0;
-    /// The identity that the next rule gets. Identities are never used again.
+    /// Where the search for a free identity for a rule begins. They are given away in turn.
     pub const NEXT_RULE: u32 = 1;
     /// Not 0 while a change is under way. Found not 0 by a writer that holds the lock, it says that the last
     /// one was cut off, and that there may be something to tidy.
     pub const CHANGING: u32 = 2;
     /// A fingerprint of the object that the pinned programs are from.
     pub const OBJECT: u32 = 3;
-    /// The generation of the source tables that packets look at: the first word of their keys. Writing it is what
-    /// swaps one set of rules for another.
+    /// The generation of the source tables that packets look at. Writing it is what swaps one set of rules for another.
     pub const GENERATION: u32 = 4;
     /// The identity that the next set of destinations, or group, gets.
     pub const NEXT_SET: u32 = 5;
     /// The slot where the search for an empty one for a next hop begins.
     pub const NEXT_HOP: u32 = 6;
+    /// How many records of rules there are.
+    pub const RULES: u32 = 7;
     /// How many slots there are.
     pub const SLOTS: u32 = 8;
 }
@@ -73,15 +76,17 @@ pub const ON_DOWN_PASS: u8 = 0;
 /// What holds for a packet where no next hop is live: drop it.
 pub const ON_DOWN_DROP: u8 = 1;
 
-/// Value of the source tables (`HOSTS4`, `HOSTS6`, `PREFIXES4`, `PREFIXES6`) and of the destination tables
-/// (`DESTINATIONS4`, `DESTINATIONS6`): what becomes of a packet.
-///
-/// The key of a source table is the [generation](meta::GENERATION) and a source address, that of a destination table
-/// the identity of a set and a destination address; in the tries a prefix of the two together.
+/// `kind` of a [`Target`] in a source table: no rule speaks about all of this prefix, but one does about a longer one.
+pub const TARGET_LONGER: u8 = 6;
+/// `kind` of a [`Target`] in a source table: an entry was here.
+pub const TARGET_GONE: u8 = 7;
+
+/// What becomes of a packet. The [source tables](sources) lead to one, and the destination tables (`DESTINATIONS4`,
+/// `DESTINATIONS6`), whose key is the identity of a set and a prefix of destinations, have them as values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Target {
-    /// The rule's identity: key of `RULES` and `COUNTERS`. 0 where the destination decides.
+    /// The rule's identity. 0 where the destination decides.
     pub rule: u32,
     /// [`TARGET_NEXT_HOP`] or its like. A packet that finds any other is left alone.
     pub kind: u8,
@@ -202,21 +207,41 @@ pub struct NextHopCounters {
     pub outstanding: u64,
 }
 
-/// Value of the per-CPU map `COUNTERS`, keyed by a rule's identity.
+/// Rules share maps of records (`rules/N`) and of counters (`counters/N`, in the slot N of `COUNTERS`) by chunks. The first
+/// is for few rules, and each has twice the room of the one before, up to the largest. In a rule's identity the upper half is
+/// the chunk, the lower half the place in it. The counters are one row of a chunk for each CPU, one after the other, so that
+/// no two CPUs write the same cache line.
+pub const CHUNK_MIN: u32 = 1_024;
+/// How many times a chunk is twice as large as the one before.
+pub const CHUNK_DOUBLINGS: u32 = 6;
+/// How many chunks there may be: enough for twice as many rules as there may be, since one that replaces another is there
+/// beside it for a while, and for those that stay free.
+pub const MAX_CHUNKS: u32 = 44;
+
+/// How many rules a chunk has room for.
+#[inline(always)]
+pub const fn chunk_len(chunk: u32) -> u32 {
+    CHUNK_MIN << if chunk < CHUNK_DOUBLINGS { chunk } else { CHUNK_DOUBLINGS }
+}
+
+/// What a rule did on one CPU, in `COUNTERS`.
 ///
 /// A packet is counted when it departs from an attachment and again when it arrives at the egress of the next
 /// hop's device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Counters {
-    /// What was redirected.
-    pub departed: Count,
-    /// What of it reached the egress of the next hop's device.
+    /// What had the rule's target done to it: was redirected to a next hop, left to normal routing by a `pass`, or dropped by
+    /// a `drop`.
+    pub done: Count,
+    /// What of the redirected reached the egress of the next hop's device.
     pub arrived: Count,
-    /// What a `pass` left to normal routing.
-    pub passed: Count,
-    /// What a `drop` dropped.
-    pub dropped: Count,
+}
+
+/// Value of the per-CPU map `RARE_COUNTERS`, keyed by a rule's identity. A program makes it when there is something to count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct RareCounters {
     /// What found no live next hop, and was passed or dropped for that.
     pub down: Count,
     /// What of the departed had its MSS option clamped.
@@ -227,7 +252,10 @@ pub struct Counters {
     pub refused: Count,
 }
 
-/// Slots of [`AttachmentCounters`]: what becomes of a packet before any rule is asked.
+/// For how many rules such counters are kept.
+pub const MAX_RARE: u32 = 65_536;
+
+/// Slots of [`AttachmentCounters`]: why a packet is left alone before a rule speaks, or that one does.
 pub mod class {
     /// Neither IPv4 nor IPv6.
     pub const NOT_IP: usize = 0;
@@ -245,20 +273,28 @@ pub mod class {
     pub const NEIGHBOUR_DISCOVERY: usize = 6;
     /// No rule speaks about it.
     pub const NOT_MATCHED: usize = 7;
+    /// A rule does.
+    pub const MATCHED: usize = 8;
     /// How many slots there are.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 9;
 }
 
-/// Value of the per-CPU map `ATTACHMENT_COUNTERS`, keyed by ifindex: what left by an attachment. What is in no class has
-/// found a rule, and is counted there.
+/// Value of the per-CPU array `ATTACHMENT_COUNTERS`: what left by an attachment, but for what arrived there redirected.
+///
+/// An attachment has one of the [`ATTACHMENT_PROBES`] places that follow the remainder of its ifindex.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct AttachmentCounters {
-    /// Everything, but for what arrived there redirected.
-    pub seen: Count,
-    /// By [`class`]: what was left alone before a rule spoke.
-    pub left_alone: [Count; class::COUNT],
+    /// By [`class`].
+    pub of: [Count; class::COUNT],
+    /// Whose they are; 0 where they are nobody's.
+    pub ifindex: u64,
 }
+
+/// How many attachments there may be.
+pub const MAX_ATTACHMENTS: u32 = 256;
+/// In how many places an attachment's counters may be.
+pub const ATTACHMENT_PROBES: u32 = 8;
 
 /// How many buckets a group has: a flow's hash picks one, and the bucket names a member.
 pub const BUCKETS: usize = 4_096;
@@ -310,7 +346,7 @@ pub const OWNER_CLI: u8 = 1;
 /// [`RuleRecord::owner`] of a rule from another program that uses the library.
 pub const OWNER_API: u8 = 2;
 
-/// Value of `RULES`, keyed by a rule's identity: what a listing shows. No program reads it.
+/// The record of a rule, in the chunk of its identity: what a listing shows. No program reads it.
 ///
 /// A record counts only when the tables lead from its source and destination to its identity; any other is the
 /// leftover of a change that was cut off.
@@ -321,7 +357,7 @@ pub struct RuleRecord {
     pub source: [u8; 16],
     /// The destination prefix's address, likewise and of the same family.
     pub destination: [u8; 16],
-    /// The family of both: [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
+    /// The family of both: [`FAMILY_IPV4`] or [`FAMILY_IPV6`]; 0 where no rule has this identity. Written last.
     pub family: u32,
     /// As in [`Target`]: a next hop's slot or a group's identity.
     pub index: u32,
@@ -401,8 +437,11 @@ const _: () = {
     assert!(size_of::<NextHop>() == 3 * 4 + 16 + 4 + DEVICE_NAME_LEN);
     assert!(size_of::<NextHopHealth>() == 8 * 8);
     assert!(size_of::<NextHopCounters>() == 6 * 16 + 2 * 8);
-    assert!(size_of::<Counters>() == 8 * 16);
-    assert!(size_of::<AttachmentCounters>() == (1 + class::COUNT) * 16);
+    assert!(size_of::<Counters>() == 2 * 16);
+    assert!(size_of::<RareCounters>() == 4 * 16);
+    // Words of 64 bits, in which userspace writes it.
+    assert!(size_of::<RuleRecord>() == 10 * size_of::<u64>());
+    assert!(size_of::<AttachmentCounters>() == class::COUNT * 16 + 8);
     assert!(size_of::<Group>() == MAX_MEMBERS * (4 + 2) + 4 + 4 + GROUP_NAME_LEN + BUCKETS);
     assert!(size_of::<Fragments>() == 8 + 4 + 4);
     assert!(size_of::<RuleRecord>() == 2 * 16 + 2 * 4 + 8 + RULE_NAME_LEN);
@@ -423,6 +462,10 @@ mod pod {
     unsafe impl aya::Pod for super::NextHopCounters {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Counters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::RareCounters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::sources::Shapes {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::AttachmentCounters {}
     // SAFETY: as above.

@@ -7,13 +7,14 @@ mod support;
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuHashMap};
-use byway_abi::{Counters, Group, RuleRecord, SetRecord, Target};
+use aya::maps::{Array, HashMap, Map, MapData};
+use byway_abi::{Group, RuleRecord, SetRecord, sources::OWN};
 use byway_lab::{seed::Seed, wait_until};
 use nix::libc::{SIGINT, SIGKILL};
 use support::{ANSWER, SILENCE, byway, call, done, pins, works};
@@ -201,14 +202,22 @@ fn a_thousand_kills_under_traffic() {
     let folder = format!("/sys/fs/bpf/byway/{}", pins().remove(0));
     let map =
         |name: &str| Map::from_map_data(MapData::from_pin(format!("{folder}/{name}")).unwrap()).unwrap();
-    let records: HashMap<_, u32, RuleRecord> = map("RULES").try_into().unwrap();
-    let counters: PerCpuHashMap<_, u32, Counters> = map("COUNTERS").try_into().unwrap();
+    let records: Array<_, RuleRecord> = map("rules/0").try_into().unwrap();
+    let records = records.iter().filter(|record| record.as_ref().unwrap().family != 0).count();
     let sets: HashMap<_, u32, SetRecord> = map("SETS").try_into().unwrap();
     let groups: HashMap<_, u32, Group> = map("GROUPS").try_into().unwrap();
-    let hosts: HashMap<_, [u8; 8], Target> = map("HOSTS4").try_into().unwrap();
-    assert_eq!(records.keys().count(), rules(&seed));
-    assert_eq!(counters.keys().count(), rules(&seed));
-    assert_eq!(hosts.keys().count(), 10, "eight hosts and two");
+    assert_eq!(records, rules(&seed));
+    assert_eq!(meta.get(&byway_abi::meta::RULES, 0).unwrap() as usize, rules(&seed));
+    let in_force = meta.get(&byway_abi::meta::GENERATION, 0).unwrap() % 2;
+    let tables = |generation| {
+        let is_there = |family: &u8| Path::new(&format!("{folder}/SOURCES{family}-{generation}")).exists();
+        [4, 6].iter().filter(|family| is_there(family)).count()
+    };
+    assert_eq!((tables(in_force), tables(1 - in_force)), (1, 0));
+    let table: Array<_, [u64; 8]> = map(&format!("SOURCES4-{in_force}")).try_into().unwrap();
+    let own = |bucket: [u64; 8]| bucket.iter().skip(1).step_by(2).filter(|rest| **rest & OWN != 0).count();
+    let sources: usize = table.iter().map(|bucket| own(bucket.unwrap())).sum();
+    assert_eq!(sources, 11, "eight hosts and two, and their network");
     let shown: serde_json::Value = serde_json::from_str(&done(&seed.server, "--json show")).unwrap();
     let network_tells_apart = shown["rules"]
         .as_array()

@@ -3,26 +3,27 @@
 use core::ptr;
 
 use aya_ebpf::{
-    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh},
+    bindings::{BPF_NOEXIST, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh},
     btf_maps::lpm_trie::Key,
-    helpers::generated::{bpf_redirect_neigh, bpf_skb_change_head},
+    helpers::generated::{bpf_get_smp_processor_id, bpf_redirect_neigh, bpf_skb_change_head},
     programs::TcContext,
 };
 use byway_abi::{
-    Count, Counters, FAMILY_IPV4, FAMILY_ON_LINK, MARK, NextHop, ON_DOWN_DROP, TARGET_BY_DESTINATION,
-    TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, Target, class, meta,
+    ATTACHMENT_PROBES, AttachmentCounters, Count, Counters, FAMILY_IPV4, FAMILY_ON_LINK, MARK,
+    MAX_ATTACHMENTS, MSS_OFF, NextHop, ON_DOWN_DROP, RareCounters, TARGET_BY_DESTINATION, TARGET_DROP,
+    TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, Target, chunk_len, class,
 };
 
 use crate::{
     Header, answer, count,
     maps::{
-        ATTACHMENT_COUNTERS, ATTACHMENTS, COUNTERS, DESTINATIONS4, DESTINATIONS6, HOSTS4, HOSTS6, META,
-        NEXT_HOPS, PREFIXES4, PREFIXES6,
+        ATTACHMENT_COUNTERS, ATTACHMENTS, COUNTERS, DESTINATIONS4, DESTINATIONS6, NEXT_HOPS, RARE_COUNTERS,
     },
     measure,
     next_hop::{self, Choice},
     packet::{self, ETHERNET_LEN, Packet},
     size::{self, Size},
+    sources,
 };
 
 // What travels with a marked packet, in `skb->cb`.
@@ -43,48 +44,45 @@ pub fn depart(ctx: &TcContext, header: Header) -> Option<i32> {
     // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
     let ifindex = unsafe { (*ctx.skb.skb).ifindex };
     let size = measure(ctx);
-    // SAFETY: the entry is this CPU's own.
-    let mut attachment = ATTACHMENT_COUNTERS.get_ptr_mut(ifindex).map(|counters| unsafe { &mut *counters });
-    if let Some(attachment) = &mut attachment {
-        count(&mut attachment.seen, size);
-    }
-    let mut left_alone = |class: usize| {
+    let mut attachment = attachment_counters(ifindex);
+    let mut seen = |class: usize| {
         if let Some(attachment) = &mut attachment {
-            count(&mut attachment.left_alone[class], size);
+            count(&mut attachment.of[class], size);
         }
     };
     let packet = match packet::parse(ctx, header.len()) {
         Ok(packet) => packet,
         Err(class) => {
-            left_alone(class);
+            seen(class);
             return None;
         }
     };
     // A device that moves to another network namespace may take the program along, but not the rules.
     let Some(target) = find(&packet).filter(|_| ATTACHMENTS.get_ifindex(ifindex).is_some()) else {
-        left_alone(class::NOT_MATCHED);
+        seen(class::NOT_MATCHED);
         return None;
     };
+    seen(class::MATCHED);
 
-    let counters = COUNTERS.get_ptr_mut(target.rule);
-    let counted = |of: fn(&mut Counters) -> &mut Count| {
-        if let Some(counters) = counters {
-            // SAFETY: the entry is this CPU's own.
-            count(of(unsafe { &mut *counters }), size);
+    let done = || {
+        if let Some(counters) = counters(target.rule) {
+            // SAFETY: the row is this CPU's own.
+            count(unsafe { &mut (*counters).done }, size);
         }
     };
     match target.kind {
-        TARGET_NEXT_HOP | TARGET_GROUP => match next_hop::choose(ctx, &packet, target, size) {
+        TARGET_NEXT_HOP | TARGET_GROUP => match next_hop::choose(ctx, &packet, &target, size) {
             Choice::Live(slot, next_hop, of_next_hop) => {
                 let packet = dress(ctx, packet, header)?;
-                match size::judge(ctx, &packet, next_hop) {
+                let may_be_syn = target.mss != MSS_OFF && size::may_be_syn(ctx, &packet);
+                match size::judge(ctx, &packet, next_hop, may_be_syn) {
                     Size::Fits(mtu) => {
                         mark(ctx, target.rule, slot, header)?;
-                        if size::clamp_mss(ctx, &packet, target.mss, mtu) {
-                            counted(|counters| &mut counters.clamped);
+                        if may_be_syn && size::clamp_mss(ctx, &packet, target.mss, mtu) {
+                            count_rare(target.rule, size, |rare| &mut rare.clamped);
                             count(&mut of_next_hop.clamped, size);
                         }
-                        counted(|counters| &mut counters.departed);
+                        done();
                         count(&mut of_next_hop.departed, size);
                         of_next_hop.outstanding = 1;
                         Some(redirect(next_hop, &packet))
@@ -92,10 +90,10 @@ pub fn depart(ctx: &TcContext, header: Header) -> Option<i32> {
                     Size::TooBig(mtu) => {
                         let (verdict, is_answered) = answer::too_big(ctx, slot, mtu);
                         if is_answered {
-                            counted(|counters| &mut counters.answered);
+                            count_rare(target.rule, size, |rare| &mut rare.answered);
                             count(&mut of_next_hop.answered, size);
                         } else {
-                            counted(|counters| &mut counters.refused);
+                            count_rare(target.rule, size, |rare| &mut rare.refused);
                             count(&mut of_next_hop.refused, size);
                         }
                         Some(verdict)
@@ -103,16 +101,16 @@ pub fn depart(ctx: &TcContext, header: Header) -> Option<i32> {
                 }
             }
             Choice::Down(on_down) => {
-                counted(|counters| &mut counters.down);
+                count_rare(target.rule, size, |rare| &mut rare.down);
                 (on_down == ON_DOWN_DROP).then_some(TC_ACT_SHOT)
             }
         },
         TARGET_PASS => {
-            counted(|counters| &mut counters.passed);
+            done();
             None
         }
         TARGET_DROP => {
-            counted(|counters| &mut counters.dropped);
+            done();
             Some(TC_ACT_SHOT)
         }
         _ => None,
@@ -177,8 +175,8 @@ pub fn arrive(ctx: &TcContext, header: Header) -> Option<i32> {
     // SAFETY: as above.
     unsafe { (*skb).tc_index = 0 };
     let size = measure(ctx);
-    if let Some(counters) = COUNTERS.get_ptr_mut(rule) {
-        // SAFETY: the entry is this CPU's own.
+    if let Some(counters) = counters(rule) {
+        // SAFETY: the row is this CPU's own.
         count(unsafe { &mut (*counters).arrived }, size);
     }
     next_hop::heard(slot & !(AGAIN | BARE), size);
@@ -227,26 +225,52 @@ fn redirect_again(ctx: &TcContext, slot: u32, found: Header) -> i32 {
 
 /// What the rules say of the packet: one look-up by its source, and where destinations are told apart, one by those.
 #[inline(always)]
-fn find(packet: &Packet) -> Option<&'static Target> {
-    let generation = *META.get(meta::GENERATION)?;
-    let target = if packet.family == FAMILY_IPV4 {
-        let key = [generation, packet.source[0]];
-        // SAFETY: userspace replaces entries whole, and waits for the program's run before it uses their memory again.
-        unsafe { HOSTS4.get(&key) }.or_else(|| PREFIXES4.get(&Key::new(64, key)))?
-    } else {
-        let [a, b, c, d] = packet.source;
-        let key = [generation, a, b, c, d];
-        // SAFETY: as above.
-        unsafe { HOSTS6.get(&key) }.or_else(|| PREFIXES6.get(&Key::new(160, key)))?
-    };
+fn find(packet: &Packet) -> Option<Target> {
+    let target = sources::find(packet)?;
     if target.kind != TARGET_BY_DESTINATION {
         return Some(target);
     }
     if packet.family == FAMILY_IPV4 {
-        DESTINATIONS4.get(&Key::new(64, [target.index, packet.destination[0]]))
+        DESTINATIONS4.get(&Key::new(64, [target.index, packet.destination[0]])).copied()
     } else {
         let [a, b, c, d] = packet.destination;
-        DESTINATIONS6.get(&Key::new(160, [target.index, a, b, c, d]))
+        DESTINATIONS6.get(&Key::new(160, [target.index, a, b, c, d])).copied()
+    }
+}
+
+/// What has left by an attachment, on this CPU.
+#[inline(always)]
+fn attachment_counters(ifindex: u32) -> Option<&'static mut AttachmentCounters> {
+    for probe in 0..ATTACHMENT_PROBES {
+        let place = ifindex.wrapping_add(probe) % MAX_ATTACHMENTS;
+        // SAFETY: the entry is this CPU's own.
+        let counters = unsafe { &mut *ATTACHMENT_COUNTERS.get_ptr_mut(place)? };
+        if counters.ifindex == u64::from(ifindex) {
+            return Some(counters);
+        }
+    }
+    None
+}
+
+/// What a rule has done, on this CPU.
+#[inline(always)]
+fn counters(rule: u32) -> Option<*mut Counters> {
+    // SAFETY: the helper returns a number.
+    let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
+    let (chunk, place) = (rule >> 16, rule & 0xFFFF);
+    COUNTERS.get_value_ptr_mut(chunk, &(cpu * chunk_len(chunk) + place)).map(|row| row.cast())
+}
+
+/// Counts what happens to few packets, for a rule that may have no counter for it yet.
+#[inline(always)]
+fn count_rare(rule: u32, size: Count, of: fn(&mut RareCounters) -> &mut Count) {
+    if RARE_COUNTERS.get_ptr_mut(rule).is_none() {
+        // Where this fails there are too many of them, and the next hop's counters say it alone.
+        let _ = RARE_COUNTERS.insert(&rule, &RareCounters::default(), BPF_NOEXIST.into());
+    }
+    if let Some(counters) = RARE_COUNTERS.get_ptr_mut(rule) {
+        // SAFETY: the entry is this CPU's own.
+        count(of(unsafe { &mut *counters }), size);
     }
 }
 

@@ -19,6 +19,7 @@ mod maps;
 mod next_hop;
 mod packet;
 mod size;
+mod sources;
 mod transport;
 
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
@@ -50,7 +51,14 @@ pub fn arrival_bare(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn on_attachment(ctx: &TcContext, header: Header) -> i32 {
-    decide::arrive(ctx, header).or_else(|| decide::depart(ctx, header)).unwrap_or(TC_ACT_UNSPEC)
+    // No closures: the compiler makes functions of those, and each takes a part of the stack that all calls share.
+    if let Some(verdict) = decide::arrive(ctx, header) {
+        return verdict;
+    }
+    match decide::depart(ctx, header) {
+        Some(verdict) => verdict,
+        None => TC_ACT_UNSPEC,
+    }
 }
 
 /// What the packets of a device begin with.

@@ -1,23 +1,25 @@
 //! The pinned maps. What userspace alone reads is here too, so that one object makes them all.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, DevMap, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap},
+    bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    btf_maps::{
+        Array, ArrayOfMaps, DevMap, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap,
+    },
     macros::btf_map,
 };
 use byway_abi::{
-    AttachmentCounters, Counters, DeviceRecord, Fragments, Group, MAX_DESTINATIONS, MAX_DEVICES, MAX_GROUPS,
-    MAX_NEXT_HOPS, MAX_RULES, NeighbourKey, NextHop, NextHopCounters, NextHopHealth, RuleRecord, SetRecord,
-    Target, meta,
+    AttachmentCounters, Counters, DeviceRecord, Fragments, Group, MAX_ATTACHMENTS, MAX_CHUNKS,
+    MAX_DESTINATIONS, MAX_DEVICES, MAX_GROUPS, MAX_NEXT_HOPS, MAX_RARE, NeighbourKey, NextHop,
+    NextHopCounters, NextHopHealth, RareCounters, SetRecord, Target, meta,
+    sources::{ENTRIES, Shapes, WORDS4, WORDS6},
 };
 
-/// Two generations, and one entry of headroom: before Linux 6.13 a full trie refuses even to replace an entry in place.
-const SOURCES_LEN: usize = 2 * MAX_RULES as usize + 1;
-/// Likewise.
+/// One entry of headroom: before Linux 6.13 a full trie refuses even to replace an entry in place.
 const DESTINATIONS_LEN: usize = 2 * MAX_DESTINATIONS as usize + 1;
-/// A rule that replaces another is there beside it for a while.
-const RULES_LEN: usize = 2 * MAX_RULES as usize;
-/// So is a group, and there is one for each rule that has several next hops of its own.
+/// A set has a destination at least, and one that replaces another is there beside it for a while.
+const SETS_LEN: usize = 2 * MAX_DESTINATIONS as usize;
+/// A group that replaces another is there beside it for a while,
+/// and there is one for each rule that has several next hops of its own.
 const GROUPS_LEN: usize = 2 * MAX_GROUPS as usize;
 const NEXT_HOPS_LEN: usize = MAX_NEXT_HOPS as usize;
 /// Packets that leave in fragments at the same time.
@@ -30,28 +32,31 @@ pub const QUOTE_HEAD_LEN: usize = 160;
 pub type Address4 = u32;
 /// An IPv6 address in network byte order, likewise. Words, because a program loads and compares words.
 pub type Address6 = [u32; 4];
-/// A generation or the identity of a set, in the host's byte order, and an IPv4 address.
+/// The identity of a set, in the host's byte order, and an IPv4 address.
 pub type Key4 = [u32; 2];
 /// The same with an IPv6 address.
 pub type Key6 = [u32; 5];
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+/// Of maps within maps that userspace writes in place, and that are of any size.
+pub const INNER: usize = (BPF_F_MMAPABLE | BPF_F_INNER_MAP) as usize;
 
-/// Single IPv4 sources, which no prefix can be more specific than.
-#[btf_map]
-pub static HOSTS4: HashMap<Key4, Target, SOURCES_LEN, NO_PREALLOC> = HashMap::new();
+/// A bucket of `SOURCES4`.
+pub type Bucket4 = [u64; ENTRIES * WORDS4];
+/// A bucket of `SOURCES6`.
+pub type Bucket6 = [u64; ENTRIES * WORDS6];
 
-/// Single IPv6 sources.
+/// The tables of IPv4 sources, by the last bit of the generation.
 #[btf_map]
-pub static HOSTS6: HashMap<Key6, Target, SOURCES_LEN, NO_PREALLOC> = HashMap::new();
+pub static SOURCES4: ArrayOfMaps<Array<Bucket4, 1, INNER>, 2> = ArrayOfMaps::new();
 
-/// Shorter IPv4 prefixes of sources.
+/// The tables of IPv6 sources, likewise.
 #[btf_map]
-pub static PREFIXES4: LpmTrie<Key4, Target, SOURCES_LEN> = LpmTrie::new();
+pub static SOURCES6: ArrayOfMaps<Array<Bucket6, 1, INNER>, 2> = ArrayOfMaps::new();
 
-/// Shorter IPv6 prefixes of sources.
+/// How they are searched, likewise.
 #[btf_map]
-pub static PREFIXES6: LpmTrie<Key6, Target, SOURCES_LEN> = LpmTrie::new();
+pub static SHAPES: Array<Shapes, 2> = Array::new();
 
 /// Sets of IPv4 destinations.
 #[btf_map]
@@ -85,9 +90,18 @@ pub static GROUPS: HashMap<u32, Group, GROUPS_LEN, NO_PREALLOC> = HashMap::new()
 #[btf_map]
 pub static FRAGMENTS: LruHashMap<[u32; 10], Fragments, FRAGMENTS_LEN> = LruHashMap::new();
 
-/// What rules did.
+/// [`Counters`] as words: of maps within maps, Linux 5.15 to 6.1 takes those with a structure's type for others than those
+/// without, and userspace makes them without.
+pub type Row = [u64; size_of::<Counters>() / size_of::<u64>()];
+
+/// What rules did, by chunks of rules.
 #[btf_map]
-pub static COUNTERS: PerCpuHashMap<u32, Counters, RULES_LEN, NO_PREALLOC> = PerCpuHashMap::new();
+pub static COUNTERS: ArrayOfMaps<Array<Row, 1, INNER>, { MAX_CHUNKS as usize }> = ArrayOfMaps::new();
+
+/// What they seldom do.
+#[btf_map]
+pub static RARE_COUNTERS: PerCpuHashMap<u32, RareCounters, { MAX_RARE as usize }, NO_PREALLOC> =
+    PerCpuHashMap::new();
 
 /// The attachments themselves, which the kernel takes out when they go or move to another network namespace.
 #[btf_map]
@@ -95,20 +109,12 @@ pub static ATTACHMENTS: DevMapHash<{ MAX_DEVICES as usize }> = DevMapHash::new()
 
 /// What left by each attachment.
 #[btf_map]
-pub static ATTACHMENT_COUNTERS: PerCpuHashMap<
-    u32,
-    AttachmentCounters,
-    { MAX_DEVICES as usize },
-    NO_PREALLOC,
-> = PerCpuHashMap::new();
-
-/// What a listing shows of each rule.
-#[btf_map]
-pub static RULES: HashMap<u32, RuleRecord, RULES_LEN, NO_PREALLOC> = HashMap::new();
+pub static ATTACHMENT_COUNTERS: PerCpuArray<AttachmentCounters, { MAX_ATTACHMENTS as usize }> =
+    PerCpuArray::new();
 
 /// The sets of destinations that there are.
 #[btf_map]
-pub static SETS: HashMap<u32, SetRecord, SOURCES_LEN, NO_PREALLOC> = HashMap::new();
+pub static SETS: HashMap<u32, SetRecord, SETS_LEN, NO_PREALLOC> = HashMap::new();
 
 /// The devices that carry a program.
 #[btf_map]

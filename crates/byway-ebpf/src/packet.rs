@@ -16,6 +16,8 @@ pub struct Packet {
     pub source: Address6,
     /// Likewise.
     pub destination: Address6,
+    /// The protocol, or IPv6's next header, which may be an extension header.
+    pub protocol: u8,
 }
 
 /// Parses the packet, whose IP header begins at `offset`, or says by its [`class`] why no rule may speak about it.
@@ -50,7 +52,9 @@ pub const ETHERNET_LEN: usize = 14;
 #[repr(C)]
 struct Ipv4 {
     version_ihl: u8,
-    head: [u8; 11],
+    head: [u8; 8],
+    protocol: u8,
+    checksum: [u8; 2],
     source: Address4,
     destination: Address4,
 }
@@ -84,7 +88,7 @@ fn ipv4(ctx: &TcContext, offset: usize) -> Result<Packet, usize> {
     if !parses {
         return Err(class::MALFORMED);
     }
-    let (source, destination) = (header.source, header.destination);
+    let (source, destination, protocol) = (header.source, header.destination, header.protocol);
     // 224.0.0.0/4
     if is_within(destination, 0xE000_0000, 0xF000_0000) {
         return Err(class::MULTICAST);
@@ -102,6 +106,7 @@ fn ipv4(ctx: &TcContext, offset: usize) -> Result<Packet, usize> {
         family: FAMILY_IPV4,
         source: [source, 0, 0, 0],
         destination: [destination, 0, 0, 0],
+        protocol,
     })
 }
 
@@ -111,7 +116,7 @@ fn ipv6(ctx: &TcContext, offset: usize) -> Result<Packet, usize> {
     if header.version >> 4 != 6 {
         return Err(class::MALFORMED);
     }
-    let (source, destination) = (header.source, header.destination);
+    let (source, destination, protocol) = (header.source, header.destination, header.next_header);
     // ff00::/8
     if is_within(destination[0], 0xFF00_0000, 0xFF00_0000) {
         return Err(class::MULTICAST);
@@ -126,13 +131,13 @@ fn ipv6(ctx: &TcContext, offset: usize) -> Result<Packet, usize> {
     }
     // Neighbour discovery between global addresses belongs to this link. Its messages carry no extension
     // header that would hide it (RFC 4861, RFC 6980).
-    if header.next_header == NEXT_HEADER_ICMPV6 {
+    if protocol == NEXT_HEADER_ICMPV6 {
         let header = self::header::<Icmpv6>(ctx, offset, size_of::<Ipv6>() + 1).ok_or(class::MALFORMED)?;
         if (ND_ROUTER_SOLICITATION..=ND_REDIRECT).contains(&header.kind) {
             return Err(class::NEIGHBOUR_DISCOVERY);
         }
     }
-    Ok(Packet { offset: offset as u32, family: FAMILY_IPV6, source, destination })
+    Ok(Packet { offset: offset as u32, family: FAMILY_IPV6, source, destination, protocol })
 }
 
 /// 169.254.0.0/16 (RFC 3927).

@@ -8,11 +8,11 @@ use aya_ebpf::{
     helpers::generated::{bpf_check_mtu, bpf_l4_csum_replace, bpf_skb_store_bytes},
     programs::TcContext,
 };
-use byway_abi::{FAMILY_IPV4, MSS_AUTO, MSS_OFF, NextHop};
+use byway_abi::{FAMILY_IPV4, MSS_AUTO, NextHop};
 
 use crate::{
     packet::{ETHERNET_LEN, Packet},
-    transport::{self, TCP, UDP, load},
+    transport::{self, ICMPV6, TCP, UDP, load},
 };
 
 /// Not 0 where the kernel has `bpf_check_mtu` (Linux 5.12). Userspace sets it before it loads the programs; where it is
@@ -32,12 +32,18 @@ pub enum Size {
     TooBig(u32),
 }
 
-/// Judges a packet, one of segmentation offload by its segments.
+/// What every device takes that has IPv4 (RFC 791; `inetdev_valid_mtu`, include/linux/inetdevice.h), or IPv6, which takes more.
+const ALWAYS_FITS: u32 = 68;
+
+/// Judges a packet, one of segmentation offload by its segments. The MTU is known afterwards where it has to be.
 #[inline(always)]
-pub fn judge(ctx: &TcContext, packet: &Packet, next_hop: &NextHop) -> Size {
+pub fn judge(ctx: &TcContext, packet: &Packet, next_hop: &NextHop, wants_mtu: bool) -> Size {
     // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
     let segment = unsafe { (*ctx.skb.skb).gso_size };
     let length = ctx.len() - packet.offset;
+    if length <= ALWAYS_FITS && !wants_mtu {
+        return Size::Fits(0);
+    }
     // SAFETY: a static that nothing writes while the program is loaded. Volatile, since the compiler knows the 0 alone.
     if unsafe { core::ptr::read_volatile(&raw const HAS_CHECK_MTU) } != 0 {
         // Goes in as the length to judge, 0 for the segments', and comes out as the MTU.
@@ -93,13 +99,32 @@ const MAXIMUM_SEGMENT_SIZE: u8 = 2;
 pub fn clamp_mss(ctx: &TcContext, packet: &Packet, mss: u16, mtu: u32) -> bool {
     let headers = if packet.family == FAMILY_IPV4 { 40 } else { 60 };
     let limit = match mss {
-        MSS_OFF => return false,
         MSS_AUTO if mtu > headers => mtu - headers,
         MSS_AUTO => return false,
         mss => u32::from(mss),
     };
     // SAFETY: the verifier has seen the function by itself.
     unsafe { clamp_mss_to(ctx.skb.skb, packet.family, limit) != 0 }
+}
+
+/// Whether a closer look may find a SYN. Few packets have one, and this much is quick.
+#[inline(always)]
+pub fn may_be_syn(ctx: &TcContext, packet: &Packet) -> bool {
+    let header = match (packet.family, packet.protocol) {
+        (FAMILY_IPV4, TCP) => 20,
+        (FAMILY_IPV4, _) | (_, UDP | ICMPV6) => return false,
+        (_, TCP) => 40,
+        // Behind extension headers.
+        _ => return true,
+    };
+    // Where an IPv4 header has options, this is one of them.
+    let flags = ctx.data() + ETHERNET_LEN + header + 13;
+    if flags + 1 > ctx.data_end() {
+        return true;
+    }
+    let start = (ctx.data() + ETHERNET_LEN) as *const u8;
+    // SAFETY: the bound is checked above, and the IP header comes before.
+    unsafe { (packet.family == FAMILY_IPV4 && *start != 0x45) || *(flags as *const u8) & SYN != 0 }
 }
 
 /// Clamps the MSS option of a SYN or SYN-ACK. Says by a 1 whether there was anything to clamp.

@@ -1,6 +1,9 @@
 //! The handle: what a person asks for, checked against what the kernel holds, made into a plan, carried out.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    rc::Rc,
+};
 
 use byway_abi::{MAX_DESTINATIONS, MAX_GROUPS, MAX_NEXT_HOPS, MAX_RULES};
 
@@ -114,7 +117,7 @@ impl Byway {
     ///
     /// Those of [`Byway::add`].
     pub fn add_all(&mut self, specs: &[RuleSpec]) -> Result<Vec<Rule>> {
-        self.put_all(specs, |existing| Err(Error::RuleExists(Box::new(existing.clone()))))
+        self.put(None, specs, |existing| Err(Error::RuleExists(Box::new(existing.clone()))))
     }
 
     /// Lets a rule hold in place of the one for the same packets, or as a new one where there is none. Its
@@ -134,7 +137,7 @@ impl Byway {
     ///
     /// Those of [`Byway::replace`].
     pub fn replace_all(&mut self, specs: &[RuleSpec]) -> Result<Vec<Rule>> {
-        self.put_all(specs, |_| Ok(()))
+        self.put(None, specs, |_| Ok(()))
     }
 
     /// Lets exactly these rules of an owner hold, from one instant to the next, whoever they name. Those of others stay. A rule that is the
@@ -144,40 +147,38 @@ impl Byway {
     ///
     /// [`Error::RuleExists`] where another owner has a rule for the same packets, and those of [`Byway::replace`].
     pub fn reconcile(&mut self, owner: Owner, specs: &[RuleSpec]) -> Result<Vec<Rule>> {
-        let keep = |rule: &Rule| rule.owner != owner;
         let specs: Vec<RuleSpec> = specs.iter().map(|spec| RuleSpec { owner, ..spec.clone() }).collect();
-        self.put_among(keep, &specs, |existing| {
-            if keep(existing) { Err(Error::RuleExists(Box::new(existing.clone()))) } else { Ok(()) }
+        self.put(Some(owner), &specs, |existing| {
+            if existing.owner == owner { Ok(()) } else { Err(Error::RuleExists(Box::new(existing.clone()))) }
         })
     }
 
-    fn put_all(
+    /// Puts rules, among those that there are or in place of all of one owner's.
+    fn put(
         &mut self,
-        specs: &[RuleSpec],
-        on_existing: impl Fn(&Rule) -> Result<()>,
-    ) -> Result<Vec<Rule>> {
-        self.put_among(|_| true, specs, on_existing)
-    }
-
-    /// Puts rules among those that there are, as far as `keep` keeps them.
-    fn put_among(
-        &mut self,
-        keep: impl Fn(&Rule) -> bool,
+        in_place_of: Option<Owner>,
         specs: &[RuleSpec],
         on_existing: impl Fn(&Rule) -> Result<()>,
     ) -> Result<Vec<Rule>> {
         for spec in specs {
             spec.check()?;
         }
-        self.change(|view, desired| {
-            desired.rules.retain(|_, rule| keep(rule));
+        let only = match specs {
+            // Of groups that are one rule's own there is a limited number.
+            [spec] if in_place_of.is_none() && !matches!(spec.target, TargetSpec::NextHops(_)) => {
+                Some(&spec.selector)
+            }
+            _ => None,
+        };
+        self.change_of(only, |view, desired| {
+            desired.rules.retain(|_, rule| Some(rule.owner) != in_place_of);
             let mut put = Vec::with_capacity(specs.len());
             // Many rules share few next hops, and each look-up asks the kernel for its routes.
             let mut resolved: HashMap<&TargetSpec, Target> = HashMap::new();
             for spec in specs {
                 if let Some(existing) = desired.rules.get(&spec.selector) {
                     on_existing(existing)?;
-                } else if desired.rules.len() >= MAX_RULES as usize {
+                } else if desired.rules.len() + desired.unseen.rules >= MAX_RULES as usize {
                     return Err(Error::TablesFull { selector: spec.selector, limit: MAX_RULES });
                 }
                 let target = match resolved.get(&spec.target) {
@@ -197,7 +198,7 @@ impl Byway {
                     owner: spec.owner,
                     name: spec.name.clone(),
                 };
-                desired.rules.insert(spec.selector, rule.clone());
+                desired.rules.insert(spec.selector, Rc::new(rule.clone()));
                 put.push(rule);
             }
             if !specs.is_empty() && desired.attachments.is_empty() {
@@ -214,7 +215,10 @@ impl Byway {
     ///
     /// [`Error::NoSuchRule`], and those of the kernel.
     pub fn del(&mut self, selector: &Selector) -> Result<Rule> {
-        self.change(|_, desired| desired.rules.remove(selector).ok_or(Error::NoSuchRule(*selector)))
+        self.change_of(Some(selector), |_, desired| {
+            desired.rules.remove(selector).ok_or(Error::NoSuchRule(*selector))
+        })
+        .map(Rc::unwrap_or_clone)
     }
 
     /// Lets no rule hold any longer, and returns those that did. Attachments and groups stay.
@@ -223,7 +227,9 @@ impl Byway {
     ///
     /// Those of the kernel.
     pub fn flush(&mut self) -> Result<Vec<Rule>> {
-        self.change(|_, desired| Ok(std::mem::take(&mut desired.rules).into_values().collect()))
+        let flushed: Vec<Rc<Rule>> =
+            self.change(|_, desired| Ok(std::mem::take(&mut desired.rules).into_values().collect()))?;
+        Ok(flushed.into_iter().map(Rc::unwrap_or_clone).collect())
     }
 
     /// Makes a group of next hops, for rules to lead to.
@@ -371,8 +377,17 @@ impl Byway {
     /// The one way to a change: `decide` turns what holds into what should hold, and may refuse. It is asked before
     /// anything is touched in the kernel, and again where something was tidied then.
     fn change<T>(&mut self, decide: impl Fn(&mut View<'_>, &mut Desired) -> Result<T>) -> Result<T> {
+        self.change_of(None, decide)
+    }
+
+    /// The same, where only the rule for exactly these packets is put, changed or deleted.
+    fn change_of<T>(
+        &mut self,
+        only: Option<&Selector>,
+        decide: impl Fn(&mut View<'_>, &mut Desired) -> Result<T>,
+    ) -> Result<T> {
         if Pins::open()?.is_none() {
-            let (actual, desired, decided) = self.decide(None, &decide)?;
+            let (actual, desired, decided) = self.decide(None, only, &decide)?;
             if plan(&actual, &desired).is_empty() {
                 return Ok(decided);
             }
@@ -380,13 +395,13 @@ impl Byway {
         }
         let _lock = bpffs::Lock::wait()?;
         let mut pins = Pins::open()?; // another Byway may have made or removed them in the meantime
-        let (mut actual, mut desired, mut decided) = self.decide(pins.as_ref(), &decide)?;
+        let (mut actual, mut desired, mut decided) = self.decide(pins.as_ref(), only, &decide)?;
         Pins::remove_unfinished()?;
         if let Some(pins) = &mut pins {
             let mut executor = Executor { pins, network: &mut self.network, hook: self.hook };
             executor.renew()?;
             if executor.tidy()? {
-                (actual, desired, decided) = self.decide(Some(pins), &decide)?;
+                (actual, desired, decided) = self.decide(Some(pins), only, &decide)?;
             }
         }
         self.carry_out(pins, &actual, &desired)?;
@@ -397,15 +412,17 @@ impl Byway {
     fn decide<T>(
         &mut self,
         pins: Option<&Pins>,
+        only: Option<&Selector>,
         decide: impl Fn(&mut View<'_>, &mut Desired) -> Result<T>,
     ) -> Result<(Actual, Desired, T)> {
-        let (actual, links) = execute::actual(pins, &mut self.network)?;
-        let mut desired = actual.as_desired();
+        let (actual, links) = execute::actual(pins, &mut self.network, only)?;
+        let held = actual.as_desired();
+        let mut desired = held.clone();
         let mut view = View { network: &mut self.network, links: &links };
         let decided = decide(&mut view, &mut desired)?;
-        check_room(&actual, &desired)?;
+        check_room(&held, &desired)?;
         // What is so already is not this change's fault, which may be the way out.
-        let before = view.stacked(&actual.as_desired());
+        let before = view.stacked(&held);
         if let Some((upper, lower)) = view.stacked(&desired).difference(&before).next() {
             return Err(Error::Stacked { upper: upper.clone(), lower: lower.clone() });
         }
@@ -443,6 +460,7 @@ fn users<'a>(desired: &'a Desired, name: &'a str) -> impl Iterator<Item = &'a Ru
     desired
         .rules
         .values()
+        .map(Rc::as_ref)
         .filter(move |rule| matches!(&rule.target, Target::Group(of_rule) if of_rule == name))
 }
 
@@ -451,9 +469,8 @@ fn gateways(group: &Group) -> impl Iterator<Item = &std::net::IpAddr> {
 }
 
 /// Refuses what does not fit into the tables.
-fn check_room(actual: &Actual, desired: &Desired) -> Result<()> {
-    let held = actual.as_desired();
-    if *desired == held {
+fn check_room(held: &Desired, desired: &Desired) -> Result<()> {
+    if desired == held {
         return Ok(());
     }
     // Those that are to go are there still when the new ones come.

@@ -23,6 +23,11 @@ pub(crate) enum Entry<T> {
 pub(crate) fn compile<T: Clone>(
     rules: impl IntoIterator<Item = (Selector, T)>,
 ) -> BTreeMap<Prefix, Entry<T>> {
+    let rules: Vec<(Selector, T)> = rules.into_iter().collect();
+    if rules.iter().all(|(selector, _)| selector.destination().is_none()) {
+        // As most do, and then there is nothing to work out.
+        return rules.into_iter().map(|(selector, rule)| (selector.source(), Entry::All(rule))).collect();
+    }
     let mut own: BTreeMap<Prefix, BTreeMap<Prefix, T>> = BTreeMap::new();
     for (selector, rule) in rules {
         let source = selector.source();

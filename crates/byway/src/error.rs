@@ -53,6 +53,14 @@ pub enum Error {
         /// How many there may be.
         limit: u32,
     },
+    /// There are too many attachments.
+    #[error(
+        "there is room to count for {limit} attachments; detach from others first: `byway detach dev NAME`"
+    )]
+    TooManyAttachments {
+        /// How many there may be.
+        limit: u32,
+    },
     /// There are too many groups.
     #[error(
         "there is room for {limit} groups, and a rule with several next hops of its own has one; let rules share a group: `byway group add`"

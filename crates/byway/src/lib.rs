@@ -36,6 +36,7 @@ mod kernel;
 mod plan;
 mod prefix;
 mod rule;
+mod sources;
 mod status;
 
 pub use byway::Byway;

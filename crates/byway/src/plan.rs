@@ -12,6 +12,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    rc::Rc,
 };
 
 use crate::{
@@ -56,8 +57,10 @@ pub(crate) struct Actual {
     pub(crate) programs: BTreeMap<u32, (Device, Role)>,
     /// Attachments that have lost their program: somebody has taken it off.
     pub(crate) lost: BTreeMap<u32, Device>,
-    /// The rules with their identities.
-    pub(crate) rules: BTreeMap<Selector, (u32, Rule)>,
+    /// The rules with their identities, but for those that are `unseen`.
+    pub(crate) rules: BTreeMap<Selector, (u32, Rc<Rule>)>,
+    /// Rules that no change is asked for, and that none can concern.
+    pub(crate) unseen: Unseen,
     /// The groups with a name, and their identities.
     pub(crate) groups: BTreeMap<String, (u32, Group)>,
     /// The next hops of both.
@@ -72,13 +75,24 @@ pub(crate) struct Actual {
     pub(crate) mtus: BTreeMap<u32, u32>,
 }
 
+/// Rules that were not read, since there are many and a change concerns one of the others alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Unseen {
+    /// How many they are.
+    pub(crate) rules: usize,
+    /// What they send packets to.
+    pub(crate) next_hops: BTreeSet<NextHop>,
+}
+
 /// What the kernel should hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Desired {
     /// The devices whose egress is watched, by ifindex.
     pub(crate) attachments: BTreeMap<u32, Device>,
     /// The rules.
-    pub(crate) rules: BTreeMap<Selector, Rule>,
+    pub(crate) rules: BTreeMap<Selector, Rc<Rule>>,
+    /// Those that stay as they are, whatever they are.
+    pub(crate) unseen: Unseen,
     /// The groups with a name.
     pub(crate) groups: BTreeMap<String, Group>,
     /// The next hops that are out of service.
@@ -124,7 +138,7 @@ pub(crate) enum Step {
     /// Make a group, or let it be another from one instant to the next.
     PutGroup(Group),
     /// Make the record and the counters of a rule that nothing leads to yet. One that it replaces has this identity.
-    Record(Rule, Option<u32>),
+    Record(Rc<Rule>, Option<u32>),
     /// Let other rules hold.
     Switch(Box<Switch>),
     /// Wait until no packet is under way any more that has seen what held before. Nothing is taken back from here on.
@@ -153,6 +167,7 @@ impl Actual {
         Desired {
             attachments,
             rules: self.rules.iter().map(|(selector, (_, rule))| (*selector, rule.clone())).collect(),
+            unseen: self.unseen.clone(),
             groups: self.groups.iter().map(|(name, (_, group))| (name.clone(), group.clone())).collect(),
             down: self.next_hops.iter().filter_map(is_down).collect(),
         }
@@ -164,28 +179,29 @@ impl Desired {
     pub(crate) fn next_hops(&self) -> BTreeSet<&NextHop> {
         let of_rules = self.rules.values().flat_map(|rule| rule.target.next_hops());
         let of_groups = self.groups.values().flat_map(|group| &group.members).map(|member| &member.next_hop);
-        of_rules.chain(of_groups).collect()
+        of_rules.chain(of_groups).chain(&self.unseen.next_hops).collect()
     }
 
-    /// The next hops of devices that are there still.
-    fn next_hops_on(&self, existing: &BTreeMap<u32, Device>) -> impl Iterator<Item = &NextHop> {
-        let is_there = |next_hop: &&NextHop| existing.get(&next_hop.device.index) == Some(&next_hop.device);
-        let next_hops = if self.attachments.is_empty() { BTreeSet::new() } else { self.next_hops() };
-        next_hops.into_iter().filter(is_there)
-    }
-
-    /// The program that each device should carry.
-    fn programs(&self, existing: &BTreeMap<u32, Device>) -> BTreeMap<u32, (Device, Role)> {
-        let arrivals = self.next_hops_on(existing).map(|next_hop| (&next_hop.device, Role::Arrival));
+    /// The program that each device should carry, and the neighbours that the kernel should keep resolved, for these next
+    /// hops, as far as their devices are there still.
+    fn programs_and_neighbours(
+        &self,
+        next_hops: &BTreeSet<&NextHop>,
+        existing: &BTreeMap<u32, Device>,
+    ) -> (BTreeMap<u32, (Device, Role)>, BTreeSet<Neighbour>) {
+        let is_there = |next_hop: &&&NextHop| existing.get(&next_hop.device.index) == Some(&next_hop.device);
+        let is_any_attached = !self.attachments.is_empty();
+        let next_hops = || next_hops.iter().filter(is_there).filter(|_| is_any_attached);
+        let arrivals = next_hops().map(|next_hop| (&next_hop.device, Role::Arrival));
         let departures = self.attachments.values().map(|device| (device, Role::Departure));
-        arrivals.chain(departures).map(|(device, role)| (device.index, (device.clone(), role))).collect()
-    }
-
-    fn neighbours(&self, existing: &BTreeMap<u32, Device>) -> BTreeSet<Neighbour> {
-        let neighbour = |next_hop: &NextHop| {
+        let programs = arrivals.chain(departures);
+        let neighbour = |next_hop: &&NextHop| {
             Some(Neighbour { device: next_hop.device.clone(), gateway: next_hop.gateway? })
         };
-        self.next_hops_on(existing).filter_map(neighbour).collect()
+        (
+            programs.map(|(device, role)| (device.index, (device.clone(), role))).collect(),
+            next_hops().filter_map(neighbour).collect(),
+        )
     }
 }
 
@@ -203,7 +219,7 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     let of_next_hops: BTreeSet<u32> =
         actual.next_hops.keys().chain(wanted_next_hops.iter().copied()).map(|it| it.device.index).collect();
     let is_next_hop = |index: &u32| of_next_hops.contains(index);
-    let wanted = desired.programs(&actual.devices);
+    let (wanted, neighbours) = desired.programs_and_neighbours(&wanted_next_hops, &actual.devices);
     for (index, (device, role)) in &wanted {
         match (actual.programs.get(index).map(|(_, role)| role), role) {
             (Some(now), wanted) if now == wanted => {}
@@ -233,7 +249,6 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
         }
     }
 
-    let neighbours = desired.neighbours(&actual.devices);
     let is_kept = |it: &&Neighbour| actual.neighbours.contains(*it) && !actual.let_go.contains(*it);
     before.extend(neighbours.iter().filter(|it| !is_kept(it)).cloned().map(Step::KeepResolved));
     let let_go = actual.neighbours.difference(&neighbours).cloned().map(Step::LetGo);
@@ -278,7 +293,7 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     if switch.as_ref().is_some_and(Switch::leaves_tables) {
         forget.push(Step::Clear);
     }
-    let kept = |selector: &Selector, rule: &Rule| desired.rules.get(selector) == Some(rule);
+    let kept = |selector: &Selector, rule: &Rc<Rule>| desired.rules.get(selector) == Some(rule);
     let gone = actual.rules.iter().filter(|(selector, (_, rule))| !kept(selector, rule));
     forget.extend(gone.map(|(_, (id, _))| Step::Forget(*id)));
     let gone = actual.groups.keys().filter(|name| !desired.groups.contains_key(*name));
@@ -312,21 +327,22 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
 
 /// How the rules change, if they do.
 fn switch(actual: &Actual, desired: &Desired) -> Option<Switch> {
-    let held = |(selector, (id, _)): (&Selector, &(u32, Rule))| {
+    let held = |(selector, (id, _)): (&Selector, &(u32, Rc<Rule>))| {
         (*selector, RuleRef { selector: *selector, id: Some(*id) })
     };
-    let wanted = |(selector, rule): (&Selector, &Rule)| {
+    let wanted = |(selector, rule): (&Selector, &Rc<Rule>)| {
         let held = actual.rules.get(selector).filter(|(_, held)| held == rule);
         (*selector, RuleRef { selector: *selector, id: held.map(|(id, _)| *id) })
     };
     let before = compile(actual.rules.iter().map(held));
     let after = compile(desired.rules.iter().map(wanted));
-    let sources: BTreeSet<Prefix> = before.keys().chain(after.keys()).copied().collect();
-    let mut changed = sources.iter().filter(|source| before.get(source) != after.get(source));
+    let gone_or_other = before.keys().filter(|source| before.get(source) != after.get(source));
+    let new = after.keys().filter(|source| !before.contains_key(source));
+    let mut changed = gone_or_other.chain(new).copied();
     match (changed.next(), changed.next()) {
         (None, _) => None,
         (Some(source), None) => {
-            Some(Switch::Entry(*source, before.get(source).cloned(), after.get(source).cloned()))
+            Some(Switch::Entry(source, before.get(&source).cloned(), after.get(&source).cloned()))
         }
         _ => Some(Switch::All(before, after)),
     }
@@ -376,8 +392,9 @@ mod tests {
 
     fn desired(attachments: &[u32], rules: Vec<Rule>, groups: Vec<Group>) -> Desired {
         Desired {
+            unseen: Unseen::default(),
             attachments: attachments.iter().map(|index| (*index, device(*index))).collect(),
-            rules: rules.into_iter().map(|rule| (rule.selector(), rule)).collect(),
+            rules: rules.into_iter().map(|rule| (rule.selector(), Rc::new(rule))).collect(),
             groups: groups.into_iter().map(|group| (group.name.clone(), group)).collect(),
             down: BTreeSet::new(),
         }
@@ -452,7 +469,7 @@ mod tests {
                         assert!(holds.groups.contains_key(name));
                     }
                     self.last_id += 1;
-                    self.records.insert(self.last_id, rule);
+                    self.records.insert(self.last_id, Rc::unwrap_or_clone(rule));
                 }
                 Step::Switch(switch) => {
                     match *switch {
@@ -493,7 +510,7 @@ mod tests {
             let led_to = self.records.iter().filter(|(id, _)| self.leads_to(**id));
             let rules: Vec<(u32, Rule)> = led_to.map(|(id, rule)| (*id, rule.clone())).collect();
             self.holds.rules =
-                rules.iter().map(|(id, rule)| (rule.selector(), (*id, rule.clone()))).collect();
+                rules.iter().map(|(id, rule)| (rule.selector(), (*id, Rc::new(rule.clone())))).collect();
             // A packet that departs now finds the arrival program where its rule sends it.
             let holds = &self.holds;
             if holds.programs.values().any(|(_, role)| *role == Role::Departure) {
@@ -529,7 +546,7 @@ mod tests {
     }
 
     /// What becomes of a packet by the rules, found by looking at every one.
-    fn meant(rules: &BTreeMap<Selector, Rule>, source: IpAddr, destination: IpAddr) -> Option<Target> {
+    fn meant(rules: &BTreeMap<Selector, Rc<Rule>>, source: IpAddr, destination: IpAddr) -> Option<Target> {
         let holding = rules.values().filter(|rule| {
             rule.source.contains(source) && rule.destination.is_none_or(|prefix| prefix.contains(destination))
         });
@@ -625,7 +642,7 @@ mod tests {
                 Step::Attach(device(2), Role::Arrival),
                 Step::KeepResolved(neighbour),
                 Step::MakeNextHop(next_hop(2, Some(1))),
-                Step::Record(rule.clone(), None),
+                Step::Record(Rc::new(rule.clone()), None),
                 Step::Attach(device(1), Role::Departure),
                 Step::Switch(Box::new(Switch::Entry(rule.source, None, Some(Entry::All(reference))))),
             ]

@@ -12,6 +12,8 @@ use crate::{
         hook::Hook,
         network::{Link, Network},
         pins::Pins,
+        rules::Done,
+        tables::add,
     },
     plan::{Actual, Role, Slot},
     rule::{Device, Group, NextHop, Rule, Target},
@@ -217,7 +219,7 @@ pub struct Status {
 
 /// Reads all that there is.
 pub(crate) fn read(pins: &Pins, network: &mut Network) -> Result<Status> {
-    let (actual, links) = execute::actual(Some(pins), network)?;
+    let (actual, links) = execute::actual(Some(pins), network, None)?;
     let placed = execute::placed(pins, network, &links)?;
     let users = Users::of(&actual);
     Ok(Status {
@@ -294,19 +296,20 @@ impl<'a> Users<'a> {
 }
 
 fn rule_status(pins: &Pins, actual: &Actual, id: u32, rule: &Rule) -> Result<RuleStatus> {
-    let counters = pins.tables.counters(id)?;
+    let Done { done, arrived, rare } = pins.tables.done(id)?;
+    let of = |is_it: bool| if is_it { done.into() } else { Count::default() };
     let is_gone = |next_hop| actual.next_hops.get(next_hop).is_some_and(|slot| slot.is_gone);
     Ok(RuleStatus {
         device_gone: matches!(&rule.target, Target::NextHop(next_hop) if is_gone(next_hop)),
         rule: rule.clone(),
-        departed: counters.departed.into(),
-        arrived: counters.arrived.into(),
-        passed: counters.passed.into(),
-        dropped: counters.dropped.into(),
-        down: counters.down.into(),
-        clamped: counters.clamped.into(),
-        answered: counters.answered.into(),
-        refused: counters.refused.into(),
+        departed: of(!matches!(rule.target, Target::Pass | Target::Drop)),
+        arrived: arrived.into(),
+        passed: of(rule.target == Target::Pass),
+        dropped: of(rule.target == Target::Drop),
+        down: rare.down.into(),
+        clamped: rare.clamped.into(),
+        answered: rare.answered.into(),
+        refused: rare.refused.into(),
     })
 }
 
@@ -360,9 +363,11 @@ fn attachment_status(
 }
 
 fn seen(counters: &byway_abi::AttachmentCounters) -> Seen {
-    let of = |class: usize| counters.left_alone[class].into();
+    let of = |class: usize| counters.of[class].into();
+    let mut seen = byway_abi::Count::default();
+    counters.of.iter().for_each(|count| add(&mut seen, *count));
     Seen {
-        seen: counters.seen.into(),
+        seen: seen.into(),
         not_ip: of(class::NOT_IP),
         malformed: of(class::MALFORMED),
         tagged: of(class::TAGGED),

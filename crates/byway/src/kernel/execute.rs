@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    rc::Rc,
     thread,
     time::Duration,
 };
 
 use byway_abi::{
-    BUCKETS, DeviceRecord, HOOK_CLSACT, HOOK_TCX, MAX_NEXT_HOPS, ROLE_ARRIVAL, ROLE_DEPARTURE,
+    BUCKETS, DeviceRecord, HOOK_CLSACT, HOOK_TCX, MAX_NEXT_HOPS, ROLE_ARRIVAL, ROLE_DEPARTURE, RuleRecord,
     TARGET_BY_DESTINATION, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, meta,
 };
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
@@ -25,7 +26,7 @@ use super::{
 use crate::{
     compile::Entry,
     error::{Error, Result},
-    plan::{Actual, Neighbour, Role, RuleRef, Step, Switch, plan},
+    plan::{Actual, Neighbour, Role, RuleRef, Step, Switch, Unseen, plan},
     prefix::Prefix,
     rule::{Device, Member, NextHop, Rule, Selector, Target},
 };
@@ -71,8 +72,15 @@ pub(crate) fn placed(pins: &Pins, network: &mut Network, links: &BTreeMap<u32, L
 /// How often a reader begins anew because somebody has changed something meanwhile.
 const READ_AGAIN: u32 = 100;
 
-/// What the kernel holds, all of it as it was between two changes.
-pub(crate) fn actual(pins: Option<&Pins>, network: &mut Network) -> Result<(Actual, BTreeMap<u32, Link>)> {
+/// Up to how many rules all are read in any case.
+const FEW: usize = 1_000;
+
+/// What the kernel holds, as it was between two changes: all of it, or of many rules the one for exactly these packets.
+pub(crate) fn actual(
+    pins: Option<&Pins>,
+    network: &mut Network,
+    only: Option<&Selector>,
+) -> Result<(Actual, BTreeMap<u32, Link>)> {
     let stamp = || match pins {
         Some(pins) => [meta::NEXT_RULE, meta::NEXT_SET, meta::NEXT_HOP, meta::GENERATION]
             .iter()
@@ -82,7 +90,7 @@ pub(crate) fn actual(pins: Option<&Pins>, network: &mut Network) -> Result<(Actu
     };
     let mut before = stamp()?;
     for _ in 0..READ_AGAIN {
-        let read = read(pins, network)?;
+        let read = read(pins, network, only)?;
         let after = stamp()?;
         if before == after {
             return Ok(read);
@@ -90,10 +98,14 @@ pub(crate) fn actual(pins: Option<&Pins>, network: &mut Network) -> Result<(Actu
         before = after;
     }
     // Somebody changes without end; what is read now may lack a rule that is just being replaced.
-    read(pins, network)
+    read(pins, network, only)
 }
 
-fn read(pins: Option<&Pins>, network: &mut Network) -> Result<(Actual, BTreeMap<u32, Link>)> {
+fn read(
+    pins: Option<&Pins>,
+    network: &mut Network,
+    only: Option<&Selector>,
+) -> Result<(Actual, BTreeMap<u32, Link>)> {
     let links = network.links()?;
     let devices: BTreeMap<u32, Device> =
         links.iter().map(|(index, link)| (*index, link.device.clone())).collect();
@@ -123,10 +135,18 @@ fn read(pins: Option<&Pins>, network: &mut Network) -> Result<(Actual, BTreeMap<
             actual.groups.insert(group.name.clone(), (*id, group));
         }
     }
-    for (id, record) in pins.tables.rules()?.held {
+    let records = match only {
+        Some(selector) => read_one(&pins.tables, selector, &mut actual, &groups)?,
+        None => None,
+    };
+    let records = match records {
+        Some(records) => records,
+        None => pins.tables.rules()?.held,
+    };
+    for (id, record) in records {
         let target = target(record.kind, record.index, &slots, &groups);
         if let Some(rule) = target.and_then(|target| wire::rule(&record, target)) {
-            actual.rules.insert(rule.selector(), (id, rule));
+            actual.rules.insert(rule.selector(), (id, Rc::new(rule)));
         }
     }
     for (index, gateway) in pins.tables.neighbours()? {
@@ -139,6 +159,42 @@ fn read(pins: Option<&Pins>, network: &mut Network) -> Result<(Actual, BTreeMap<
         actual.neighbours.insert(neighbour);
     }
     Ok((actual, links))
+}
+
+/// The record of the rule for exactly these packets, if there is one, and in `actual` what the rules besides need. Nothing
+/// where those are few, or where a change of the one may concern others.
+fn read_one(
+    tables: &Tables,
+    selector: &Selector,
+    actual: &mut Actual,
+    groups: &BTreeMap<u32, byway_abi::Group>,
+) -> Result<Option<BTreeMap<u32, RuleRecord>>> {
+    let rules = tables.meta(meta::RULES)? as usize;
+    let is_attached = actual.programs.values().any(|(_, role)| *role == Role::Departure);
+    if rules <= FEW
+        || tables.meta(meta::CHANGING)? != 0
+        || !is_attached
+        || !actual.lost.is_empty()
+        // Sources within this one may have what it says, for destinations that they say nothing of.
+        || selector.destination().is_some()
+        || tables.has_sets()?
+        // Groups that are one rule's own lead to next hops, too, and are not in `actual`.
+        || groups.values().any(|group| wire::read_name(&group.name).is_empty())
+    {
+        return Ok(None);
+    }
+    let mut records = BTreeMap::new();
+    let mut unseen = Unseen { rules, next_hops: actual.next_hops.keys().cloned().collect() };
+    if let Some(entry) = tables.in_force()?.source(&selector.source()) {
+        let Some(record) = tables.rule_record(entry.rule)? else { return Ok(None) };
+        if record.kind == TARGET_NEXT_HOP && !tables.leads_elsewhere(record.index, entry.rule)? {
+            unseen.next_hops.retain(|next_hop| actual.next_hops[next_hop].index != record.index);
+        }
+        unseen.rules -= 1;
+        records.insert(entry.rule, record);
+    }
+    actual.unseen = unseen;
+    Ok(Some(records))
 }
 
 /// The target that a record means, or nothing where it makes no sense.
@@ -189,8 +245,7 @@ struct Progress {
 /// Tables that no packet looks at, or soon none.
 #[derive(Default)]
 struct Stale {
-    /// A generation, and the sources that it has.
-    generation: Option<(u32, Vec<Prefix>)>,
+    generation: Option<u32>,
     sets: Vec<Set>,
 }
 
@@ -232,6 +287,14 @@ impl Executor<'_> {
                 Err(failure) => return Err(self.take_back(undo, failure)),
             }
         }
+        // One entry that took new tables.
+        if progress.stale.generation.is_some() {
+            settle();
+            if clear(&mut self.pins.tables, &progress.stale).is_err() {
+                return Ok(());
+            }
+        }
+        self.pins.tables.note_identities()?;
         self.pins.tables.set_meta(meta::CHANGING, 0)
     }
 
@@ -242,7 +305,9 @@ impl Executor<'_> {
             return failure;
         }
         let undone = undo.into_iter().rev().try_for_each(|step| self.undo(step));
-        match undone.and_then(|()| self.pins.tables.set_meta(meta::CHANGING, 0)) {
+        let tables = &mut self.pins.tables;
+        match undone.and_then(|()| tables.note_identities()).and_then(|()| tables.set_meta(meta::CHANGING, 0))
+        {
             Ok(()) => failure,
             Err(undo) => Error::NotUndone { failure: Box::new(failure), undo: Box::new(undo) },
         }
@@ -253,7 +318,18 @@ impl Executor<'_> {
         let Self { pins, network, hook } = self;
         let Pins { tables, programs } = &mut **pins;
         let by = |step: Step| Ok(Some(Undo::Step(step)));
+        // Those that may be large, or many, are not copied.
+        match step {
+            Step::Record(rule, instead_of) => {
+                let id = record_rule(tables, progress, rule, *instead_of)?;
+                progress.rules.insert(rule.selector(), id);
+                return Ok(Some(Undo::ForgetRule(id)));
+            }
+            Step::Switch(switch) => return switch_rules(tables, progress, switch).map(Some),
+            _ => {}
+        }
         match step.clone() {
+            Step::Record(..) | Step::Switch(_) => Ok(None),
             Step::Attach(device, role) => {
                 if role == Role::Departure {
                     tables.watch(device.index)?;
@@ -335,12 +411,6 @@ impl Executor<'_> {
                 progress.groups.insert(group.name, id);
                 Ok(Some(Undo::Group(id, before.map(Box::new))))
             }
-            Step::Record(rule, instead_of) => {
-                let id = record_rule(tables, progress, &rule, instead_of)?;
-                progress.rules.insert(rule.selector(), id);
-                Ok(Some(Undo::ForgetRule(id)))
-            }
-            Step::Switch(switch) => switch_rules(tables, progress, *switch).map(Some),
             Step::Settle => {
                 settle();
                 Ok(None)
@@ -383,11 +453,8 @@ impl Executor<'_> {
             Undo::Group(id, None) => tables.next_hops.forget_group(id),
             Undo::ForgetRule(id) => forget_rule(tables, id),
             Undo::Entry(source, entry, stale) => {
-                let generation = tables.generation()?;
-                match entry {
-                    Some(entry) => tables.set_source(generation, &source, entry)?,
-                    None => tables.remove_source(generation, &source)?,
-                }
+                let mut stale = stale;
+                stale.generation = set_source(tables, &source, entry)?.1;
                 settle();
                 clear(tables, &stale)
             }
@@ -419,7 +486,7 @@ impl Executor<'_> {
             self.pins.tables.forget_device(placed.device.index)?;
         }
         tidy_tables(&mut self.pins.tables)?;
-        let (actual, _) = actual(Some(self.pins), self.network)?;
+        let (actual, _) = actual(Some(self.pins), self.network, None)?;
         let steps = plan(&actual, &actual.as_desired());
         self.carry_out(&actual, &steps)?;
         self.pins.tables.set_meta(meta::CHANGING, 0)?;
@@ -535,47 +602,73 @@ fn forget_rule(tables: &mut Tables, id: u32) -> Result<()> {
 }
 
 /// Lets other rules hold, from one instant to the next.
-fn switch_rules(tables: &mut Tables, progress: &mut Progress, switch: Switch) -> Result<Undo> {
-    let generation = tables.generation()?;
+fn switch_rules(tables: &mut Tables, progress: &mut Progress, switch: &Switch) -> Result<Undo> {
+    // Ahead of the switch, so that whoever reads meanwhile sees that something has changed.
+    tables.note_identities()?;
     match switch {
         Switch::Entry(source, before, after) => {
-            let old = if before.is_some() { tables.source(generation, &source)? } else { None };
             let mut made = Stale::default();
-            match after {
-                Some(entry) => {
-                    let target = make_entry(tables, progress, &source, &entry, &mut made)?;
-                    if let Err(error) = tables.set_source(generation, &source, target) {
-                        return Err(without(tables, &made, error));
-                    }
-                }
-                None => tables.remove_source(generation, &source)?,
-            }
+            let target = match after {
+                Some(entry) => Some(make_entry(tables, progress, source, entry, &mut made)?),
+                None => None,
+            };
+            let (old, generation) =
+                set_source(tables, source, target).map_err(|error| without(tables, &made, error))?;
+            // For whoever has begun to read since the identities were noted.
+            tables.next_set()?;
+            made.generation = generation.map(|before| before.wrapping_add(1));
+            progress.stale.generation = generation;
             progress.stale.sets.extend(set_of(old, before.as_ref()));
-            Ok(Undo::Entry(source, old, made))
+            Ok(match generation {
+                Some(generation) => Undo::Generation(generation, made),
+                None => Undo::Entry(*source, old, made),
+            })
         }
         Switch::All(before, after) => {
-            let mut stale = Stale::default();
-            for (source, entry) in &before {
-                if matches!(entry, Entry::ByDestination(_)) {
-                    stale.sets.extend(set_of(tables.source(generation, source)?, Some(entry)));
-                }
-            }
-            stale.generation = Some((generation, before.into_keys().collect()));
+            let generation = tables.generation()?;
+            let in_force = tables.in_force()?;
+            let by_destination = before.iter().filter(|(_, entry)| matches!(entry, Entry::ByDestination(_)));
+            let sets =
+                by_destination.flat_map(|(source, entry)| set_of(in_force.source(source), Some(entry)));
+            let stale = Stale { generation: Some(generation), sets: sets.collect() };
 
             let next = generation.wrapping_add(1);
-            let mut made =
-                Stale { generation: Some((next, after.keys().copied().collect())), ..Stale::default() };
-            let filled = after.iter().try_for_each(|(source, entry)| {
-                let target = make_entry(tables, progress, source, entry, &mut made)?;
-                tables.set_source(next, source, target)
-            });
+            let mut made = Stale::default();
+            let targets = after
+                .iter()
+                .map(|(source, entry)| Ok((*source, make_entry(tables, progress, source, entry, &mut made)?)))
+                .collect::<Result<Vec<_>>>();
+            let filled = targets.and_then(|targets| tables.make_generation(next, targets));
             if let Err(error) = filled.and_then(|()| tables.set_generation(next)) {
                 return Err(without(tables, &made, error));
             }
+            made.generation = Some(next);
             progress.stale = stale;
             Ok(Undo::Generation(generation, made))
         }
     }
+}
+
+/// Lets a source have this target, or none, from one instant to the next. Returns what it had, and the generation that no
+/// packet looks at any more where it took new tables.
+fn set_source(
+    tables: &mut Tables,
+    source: &Prefix,
+    target: Option<byway_abi::Target>,
+) -> Result<(Option<byway_abi::Target>, Option<u32>)> {
+    if let Ok(old) = tables.set_source(source, target, settle)? {
+        return Ok((old, None));
+    }
+    let generation = tables.generation()?;
+    let mut sources: BTreeMap<Prefix, byway_abi::Target> = tables.in_force()?.sources().into_iter().collect();
+    let old = match target {
+        Some(target) => sources.insert(*source, target),
+        None => sources.remove(source),
+    };
+    let next = generation.wrapping_add(1);
+    tables.make_generation(next, sources.into_iter().collect())?;
+    tables.set_generation(next)?;
+    Ok((old, Some(generation)))
 }
 
 /// What a source's entry is to be, once the set is made that it may need.
@@ -627,10 +720,8 @@ fn without(tables: &mut Tables, made: &Stale, failure: Error) -> Error {
 
 /// Removes tables that no packet looks at any more.
 fn clear(tables: &mut Tables, stale: &Stale) -> Result<()> {
-    if let Some((generation, sources)) = &stale.generation {
-        for source in sources {
-            tables.remove_source(*generation, source)?;
-        }
+    if let Some(generation) = stale.generation {
+        tables.remove_generation(generation)?;
     }
     stale.sets.iter().try_for_each(|set| tables.remove_set(set))
 }
@@ -648,20 +739,15 @@ fn tidy_tables(tables: &mut Tables) -> Result<()> {
     let records = tables.rules()?;
     let all = || records.held.values().chain(records.leftover.values());
     let selectors: Vec<Selector> = all().filter_map(wire::selector).collect();
-    // A change that was cut off behind its switch has left the generation before, one that was cut off ahead of it the
-    // one to come.
-    let generation = tables.generation()?;
     settle();
-    for source in selectors.iter().map(Selector::source).collect::<BTreeSet<Prefix>>() {
-        tables.remove_source(generation.wrapping_sub(1), &source)?;
-        tables.remove_source(generation.wrapping_add(1), &source)?;
-    }
+    // A change that was cut off behind its switch has left the generation before, one that was cut off ahead of it the
+    // one to come: both have the place that the one in force has not.
+    tables.remove_generation(tables.generation()?.wrapping_add(1))?;
+    tables.tidy_sources()?;
+    let in_force = tables.in_force()?;
     for (id, source) in tables.sets()? {
-        let in_force = match &source {
-            Some(source) => tables.source(generation, source)?,
-            None => None,
-        };
-        if in_force.is_some_and(|entry| entry.kind == TARGET_BY_DESTINATION && entry.index == id) {
+        let entry = source.as_ref().and_then(|source| in_force.source(source));
+        if entry.is_some_and(|entry| entry.kind == TARGET_BY_DESTINATION && entry.index == id) {
             continue;
         }
         // It has destinations of its source's rules and of those around, and no others.
@@ -680,7 +766,8 @@ fn tidy_tables(tables: &mut Tables) -> Result<()> {
             tables.next_hops.forget_group(id)?;
         }
     }
-    records.leftover.keys().try_for_each(|id| tables.forget(*id))
+    records.leftover.keys().try_for_each(|id| tables.forget(*id))?;
+    tables.note_identities()
 }
 
 /// Holds off the signals that end a command, so that a Ctrl-C comes before a change or after it. What cannot be

@@ -10,6 +10,8 @@ pub(crate) mod network;
 mod next_hops;
 pub(crate) mod pins;
 pub(crate) mod privilege;
+pub(crate) mod rules;
+mod sources;
 #[allow(unsafe_code)]
 mod sys;
 pub(crate) mod tables;

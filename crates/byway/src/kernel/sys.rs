@@ -2,14 +2,19 @@
 
 use std::{
     ffi::CString,
-    io,
+    io, mem,
     net::UdpSocket,
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd},
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
+    ptr::{self, NonNull},
+    slice,
+    sync::atomic::AtomicU64,
 };
+
+use byway_abi::RuleRecord;
 
 /// `BPF_PROG_QUERY` (bpf(2), include/uapi/linux/bpf.h).
 const BPF_PROG_QUERY: libc::c_long = 16;
@@ -135,4 +140,100 @@ pub(super) fn wait_for_programs() -> io::Result<()> {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
+}
+
+/// `BPF_MAP_DELETE_ELEM` (bpf(2), include/uapi/linux/bpf.h).
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+
+/// Empties a slot of an array of maps.
+///
+/// # Errors
+///
+/// `ENOENT` where it is empty already.
+pub(super) fn empty_slot(map: BorrowedFd<'_>, slot: u32) -> io::Result<()> {
+    #[repr(C)]
+    struct Element {
+        map_fd: u32,
+        reserved: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    let element = Element {
+        map_fd: map.as_raw_fd() as u32,
+        reserved: 0,
+        key: (&raw const slot) as u64,
+        value: 0,
+        flags: 0,
+    };
+    // SAFETY: `element` lies as the kernel reads it and is as long as the length says, and the key is there until the
+    // call ends.
+    match unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_MAP_DELETE_ELEM, &raw const element, size_of::<Element>())
+    } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// The memory of an array map, which the programs see as well.
+pub(super) struct Memory {
+    start: NonNull<AtomicU64>,
+    words: usize,
+}
+
+impl Memory {
+    /// Maps the first `bytes` bytes of an array map (`BPF_F_MMAPABLE`, Linux 5.5).
+    ///
+    /// # Errors
+    ///
+    /// Those of mmap(2).
+    pub(super) fn of(map: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
+        let words = bytes / size_of::<AtomicU64>();
+        // SAFETY: a new mapping, of no memory that Rust knows of.
+        let start = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                map.as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, words })
+    }
+
+    /// All of it.
+    pub(super) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping is that long and begins at a page; it stays until this is dropped, also when the map is gone.
+        // Whoever else writes there, in another process or in the kernel, writes words of 64 bits.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.words) }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that `of` made, which nobody refers to any more.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.words * size_of::<AtomicU64>()) };
+    }
+}
+
+/// 64-bit words of a [`RuleRecord`].
+pub(super) const RECORD_WORDS: usize = size_of::<RuleRecord>() / size_of::<u64>();
+
+/// A record as the words of a map's memory.
+pub(super) fn record_to_words(record: RuleRecord) -> [u64; RECORD_WORDS] {
+    // SAFETY: both are plain bytes of the same number, and the record has no padding (asserted in byway-abi).
+    unsafe { mem::transmute(record) }
+}
+
+/// The record in words of a map's memory.
+pub(super) fn record_of_words(words: [u64; RECORD_WORDS]) -> RuleRecord {
+    // SAFETY: as above, and any bytes make a valid record.
+    unsafe { mem::transmute(words) }
 }

@@ -1,39 +1,43 @@
 //! The pinned maps: which record is where, and in which order it is written.
 //!
-//! A rule is spread over several maps: its record in `RULES`, its counters in `COUNTERS`, and what packets find: an entry in
-//! a source table, which leads to the rule, or to a set of destinations that does. Records, counters and sets are
+//! A rule is spread over several maps: its record and its counters, in the chunk of its identity, and what packets find: an
+//! entry in a source table, which leads to the rule, or to a set of destinations that does. Records, counters and sets are
 //! written before the entry and removed after it, so that the entry alone decides whether the rule holds. A
 //! record that the entry of its source does not lead to is a leftover.
 //!
-//! Each key of a source table begins with a generation, and packets look at one generation only (`META`). Where more than
-//! one entry has to change, all are written anew under the next one, and packets see them from one instant to the
-//! next.
+//! Packets look at the source tables of one generation only (`META`). Where more than one entry has to change, the tables of
+//! the next one are made, and packets see them from one instant to the next.
 
 use std::{collections::BTreeMap, net::IpAddr, path::Path, thread, time::Duration};
 
 use aya::maps::{
-    Array, HashMap, Map, MapData, MapError, PerCpuHashMap, PerCpuValues,
+    Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues,
     lpm_trie::{Key, LpmTrie},
     xdp::{DevMapHash, XdpMapError},
 };
 use byway_abi::{
-    AttachmentCounters, Count, Counters, DeviceRecord, RuleRecord, SetRecord, TARGET_BY_DESTINATION, Target,
-    meta,
+    ATTACHMENT_PROBES, AttachmentCounters, Count, DeviceRecord, MAX_ATTACHMENTS, MAX_CHUNKS, RuleRecord,
+    SetRecord, TARGET_BY_DESTINATION, Target, meta,
 };
 
-use super::{next_hops::NextHops, wire};
+use super::{
+    next_hops::NextHops,
+    rules::{Done, Rules},
+    sources::{Generation, Sources},
+    wire,
+};
 use crate::{
     error::{Error, Result},
     prefix::Prefix,
     rule::{Rule, Selector},
+    sources::TakesNewTable,
 };
 
 /// The names of the maps: in the object, and of their pins.
-pub(crate) const NAMES: [&str; 20] = [
-    "HOSTS4",
-    "HOSTS6",
-    "PREFIXES4",
-    "PREFIXES6",
+pub(crate) const NAMES: [&str; 19] = [
+    "SOURCES4",
+    "SOURCES6",
+    "SHAPES",
     "DESTINATIONS4",
     "DESTINATIONS6",
     "NEXT_HOPS",
@@ -43,39 +47,46 @@ pub(crate) const NAMES: [&str; 20] = [
     "GROUPS",
     "FRAGMENTS",
     "COUNTERS",
+    "RARE_COUNTERS",
     "ATTACHMENTS",
     "ATTACHMENT_COUNTERS",
-    "RULES",
     "SETS",
     "DEVICES",
     "NEIGHBOURS",
     "META",
 ];
 
-/// A generation or a set, and an IPv4 address.
+/// A set, and an IPv4 address.
 type Key4 = [u8; 8];
 /// The same with an IPv6 address.
 type Key6 = [u8; 20];
 
 /// The open maps of one network namespace.
 pub(crate) struct Tables {
-    hosts4: HashMap<MapData, Key4, Target>,
-    hosts6: HashMap<MapData, Key6, Target>,
-    prefixes4: LpmTrie<MapData, Key4, Target>,
-    prefixes6: LpmTrie<MapData, Key6, Target>,
+    sources: Sources,
+    rules: Rules,
     destinations4: LpmTrie<MapData, Key4, Target>,
     destinations6: LpmTrie<MapData, Key6, Target>,
     sets: HashMap<MapData, u32, SetRecord>,
-    counters: PerCpuHashMap<MapData, u32, Counters>,
     attachments: DevMapHash<MapData>,
-    attachment_counters: PerCpuHashMap<MapData, u32, AttachmentCounters>,
-    rules: HashMap<MapData, u32, RuleRecord>,
+    attachment_counters: PerCpuArray<MapData, AttachmentCounters>,
     devices: HashMap<MapData, u32, DeviceRecord>,
     neighbours: HashMap<MapData, byway_abi::NeighbourKey, u32>,
     meta: Array<MapData, u32>,
     pub(crate) next_hops: NextHops,
     /// How many CPUs a per-CPU value has room for.
     cpus: usize,
+    /// Identities of rules, while there are some to write down.
+    identities: Option<Identities>,
+}
+
+/// Which identities are in use.
+#[derive(Debug, Clone, Copy)]
+struct Identities {
+    /// Where the search for a free one begins.
+    next: u32,
+    /// How many there are.
+    used: u32,
 }
 
 /// What the records of rules say.
@@ -122,22 +133,19 @@ impl Tables {
         let cpus =
             aya::util::nr_cpus().map_err(|(file, error)| Error::kernel(format!("read {file}"), error))?;
         Ok(Self {
-            hosts4: map!(folder, "HOSTS4"),
-            hosts6: map!(folder, "HOSTS6"),
-            prefixes4: map!(folder, "PREFIXES4"),
-            prefixes6: map!(folder, "PREFIXES6"),
+            sources: Sources::open(folder)?,
+            rules: Rules::open(folder, cpus)?,
             destinations4: map!(folder, "DESTINATIONS4"),
             destinations6: map!(folder, "DESTINATIONS6"),
             sets: map!(folder, "SETS"),
-            counters: map!(folder, "COUNTERS"),
             attachments: map!(folder, "ATTACHMENTS"),
             attachment_counters: map!(folder, "ATTACHMENT_COUNTERS"),
-            rules: map!(folder, "RULES"),
             devices: map!(folder, "DEVICES"),
             neighbours: map!(folder, "NEIGHBOURS"),
             meta: map!(folder, "META"),
             next_hops: NextHops::open(folder, cpus)?,
             cpus,
+            identities: None,
         })
     }
 
@@ -166,23 +174,44 @@ impl Tables {
         })
     }
 
-    /// Makes the record and the counters of a rule, under an identity that no rule has had. Nothing leads to it yet.
+    /// Makes the record and the counters of a rule, under an identity that is free. Nothing leads to it yet.
     pub(crate) fn record(&mut self, rule: &Rule, kind: u8, index: u32) -> Result<u32> {
-        let id = self.next(meta::NEXT_RULE, |tables, id| tables.rules.get(&id, 0).is_ok())?;
-        let made = patiently(|| self.rules.insert(id, wire::rule_record(rule, kind, index), 0))
-            .map_err(|error| failed("write the map", "RULES", error))
-            .and_then(|()| {
-                let zero = || {
-                    let values = PerCpuValues::try_from(vec![Counters::default(); self.cpus]);
-                    values.map_err(MapError::from).and_then(|zero| self.counters.insert(id, zero, 0))
-                };
-                patiently(zero).map_err(|error| failed("write the map", "COUNTERS", error))
-            });
-        if made.is_err() {
-            // Nothing leads there yet; what cannot be removed now is tidied by the next change.
-            let _ = self.forget(id);
+        let id = self.free_identity()?;
+        self.rules.write(id, wire::rule_record(rule, kind, index))?;
+        Ok(id)
+    }
+
+    fn identities(&mut self) -> Result<&mut Identities> {
+        let now = match self.identities {
+            Some(now) => now,
+            None => Identities { next: self.meta(meta::NEXT_RULE)?, used: self.meta(meta::RULES)? },
+        };
+        Ok(self.identities.insert(now))
+    }
+
+    /// An identity that no rule has. They are given away in turn: packets may be under way still of the rule that had one
+    /// before, so that it is long after.
+    fn free_identity(&mut self) -> Result<u32> {
+        let Identities { mut next, used } = *self.identities()?;
+        // An eighth stays free, so that a free one is never far.
+        let room = self.rules.room();
+        if room.saturating_sub(used + 1) <= room / 8 && self.rules.chunks() < MAX_CHUNKS {
+            next = self.rules.chunks() << 16;
+            self.rules.add_chunk()?;
         }
-        made.map(|()| id)
+        let free = self.rules.free(next)?;
+        let free = free.ok_or_else(|| Error::kernel("find a free identity for a rule", "all are in use"))?;
+        *self.identities()? = Identities { next: free + 1, used: used + 1 };
+        Ok(free)
+    }
+
+    /// Writes down which identities are in use, for the next change to know, and readers to see that there was one.
+    pub(crate) fn note_identities(&mut self) -> Result<()> {
+        if let Some(Identities { next, used }) = self.identities.take() {
+            self.set_meta(meta::NEXT_RULE, next)?;
+            self.set_meta(meta::RULES, used)?;
+        }
+        Ok(())
     }
 
     /// What a packet that a rule speaks about finds.
@@ -194,13 +223,17 @@ impl Tables {
     }
 
     pub(crate) fn rule_record(&self, id: u32) -> Result<Option<RuleRecord>> {
-        found(self.rules.get(&id, 0)).map_err(|error| failed("read the map", "RULES", error))
+        self.rules.record(id)
     }
 
-    /// Removes the record and the counters of a rule that holds no longer. What is not there is no error.
+    /// Removes the record of a rule that holds no longer. What is not there is no error.
     pub(crate) fn forget(&mut self, id: u32) -> Result<()> {
-        gone(self.counters.remove(&id)).map_err(|error| failed("write the map", "COUNTERS", error))?;
-        gone(self.rules.remove(&id)).map_err(|error| failed("write the map", "RULES", error))
+        if self.rules.has(id)? {
+            self.rules.remove(id)?;
+            let identities = self.identities()?;
+            identities.used = identities.used.saturating_sub(1);
+        }
+        Ok(())
     }
 
     /// The generation that packets look at.
@@ -213,37 +246,49 @@ impl Tables {
         self.set_meta(meta::GENERATION, generation)
     }
 
-    /// Writes the entry of a source.
-    pub(crate) fn set_source(&mut self, generation: u32, source: &Prefix, target: Target) -> Result<()> {
-        patiently(|| match (key(generation, source), source.is_host()) {
-            (AnyKey::V4(_, key), true) => self.hosts4.insert(key, target, 0),
-            (AnyKey::V6(_, key), true) => self.hosts6.insert(key, target, 0),
-            (AnyKey::V4(bits, key), false) => self.prefixes4.insert(&Key::new(bits, key), target, 0),
-            (AnyKey::V6(bits, key), false) => self.prefixes6.insert(&Key::new(bits, key), target, 0),
-        })
-        .map_err(|error| failed("write the table of", &source.to_string(), error))
+    /// The source tables of the generation in force.
+    pub(crate) fn in_force(&self) -> Result<Generation> {
+        self.sources.generation(self.generation()?)
     }
 
-    /// Takes the entry of a source away. One that is not there is no error.
-    pub(crate) fn remove_source(&mut self, generation: u32, source: &Prefix) -> Result<()> {
-        gone(match (key(generation, source), source.is_host()) {
-            (AnyKey::V4(_, key), true) => self.hosts4.remove(&key),
-            (AnyKey::V6(_, key), true) => self.hosts6.remove(&key),
-            (AnyKey::V4(bits, key), false) => self.prefixes4.remove(&Key::new(bits, key)),
-            (AnyKey::V6(bits, key), false) => self.prefixes6.remove(&Key::new(bits, key)),
-        })
-        .map_err(|error| failed("write the table of", &source.to_string(), error))
+    /// Lets a source have this target, or none, from one instant to the next. Returns what it had, or that it takes
+    /// new tables.
+    pub(crate) fn set_source(
+        &mut self,
+        source: &Prefix,
+        target: Option<Target>,
+        settle: impl FnOnce(),
+    ) -> Result<std::result::Result<Option<Target>, TakesNewTable>> {
+        let generation = self.generation()?;
+        self.sources.set(generation, source, target, settle)
     }
 
-    /// The entry that packets from `source` find, as far as it is one for at least this prefix.
-    pub(crate) fn source(&self, generation: u32, source: &Prefix) -> Result<Option<Target>> {
-        found(match (key(generation, source), source.is_host()) {
-            (AnyKey::V4(_, key), true) => self.hosts4.get(&key, 0),
-            (AnyKey::V6(_, key), true) => self.hosts6.get(&key, 0),
-            (AnyKey::V4(bits, key), false) => self.prefixes4.get(&Key::new(bits, key), 0),
-            (AnyKey::V6(bits, key), false) => self.prefixes6.get(&Key::new(bits, key), 0),
-        })
-        .map_err(|error| failed("read the table of", &source.to_string(), error))
+    /// Makes the source tables of a generation that is not in force. Where that fails nothing is left of them.
+    pub(crate) fn make_generation(&mut self, generation: u32, sources: Vec<(Prefix, Target)>) -> Result<()> {
+        let made = self.sources.make(generation, sources);
+        if made.is_err() {
+            // What cannot be removed now is tidied by the next change.
+            let _ = self.sources.remove(generation);
+        }
+        made
+    }
+
+    /// Removes the source tables of a generation that is not in force.
+    pub(crate) fn remove_generation(&mut self, generation: u32) -> Result<()> {
+        self.sources.remove(generation)
+    }
+
+    /// Puts right what a change has left that was cut off: in the source tables in force and in the count of rules.
+    pub(crate) fn tidy_sources(&mut self) -> Result<()> {
+        let generation = self.generation()?;
+        self.sources.tidy(generation)?;
+        let mut used = 0;
+        for record in self.rules.records() {
+            record?;
+            used += 1;
+        }
+        self.identities()?.used = used;
+        Ok(())
     }
 
     /// The entry of a set for a destination, or for one around it.
@@ -287,6 +332,17 @@ impl Tables {
         gone(self.sets.remove(id)).map_err(|error| failed("write the map", "SETS", error))
     }
 
+    /// Whether any source has a set.
+    pub(crate) fn has_sets(&self) -> Result<bool> {
+        let first = self.sets.keys().next().transpose();
+        first.map(|first| first.is_some()).map_err(|error| failed("read the map", "SETS", error))
+    }
+
+    /// Whether a rule besides this one leads to the next hop in a slot, by itself and not by a group.
+    pub(crate) fn leads_elsewhere(&self, slot: u32, id: u32) -> Result<bool> {
+        self.rules.leads_elsewhere(slot, id)
+    }
+
     /// Every set there is, with the source that it was made for, or nothing where its record makes no sense.
     pub(crate) fn sets(&self) -> Result<Vec<(u32, Option<Prefix>)>> {
         let sets: std::result::Result<Vec<_>, _> = self.sets.iter().collect();
@@ -297,27 +353,28 @@ impl Tables {
     /// What the records say.
     pub(crate) fn rules(&self) -> Result<Records> {
         loop {
-            let generation = self.generation()?;
+            let number = self.generation()?;
+            let generation = self.sources.generation(number)?;
             let mut records = Records { held: BTreeMap::new(), leftover: BTreeMap::new() };
-            for entry in self.rules.iter() {
-                let (id, record) = entry.map_err(|error| failed("read the map", "RULES", error))?;
+            for record in self.rules.records() {
+                let (id, record) = record?;
                 let holds = match wire::selector(&record) {
-                    Some(selector) => self.leads_to(generation, &selector, id)?,
+                    Some(selector) => self.leads_to(&generation, &selector, id)?,
                     None => false,
                 };
                 if holds { &mut records.held } else { &mut records.leftover }.insert(id, record);
             }
             // Somebody may have let other rules hold in the meantime.
-            if self.generation()? == generation {
+            if self.generation()? == number {
                 return Ok(records);
             }
         }
     }
 
     /// Whether the tables lead from what a rule speaks about to its identity.
-    fn leads_to(&self, generation: u32, selector: &Selector, id: u32) -> Result<bool> {
+    fn leads_to(&self, generation: &Generation, selector: &Selector, id: u32) -> Result<bool> {
         let source = selector.source();
-        let Some(entry) = self.source(generation, &source)? else { return Ok(false) };
+        let Some(entry) = generation.source(&source) else { return Ok(false) };
         if entry.kind != TARGET_BY_DESTINATION {
             return Ok(entry.rule == id);
         }
@@ -325,51 +382,61 @@ impl Tables {
         Ok(self.destination(entry.index, &destination)?.is_some_and(|entry| entry.rule == id))
     }
 
-    /// The counters of a rule, summed over the CPUs. All zero where the rule is gone.
-    pub(crate) fn counters(&self, id: u32) -> Result<Counters> {
-        let values =
-            found(self.counters.get(&id, 0)).map_err(|error| failed("read the map", "COUNTERS", error))?;
-        let mut sum = Counters::default();
-        for cpu in values.iter().flat_map(|values| values.iter()) {
-            add(&mut sum.departed, cpu.departed);
-            add(&mut sum.arrived, cpu.arrived);
-            add(&mut sum.passed, cpu.passed);
-            add(&mut sum.dropped, cpu.dropped);
-            add(&mut sum.down, cpu.down);
-            add(&mut sum.clamped, cpu.clamped);
-            add(&mut sum.answered, cpu.answered);
-            add(&mut sum.refused, cpu.refused);
-        }
-        Ok(sum)
+    /// What a rule did, summed over the CPUs. All zero where the rule is gone.
+    pub(crate) fn done(&self, id: u32) -> Result<Done> {
+        self.rules.done(id)
     }
 
     /// Lets the rules speak about what leaves by a device, and begins to count that, from zero, unless it is counted already.
     pub(crate) fn watch(&mut self, index: u32) -> Result<()> {
+        if self.attachment_place(index)?.is_none() {
+            let free = self.attachment_place_of(index, 0)?;
+            let place = free.ok_or(Error::TooManyAttachments { limit: MAX_ATTACHMENTS })?;
+            let counters = AttachmentCounters { ifindex: index.into(), ..Default::default() };
+            self.set_attachment_counters(place, counters)?;
+        }
         self.attachments.insert(index, index, None, 0).map_err(|error| match error {
             XdpMapError::MapError(error) => failed("write the map", "ATTACHMENTS", error),
             error => Error::kernel("write the map ATTACHMENTS", error),
-        })?;
-        let is_counted = found(self.attachment_counters.get(&index, 0))
-            .map_err(|error| failed("read the map", "ATTACHMENT_COUNTERS", error))?
-            .is_some();
-        if is_counted {
-            return Ok(());
+        })
+    }
+
+    /// Where the counters of an attachment are.
+    fn attachment_place(&self, index: u32) -> Result<Option<u32>> {
+        self.attachment_place_of(index, index)
+    }
+
+    /// Of the places where the counters of an attachment may be, the first that has those of `owner`.
+    fn attachment_place_of(&self, index: u32, owner: u32) -> Result<Option<u32>> {
+        for probe in 0..ATTACHMENT_PROBES {
+            let place = index.wrapping_add(probe) % MAX_ATTACHMENTS;
+            let values = self.read_attachment_counters(place)?;
+            if values.first().is_some_and(|counters| counters.ifindex == u64::from(owner)) {
+                return Ok(Some(place));
+            }
         }
-        let zero = || {
-            let values = PerCpuValues::try_from(vec![AttachmentCounters::default(); self.cpus]);
-            values.map_err(MapError::from).and_then(|zero| self.attachment_counters.insert(index, zero, 0))
-        };
-        patiently(zero).map_err(|error| failed("write the map", "ATTACHMENT_COUNTERS", error))
+        Ok(None)
+    }
+
+    fn read_attachment_counters(&self, place: u32) -> Result<PerCpuValues<AttachmentCounters>> {
+        self.attachment_counters
+            .get(&place, 0)
+            .map_err(|error| failed("read the map", "ATTACHMENT_COUNTERS", error))
+    }
+
+    fn set_attachment_counters(&mut self, place: u32, counters: AttachmentCounters) -> Result<()> {
+        PerCpuValues::try_from(vec![counters; self.cpus])
+            .map_err(MapError::from)
+            .and_then(|values| self.attachment_counters.set(place, values, 0))
+            .map_err(|error| failed("write the map", "ATTACHMENT_COUNTERS", error))
     }
 
     /// The counters of an attachment, summed over the CPUs. All zero where there is none.
     pub(crate) fn attachment_counters(&self, index: u32) -> Result<AttachmentCounters> {
-        let values = found(self.attachment_counters.get(&index, 0))
-            .map_err(|error| failed("read the map", "ATTACHMENT_COUNTERS", error))?;
         let mut sum = AttachmentCounters::default();
-        for cpu in values.iter().flat_map(|values| values.iter()) {
-            add(&mut sum.seen, cpu.seen);
-            for (sum, count) in sum.left_alone.iter_mut().zip(cpu.left_alone) {
+        let Some(place) = self.attachment_place(index)? else { return Ok(sum) };
+        for cpu in self.read_attachment_counters(place)?.iter() {
+            for (sum, count) in sum.of.iter_mut().zip(cpu.of) {
                 add(sum, count);
             }
         }
@@ -397,8 +464,9 @@ impl Tables {
     pub(crate) fn forget_device(&mut self, index: u32) -> Result<()> {
         gone(self.attachments.remove(index))
             .map_err(|error| failed("write the map", "ATTACHMENTS", error))?;
-        gone(self.attachment_counters.remove(&index))
-            .map_err(|error| failed("write the map", "ATTACHMENT_COUNTERS", error))?;
+        if let Some(place) = self.attachment_place(index)? {
+            self.set_attachment_counters(place, AttachmentCounters::default())?;
+        }
         gone(self.devices.remove(&index)).map_err(|error| failed("write the map", "DEVICES", error))
     }
 
@@ -426,32 +494,31 @@ impl Tables {
     }
 }
 
-/// A key of a source table or of a set, and how many of its bits count.
+/// A key of a set, and how many of its bits count.
 enum AnyKey {
     V4(u32, Key4),
     V6(u32, Key6),
 }
 
-/// `first` is a generation or a set.
-fn key(first: u32, prefix: &Prefix) -> AnyKey {
+fn key(set: u32, prefix: &Prefix) -> AnyKey {
     let bits = 32 + u32::from(prefix.len());
     match prefix.address() {
         IpAddr::V4(address) => {
             let mut key = [0; 8];
-            key[..4].copy_from_slice(&first.to_ne_bytes());
+            key[..4].copy_from_slice(&set.to_ne_bytes());
             key[4..].copy_from_slice(&address.octets());
             AnyKey::V4(bits, key)
         }
         IpAddr::V6(address) => {
             let mut key = [0; 20];
-            key[..4].copy_from_slice(&first.to_ne_bytes());
+            key[..4].copy_from_slice(&set.to_ne_bytes());
             key[4..].copy_from_slice(&address.octets());
             AnyKey::V6(bits, key)
         }
     }
 }
 
-pub(super) fn add(sum: &mut Count, count: Count) {
+pub(crate) fn add(sum: &mut Count, count: Count) {
     sum.packets = sum.packets.wrapping_add(count.packets);
     sum.bytes = sum.bytes.wrapping_add(count.bytes);
 }

@@ -5,7 +5,12 @@ use std::{collections::BTreeMap, fmt};
 use byway::{Count, NextHop, NextHopState, Selector};
 use byway_abi::class;
 
-use crate::{Comparison, judge::Outcome, model::Expected, traffic::Frame};
+use crate::{
+    Comparison,
+    judge::Outcome,
+    model::{Expected, add},
+    traffic::Frame,
+};
 
 impl Comparison {
     fn compare_rule(&self, selector: &Selector) -> Result<(), String> {
@@ -91,9 +96,11 @@ impl Comparison {
                 (class::NEIGHBOUR_DISCOVERY, seen.neighbour_discovery),
                 (class::NOT_MATCHED, seen.not_matched),
             ];
-            is("seen", counted.seen.into(), seen.seen)?;
+            let mut all = byway_abi::Count::default();
+            counted.of.iter().for_each(|count| add(&mut all, *count));
+            is("seen", all.into(), seen.seen)?;
             for (class, count) in shown {
-                is(&format!("class {class}"), counted.left_alone[class].into(), count)?;
+                is(&format!("class {class}"), counted.of[class].into(), count)?;
             }
         }
         Ok(())

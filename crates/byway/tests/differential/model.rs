@@ -7,7 +7,7 @@ use std::{
 };
 
 use byway::{Group, Member, NextHop, OnDown, Prefix, Rule, Selector, Target};
-use byway_abi::{AttachmentCounters, Count, Counters, NextHopCounters, class};
+use byway_abi::{AttachmentCounters, Count, NextHopCounters, class};
 
 use crate::{
     parse::{Address, Flow, Identity, Whole, parse},
@@ -40,6 +40,7 @@ const CLASSES: [&str; class::COUNT] = [
     "link-local",
     "neighbour discovery",
     "not matched",
+    "matched",
 ];
 
 impl Expected {
@@ -130,9 +131,22 @@ enum FlowKey {
 /// The choices that packets have shown, by flow and live members.
 type Choices = HashMap<FlowKey, HashMap<u32, usize>>;
 
+/// What a rule did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct RuleCounters {
+    pub(crate) departed: Count,
+    pub(crate) arrived: Count,
+    pub(crate) passed: Count,
+    pub(crate) dropped: Count,
+    pub(crate) down: Count,
+    pub(crate) clamped: Count,
+    pub(crate) answered: Count,
+    pub(crate) refused: Count,
+}
+
 struct RuleState {
     rule: Rule,
-    counters: Counters,
+    counters: RuleCounters,
     choices: Choices,
 }
 
@@ -201,7 +215,7 @@ impl Model {
         &self.rules[selector].rule
     }
 
-    pub(crate) fn rule_counters(&self, selector: &Selector) -> &Counters {
+    pub(crate) fn rule_counters(&self, selector: &Selector) -> &RuleCounters {
         &self.rules[selector].counters
     }
 
@@ -216,8 +230,11 @@ impl Model {
     /// A rule that is the same stays, with all that it has counted.
     pub(crate) fn put(&mut self, rule: &Rule) {
         if self.rules.get(&rule.selector()).is_none_or(|state| state.rule != *rule) {
-            let state =
-                RuleState { rule: rule.clone(), counters: Counters::default(), choices: Choices::default() };
+            let state = RuleState {
+                rule: rule.clone(),
+                counters: RuleCounters::default(),
+                choices: Choices::default(),
+            };
             self.rules.insert(rule.selector(), state);
         }
     }
@@ -425,13 +442,10 @@ impl Model {
 
     pub(crate) fn count_seen(&mut self, ifindex: u32, left_alone: Option<usize>, size: Count) {
         let counters = self.attachments.get_mut(&ifindex).unwrap();
-        add(&mut counters.seen, size);
-        if let Some(class) = left_alone {
-            add(&mut counters.left_alone[class], size);
-        }
+        add(&mut counters.of[left_alone.unwrap_or(class::MATCHED)], size);
     }
 
-    pub(crate) fn count_rule(&mut self, selector: &Selector, count: impl FnOnce(&mut Counters)) {
+    pub(crate) fn count_rule(&mut self, selector: &Selector, count: impl FnOnce(&mut RuleCounters)) {
         count(&mut self.rules.get_mut(selector).unwrap().counters);
     }
 

@@ -2,22 +2,28 @@
 
 use std::{
     collections::HashMap,
-    path::Path,
+    fs,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use aya::{
     TestRunOptions,
-    maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues},
+    maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues},
     programs::{ProgramError, SchedClassifier, TestRun},
+    util::nr_cpus,
 };
 use byway::{Device, NextHop, Prefix, Selector};
 use byway_abi::{
     AttachmentCounters, Counters, FAMILY_IPV4, FAMILY_IPV6, MAX_NEXT_HOPS, NEXT_HOP_FREE, NextHopCounters,
-    RuleRecord,
+    RareCounters, RuleRecord, TARGET_DROP, TARGET_PASS, chunk_len,
 };
 
-use crate::{model::add, parse::ETHERNET, traffic::Frame};
+use crate::{
+    model::{RuleCounters, add},
+    parse::ETHERNET,
+    traffic::Frame,
+};
 
 /// `struct __sk_buff` (include/uapi/linux/bpf.h), and where its fields are.
 const CONTEXT: usize = 192;
@@ -63,28 +69,27 @@ impl Ran {
 
 pub(crate) struct Program {
     program: SchedClassifier,
-    rules: BpfHashMap<MapData, u32, RuleRecord>,
+    folder: PathBuf,
     next_hops: Array<MapData, byway_abi::NextHop>,
-    counters: PerCpuHashMap<MapData, u32, Counters>,
+    /// By chunks of rules.
+    counters: Vec<Array<MapData, Counters>>,
+    rare: PerCpuHashMap<MapData, u32, RareCounters>,
     next_hop_counters: PerCpuArray<MapData, NextHopCounters>,
-    attachment_counters: PerCpuHashMap<MapData, u32, AttachmentCounters>,
+    attachment_counters: PerCpuArray<MapData, AttachmentCounters>,
     /// By the rule: what the program knows it as.
-    ids: HashMap<Selector, u32>,
+    ids: HashMap<Selector, (u32, RuleRecord)>,
     slots: HashMap<NextHop, u32>,
     start: Instant,
 }
 
 impl Program {
     pub(crate) fn open(folder: &Path) -> Self {
-        fn open<T: TryFrom<Map, Error = MapError>>(folder: &Path, name: &str) -> T {
-            let data = MapData::from_pin(folder.join(name)).unwrap();
-            T::try_from(Map::from_map_data(data).unwrap()).unwrap()
-        }
         Self {
             program: SchedClassifier::from_pin(folder.join("departure")).unwrap(),
-            rules: open(folder, "RULES"),
+            folder: folder.to_owned(),
             next_hops: open(folder, "NEXT_HOPS"),
-            counters: open(folder, "COUNTERS"),
+            counters: Vec::new(),
+            rare: open(folder, "RARE_COUNTERS"),
             next_hop_counters: open(folder, "NEXT_HOP_COUNTERS"),
             attachment_counters: open(folder, "ATTACHMENT_COUNTERS"),
             ids: HashMap::new(),
@@ -96,10 +101,19 @@ impl Program {
     /// After each change: which identity and which slot is whose.
     pub(crate) fn read_names(&mut self) -> Result<(), String> {
         self.ids.clear();
-        for entry in self.rules.iter() {
-            let (id, record) = entry.unwrap();
-            if let Some(other) = self.ids.insert(selector(&record), id) {
-                return Err(format!("{} is rule {other} and rule {id}", selector(&record)));
+        for chunk in 0..fs::read_dir(self.folder.join("rules")).map_or(0, Iterator::count) {
+            let records: Array<MapData, RuleRecord> = open(&self.folder, &format!("rules/{chunk}"));
+            if self.counters.len() == chunk {
+                self.counters.push(open(&self.folder, &format!("counters/{chunk}")));
+            }
+            for (place, record) in records.iter().enumerate() {
+                let (id, record) = ((chunk as u32) << 16 | place as u32, record.unwrap());
+                if record.family == 0 {
+                    continue;
+                }
+                if let Some((other, _)) = self.ids.insert(selector(&record), (id, record)) {
+                    return Err(format!("{} is rule {other} and rule {id}", selector(&record)));
+                }
             }
         }
         self.slots.clear();
@@ -124,6 +138,10 @@ impl Program {
     }
 
     pub(crate) fn id(&self, selector: &Selector) -> Result<u32, String> {
+        self.record(selector).map(|(id, _)| id)
+    }
+
+    fn record(&self, selector: &Selector) -> Result<(u32, RuleRecord), String> {
         self.ids.get(selector).copied().ok_or_else(|| format!("no record of {selector}"))
     }
 
@@ -136,23 +154,30 @@ impl Program {
     }
 
     /// Summed over the CPUs.
-    pub(crate) fn rule(&self, selector: &Selector) -> Result<Counters, String> {
-        let per_cpu =
-            self.counters.get(&self.id(selector)?, 0).map_err(|error| format!("{selector}: {error}"))?;
-        Ok(summed(&per_cpu, |sum: &mut Counters, cpu| {
-            for (sum, cpu) in [
-                (&mut sum.departed, cpu.departed),
-                (&mut sum.arrived, cpu.arrived),
-                (&mut sum.passed, cpu.passed),
-                (&mut sum.dropped, cpu.dropped),
-                (&mut sum.down, cpu.down),
-                (&mut sum.clamped, cpu.clamped),
-                (&mut sum.answered, cpu.answered),
-                (&mut sum.refused, cpu.refused),
-            ] {
-                add(sum, cpu);
+    pub(crate) fn rule(&self, selector: &Selector) -> Result<RuleCounters, String> {
+        let (id, record) = self.record(selector)?;
+        let mut sum = RuleCounters::default();
+        let (number, place) = (id >> 16, id & 0xFFFF);
+        let chunk = &self.counters[number as usize];
+        for cpu in 0..nr_cpus().unwrap() as u32 {
+            let counters = chunk.get(&(cpu * chunk_len(number) + place), 0).unwrap();
+            let done = match record.kind {
+                TARGET_PASS => &mut sum.passed,
+                TARGET_DROP => &mut sum.dropped,
+                _ => &mut sum.departed,
+            };
+            add(done, counters.done);
+            add(&mut sum.arrived, counters.arrived);
+        }
+        if let Ok(per_cpu) = self.rare.get(&id, 0) {
+            for cpu in per_cpu.iter() {
+                add(&mut sum.down, cpu.down);
+                add(&mut sum.clamped, cpu.clamped);
+                add(&mut sum.answered, cpu.answered);
+                add(&mut sum.refused, cpu.refused);
             }
-        }))
+        }
+        Ok(sum)
     }
 
     /// Summed over the CPUs, but for what has not arrived yet, and when answers were given.
@@ -169,10 +194,10 @@ impl Program {
     }
 
     pub(crate) fn attachment(&self, ifindex: u32) -> AttachmentCounters {
-        let per_cpu = self.attachment_counters.get(&ifindex, 0).unwrap();
+        let is_its = |per_cpu: &PerCpuValues<AttachmentCounters>| per_cpu[0].ifindex == u64::from(ifindex);
+        let per_cpu = self.attachment_counters.iter().map(|per_cpu| per_cpu.unwrap()).find(is_its).unwrap();
         summed(&per_cpu, |sum: &mut AttachmentCounters, cpu| {
-            add(&mut sum.seen, cpu.seen);
-            for (sum, cpu) in sum.left_alone.iter_mut().zip(cpu.left_alone) {
+            for (sum, cpu) in sum.of.iter_mut().zip(cpu.of) {
                 add(sum, cpu);
             }
         })
@@ -223,6 +248,11 @@ impl Program {
         };
         (1_000..=9_014).rev().find(is_taken).unwrap()
     }
+}
+
+fn open<T: TryFrom<Map, Error = MapError>>(folder: &Path, name: &str) -> T {
+    let data = MapData::from_pin(folder.join(name)).unwrap();
+    T::try_from(Map::from_map_data(data).unwrap()).unwrap()
 }
 
 fn summed<T: aya::Pod + Default>(per_cpu: &PerCpuValues<T>, add: impl Fn(&mut T, &T)) -> T {

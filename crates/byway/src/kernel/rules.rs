@@ -1,0 +1,276 @@
+//! The records of rules and what the rules did, in chunks: array maps that are read and written in place.
+
+use std::{
+    cell::{Cell, OnceCell},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+};
+
+use aya::maps::{Array, ArrayOfMaps, MapData, PerCpuHashMap};
+use byway_abi::{Count, Counters, MAX_CHUNKS, RareCounters, RuleRecord, TARGET_NEXT_HOP, chunk_len};
+
+use super::{
+    bpffs,
+    sources::{INNER, memory},
+    sys::{Memory, RECORD_WORDS, record_of_words, record_to_words},
+    tables::{add, failed, found, gone, map},
+};
+use crate::error::{Error, Result};
+
+/// `BPF_F_MMAPABLE` (include/uapi/linux/bpf.h).
+const IN_PLACE: u32 = 1 << 10;
+
+/// Which word of a record says whether there is one: that of its family, and its index.
+const FAMILY: usize = 4;
+/// 64-bit words of a rule's counters on one CPU.
+const COUNTER_WORDS: usize = size_of::<Counters>() / size_of::<u64>();
+
+/// The chunks of one network namespace. Once made they stay.
+pub(crate) struct Rules {
+    folder: PathBuf,
+    outer: ArrayOfMaps<MapData, Array<MapData, Counters>>,
+    rare: PerCpuHashMap<MapData, u32, RareCounters>,
+    /// Those opened so far, of all that there may be.
+    chunks: Vec<OnceCell<Chunk>>,
+    /// How many there are.
+    made: Cell<u32>,
+    cpus: usize,
+}
+
+struct Chunk {
+    records: Memory,
+    counters: Memory,
+    /// How many rules have counters for one CPU, before those for the next.
+    row: usize,
+}
+
+/// What a rule did, summed over the CPUs.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Done {
+    pub(crate) done: Count,
+    pub(crate) arrived: Count,
+    pub(crate) rare: RareCounters,
+}
+
+impl Rules {
+    /// Opens the maps that are pinned in `folder`.
+    pub(super) fn open(folder: &Path, cpus: usize) -> Result<Self> {
+        Ok(Self {
+            folder: folder.to_owned(),
+            outer: map!(folder, "COUNTERS"),
+            rare: map!(folder, "RARE_COUNTERS"),
+            chunks: (0..MAX_CHUNKS).map(|_| OnceCell::new()).collect(),
+            made: Cell::new(made(folder)),
+            cpus,
+        })
+    }
+
+    /// How many chunks there are.
+    pub(crate) fn chunks(&self) -> u32 {
+        self.made.get()
+    }
+
+    /// How many rules the chunks have room for.
+    pub(crate) fn room(&self) -> u32 {
+        (0..self.chunks()).map(chunk_len).sum()
+    }
+
+    /// All identities there may be. The first is nobody's.
+    fn identities(&self) -> impl Iterator<Item = u32> {
+        (0..self.chunks())
+            .flat_map(|chunk| (0..chunk_len(chunk)).map(move |place| chunk << 16 | place))
+            .skip(1)
+    }
+
+    /// A free identity, from `first` on in turn.
+    pub(crate) fn free(&self, first: u32) -> Result<Option<u32>> {
+        let (mut chunk, mut place) = (first >> 16, first & 0xFFFF);
+        for _ in 0..=self.room() {
+            if chunk < self.chunks() && place >= chunk_len(chunk) {
+                (chunk, place) = (chunk + 1, 0);
+            }
+            if chunk >= self.chunks() {
+                (chunk, place) = (0, 1);
+            }
+            let id = chunk << 16 | place;
+            if id != 0 && !self.has(id)? {
+                return Ok(Some(id));
+            }
+            place += 1;
+        }
+        Ok(None)
+    }
+
+    fn records_pin(&self, chunk: u32) -> PathBuf {
+        self.folder.join(format!("rules/{chunk}"))
+    }
+
+    fn counters_pin(&self, chunk: u32) -> PathBuf {
+        self.folder.join(format!("counters/{chunk}"))
+    }
+
+    /// Makes another chunk, in which no record is.
+    pub(crate) fn add_chunk(&mut self) -> Result<()> {
+        let number = self.chunks();
+        for folder in ["rules", "counters"] {
+            bpffs::make_folder(&self.folder.join(folder))?;
+        }
+        // One that was cut off may have left its pins.
+        for pin in [self.records_pin(number), self.counters_pin(number)] {
+            match fs::remove_file(&pin) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::kernel(format!("remove {}", pin.display()), error));
+                }
+                _ => {}
+            }
+        }
+        let making = |error| failed("make the map", "of rules", error);
+        let pinning = |error| Error::kernel("pin a map of rules", error);
+        Array::<MapData, [u64; RECORD_WORDS]>::create(chunk_len(number), IN_PLACE)
+            .map_err(making)?
+            .pin(self.records_pin(number))
+            .map_err(pinning)?;
+        let counters = Array::<MapData, Counters>::create(chunk_len(number) * self.cpus as u32, INNER)
+            .map_err(making)?;
+        self.outer.set(number, &counters, 0).map_err(|error| failed("write the map", "COUNTERS", error))?;
+        counters.pin(self.counters_pin(number)).map_err(pinning)?;
+        self.made.set(number + 1);
+        Ok(())
+    }
+
+    /// The chunk of an identity, and the identity's place in it.
+    fn chunk(&self, id: u32) -> Result<Option<(&Chunk, usize)>> {
+        let (number, place) = (id >> 16, (id & 0xFFFF) as usize);
+        let cell = self.chunks.get(number as usize).filter(|_| number < self.chunks());
+        let Some(cell) = cell else { return Ok(None) };
+        if let Some(chunk) = cell.get() {
+            return Ok(Some((chunk, place)));
+        }
+        let open = |pin: PathBuf| match MapData::from_pin(&pin) {
+            Ok(map) => memory(&map, "of rules").map(Some),
+            // Another Byway has removed all that there was.
+            Err(_) if !pin.exists() => Ok(None),
+            Err(error) => Err(failed("open the map", "of rules", error)),
+        };
+        let chunk = (open(self.records_pin(number))?, open(self.counters_pin(number))?);
+        let (Some(records), Some(counters)) = chunk else { return Ok(None) };
+        let row = chunk_len(number) as usize;
+        Ok(Some((cell.get_or_init(|| Chunk { records, counters, row }), place)))
+    }
+
+    /// The record of a rule.
+    pub(crate) fn record(&self, id: u32) -> Result<Option<RuleRecord>> {
+        let Some((chunk, place)) = self.chunk(id)? else { return Ok(None) };
+        let Some(record) = chunk.records.words().get(place * RECORD_WORDS..(place + 1) * RECORD_WORDS) else {
+            return Ok(None);
+        };
+        let mut words = [0; RECORD_WORDS];
+        for (word, record) in words.iter_mut().zip(record) {
+            *word = record.load(Ordering::Acquire);
+        }
+        let record = record_of_words(words);
+        Ok((record.family != 0).then_some(record))
+    }
+
+    /// Whether there is a record of this identity.
+    pub(crate) fn has(&self, id: u32) -> Result<bool> {
+        let Some((chunk, place)) = self.chunk(id)? else { return Ok(false) };
+        let word = chunk.records.words().get(place * RECORD_WORDS + FAMILY);
+        Ok(word.is_some_and(|word| word.load(Ordering::Acquire) as u32 != 0))
+    }
+
+    /// Writes a record, and counters from zero. Nothing leads there yet.
+    pub(crate) fn write(&mut self, id: u32, record: RuleRecord) -> Result<()> {
+        let Some((chunk, place)) = self.chunk(id)? else {
+            return Err(Error::kernel(format!("write the record of rule {id}"), "there is no such chunk"));
+        };
+        for cpu in 0..self.cpus {
+            for word in counters(chunk, cpu, place) {
+                word.store(0, Ordering::Relaxed);
+            }
+        }
+        let words = record_to_words(record);
+        let start = place * RECORD_WORDS;
+        let Some(place) = chunk.records.words().get(start..start + RECORD_WORDS) else { return Ok(()) };
+        for (nth, word) in words.iter().enumerate().filter(|(nth, _)| *nth != FAMILY) {
+            place[nth].store(*word, Ordering::Relaxed);
+        }
+        place[FAMILY].store(words[FAMILY], Ordering::Release);
+        Ok(())
+    }
+
+    /// Removes a record. One that is not there is no error.
+    pub(crate) fn remove(&mut self, id: u32) -> Result<()> {
+        gone(self.rare.remove(&id)).map_err(|error| failed("write the map", "RARE_COUNTERS", error))?;
+        if let Some((chunk, place)) = self.chunk(id)?
+            && let Some(word) = chunk.records.words().get(place * RECORD_WORDS + FAMILY)
+        {
+            word.store(0, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// All records, with their identities, those included that somebody has made since the last time.
+    pub(crate) fn records(&self) -> impl Iterator<Item = Result<(u32, RuleRecord)>> {
+        self.made.set(made(&self.folder));
+        self.identities().filter_map(|id| match self.record(id) {
+            Ok(record) => Some(Ok((id, record?))),
+            Err(error) => Some(Err(error)),
+        })
+    }
+
+    /// Whether a record besides that of `id` leads to the next hop in a slot, by itself and not by a group.
+    pub(crate) fn leads_elsewhere(&self, slot: u32, id: u32) -> Result<bool> {
+        for number in 0..self.chunks() {
+            let Some((chunk, _)) = self.chunk(number << 16)? else { continue };
+            for (place, words) in chunk.records.words().chunks_exact(RECORD_WORDS).enumerate() {
+                // Without the rest of the record, since there may be a million.
+                if (words[FAMILY].load(Ordering::Relaxed) >> 32) as u32 != slot
+                    || number << 16 | place as u32 == id
+                {
+                    continue;
+                }
+                let record = self.record(number << 16 | place as u32)?;
+                if record.is_some_and(|record| record.kind == TARGET_NEXT_HOP && record.index == slot) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// What a rule did. All zero where the rule is gone.
+    pub(crate) fn done(&self, id: u32) -> Result<Done> {
+        let mut sum = Done::default();
+        if let Some((chunk, place)) = self.chunk(id)? {
+            for cpu in 0..self.cpus {
+                let mut words = counters(chunk, cpu, place).map(|word| word.load(Ordering::Relaxed));
+                let mut count =
+                    || Count { packets: words.next().unwrap_or(0), bytes: words.next().unwrap_or(0) };
+                add(&mut sum.done, count());
+                add(&mut sum.arrived, count());
+            }
+        }
+        let rare =
+            found(self.rare.get(&id, 0)).map_err(|error| failed("read the map", "RARE_COUNTERS", error))?;
+        for cpu in rare.iter().flat_map(|values| values.iter()) {
+            add(&mut sum.rare.down, cpu.down);
+            add(&mut sum.rare.clamped, cpu.clamped);
+            add(&mut sum.rare.answered, cpu.answered);
+            add(&mut sum.rare.refused, cpu.refused);
+        }
+        Ok(sum)
+    }
+}
+
+/// How many chunks there are. The counters are the last of a chunk to be pinned.
+fn made(folder: &Path) -> u32 {
+    fs::read_dir(folder.join("counters")).map_or(0, Iterator::count).min(MAX_CHUNKS as usize) as u32
+}
+
+/// The words of a rule's counters on one CPU.
+fn counters(chunk: &Chunk, cpu: usize, place: usize) -> impl Iterator<Item = &std::sync::atomic::AtomicU64> {
+    let start = (cpu * chunk.row + place) * COUNTER_WORDS;
+    chunk.counters.words().get(start..start + COUNTER_WORDS).into_iter().flatten()
+}

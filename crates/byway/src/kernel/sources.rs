@@ -1,0 +1,274 @@
+//! The pinned source tables of the generations, each an array map that is written in place.
+
+use std::{
+    cell::RefCell,
+    fs, io,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+use aya::maps::{Array, ArrayOfMaps, MapData, MapError};
+use byway_abi::{
+    Target,
+    sources::{ENTRIES, Shape, Shapes, WORDS4, WORDS6},
+};
+
+use super::{
+    sys::{self, Memory},
+    tables::{failed, map},
+};
+use crate::{
+    error::{Error, Result},
+    prefix::Prefix,
+    sources::{Family, Layout, Table, TakesNewTable, lay_out, other_shape},
+};
+
+/// `BPF_F_MMAPABLE` and `BPF_F_INNER_MAP` (include/uapi/linux/bpf.h), as `crates/byway-ebpf/src/maps.rs` has them.
+pub(super) const INNER: u32 = 1 << 10 | 1 << 12;
+
+type Inner4 = Array<MapData, [u64; ENTRIES * WORDS4]>;
+type Inner6 = Array<MapData, [u64; ENTRIES * WORDS6]>;
+
+/// How often a table is tried to be filled with other hashes or more room.
+const ATTEMPTS: u32 = 32;
+
+/// The tables of all generations: of the one in force, and while a change is under way of one more.
+pub(crate) struct Sources {
+    folder: PathBuf,
+    outer4: ArrayOfMaps<MapData, Inner4>,
+    outer6: ArrayOfMaps<MapData, Inner6>,
+    shapes: Array<MapData, Shapes>,
+    /// The tables that were opened last, and the generation that they are of.
+    opened: RefCell<Option<(u32, Tables)>>,
+}
+
+/// The memory of a generation's tables, as far as there are any.
+#[derive(Clone)]
+struct Tables {
+    v4: Option<Rc<Memory>>,
+    v6: Option<Rc<Memory>>,
+}
+
+/// The tables of one generation.
+pub(crate) struct Generation {
+    shapes: Shapes,
+    tables: Tables,
+}
+
+impl Generation {
+    fn table(&self, family: Family) -> Option<Table<'_>> {
+        let (memory, shape) = match family {
+            Family::V4 => (self.tables.v4.as_ref()?, self.shapes.v4),
+            Family::V6 => (self.tables.v6.as_ref()?, self.shapes.v6),
+        };
+        Some(Table { family, shape, words: memory.words() })
+    }
+
+    fn shape(&mut self, family: Family) -> &mut Shape {
+        match family {
+            Family::V4 => &mut self.shapes.v4,
+            Family::V6 => &mut self.shapes.v6,
+        }
+    }
+
+    /// The target of the rule, or the rules, for exactly this source.
+    pub(crate) fn source(&self, source: &Prefix) -> Option<Target> {
+        self.table(Family::of(source))?.source(source)
+    }
+
+    /// The sources that rules speak about, and their targets.
+    pub(crate) fn sources(&self) -> Vec<(Prefix, Target)> {
+        [Family::V4, Family::V6]
+            .into_iter()
+            .filter_map(|family| self.table(family))
+            .flat_map(|table| table.sources())
+            .collect()
+    }
+}
+
+impl Sources {
+    /// Opens the maps that are pinned in `folder`.
+    pub(super) fn open(folder: &Path) -> Result<Self> {
+        Ok(Self {
+            folder: folder.to_owned(),
+            outer4: map!(folder, "SOURCES4"),
+            outer6: map!(folder, "SOURCES6"),
+            shapes: map!(folder, "SHAPES"),
+            opened: RefCell::new(None),
+        })
+    }
+
+    /// Where the table of a family is pinned, of this generation or of one that is not in force.
+    fn pin(&self, family: Family, generation: u32) -> PathBuf {
+        self.folder.join(format!("{}-{}", name(family), generation & 1))
+    }
+
+    /// Opens the tables of a generation.
+    pub(crate) fn generation(&self, generation: u32) -> Result<Generation> {
+        let open = |family| {
+            let pin = self.pin(family, generation);
+            let map = match MapData::from_pin(&pin) {
+                Ok(map) => map,
+                Err(_) if !pin.exists() => return Ok(None),
+                Err(error) => return Err(failed("open the map", name(family), error)),
+            };
+            memory(&map, name(family)).map(Rc::new).map(Some)
+        };
+        let opened =
+            self.opened.borrow().as_ref().filter(|(of, _)| *of == generation).map(|(_, it)| it.clone());
+        let tables = match opened {
+            Some(tables) => tables,
+            None => Tables { v4: open(Family::V4)?, v6: open(Family::V6)? },
+        };
+        *self.opened.borrow_mut() = Some((generation, tables.clone()));
+        let shapes =
+            self.shapes.get(&(generation & 1), 0).map_err(|error| failed("read the map", "SHAPES", error))?;
+        Ok(Generation { shapes, tables })
+    }
+
+    fn set_shapes(&mut self, generation: u32, shapes: Shapes) -> Result<()> {
+        self.shapes.set(generation & 1, shapes, 0).map_err(|error| failed("write the map", "SHAPES", error))
+    }
+
+    /// Lets a source have this target, or none, in the generation in force and from one instant to the next. Returns what it
+    /// had, or that it takes new tables.
+    pub(crate) fn set(
+        &mut self,
+        generation: u32,
+        source: &Prefix,
+        target: Option<Target>,
+        settle: impl FnOnce(),
+    ) -> Result<std::result::Result<Option<Target>, TakesNewTable>> {
+        let family = Family::of(source);
+        let mut tables = self.generation(generation)?;
+        let Some(mut table) = tables.table(family) else {
+            return Ok(if target.is_some() { Err(TakesNewTable) } else { Ok(None) });
+        };
+        let set = table.set(source, target, settle);
+        let shape = table.shape;
+        *tables.shape(family) = shape;
+        self.set_shapes(generation, tables.shapes)?;
+        Ok(set)
+    }
+
+    /// Makes the tables of a generation that is not in force.
+    pub(crate) fn make(&mut self, generation: u32, sources: Vec<(Prefix, Target)>) -> Result<()> {
+        let (v4, v6) = sources.into_iter().partition(|(source, _)| Family::of(source) == Family::V4);
+        let v4 = self.make_table(Family::V4, generation, v4)?;
+        let v6 = self.make_table(Family::V6, generation, v6)?;
+        self.set_shapes(generation, Shapes { v4, v6 })
+    }
+
+    fn make_table(
+        &mut self,
+        family: Family,
+        generation: u32,
+        sources: Vec<(Prefix, Target)>,
+    ) -> Result<Shape> {
+        if sources.is_empty() {
+            self.remove_table(family, generation)?;
+            return Ok(Shape::EMPTY);
+        }
+        let layout = lay_out(sources);
+        let mut shape = layout.shape;
+        for attempt in 1..=ATTEMPTS {
+            match self.try_make_table(family, generation, &layout, shape)? {
+                Ok(shape) => return Ok(shape),
+                Err(TakesNewTable) => shape = other_shape(&shape, attempt),
+            }
+        }
+        Err(Error::kernel(format!("fill the table {}", name(family)), "no hash spreads these sources"))
+    }
+
+    fn try_make_table(
+        &mut self,
+        family: Family,
+        generation: u32,
+        layout: &Layout,
+        shape: Shape,
+    ) -> Result<std::result::Result<Shape, TakesNewTable>> {
+        let making = |error| failed("make the map", name(family), error);
+        self.remove_table(family, generation)?;
+        let pin = self.pin(family, generation);
+        let buckets = shape.mask.saturating_add(1);
+        match family {
+            Family::V4 => Inner4::create(buckets, INNER).map_err(making)?.pin(&pin),
+            Family::V6 => Inner6::create(buckets, INNER).map_err(making)?.pin(&pin),
+        }
+        .map_err(|error| Error::kernel(format!("pin the map {}", name(family)), error))?;
+        let data = MapData::from_pin(&pin).map_err(|error| failed("open the map", name(family), error))?;
+        let memory = memory(&data, name(family))?;
+        let mut table = Table { family, shape, words: memory.words() };
+        if table.fill(layout).is_err() {
+            return Ok(Err(TakesNewTable));
+        }
+        let shape = table.shape;
+        let map = aya::maps::Map::from_map_data(data).map_err(making)?;
+        let slot = generation & 1;
+        match family {
+            Family::V4 => self.outer4.set(slot, &map.try_into().map_err(making)?, 0),
+            Family::V6 => self.outer6.set(slot, &map.try_into().map_err(making)?, 0),
+        }
+        .map_err(|error| failed("write the map", name(family), error))?;
+        Ok(Ok(shape))
+    }
+
+    /// Removes the tables of a generation that is not in force.
+    pub(crate) fn remove(&mut self, generation: u32) -> Result<()> {
+        self.remove_table(Family::V4, generation)?;
+        self.remove_table(Family::V6, generation)?;
+        self.set_shapes(generation, Shapes { v4: Shape::EMPTY, v6: Shape::EMPTY })
+    }
+
+    fn remove_table(&mut self, family: Family, generation: u32) -> Result<()> {
+        // A generation that was not in force may be made again, with other tables.
+        self.opened.take();
+        empty(&self.folder, family, generation & 1)?;
+        let pin = self.pin(family, generation);
+        match fs::remove_file(&pin) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::kernel(format!("remove {}", pin.display()), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes away what a change has left in the tables in force that was cut off.
+    pub(crate) fn tidy(&mut self, generation: u32) -> Result<()> {
+        let mut tables = self.generation(generation)?;
+        for family in [Family::V4, Family::V6] {
+            let Some(mut table) = tables.table(family) else { continue };
+            table.tidy();
+            let shape = table.shape;
+            *tables.shape(family) = shape;
+        }
+        self.set_shapes(generation, tables.shapes)
+    }
+}
+
+fn name(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "SOURCES4",
+        Family::V6 => "SOURCES6",
+    }
+}
+
+/// All the memory of an array map.
+pub(super) fn memory(map: &MapData, name: &str) -> Result<Memory> {
+    let info = map.info().map_err(|error| failed("look at the map", name, error))?;
+    let bytes = info.value_size().next_multiple_of(8) as usize * info.max_entries() as usize;
+    Memory::of(map.fd().as_fd(), bytes)
+        .map_err(|error| Error::kernel(format!("map {name} into memory"), error))
+}
+
+fn empty(folder: &Path, family: Family, slot: u32) -> Result<()> {
+    let outer = MapData::from_pin(folder.join(name(family)))
+        .map_err(|error: MapError| failed("open the map", name(family), error))?;
+    match sys::empty_slot(outer.fd().as_fd(), slot) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::kernel(format!("write the map {}", name(family)), error))
+        }
+        _ => Ok(()),
+    }
+}
