@@ -1,5 +1,6 @@
-//! `cargo xtask bpf`: builds the eBPF object that the library embeds, and checks the committed one.
+//! `cargo xtask bpf`: builds the eBPF objects that the library and the benchmark embed, and checks the committed ones.
 
+mod programs;
 mod toolchain;
 
 use std::{
@@ -14,12 +15,12 @@ use clap::Args;
 use crate::{run, workspace::Workspace};
 use toolchain::Toolchain;
 
-/// Rebuild the eBPF object from its source
+/// Rebuild the eBPF objects from their source
 #[derive(Args)]
 pub(crate) struct Bpf {
-    /// Leave the committed object alone: rebuild elsewhere and compare.
+    /// Leave the committed objects alone: rebuild elsewhere and compare.
     ///
-    /// With the toolchain that built the committed object the bytes must be the same. With another one the
+    /// With the toolchain that built the committed objects the bytes must be the same. With another one the
     /// workspace's tests run on the rebuilt object.
     #[arg(long)]
     check: bool,
@@ -39,31 +40,46 @@ impl Bpf {
 }
 
 fn rebuild(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
-    let (object, record) = committed(workspace);
-    build(workspace, toolchain, &object)?;
+    let record = record(workspace);
+    let objects = OBJECTS.map(|(program, object)| (program, workspace.root.join(object)));
+    build(workspace, toolchain, &objects)?;
     fs::write(&record, &toolchain.versions).with_context(|| format!("writing {}", record.display()))?;
-    println!("built {}", object.display());
+    for (program, object) in &objects {
+        println!("built {}", object.display());
+        if *program == BYWAY {
+            match programs::account(object) {
+                Ok(account) => fs::write(object.with_extension("programs"), account)?,
+                // It takes privileges that building does not.
+                Err(error) => {
+                    eprintln!("what its programs come to in the kernel is not written down: {error:#}")
+                }
+            }
+        }
+    }
     Ok(())
 }
 
 fn check(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
-    let (object, record) = committed(workspace);
-    let rebuilt = workspace.target.join("bpf/check/byway.bpf.o");
-    build(workspace, toolchain, &rebuilt)?;
+    let record = record(workspace);
+    let rebuilt = |program: &str| workspace.target.join(format!("bpf/check/{program}.bpf.o"));
+    build(workspace, toolchain, &OBJECTS.map(|(program, _)| (program, rebuilt(program))))?;
     let recorded = fs::read_to_string(&record).with_context(|| {
-        format!("{} does not say what built the object: run `cargo xtask bpf`", record.display())
+        format!("{} does not say what built the objects: run `cargo xtask bpf`", record.display())
     })?;
 
     if recorded == toolchain.versions {
-        if read(&object)? != read(&rebuilt)? {
-            bail!(
-                "{} is not what crates/byway-ebpf builds with the toolchain that is recorded for it: \
-                 run `cargo xtask bpf` and commit the result (the rebuilt object is {})",
-                object.display(),
-                rebuilt.display()
-            );
+        for (program, object) in OBJECTS {
+            let object = workspace.root.join(object);
+            if read(&object)? != read(&rebuilt(program))? {
+                bail!(
+                    "{} is not what crates/byway-ebpf builds with the toolchain that is recorded for it: \
+                     run `cargo xtask bpf` and commit the result (the rebuilt object is {})",
+                    object.display(),
+                    rebuilt(program).display()
+                );
+            }
         }
-        println!("the committed object is what its source builds, to the byte");
+        println!("the committed objects are what their source builds, to the byte");
         return Ok(());
     }
 
@@ -74,21 +90,26 @@ fn check(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
         indented(&toolchain.versions)
     );
     run::visibly(
-        workspace.cargo().args(["test", "--workspace", "--locked"]).env("BYWAY_BPF_OBJECT", &rebuilt),
+        workspace.cargo().args(["test", "--workspace", "--locked"]).env("BYWAY_BPF_OBJECT", rebuilt(BYWAY)),
         "The object that this toolchain builds does not pass the tests.",
     )?;
     println!("the rebuilt object passes the tests");
     Ok(())
 }
 
-/// The committed object, and the record of what built it.
-fn committed(workspace: &Workspace) -> (PathBuf, PathBuf) {
-    let folder = workspace.root.join("crates/byway/src/kernel");
-    (folder.join("byway.bpf.o"), folder.join("byway.bpf.toolchain"))
+/// The binary with Byway's own programs.
+const BYWAY: &str = "byway";
+/// The binaries of the eBPF crate, and where their objects are committed.
+const OBJECTS: [(&str, &str); 2] =
+    [(BYWAY, "crates/byway/src/kernel/byway.bpf.o"), ("bench", "xtask/src/bench/bench.bpf.o")];
+
+/// The record of what built the committed objects.
+fn record(workspace: &Workspace) -> PathBuf {
+    workspace.root.join("crates/byway/src/kernel/byway.bpf.toolchain")
 }
 
-/// Builds the programs and puts them, without debug information but with BTF, into `object`.
-fn build(workspace: &Workspace, toolchain: &Toolchain, object: &Path) -> Result<()> {
+/// Builds the programs of each binary and puts them, without debug information but with BTF, into its object.
+fn build(workspace: &Workspace, toolchain: &Toolchain, objects: &[(&str, PathBuf)]) -> Result<()> {
     let source = workspace.root.join("crates/byway-ebpf");
     let target = workspace.target.join("bpf");
     // The sources of the dependencies must be there before their folders' names can be taken out of the object.
@@ -100,11 +121,13 @@ fn build(workspace: &Workspace, toolchain: &Toolchain, object: &Path) -> Result<
     cargo.arg(&target).env("CARGO_ENCODED_RUSTFLAGS", flags);
     run::visibly(&mut cargo, "")?;
 
-    if let Some(folder) = object.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    for (program, object) in objects {
+        if let Some(folder) = object.parent() {
+            fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+        }
+        let built = target.join("bpfel-unknown-none/release").join(program);
+        run::output(Command::new(&toolchain.strip).arg("-g").arg(&built).arg("-o").arg(object), "")?;
     }
-    let built = target.join("bpfel-unknown-none/release/byway");
-    run::output(Command::new(&toolchain.strip).arg("-g").arg(&built).arg("-o").arg(object), "")?;
     Ok(())
 }
 

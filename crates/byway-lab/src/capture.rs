@@ -72,7 +72,9 @@ impl Node {
     }
 }
 
-fn link_address(device: &str) -> io::Result<LinkAddr> {
+/// A device's address for a packet socket in the calling thread's network namespace, of no protocol: such a socket
+/// receives nothing.
+pub(crate) fn link_address(device: &str) -> io::Result<LinkAddr> {
     nix::ifaddrs::getifaddrs()?
         .filter(|entry| entry.interface_name == device)
         .find_map(|entry| entry.address?.as_link_addr().copied())

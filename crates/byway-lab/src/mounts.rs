@@ -33,10 +33,7 @@ impl PrivateMounts {
         let open = |path| File::open(path).doing(|| format!("opening {path}"));
         let mounts =
             Self { previous: open("/proc/thread-self/ns/mnt")?, root: open("/")?, directory: open(".")? };
-        unshare(CloneFlags::CLONE_NEWNS).doing(|| "making a mount namespace")?;
-        let none = None::<&str>;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
-            .doing(|| "making the mounts of the new mount namespace private")?;
+        unshare_mounts()?;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
         mount(Some("tmpfs"), "/run", Some("tmpfs"), flags, Some("mode=0755"))
             .doing(|| "mounting a tmpfs on /run")?;
@@ -45,6 +42,22 @@ impl PrivateMounts {
             .doing(|| "mounting a bpffs on /sys/fs/bpf")?;
         Ok(mounts)
     }
+}
+
+/// Gives the calling thread a mount namespace of its own, from which nothing shows elsewhere.
+fn unshare_mounts() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).doing(|| "making a mount namespace")?;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .doing(|| "making the mounts of the new mount namespace private")
+}
+
+/// Runs `work` with a `/sys` that shows the devices of the calling thread's network namespace. A sysfs shows those of the
+/// thread that mounted it. It goes with the thread, which must be no other's.
+pub(crate) fn with_own_sysfs<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    unshare_mounts()?;
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>)?;
+    work()
 }
 
 impl PrivateMounts {

@@ -15,6 +15,10 @@ pub(crate) const NEW_TABLE: u16 = 0;
 pub(crate) const NEW_CHAIN: u16 = 3;
 /// `NFT_MSG_NEWRULE`.
 pub(crate) const NEW_RULE: u16 = 6;
+/// `NFT_MSG_NEWSET`.
+pub(crate) const NEW_SET: u16 = 9;
+/// `NFT_MSG_NEWSETELEM`.
+pub(crate) const NEW_SET_ELEMENT: u16 = 12;
 /// `NFT_MSG_NEWFLOWTABLE`.
 pub(crate) const NEW_FLOWTABLE: u16 = 22;
 
@@ -82,6 +86,16 @@ pub(crate) fn payload(base: Base, offset: u32, length: u32) -> Vec<Attribute> {
 /// Ends the rule unless the first register holds `value`: `NFTA_CMP_SREG` 1, `_OP` 2 (`NFT_CMP_EQ` 0), `_DATA` 3.
 pub(crate) fn compare(value: &[u8]) -> Vec<Attribute> {
     expression("cmp", &[number(1, REGISTER_1), number(2, 0), data(3, value)])
+}
+
+/// Ends the rule unless the set holds what is in the first register: `NFTA_LOOKUP_SET` 1, `_SREG` 2.
+pub(crate) fn lookup(set: &str) -> Vec<Attribute> {
+    expression("lookup", &[text(1, set), number(2, REGISTER_1)])
+}
+
+/// Marks the packet with what is in the first register: `NFTA_META_KEY` 2 (`NFT_META_MARK` 3), `_SREG` 3.
+pub(crate) fn set_mark() -> Vec<Attribute> {
+    expression("meta", &[number(2, 3), number(3, REGISTER_1)])
 }
 
 /// Loads a constant: `NFTA_IMMEDIATE_DREG` 1, `_DATA` 2.

@@ -15,11 +15,11 @@ use crate::{
     route::{parse_prefix, parse_table},
 };
 
-const EXPECTED: &str = "[-4|-6] from PREFIX|all lookup TABLE [priority NUMBER]";
+const EXPECTED: &str = "[-4|-6] from PREFIX|all [fwmark MARK] lookup TABLE [priority NUMBER]";
 
 impl Node {
-    /// Adds a routing policy rule, in the words of ip-rule(8): `[-4|-6] from PREFIX|all lookup TABLE [priority
-    /// NUMBER]`. The family is that of `-4` or `-6`, else of the prefix, else IPv4.
+    /// Adds a routing policy rule, in the words of ip-rule(8): `[-4|-6] from PREFIX|all [fwmark MARK] lookup TABLE
+    /// [priority NUMBER]`. The family is that of `-4` or `-6`, else of the prefix, else IPv4.
     ///
     /// # Errors
     ///
@@ -61,6 +61,7 @@ fn parse(text: &str) -> Option<RuleMessage> {
                     message.attributes.push(RuleAttribute::Source(prefix.network()));
                 }
             },
+            "fwmark" => message.attributes.push(RuleAttribute::FwMark(words.next()?.parse().ok()?)),
             "lookup" | "table" => table = Some(parse_table(words.next()?)?),
             "priority" | "pref" => {
                 message.attributes.push(RuleAttribute::Priority(words.next()?.parse().ok()?));

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use byway_lab::{Direction, Lab, NeighbourState, Node, Offload, Protocol, frame, wait_until};
+use byway_lab::{Direction, FrameSender, Lab, NeighbourState, Node, Offload, Protocol, frame, wait_until};
 
 const SOON: Duration = Duration::from_secs(5);
 const BRIEFLY: Duration = Duration::from_millis(200);
@@ -122,6 +122,24 @@ fn rules_choose_the_table() {
 }
 
 #[test]
+fn marks_choose_the_table() {
+    let lab = Lab::new().unwrap();
+    let (client, router, server) = routed(&lab);
+    router.forwarding().unwrap();
+    let asks = |from: &str, timeout| client.udp_echo(Some(ip(from)), at("10.2.0.2:7"), b"?", timeout);
+    let _service = server.udp_serve(at("10.2.0.2:7")).unwrap();
+    for address in ["10.1.0.3/24", "10.1.0.4/24"] {
+        client.address("eth0", address).unwrap();
+    }
+    router.route("blackhole default table 100").unwrap();
+    router.rule("from all fwmark 7 lookup 100 priority 1000").unwrap();
+    asks("10.1.0.3", SOON).unwrap();
+    router.mark_sources(&["10.1.0.3".parse().unwrap(), "10.9.0.1".parse().unwrap()], 7).unwrap();
+    asks("10.1.0.3", BRIEFLY).unwrap_err();
+    asks("10.1.0.4", SOON).unwrap();
+}
+
+#[test]
 fn a_bridge_joins_several() {
     let lab = Lab::new().unwrap();
     let nodes: Vec<Node> = ["a", "b", "c"].iter().map(|name| lab.node(name).unwrap()).collect();
@@ -190,6 +208,29 @@ fn a_bulk_transfer_is_complete() {
     assert_eq!(bulk.bytes, 50_000_001);
     assert!(b.counters("eth0").unwrap().tx_bytes - before.tx_bytes > 50_000_000);
     println!("{:.1} Gbit/s", bulk.bits_per_second() / 1e9);
+}
+
+#[test]
+fn a_question_is_asked_many_times() {
+    let lab = Lab::new().unwrap();
+    let (a, b) = pair(&lab);
+    let service = b.tcp_serve(at("10.0.0.2:0")).unwrap();
+    let took = a.tcp_round_trips(service.address(), b"?", 100, SOON).unwrap();
+    assert_eq!(took.len(), 100);
+    assert!(took.iter().all(|took| !took.is_zero()));
+}
+
+#[test]
+fn many_frames_are_sent_at_once() {
+    let lab = Lab::new().unwrap();
+    let (a, b) = pair(&lab);
+    let before = b.counters("eth0").unwrap().rx_packets;
+    let mut frame = [0; 60];
+    frame[..6].copy_from_slice(&b.mac("eth0").unwrap());
+    let mut sender = a.frame_sender("eth0").unwrap();
+    assert_eq!(sender.send(&[frame; 100]).unwrap(), FrameSender::BATCH);
+    assert!(wait_until(SOON, || b.counters("eth0").unwrap().rx_packets >= before + 64));
+    a.frame_sender("eth1").unwrap_err();
 }
 
 #[test]

@@ -1,0 +1,169 @@
+//! Programs that are no part of Byway: `cargo xtask bench packet` measures Byway's own with them, and beside them.
+//!
+//! The kernel runs a program again and again on one packet (`BPF_PROG_TEST_RUN`). `vary` gives that packet another source
+//! each time and then goes over to the program that is measured, so that every look-up is another one. What `vary`
+//! itself costs is measured with `empty`, and taken off.
+
+#![no_std]
+#![no_main]
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, TC_ACT_UNSPEC, bpf_redir_neigh},
+    btf_maps::{Array, HashMap, ProgramArray},
+    helpers::generated::bpf_redirect_neigh,
+    macros::{btf_map, classifier},
+    programs::TcContext,
+};
+use byway_abi::{MARK, MAX_RULES};
+
+const IN_PLACE: usize = BPF_F_MMAPABLE as usize;
+const ETHERNET_LEN: usize = 14;
+/// EtherType of IPv4 in network byte order, as `__sk_buff.protocol` has it.
+const ETH_P_IP: u32 = (0x0800_u16).to_be() as u32;
+/// EtherType of IPv6, likewise.
+const ETH_P_IPV6: u32 = (0x86DD_u16).to_be() as u32;
+/// Where the source is in an IPv4 header.
+const SOURCE4: usize = ETHERNET_LEN + 12;
+/// Where it is in an IPv6 header.
+const SOURCE6: usize = ETHERNET_LEN + 8;
+
+/// How `vary` varies.
+#[repr(C)]
+pub struct Plan {
+    /// The next of `SOURCES`.
+    next: u32,
+    /// How many of them there are, less one; they are a power of two.
+    mask: u32,
+    /// 0: each run is of a new packet. 1: the runs are by turns the departure of a packet and its arrival. 2: each run is an
+    /// arrival.
+    turn: u32,
+    /// `skb->cb` of an arrival: rule and slot.
+    rule: u32,
+    slot: u32,
+}
+
+/// The plan.
+#[btf_map]
+pub static PLAN: Array<Plan, 1, IN_PLACE> = Array::new();
+
+/// The sources, in network byte order, an IPv4 address in the first word.
+#[btf_map]
+pub static SOURCES: Array<[u32; 4], { MAX_RULES as usize }, IN_PLACE> = Array::new();
+
+/// What is measured: the program for departures, and the one for arrivals.
+#[btf_map]
+pub static MEASURED: ProgramArray<2> = ProgramArray::new();
+
+/// What `minimal` knows.
+#[repr(C)]
+pub struct NextHop {
+    ifindex: u32,
+    family: u32,
+    gateway: [u32; 4],
+}
+
+/// The next hops of IPv4 sources.
+#[btf_map]
+pub static MINIMAL4: HashMap<u32, NextHop, { MAX_RULES as usize }> = HashMap::new();
+
+/// The next hops of IPv6 sources.
+#[btf_map]
+pub static MINIMAL6: HashMap<[u32; 4], NextHop, { MAX_RULES as usize }> = HashMap::new();
+
+/// Gives the packet its next source.
+#[classifier]
+pub fn vary(ctx: TcContext) -> i32 {
+    let Some(plan) = PLAN.get_ptr_mut(0) else { return TC_ACT_UNSPEC };
+    // SAFETY: the map's value lives as long as the program, and one program runs at a time.
+    let plan = unsafe { &mut *plan };
+    let skb = ctx.skb.skb;
+    // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
+    let is_marked = unsafe { (*skb).tc_index } == MARK;
+    if plan.turn == 1 && is_marked {
+        // The kernel has written the header of the next hop's link by now.
+        let Some(header) = at::<[u8; ETHERNET_LEN]>(&ctx, 0) else { return TC_ACT_UNSPEC };
+        // SAFETY: `at` has checked that the bytes are there.
+        unsafe { (*header)[0] ^= 2 };
+        // SAFETY: there is nothing to drop here.
+        unsafe { MEASURED.tail_call(&ctx, 1) };
+        return TC_ACT_UNSPEC;
+    }
+    let Some(source) = SOURCES.get(plan.next & plan.mask) else { return TC_ACT_UNSPEC };
+    plan.next = plan.next.wrapping_add(1);
+    // SAFETY: as above.
+    let protocol = unsafe { (*skb).protocol };
+    if protocol == ETH_P_IP {
+        let Some(place) = at::<u32>(&ctx, SOURCE4) else { return TC_ACT_UNSPEC };
+        // SAFETY: `at` has checked that it is there; the header begins at an odd half-word.
+        unsafe { ptr::write_unaligned(place, source[0]) };
+    } else {
+        let Some(place) = at::<[u32; 4]>(&ctx, SOURCE6) else { return TC_ACT_UNSPEC };
+        // SAFETY: likewise.
+        unsafe { ptr::write_unaligned(place, *source) };
+    }
+    if plan.turn == 2 {
+        let (rule, slot) = (plan.rule, plan.slot);
+        // SAFETY: the verifier lets a classifier write these fields.
+        unsafe {
+            (*skb).tc_index = MARK;
+            (*skb).cb[0] = rule;
+            (*skb).cb[1] = 0;
+            (*skb).cb[4] = slot;
+        }
+        // SAFETY: there is nothing to drop here.
+        unsafe { MEASURED.tail_call(&ctx, 1) };
+        return TC_ACT_UNSPEC;
+    }
+    // SAFETY: as above.
+    unsafe { (*skb).tc_index = 0 };
+    // SAFETY: as above.
+    unsafe { MEASURED.tail_call(&ctx, 0) };
+    TC_ACT_UNSPEC
+}
+
+/// Does nothing.
+#[classifier]
+pub fn empty(_: TcContext) -> i32 {
+    TC_ACT_UNSPEC
+}
+
+/// What a redirect by source takes at the least: the addresses, one look-up, one call.
+#[classifier]
+pub fn minimal(ctx: TcContext) -> i32 {
+    // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
+    let protocol = unsafe { (*ctx.skb.skb).protocol };
+    let next_hop = if protocol == ETH_P_IP {
+        let Some(source) = at::<u32>(&ctx, SOURCE4) else { return TC_ACT_UNSPEC };
+        // SAFETY: `at` has checked that it is there; nobody changes the map meanwhile.
+        unsafe { MINIMAL4.get(&ptr::read_unaligned(source)) }
+    } else if protocol == ETH_P_IPV6 {
+        let Some(source) = at::<[u32; 4]>(&ctx, SOURCE6) else { return TC_ACT_UNSPEC };
+        // SAFETY: likewise.
+        unsafe { MINIMAL6.get(&ptr::read_unaligned(source)) }
+    } else {
+        None
+    };
+    let Some(next_hop) = next_hop else { return TC_ACT_UNSPEC };
+    let neighbour = ptr::from_ref(&next_hop.family).cast::<bpf_redir_neigh>().cast_mut();
+    // SAFETY: `family` and `gateway` lie as `struct bpf_redir_neigh` does, and the helper only reads them.
+    unsafe { bpf_redirect_neigh(next_hop.ifindex, neighbour, size_of::<bpf_redir_neigh>() as i32, 0) as i32 }
+}
+
+/// A place in the packet, if all of it is there.
+#[inline(always)]
+fn at<T>(ctx: &TcContext, offset: usize) -> Option<*mut T> {
+    let (start, end) = (ctx.data(), ctx.data_end());
+    (start + offset + size_of::<T>() <= end).then_some((start + offset) as *mut T)
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // SAFETY: nothing in these programs panics; where the compiler cannot see that, the verifier refuses the program.
+    unsafe { core::hint::unreachable_unchecked() }
+}

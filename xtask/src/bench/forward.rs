@@ -1,0 +1,88 @@
+//! Packets a second through a router that sends them by their source: Byway, and what else does that.
+//!
+//! Every contestant has a router of its own. One processor sends, another one forwards: see [`hosts`]. What comes out
+//! is counted at the far ends of the router's links. A packet at the wrong one is an error and never a figure.
+
+mod contestant;
+mod hosts;
+mod traffic;
+
+use anyhow::Result;
+
+use super::{
+    Effort,
+    figures::{Chart, Figures, Point, Series, Shape, in_turn},
+};
+use contestant::Contestant;
+use hosts::Hosts;
+
+/// How many rules Byway has.
+const BYWAY_SIZES: &[u32] = &[1, 10, 100, 1_000, 10_000, 100_000, 1_000_000];
+/// How many `ip rule`s there are. With ten times as many a packet takes milliseconds.
+const IP_RULE_SIZES: &[u32] = &[1, 10, 100, 1_000, 10_000];
+/// How many elements the set of nftables has.
+const NFTABLES_SIZES: &[u32] = &[10_000];
+
+/// The share of the sender's time from which on other work is worth a note.
+const MUCH: f64 = 0.02;
+/// How many times what is forwarded has to be sent, or the router may have had time for more.
+const ENOUGH: f64 = 1.02;
+
+/// The routers of all contestants, in turn.
+pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
+    let sizes = |sizes: &[u32], kind: fn(u32) -> Contestant| sizes.iter().copied().map(kind).collect();
+    let lines: [(&str, Vec<Contestant>); 4] = [
+        ("plain routing", vec![Contestant::Plain]),
+        ("byway", sizes(BYWAY_SIZES, Contestant::Byway)),
+        ("ip rule", sizes(IP_RULE_SIZES, Contestant::IpRule)),
+        ("nftables set and mark", sizes(NFTABLES_SIZES, Contestant::Nftables)),
+    ];
+    let mut hosts = Hosts::new()?;
+    for contestant in lines.iter().flat_map(|(_, contestants)| contestants) {
+        eprintln!("setting up: {contestant}");
+        hosts.add(*contestant, effort)?;
+    }
+    let figures = in_turn(effort.rounds, hosts.routers(), |router| hosts.measure(router, effort))?;
+    Ok(vec![chart(&lines, figures)])
+}
+
+/// Puts the figures, which come in the order of the contestants, on their lines.
+fn chart(lines: &[(&str, Vec<Contestant>)], figures: Vec<[Figures; 3]>) -> Chart {
+    let (mut notes, mut busiest, mut offered) = (Vec::new(), 0.0_f64, None);
+    let mut figures = figures.into_iter();
+    let mut series = Vec::new();
+    for (name, contestants) in lines {
+        let mut points = Vec::new();
+        for (contestant, [rate, sent, waited]) in contestants.iter().zip(figures.by_ref()) {
+            busiest = busiest.max(waited.median());
+            if sent.median() < rate.median() * ENOUGH {
+                notes.push(format!(
+                    "{contestant}: the sender hardly keeps the router busy, which may do more"
+                ));
+            }
+            if *contestant == Contestant::Plain {
+                offered = Some(sent);
+            }
+            points.push(Point { at: contestant.rules(), figures: rate });
+        }
+        series.push(Series { group: None, name: (*name).to_owned(), points });
+    }
+    // The fastest router gets the least of what the sender can do.
+    series.extend(offered.map(|sent| Series {
+        group: None,
+        name: "sent to plain routing".to_owned(),
+        points: vec![Point { at: None, figures: sent }],
+    }));
+    if busiest > MUCH {
+        let percent = busiest * 100.0;
+        notes.push(format!("for trying only: up to {percent:.0} % of the sender's CPU went to other work"));
+    }
+    Chart {
+        name: "forward".into(),
+        title: "Small packets that one CPU forwards, from random sources of all that have a rule".into(),
+        unit: "packets/s".into(),
+        shape: Shape::Lines { along: "rules".into(), logarithmic: true },
+        series,
+        notes,
+    }
+}

@@ -1,0 +1,106 @@
+//! What makes a router send packets by their source, with how many rules.
+
+use std::{fmt, net::IpAddr};
+
+use anyhow::Result;
+use byway::{Byway, Mss, NextHopSpec, OnDown, Owner, RuleSpec, TargetSpec};
+use byway_lab::Node;
+
+use super::{BYWAY_SIZES, traffic::source};
+
+/// The table that leads to the second link.
+const TABLE: u32 = 100;
+/// What nftables marks packets with.
+const MARK: u32 = 1;
+
+/// What makes a router send packets by their source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Contestant {
+    /// Nothing does: they follow the default route.
+    Plain,
+    /// Byway, with so many rules for one address.
+    Byway(u32),
+    /// So many `ip rule`s for one address, and a table.
+    IpRule(u32),
+    /// A set of so many addresses in nftables, a mark, one `ip rule` and a table.
+    Nftables(u32),
+}
+
+/// Where packets are expected to be counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// At the far end of the default route's link.
+    Default,
+    /// At the far end of the second link.
+    Second,
+}
+
+impl Contestant {
+    /// How many rules it has, where it has some.
+    pub(super) fn rules(self) -> Option<u32> {
+        match self {
+            Self::Plain => None,
+            Self::Byway(rules) | Self::IpRule(rules) | Self::Nftables(rules) => Some(rules),
+        }
+    }
+
+    /// From how many sources packets come. Without rules it is as many as with most.
+    pub(super) fn sources(self) -> u32 {
+        self.rules().or(BYWAY_SIZES.last().copied()).unwrap_or(1)
+    }
+
+    pub(super) fn way(self) -> Way {
+        match self {
+            Self::Plain => Way::Default,
+            Self::Byway(_) | Self::IpRule(_) | Self::Nftables(_) => Way::Second,
+        }
+    }
+
+    /// Makes the router send packets from every source to `gateway` on `device`, which is its second link.
+    pub(super) fn set_up(self, router: &Node, gateway: IpAddr, device: &str) -> Result<()> {
+        let table = || router.route(&format!("default via {gateway} dev {device} table {TABLE}"));
+        let sources = (0..self.sources()).map(source);
+        match self {
+            Self::Plain => {}
+            Self::Byway(_) => {
+                let specs: Vec<RuleSpec> = sources
+                    .map(|source| {
+                        Ok(RuleSpec {
+                            selector: source.to_string().parse()?,
+                            target: TargetSpec::NextHop(NextHopSpec::ViaDev(gateway, device.to_owned())),
+                            on_down: OnDown::Pass,
+                            mss: Mss::Auto,
+                            owner: Owner::Api,
+                            name: None,
+                        })
+                    })
+                    .collect::<Result<_>>()?;
+                router.run(|| Byway::open()?.add_all(&specs))?;
+            }
+            Self::IpRule(_) => {
+                table()?;
+                for source in sources {
+                    // All of one priority: the kernel keeps them in order, and 32766 would be behind the main table.
+                    router.rule(&format!("from {source} lookup {TABLE} priority 1000"))?;
+                }
+            }
+            Self::Nftables(_) => {
+                table()?;
+                router.rule(&format!("from all fwmark {MARK} lookup {TABLE} priority 1000"))?;
+                router.mark_sources(&sources.collect::<Vec<_>>(), MARK)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Contestant {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plain => formatter.write_str("plain routing"),
+            Self::Byway(rules) => write!(formatter, "byway, rules: {rules}"),
+            Self::IpRule(rules) => write!(formatter, "ip rule, rules: {rules}"),
+            Self::Nftables(rules) => write!(formatter, "nftables, sources: {rules}"),
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! A router for each contestant, between a host that sends and one that only counts.
+//!
+//! ```text
+//!                                 eth0 ──── gwN      the default route
+//!   sender ── toN ──── in ── router
+//!                                 eth1 ──── nhN      the second link
+//! ```
+//!
+//! One processor sends and does nothing else. Another one does the rest, in a kernel thread (threaded NAPI) that takes
+//! the packets from the end of the veth at the router, forwards them, and drops them behind the far end. The queue
+//! between the two holds 256 packets, and the sender is faster than the thread: what does not fit is dropped before the
+//! router has seen it, so the thread always has work, and its work is the figure. Without the thread a veth's packets
+//! are forwarded within the sender's system call, and its cost would be a part of each figure.
+//!
+//! A far end drops a packet as cheaply as the kernel can: the neighbours' Ethernet addresses are nobody's.
+
+use std::{
+    fs, process,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use byway_lab::{Lab, Node, stay_on_processor, wait_until};
+
+use super::{
+    contestant::{Contestant, Way},
+    traffic::Traffic,
+};
+use crate::bench::Effort;
+
+const SENDS: usize = 0;
+const FORWARDS: usize = 1;
+
+const GATEWAY: &str = "192.0.2.1";
+const NEXT_HOP: &str = "198.51.100.1";
+/// The Ethernet address of both: locally administered, and of no device.
+const NOBODY: [u8; 6] = [2, 0, 0, 0, 0, 0xFE];
+
+/// What the traffic needs to get to its full speed, and the thread to the processor's.
+const WARM_UP: Duration = Duration::from_millis(200);
+/// How long a measurement takes.
+const LONG: Duration = Duration::from_secs(2);
+const SHORT: Duration = Duration::from_millis(300);
+/// How long the packets of a queue may take to come out, also by the slowest way.
+const DRAINED_WITHIN: Duration = Duration::from_secs(10);
+
+/// All routers, the host that sends and the one that counts.
+pub(super) struct Hosts {
+    sender: Node,
+    far: Node,
+    routers: Vec<Router>,
+    lab: Lab,
+}
+
+/// One contestant's router.
+pub(super) struct Router {
+    contestant: Contestant,
+    node: Node,
+    /// Where packets for it are sent from.
+    sends_by: String,
+    /// Where they come in.
+    receives_by: String,
+    /// The far end of the default route's link, and that of the second one.
+    far: [String; 2],
+}
+
+/// What has been counted so far.
+struct Counted {
+    at: Instant,
+    right: u64,
+    wrong: u64,
+    /// What came faster than the router took it.
+    dropped: u64,
+}
+
+impl Hosts {
+    pub(super) fn new() -> Result<Self> {
+        let processors = thread::available_parallelism()?.get();
+        ensure!(processors >= [SENDS, FORWARDS].len(), "one CPU sends and one forwards: this takes two");
+        let lab = Lab::new()?;
+        let (sender, far) = (lab.node("sender")?, lab.node("far")?);
+        for node in [&sender, &far] {
+            disable_ipv6(node)?;
+        }
+        Ok(Self { sender, far, routers: Vec::new(), lab })
+    }
+
+    /// In the order in which they were added.
+    pub(super) fn routers(&self) -> &[Router] {
+        &self.routers
+    }
+
+    /// Builds a contestant's router, and sees that it does what it should.
+    pub(super) fn add(&mut self, contestant: Contestant, effort: Effort) -> Result<()> {
+        let nth = self.routers.len();
+        let node = self.lab.node(&format!("router{nth}"))?;
+        disable_ipv6(&node)?;
+        node.forwarding()?;
+        // The kernel's thread is found by the device's name.
+        let receives_by = format!("in{nth}x{:x}", process::id());
+        let router = Router {
+            contestant,
+            sends_by: format!("to{nth}"),
+            far: [format!("gw{nth}"), format!("nh{nth}")],
+            receives_by,
+            node,
+        };
+        let node = &router.node;
+        self.lab.link((&self.sender, &router.sends_by), (node, &router.receives_by))?;
+        self.lab.link((node, "eth0"), (&self.far, &router.far[0]))?;
+        self.lab.link((node, "eth1"), (&self.far, &router.far[1]))?;
+        node.address("eth0", "192.0.2.11/24")?;
+        node.address("eth1", "198.51.100.11/24")?;
+        node.permanent_neighbour("eth0", GATEWAY.parse()?, NOBODY)?;
+        node.permanent_neighbour("eth1", NEXT_HOP.parse()?, NOBODY)?;
+        node.route(&format!("default via {GATEWAY} dev eth0"))?;
+        self.sender.set_offload(&router.sends_by, byway_lab::Offload::TcpSegmentation, false)?;
+        node.receive_on_processor(&router.receives_by, FORWARDS)?;
+        contestant.set_up(node, NEXT_HOP.parse()?, "eth1").with_context(|| contestant.to_string())?;
+        self.check(&router, effort).with_context(|| contestant.to_string())?;
+        self.routers.push(router);
+        Ok(())
+    }
+
+    /// Sends a packet from every source, and expects every one of them at the right place.
+    fn check(&self, router: &Router, effort: Effort) -> Result<()> {
+        let sources = effort.choose(u32::MAX, 1_000).min(router.contestant.sources());
+        let mut traffic = router.traffic(&self.sender)?;
+        let before = self.count(router)?;
+        let mut sent = 0;
+        let mut from = 0;
+        while from < sources {
+            from = traffic.send_from(from, sources)?;
+            sent = u64::from(from);
+            let mut counted = Ok(before.right);
+            let _ = wait_until(DRAINED_WITHIN, || {
+                counted = self.count(router).map(|now| now.right);
+                !matches!(counted, Ok(right) if right < before.right + sent)
+            });
+            let arrived = counted? - before.right;
+            ensure!(arrived == sent, "{arrived} of {sent} packets came out where they should");
+        }
+        let wrong = self.count(router)?.wrong - before.wrong;
+        ensure!(wrong == 0, "{wrong} of {sent} packets came out where they should not");
+        Ok(())
+    }
+
+    /// How many packets a second come out where they should, while more are sent than can be forwarded; how many a
+    /// second are sent; and for which share of the time the sender's processor was another's.
+    pub(super) fn measure(&self, router: &Router, effort: Effort) -> Result<[f64; 3]> {
+        let (sender, stop) = (&self.sender, AtomicBool::new(false));
+        let (counts, waited) = thread::scope(|scope| {
+            let sending = scope.spawn(|| send_until(&stop, sender, router));
+            let counts = self.count_a_while(router, effort.choose(LONG, SHORT));
+            stop.store(true, Ordering::Relaxed);
+            let waited = sending.join().map_err(|_| anyhow!("the sender has panicked"))??;
+            anyhow::Ok((counts?, waited))
+        })?;
+        let (contestant, [start, end]) = (router.contestant, counts);
+        let drained = self.drain(router)?;
+        ensure!(drained.wrong == start.wrong, "{contestant}: packets came out where they should not");
+        let packets = end.right - start.right;
+        ensure!(packets > 0, "{contestant}: nothing came out where it should");
+        let seconds = (end.at - start.at).as_secs_f64();
+        let sent = packets + end.dropped - start.dropped;
+        Ok([packets as f64 / seconds, sent as f64 / seconds, waited])
+    }
+
+    /// Counts at the beginning and at the end of a while in full traffic. It is longer where nothing comes out.
+    fn count_a_while(&self, router: &Router, long: Duration) -> Result<[Counted; 2]> {
+        thread::sleep(WARM_UP);
+        let start = self.count(router)?;
+        loop {
+            thread::sleep(long);
+            let now = self.count(router)?;
+            if now.right > start.right || now.at - start.at > DRAINED_WITHIN {
+                return Ok([start, now]);
+            }
+        }
+    }
+
+    /// Waits until nothing is under way any more, so that the next contestant has the processors for itself.
+    fn drain(&self, router: &Router) -> Result<Counted> {
+        let until = Instant::now() + DRAINED_WITHIN;
+        let mut last = self.count(router)?;
+        loop {
+            // The slowest takes less than a millisecond for a packet.
+            thread::sleep(Duration::from_millis(20));
+            let now = self.count(router)?;
+            if now.right == last.right {
+                return Ok(now);
+            }
+            ensure!(Instant::now() < until, "packets are still coming out after {DRAINED_WITHIN:?}");
+            last = now;
+        }
+    }
+
+    fn count(&self, router: &Router) -> Result<Counted> {
+        let [default, second] = &router.far;
+        let at = Instant::now();
+        let [default, second] =
+            [self.far.counters(default)?, self.far.counters(second)?].map(|c| c.rx_packets);
+        let (right, wrong) = match router.contestant.way() {
+            Way::Default => (default, second),
+            Way::Second => (second, default),
+        };
+        let dropped = self.sender.counters(&router.sends_by)?.tx_dropped;
+        Ok(Counted { at, right, wrong, dropped })
+    }
+}
+
+impl Router {
+    /// What `sender` sends to the router. It stays on the calling thread.
+    fn traffic(&self, sender: &Node) -> Result<Traffic> {
+        let to = self.node.mac(&self.receives_by)?;
+        let from = sender.mac(&self.sends_by)?;
+        Ok(Traffic::new(sender.frame_sender(&self.sends_by)?, from, to, self.contestant.sources()))
+    }
+}
+
+/// Sends with one processor, as fast as that goes. Returns the share of the time in which the processor was another's.
+fn send_until(stop: &AtomicBool, sender: &Node, router: &Router) -> Result<f64> {
+    stay_on_processor(SENDS)?;
+    let mut traffic = router.traffic(sender)?;
+    let [ran_before, waited_before] = scheduled()?;
+    while !stop.load(Ordering::Relaxed) {
+        traffic.send_at_random()?;
+    }
+    let [ran, waited] = scheduled()?;
+    let (ran, waited) = (ran - ran_before, waited - waited_before);
+    Ok(waited / (ran + waited))
+}
+
+/// How long the calling thread has run, and has waited for a processor (Documentation/scheduler/sched-stats.rst in the
+/// kernel's source), in nanoseconds.
+fn scheduled() -> Result<[f64; 2]> {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").context("reading this thread's times")?;
+    let mut numbers = text.split_whitespace().map(str::parse);
+    let mut next = || numbers.next().context("this thread's times are not two numbers");
+    Ok([next()??, next()??])
+}
+
+/// Neighbour discovery would send packets of its own to the far ends.
+fn disable_ipv6(node: &Node) -> Result<()> {
+    for devices in ["all", "default"] {
+        node.sysctl(&format!("net.ipv6.conf.{devices}.disable_ipv6"), "1")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! Small UDP packets from many sources.
+
+use std::net::Ipv4Addr;
+
+use anyhow::Result;
+use byway_lab::FrameSender;
+
+/// An Ethernet frame of the smallest size, without the frame check sequence that hardware adds (IEEE 802.3).
+const LENGTH: usize = 60;
+/// For benchmarks (RFC 2544).
+const DESTINATION: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 9);
+/// Where the IPv4 header begins.
+const HEADER: usize = 14;
+/// Where the source address is, and where the header checksum.
+const SOURCE: usize = HEADER + 12;
+const CHECKSUM: usize = HEADER + 10;
+
+/// A source address by its number, all over 10.0.0.0/8.
+pub(super) fn source(number: u32) -> Ipv4Addr {
+    // Multiplied by an odd number, no two of 2^24 meet (Knuth's golden ratio).
+    let host = number.wrapping_mul(0x9E_37_79_B1) & 0x00FF_FFFF;
+    Ipv4Addr::from_bits(0x0A00_0000 | host)
+}
+
+/// Packets for one router.
+pub(super) struct Traffic {
+    sender: FrameSender,
+    frames: Vec<[u8; LENGTH]>,
+    /// How many of the frames are gone.
+    gone: usize,
+    sources: u32,
+    random: u64,
+}
+
+impl Traffic {
+    pub(super) fn new(sender: FrameSender, from: [u8; 6], to: [u8; 6], sources: u32) -> Self {
+        let frames = vec![frame(from, to); FrameSender::BATCH];
+        Self { sender, gone: frames.len(), frames, sources, random: 1 }
+    }
+
+    /// Sends up to a batch, each packet from a random one of all sources: there is no order that a cache could know.
+    pub(super) fn send_at_random(&mut self) -> Result<()> {
+        if self.gone >= self.frames.len() {
+            for frame in &mut self.frames {
+                set_source(frame, source(random(&mut self.random, self.sources)));
+            }
+            self.gone = 0;
+        }
+        let left = &self.frames[self.gone..];
+        let sent = self.sender.send(left)?;
+        // The first one that is not sent is dropped.
+        self.gone += left.len().min(sent + 1);
+        Ok(())
+    }
+
+    /// Sends a packet from each source from number `from` on, as many as go with one batch, and returns the number that
+    /// comes next; `end` at most.
+    pub(super) fn send_from(&mut self, from: u32, end: u32) -> Result<u32> {
+        let numbers = from..end;
+        let count = self.frames.len().min(numbers.len());
+        for (frame, number) in self.frames.iter_mut().zip(numbers) {
+            set_source(frame, source(number));
+        }
+        Ok(from + u32::try_from(self.sender.send(&self.frames[..count])?)?)
+    }
+}
+
+/// A number below `end`, by a linear congruential generator (Knuth's MMIX), whose high bits are good.
+fn random(state: &mut u64, end: u32) -> u32 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (((*state >> 32) * u64::from(end)) >> 32) as u32
+}
+
+/// An IPv4 header without a source address and a checksum (RFC 791): UDP, 64 hops.
+const IPV4_HEADER: [u8; 20] = {
+    let [high, low] = ((LENGTH - HEADER) as u16).to_be_bytes();
+    let [a, b, c, d] = DESTINATION.octets();
+    [0x45, 0, high, low, 0, 0, 0, 0, 64, 17, 0, 0, 0, 0, 0, 0, a, b, c, d]
+};
+
+/// A UDP header from and to port 9, `discard`, without a checksum (RFC 768).
+const UDP_HEADER: [u8; 8] = {
+    let [high, low] = ((LENGTH - HEADER - IPV4_HEADER.len()) as u16).to_be_bytes();
+    [0, 9, 0, 9, high, low, 0, 0]
+};
+
+/// A packet without a source address.
+fn frame(from: [u8; 6], to: [u8; 6]) -> [u8; LENGTH] {
+    let mut frame = [0; LENGTH];
+    let parts: [&[u8]; 5] = [&to, &from, &[0x08, 0x00], &IPV4_HEADER, &UDP_HEADER];
+    for (place, byte) in frame.iter_mut().zip(parts.into_iter().flatten()) {
+        *place = *byte;
+    }
+    frame
+}
+
+/// The header's sum does not change but for the source address.
+fn set_source(frame: &mut [u8; LENGTH], source: Ipv4Addr) {
+    const REST: u32 = header_sum();
+    let bits = source.to_bits();
+    let checksum = !fold(REST + (bits >> 16) + (bits & 0xFFFF));
+    frame[SOURCE..SOURCE + 4].copy_from_slice(&source.octets());
+    frame[CHECKSUM..CHECKSUM + 2].copy_from_slice(&checksum.to_be_bytes());
+}
+
+/// The sum of the header's 16-bit words (RFC 1071).
+const fn header_sum() -> u32 {
+    let (mut sum, mut at) = (0, 0);
+    while at < IPV4_HEADER.len() {
+        sum += u16::from_be_bytes([IPV4_HEADER[at], IPV4_HEADER[at + 1]]) as u32;
+        at += 2;
+    }
+    sum
+}
+
+/// A sum in ones' complement, of fewer than 2^16 words.
+fn fold(sum: u32) -> u16 {
+    let once = (sum & 0xFFFF) + (sum >> 16);
+    ((once & 0xFFFF) + (once >> 16)) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_source_is_there_twice() {
+        let sources: HashSet<Ipv4Addr> = (0..1_000_000).map(source).collect();
+        assert_eq!(sources.len(), 1_000_000);
+        assert!(sources.iter().all(|source| source.octets()[0] == 10));
+    }
+
+    #[test]
+    fn a_packet_has_a_good_checksum() {
+        let mut frame = frame([2; 6], [4; 6]);
+        for number in [0, 1, 4_711, 65_535] {
+            set_source(&mut frame, source(number));
+            let words =
+                frame[HEADER..HEADER + 20].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+            assert_eq!(fold(words.sum()), 0xFFFF);
+        }
+    }
+
+    #[test]
+    fn random_numbers_reach_all_and_no_more() {
+        let mut state = 1;
+        let numbers: HashSet<u32> = (0..10_000).map(|_| random(&mut state, 10)).collect();
+        assert_eq!(numbers, (0..10).collect());
+    }
+}
