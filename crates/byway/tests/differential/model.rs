@@ -31,7 +31,7 @@ pub(crate) enum Expected {
 }
 
 /// What a packet is called in the tally of packets.
-const CLASSES: [&str; class::COUNT] = [
+const CLASSES: [&str; class::MATCHED] = [
     "not IP",
     "malformed",
     "tagged",
@@ -40,7 +40,6 @@ const CLASSES: [&str; class::COUNT] = [
     "link-local",
     "neighbour discovery",
     "not matched",
-    "matched",
 ];
 
 impl Expected {
@@ -62,7 +61,7 @@ impl Expected {
     }
 
     /// All that there is, but for what BPF_PROG_TEST_RUN cannot make, with the kinds of [`crate::judge`].
-    pub(crate) const KINDS: usize = class::COUNT - 1 + 9 + 3;
+    pub(crate) const KINDS: usize = CLASSES.len() - 1 + 9 + 3;
 }
 
 impl fmt::Display for Expected {
