@@ -30,16 +30,6 @@ fn next_hops(node: &Node) -> Vec<NextHopStatus> {
     on(node, hooks()[0], |byway| byway.next_hops()).unwrap()
 }
 
-/// Sends until a packet goes this way.
-fn goes(hosts: &Routers, way: Way) -> bool {
-    let (from, to) = (hosts.source(5), hosts.far(1));
-    wait_until(ANSWER, || {
-        let before = hosts.counts(from, to);
-        hosts.send(from, to);
-        hosts.counts(from, to)[way as usize] > before[way as usize]
-    })
-}
-
 /// The link of a rule's only next hop goes down under traffic: after a moment its packets go by normal routing, or are
 /// dropped, as the rule says. The link comes back, and so do they.
 #[test]
@@ -49,15 +39,23 @@ fn a_link_that_flaps_is_left_alone_while_it_is_down() {
             let hosts = Routers::new(v6);
             let spec = rule(&hosts.source(5).to_string(), None, TargetSpec::NextHop(hosts.hop(1)));
             on(&hosts.server, *hook, |byway| byway.add(&spec)).unwrap();
-            assert!(goes(&hosts, Way::Router1));
+            assert!(hosts.goes(hosts.source(5), hosts.far(1), Way::Router1));
             for _ in 0..2 {
                 hosts.server.set_up("eth1", false).unwrap();
-                assert!(goes(&hosts, Way::Gateway), "{:?}", the_rule(&hosts.server));
+                assert!(
+                    hosts.goes(hosts.source(5), hosts.far(1), Way::Gateway),
+                    "{:?}",
+                    the_rule(&hosts.server)
+                );
                 let [next_hop] = &next_hops(&hosts.server)[..] else { panic!("one next hop") };
                 assert_eq!((next_hop.state, next_hop.device_down), (NextHopState::Silent, true));
                 assert!(next_hop.skipped.packets > 0 && the_rule(&hosts.server).down.packets > 0);
                 hosts.server.set_up("eth1", true).unwrap();
-                assert!(goes(&hosts, Way::Router1), "{:?}", next_hops(&hosts.server));
+                assert!(
+                    hosts.goes(hosts.source(5), hosts.far(1), Way::Router1),
+                    "{:?}",
+                    next_hops(&hosts.server)
+                );
                 let [next_hop] = &next_hops(&hosts.server)[..] else { panic!("one next hop") };
                 assert_eq!((next_hop.state, next_hop.device_down), (NextHopState::Up, false));
             }
@@ -87,7 +85,7 @@ fn a_slow_sender_gets_by_as_well() {
     let hosts = Routers::new(false);
     let spec = rule(&hosts.source(5).to_string(), None, TargetSpec::NextHop(hosts.hop(1)));
     on(&hosts.server, hooks()[0], |byway| byway.add(&spec)).unwrap();
-    assert!(goes(&hosts, Way::Router1));
+    assert!(hosts.goes(hosts.source(5), hosts.far(1), Way::Router1));
     hosts.server.set_up("eth1", false).unwrap();
     let (from, to) = (hosts.source(5), hosts.far(1));
     hosts.server.run(|| {
@@ -123,14 +121,14 @@ fn a_gateway_that_falls_mute_is_left_alone_once_the_kernel_knows() {
         }
         let spec = rule(&hosts.source(5).to_string(), None, TargetSpec::NextHop(hosts.hop(1)));
         on(&hosts.server, hooks()[0], |byway| byway.add(&spec)).unwrap();
-        assert!(goes(&hosts, Way::Router1));
+        assert!(hosts.goes(hosts.source(5), hosts.far(1), Way::Router1));
         let address = if v6 { "2001:db8:1::1/64" } else { "10.0.1.1/24" };
         hosts.router[0].delete_address("eth0", address).unwrap();
-        assert!(goes(&hosts, Way::Gateway), "{:?}", next_hops(&hosts.server));
+        assert!(hosts.goes(hosts.source(5), hosts.far(1), Way::Gateway), "{:?}", next_hops(&hosts.server));
         let [next_hop] = &next_hops(&hosts.server)[..] else { panic!("one next hop") };
         assert_eq!((next_hop.state, next_hop.device_down), (NextHopState::Silent, false));
         hosts.router[0].address("eth0", address).unwrap();
-        assert!(goes(&hosts, Way::Router1), "{:?}", next_hops(&hosts.server));
+        assert!(hosts.goes(hosts.source(5), hosts.far(1), Way::Router1), "{:?}", next_hops(&hosts.server));
     }
 }
 
@@ -231,7 +229,7 @@ fn a_device_that_is_gone_gets_nothing_and_neither_does_its_heir() {
             let hosts = Routers::new(v6);
             let spec = rule(&hosts.source(5).to_string(), None, TargetSpec::NextHop(hosts.hop(1)));
             on(&hosts.server, *hook, |byway| byway.add(&spec)).unwrap();
-            assert!(goes(&hosts, Way::Router1));
+            assert!(hosts.goes(hosts.source(5), hosts.far(1), Way::Router1));
             let index = hosts.server.ifindex("eth1").unwrap();
             let before = the_rule(&hosts.server);
             hosts.server.delete_link("eth1").unwrap();

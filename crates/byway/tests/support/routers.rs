@@ -8,6 +8,9 @@ use byway_lab::{Capture, Frame, Lab, Node, wait_until};
 
 use super::ANSWER;
 
+/// Fewer packets than the kernel keeps for a neighbour.
+const SENT_AT_MOST: u32 = 200;
+
 /// Where a packet can go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Way {
@@ -97,6 +100,16 @@ impl Routers {
         let went: Vec<Way> = (0..3).filter(|nth| after[*nth] > before[*nth]).map(|nth| ways[nth]).collect();
         assert_eq!(went.len(), 1, "the packet from {from} to {to} went to {went:?}");
         went[0]
+    }
+
+    /// Sends until a packet goes this way, now and then: of packets that wait for their neighbour the kernel keeps no more
+    /// than 277 of this size, and drops the first (`unres_qlen_bytes` of Linux's ip-sysctl documentation).
+    pub(crate) fn goes(&self, from: IpAddr, to: IpAddr, way: Way) -> bool {
+        let before = self.counts(from, to)[way as usize];
+        (0..SENT_AT_MOST).any(|_| {
+            self.send(from, to);
+            wait_until(ANSWER / SENT_AT_MOST, || self.counts(from, to)[way as usize] > before)
+        })
     }
 
     pub(crate) fn send(&self, from: IpAddr, to: IpAddr) {
