@@ -19,11 +19,11 @@ pub(crate) enum Entry<T> {
     ByDestination(BTreeMap<Prefix, T>),
 }
 
-/// Compiles rules, each with something that stands for it.
-pub(crate) fn compile<T: Clone>(
-    rules: impl IntoIterator<Item = (Selector, T)>,
-) -> BTreeMap<Prefix, Entry<T>> {
-    let rules: Vec<(Selector, T)> = rules.into_iter().collect();
+/// The sources of rules, in their order, and what the tables hold for each.
+pub(crate) type Entries<T> = Vec<(Prefix, Entry<T>)>;
+
+/// Compiles rules, each with something that stands for it, from the order of their selectors.
+pub(crate) fn compile<T: Clone>(rules: Vec<(Selector, T)>) -> Entries<T> {
     if rules.iter().all(|(selector, _)| selector.destination().is_none()) {
         // As most do, and then there is nothing to work out.
         return rules.into_iter().map(|(selector, rule)| (selector.source(), Entry::All(rule))).collect();
@@ -35,7 +35,7 @@ pub(crate) fn compile<T: Clone>(
         own.entry(source).or_default().insert(destination, rule);
     }
 
-    let mut entries = BTreeMap::new();
+    let mut entries = Vec::with_capacity(own.len());
     // The sources around the one at hand, widest first, each with all that holds for it. In the order of prefixes the one
     // around comes before the ones within.
     let mut around: Vec<(Prefix, BTreeMap<Prefix, T>)> = Vec::new();
@@ -54,7 +54,7 @@ pub(crate) fn compile<T: Clone>(
             None => BTreeMap::new(),
         };
         all.extend(own);
-        entries.insert(source, entry(&all));
+        entries.push((source, entry(&all)));
         around.push((source, all));
     }
     entries
@@ -75,12 +75,12 @@ fn is_covered<T>(destination: &Prefix, prefixes: &BTreeMap<Prefix, T>) -> bool {
 }
 
 /// How many destinations the entries tell apart.
-pub(crate) fn destinations<T>(entries: &BTreeMap<Prefix, Entry<T>>) -> usize {
+pub(crate) fn destinations<T>(entries: &Entries<T>) -> usize {
     let of_entry = |entry: &Entry<T>| match entry {
         Entry::All(_) => 0,
         Entry::ByDestination(destinations) => destinations.len(),
     };
-    entries.values().map(of_entry).sum()
+    entries.iter().map(|(_, entry)| of_entry(entry)).sum()
 }
 
 #[cfg(test)]
@@ -168,7 +168,7 @@ mod tests {
                 unique.entry(Selector::new(prefix(v4, source, bits), destination)).or_insert(id);
             }
             let rules: Vec<(Selector, usize)> = unique.into_iter().collect();
-            let entries = compile(rules.clone());
+            let entries = compile(rules.clone()).into_iter().collect();
             for (v4, source, destination) in packets {
                 let (source, destination) = (address(v4, source), address(v4, destination));
                 prop_assert_eq!(
@@ -198,7 +198,7 @@ mod tests {
             (selector("192.168.0.0/16", Some("10.1.0.0/16")), "net to 10.1"),
             (selector("192.168.1.5", Some("10.0.0.0/8")), "host to 10"),
         ];
-        let entries = compile(rules);
+        let entries: BTreeMap<Prefix, _> = compile(rules.into()).into_iter().collect();
         let host: Prefix = "192.168.1.5".parse().unwrap();
         let Entry::ByDestination(destinations) = &entries[&host] else { panic!("{entries:?}") };
         let shown: Vec<String> =

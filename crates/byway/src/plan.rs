@@ -11,12 +11,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    iter,
     net::IpAddr,
     rc::Rc,
 };
 
 use crate::{
-    compile::{Entry, compile},
+    compile::{Entries, Entry, compile},
     prefix::Prefix,
     rule::{Device, Group, NextHop, Rule, Selector},
 };
@@ -99,12 +100,13 @@ pub(crate) struct Desired {
     pub(crate) down: BTreeSet<NextHop>,
 }
 
-/// A rule of a compiled table: one that the kernel holds already, or one that is to be.
+/// A rule of a compiled table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RuleRef {
-    pub(crate) selector: Selector,
-    /// The identity of one that the kernel holds already.
-    pub(crate) id: Option<u32>,
+pub(crate) enum RuleRef {
+    /// One that the kernel holds already, by its identity.
+    Held(u32),
+    /// One that is to be: which of the plan's records it is.
+    New(u32),
 }
 
 /// From one set of rules to another, in one instant.
@@ -113,7 +115,7 @@ pub(crate) enum Switch {
     /// Nothing but this source's entry changes, from the first to the second.
     Entry(Prefix, Option<Entry<RuleRef>>, Option<Entry<RuleRef>>),
     /// Everything that there is for everything that shall be.
-    All(BTreeMap<Prefix, Entry<RuleRef>>, BTreeMap<Prefix, Entry<RuleRef>>),
+    All(Entries<RuleRef>, Entries<RuleRef>),
 }
 
 /// One change. Each leaves a working data path, and can be taken back until something is forgotten.
@@ -177,9 +179,17 @@ impl Actual {
 impl Desired {
     /// The next hops of all rules and groups.
     pub(crate) fn next_hops(&self) -> BTreeSet<&NextHop> {
-        let of_rules = self.rules.values().flat_map(|rule| rule.target.next_hops());
         let of_groups = self.groups.values().flat_map(|group| &group.members).map(|member| &member.next_hop);
-        of_rules.chain(of_groups).chain(&self.unseen.next_hops).collect()
+        let mut all: BTreeSet<&NextHop> = of_groups.chain(&self.unseen.next_hops).collect();
+        let mut last = None;
+        for next_hop in self.rules.values().flat_map(|rule| rule.target.next_hops()) {
+            // A million rules have few next hops, and often the same one after the other.
+            if last != Some(next_hop) {
+                all.insert(next_hop);
+                last = Some(next_hop);
+            }
+        }
+        all
     }
 
     /// The program that each device should carry, and the neighbours that the kernel should keep resolved, for these next
@@ -283,13 +293,22 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
             None => before.push(Step::PutGroup(group.clone())),
         }
     }
+    let mut wanted = Vec::with_capacity(desired.rules.len());
+    let mut records = 0;
     for (selector, rule) in &desired.rules {
-        match actual.rules.get(selector) {
-            Some((_, now)) if now == rule => {}
-            now => before.push(Step::Record(rule.clone(), now.map(|(id, _)| *id))),
-        }
+        wanted.push((
+            *selector,
+            match actual.rules.get(selector) {
+                Some((id, now)) if now == rule => RuleRef::Held(*id),
+                now => {
+                    before.push(Step::Record(rule.clone(), now.map(|(id, _)| *id)));
+                    records += 1;
+                    RuleRef::New(records - 1)
+                }
+            },
+        ));
     }
-    let switch = switch(actual, desired);
+    let switch = switch(actual, wanted);
     if switch.as_ref().is_some_and(Switch::leaves_tables) {
         forget.push(Step::Clear);
     }
@@ -326,26 +345,39 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
 }
 
 /// How the rules change, if they do.
-fn switch(actual: &Actual, desired: &Desired) -> Option<Switch> {
-    let held = |(selector, (id, _)): (&Selector, &(u32, Rc<Rule>))| {
-        (*selector, RuleRef { selector: *selector, id: Some(*id) })
-    };
-    let wanted = |(selector, rule): (&Selector, &Rc<Rule>)| {
-        let held = actual.rules.get(selector).filter(|(_, held)| held == rule);
-        (*selector, RuleRef { selector: *selector, id: held.map(|(id, _)| *id) })
-    };
-    let before = compile(actual.rules.iter().map(held));
-    let after = compile(desired.rules.iter().map(wanted));
-    let gone_or_other = before.keys().filter(|source| before.get(source) != after.get(source));
-    let new = after.keys().filter(|source| !before.contains_key(source));
-    let mut changed = gone_or_other.chain(new).copied();
+fn switch(actual: &Actual, wanted: Vec<(Selector, RuleRef)>) -> Option<Switch> {
+    let held = actual.rules.iter().map(|(selector, (id, _))| (*selector, RuleRef::Held(*id)));
+    let (before, after) = (compile(held.collect()), compile(wanted));
+    let mut changed = changed(&before, &after);
     match (changed.next(), changed.next()) {
         (None, _) => None,
-        (Some(source), None) => {
-            Some(Switch::Entry(source, before.get(&source).cloned(), after.get(&source).cloned()))
+        (Some((source, before, after)), None) => Some(Switch::Entry(source, before.cloned(), after.cloned())),
+        _ => {
+            drop(changed);
+            Some(Switch::All(before, after))
         }
-        _ => Some(Switch::All(before, after)),
     }
+}
+
+/// The sources whose entries differ, with both.
+fn changed<'a>(
+    before: &'a Entries<RuleRef>,
+    after: &'a Entries<RuleRef>,
+) -> impl Iterator<Item = (Prefix, Option<&'a Entry<RuleRef>>, Option<&'a Entry<RuleRef>>)> {
+    let (mut before, mut after) = (before.iter().peekable(), after.iter().peekable());
+    iter::from_fn(move || {
+        loop {
+            let source = match (before.peek(), after.peek()) {
+                (Some((old, _)), Some((new, _))) => *old.min(new),
+                (one, other) => one.or(other)?.0,
+            };
+            let old = before.next_if(|(it, _)| *it == source).map(|(_, entry)| entry);
+            let new = after.next_if(|(it, _)| *it == source).map(|(_, entry)| entry);
+            if old != new {
+                return Some((source, old, new));
+            }
+        }
+    })
 }
 
 impl Switch {
@@ -409,15 +441,16 @@ mod tests {
         /// Every record there is, by identity.
         records: BTreeMap<u32, Rule>,
         last_id: u32,
+        /// The identities of the records that this plan has made.
+        made: Vec<u32>,
         has_settled: bool,
     }
 
     impl Kernel {
         fn resolve(&self, entry: &Entry<RuleRef>) -> Entry<u32> {
-            let id = |rule: &RuleRef| {
-                // The newest record is the one that this plan has made.
-                let new = || self.records.iter().rev().find(|(_, it)| it.selector() == rule.selector);
-                rule.id.unwrap_or_else(|| *new().unwrap().0)
+            let id = |rule: &RuleRef| match rule {
+                RuleRef::Held(id) => *id,
+                RuleRef::New(nth) => self.made[*nth as usize],
             };
             match entry {
                 Entry::All(rule) => Entry::All(id(rule)),
@@ -469,6 +502,7 @@ mod tests {
                         assert!(holds.groups.contains_key(name));
                     }
                     self.last_id += 1;
+                    self.made.push(self.last_id);
                     self.records.insert(self.last_id, Rc::unwrap_or_clone(rule));
                 }
                 Step::Switch(switch) => {
@@ -612,6 +646,7 @@ mod tests {
             let mut kernel = Kernel { holds: Actual { devices, ..Actual::default() }, ..Kernel::default() };
             for goal in [&first, &second, &Desired::default()] {
                 let before = kernel.holds.as_desired().rules;
+                kernel.made.clear();
                 for step in plan(&kernel.holds.clone(), goal) {
                     kernel.carry_out(&step);
                     for (source, destination) in (0..16).flat_map(|source| (0..5).map(move |to| (source, to))) {
@@ -635,7 +670,7 @@ mod tests {
         let actual = Actual { devices: (1..3).map(|i| (i, device(i))).collect(), ..Actual::default() };
         let rule = rule(5, Target::NextHop(next_hop(2, Some(1))));
         let neighbour = Neighbour { device: device(2), gateway: [10, 0, 0, 1].into() };
-        let reference = RuleRef { selector: rule.selector(), id: None };
+        let reference = RuleRef::New(0);
         assert_eq!(
             plan(&actual, &desired(&[1], vec![rule.clone()], vec![])),
             [
@@ -659,6 +694,7 @@ mod tests {
         for step in plan(&kernel.holds.clone(), &rules("a")) {
             kernel.carry_out(&step);
         }
+        kernel.made.clear();
         let steps = plan(&kernel.holds, &rules("b"));
         assert!(
             matches!(&steps[..], [Step::Record(..), Step::Switch(_), Step::Settle, Step::Forget(1)]),

@@ -1,6 +1,6 @@
 //! Prefixes of addresses, as people write them.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{cmp::Ordering, fmt, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,9 @@ use thiserror::Error;
 /// A set of addresses: an address and how many of its leading bits count, the rest being zero.
 ///
 /// Written `192.0.2.0/24` or `2001:db8::/32`; a single address is written without its length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// Ordered by family, address and length: a prefix comes before those within it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Prefix(IpNet);
 
 /// Why a text is no [`Prefix`].
@@ -73,6 +75,23 @@ impl Prefix {
     /// Whether this is every address of a family.
     pub fn is_all(&self) -> bool {
         self.0.prefix_len() == 0
+    }
+}
+
+impl Ord for Prefix {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // As numbers, since ordering many rules is much of what a change takes.
+        let key = |prefix: &Self| match prefix.0 {
+            IpNet::V4(net) => (false, u128::from(net.addr().to_bits()), net.prefix_len()),
+            IpNet::V6(net) => (true, net.addr().to_bits(), net.prefix_len()),
+        };
+        key(self).cmp(&key(other))
+    }
+}
+
+impl PartialOrd for Prefix {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

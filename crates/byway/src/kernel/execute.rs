@@ -236,8 +236,8 @@ struct Progress {
     slots: BTreeMap<NextHop, u32>,
     /// The identities of groups with a name.
     groups: BTreeMap<String, u32>,
-    /// The identities of the rules that were recorded.
-    rules: BTreeMap<Selector, u32>,
+    /// The identities of the rules that were recorded, one after the other.
+    rules: Vec<u32>,
     /// The tables that no packet looks at any more.
     stale: Stale,
 }
@@ -322,7 +322,7 @@ impl Executor<'_> {
         match step {
             Step::Record(rule, instead_of) => {
                 let id = record_rule(tables, progress, rule, *instead_of)?;
-                progress.rules.insert(rule.selector(), id);
+                progress.rules.push(id);
                 return Ok(Some(Undo::ForgetRule(id)));
             }
             Step::Switch(switch) => return switch_rules(tables, progress, switch).map(Some),
@@ -680,10 +680,12 @@ fn make_entry(
     made: &mut Stale,
 ) -> Result<byway_abi::Target> {
     let target = |tables: &Tables, rule: &RuleRef| {
-        let id = rule.id.or_else(|| progress.rules.get(&rule.selector).copied());
-        tables.target(
-            id.ok_or_else(|| Error::kernel(format!("put the rule {}", rule.selector), "it has no record"))?,
-        )
+        let id = match rule {
+            RuleRef::Held(id) => Some(*id),
+            RuleRef::New(nth) => progress.rules.get(*nth as usize).copied(),
+        };
+        tables
+            .target(id.ok_or_else(|| Error::kernel(format!("put a rule for {source}"), "it has no record"))?)
     };
     match entry {
         Entry::All(rule) => target(tables, rule),

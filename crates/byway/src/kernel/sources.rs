@@ -152,10 +152,10 @@ impl Sources {
         Ok(set)
     }
 
-    /// Makes the tables of a generation that is not in force.
-    pub(crate) fn make(&mut self, generation: u32, sources: Vec<(Prefix, Target)>) -> Result<()> {
-        let (v4, v6) = sources.into_iter().partition(|(source, _)| Family::of(source) == Family::V4);
-        let v4 = self.make_table(Family::V4, generation, v4)?;
+    /// Makes the tables of a generation that is not in force, from sources in their order.
+    pub(crate) fn make(&mut self, generation: u32, mut sources: Vec<(Prefix, Target)>) -> Result<()> {
+        let v6 = sources.split_off(sources.partition_point(|(source, _)| Family::of(source) == Family::V4));
+        let v4 = self.make_table(Family::V4, generation, sources)?;
         let v6 = self.make_table(Family::V6, generation, v6)?;
         self.set_shapes(generation, Shapes { v4, v6 })
     }
