@@ -8,7 +8,7 @@ mod support;
 use std::{net::SocketAddr, time::Duration};
 
 use byway_lab::seed::{IPV4, IPV6, Seed};
-use support::{hooks, on, the_rule, via};
+use support::{all_arrived, hooks, on, via};
 
 const BYTES: u64 = 1_000_000_000;
 
@@ -25,12 +25,11 @@ fn a_gigabyte_arrives_intact() {
             let bulk = seed.client.tcp_bulk(service, BYTES, Duration::from_secs(300)).unwrap();
             assert_eq!(bulk.bytes, BYTES);
 
-            let status = the_rule(&seed.server);
+            let status = all_arrived(&seed.server);
             println!("{hook}, {}: {:.1} Gbit/s, {status:?}", addresses.service, bulk.bits_per_second() / 1e9);
             assert!(status.departed.bytes > BYTES);
             // Segments of at most 1,500 bytes are counted, not the packets that carry 64 kB of them.
             assert!(status.departed.packets >= BYTES / 1_500, "{status:?}");
-            assert_eq!(status.departed, status.arrived);
         }
     }
 }

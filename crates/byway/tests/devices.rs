@@ -256,7 +256,9 @@ fn a_dummy_device_as_a_next_hop() {
         let hosts = Hosts::joined(Kind::Veth, Kind::Veth, v6).unwrap();
         let Some(()) = unless_lacking(hosts.server.dummy("dummy0")) else { return };
         for hook in hooks() {
+            let before = hosts.heard();
             hosts.call(SILENCE).expect_err("the gateway does not lead to the service");
+            assert!(wait_until(ANSWER, || hosts.heard()[0] > before[0]), "it was sent there");
             let heard = hosts.heard();
             let sent = hosts.server.counters("dummy0").unwrap().tx_packets;
             hosts.redirect(*hook, NextHopSpec::Dev("dummy0".into()));
@@ -289,7 +291,10 @@ fn a_container_behind_a_veth() {
         let from = Some(hosts.far().ip());
         let call = |timeout| hosts.router.udp_echo(from, service.address(), b"hello", timeout);
         for hook in hooks() {
+            let before = hosts.gateway_heard(inside);
             call(SILENCE).expect_err("the answer goes to the gateway");
+            // It may have waited for a neighbour, and is none of the rule's.
+            assert!(wait_until(ANSWER, || hosts.gateway_heard(inside) > before));
             let spec = rule(&inside.to_string(), None, TargetSpec::NextHop(hosts.via()));
             on(&hosts.server, *hook, |byway| byway.add(&spec)).unwrap();
             for _ in 0..5 {

@@ -13,7 +13,7 @@ use byway_lab::{
     seed::{Addresses, IPV4, IPV6, Seed},
     wait_until,
 };
-use support::{ANSWER, SILENCE, hooks, on, rules, the_rule, via};
+use support::{ANSWER, SILENCE, all_arrived, hooks, on, rules, the_rule, via};
 
 const PORT: u16 = 30100;
 
@@ -99,8 +99,7 @@ fn another_router_on_the_same_interface() {
         assert!(wait_until(ANSWER, each_went_once), "{:?}", the_rule(&seed.server));
         assert!(heard(&other_hears, &addresses) > 100);
         assert_eq!(heard(&gateway_hears, &addresses), gateway_heard, "nothing goes to the gateway any more");
-        let status = the_rule(&seed.server);
-        assert_eq!(status.departed, status.arrived);
+        all_arrived(&seed.server);
     });
 }
 
@@ -285,8 +284,7 @@ fn on_link_next_hops_take_the_destination_as_their_neighbour() {
         on(&seed.server, hook, |byway| byway.add(&support::on_link(&addresses.service.to_string(), "eth1")))
             .unwrap();
         assert_eq!(seed.server.tcp_echo(from, far, b"hello", ANSWER).unwrap(), b"hello");
-        let status = the_rule(&seed.server);
-        assert_eq!(status.departed, status.arrived);
+        all_arrived(&seed.server);
     });
 }
 

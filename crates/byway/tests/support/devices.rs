@@ -270,8 +270,14 @@ impl Hosts {
     /// How many packets from the service address to the service the gateway has got, and the router.
     pub(crate) fn heard(&self) -> [usize; 2] {
         let is_it = |frame: &Frame| is_between(frame, self.source(), self.far().ip());
-        let count = |capture: &Option<Capture>| capture.as_ref().map_or(0, |capture| capture.count(is_it));
-        [count(&self.gateway_hears), count(&self.router_hears)]
+        let at_router = self.router_hears.as_ref().map_or(0, |capture| capture.count(is_it));
+        [self.gateway_heard(self.source()), at_router]
+    }
+
+    /// How many packets from an address to the service the gateway has got.
+    pub(crate) fn gateway_heard(&self, source: IpAddr) -> usize {
+        let is_it = |frame: &Frame| is_between(frame, source, self.far().ip());
+        self.gateway_hears.as_ref().map_or(0, |capture| capture.count(is_it))
     }
 
     /// The whole story: without a rule packets go to the gateway, with it they go to the router and nowhere else, each

@@ -16,7 +16,7 @@ pub(crate) mod tun;
 use std::{net::IpAddr, sync::OnceLock, time::Duration};
 
 use byway::{Byway, Error, Hook, Mss, NextHopSpec, OnDown, Owner, RuleSpec, RuleStatus, TargetSpec};
-use byway_lab::{Lab, Node};
+use byway_lab::{Lab, Node, wait_until};
 use byway_netlink::{
     NLM_F_CREATE, NLM_F_EXCL, Netlink,
     packet::{
@@ -94,6 +94,17 @@ pub(crate) fn the_rule(node: &Node) -> RuleStatus {
     let mut rules = rules(node);
     assert_eq!(rules.len(), 1, "{rules:?}");
     rules.remove(0)
+}
+
+/// The same, once all that departed has arrived: an acknowledgement may be on its way still when the answer is there.
+pub(crate) fn all_arrived(node: &Node) -> RuleStatus {
+    let mut status = the_rule(node);
+    let arrived = wait_until(ANSWER, || {
+        status = the_rule(node);
+        status.departed == status.arrived
+    });
+    assert!(arrived, "{status:?}");
+    status
 }
 
 pub(crate) fn rules(node: &Node) -> Vec<RuleStatus> {
