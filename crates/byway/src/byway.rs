@@ -111,7 +111,7 @@ impl Byway {
         self.add_all(std::slice::from_ref(spec)).and_then(only)
     }
 
-    /// Lets several new rules hold, or none of them where one is wrong.
+    /// Lets several new rules hold, or none of them where one is wrong. Returns them in their order.
     ///
     /// # Errors
     ///
@@ -131,7 +131,7 @@ impl Byway {
     }
 
     /// Lets several rules hold in place of those for the same packets, from one instant to the next; or none of them
-    /// where one is wrong.
+    /// where one is wrong. Returns them in their order.
     ///
     /// # Errors
     ///
@@ -140,8 +140,8 @@ impl Byway {
         self.put(None, specs, |_| Ok(()))
     }
 
-    /// Lets exactly these rules of an owner hold, from one instant to the next, whoever they name. Those of others stay. A rule that is the
-    /// same as before keeps its counters.
+    /// Lets exactly these rules of an owner hold, from one instant to the next, whoever they name. Those of others stay. A
+    /// rule that is the same as before keeps its counters. Returns them in their order.
     ///
     /// # Errors
     ///
@@ -163,9 +163,10 @@ impl Byway {
         for spec in specs {
             spec.check()?;
         }
-        // Of many rules the neighbours in the tables are neighbours in memory then, which halves the time that they take.
-        let mut in_order: Vec<(Selector, &RuleSpec)> = specs.iter().map(|spec| (spec.selector, spec)).collect();
-        in_order.sort_by_key(|(selector, _)| *selector);
+        // So that each pass over many rules goes through memory in order.
+        let mut in_order: Vec<(Selector, usize)> =
+            specs.iter().enumerate().map(|(nth, spec)| (spec.selector, nth)).collect();
+        in_order.sort();
         let only = match specs {
             // Of groups that are one rule's own there is a limited number.
             [spec] if in_place_of.is_none() && !matches!(spec.target, TargetSpec::NextHops(_)) => {
@@ -177,10 +178,11 @@ impl Byway {
             if in_place_of.is_some() {
                 desired.rules.retain(|_, rule| Some(rule.owner) != in_place_of);
             }
-            let mut put = Vec::with_capacity(specs.len());
+            let mut put = vec![None; specs.len()];
             // Many rules share few next hops, and each look-up asks the kernel for its routes.
             let mut resolved: HashMap<&TargetSpec, Target> = HashMap::new();
-            for (_, spec) in &in_order {
+            for (_, nth) in &in_order {
+                let spec = &specs[*nth];
                 let is_full = desired.rules.len() + desired.unseen.rules >= MAX_RULES as usize;
                 let place = desired.rules.entry(spec.selector);
                 match &place {
@@ -208,7 +210,7 @@ impl Byway {
                     name: spec.name.clone(),
                 });
                 place.and_modify(|existing| *existing = rule.clone()).or_insert_with(|| rule.clone());
-                put.push(rule);
+                put[*nth] = Some(rule);
             }
             if !specs.is_empty() && desired.attachments.is_empty() {
                 let found = view.default_gateway_devices()?;
@@ -216,7 +218,7 @@ impl Byway {
             }
             Ok(put)
         })?;
-        Ok(put.into_iter().map(Rc::unwrap_or_clone).collect())
+        Ok(put.into_iter().flatten().map(Rc::unwrap_or_clone).collect())
     }
 
     /// Lets the rule for exactly these packets hold no longer, and returns it.

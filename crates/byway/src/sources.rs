@@ -6,6 +6,7 @@
 
 use std::{
     net::IpAddr,
+    ops::Range,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -35,7 +36,8 @@ impl Family {
         if prefix.address().is_ipv4() { Self::V4 } else { Self::V6 }
     }
 
-    fn words(self) -> usize {
+    /// 64-bit words of an entry.
+    pub(crate) fn words(self) -> usize {
         match self {
             Self::V4 => WORDS4,
             Self::V6 => WORDS6,
@@ -165,12 +167,30 @@ fn guidepost(length: u8, best: Option<Target>) -> Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TakesNewTable;
 
-/// A table in memory, which programs may be reading.
+fn hash(family: Family, prefix: &Prefix, seed: u64) -> u32 {
+    let (bits, length) = (bits(prefix), u32::from(prefix.len()));
+    match family {
+        Family::V4 => hash4(((bits >> 96) as u32).to_be(), length, seed),
+        Family::V6 => hash6(halves(bits), length, seed),
+    }
+}
+
+/// The buckets where a prefix may be, if they do not go on at the first one behind the last.
+pub(crate) fn buckets(family: Family, shape: &Shape, prefix: &Prefix) -> Option<Range<usize>> {
+    let first = (hash(family, prefix, shape.seed) & shape.mask) as usize;
+    let end = first + PROBES as usize;
+    (end <= shape.mask as usize + 1).then_some(first..end)
+}
+
+/// A table in memory, which programs may be reading; or a part of it.
 pub(crate) struct Table<'a> {
     pub(crate) family: Family,
     pub(crate) shape: Shape,
     /// The buckets, one after the other.
     pub(crate) words: &'a [AtomicU64],
+    /// Which bucket is the first of them. In a part of a table only a single address is found, and changed, whose
+    /// [`buckets`] all are there.
+    pub(crate) first: usize,
 }
 
 impl Table<'_> {
@@ -185,30 +205,26 @@ impl Table<'_> {
         layout.entries.iter().try_for_each(|(prefix, entry)| self.insert(prefix, *entry).map(drop))
     }
 
-    /// How many entries there is room for.
-    fn room(&self) -> usize {
-        self.words.len() / self.family.words()
+    /// The places that there are.
+    fn all_places(&self) -> Range<usize> {
+        let first = self.first * ENTRIES;
+        first..first + self.words.len() / self.family.words()
     }
 
     /// The places where a prefix may be, in the order of a search.
     fn places(&self, prefix: &Prefix) -> impl Iterator<Item = usize> {
-        let length = u32::from(prefix.len());
-        let (bits, seed) = (bits(prefix), self.shape.seed);
-        let hash = match self.family {
-            Family::V4 => hash4(((bits >> 96) as u32).to_be(), length, seed),
-            Family::V6 => hash6(halves(bits), length, seed),
-        };
-        let mask = self.shape.mask;
+        let (hash, mask) = (hash(self.family, prefix, self.shape.seed), self.shape.mask);
+        let all = self.all_places();
         (0..PROBES)
             .flat_map(move |probe| {
                 let bucket = (hash.wrapping_add(probe) & mask) as usize;
                 (0..ENTRIES).map(move |entry| bucket * ENTRIES + entry)
             })
-            .filter(|place| *place < self.room())
+            .filter(move |place| all.contains(place))
     }
 
     fn word(&self, place: usize, word: usize) -> &AtomicU64 {
-        &self.words[place * self.family.words() + word]
+        &self.words[(place - self.first * ENTRIES) * self.family.words() + word]
     }
 
     fn load(&self, place: usize, word: usize) -> u64 {
@@ -252,7 +268,7 @@ impl Table<'_> {
 
     /// All entries, with their places.
     fn entries(&self) -> impl Iterator<Item = (usize, Prefix, Entry)> {
-        (0..self.room()).filter_map(|place| {
+        self.all_places().filter_map(|place| {
             let rest = self.load(place, self.family.rest());
             if !is_taken(rest) {
                 return None;
@@ -363,7 +379,8 @@ impl Table<'_> {
             }
         }
         if let Some(entry) = after {
-            if (self.shape.used as usize + 1) * SPARE * 4 > self.room() * 5 {
+            let room = (self.shape.mask as usize + 1) * ENTRIES;
+            if (self.shape.used as usize + 1) * SPARE * 4 > room * 5 {
                 return Err(TakesNewTable);
             }
             self.insert(prefix, entry)?;
@@ -412,7 +429,7 @@ impl Table<'_> {
     /// rest.
     pub(crate) fn tidy(&mut self) {
         let rest = self.family.rest();
-        for place in (0..self.room()).filter(|place| !is_taken(self.load(*place, rest))) {
+        for place in self.all_places().filter(|place| !is_taken(self.load(*place, rest))) {
             for word in 0..rest {
                 self.word(place, word).store(FREE, Ordering::Release);
             }
@@ -469,7 +486,7 @@ mod tests {
                 let buckets = shape.mask as usize + 1;
                 let words =
                     (0..buckets * ENTRIES * family.words()).map(|_| AtomicU64::new(7)).collect::<Vec<_>>();
-                let mut table = Table { family, shape, words: &words };
+                let mut table = Table { family, shape, words: &words, first: 0 };
                 if table.fill(&layout).is_ok() {
                     return Self { family, shape: table.shape, words };
                 }
@@ -479,7 +496,15 @@ mod tests {
         }
 
         fn table(&self) -> Table<'_> {
-            Table { family: self.family, shape: self.shape, words: &self.words }
+            Table { family: self.family, shape: self.shape, words: &self.words, first: 0 }
+        }
+
+        /// The part of the table where a prefix may be.
+        fn part(&self, prefix: &Prefix) -> Option<Table<'_>> {
+            let buckets = buckets(self.family, &self.shape, prefix)?;
+            let words = ENTRIES * self.family.words();
+            let part = &self.words[buckets.start * words..buckets.end * words];
+            Some(Table { words: part, first: buckets.start, ..self.table() })
         }
 
         /// What a program does.
@@ -539,6 +564,7 @@ mod tests {
         #[test]
         fn a_search_finds_the_longest_prefix(
             v4: bool,
+            is_part: bool,
             few in proptest::option::of(0..4_usize),
             first in vec((any::<u16>(), 0..14_usize), 0..60),
             changes in vec((any::<u16>(), 0..14_usize, proptest::option::weighted(0.6, Just(()))), 0..60),
@@ -566,7 +592,9 @@ mod tests {
                     Some(target) => own.insert(source, target),
                     None => own.remove(&source),
                 };
-                let mut table = owned.table();
+                let part = owned.part(&source).filter(|_| is_part && source.is_host());
+                let mut table = part.unwrap_or(owned.table());
+                prop_assert_eq!(table.source(&source), had);
                 match table.set(&source, after, || ()) {
                     Ok(found) => {
                         prop_assert_eq!(found, had);
@@ -602,7 +630,7 @@ mod tests {
         fn no_table_makes_the_reader_panic(v4: bool, words in vec(any::<u64>(), 0..200), mask in 0..100_u32, count: u32) {
             let words: Vec<AtomicU64> = words.into_iter().map(AtomicU64::new).collect();
             let mut table =
-                Table { family: family(v4), shape: Shape { mask, count, lengths: [200; LENGTHS], ..Shape::EMPTY }, words: &words };
+                Table { family: family(v4), shape: Shape { mask, count, lengths: [200; LENGTHS], ..Shape::EMPTY }, words: &words, first: 0 };
             let _ = table.sources();
             let _ = table.set(&Prefix::from(address(family(v4), 7)), Some(target(1)), || ());
             table.tidy();

@@ -185,7 +185,7 @@ fn read_one(
     }
     let mut records = BTreeMap::new();
     let mut unseen = Unseen { rules, next_hops: actual.next_hops.keys().cloned().collect() };
-    if let Some(entry) = tables.in_force()?.source(&selector.source()) {
+    if let Some(entry) = tables.source(&selector.source())? {
         let Some(record) = tables.rule_record(entry.rule)? else { return Ok(None) };
         if record.kind == TARGET_NEXT_HOP && !tables.leads_elsewhere(record.index, entry.rule)? {
             unseen.next_hops.retain(|next_hop| actual.next_hops[next_hop].index != record.index);
@@ -289,7 +289,7 @@ impl Executor<'_> {
         }
         // One entry that took new tables.
         if progress.stale.generation.is_some() {
-            settle();
+            settle(&mut self.pins.tables);
             if clear(&mut self.pins.tables, &progress.stale).is_err() {
                 return Ok(());
             }
@@ -412,7 +412,7 @@ impl Executor<'_> {
                 Ok(Some(Undo::Group(id, before.map(Box::new))))
             }
             Step::Settle => {
-                settle();
+                settle(tables);
                 Ok(None)
             }
             Step::Clear => {
@@ -455,12 +455,12 @@ impl Executor<'_> {
             Undo::Entry(source, entry, stale) => {
                 let mut stale = stale;
                 stale.generation = set_source(tables, &source, entry)?.1;
-                settle();
+                settle(tables);
                 clear(tables, &stale)
             }
             Undo::Generation(generation, stale) => {
                 tables.set_generation(generation)?;
-                settle();
+                settle(tables);
                 clear(tables, &stale)
             }
         }
@@ -656,7 +656,7 @@ fn set_source(
     source: &Prefix,
     target: Option<byway_abi::Target>,
 ) -> Result<(Option<byway_abi::Target>, Option<u32>)> {
-    if let Ok(old) = tables.set_source(source, target, settle)? {
+    if let Ok(old) = tables.set_source(source, target, wait_for_packets)? {
         return Ok((old, None));
     }
     let generation = tables.generation()?;
@@ -729,7 +729,12 @@ fn clear(tables: &mut Tables, stale: &Stale) -> Result<()> {
 }
 
 /// Waits until no packet is under way any more that has seen what held before.
-fn settle() {
+fn settle(tables: &mut Tables) {
+    wait_for_packets();
+    tables.settled();
+}
+
+fn wait_for_packets() {
     if sys::wait_for_programs().is_err() {
         // CPUs that are set apart do not take part. A program runs for less than a thousandth of this.
         thread::sleep(Duration::from_millis(10));
@@ -741,7 +746,7 @@ fn tidy_tables(tables: &mut Tables) -> Result<()> {
     let records = tables.rules()?;
     let all = || records.held.values().chain(records.leftover.values());
     let selectors: Vec<Selector> = all().filter_map(wire::selector).collect();
-    settle();
+    settle(tables);
     // A change that was cut off behind its switch has left the generation before, one that was cut off ahead of it the
     // one to come: both have the place that the one in force has not.
     tables.remove_generation(tables.generation()?.wrapping_add(1))?;

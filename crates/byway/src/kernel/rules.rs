@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, OnceCell},
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
     sync::atomic::Ordering,
@@ -31,6 +32,8 @@ pub(crate) struct Rules {
     folder: PathBuf,
     outer: ArrayOfMaps<MapData, Array<MapData, Counters>>,
     rare: PerCpuHashMap<MapData, u32, RareCounters>,
+    /// The rules that have rare counters, since packets were waited for: a rule that went before gets none any more.
+    rare_ids: Option<BTreeSet<u32>>,
     /// Those opened so far, of all that there may be.
     chunks: Vec<OnceCell<Chunk>>,
     /// How many there are.
@@ -60,6 +63,7 @@ impl Rules {
             folder: folder.to_owned(),
             outer: map!(folder, "COUNTERS"),
             rare: map!(folder, "RARE_COUNTERS"),
+            rare_ids: None,
             chunks: (0..MAX_CHUNKS).map(|_| OnceCell::new()).collect(),
             made: Cell::new(made(folder)),
             cpus,
@@ -200,9 +204,25 @@ impl Rules {
         Ok(())
     }
 
-    /// Removes a record. One that is not there is no error.
+    /// No packet is under way any more that has seen a rule which held before.
+    pub(crate) fn settled(&mut self) {
+        self.rare_ids = None;
+    }
+
+    /// Removes a record that no packet sees. One that is not there is no error.
     pub(crate) fn remove(&mut self, id: u32) -> Result<()> {
-        gone(self.rare.remove(&id)).map_err(|error| failed("write the map", "RARE_COUNTERS", error))?;
+        let rare_ids = match self.rare_ids.take() {
+            Some(ids) => ids,
+            // A system call for each of many rules takes longer than all else.
+            None => self
+                .rare
+                .keys()
+                .collect::<std::result::Result<_, _>>()
+                .map_err(|error| failed("read the map", "RARE_COUNTERS", error))?,
+        };
+        if self.rare_ids.insert(rare_ids).remove(&id) {
+            gone(self.rare.remove(&id)).map_err(|error| failed("write the map", "RARE_COUNTERS", error))?;
+        }
         if let Some((chunk, place)) = self.chunk(id)?
             && let Some(word) = chunk.records.words().get(place * RECORD_WORDS + FAMILY)
         {

@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     fs, io,
+    ops::Range,
     os::fd::AsFd,
     path::{Path, PathBuf},
     rc::Rc,
@@ -21,7 +22,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     prefix::Prefix,
-    sources::{Family, Layout, Table, TakesNewTable, lay_out, other_shape},
+    sources::{Family, Layout, Table, TakesNewTable, buckets, lay_out, other_shape},
 };
 
 /// `BPF_F_MMAPABLE` and `BPF_F_INNER_MAP` (include/uapi/linux/bpf.h), as `crates/byway-ebpf/src/maps.rs` has them.
@@ -29,6 +30,9 @@ pub(super) const INNER: u32 = 1 << 10 | 1 << 12;
 
 type Inner4 = Array<MapData, [u64; ENTRIES * WORDS4]>;
 type Inner6 = Array<MapData, [u64; ENTRIES * WORDS6]>;
+
+/// Of what pages are no larger, in bytes.
+const LARGEST_PAGE: usize = 1 << 16;
 
 /// How often a table is tried to be filled with other hashes or more room.
 const ATTEMPTS: u32 = 32;
@@ -62,7 +66,7 @@ impl Generation {
             Family::V4 => (self.tables.v4.as_ref()?, self.shapes.v4),
             Family::V6 => (self.tables.v6.as_ref()?, self.shapes.v6),
         };
-        Some(Table { family, shape, words: memory.words() })
+        Some(Table { family, shape, words: memory.words(), first: 0 })
     }
 
     fn shape(&mut self, family: Family) -> &mut Shape {
@@ -87,6 +91,25 @@ impl Generation {
     }
 }
 
+/// The table that a source is in; of a single address the part where that may be.
+struct Part {
+    family: Family,
+    shapes: Shapes,
+    memory: Rc<Memory>,
+    /// The first bucket that is there.
+    first: usize,
+}
+
+impl Part {
+    fn table(&self) -> Table<'_> {
+        let shape = match self.family {
+            Family::V4 => self.shapes.v4,
+            Family::V6 => self.shapes.v6,
+        };
+        Table { family: self.family, shape, words: self.memory.words(), first: self.first }
+    }
+}
+
 impl Sources {
     /// Opens the maps that are pinned in `folder`.
     pub(super) fn open(folder: &Path) -> Result<Self> {
@@ -106,14 +129,9 @@ impl Sources {
 
     /// Opens the tables of a generation.
     pub(crate) fn generation(&self, generation: u32) -> Result<Generation> {
-        let open = |family| {
-            let pin = self.pin(family, generation);
-            let map = match MapData::from_pin(&pin) {
-                Ok(map) => map,
-                Err(_) if !pin.exists() => return Ok(None),
-                Err(error) => return Err(failed("open the map", name(family), error)),
-            };
-            memory(&map, name(family)).map(Rc::new).map(Some)
+        let open = |family| match self.open_map(family, generation)? {
+            Some(map) => memory(&map, name(family)).map(Rc::new).map(Some),
+            None => Ok(None),
         };
         let opened =
             self.opened.borrow().as_ref().filter(|(of, _)| *of == generation).map(|(_, it)| it.clone());
@@ -122,9 +140,51 @@ impl Sources {
             None => Tables { v4: open(Family::V4)?, v6: open(Family::V6)? },
         };
         *self.opened.borrow_mut() = Some((generation, tables.clone()));
-        let shapes =
-            self.shapes.get(&(generation & 1), 0).map_err(|error| failed("read the map", "SHAPES", error))?;
-        Ok(Generation { shapes, tables })
+        Ok(Generation { shapes: self.shapes(generation)?, tables })
+    }
+
+    fn open_map(&self, family: Family, generation: u32) -> Result<Option<MapData>> {
+        let pin = self.pin(family, generation);
+        match MapData::from_pin(&pin) {
+            Ok(map) => Ok(Some(map)),
+            Err(_) if !pin.exists() => Ok(None),
+            Err(error) => Err(failed("open the map", name(family), error)),
+        }
+    }
+
+    /// Opens what a search for a source looks at: to map all of a large table takes longer than all else that a change of
+    /// one rule does.
+    fn part(&self, generation: u32, source: &Prefix) -> Result<Option<Part>> {
+        let family = Family::of(source);
+        let shapes = self.shapes(generation)?;
+        let shape = match family {
+            Family::V4 => &shapes.v4,
+            Family::V6 => &shapes.v6,
+        };
+        let is_open = self.opened.borrow().as_ref().is_some_and(|(of, _)| *of == generation);
+        let few = if is_open || !source.is_host() { None } else { buckets(family, shape, source) };
+        let Some(few) = few else {
+            let tables = self.generation(generation)?.tables;
+            let memory = match family {
+                Family::V4 => tables.v4,
+                Family::V6 => tables.v6,
+            };
+            return Ok(memory.map(|memory| Part { family, shapes, memory, first: 0 }));
+        };
+        let Some(map) = self.open_map(family, generation)? else { return Ok(None) };
+        let bytes = ENTRIES * family.words() * size_of::<u64>();
+        let first = few.start * bytes / LARGEST_PAGE * LARGEST_PAGE;
+        let memory = part_of_memory(&map, name(family), first..few.end * bytes)?;
+        Ok(Some(Part { family, shapes, memory: Rc::new(memory), first: first / bytes }))
+    }
+
+    /// The target of the rule, or the rules, for exactly this source in a generation.
+    pub(crate) fn source(&self, generation: u32, source: &Prefix) -> Result<Option<Target>> {
+        Ok(self.part(generation, source)?.and_then(|part| part.table().source(source)))
+    }
+
+    fn shapes(&self, generation: u32) -> Result<Shapes> {
+        self.shapes.get(&(generation & 1), 0).map_err(|error| failed("read the map", "SHAPES", error))
     }
 
     fn set_shapes(&mut self, generation: u32, shapes: Shapes) -> Result<()> {
@@ -140,15 +200,17 @@ impl Sources {
         target: Option<Target>,
         settle: impl FnOnce(),
     ) -> Result<std::result::Result<Option<Target>, TakesNewTable>> {
-        let family = Family::of(source);
-        let mut tables = self.generation(generation)?;
-        let Some(mut table) = tables.table(family) else {
+        let Some(part) = self.part(generation, source)? else {
             return Ok(if target.is_some() { Err(TakesNewTable) } else { Ok(None) });
         };
+        let mut table = part.table();
         let set = table.set(source, target, settle);
-        let shape = table.shape;
-        *tables.shape(family) = shape;
-        self.set_shapes(generation, tables.shapes)?;
+        let mut shapes = part.shapes;
+        match part.family {
+            Family::V4 => shapes.v4 = table.shape,
+            Family::V6 => shapes.v6 = table.shape,
+        }
+        self.set_shapes(generation, shapes)?;
         Ok(set)
     }
 
@@ -199,7 +261,7 @@ impl Sources {
         .map_err(|error| Error::kernel(format!("pin the map {}", name(family)), error))?;
         let data = MapData::from_pin(&pin).map_err(|error| failed("open the map", name(family), error))?;
         let memory = memory(&data, name(family))?;
-        let mut table = Table { family, shape, words: memory.words() };
+        let mut table = Table { family, shape, words: memory.words(), first: 0 };
         if table.fill(layout).is_err() {
             return Ok(Err(TakesNewTable));
         }
@@ -256,9 +318,14 @@ fn name(family: Family) -> &'static str {
 
 /// All the memory of an array map.
 pub(super) fn memory(map: &MapData, name: &str) -> Result<Memory> {
+    part_of_memory(map, name, 0..usize::MAX)
+}
+
+/// These bytes of the memory of an array map, as far as there are so many. The first is where a page begins.
+fn part_of_memory(map: &MapData, name: &str, part: Range<usize>) -> Result<Memory> {
     let info = map.info().map_err(|error| failed("look at the map", name, error))?;
     let bytes = info.value_size().next_multiple_of(8) as usize * info.max_entries() as usize;
-    Memory::of(map.fd().as_fd(), bytes)
+    Memory::of(map.fd().as_fd(), part.start, bytes.min(part.end).saturating_sub(part.start))
         .map_err(|error| Error::kernel(format!("map {name} into memory"), error))
 }
 

@@ -183,12 +183,12 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Maps the first `bytes` bytes of an array map (`BPF_F_MMAPABLE`, Linux 5.5).
+    /// Maps so many `bytes` of an array map (`BPF_F_MMAPABLE`, Linux 5.5), from the byte `first` on, with which a page begins.
     ///
     /// # Errors
     ///
     /// Those of mmap(2).
-    pub(super) fn of(map: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
+    pub(super) fn of(map: BorrowedFd<'_>, first: usize, bytes: usize) -> io::Result<Self> {
         let words = bytes / size_of::<AtomicU64>();
         // SAFETY: a new mapping, of no memory that Rust knows of.
         let start = unsafe {
@@ -198,7 +198,7 @@ impl Memory {
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED,
                 map.as_raw_fd(),
-                0,
+                first as libc::off_t,
             )
         };
         if start == libc::MAP_FAILED {

@@ -236,6 +236,11 @@ impl Tables {
         Ok(())
     }
 
+    /// No packet is under way any more that has seen a rule which held before.
+    pub(crate) fn settled(&mut self) {
+        self.rules.settled();
+    }
+
     /// The generation that packets look at.
     pub(crate) fn generation(&self) -> Result<u32> {
         self.meta(meta::GENERATION)
@@ -249,6 +254,11 @@ impl Tables {
     /// The source tables of the generation in force.
     pub(crate) fn in_force(&self) -> Result<Generation> {
         self.sources.generation(self.generation()?)
+    }
+
+    /// The target of the rule, or the rules, for exactly this source.
+    pub(crate) fn source(&self, source: &Prefix) -> Result<Option<Target>> {
+        self.sources.source(self.generation()?, source)
     }
 
     /// Lets a source have this target, or none, from one instant to the next. Returns what it had, or that it takes
