@@ -255,6 +255,16 @@ pub struct RareCounters {
 /// For how many rules such counters are kept.
 pub const MAX_RARE: u32 = 65_536;
 
+/// The counters that a program may be loaded without, a bit each.
+pub mod counters {
+    /// What left by attachments, and why it was left alone.
+    pub const OF_ATTACHMENTS: u32 = 1;
+    /// What rules did.
+    pub const OF_RULES: u32 = 2;
+    /// What went to next hops.
+    pub const OF_NEXT_HOPS: u32 = 4;
+}
+
 /// Slots of [`AttachmentCounters`]: why a packet is left alone before a rule speaks, or that one does.
 pub mod class {
     /// Neither IPv4 nor IPv6.

@@ -11,11 +11,11 @@ use aya_ebpf::{
 use byway_abi::{
     ATTACHMENT_PROBES, AttachmentCounters, Count, Counters, FAMILY_IPV4, FAMILY_ON_LINK, MARK,
     MAX_ATTACHMENTS, MSS_OFF, NextHop, ON_DOWN_DROP, RareCounters, TARGET_BY_DESTINATION, TARGET_DROP,
-    TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, Target, chunk_len, class,
+    TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, Target, chunk_len, class, counters,
 };
 
 use crate::{
-    Header, answer, count,
+    Header, answer, count, counts,
     maps::{
         ATTACHMENT_COUNTERS, ATTACHMENTS, COUNTERS, DESTINATIONS4, DESTINATIONS6, NEXT_HOPS, RARE_COUNTERS,
     },
@@ -44,7 +44,7 @@ pub fn depart(ctx: &TcContext, header: Header) -> Option<i32> {
     // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
     let ifindex = unsafe { (*ctx.skb.skb).ifindex };
     let size = measure(ctx);
-    let mut attachment = attachment_counters(ifindex);
+    let mut attachment = if counts(counters::OF_ATTACHMENTS) { attachment_counters(ifindex) } else { None };
     let mut seen = |class: usize| {
         if let Some(attachment) = &mut attachment {
             count(&mut attachment.of[class], size);
@@ -65,7 +65,7 @@ pub fn depart(ctx: &TcContext, header: Header) -> Option<i32> {
     seen(class::MATCHED);
 
     let done = || {
-        if let Some(counters) = counters(target.rule) {
+        if let Some(counters) = rule_counters(target.rule) {
             // SAFETY: the row is this CPU's own.
             count(unsafe { &mut (*counters).done }, size);
         }
@@ -83,7 +83,9 @@ pub fn depart(ctx: &TcContext, header: Header) -> Option<i32> {
                             count(&mut of_next_hop.clamped, size);
                         }
                         done();
-                        count(&mut of_next_hop.departed, size);
+                        if counts(counters::OF_NEXT_HOPS) {
+                            count(&mut of_next_hop.departed, size);
+                        }
                         of_next_hop.outstanding = 1;
                         Some(redirect(next_hop, &packet))
                     }
@@ -175,7 +177,7 @@ pub fn arrive(ctx: &TcContext, header: Header) -> Option<i32> {
     // SAFETY: as above.
     unsafe { (*skb).tc_index = 0 };
     let size = measure(ctx);
-    if let Some(counters) = counters(rule) {
+    if let Some(counters) = rule_counters(rule) {
         // SAFETY: the row is this CPU's own.
         count(unsafe { &mut (*counters).arrived }, size);
     }
@@ -254,7 +256,10 @@ fn attachment_counters(ifindex: u32) -> Option<&'static mut AttachmentCounters> 
 
 /// What a rule has done, on this CPU.
 #[inline(always)]
-fn counters(rule: u32) -> Option<*mut Counters> {
+fn rule_counters(rule: u32) -> Option<*mut Counters> {
+    if !counts(counters::OF_RULES) {
+        return None;
+    }
     // SAFETY: the helper returns a number.
     let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
     let (chunk, place) = (rule >> 16, rule & 0xFFFF);

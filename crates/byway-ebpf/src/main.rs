@@ -87,6 +87,18 @@ fn measure(ctx: &TcContext) -> Count {
     Count { packets: u64::from(if segments == 0 { 1 } else { segments }), bytes: u64::from(ctx.len()) }
 }
 
+/// What is not counted: of [`byway_abi::counters`]. Userspace may set it before it loads the programs, which is how a benchmark
+/// learns what counters cost; the verifier takes out what never runs.
+#[unsafe(no_mangle)]
+static UNCOUNTED: u32 = 0;
+
+/// Whether these counters count.
+#[inline(always)]
+fn counts(counters: u32) -> bool {
+    // SAFETY: a static that nothing writes while the program is loaded. Volatile, since the compiler knows the 0 alone.
+    unsafe { core::ptr::read_volatile(&raw const UNCOUNTED) & counters == 0 }
+}
+
 #[inline(always)]
 fn count(count: &mut Count, size: Count) {
     count.packets += size.packets;

@@ -7,7 +7,7 @@ use byway_abi::{
 };
 
 use crate::{
-    count, flow,
+    count, counts, flow,
     maps::{GROUPS, NEXT_HOP_COUNTERS, NEXT_HOP_DEVICES, NEXT_HOP_HEALTH, NEXT_HOPS},
     packet::Packet,
 };
@@ -165,7 +165,9 @@ pub fn heard(slot: u32, size: Count) {
     if let Some(counters) = NEXT_HOP_COUNTERS.get_ptr_mut(slot) {
         // SAFETY: the entry is this CPU's own.
         let counters = unsafe { &mut *counters };
-        count(&mut counters.arrived, size);
+        if counts(byway_abi::counters::OF_NEXT_HOPS) {
+            count(&mut counters.arrived, size);
+        }
         counters.outstanding = 0;
     }
     if let Some(health) = NEXT_HOP_HEALTH.get_ptr_mut(slot) {

@@ -4,7 +4,11 @@
 //! of a list in random order and goes over to the program that is measured; what `vary` costs with a program that does
 //! nothing is taken off.
 
-use std::{cell::RefCell, collections::HashSet, fs, net::IpAddr, panic, sync::Barrier, thread};
+mod counters;
+
+use std::{
+    cell::RefCell, collections::HashSet, fs, net::IpAddr, panic, path::PathBuf, sync::Barrier, thread,
+};
 
 use anyhow::{Context, Result, ensure};
 use aya::{
@@ -72,10 +76,11 @@ impl Case {
 pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
     let families = [("IPv4", IPV4), ("IPv6", IPV6)];
     let mut charts = Vec::new();
-    let mut targets = Vec::new();
+    let (mut targets, mut counted) = (Vec::new(), Vec::new());
     for (family, addresses) in families {
         charts.push(over_rules(effort, family, addresses)?);
         targets.extend(by_target(effort, family, addresses)?);
+        counted.extend(counters::measure(effort, family, addresses)?);
     }
     charts.push(Chart {
         name: "packet-targets".into(),
@@ -83,6 +88,14 @@ pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
         unit: "ns".into(),
         shape: Shape::Bars,
         series: targets,
+        notes: Vec::new(),
+    });
+    charts.push(Chart {
+        name: "packet-counters".into(),
+        title: "One packet with counters and without, 1,000 rules".into(),
+        unit: "ns".into(),
+        shape: Shape::Bars,
+        series: counted,
         notes: Vec::new(),
     });
     charts.push(over_processors(effort)?);
@@ -308,7 +321,7 @@ impl Contestant {
             byway.add_all(specs)?;
             Ok(())
         })?;
-        let folder = fs::read_dir("/sys/fs/bpf/byway")?.next().context("nothing is pinned")??.path();
+        let folder = folder()?;
         let program = |name: &str| -> Result<ProgramFd> {
             Ok(SchedClassifier::from_pin(folder.join(name))?.fd()?.try_clone()?)
         };
@@ -367,6 +380,11 @@ impl Contestant {
 fn measured(effort: Effort, contestants: &[Contestant]) -> Result<Vec<[Figures; 1]>> {
     let repeat = effort.choose(REPEAT, REPEAT / 10);
     in_turn(effort.rounds, contestants, |contestant| Ok([contestant.measure(repeat)?]))
+}
+
+/// Where Byway's pins are. Each contestant has a BPF file system of its own.
+fn folder() -> Result<PathBuf> {
+    Ok(fs::read_dir("/sys/fs/bpf/byway")?.next().context("nothing is pinned")??.path())
 }
 
 /// Hosts within others end before those.
