@@ -12,6 +12,9 @@
 //! Programs read while userspace writes. An entry is in force from the instant at which its [`rest`](Entry::rest) is
 //! written, and goes in the instant at which that becomes 0 or [`TARGET_GONE`](crate::TARGET_GONE). A free entry has an
 //! address that no packet comes from ([`FREE`]), so that no half of one entry is taken for half of another.
+//!
+//! What a search has found is kept for the next packet from the same source ([`Recent`]), as long as nothing changes in the
+//! tables: each change begins an epoch.
 
 use crate::{ON_DOWN_DROP, Target};
 
@@ -27,6 +30,8 @@ pub const WORDS4: usize = 2;
 pub const WORDS6: usize = 4;
 /// Every bit of the address of a free entry.
 pub const FREE: u64 = u64::MAX;
+/// How many sources of each family a CPU keeps in `RECENT`; a power of two.
+pub const RECENT: u32 = 256;
 
 /// Bits of the first byte of [`Entry::rest`]: the target's kind.
 pub const KIND: u64 = 0x0F;
@@ -96,6 +101,37 @@ pub struct Shapes {
     pub v4: Shape,
     /// Of `SOURCES6`.
     pub v6: Shape,
+    /// Since when nothing has changed in both tables: a number that no other state of any tables has had. 0 while something
+    /// is changing.
+    pub epoch: u32,
+    /// The last epoch that there was.
+    pub last_epoch: u32,
+}
+
+impl Shapes {
+    /// Of tables that have nothing.
+    pub const EMPTY: Self = Self { v4: Shape::EMPTY, v6: Shape::EMPTY, epoch: 0, last_epoch: 0 };
+}
+
+/// Value of the per-CPU array `RECENT`: what a search has found for a source. In the first [`RECENT`] places are IPv4
+/// addresses, in the others IPv6 addresses, each in the place that [`recent`] names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Recent {
+    /// The address in network byte order: of IPv4 the first half of the first word.
+    pub address: [u64; 2],
+    /// [`Entry::rest`] of its entry, 0 where it has none.
+    pub rest: u64,
+    /// The rule's identity.
+    pub rule: u32,
+    /// The epoch in which that was so. 0 is none.
+    pub epoch: u32,
+}
+
+/// The place of a source in `RECENT`, among those of its family.
+#[inline(always)]
+pub const fn recent(address: [u64; 2]) -> u32 {
+    (stir(address[0] ^ address[1]) >> 32) as u32 & (RECENT - 1)
 }
 
 /// How one table is searched.
@@ -143,5 +179,6 @@ pub const fn stir(word: u64) -> u64 {
 // Free of padding: the sizes are the sums of the fields.
 const _: () = {
     assert!(size_of::<Shape>() == 8 + 4 * 4 + LENGTHS);
-    assert!(size_of::<Shapes>() == 2 * size_of::<Shape>());
+    assert!(size_of::<Shapes>() == 2 * size_of::<Shape>() + 2 * 4);
+    assert!(size_of::<Recent>() == 3 * 8 + 2 * 4);
 };

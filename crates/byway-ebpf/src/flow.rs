@@ -4,7 +4,7 @@
 //! change its next hop in the middle.
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::TcContext};
-use byway_abi::Fragments;
+use byway_abi::{Fragments, sources::stir};
 
 use crate::{
     maps::FRAGMENTS,
@@ -78,13 +78,6 @@ fn mix(packet: &Packet, protocol: u32, ports: u32) -> u32 {
         hash = stir(hash ^ u64::from(word));
     }
     (hash >> 32) as u32
-}
-
-/// One round: an odd multiplier (2^64 divided by the golden ratio) carries every bit upwards, the shift down again.
-#[inline(always)]
-fn stir(word: u64) -> u64 {
-    let word = word.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    word ^ word >> 32
 }
 
 /// Another hash of the same flow.

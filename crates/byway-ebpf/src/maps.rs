@@ -11,7 +11,7 @@ use byway_abi::{
     AttachmentCounters, Counters, DeviceRecord, Fragments, Group, MAX_ATTACHMENTS, MAX_CHUNKS,
     MAX_DESTINATIONS, MAX_DEVICES, MAX_GROUPS, MAX_NEXT_HOPS, MAX_RARE, NeighbourKey, NextHop,
     NextHopCounters, NextHopHealth, RareCounters, SetRecord, Target, meta,
-    sources::{ENTRIES, Shapes, WORDS4, WORDS6},
+    sources::{self, ENTRIES, Recent, Shapes, WORDS4, WORDS6},
 };
 
 /// One entry of headroom: before Linux 6.13 a full trie refuses even to replace an entry in place.
@@ -57,6 +57,10 @@ pub static SOURCES6: ArrayOfMaps<Array<Bucket6, 1, INNER>, 2> = ArrayOfMaps::new
 /// How they are searched, likewise.
 #[btf_map]
 pub static SHAPES: Array<Shapes, 2> = Array::new();
+
+/// What the last searches have found.
+#[btf_map]
+pub static RECENT: PerCpuArray<Recent, { 2 * sources::RECENT as usize }> = PerCpuArray::new();
 
 /// Sets of IPv4 destinations.
 #[btf_map]

@@ -4,11 +4,14 @@ use core::ptr;
 
 use byway_abi::{
     FAMILY_IPV4, TARGET_GONE, TARGET_LONGER, Target, meta,
-    sources::{ENTRIES, KIND, LENGTHS, PROBES, WORDS4, WORDS6, hash4, hash6, length, target},
+    sources::{
+        self, ENTRIES, KIND, LENGTHS, PROBES, Recent, Shapes, WORDS4, WORDS6, hash4, hash6, length, recent,
+        target,
+    },
 };
 
 use crate::{
-    maps::{META, SHAPES, SOURCES4, SOURCES6},
+    maps::{META, RECENT, SHAPES, SOURCES4, SOURCES6},
     packet::Packet,
 };
 
@@ -24,37 +27,64 @@ const SEARCHES: usize = 3;
 pub fn find(packet: &Packet) -> Option<Target> {
     let slot = *META.get(meta::GENERATION)? & 1;
     let shapes = SHAPES.get(slot)?;
-    if packet.family == FAMILY_IPV4 {
-        let address = packet.source[0];
-        for _ in 0..SEARCHES {
-            let mut place = if shapes.v4.hosts == 0 { 0 } else { search4(slot, address, 32) as u32 };
-            if place == 0 {
-                place = prefix4(slot, address);
-            }
-            let place = place.checked_sub(1)?;
-            let bucket = SOURCES4.get_value(slot, &(place / ENTRIES as u32))?;
-            let at = place as usize % ENTRIES * WORDS4;
-            // The rest last: as long as it is there, so was what comes before it.
-            let (first, rest) = (read(&bucket[at]), read(&bucket[at + 1]));
-            if is_there(rest) {
-                return Some(target(rest, (first >> 32) as u32));
-            }
+    // Before the search: where something changes meanwhile, what is found is of an epoch that is over.
+    // SAFETY: a reference is good to read from.
+    let epoch = unsafe { ptr::read_volatile(&shapes.epoch) };
+    let is_v4 = packet.family == FAMILY_IPV4;
+    let [a, b, c, d] = packet.source;
+    let address = if is_v4 { [u64::from(a), 0] } else { [word(a, b), word(c, d)] };
+    let place = recent(address) + if is_v4 { 0 } else { sources::RECENT };
+    // SAFETY: the entry is this CPU's own.
+    let recent = unsafe { &mut *RECENT.get_ptr_mut(place)? };
+    if recent.epoch != epoch || recent.address != address || epoch == 0 {
+        let found = if is_v4 { look4(slot, shapes, a) } else { look6(slot, shapes, address) };
+        let (rest, rule) = found?;
+        *recent = Recent { address, rest, rule, epoch };
+    }
+    (recent.rest != 0).then(|| target(recent.rest, recent.rule))
+}
+
+/// The entry of the most specific source that holds an IPv4 address, as its rest and its rule; 0 where there is none.
+/// Nothing where it has gone each time that it was found.
+#[inline(always)]
+fn look4(slot: u32, shapes: &Shapes, address: u32) -> Option<(u64, u32)> {
+    for _ in 0..SEARCHES {
+        let mut place = if shapes.v4.hosts == 0 { 0 } else { search4(slot, address, 32) as u32 };
+        if place == 0 {
+            place = prefix4(slot, address);
         }
-    } else {
-        let [a, b, c, d] = packet.source;
-        let (first, second) = (word(a, b), word(c, d));
-        for _ in 0..SEARCHES {
-            let mut place = if shapes.v6.hosts == 0 { 0 } else { search6(slot, first, second, 128) as u32 };
-            if place == 0 {
-                place = prefix6(slot, first, second);
-            }
-            let place = place.checked_sub(1)?;
-            let bucket = SOURCES6.get_value(slot, &(place / ENTRIES as u32))?;
-            let at = place as usize % ENTRIES * WORDS6;
-            let (rule, rest) = (read(&bucket[at + 3]), read(&bucket[at + 2]));
-            if is_there(rest) {
-                return Some(target(rest, rule as u32));
-            }
+        if place == 0 {
+            return Some((0, 0));
+        }
+        let place = place - 1;
+        let bucket = SOURCES4.get_value(slot, &(place / ENTRIES as u32))?;
+        let at = place as usize % ENTRIES * WORDS4;
+        // The rest last: as long as it is there, so was what comes before it.
+        let (first, rest) = (read(&bucket[at]), read(&bucket[at + 1]));
+        if is_there(rest) {
+            return Some((rest, (first >> 32) as u32));
+        }
+    }
+    None
+}
+
+/// The same for an IPv6 address.
+#[inline(always)]
+fn look6(slot: u32, shapes: &Shapes, [first, second]: [u64; 2]) -> Option<(u64, u32)> {
+    for _ in 0..SEARCHES {
+        let mut place = if shapes.v6.hosts == 0 { 0 } else { search6(slot, first, second, 128) as u32 };
+        if place == 0 {
+            place = prefix6(slot, first, second);
+        }
+        if place == 0 {
+            return Some((0, 0));
+        }
+        let place = place - 1;
+        let bucket = SOURCES6.get_value(slot, &(place / ENTRIES as u32))?;
+        let at = place as usize % ENTRIES * WORDS6;
+        let (rule, rest) = (read(&bucket[at + 3]), read(&bucket[at + 2]));
+        if is_there(rest) {
+            return Some((rest, rule as u32));
         }
     }
     None

@@ -191,26 +191,31 @@ impl Sources {
         self.shapes.set(generation & 1, shapes, 0).map_err(|error| failed("write the map", "SHAPES", error))
     }
 
-    /// Lets a source have this target, or none, in the generation in force and from one instant to the next. Returns what it
-    /// had, or that it takes new tables.
+    /// Lets a source have this target, or none, in the generation in force and from one instant to the next, that is when
+    /// the new epoch begins. Returns what it had, or that it takes new tables.
     pub(crate) fn set(
         &mut self,
         generation: u32,
         source: &Prefix,
         target: Option<Target>,
-        settle: impl FnOnce(),
+        settle: impl Fn(),
     ) -> Result<std::result::Result<Option<Target>, TakesNewTable>> {
         let Some(part) = self.part(generation, source)? else {
             return Ok(if target.is_some() { Err(TakesNewTable) } else { Ok(None) });
         };
-        let mut table = part.table();
-        let set = table.set(source, target, settle);
         let mut shapes = part.shapes;
+        self.end_epoch(generation, &mut shapes)?;
+        let mut table = part.table();
+        let set = table.set(source, target, &settle);
         match part.family {
             Family::V4 => shapes.v4 = table.shape,
             Family::V6 => shapes.v6 = table.shape,
         }
-        self.set_shapes(generation, shapes)?;
+        if !cfg!(target_arch = "x86_64") {
+            // Elsewhere a CPU may see what was written last before the rest, and keep what was there for the new epoch.
+            settle();
+        }
+        self.begin_epoch(generation, shapes)?;
         Ok(set)
     }
 
@@ -219,7 +224,22 @@ impl Sources {
         let v6 = sources.split_off(sources.partition_point(|(source, _)| Family::of(source) == Family::V4));
         let v4 = self.make_table(Family::V4, generation, sources)?;
         let v6 = self.make_table(Family::V6, generation, v6)?;
-        self.set_shapes(generation, Shapes { v4, v6 })
+        self.begin_epoch(generation, Shapes { v4, v6, ..Shapes::EMPTY })
+    }
+
+    /// Lets no search rely on what others have found.
+    fn end_epoch(&mut self, generation: u32, shapes: &mut Shapes) -> Result<()> {
+        shapes.epoch = 0;
+        self.set_shapes(generation, *shapes)
+    }
+
+    /// Lets searches rely on what others find from now on.
+    fn begin_epoch(&mut self, generation: u32, shapes: Shapes) -> Result<()> {
+        let last = [self.shapes(0)?.last_epoch, self.shapes(1)?.last_epoch];
+        // They are far from each other only once they have begun anew at 1.
+        let last = if last[0].wrapping_sub(last[1]) < 1 << 31 { last[0] } else { last[1] };
+        let epoch = last.wrapping_add(1).max(1);
+        self.set_shapes(generation, Shapes { epoch, last_epoch: epoch, ..shapes })
     }
 
     fn make_table(
@@ -280,7 +300,8 @@ impl Sources {
     pub(crate) fn remove(&mut self, generation: u32) -> Result<()> {
         self.remove_table(Family::V4, generation)?;
         self.remove_table(Family::V6, generation)?;
-        self.set_shapes(generation, Shapes { v4: Shape::EMPTY, v6: Shape::EMPTY })
+        let last_epoch = self.shapes(generation)?.last_epoch;
+        self.set_shapes(generation, Shapes { last_epoch, ..Shapes::EMPTY })
     }
 
     fn remove_table(&mut self, family: Family, generation: u32) -> Result<()> {
@@ -299,13 +320,14 @@ impl Sources {
     /// Takes away what a change has left in the tables in force that was cut off.
     pub(crate) fn tidy(&mut self, generation: u32) -> Result<()> {
         let mut tables = self.generation(generation)?;
+        self.end_epoch(generation, &mut tables.shapes)?;
         for family in [Family::V4, Family::V6] {
             let Some(mut table) = tables.table(family) else { continue };
             table.tidy();
             let shape = table.shape;
             *tables.shape(family) = shape;
         }
-        self.set_shapes(generation, tables.shapes)
+        self.begin_epoch(generation, tables.shapes)
     }
 }
 

@@ -34,10 +34,11 @@ use crate::{
 };
 
 /// The names of the maps: in the object, and of their pins.
-pub(crate) const NAMES: [&str; 19] = [
+pub(crate) const NAMES: [&str; 20] = [
     "SOURCES4",
     "SOURCES6",
     "SHAPES",
+    "RECENT",
     "DESTINATIONS4",
     "DESTINATIONS6",
     "NEXT_HOPS",
@@ -267,7 +268,7 @@ impl Tables {
         &mut self,
         source: &Prefix,
         target: Option<Target>,
-        settle: impl FnOnce(),
+        settle: impl Fn(),
     ) -> Result<std::result::Result<Option<Target>, TakesNewTable>> {
         let generation = self.generation()?;
         self.sources.set(generation, source, target, settle)
