@@ -9,8 +9,10 @@ mod compare;
 mod control;
 mod figures;
 mod forward;
+mod local;
 mod packet;
 mod results;
+mod waiting;
 
 use std::path::PathBuf;
 
@@ -39,15 +41,18 @@ pub(crate) struct Bench {
     compare: Option<String>,
 }
 
-/// Without one of these: packet, forward and bulk.
+/// Without one of these: packet, control, forward, local and bulk.
 #[derive(Subcommand)]
 enum What {
     /// Nanoseconds of the programs for one packet (BPF_PROG_TEST_RUN)
     Packet,
-    /// Packets a second through a router: byway, `ip rule`, nftables and plain routing, over the number of rules
+    /// Packets a second through a router: byway, `ip rule`, nftables and plain routing, over the number of rules; and by
+    /// two CPUs at once
     Forward,
-    /// How long changes of rules take, and what memory the rules
+    /// How long changes of rules take, and what memory the rules; what traffic and others notice of the largest change
     Control,
+    /// Datagrams and connections a second of this host's own sockets: plain routing, `ip rule` and byway
+    Local,
     /// A gigabyte over TCP, and the time of an answer: plain routing, `ip rule` and byway
     Bulk,
     /// Measure nothing: draw the charts again from what is in --out
@@ -76,6 +81,7 @@ type Part = (&'static str, fn(Effort) -> Result<Vec<Chart>>);
 const PACKET: Part = ("packet", packet::measure);
 const CONTROL: Part = ("control", control::measure);
 const FORWARD: Part = ("forward", forward::measure);
+const LOCAL: Part = ("local", local::measure);
 const BULK: Part = ("bulk", bulk::measure);
 
 impl Bench {
@@ -84,10 +90,11 @@ impl Bench {
         ensure!(rounds > 0, "no rounds, no figures: give --rounds at least 1");
         let effort = Effort { rounds, quick: self.quick };
         let parts = match self.what {
-            None => vec![PACKET, CONTROL, FORWARD, BULK],
+            None => vec![PACKET, CONTROL, FORWARD, LOCAL, BULK],
             Some(What::Packet) => vec![PACKET],
             Some(What::Control) => vec![CONTROL],
             Some(What::Forward) => vec![FORWARD],
+            Some(What::Local) => vec![LOCAL],
             Some(What::Bulk) => vec![BULK],
             Some(What::Draw) => {
                 let folder = self.out.context("draw which results? Name their folder with --out")?;

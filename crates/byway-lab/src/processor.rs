@@ -1,10 +1,10 @@
 //! Which processor does what, for measurements.
 
-use std::{fs, io, time::Duration};
+use std::{fs, io, process::Command, time::Duration};
 
 use nix::{
     sched::{CpuSet, sched_setaffinity},
-    unistd::Pid,
+    unistd::{Pid, gettid},
 };
 
 use crate::{
@@ -24,6 +24,24 @@ const STARTED_WITHIN: Duration = Duration::from_secs(5);
 /// `EINVAL` where there is no such processor, or the process may not use it.
 pub fn stay_on_processor(processor: usize) -> io::Result<()> {
     pin(Pid::from_raw(0), processor)
+}
+
+/// Lets the calling thread, and what it starts, run before all that is not real-time from now on (SCHED_FIFO; sched(7)).
+/// It has to sleep most of the time.
+///
+/// # Errors
+///
+/// An error without chrt(1), of util-linux, and where the kernel does not let this process do it.
+pub fn run_before_others() -> io::Result<()> {
+    let thread = gettid().to_string();
+    let mut chrt = Command::new("chrt");
+    let output = chrt.args(["--fifo", "--pid", "50", &thread]).output().map_err(|error| {
+        io::Error::new(error.kind(), format!("running chrt, which is in the package util-linux: {error}"))
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 
 fn pin(thread: Pid, processor: usize) -> io::Result<()> {

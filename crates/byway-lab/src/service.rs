@@ -55,10 +55,10 @@ fn accept(
     thread::scope(|scope| {
         while stop.wait(listener.as_fd(), PollFlags::POLLIN).is_ok() {
             // A client that has gone before it was accepted is no reason to stop.
-            let Ok((stream, _)) = listener.accept() else { continue };
+            let Ok(connection) = Connection::accept(listener, stop) else { continue };
             scope.spawn(move || {
                 // What goes wrong with a connection shows at the client.
-                let _ = stream.set_nonblocking(true).and_then(|()| serve(Connection { stream, stop }));
+                let _ = serve(connection);
             });
         }
     });
@@ -132,6 +132,14 @@ impl Stop {
 pub(crate) struct Connection<'a> {
     stream: TcpStream,
     stop: &'a Stop,
+}
+
+impl<'a> Connection<'a> {
+    pub(crate) fn accept(listener: &TcpListener, stop: &'a Stop) -> io::Result<Self> {
+        let (stream, _) = listener.accept()?;
+        stream.set_nonblocking(true)?;
+        Ok(Self { stream, stop })
+    }
 }
 
 impl Read for Connection<'_> {

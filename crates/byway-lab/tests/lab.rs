@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use byway_lab::{Direction, FrameSender, Lab, NeighbourState, Node, Offload, Protocol, frame, wait_until};
+use byway_lab::{
+    DatagramSender, Direction, FrameSender, Lab, NeighbourState, Node, Offload, Protocol, frame, wait_until,
+};
 
 const SOON: Duration = Duration::from_secs(5);
 const BRIEFLY: Duration = Duration::from_millis(200);
@@ -218,6 +220,37 @@ fn a_question_is_asked_many_times() {
     let took = a.tcp_round_trips(service.address(), b"?", 100, SOON).unwrap();
     assert_eq!(took.len(), 100);
     assert!(took.iter().all(|took| !took.is_zero()));
+}
+
+#[test]
+fn connections_follow_one_another() {
+    let lab = Lab::new().unwrap();
+    let (a, b) = pair(&lab);
+    let service = b.tcp_serve_in_turn(at("10.0.0.2:0")).unwrap();
+    // More than there are ports, if they were not free again at once.
+    a.sysctl("net.ipv4.ip_local_port_range", "40000 40009").unwrap();
+    let (count, took) =
+        a.tcp_connections(ip("10.0.0.1"), service.address(), Duration::from_millis(100)).unwrap();
+    assert!(count > 10, "{count} in {took:?}");
+    a.tcp_connections(ip("10.0.0.9"), service.address(), SOON).unwrap_err();
+}
+
+#[test]
+fn many_datagrams_are_sent_at_once() {
+    let lab = Lab::new().unwrap();
+    let (a, b) = pair(&lab);
+    let receiver = b.datagram_receiver(at("10.0.0.2:0")).unwrap();
+    receiver.set_read_timeout(Some(SOON)).unwrap();
+    for connected in [false, true] {
+        let to = receiver.local_addr().unwrap();
+        let mut sender = a.datagram_sender(ip("10.0.0.1"), to, connected).unwrap();
+        assert_eq!(sender.send(b"hello").unwrap(), DatagramSender::BATCH);
+        for _ in 0..DatagramSender::BATCH {
+            let mut buffer = [0; 9];
+            let (length, from) = receiver.recv_from(&mut buffer).unwrap();
+            assert_eq!((&buffer[..length], from.ip()), (&b"hello"[..], ip("10.0.0.1")));
+        }
+    }
 }
 
 #[test]

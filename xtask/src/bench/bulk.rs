@@ -11,7 +11,7 @@ use byway_lab::{
 
 use super::{
     Effort,
-    figures::{Chart, Figures, Series, Shape, in_turn},
+    figures::{Chart, Figures, Series, in_turn},
 };
 
 const GIGABYTE: u64 = 1_000_000_000;
@@ -20,9 +20,9 @@ const QUESTIONS: usize = 20_000;
 /// What is asked, and answered.
 const QUESTION: [u8; 64] = [0x42; 64];
 const TIMEOUT: Duration = Duration::from_secs(120);
-const FAMILIES: [(&str, Addresses); 2] = [("IPv4", IPV4), ("IPv6", IPV6)];
+pub(super) const FAMILIES: [(&str, Addresses); 2] = [("IPv4", IPV4), ("IPv6", IPV6)];
 /// What makes replies go by the router.
-const WAYS: [&str; 3] = ["plain routing", "byway", "ip rule"];
+pub(super) const WAYS: [&str; 3] = ["plain routing", "byway", "ip rule"];
 
 /// A gigabyte from server to client, and small questions with small answers, for both families.
 pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
@@ -56,31 +56,33 @@ pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
         }
         drop(services);
     }
-    let bars = |name: &str, title: &str, unit: &str, series| Chart {
-        name: name.into(),
-        title: title.into(),
-        unit: unit.into(),
-        shape: Shape::Bars,
-        series,
-        notes: Vec::new(),
-    };
     Ok(vec![
-        bars("bulk", "A gigabyte over TCP from server to client, segmentation offload on", "Gbit/s", speeds),
-        bars("latency", "The time of an answer of 64 bytes over TCP, median", "µs", medians),
-        bars("latency-p99", "The time of an answer of 64 bytes over TCP, 99th percentile", "µs", tails),
+        Chart::bars(
+            "bulk",
+            "A gigabyte over TCP from server to client, segmentation offload on",
+            "Gbit/s",
+            speeds,
+        ),
+        Chart::bars("latency", "The time of an answer of 64 bytes over TCP, median", "µs", medians),
+        Chart::bars(
+            "latency-p99",
+            "The time of an answer of 64 bytes over TCP, 99th percentile",
+            "µs",
+            tails,
+        ),
     ])
 }
 
 /// Three sets of the same hosts, one for each of [`WAYS`]. A lab inside another one ends before it: fields are dropped
 /// from the first to the last.
-struct Hosts {
+pub(super) struct Hosts {
     byway: Seed,
     rule: Seed,
     plain: Seed,
 }
 
 impl Hosts {
-    fn new(addresses: &Addresses) -> Result<Self> {
+    pub(super) fn new(addresses: &Addresses) -> Result<Self> {
         let host = if addresses.service.is_ipv4() { 32 } else { 128 };
         let plain = Seed::new()?;
         plain.server.route(&format!("{}/{host} via {}", addresses.client, addresses.router))?;
@@ -93,7 +95,7 @@ impl Hosts {
     }
 
     /// In the order of [`WAYS`].
-    fn all(&self) -> [&Seed; 3] {
+    pub(super) fn all(&self) -> [&Seed; 3] {
         [&self.plain, &self.byway, &self.rule]
     }
 

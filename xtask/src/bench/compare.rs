@@ -1,7 +1,7 @@
 //! This revision beside another one: both built, and measured in turn, round after round.
 
 use std::{
-    env,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use super::{
     Effort,
-    figures::{Chart, readable},
+    figures::{Chart, ratio, readable},
     results::Results,
 };
 use crate::{run, workspace::Workspace};
@@ -19,28 +19,40 @@ use crate::{run, workspace::Workspace};
 pub(super) fn with(revision: &str, parts: &[&str], effort: Effort) -> Result<()> {
     let workspace = Workspace::find()?;
     let folder = workspace.target.join("bench");
-    let theirs = build(&workspace, revision, &folder)?;
-    let ours = env::current_exe().context("where is this program?")?;
+    let clone = clone(&workspace, revision, &folder)?;
+    let theirs = build(&workspace, &clone, &clone.join("target"))?;
+    // Not what runs: that may not be a release. And a copy, which stays the same if somebody builds again meanwhile.
+    let ours = folder.join("here");
+    let built = build(&workspace, &workspace.root, &workspace.target)?;
+    fs::copy(&built, &ours).with_context(|| format!("copying {} to {}", built.display(), ours.display()))?;
     for part in parts {
+        if !has(&theirs, part)? {
+            println!("\n{part}: {revision} does not have it");
+            continue;
+        }
         let mut all = [Vec::new(), Vec::new()];
         for round in 0..effort.rounds {
+            eprintln!("{part}: round {} of {}", round + 1, effort.rounds);
             // Each round begins with the other one.
             for turn in 0..all.len() {
                 let nth = (round + turn) % all.len();
                 let program = if nth == 0 { &theirs } else { &ours };
-                all[nth].push(measure(program, part, effort, &folder.join("round"))?);
+                all[nth].push(measure(program, part, effort, &folder)?);
             }
         }
         let [theirs, ours] = all.map(joined);
-        for (theirs, ours) in theirs.iter().zip(&ours) {
-            print(revision, theirs, ours);
+        for ours in &ours {
+            match theirs.iter().find(|theirs| theirs.name == ours.name) {
+                Some(theirs) => print(revision, theirs, ours),
+                None => println!("\n{}: {revision} does not have it", ours.name),
+            }
         }
     }
     Ok(())
 }
 
-/// Builds a revision's own benchmark in a clone, and says where it is.
-fn build(workspace: &Workspace, revision: &str, folder: &Path) -> Result<PathBuf> {
+/// Has a revision in a clone of its own, and says where that is.
+fn clone(workspace: &Workspace, revision: &str, folder: &Path) -> Result<PathBuf> {
     let git = || {
         let mut git = Command::new("git");
         git.arg("-C").arg(&workspace.root);
@@ -52,26 +64,43 @@ fn build(workspace: &Workspace, revision: &str, folder: &Path) -> Result<PathBuf
     let clone = folder.join(commit.trim());
     if !clone.exists() {
         run::output(git().args(["clone", "--quiet", "--shared", "--no-checkout", "."]).arg(&clone), "")?;
-        run::output(
-            Command::new("git").arg("-C").arg(&clone).args(["checkout", "--quiet", commit.trim()]),
-            "",
-        )?;
     }
+    // Also where it is there already: it may have been cut off, or changed. Git does not look for another repository
+    // around it, which would be this one.
+    let mut checkout = Command::new("git");
+    checkout.current_dir(&clone).args(["--git-dir", ".git", "--work-tree", "."]);
+    checkout.args(["checkout", "--quiet", "--force", commit.trim()]);
+    run::output(&mut checkout, &format!("Remove {} and try again.", clone.display()))?;
+    Ok(clone)
+}
+
+/// Builds the benchmark of what is in a folder, and says where it is.
+fn build(workspace: &Workspace, folder: &Path, target: &Path) -> Result<PathBuf> {
     let mut cargo = workspace.cargo();
-    cargo.current_dir(&clone).args(["build", "--release", "--locked", "--package", "xtask"]);
-    run::visibly(cargo.env("CARGO_TARGET_DIR", clone.join("target")), "")?;
-    Ok(clone.join("target/release/xtask"))
+    cargo.current_dir(folder).args(["build", "--quiet", "--release", "--locked", "--package", "xtask"]);
+    eprintln!("building {}", folder.display());
+    run::visibly(cargo.env("CARGO_TARGET_DIR", target), "")?;
+    Ok(target.join("release/xtask"))
+}
+
+/// Whether a revision knows this part.
+fn has(program: &Path, part: &str) -> Result<bool> {
+    let mut help = Command::new(program);
+    let output = help.args(["bench", part, "--help"]).output();
+    Ok(output.with_context(|| run::cannot_start(&help, ""))?.status.success())
 }
 
 /// One round of one part, by the program of a revision.
 fn measure(program: &Path, part: &str, effort: Effort, folder: &Path) -> Result<Vec<Chart>> {
+    // An empty one: what another version has left in it may not be legible to this one.
+    let folder = tempfile::tempdir_in(folder).context("making a folder for a round's results")?;
     let mut command = Command::new(program);
-    command.args(["bench", part, "--rounds", "1", "--out"]).arg(folder);
+    command.args(["bench", part, "--rounds", "1", "--out"]).arg(folder.path());
     if effort.quick {
         command.arg("--quick");
     }
     run::output(&mut command, "")?;
-    let mut results = Results::read(folder)?;
+    let mut results = Results::read(folder.path())?;
     results.take(part).with_context(|| format!("{} has measured no {part}", program.display()))
 }
 
@@ -81,6 +110,11 @@ fn joined(rounds: Vec<Vec<Chart>>) -> Vec<Chart> {
     let mut all = rounds.next().unwrap_or_default();
     for round in rounds {
         for (chart, other) in all.iter_mut().zip(round) {
+            for note in other.notes {
+                if !chart.notes.contains(&note) {
+                    chart.notes.push(note);
+                }
+            }
             for (series, other) in chart.series.iter_mut().zip(other.series) {
                 for (point, other) in series.points.iter_mut().zip(other.points) {
                     point.figures.join(other.figures);
@@ -92,8 +126,8 @@ fn joined(rounds: Vec<Vec<Chart>>) -> Vec<Chart> {
 }
 
 fn print(revision: &str, theirs: &Chart, ours: &Chart) {
-    println!("\n{}", ours.title);
-    println!("{:38}{:>12}{:>14}{:>12}{:>8}", "", ours.unit, revision, "here", "ratio");
+    println!("\n{}, {}", ours.title, ours.unit);
+    println!("{:38}{:>12}{revision:>14.13}{:>12}{:>8}", "", ours.along(), "here", "ratio");
     for series in &ours.series {
         let before = theirs.series.iter().find(|other| other.label() == series.label());
         for point in &series.points {
@@ -102,12 +136,17 @@ fn print(revision: &str, theirs: &Chart, ours: &Chart) {
             let before = before.map_or(f64::NAN, |point| point.figures.median());
             let now = point.figures.median();
             println!(
-                "{:38}{at:>12}{:>14}{:>12}{:>8.2}",
+                "{:38}{at:>12}{:>14}{:>12}{:>8}",
                 series.label(),
                 readable(before),
                 readable(now),
-                now / before
+                ratio(now, before)
             );
+        }
+    }
+    for (whose, chart) in [(revision, theirs), ("here", ours)] {
+        for note in &chart.notes {
+            println!("! {whose}: {note}");
         }
     }
 }

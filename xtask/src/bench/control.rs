@@ -1,7 +1,13 @@
-//! What changes of many rules take: the whole call, from opening Byway to its answer.
+//! What changes of many rules take: the whole call, from opening Byway to its answer. And what others notice of the
+//! largest ones: see [`swap`].
+
+mod swap;
+mod timers;
+mod traffic;
 
 use std::{
     fs,
+    net::IpAddr,
     os::fd::{AsFd, AsRawFd},
     path::Path,
     time::{Duration, Instant},
@@ -26,6 +32,13 @@ const CALLS: [&str; 5] = ["add one rule", "delete it", "list all", "replace all"
 
 /// All of it.
 pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
+    // What may be forbidden here comes first.
+    let swap = swap::measure(effort)?;
+    Ok([over_rules(effort)?, swap].concat())
+}
+
+/// How long calls take, and what memory the rules.
+fn over_rules(effort: Effort) -> Result<Vec<Chart>> {
     let sizes = &RULES[..effort.choose(RULES.len(), RULES.len() - 1)];
     let names = std::iter::once("add all").chain(CALLS);
     let mut lines: Vec<_> = names.map(line).collect();
@@ -76,13 +89,17 @@ pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
     ])
 }
 
+/// A rule for one address. With `other` it is another one for the same.
 fn spec(nth: u32, other: u32) -> RuleSpec {
+    rule(nth, IPV4.router, "eth1", if other == 0 { Mss::Auto } else { Mss::Off })
+}
+
+fn rule(nth: u32, gateway: IpAddr, device: &str, mss: Mss) -> RuleSpec {
     RuleSpec {
         selector: byway::Selector::new(address(true, nth).into(), None),
-        target: TargetSpec::NextHop(NextHopSpec::ViaDev(IPV4.router, "eth1".into())),
+        target: TargetSpec::NextHop(NextHopSpec::ViaDev(gateway, device.into())),
         on_down: OnDown::Pass,
-        // Another rule for the same source.
-        mss: if other == 0 { Mss::Auto } else { Mss::Off },
+        mss,
         owner: Owner::Api,
         name: None,
     }

@@ -160,27 +160,43 @@ impl Series {
 }
 
 impl Chart {
-    /// Prints a table on the terminal, with the ratio of each to the first of its group.
-    pub(super) fn print(&self) {
-        let along = match &self.shape {
+    /// A chart of bars without notes.
+    pub(super) fn bars(name: &str, title: &str, unit: &str, series: Vec<Series>) -> Self {
+        Self {
+            name: name.into(),
+            title: title.into(),
+            unit: unit.into(),
+            shape: Shape::Bars,
+            series,
+            notes: Vec::new(),
+        }
+    }
+
+    /// What the numbers are along which lines are drawn; nothing for bars.
+    pub(super) fn along(&self) -> &str {
+        match &self.shape {
             Shape::Bars => "",
             Shape::Lines { along, .. } => along,
-        };
-        let unit = &self.unit;
+        }
+    }
+
+    /// Prints a table on the terminal, with the ratio of each to the first of its group.
+    pub(super) fn print(&self) {
+        let (along, unit) = (self.along(), &self.unit);
         println!("\n{}", self.title);
-        println!("{:28}{along:>10}{unit:>12}{:>12}{:>12}{:>8}", "", "lowest", "highest", "ratio");
+        println!("{:32}{along:>10}{unit:>12}{:>12}{:>12}{:>8}", "", "lowest", "highest", "ratio");
         for series in &self.series {
             let first = self.series.iter().find(|other| other.group == series.group);
             let first = first.and_then(|first| first.points.first()).map(|point| point.figures.median());
             for Point { at, figures } in &series.points {
                 println!(
-                    "{:28}{:>10}{:>12}{:>12}{:>12}{:>8.2}",
+                    "{:32}{:>10}{:>12}{:>12}{:>12}{:>8}",
                     series.label(),
                     at.map(|at| readable(at.into())).unwrap_or_default(),
                     readable(figures.median()),
                     readable(figures.lowest()),
                     readable(figures.highest()),
-                    figures.median() / first.unwrap_or(f64::NAN)
+                    ratio(figures.median(), first.unwrap_or(f64::NAN))
                 );
             }
         }
@@ -190,8 +206,17 @@ impl Chart {
     }
 }
 
+/// How many times another one a figure is, for people; a dash where there is nothing to compare.
+pub(super) fn ratio(figure: f64, other: f64) -> String {
+    let ratio = figure / other;
+    if ratio.is_finite() { format!("{ratio:.2}") } else { "-".to_owned() }
+}
+
 /// A number for people: commas from a thousand on, where no decimals matter any more.
 pub(super) fn readable(value: f64) -> String {
+    if value.is_nan() {
+        return "-".to_owned();
+    }
     if !value.is_finite() || value.abs() < 1_000.0 {
         let decimals = if value.fract() == 0.0 || value.abs() >= 100.0 { 0 } else { 1 };
         return format!("{value:.decimals$}");
@@ -236,6 +261,12 @@ mod tests {
         for (value, text) in cases {
             assert_eq!(readable(value), text);
         }
+    }
+
+    #[test]
+    fn a_ratio_needs_two_figures() {
+        assert_eq!(ratio(3.0, 2.0), "1.50");
+        assert_eq!([ratio(1.0, f64::NAN), ratio(0.0, 0.0), readable(f64::NAN)], ["-"; 3]);
     }
 
     #[test]

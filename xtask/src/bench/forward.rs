@@ -2,9 +2,11 @@
 //!
 //! Every contestant has a router of its own. One processor sends, another one forwards: see [`hosts`]. What comes out
 //! is counted at the far ends of the router's links. A packet at the wrong one is an error and never a figure.
+//! [`processors`] is about several that forward at once.
 
 mod contestant;
 mod hosts;
+mod processors;
 mod traffic;
 
 use anyhow::Result;
@@ -12,9 +14,10 @@ use anyhow::Result;
 use super::{
     Effort,
     figures::{Chart, Figures, Point, Series, Shape, in_turn},
+    waiting,
 };
 use contestant::Contestant;
-use hosts::Hosts;
+use hosts::{Forwards, Hosts};
 
 /// How many rules Byway has.
 const BYWAY_SIZES: &[u32] = &[1, 10, 100, 1_000, 10_000, 100_000, 1_000_000];
@@ -23,13 +26,16 @@ const IP_RULE_SIZES: &[u32] = &[1, 10, 100, 1_000, 10_000];
 /// How many elements the set of nftables has.
 const NFTABLES_SIZES: &[u32] = &[10_000];
 
-/// The share of the sender's time from which on other work is worth a note.
-const MUCH: f64 = 0.02;
 /// How many times what is forwarded has to be sent, or the router may have had time for more.
 const ENOUGH: f64 = 1.02;
 
-/// The routers of all contestants, in turn.
+/// All of it.
 pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
+    Ok(vec![over_rules(effort)?, processors::measure(effort)?])
+}
+
+/// The routers of all contestants, in turn.
+fn over_rules(effort: Effort) -> Result<Chart> {
     let sizes = |sizes: &[u32], kind: fn(u32) -> Contestant| sizes.iter().copied().map(kind).collect();
     let lines: [(&str, Vec<Contestant>); 4] = [
         ("plain routing", vec![Contestant::Plain]),
@@ -40,10 +46,10 @@ pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
     let mut hosts = Hosts::new()?;
     for contestant in lines.iter().flat_map(|(_, contestants)| contestants) {
         eprintln!("setting up: {contestant}");
-        hosts.add(*contestant, effort)?;
+        hosts.add(*contestant, Forwards::Apart, effort)?;
     }
-    let figures = in_turn(effort.rounds, hosts.routers(), |router| hosts.measure(router, effort))?;
-    Ok(vec![chart(&lines, figures)])
+    let figures = in_turn(effort.rounds, hosts.routers(), |router| hosts.measure(router, 1, effort))?;
+    Ok(chart(&lines, figures))
 }
 
 /// Puts the figures, which come in the order of the contestants, on their lines.
@@ -73,10 +79,7 @@ fn chart(lines: &[(&str, Vec<Contestant>)], figures: Vec<[Figures; 3]>) -> Chart
         name: "sent to plain routing".to_owned(),
         points: vec![Point { at: None, figures: sent }],
     }));
-    if busiest > MUCH {
-        let percent = busiest * 100.0;
-        notes.push(format!("for trying only: up to {percent:.0} % of the sender's CPU went to other work"));
-    }
+    notes.extend(waiting::note(busiest));
     Chart {
         name: "forward".into(),
         title: "Small packets that one CPU forwards, from random sources of all that have a rule".into(),

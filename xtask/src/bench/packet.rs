@@ -82,22 +82,10 @@ pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
         targets.extend(by_target(effort, family, addresses)?);
         counted.extend(counters::measure(effort, family, addresses)?);
     }
-    charts.push(Chart {
-        name: "packet-targets".into(),
-        title: "One packet by what a rule does with it, 1,000 rules".into(),
-        unit: "ns".into(),
-        shape: Shape::Bars,
-        series: targets,
-        notes: Vec::new(),
-    });
-    charts.push(Chart {
-        name: "packet-counters".into(),
-        title: "One packet with counters and without, 1,000 rules".into(),
-        unit: "ns".into(),
-        shape: Shape::Bars,
-        series: counted,
-        notes: Vec::new(),
-    });
+    let title = "One packet by what a rule does with it, 1,000 rules";
+    charts.push(Chart::bars("packet-targets", title, "ns", targets));
+    let title = "One packet with counters and without, 1,000 rules";
+    charts.push(Chart::bars("packet-counters", title, "ns", counted));
     charts.push(over_processors(effort)?);
     Ok(charts)
 }
@@ -152,14 +140,9 @@ fn over_processors(effort: Effort) -> Result<Chart> {
         Ok([2.0 * (nanoseconds[1] - nanoseconds[0])])
     };
     let figures = in_turn(effort.rounds, &[1, 2], |processors| at_once(*processors))?;
-    Ok(Chart {
-        name: "packet-processors".into(),
-        title: "One IPv4 packet while others are on their way, 1,000 rules".into(),
-        unit: "ns".into(),
-        shape: Shape::Bars,
-        series: NAMES.iter().zip(figures).map(|(name, [ns])| Series::bar("", name, ns)).collect(),
-        notes: Vec::new(),
-    })
+    let title = "One IPv4 packet while others are on their way, 1,000 rules";
+    let series = NAMES.iter().zip(figures).map(|(name, [ns])| Series::bar("", name, ns)).collect();
+    Ok(Chart::bars("packet-processors", title, "ns", series))
 }
 
 /// How the cost of a packet grows with the number of rules.

@@ -13,7 +13,7 @@ const ROW: i32 = 34;
 const THICKNESS: i32 = 20;
 /// What the names take, and what the figures take.
 const NAMES: i32 = 240;
-const FIGURES: i32 = 130;
+const FIGURES: i32 = 160;
 
 pub(super) fn height(chart: &Chart) -> u32 {
     chart.series.len() as u32 * ROW as u32

@@ -36,6 +36,16 @@ pub(super) enum Way {
 }
 
 impl Contestant {
+    /// What it is called beside others with as many rules.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain routing",
+            Self::Byway(_) => "byway",
+            Self::IpRule(_) => "ip rule",
+            Self::Nftables(_) => "nftables set and mark",
+        }
+    }
+
     /// How many rules it has, where it has some.
     pub(super) fn rules(self) -> Option<u32> {
         match self {

@@ -2,33 +2,35 @@
 //!
 //! ```text
 //!                                 eth0 ──── gwN      the default route
-//!   sender ── toN ──── in ── router
+//!   sender ── toNa ─── aN ── router
 //!                                 eth1 ──── nhN      the second link
 //! ```
 //!
-//! One processor sends and does nothing else. Another one does the rest, in a kernel thread (threaded NAPI) that takes
-//! the packets from the end of the veth at the router, forwards them, and drops them behind the far end. The queue
-//! between the two holds 256 packets, and the sender is faster than the thread: what does not fit is dropped before the
-//! router has seen it, so the thread always has work, and its work is the figure. Without the thread a veth's packets
-//! are forwarded within the sender's system call, and its cost would be a part of each figure.
+//! With [`Forwards::Apart`] one processor sends and does nothing else. Another one does the rest, in a kernel thread
+//! (threaded NAPI) that takes the packets from the end of the veth at the router, forwards them, and drops them behind
+//! the far end. The queue between the two holds 256 packets, and the sender is faster than the thread: what does not fit
+//! is dropped before the router has seen it, so the thread always has work, and its work is the figure.
+//!
+//! Without the thread a veth's packets are forwarded within the sender's system call, and its cost is a part of each
+//! figure. That is [`Forwards::Along`], for several processors, each with a link of its own to the router.
 //!
 //! A far end drops a packet as cheaply as the kernel can: the neighbours' Ethernet addresses are nobody's.
 
 use std::{
-    fs, process,
+    panic, process,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use byway_lab::{Lab, Node, stay_on_processor, wait_until};
 
 use super::{
     contestant::{Contestant, Way},
     traffic::Traffic,
 };
-use crate::bench::Effort;
+use crate::bench::{Effort, waiting};
 
 const SENDS: usize = 0;
 const FORWARDS: usize = 1;
@@ -58,12 +60,27 @@ pub(super) struct Hosts {
 pub(super) struct Router {
     contestant: Contestant,
     node: Node,
-    /// Where packets for it are sent from.
+    /// Where packets come in: one for each processor that sends.
+    ways_in: Vec<WayIn>,
+    /// The far end of the default route's link, and that of the second one.
+    far: [String; 2],
+}
+
+/// A link between the sender and a router.
+struct WayIn {
+    /// Where packets are sent from.
     sends_by: String,
     /// Where they come in.
     receives_by: String,
-    /// The far end of the default route's link, and that of the second one.
-    far: [String; 2],
+}
+
+/// Who forwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Forwards {
+    /// A processor that does nothing else; another one sends.
+    Apart,
+    /// Each of so many processors that send, within the sender's system call: what a veth does by itself.
+    Along(usize),
 }
 
 /// What has been counted so far.
@@ -93,22 +110,30 @@ impl Hosts {
     }
 
     /// Builds a contestant's router, and sees that it does what it should.
-    pub(super) fn add(&mut self, contestant: Contestant, effort: Effort) -> Result<()> {
+    pub(super) fn add(&mut self, contestant: Contestant, forwards: Forwards, effort: Effort) -> Result<()> {
         let nth = self.routers.len();
         let node = self.lab.node(&format!("router{nth}"))?;
         disable_ipv6(&node)?;
         node.forwarding()?;
-        // The kernel's thread is found by the device's name.
-        let receives_by = format!("in{nth}x{:x}", process::id());
-        let router = Router {
-            contestant,
-            sends_by: format!("to{nth}"),
-            far: [format!("gw{nth}"), format!("nh{nth}")],
-            receives_by,
-            node,
+        let ways_in = match forwards {
+            Forwards::Apart => 1,
+            Forwards::Along(processors) => processors,
         };
+        let ways_in = ('a'..).take(ways_in).map(|way| WayIn {
+            sends_by: format!("to{nth}{way}"),
+            // The kernel's thread is found by the device's name: a short one, as an older kernel's thread keeps ten letters.
+            receives_by: format!("{way}{nth}x{:x}", process::id()),
+        });
+        let far = [format!("gw{nth}"), format!("nh{nth}")];
+        let router = Router { contestant, ways_in: ways_in.collect(), far, node };
         let node = &router.node;
-        self.lab.link((&self.sender, &router.sends_by), (node, &router.receives_by))?;
+        for WayIn { sends_by, receives_by } in &router.ways_in {
+            self.lab.link((&self.sender, sends_by), (node, receives_by))?;
+            if forwards == Forwards::Apart {
+                self.sender.set_offload(sends_by, byway_lab::Offload::TcpSegmentation, false)?;
+                node.receive_on_processor(receives_by, FORWARDS)?;
+            }
+        }
         self.lab.link((node, "eth0"), (&self.far, &router.far[0]))?;
         self.lab.link((node, "eth1"), (&self.far, &router.far[1]))?;
         node.address("eth0", "192.0.2.11/24")?;
@@ -116,18 +141,18 @@ impl Hosts {
         node.permanent_neighbour("eth0", GATEWAY.parse()?, NOBODY)?;
         node.permanent_neighbour("eth1", NEXT_HOP.parse()?, NOBODY)?;
         node.route(&format!("default via {GATEWAY} dev eth0"))?;
-        self.sender.set_offload(&router.sends_by, byway_lab::Offload::TcpSegmentation, false)?;
-        node.receive_on_processor(&router.receives_by, FORWARDS)?;
         contestant.set_up(node, NEXT_HOP.parse()?, "eth1").with_context(|| contestant.to_string())?;
-        self.check(&router, effort).with_context(|| contestant.to_string())?;
+        for way in &router.ways_in {
+            self.check(&router, way, effort).with_context(|| contestant.to_string())?;
+        }
         self.routers.push(router);
         Ok(())
     }
 
     /// Sends a packet from every source, and expects every one of them at the right place.
-    fn check(&self, router: &Router, effort: Effort) -> Result<()> {
+    fn check(&self, router: &Router, way: &WayIn, effort: Effort) -> Result<()> {
         let sources = effort.choose(u32::MAX, 1_000).min(router.contestant.sources());
-        let mut traffic = router.traffic(&self.sender)?;
+        let mut traffic = router.traffic(way, &self.sender)?;
         let before = self.count(router)?;
         let mut sent = 0;
         let mut from = 0;
@@ -147,16 +172,27 @@ impl Hosts {
         Ok(())
     }
 
-    /// How many packets a second come out where they should, while more are sent than can be forwarded; how many a
-    /// second are sent; and for which share of the time the sender's processor was another's.
-    pub(super) fn measure(&self, router: &Router, effort: Effort) -> Result<[f64; 3]> {
+    /// How many packets a second come out where they should, while so many processors send more than can be forwarded;
+    /// how many a second are sent; and for which share of the time a sender's processor was another's.
+    pub(super) fn measure(&self, router: &Router, senders: usize, effort: Effort) -> Result<[f64; 3]> {
         let (sender, stop) = (&self.sender, AtomicBool::new(false));
         let (counts, waited) = thread::scope(|scope| {
-            let sending = scope.spawn(|| send_until(&stop, sender, router));
+            let sending: Vec<_> = router.ways_in[..senders]
+                .iter()
+                .enumerate()
+                .map(|(nth, way)| {
+                    let traffic = || router.traffic(way, sender);
+                    let stop = &stop;
+                    scope.spawn(move || send_until(stop, SENDS + nth, traffic))
+                })
+                .collect();
             let counts = self.count_a_while(router, effort.choose(LONG, SHORT));
             stop.store(true, Ordering::Relaxed);
-            let waited = sending.join().map_err(|_| anyhow!("the sender has panicked"))??;
-            anyhow::Ok((counts?, waited))
+            let mut most = 0.0_f64;
+            for sending in sending {
+                most = most.max(sending.join().unwrap_or_else(|cause| panic::resume_unwind(cause))?);
+            }
+            anyhow::Ok((counts?, most))
         })?;
         let (contestant, [start, end]) = (router.contestant, counts);
         let drained = self.drain(router)?;
@@ -206,40 +242,34 @@ impl Hosts {
             Way::Default => (default, second),
             Way::Second => (second, default),
         };
-        let dropped = self.sender.counters(&router.sends_by)?.tx_dropped;
+        let mut dropped = 0;
+        for way in &router.ways_in {
+            dropped += self.sender.counters(&way.sends_by)?.tx_dropped;
+        }
         Ok(Counted { at, right, wrong, dropped })
     }
 }
 
 impl Router {
     /// What `sender` sends to the router. It stays on the calling thread.
-    fn traffic(&self, sender: &Node) -> Result<Traffic> {
-        let to = self.node.mac(&self.receives_by)?;
-        let from = sender.mac(&self.sends_by)?;
-        Ok(Traffic::new(sender.frame_sender(&self.sends_by)?, from, to, self.contestant.sources()))
+    fn traffic(&self, way: &WayIn, sender: &Node) -> Result<Traffic> {
+        let to = self.node.mac(&way.receives_by)?;
+        let from = sender.mac(&way.sends_by)?;
+        Ok(Traffic::new(sender.frame_sender(&way.sends_by)?, from, to, self.contestant.sources()))
     }
 }
 
 /// Sends with one processor, as fast as that goes. Returns the share of the time in which the processor was another's.
-fn send_until(stop: &AtomicBool, sender: &Node, router: &Router) -> Result<f64> {
-    stay_on_processor(SENDS)?;
-    let mut traffic = router.traffic(sender)?;
-    let [ran_before, waited_before] = scheduled()?;
-    while !stop.load(Ordering::Relaxed) {
-        traffic.send_at_random()?;
-    }
-    let [ran, waited] = scheduled()?;
-    let (ran, waited) = (ran - ran_before, waited - waited_before);
-    Ok(waited / (ran + waited))
-}
-
-/// How long the calling thread has run, and has waited for a processor (Documentation/scheduler/sched-stats.rst in the
-/// kernel's source), in nanoseconds.
-fn scheduled() -> Result<[f64; 2]> {
-    let text = fs::read_to_string("/proc/thread-self/schedstat").context("reading this thread's times")?;
-    let mut numbers = text.split_whitespace().map(str::parse);
-    let mut next = || numbers.next().context("this thread's times are not two numbers");
-    Ok([next()??, next()??])
+fn send_until(stop: &AtomicBool, processor: usize, traffic: impl FnOnce() -> Result<Traffic>) -> Result<f64> {
+    stay_on_processor(processor)?;
+    let mut traffic = traffic()?;
+    let ((), waited) = waiting::noting(|| {
+        while !stop.load(Ordering::Relaxed) {
+            traffic.send_at_random()?;
+        }
+        Ok(())
+    })?;
+    Ok(waited)
 }
 
 /// Neighbour discovery would send packets of its own to the far ends.
