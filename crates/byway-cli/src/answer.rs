@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 pub(crate) struct Answer {
     /// Whole lines.
     pub(crate) text: String,
-    /// One value.
-    pub(crate) json: Value,
+    /// One value, or nothing where it has been printed.
+    pub(crate) json: Option<Value>,
     /// 0, unless the command has shown something that is not well.
     pub(crate) exit_code: u8,
 }
@@ -21,11 +21,16 @@ impl Answer {
         text.push('\n');
         // Plain data always has a JSON form.
         let json = serde_json::to_value(json).unwrap_or_else(|error| json!({ "error": error.to_string() }));
-        Self { text, json, exit_code: 0 }
+        Self { text, json: Some(json), exit_code: 0 }
     }
 
-    /// What has been printed on the way already.
-    pub(crate) fn printed(json: Value) -> Self {
-        Self { text: String::new(), json, exit_code: 0 }
+    /// One whose text has been printed on the way already.
+    pub(crate) fn told(json: Value) -> Self {
+        Self { text: String::new(), json: Some(json), exit_code: 0 }
+    }
+
+    /// One that has been printed already, in the form that was wanted.
+    pub(crate) fn printed() -> Self {
+        Self { text: String::new(), json: None, exit_code: 0 }
     }
 }

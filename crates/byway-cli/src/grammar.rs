@@ -6,6 +6,7 @@
 //! NEXTHOP := via ADDR [dev IF] | dev IF
 //! MEMBERS := nexthop NEXTHOP [weight N] [MEMBERS]
 //! GROUP   := NAME MEMBERS [on-down pass|drop]
+//! SHOWN   := nexthops | attachments | from PREFIX [to PREFIX]
 //! ```
 //!
 //! As there, the pairs may come in any order; what follows a `nexthop` belongs to it.
@@ -103,6 +104,35 @@ pub(crate) fn rule(words: &[String]) -> Result<RuleSpec, GrammarError> {
 pub(crate) fn selector(words: &[String]) -> Result<Selector, GrammarError> {
     let (mut values, _) = pairs(&mut words.iter().peekable(), &[FROM, TO], false)?;
     take_selector(&mut values)
+}
+
+/// What is to be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    All,
+    NextHops,
+    Attachments,
+    Rule(Selector),
+}
+
+/// Nothing, `nexthops`, `attachments` or `from PREFIX [to PREFIX]`
+pub(crate) fn shown(words: &[String]) -> Result<Shown, GrammarError> {
+    let (first, rest) = match words {
+        [] => return Ok(Shown::All),
+        [first, rest @ ..] => (first.as_str(), rest.first()),
+    };
+    match (first, rest) {
+        ("nexthops", None) => Ok(Shown::NextHops),
+        ("attachments", None) => Ok(Shown::Attachments),
+        ("nexthops" | "attachments", Some(word)) => {
+            Err(GrammarError::Unknown(word.clone(), format!("nothing behind `{first}`")))
+        }
+        ("from" | "to", _) => selector(words).map(Shown::Rule),
+        _ => {
+            let expected = "`nexthops`, `attachments`, or a rule's `from` and `to`";
+            Err(GrammarError::Unknown(first.to_owned(), expected.to_owned()))
+        }
+    }
 }
 
 /// `NAME nexthop NEXTHOP [weight N] nexthop ... [on-down pass|drop]`
@@ -315,6 +345,36 @@ mod tests {
         assert_eq!(all.selector, "192.0.2.7".parse().unwrap(), "all destinations are none");
         let drops = rule(&words("from 192.0.2.7 dev wg0 on-down drop")).unwrap();
         assert_eq!(drops.on_down, OnDown::Drop);
+    }
+
+    #[test]
+    fn a_rule_is_shown_by_the_words_that_delete_it() {
+        let rule = |text| selector(&words(text)).map(Shown::Rule);
+        for text in ["from 192.0.2.7", "from 192.0.2.7 to 10.0.0.0/8", "to 10.0.0.0/8 from 192.0.2.7"] {
+            assert_eq!(shown(&words(text)), rule(text), "{text}");
+        }
+        let others = [("", Shown::All), ("nexthops", Shown::NextHops), ("attachments", Shown::Attachments)];
+        for (text, what) in others {
+            assert_eq!(shown(&words(text)), Ok(what), "{text}");
+        }
+        for (text, sentence) in [
+            (
+                "me",
+                "`me` is not a word that belongs here; expected `nexthops`, `attachments`, or a rule's `from` and `to`",
+            ),
+            (
+                "nexthops from 192.0.2.7",
+                "`from` is not a word that belongs here; expected nothing behind `nexthops`",
+            ),
+            ("from", "`from` needs a source address or prefix behind it"),
+            ("to 10.0.0.0/8", "a rule needs `from PREFIX`, the source of the packets, like `from 192.0.2.7`"),
+            (
+                "from 192.0.2.7 nexthops",
+                "`nexthops` is not a word that belongs here; expected `from` or `to`",
+            ),
+        ] {
+            assert_eq!(shown(&words(text)).unwrap_err().to_string(), sentence, "{text}");
+        }
     }
 
     #[test]

@@ -40,6 +40,7 @@ Examples:
   byway add from 2001:db8:5::/64 via 2001:db8:1::1   (the route tells the device)
   byway add from 192.168.1.7 pass   an exception; `drop` drops
   byway show                        rules with their counters, and attachments
+  byway show from 192.168.1.5       one rule with its counters
   byway --netns blue show           the same in another network namespace
   byway demo                        see the problem and the cure on this machine
 
@@ -65,7 +66,11 @@ fn run(cli: &Cli) -> Result<Answer, commands::Error> {
 }
 
 fn print(answer: &Answer, json: bool) -> ExitCode {
-    let text = if json { format!("{:#}\n", answer.json) } else { answer.text.clone() };
+    let text = match &answer.json {
+        Some(value) if json => format!("{value:#}\n"),
+        None if json => String::new(),
+        _ => answer.text.clone(),
+    };
     let mut out = anstream::stdout();
     let written = out.write_all(text.as_bytes());
     match written.and_then(|()| out.flush()) {

@@ -140,6 +140,96 @@ fn watching_looks_again_and_again() {
 }
 
 #[test]
+fn one_rule_is_shown_alone() {
+    let seed = Seed::new().unwrap();
+    let server = &seed.server;
+    assert_eq!(
+        refused(server, "show from 192.168.1.5"),
+        "there is no rule from 192.168.1.5; `byway show` lists the rules"
+    );
+    done(server, &format!("add {RULE}"));
+    done(server, "add from 192.168.1.0/24 pass");
+    done(server, "add from 192.168.1.5 to 10.9.0.0/16 drop name near");
+    assert!(works(&seed, ANSWER));
+    assert_eq!(
+        done(server, "show from 192.168.1.5 to 10.9.0.0/16"),
+        "FROM         TO           VIA   DEV  OWNER  PACKETS  BYTES  ARRIVED  NAME\n\
+         192.168.1.5  10.9.0.0/16  drop       cli          0      0           near\n"
+    );
+    let json = |words: &str| -> serde_json::Value {
+        serde_json::from_str(&done(server, &format!("--json {words}"))).unwrap()
+    };
+    let all = json("show");
+    for (nth, words) in
+        ["from 192.168.1.0/24", "from 192.168.1.5", "to 10.9.0.0/16 from 192.168.1.5"].iter().enumerate()
+    {
+        assert_eq!(json(&format!("show {words}")), all["rules"][nth], "{words}");
+    }
+    for words in ["from 192.168.1.6", "from 192.168.1.0/24 to 10.9.0.0/16", "from 2001:db8:1::5"] {
+        assert_eq!(
+            refused(server, &format!("--json show {words}")),
+            format!("there is no rule {words}; `byway show` lists the rules")
+        );
+    }
+    for (words, sentence) in [
+        (
+            "show rules",
+            "`rules` is not a word that belongs here; expected `nexthops`, `attachments`, or a rule's `from` and `to`",
+        ),
+        (
+            "show to 10.9.0.0/16",
+            "a rule needs `from PREFIX`, the source of the packets, like `from 192.0.2.7`",
+        ),
+        ("show from 192.168.1.5 pass", "`pass` is not a word that belongs here; expected `from` or `to`"),
+    ] {
+        assert_eq!(refused(server, words), sentence, "byway {words}");
+    }
+    let watch = |json: &str, end: &str| {
+        let command =
+            format!("{} {json} show from 192.168.1.5 --watch=1 | {end}", env!("CARGO_BIN_EXE_byway"));
+        support::Said::from(server.output(Command::new("sh").args(["-c", &command])).unwrap()).out
+    };
+    assert!(watch("", "grep -m 1 PACKETS/s").starts_with("FROM"), "the second look has rates");
+    for look in watch("--json", "head -n 2").lines() {
+        assert_eq!(serde_json::from_str::<serde_json::Value>(look).unwrap()["from"], "192.168.1.5");
+    }
+}
+
+/// More than are read at once, and more than a pipe holds.
+#[test]
+fn a_long_listing_is_printed_on_the_way() {
+    let seed = Seed::new().unwrap();
+    let server = &seed.server;
+    let rule = |nth: u16| byway::RuleSpec {
+        selector: byway::Prefix::from(std::net::IpAddr::from([10, 128, (nth >> 8) as u8, nth as u8])).into(),
+        target: byway::TargetSpec::Pass,
+        on_down: byway::OnDown::Pass,
+        mss: byway::Mss::Auto,
+        owner: byway::Owner::Api,
+        name: (nth == 2_999).then(|| "the-last-one".to_owned()),
+    };
+    let rules: Vec<_> = (0..3_000).rev().map(rule).collect();
+    server.run(|| byway::Byway::open().unwrap().add_all(&rules)).unwrap();
+
+    let shown = done(server, "show");
+    let lines: Vec<&str> = shown.split("\n\n").nth(1).unwrap().lines().collect();
+    assert_eq!(lines.len(), 3_001);
+    assert_eq!(lines[0], "FROM           VIA   DEV  OWNER  PACKETS  BYTES  ARRIVED  NAME");
+    assert_eq!(lines[1], "10.128.0.0     pass       api          0      0");
+    assert_eq!(lines[3_000], "10.128.11.183  pass       api          0      0           the-last-one");
+    let json: serde_json::Value = serde_json::from_str(&done(server, "--json show")).unwrap();
+    assert_eq!(json["rules"].as_array().unwrap().len(), 3_000);
+    assert_eq!(json["rules"][2_999]["name"], "the-last-one");
+
+    for json in ["", "--json"] {
+        let head = format!("set -o pipefail; {} {json} show | head -n 1", env!("CARGO_BIN_EXE_byway"));
+        let said = support::Said::from(server.output(Command::new("bash").args(["-c", &head])).unwrap());
+        assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
+        assert_eq!(said.out, if json.is_empty() { "DEV   WATCHED FOR  HOOK\n" } else { "{\n" });
+    }
+}
+
+#[test]
 fn json_is_for_programs() {
     let seed = Seed::new().unwrap();
     let json = |words: &str| -> serde_json::Value {

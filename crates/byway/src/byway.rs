@@ -18,6 +18,7 @@ use crate::{
         pins::Pins,
         privilege,
     },
+    listing::{self, Listing},
     plan::{Actual, Desired, plan},
     rule::{
         Device, Group, GroupSpec, Member, MemberSpec, NextHop, NextHopSpec, Owner, Rule, RuleSpec, Selector,
@@ -328,14 +329,24 @@ impl Byway {
         })
     }
 
-    /// All that there is, read at once.
+    /// All that there is, read at once. Where there may be many rules, [`Byway::listing`] takes less memory.
     ///
     /// # Errors
     ///
     /// [`Error::Schema`], and those of the kernel.
     pub fn status(&mut self) -> Result<Status> {
         let Some(pins) = Pins::open()? else { return Ok(Status::default()) };
-        status::read(&pins, &mut self.network)
+        listing::status(pins, &mut self.network)
+    }
+
+    /// All that there is, with the rules one after the other.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::status`].
+    pub fn listing(&mut self) -> Result<Listing> {
+        let Some(pins) = Pins::open()? else { return Ok(Listing::default()) };
+        listing::read(pins, &mut self.network)
     }
 
     /// The rules that hold, by source and destination, with their counters.
@@ -347,13 +358,26 @@ impl Byway {
         Ok(self.status()?.rules)
     }
 
+    /// The rule for exactly these packets, with its counters. It takes no longer where there are many.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchRule`], and those of [`Byway::status`].
+    pub fn rule(&mut self, selector: &Selector) -> Result<RuleStatus> {
+        let found = match Pins::open()? {
+            Some(pins) => listing::rule(&pins, &mut self.network, selector)?,
+            None => None,
+        };
+        found.ok_or(Error::NoSuchRule(*selector))
+    }
+
     /// The groups that have a name, by that.
     ///
     /// # Errors
     ///
     /// Those of [`Byway::status`].
     pub fn groups(&mut self) -> Result<Vec<GroupStatus>> {
-        Ok(self.status()?.groups)
+        Ok(self.listing()?.groups)
     }
 
     /// The next hops of all rules and groups, with their counters.
@@ -362,7 +386,7 @@ impl Byway {
     ///
     /// Those of [`Byway::status`].
     pub fn next_hops(&mut self) -> Result<Vec<NextHopStatus>> {
-        Ok(self.status()?.next_hops)
+        Ok(self.listing()?.next_hops)
     }
 
     /// The devices that carry a program, by name.

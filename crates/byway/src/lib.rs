@@ -33,6 +33,7 @@ mod byway;
 mod compile;
 mod error;
 mod kernel;
+mod listing;
 mod plan;
 mod prefix;
 mod rule;
@@ -42,6 +43,7 @@ mod status;
 pub use byway::Byway;
 pub use error::{Error, Result};
 pub use kernel::{hook::Hook, namespace::enter_namespace};
+pub use listing::Listing;
 pub use prefix::{Prefix, PrefixError};
 pub use rule::{
     Device, GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec, MSS_MAX, MSS_MIN, Member, MemberSpec, Mss, NextHop,

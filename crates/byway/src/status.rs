@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use byway_abi::{SILENCE, class};
+use byway_abi::{RuleRecord, SILENCE, class};
 use serde::Serialize;
 
 use crate::{
@@ -10,12 +10,13 @@ use crate::{
     kernel::{
         execute,
         hook::Hook,
+        listing::{Referred, User},
         network::{Link, Network},
         pins::Pins,
         rules::Done,
-        tables::add,
+        tables::{Tables, add},
     },
-    plan::{Actual, Role, Slot},
+    plan::{Role, Slot},
     rule::{Device, Group, NextHop, Rule, Target},
 };
 
@@ -217,40 +218,6 @@ pub struct Status {
     pub next_hops: Vec<NextHopStatus>,
 }
 
-/// Reads all that there is.
-pub(crate) fn read(pins: &Pins, network: &mut Network) -> Result<Status> {
-    let (actual, links) = execute::actual(Some(pins), network, None)?;
-    let placed = execute::placed(pins, network, &links)?;
-    let users = Users::of(&actual);
-    Ok(Status {
-        attachments: placed
-            .into_iter()
-            .map(|placed| attachment_status(pins, &links, placed))
-            .collect::<Result<_>>()?,
-        rules: actual
-            .rules
-            .values()
-            .map(|(id, rule)| rule_status(pins, &actual, *id, rule))
-            .collect::<Result<_>>()?,
-        groups: actual
-            .groups
-            .values()
-            .map(|(_, group)| GroupStatus {
-                rules: users.of_groups.get(group.name.as_str()).copied().unwrap_or(0),
-                group: group.clone(),
-            })
-            .collect(),
-        next_hops: users
-            .of_next_hops
-            .iter()
-            .filter_map(|(next_hop, user)| {
-                let slot = actual.next_hops.get(next_hop)?;
-                Some(next_hop_status(pins, &links, next_hop, *slot, user))
-            })
-            .collect::<Result<_>>()?,
-    })
-}
-
 /// Reads the devices that carry a program, by name.
 pub(crate) fn read_attachments(pins: &Pins, network: &mut Network) -> Result<Vec<Attachment>> {
     let links = network.links()?;
@@ -258,50 +225,13 @@ pub(crate) fn read_attachments(pins: &Pins, network: &mut Network) -> Result<Vec
     placed.into_iter().map(|placed| attachment_status(pins, &links, placed)).collect()
 }
 
-/// What leads to next hops and groups.
-#[derive(Default)]
-struct Users<'a> {
-    of_next_hops: BTreeMap<&'a NextHop, User>,
-    /// How many rules lead to each group.
-    of_groups: BTreeMap<&'a str, usize>,
-}
-
-/// What leads to a next hop.
-#[derive(Default)]
-struct User {
-    rules: usize,
-    groups: Vec<String>,
-}
-
-impl<'a> Users<'a> {
-    fn of(actual: &'a Actual) -> Self {
-        let mut users = Self::default();
-        for (_, rule) in actual.rules.values() {
-            for next_hop in rule.target.next_hops() {
-                users.of_next_hops.entry(next_hop).or_default().rules += 1;
-            }
-            if let Target::Group(name) = &rule.target {
-                *users.of_groups.entry(name).or_default() += 1;
-            }
-        }
-        for (name, (_, group)) in &actual.groups {
-            for member in &group.members {
-                let user = users.of_next_hops.entry(&member.next_hop).or_default();
-                user.rules += users.of_groups.get(name.as_str()).copied().unwrap_or(0);
-                user.groups.push(name.clone());
-            }
-        }
-        users
-    }
-}
-
-fn rule_status(pins: &Pins, actual: &Actual, id: u32, rule: &Rule) -> Result<RuleStatus> {
-    let Done { done, arrived, rare } = pins.tables.done(id)?;
+/// The rule in a record and what it did, or nothing where the record makes no sense.
+pub(crate) fn rule_status(referred: &Referred, record: &RuleRecord, done: Done) -> Option<RuleStatus> {
+    let rule = referred.rule(record)?;
+    let Done { done, arrived, rare } = done;
     let of = |is_it: bool| if is_it { done.into() } else { Count::default() };
-    let is_gone = |next_hop| actual.next_hops.get(next_hop).is_some_and(|slot| slot.is_gone);
-    Ok(RuleStatus {
-        device_gone: matches!(&rule.target, Target::NextHop(next_hop) if is_gone(next_hop)),
-        rule: rule.clone(),
+    Some(RuleStatus {
+        device_gone: referred.is_gone(record),
         departed: of(!matches!(rule.target, Target::Pass | Target::Drop)),
         arrived: arrived.into(),
         passed: of(rule.target == Target::Pass),
@@ -310,18 +240,19 @@ fn rule_status(pins: &Pins, actual: &Actual, id: u32, rule: &Rule) -> Result<Rul
         clamped: rare.clamped.into(),
         answered: rare.answered.into(),
         refused: rare.refused.into(),
+        rule,
     })
 }
 
-fn next_hop_status(
-    pins: &Pins,
+pub(crate) fn next_hop_status(
+    tables: &Tables,
     links: &BTreeMap<u32, Link>,
     next_hop: &NextHop,
     slot: Slot,
-    user: &User,
+    user: User,
 ) -> Result<NextHopStatus> {
-    let counters = pins.tables.next_hops.counters(slot.index)?;
-    let silent_since = pins.tables.next_hops.silent_since(slot.index)?;
+    let counters = tables.next_hops.counters(slot.index)?;
+    let silent_since = tables.next_hops.silent_since(slot.index)?;
     let link = links.get(&next_hop.device.index).filter(|_| !slot.is_gone);
     let is_silent = silent_since != 0 && monotonic_now()?.saturating_sub(silent_since) >= SILENCE;
     Ok(NextHopStatus {
@@ -334,7 +265,7 @@ fn next_hop_status(
         device_down: link.is_some_and(|link| !link.is_up),
         mtu: link.map(|link| link.mtu),
         rules: user.rules,
-        groups: user.groups.clone(),
+        groups: user.groups,
         departed: counters.departed.into(),
         arrived: counters.arrived.into(),
         skipped: counters.skipped.into(),
@@ -345,7 +276,7 @@ fn next_hop_status(
     })
 }
 
-fn attachment_status(
+pub(crate) fn attachment_status(
     pins: &Pins,
     links: &BTreeMap<u32, Link>,
     placed: execute::Placed,

@@ -1,17 +1,21 @@
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, BufWriter, IsTerminal, StdoutLock, Write},
     thread,
     time::{Duration, Instant},
 };
 
-use byway::{Byway, Status};
-use clap::{Args, ValueEnum};
+use byway::{Byway, Listing, Status};
+use clap::Args;
 
 use super::Error;
 use crate::{
     answer::Answer,
+    grammar::{self, Shown},
     render::table::{self, Since},
 };
+
+/// Bytes that are printed at a time.
+const AT_A_TIME: usize = 64 * 1024;
 
 /// Show rules with their counters, and what is attached where
 #[derive(Debug, Args)]
@@ -22,73 +26,116 @@ is lost because that does not answer. DOWN is what found no next hop in service.
 
 Examples:
   byway show
-  byway show nexthops
+  byway show from 192.168.1.5   this rule alone, at once also among a million
+  byway show nexthops           their state, and what went there
+  byway show attachments        what left by them, and why it was left alone
   byway show --watch            look again every second, with rates
   byway --json show --watch=5   one line of JSON every five seconds")]
 pub(crate) struct Show {
-    /// What to show: everything, or the next hops, or what left by the attachments
-    what: Option<What>,
+    /// nexthops | attachments | from PREFIX [to PREFIX]; everything, where none is named
+    #[arg(value_name = "WHAT", num_args = 0..)]
+    what: Vec<String>,
     /// Look again and again, and show rates between two looks
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "1",
         value_parser = clap::value_parser!(u64).range(1..=86_400))]
     watch: Option<u64>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum What {
-    /// Next hops: their state, and what went there
-    Nexthops,
-    /// Attachments: what left by them, and why it was left alone
-    Attachments,
-}
-
 impl Show {
     pub(crate) fn exec(&self, json: bool) -> Result<Answer, Error> {
+        let what = grammar::shown(&self.what)?;
         let mut byway = Byway::open()?;
-        let Some(seconds) = self.watch else {
-            let status = byway.status()?;
-            return Ok(Answer::line(self.text(&status, None), &status));
-        };
-        let mut before: Option<(Status, Instant)> = None;
-        loop {
-            let (status, now) = (byway.status()?, Instant::now());
-            let since =
-                before.as_ref().map(|(status, then)| Since { status, seconds: (now - *then).as_secs_f64() });
-            let look = if json {
-                // Plain data always has a JSON form.
-                serde_json::to_string(&status).unwrap_or_default()
-            } else {
-                self.text(&status, since.as_ref())
-            };
-            match print(&look, json) {
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                    return Ok(Answer::printed(().into()));
-                }
-                printed => printed.map_err(Error::Print)?,
+        if let Some(seconds) = self.watch {
+            return watch(&mut byway, what, Duration::from_secs(seconds), json);
+        }
+        if let Shown::Rule(selector) = what {
+            let rule = byway.rule(&selector)?;
+            return Ok(Answer::line(table::rule(&rule, None)?, &rule));
+        }
+        let listing = byway.listing()?;
+        print(|out| {
+            match what {
+                _ if json => return write_json(&listing, out),
+                Shown::NextHops => write!(out, "{}", table::next_hops(&listing.next_hops, None)),
+                Shown::Attachments => write!(out, "{}", table::attachments(&listing.attachments, None)),
+                Shown::All | Shown::Rule(_) => return write_text(&listing, out),
             }
-            before = Some((status, now));
-            thread::sleep(Duration::from_secs(seconds));
-        }
-    }
-
-    fn text(&self, status: &Status, since: Option<&Since<'_>>) -> String {
-        match self.what {
-            None => table::listing(status, since),
-            Some(What::Nexthops) => table::next_hops(status, since),
-            Some(What::Attachments) => table::attachments(status, since),
-        }
+            .and_then(|()| out.write_all(b"\n"))
+            .map_err(Error::Print)
+        })?;
+        Ok(Answer::printed())
     }
 }
 
-/// Prints one look: over the one before on a terminal, else behind it.
-fn print(look: &str, json: bool) -> io::Result<()> {
-    let mut out = anstream::stdout();
-    if json {
-        writeln!(out, "{look}")?;
-    } else if io::stdout().is_terminal() {
-        writeln!(out, "\x1b[H\x1b[2J{look}")?;
-    } else {
-        write!(out, "{look}\n\n")?;
+fn write_text(listing: &Listing, out: &mut impl Write) -> Result<(), Error> {
+    table::write_listing(listing, out)?;
+    out.write_all(b"\n").map_err(Error::Print)
+}
+
+fn write_json(listing: &Listing, out: &mut impl Write) -> Result<(), Error> {
+    serde_json::to_writer_pretty(&mut *out, listing).map_err(|error| Error::Print(error.into()))?;
+    out.write_all(b"\n").map_err(Error::Print)
+}
+
+/// Looks again and again, until the reader has seen enough.
+fn watch(byway: &mut Byway, what: Shown, pause: Duration, json: bool) -> Result<Answer, Error> {
+    let mut before: Option<(Status, Instant)> = None;
+    loop {
+        let (status, now) = (look(byway, what)?, Instant::now());
+        let since =
+            before.as_ref().map(|(status, then)| Since { status, seconds: (now - *then).as_secs_f64() });
+        let text = text(what, &status, since.as_ref(), json)?;
+        let goes_on = print(|out| {
+            if json {
+                writeln!(out, "{text}")
+            } else if io::stdout().is_terminal() {
+                // Over the look before.
+                writeln!(out, "\x1b[H\x1b[2J{text}")
+            } else {
+                write!(out, "{text}\n\n")
+            }
+            .map_err(Error::Print)
+        })?;
+        if !goes_on {
+            return Ok(Answer::printed());
+        }
+        before = Some((status, now));
+        thread::sleep(pause);
     }
-    out.flush()
+}
+
+/// What is to be shown and no more.
+fn look(byway: &mut Byway, what: Shown) -> Result<Status, Error> {
+    Ok(match what {
+        Shown::Rule(selector) => Status { rules: vec![byway.rule(&selector)?], ..Status::default() },
+        Shown::All | Shown::NextHops | Shown::Attachments => byway.status()?,
+    })
+}
+
+/// One look, in one of its forms.
+fn text(what: Shown, status: &Status, since: Option<&Since<'_>>, json: bool) -> Result<String, Error> {
+    Ok(match (what, &status.rules[..]) {
+        // Plain data always has a JSON form.
+        (Shown::Rule(_), [rule]) if json => serde_json::to_string(rule).unwrap_or_default(),
+        (Shown::Rule(_), [rule]) => table::rule(rule, since)?,
+        _ if json => serde_json::to_string(status).unwrap_or_default(),
+        (Shown::NextHops, _) => table::next_hops(&status.next_hops, since),
+        (Shown::Attachments, _) => table::attachments(&status.attachments, since),
+        (Shown::All | Shown::Rule(_), _) => table::listing(status, since)?,
+    })
+}
+
+/// Prints something long. False where the reader has seen enough, as with `byway show | head`.
+fn print(write: impl FnOnce(&mut BufWriter<StdoutLock<'_>>) -> Result<(), Error>) -> Result<bool, Error> {
+    let mut out = BufWriter::with_capacity(AT_A_TIME, io::stdout().lock());
+    let written = write(&mut out).and_then(|()| out.flush().map_err(Error::Print));
+    match written {
+        Ok(()) => Ok(true),
+        Err(Error::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            // What is left would be written when this is dropped.
+            let _ = out.into_parts();
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }

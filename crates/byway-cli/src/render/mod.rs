@@ -1,6 +1,10 @@
 //! From data to what people read.
 
+mod columns;
+mod rules;
 pub(crate) mod table;
+
+use std::fmt::{self, Display};
 
 use byway::{Attachment, Device, Mss, Narrow, Watch};
 
@@ -39,16 +43,20 @@ pub(crate) fn count(number: u64, noun: &str) -> String {
 }
 
 /// `1,204`
-pub(crate) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
+pub(crate) fn thousands(number: u64) -> impl Display {
+    Thousands(number)
+}
+
+struct Thousands(u64);
+
+impl Display for Thousands {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(number) = *self;
+        if number < 1_000 {
+            return number.fmt(f);
         }
-        text.push(digit);
+        write!(f, "{},{:03}", Self(number / 1_000), number % 1_000)
     }
-    text
 }
 
 #[cfg(test)]
@@ -59,7 +67,7 @@ mod tests {
     fn numbers_are_grouped() {
         let cases = [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567"), (12_345, "12,345")];
         for (number, text) in cases {
-            assert_eq!(thousands(number), text);
+            assert_eq!(thousands(number).to_string(), text);
         }
         assert_eq!(count(1, "rule"), "1 rule");
         assert_eq!(count(1_204, "packet"), "1,204 packets");

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     compile::Entry,
     error::{Error, Result},
-    plan::{Actual, Neighbour, Role, RuleRef, Step, Switch, Unseen, plan},
+    plan::{Actual, Neighbour, Role, RuleRef, Slot, Step, Switch, Unseen, plan},
     prefix::Prefix,
     rule::{Device, Member, NextHop, Rule, Selector, Target},
 };
@@ -81,6 +81,11 @@ pub(crate) fn actual(
     network: &mut Network,
     only: Option<&Selector>,
 ) -> Result<(Actual, BTreeMap<u32, Link>)> {
+    undisturbed(pins, || read(pins, network, only))
+}
+
+/// What `read` finds between two changes. It is asked again where somebody has changed something meanwhile.
+pub(crate) fn undisturbed<T>(pins: Option<&Pins>, mut read: impl FnMut() -> Result<T>) -> Result<T> {
     let stamp = || match pins {
         Some(pins) => [meta::NEXT_RULE, meta::NEXT_SET, meta::NEXT_HOP, meta::GENERATION]
             .iter()
@@ -90,7 +95,7 @@ pub(crate) fn actual(
     };
     let mut before = stamp()?;
     for _ in 0..READ_AGAIN {
-        let read = read(pins, network, only)?;
+        let read = read()?;
         let after = stamp()?;
         if before == after {
             return Ok(read);
@@ -98,7 +103,7 @@ pub(crate) fn actual(
         before = after;
     }
     // Somebody changes without end; what is read now may lack a rule that is just being replaced.
-    read(pins, network, only)
+    read()
 }
 
 fn read(
@@ -121,11 +126,7 @@ fn read(
     }
 
     let mut slots = BTreeMap::new();
-    for (mut next_hop, slot) in pins.tables.next_hops.all()? {
-        // A device has the name that it has now. One that is gone keeps its last, whatever has its ifindex.
-        if let Some(device) = actual.devices.get(&next_hop.device.index).filter(|_| !slot.is_gone) {
-            next_hop.device = device.clone();
-        }
+    for (next_hop, slot) in next_hops_of_now(&pins.tables, &links)? {
         slots.insert(slot.index, next_hop.clone());
         actual.next_hops.insert(next_hop, slot);
     }
@@ -197,8 +198,20 @@ fn read_one(
     Ok(Some(records))
 }
 
+/// The next hops there are. A device has the name that it has now; one that is gone keeps its last, whatever has its
+/// ifindex.
+pub(super) fn next_hops_of_now(tables: &Tables, links: &BTreeMap<u32, Link>) -> Result<Vec<(NextHop, Slot)>> {
+    let mut all = tables.next_hops.all()?;
+    for (next_hop, slot) in &mut all {
+        if let Some(link) = links.get(&next_hop.device.index).filter(|_| !slot.is_gone) {
+            next_hop.device = link.device.clone();
+        }
+    }
+    Ok(all)
+}
+
 /// The target that a record means, or nothing where it makes no sense.
-fn target(
+pub(super) fn target(
     kind: u8,
     index: u32,
     slots: &BTreeMap<u32, NextHop>,

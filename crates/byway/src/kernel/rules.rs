@@ -146,6 +146,10 @@ impl Rules {
     /// The chunk of an identity, and the identity's place in it.
     fn chunk(&self, id: u32) -> Result<Option<(&Chunk, usize)>> {
         let (number, place) = (id >> 16, (id & 0xFFFF) as usize);
+        if number >= self.chunks() {
+            // Somebody may have made one.
+            self.made.set(made(&self.folder));
+        }
         let cell = self.chunks.get(number as usize).filter(|_| number < self.chunks());
         let Some(cell) = cell else { return Ok(None) };
         if let Some(chunk) = cell.get() {
@@ -214,11 +218,7 @@ impl Rules {
         let rare_ids = match self.rare_ids.take() {
             Some(ids) => ids,
             // A system call for each of many rules takes longer than all else.
-            None => self
-                .rare
-                .keys()
-                .collect::<std::result::Result<_, _>>()
-                .map_err(|error| failed("read the map", "RARE_COUNTERS", error))?,
+            None => self.rare()?,
         };
         if self.rare_ids.insert(rare_ids).remove(&id) {
             gone(self.rare.remove(&id)).map_err(|error| failed("write the map", "RARE_COUNTERS", error))?;
@@ -260,8 +260,14 @@ impl Rules {
         Ok(false)
     }
 
-    /// What a rule did. All zero where the rule is gone.
-    pub(crate) fn done(&self, id: u32) -> Result<Done> {
+    /// The rules of which anything rare is counted.
+    pub(crate) fn rare(&self) -> Result<BTreeSet<u32>> {
+        let all = self.rare.keys().collect::<std::result::Result<_, _>>();
+        all.map_err(|error| failed("read the map", "RARE_COUNTERS", error))
+    }
+
+    /// What a rule did. All zero where the rule is gone. What is rare is a call to the kernel, and zero without it.
+    pub(crate) fn done(&self, id: u32, with_rare: bool) -> Result<Done> {
         let mut sum = Done::default();
         if let Some((chunk, place)) = self.chunk(id)? {
             for cpu in 0..self.cpus {
@@ -271,6 +277,9 @@ impl Rules {
                 add(&mut sum.done, count());
                 add(&mut sum.arrived, count());
             }
+        }
+        if !with_rare {
+            return Ok(sum);
         }
         let rare =
             found(self.rare.get(&id, 0)).map_err(|error| failed("read the map", "RARE_COUNTERS", error))?;

@@ -8,7 +8,13 @@
 //! Packets look at the source tables of one generation only (`META`). Where more than one entry has to change, the tables of
 //! the next one are made, and packets see them from one instant to the next.
 
-use std::{collections::BTreeMap, net::IpAddr, path::Path, thread, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::Path,
+    thread,
+    time::Duration,
+};
 
 use aya::maps::{
     Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues,
@@ -382,20 +388,56 @@ impl Tables {
         }
     }
 
-    /// Whether the tables lead from what a rule speaks about to its identity.
-    fn leads_to(&self, generation: &Generation, selector: &Selector, id: u32) -> Result<bool> {
-        let source = selector.source();
-        let Some(entry) = generation.source(&source) else { return Ok(false) };
-        if entry.kind != TARGET_BY_DESTINATION {
-            return Ok(entry.rule == id);
-        }
-        let destination = selector.destination().unwrap_or(Prefix::all_like(source.address()));
-        Ok(self.destination(entry.index, &destination)?.is_some_and(|entry| entry.rule == id))
+    /// The records of the rules that hold, with their identities, in the order of those. Where somebody lets other rules hold
+    /// meanwhile, some of both.
+    pub(super) fn held(&self) -> Result<impl Iterator<Item = Result<(u32, RuleRecord)>>> {
+        let generation = self.in_force()?;
+        let holds = move |id, record: &RuleRecord| match wire::selector(record) {
+            Some(selector) => self.leads_to(&generation, &selector, id),
+            None => Ok(false),
+        };
+        Ok(self.rules.records().filter_map(move |record| match record {
+            Ok((id, record)) => holds(id, &record).map(|holds| holds.then_some((id, record))).transpose(),
+            Err(error) => Some(Err(error)),
+        }))
     }
 
-    /// What a rule did, summed over the CPUs. All zero where the rule is gone.
-    pub(crate) fn done(&self, id: u32) -> Result<Done> {
-        self.rules.done(id)
+    /// The record of the rule for exactly these packets, with its identity, if it holds.
+    pub(crate) fn rule_of(&self, selector: &Selector) -> Result<Option<(u32, RuleRecord)>> {
+        let of_source = self.source(&selector.source())?;
+        let Some(entry) = self.entry(of_source, selector)? else { return Ok(None) };
+        let record = self.rule_record(entry.rule)?;
+        // The entry may be another rule's: one for all destinations, or for destinations around this one.
+        let record = record.filter(|record| wire::selector(record).as_ref() == Some(selector));
+        Ok(record.map(|record| (entry.rule, record)))
+    }
+
+    /// Whether the tables lead from what a rule speaks about to its identity.
+    fn leads_to(&self, generation: &Generation, selector: &Selector, id: u32) -> Result<bool> {
+        let of_source = generation.source(&selector.source());
+        Ok(self.entry(of_source, selector)?.is_some_and(|entry| entry.rule == id))
+    }
+
+    /// What the tables lead to from what a rule speaks about, by way of the entry of its source: if there is such a rule, to
+    /// that, and else perhaps to another.
+    fn entry(&self, of_source: Option<Target>, selector: &Selector) -> Result<Option<Target>> {
+        match of_source {
+            Some(entry) if entry.kind == TARGET_BY_DESTINATION => {
+                let all = Prefix::all_like(selector.source().address());
+                self.destination(entry.index, &selector.destination().unwrap_or(all))
+            }
+            entry => Ok(entry),
+        }
+    }
+
+    /// What a rule did, summed over the CPUs, with what is rare or without. All zero where the rule is gone.
+    pub(crate) fn done(&self, id: u32, with_rare: bool) -> Result<Done> {
+        self.rules.done(id, with_rare)
+    }
+
+    /// The rules of which anything rare is counted.
+    pub(super) fn rare(&self) -> Result<BTreeSet<u32>> {
+        self.rules.rare()
     }
 
     /// Lets the rules speak about what leaves by a device, and begins to count that, from zero, unless it is counted already.

@@ -57,7 +57,7 @@ impl Demo {
 
 fn answer(told: story::Told) -> Result<Answer, Error> {
     let exit_code = u8::from(!told.is_as_expected());
-    Ok(Answer { exit_code, ..Answer::printed(json!(told)) })
+    Ok(Answer { exit_code, ..Answer::told(json!(told)) })
 }
 
 fn clean() -> Result<Answer, Error> {

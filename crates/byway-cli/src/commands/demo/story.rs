@@ -79,7 +79,7 @@ pub(super) fn tell(seed: &Seed, aloud: bool) -> Result<Told, Error> {
     say.line(format!("\n{}", bold("What byway has counted")));
     let shown = seed.server.run(|| Byway::open()?.status())?;
     say.command("show");
-    say.indented(&table::listing(&shown, None));
+    say.indented(&table::listing(&shown, None)?);
     let mut told = Told { ipv4, ipv6 };
     for (seen, addresses) in [(&mut told.ipv4, IPV4), (&mut told.ipv6, IPV6)] {
         let is_it = |status: &&RuleStatus| status.rule.source.address() == addresses.service;

@@ -1,0 +1,151 @@
+//! Reading rules for a listing: one of them, or one after the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use byway_abi::{MAX_RULES, RuleRecord, TARGET_GROUP, TARGET_NEXT_HOP, meta};
+
+use super::{
+    execute,
+    network::{Link, Network},
+    next_hops,
+    order::{Place, sort},
+    rules::Done,
+    tables::Tables,
+    wire,
+};
+use crate::{
+    error::Result,
+    plan::Slot,
+    rule::{Group, NextHop, Rule},
+};
+
+/// What the records of rules refer to.
+pub(crate) struct Referred {
+    /// Every device there is, by ifindex.
+    pub(crate) links: BTreeMap<u32, Link>,
+    /// The next hops by their slots.
+    next_hops: BTreeMap<u32, NextHop>,
+    /// What else there is to say of them, likewise.
+    slots: BTreeMap<u32, Slot>,
+    /// The groups by their identities, those of one rule each included.
+    groups: BTreeMap<u32, byway_abi::Group>,
+}
+
+/// What leads to a next hop.
+#[derive(Default)]
+pub(crate) struct User {
+    pub(crate) rules: usize,
+    pub(crate) groups: Vec<String>,
+}
+
+/// How many rules lead to each next hop by itself, by its slot, and to each group, by its identity.
+#[derive(Default)]
+pub(crate) struct Uses {
+    of_slots: BTreeMap<u32, usize>,
+    of_groups: BTreeMap<u32, usize>,
+}
+
+impl Referred {
+    pub(crate) fn read(tables: &Tables, network: &mut Network) -> Result<Self> {
+        let links = network.links()?;
+        let (mut next_hops, mut slots) = (BTreeMap::new(), BTreeMap::new());
+        for (next_hop, slot) in execute::next_hops_of_now(tables, &links)? {
+            next_hops.insert(slot.index, next_hop);
+            slots.insert(slot.index, slot);
+        }
+        Ok(Self { links, next_hops, slots, groups: tables.next_hops.groups()? })
+    }
+
+    /// The rule in a record, or nothing where the record makes no sense.
+    pub(crate) fn rule(&self, record: &RuleRecord) -> Option<Rule> {
+        let target = execute::target(record.kind, record.index, &self.next_hops, &self.groups)?;
+        wire::rule(record, target)
+    }
+
+    /// Whether a record leads to a next hop, by itself, whose device is gone.
+    pub(crate) fn is_gone(&self, record: &RuleRecord) -> bool {
+        record.kind == TARGET_NEXT_HOP && self.slots.get(&record.index).is_some_and(|slot| slot.is_gone)
+    }
+
+    /// The groups that have a name, by that, with the number of rules that lead to each.
+    pub(crate) fn groups(&self, uses: &Uses) -> Vec<(Group, usize)> {
+        let named = |(id, wire): (&u32, &byway_abi::Group)| {
+            Some((next_hops::read_group(wire, &self.next_hops)?, uses.of_group(*id)))
+        };
+        let mut groups: Vec<(Group, usize)> = self.groups.iter().filter_map(named).collect();
+        groups.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+        groups
+    }
+
+    /// The next hops that anything leads to, with that.
+    pub(crate) fn next_hops(&self, uses: &Uses) -> Vec<(&NextHop, Slot, User)> {
+        let mut users: BTreeMap<u32, User> = BTreeMap::new();
+        for (slot, rules) in &uses.of_slots {
+            users.entry(*slot).or_default().rules += rules;
+        }
+        for (id, group) in &self.groups {
+            let (name, rules) = (wire::read_name(&group.name), uses.of_group(*id));
+            // The leftover of a rule that had a group of its own.
+            if name.is_empty() && rules == 0 {
+                continue;
+            }
+            for slot in group.members.iter().take(group.count as usize) {
+                let user = users.entry(*slot).or_default();
+                user.rules += rules;
+                user.groups.extend((!name.is_empty()).then(|| name.clone()));
+            }
+        }
+        let of_slot = |(index, mut user): (u32, User)| {
+            user.groups.sort();
+            Some((self.next_hops.get(&index)?, *self.slots.get(&index)?, user))
+        };
+        let mut next_hops: Vec<_> = users.into_iter().filter_map(of_slot).collect();
+        next_hops.sort_by_key(|(next_hop, ..)| *next_hop);
+        next_hops
+    }
+}
+
+impl Uses {
+    fn count(&mut self, record: &RuleRecord) {
+        let of = match record.kind {
+            TARGET_NEXT_HOP => &mut self.of_slots,
+            TARGET_GROUP => &mut self.of_groups,
+            _ => return,
+        };
+        *of.entry(record.index).or_default() += 1;
+    }
+
+    fn of_group(&self, id: u32) -> usize {
+        self.of_groups.get(&id).copied().unwrap_or(0)
+    }
+}
+
+/// The rules that hold, in the order of a listing.
+pub(crate) struct Order {
+    pub(crate) places: Vec<Place>,
+    /// Those of which anything rare was counted by then: it is seldom, and one look is a call to the kernel.
+    rare: BTreeSet<u32>,
+}
+
+impl Order {
+    /// Finds them, and what they lead to.
+    pub(crate) fn read(tables: &Tables) -> Result<(Self, Uses)> {
+        let mut places = Vec::with_capacity(tables.meta(meta::RULES)?.min(MAX_RULES) as usize);
+        let mut uses = Uses::default();
+        for record in tables.held()? {
+            let (id, record) = record?;
+            uses.count(&record);
+            places.push(Place::new(id, &record));
+        }
+        sort(&mut places, &|id| tables.rule_record(id))?;
+        Ok((Self { places, rare: tables.rare()? }, uses))
+    }
+
+    /// The record of a rule and what it did, or nothing where it is gone by now.
+    pub(crate) fn rule(&self, tables: &Tables, place: &Place) -> Result<Option<(RuleRecord, Done)>> {
+        match tables.rule_record(place.id)?.filter(|record| place.is_of(record)) {
+            Some(record) => Ok(Some((record, tables.done(place.id, self.rare.contains(&place.id))?))),
+            None => Ok(None),
+        }
+    }
+}

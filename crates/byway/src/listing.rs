@@ -1,0 +1,165 @@
+//! All that there is, with the rules one after the other.
+
+use serde::{
+    Serialize, Serializer,
+    ser::{Error as _, SerializeSeq, SerializeStruct},
+};
+
+use crate::{
+    error::Result,
+    kernel::{
+        execute::{placed, undisturbed},
+        listing::{Order, Referred, Uses},
+        network::Network,
+        pins::Pins,
+    },
+    rule::Selector,
+    status::{
+        Attachment, GroupStatus, NextHopStatus, RuleStatus, Status, attachment_status, next_hop_status,
+        rule_status,
+    },
+};
+
+/// Up to how many rules a listing reads at once.
+const FEW: usize = 1_000;
+
+/// All that there is, as in [`Status`], but with the rules one after the other, so that many take some 20 bytes each and
+/// no more. As JSON it is what a [`Status`] is.
+///
+/// Of up to 1,000 rules it says what held in one instant. Of more it reads each when its turn comes: one that is put,
+/// replaced or deleted after [`Byway::listing`](crate::Byway::listing) may be missing, and no rule is there twice.
+#[derive(Default)]
+pub struct Listing {
+    /// The devices that carry a program, by name.
+    pub attachments: Vec<Attachment>,
+    /// The groups that have a name, by that.
+    pub groups: Vec<GroupStatus>,
+    /// The next hops of all rules and groups.
+    pub next_hops: Vec<NextHopStatus>,
+    rules: Vec<RuleStatus>,
+    /// In the place of those, where there are many.
+    many: Option<Many>,
+}
+
+/// Rules that are read when their turn comes.
+struct Many {
+    pins: Pins,
+    referred: Referred,
+    order: Order,
+}
+
+impl Listing {
+    /// The rules that hold, by source and destination, with their counters.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel.
+    pub fn rules(&self) -> impl Iterator<Item = Result<RuleStatus>> {
+        let few = self.rules.iter().cloned().map(Ok);
+        let many = self.many.iter().flat_map(|many| rules(&many.pins, &many.referred, &many.order));
+        few.chain(many)
+    }
+}
+
+impl std::fmt::Debug for Listing {
+    /// Without the rules.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { attachments, groups, next_hops, .. } = self;
+        f.debug_struct("Listing")
+            .field("attachments", attachments)
+            .field("groups", groups)
+            .field("next_hops", next_hops)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Serialize for Listing {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut all = serializer.serialize_struct("Listing", 4)?;
+        all.serialize_field("attachments", &self.attachments)?;
+        all.serialize_field("groups", &self.groups)?;
+        all.serialize_field("nexthops", &self.next_hops)?;
+        all.serialize_field("rules", &Rules(self))?;
+        all.end()
+    }
+}
+
+/// The rules of a listing as a sequence.
+struct Rules<'a>(&'a Listing);
+
+impl Serialize for Rules<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut all = serializer.serialize_seq(None)?;
+        for rule in self.0.rules() {
+            all.serialize_element(&rule.map_err(S::Error::custom)?)?;
+        }
+        all.end()
+    }
+}
+
+/// Reads all that there is, but of many rules no more than where they are.
+pub(crate) fn read(pins: Pins, network: &mut Network) -> Result<Listing> {
+    let (mut listing, referred, order) = undisturbed(Some(&pins), || read_up_to(FEW, &pins, network))?;
+    if order.places.len() > FEW {
+        listing.many = Some(Many { pins, referred, order });
+    }
+    Ok(listing)
+}
+
+/// Reads all that there is.
+pub(crate) fn status(pins: Pins, network: &mut Network) -> Result<Status> {
+    let (listing, ..) = undisturbed(Some(&pins), || read_up_to(usize::MAX, &pins, network))?;
+    let Listing { attachments, groups, next_hops, rules, many: _ } = listing;
+    Ok(Status { attachments, rules, groups, next_hops })
+}
+
+/// Reads the rule for exactly these packets, if there is one.
+pub(crate) fn rule(pins: &Pins, network: &mut Network, selector: &Selector) -> Result<Option<RuleStatus>> {
+    undisturbed(Some(pins), || {
+        let Some((id, record)) = pins.tables.rule_of(selector)? else { return Ok(None) };
+        let referred = Referred::read(&pins.tables, network)?;
+        Ok(rule_status(&referred, &record, pins.tables.done(id, true)?))
+    })
+}
+
+/// Reads what there is, the rules with it where they are not more than this.
+fn read_up_to(at_once: usize, pins: &Pins, network: &mut Network) -> Result<(Listing, Referred, Order)> {
+    let referred = Referred::read(&pins.tables, network)?;
+    let (order, uses) = Order::read(&pins.tables)?;
+    let links = &referred.links;
+    let attachments = placed(pins, network, links)?;
+    let listing = Listing {
+        attachments: attachments
+            .into_iter()
+            .map(|placed| attachment_status(pins, links, placed))
+            .collect::<Result<_>>()?,
+        groups: groups(&referred, &uses),
+        next_hops: referred
+            .next_hops(&uses)
+            .into_iter()
+            .map(|(next_hop, slot, user)| next_hop_status(&pins.tables, links, next_hop, slot, user))
+            .collect::<Result<_>>()?,
+        rules: match order.places.len() <= at_once {
+            true => rules(pins, &referred, &order).collect::<Result<_>>()?,
+            false => Vec::new(),
+        },
+        many: None,
+    };
+    Ok((listing, referred, order))
+}
+
+fn groups(referred: &Referred, uses: &Uses) -> Vec<GroupStatus> {
+    referred.groups(uses).into_iter().map(|(group, rules)| GroupStatus { group, rules }).collect()
+}
+
+/// The rules in this order, but for those that are gone.
+fn rules<'a>(
+    pins: &'a Pins,
+    referred: &'a Referred,
+    order: &'a Order,
+) -> impl Iterator<Item = Result<RuleStatus>> + 'a {
+    order.places.iter().filter_map(|place| {
+        let rule = order.rule(&pins.tables, place).transpose()?;
+        rule.map(|(record, done)| rule_status(referred, &record, done)).transpose()
+    })
+}
