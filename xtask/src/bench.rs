@@ -10,6 +10,7 @@ mod control;
 mod figures;
 mod forward;
 mod local;
+mod minimal;
 mod packet;
 mod results;
 mod waiting;

@@ -21,6 +21,8 @@ use hosts::{Forwards, Hosts};
 
 /// How many rules Byway has.
 const BYWAY_SIZES: &[u32] = &[1, 10, 100, 1_000, 10_000, 100_000, 1_000_000];
+/// How many sources the minimal program knows.
+const MINIMAL_SIZES: &[u32] = &[1, 1_000, 1_000_000];
 /// How many `ip rule`s there are. With ten times as many a packet takes milliseconds.
 const IP_RULE_SIZES: &[u32] = &[1, 10, 100, 1_000, 10_000];
 /// How many elements the set of nftables has.
@@ -37,9 +39,10 @@ pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
 /// The routers of all contestants, in turn.
 fn over_rules(effort: Effort) -> Result<Chart> {
     let sizes = |sizes: &[u32], kind: fn(u32) -> Contestant| sizes.iter().copied().map(kind).collect();
-    let lines: [(&str, Vec<Contestant>); 4] = [
+    let lines: [(&str, Vec<Contestant>); 5] = [
         ("plain routing", vec![Contestant::Plain]),
         ("byway", sizes(BYWAY_SIZES, Contestant::Byway)),
+        ("minimal program", sizes(MINIMAL_SIZES, Contestant::Minimal)),
         ("ip rule", sizes(IP_RULE_SIZES, Contestant::IpRule)),
         ("nftables set and mark", sizes(NFTABLES_SIZES, Contestant::Nftables)),
     ];

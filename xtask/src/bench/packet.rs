@@ -12,8 +12,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use aya::{
-    Ebpf, EbpfLoader, TestRunOptions,
-    maps::{Array, HashMap, MapData, ProgramArray},
+    Ebpf, TestRunOptions,
+    maps::{Array, MapData, ProgramArray},
     programs::{ProgramFd, SchedClassifier, TestRun},
 };
 use byway::{
@@ -27,10 +27,8 @@ use byway_lab::{
 use super::{
     Effort,
     figures::{Chart, Figures, Point, Series, Shape, in_turn, line},
+    minimal,
 };
-
-/// The programs that measure, built from crates/byway-ebpf/src/bench.rs.
-static OBJECT: &[u8] = aya::include_bytes_aligned!("bench.bpf.o");
 
 /// How often the program runs in one figure.
 const REPEAT: u32 = 2_000_000;
@@ -316,7 +314,8 @@ impl Contestant {
     fn minimal(addresses: Addresses, rules: &Rules) -> Result<Self> {
         let seed = Seed::new()?;
         let mut vary = Vary::load(rules.specs.len() as u32)?;
-        vary.know(seed.server.ifindex("eth1")?, addresses.router, &rules.sources)?;
+        let sources = rules.sources.iter().copied();
+        minimal::know(&mut vary.object, seed.server.ifindex("eth1")?, addresses.router, sources)?;
         let minimal = vary.program("minimal")?.fd()?.try_clone()?;
         Self::new(seed, rules.case, vary, &rules.sources, minimal, None)
     }
@@ -384,17 +383,7 @@ struct Vary {
 impl Vary {
     /// With room for so many entries of what `minimal` knows.
     fn load(entries: u32) -> Result<Self> {
-        let mut loader = EbpfLoader::new();
-        for map in ["MINIMAL4", "MINIMAL6"] {
-            loader.map_max_entries(map, entries);
-        }
-        let mut object = loader.load(OBJECT)?;
-        for name in ["vary", "empty", "minimal"] {
-            let program: &mut SchedClassifier =
-                object.program_mut(name).context("the object lacks a program")?.try_into()?;
-            program.load()?;
-        }
-        Ok(Self { object })
+        Ok(Self { object: minimal::load(entries, &["vary", "empty", "minimal"])? })
     }
 
     fn program(&self, name: &str) -> Result<&SchedClassifier> {
@@ -424,51 +413,12 @@ impl Vary {
         let map = self.object.map_mut("SOURCES").context("the object lacks a map")?;
         let mut all: Array<&mut MapData, [u32; 4]> = map.try_into()?;
         for nth in 0..count {
-            all.set(nth as u32, words(sources[nth % sources.len()]), 0)?;
+            all.set(nth as u32, minimal::words(sources[nth % sources.len()]), 0)?;
         }
         let map = self.object.map_mut("PLAN").context("the object lacks a map")?;
         let mut plan: Array<&mut MapData, [u32; 5]> = map.try_into()?;
         plan.set(0, [0, count as u32 - 1, 0, 0, 0], 0)?;
         Ok(())
-    }
-
-    /// Lets `minimal` know the sources, and one next hop.
-    fn know(&mut self, ifindex: u32, gateway: IpAddr, sources: &[IpAddr]) -> Result<()> {
-        let family = if gateway.is_ipv4() { byway_abi::FAMILY_IPV4 } else { byway_abi::FAMILY_IPV6 };
-        let [a, b, c, d] = words(gateway);
-        let next_hop = [ifindex, family, a, b, c, d];
-        if gateway.is_ipv4() {
-            let map = self.object.map_mut("MINIMAL4").context("the object lacks a map")?;
-            let mut map: HashMap<&mut MapData, u32, [u32; 6]> = map.try_into()?;
-            for source in sources {
-                map.insert(words(*source)[0], next_hop, 0)?;
-            }
-        } else {
-            let map = self.object.map_mut("MINIMAL6").context("the object lacks a map")?;
-            let mut map: HashMap<&mut MapData, [u32; 4], [u32; 6]> = map.try_into()?;
-            for source in sources {
-                map.insert(words(*source), next_hop, 0)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// An address as four words in network byte order.
-fn words(address: IpAddr) -> [u32; 4] {
-    match address {
-        IpAddr::V4(v4) => [u32::from_ne_bytes(v4.octets()), 0, 0, 0],
-        IpAddr::V6(v6) => {
-            let octets = v6.octets();
-            std::array::from_fn(|nth| {
-                u32::from_ne_bytes([
-                    octets[4 * nth],
-                    octets[4 * nth + 1],
-                    octets[4 * nth + 2],
-                    octets[4 * nth + 3],
-                ])
-            })
-        }
     }
 }
 

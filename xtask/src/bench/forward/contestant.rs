@@ -3,10 +3,12 @@
 use std::{fmt, net::IpAddr};
 
 use anyhow::Result;
+use aya::{Ebpf, programs::tc::TcAttachType};
 use byway::{Byway, Mss, NextHopSpec, OnDown, Owner, RuleSpec, TargetSpec};
 use byway_lab::Node;
 
 use super::{BYWAY_SIZES, traffic::source};
+use crate::bench::minimal;
 
 /// The table that leads to the second link.
 const TABLE: u32 = 100;
@@ -22,6 +24,8 @@ pub(super) enum Contestant {
     Byway(u32),
     /// So many `ip rule`s for one address, and a table.
     IpRule(u32),
+    /// A program that looks one address of so many up, and redirects: what any such program costs, and no more.
+    Minimal(u32),
     /// A set of so many addresses in nftables, a mark, one `ip rule` and a table.
     Nftables(u32),
 }
@@ -42,6 +46,7 @@ impl Contestant {
             Self::Plain => "plain routing",
             Self::Byway(_) => "byway",
             Self::IpRule(_) => "ip rule",
+            Self::Minimal(_) => "minimal program",
             Self::Nftables(_) => "nftables set and mark",
         }
     }
@@ -50,7 +55,9 @@ impl Contestant {
     pub(super) fn rules(self) -> Option<u32> {
         match self {
             Self::Plain => None,
-            Self::Byway(rules) | Self::IpRule(rules) | Self::Nftables(rules) => Some(rules),
+            Self::Byway(rules) | Self::IpRule(rules) | Self::Minimal(rules) | Self::Nftables(rules) => {
+                Some(rules)
+            }
         }
     }
 
@@ -62,12 +69,19 @@ impl Contestant {
     pub(super) fn way(self) -> Way {
         match self {
             Self::Plain => Way::Default,
-            Self::Byway(_) | Self::IpRule(_) | Self::Nftables(_) => Way::Second,
+            Self::Byway(_) | Self::IpRule(_) | Self::Minimal(_) | Self::Nftables(_) => Way::Second,
         }
     }
 
-    /// Makes the router send packets from every source to `gateway` on `device`, which is its second link.
-    pub(super) fn set_up(self, router: &Node, gateway: IpAddr, device: &str) -> Result<()> {
+    /// Makes the router send packets from every source to `gateway` on `device`, which is its second link, and not by
+    /// `default`. Returns what does that as long as it lives.
+    pub(super) fn set_up(
+        self,
+        router: &Node,
+        default: &str,
+        gateway: IpAddr,
+        device: &str,
+    ) -> Result<Option<Ebpf>> {
         let table = || router.route(&format!("default via {gateway} dev {device} table {TABLE}"));
         let sources = (0..self.sources()).map(source);
         match self {
@@ -94,13 +108,20 @@ impl Contestant {
                     router.rule(&format!("from {source} lookup {TABLE} priority 1000"))?;
                 }
             }
+            Self::Minimal(rules) => {
+                let mut object = minimal::load(rules, &["minimal"])?;
+                minimal::know(&mut object, router.ifindex(device)?, gateway, sources.map(IpAddr::from))?;
+                let program = minimal::program(&mut object, "minimal")?;
+                router.run(|| program.attach(default, TcAttachType::Egress))?;
+                return Ok(Some(object));
+            }
             Self::Nftables(_) => {
                 table()?;
                 router.rule(&format!("from all fwmark {MARK} lookup {TABLE} priority 1000"))?;
                 router.mark_sources(&sources.collect::<Vec<_>>(), MARK)?;
             }
         }
-        Ok(())
+        Ok(None)
     }
 }
 
@@ -110,6 +131,7 @@ impl fmt::Display for Contestant {
             Self::Plain => formatter.write_str("plain routing"),
             Self::Byway(rules) => write!(formatter, "byway, rules: {rules}"),
             Self::IpRule(rules) => write!(formatter, "ip rule, rules: {rules}"),
+            Self::Minimal(rules) => write!(formatter, "minimal program, sources: {rules}"),
             Self::Nftables(rules) => write!(formatter, "nftables, sources: {rules}"),
         }
     }

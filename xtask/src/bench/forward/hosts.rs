@@ -24,6 +24,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use aya::Ebpf;
 use byway_lab::{Lab, Node, stay_on_processor, wait_until};
 
 use super::{
@@ -59,6 +60,8 @@ pub(super) struct Hosts {
 /// One contestant's router.
 pub(super) struct Router {
     contestant: Contestant,
+    /// What makes packets go by their source, where that lives in this process.
+    program: Option<Ebpf>,
     node: Node,
     /// Where packets come in: one for each processor that sends.
     ways_in: Vec<WayIn>,
@@ -125,7 +128,7 @@ impl Hosts {
             receives_by: format!("{way}{nth}x{:x}", process::id()),
         });
         let far = [format!("gw{nth}"), format!("nh{nth}")];
-        let router = Router { contestant, ways_in: ways_in.collect(), far, node };
+        let mut router = Router { contestant, program: None, ways_in: ways_in.collect(), far, node };
         let node = &router.node;
         for WayIn { sends_by, receives_by } in &router.ways_in {
             self.lab.link((&self.sender, sends_by), (node, receives_by))?;
@@ -141,7 +144,8 @@ impl Hosts {
         node.permanent_neighbour("eth0", GATEWAY.parse()?, NOBODY)?;
         node.permanent_neighbour("eth1", NEXT_HOP.parse()?, NOBODY)?;
         node.route(&format!("default via {GATEWAY} dev eth0"))?;
-        contestant.set_up(node, NEXT_HOP.parse()?, "eth1").with_context(|| contestant.to_string())?;
+        let program = contestant.set_up(node, "eth0", NEXT_HOP.parse()?, "eth1");
+        router.program = program.with_context(|| contestant.to_string())?;
         for way in &router.ways_in {
             self.check(&router, way, effort).with_context(|| contestant.to_string())?;
         }
