@@ -202,7 +202,14 @@ impl Table<'_> {
             let is_address = place % words < rest;
             word.store(if is_address { FREE } else { 0 }, Ordering::Relaxed);
         }
-        layout.entries.iter().try_for_each(|(prefix, entry)| self.insert(prefix, *entry).map(drop))
+        // From the first bucket to the last: each one at random would be out of every cache.
+        let mut in_order: Vec<(u32, &(Prefix, Entry))> = layout
+            .entries
+            .iter()
+            .map(|entry| (hash(self.family, &entry.0, self.shape.seed) & self.shape.mask, entry))
+            .collect();
+        in_order.sort_unstable_by_key(|(bucket, _)| *bucket);
+        in_order.iter().try_for_each(|(_, (prefix, entry))| self.insert(prefix, *entry).map(drop))
     }
 
     /// The places that there are.

@@ -119,8 +119,8 @@ fn a_verdict_needs_no_next_hop() {
         let seed = Seed::new().unwrap();
         let specs = [verdict("192.168.1.5", TargetSpec::Drop), verdict("192.168.1.0/24", TargetSpec::Pass)];
         let added = on(&seed.server, *hook, |byway| byway.add_all(&specs)).unwrap();
-        assert_eq!(added[0].to_string(), "from 192.168.1.5 drop");
-        assert_eq!(added[1].to_string(), "from 192.168.1.0/24 pass");
+        let added: Vec<String> = added.iter().map(ToString::to_string).collect();
+        assert_eq!(added, ["from 192.168.1.0/24 pass", "from 192.168.1.5 drop"], "by source");
         let attachments = on(&seed.server, *hook, |byway| byway.attachments()).unwrap();
         let names: Vec<&str> = attachments.iter().map(|it| it.device.name.as_str()).collect();
         assert_eq!(names, ["eth0"], "only the attachment carries a program");

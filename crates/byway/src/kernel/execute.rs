@@ -249,8 +249,8 @@ struct Progress {
     slots: BTreeMap<NextHop, u32>,
     /// The identities of groups with a name.
     groups: BTreeMap<String, u32>,
-    /// The identities of the rules that were recorded, one after the other.
-    rules: Vec<u32>,
+    /// What packets are to find of the rules that were recorded, one after the other.
+    recorded: Vec<byway_abi::Target>,
     /// The tables that no packet looks at any more.
     stale: Stale,
 }
@@ -269,7 +269,8 @@ enum Undo {
     ForgetSlot(u32),
     /// To how a group was, or to none.
     Group(u32, Option<Box<byway_abi::Group>>),
-    ForgetRule(u32),
+    /// All that were recorded.
+    ForgetRules,
     /// To what a source's entry was, or to none, without the tables that were made for the new one.
     Entry(Prefix, Option<byway_abi::Target>, Stale),
     /// To another generation, likewise.
@@ -297,7 +298,7 @@ impl Executor<'_> {
                 Ok(back) => undo.extend(back),
                 // What is asked for holds by now. What is left over is tidied by the next change.
                 Err(_) if is_settled => return Ok(()),
-                Err(failure) => return Err(self.take_back(undo, failure)),
+                Err(failure) => return Err(self.take_back(undo, &progress.recorded, failure)),
             }
         }
         // One entry that took new tables.
@@ -313,11 +314,11 @@ impl Executor<'_> {
 
     /// Takes steps back, the last one first. It ends at the first that fails: what is left of a step is found by the
     /// records that those before it made, which the next change tidies.
-    fn take_back(&mut self, undo: Vec<Undo>, failure: Error) -> Error {
+    fn take_back(&mut self, undo: Vec<Undo>, recorded: &[byway_abi::Target], failure: Error) -> Error {
         if matches!(failure, Error::NotUndone { .. }) {
             return failure;
         }
-        let undone = undo.into_iter().rev().try_for_each(|step| self.undo(step));
+        let undone = undo.into_iter().rev().try_for_each(|step| self.undo(step, recorded));
         let tables = &mut self.pins.tables;
         match undone.and_then(|()| tables.note_identities()).and_then(|()| tables.set_meta(meta::CHANGING, 0))
         {
@@ -334,9 +335,11 @@ impl Executor<'_> {
         // Those that may be large, or many, are not copied.
         match step {
             Step::Record(rule, instead_of) => {
-                let id = record_rule(tables, progress, rule, *instead_of)?;
-                progress.rules.push(id);
-                return Ok(Some(Undo::ForgetRule(id)));
+                let target = record_rule(tables, progress, rule, *instead_of)?;
+                // One for all of them, of which there may be a million.
+                let is_first = progress.recorded.is_empty();
+                progress.recorded.push(target);
+                return Ok(is_first.then_some(Undo::ForgetRules));
             }
             Step::Switch(switch) => return switch_rules(tables, progress, switch).map(Some),
             _ => {}
@@ -449,7 +452,7 @@ impl Executor<'_> {
         }
     }
 
-    fn undo(&mut self, undo: Undo) -> Result<()> {
+    fn undo(&mut self, undo: Undo, recorded: &[byway_abi::Target]) -> Result<()> {
         let tables = &mut self.pins.tables;
         match undo {
             // The steps that take others back know nothing of each other.
@@ -464,7 +467,7 @@ impl Executor<'_> {
             Undo::ForgetSlot(slot) => tables.next_hops.forget(slot),
             Undo::Group(id, Some(group)) => tables.next_hops.put_group(id, &group),
             Undo::Group(id, None) => tables.next_hops.forget_group(id),
-            Undo::ForgetRule(id) => forget_rule(tables, id),
+            Undo::ForgetRules => recorded.iter().try_for_each(|target| forget_rule(tables, target.rule)),
             Undo::Entry(source, entry, stale) => {
                 let mut stale = stale;
                 stale.generation = set_source(tables, &source, entry)?.1;
@@ -559,13 +562,13 @@ fn members(progress: &Progress, members: &[Member]) -> Result<Vec<(u32, u16)>> {
 }
 
 /// Makes the record of a rule, and the group that is its own where it has several next hops. The flows of the rule that
-/// it replaces stay where they are as far as they may.
+/// it replaces stay where they are as far as they may. Returns what its packets are to find.
 fn record_rule(
     tables: &mut Tables,
     progress: &Progress,
     rule: &Rule,
     instead_of: Option<u32>,
-) -> Result<u32> {
+) -> Result<byway_abi::Target> {
     match &rule.target {
         Target::NextHop(next_hop) => tables.record(rule, TARGET_NEXT_HOP, slot(progress, next_hop)?),
         Target::Group(name) => {
@@ -692,13 +695,10 @@ fn make_entry(
     entry: &Entry<RuleRef>,
     made: &mut Stale,
 ) -> Result<byway_abi::Target> {
-    let target = |tables: &Tables, rule: &RuleRef| {
-        let id = match rule {
-            RuleRef::Held(id) => Some(*id),
-            RuleRef::New(nth) => progress.rules.get(*nth as usize).copied(),
-        };
-        tables
-            .target(id.ok_or_else(|| Error::kernel(format!("put a rule for {source}"), "it has no record"))?)
+    let no_record = || Error::kernel(format!("put a rule for {source}"), "it has no record");
+    let target = |tables: &Tables, rule: &RuleRef| match rule {
+        RuleRef::Held(id) => tables.target(*id),
+        RuleRef::New(nth) => progress.recorded.get(*nth as usize).copied().ok_or_else(no_record),
     };
     match entry {
         Entry::All(rule) => target(tables, rule),

@@ -181,11 +181,13 @@ impl Tables {
         })
     }
 
-    /// Makes the record and the counters of a rule, under an identity that is free. Nothing leads to it yet.
-    pub(crate) fn record(&mut self, rule: &Rule, kind: u8, index: u32) -> Result<u32> {
+    /// Makes the record and the counters of a rule, under an identity that is free. Nothing leads to it yet. Returns what a
+    /// packet that it speaks about is to find.
+    pub(crate) fn record(&mut self, rule: &Rule, kind: u8, index: u32) -> Result<Target> {
         let id = self.free_identity()?;
-        self.rules.write(id, wire::rule_record(rule, kind, index))?;
-        Ok(id)
+        let record = wire::rule_record(rule, kind, index);
+        self.rules.write(id, record)?;
+        Ok(wire::target(id, &record))
     }
 
     fn identities(&mut self) -> Result<&mut Identities> {
@@ -225,8 +227,7 @@ impl Tables {
     pub(crate) fn target(&self, id: u32) -> Result<Target> {
         let record = self.rule_record(id)?;
         let record = record.ok_or_else(|| Error::kernel("read the record of a rule", "it is not there"))?;
-        let RuleRecord { kind, on_down, mss, index, .. } = record;
-        Ok(Target { rule: id, kind, on_down, mss, index })
+        Ok(wire::target(id, &record))
     }
 
     pub(crate) fn rule_record(&self, id: u32) -> Result<Option<RuleRecord>> {

@@ -133,6 +133,12 @@ pub(super) fn rule_record(rule: &Rule, kind: u8, index: u32) -> RuleRecord {
     }
 }
 
+/// What a packet finds that a rule speaks about.
+pub(super) fn target(id: u32, record: &RuleRecord) -> byway_abi::Target {
+    let RuleRecord { kind, on_down, mss, index, .. } = *record;
+    byway_abi::Target { rule: id, kind, on_down, mss, index }
+}
+
 /// What a record speaks about, or nothing where it makes no sense.
 pub(super) fn selector(record: &RuleRecord) -> Option<Selector> {
     let source = Prefix::holding(read_address(record.family, record.source)?, record.source_len)?;
