@@ -104,7 +104,7 @@ pub struct Shapes {
     /// Since when nothing has changed in both tables: a number that no other state of any tables has had. 0 while something
     /// is changing.
     pub epoch: u32,
-    /// The last epoch that there was.
+    /// The last epoch that there was, in the first entry of the array. It comes round after four billion changes.
     pub last_epoch: u32,
 }
 

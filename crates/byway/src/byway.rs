@@ -112,8 +112,8 @@ impl Byway {
         self.add_all(std::slice::from_ref(spec)).and_then(only)
     }
 
-    /// Lets several new rules hold, or none of them where one is wrong. Returns them by source and
-    /// destination.
+    /// Lets several new rules hold, or none of them where one is wrong. Returns them by source and destination, and
+    /// that is the order in which they are looked at: the error is about the first one that is wrong.
     ///
     /// # Errors
     ///
@@ -428,10 +428,10 @@ impl Byway {
             first = Some((actual, desired, decided));
             bpffs::ensure_mounted()?;
         }
-        let _lock = bpffs::Lock::wait()?;
+        let lock = bpffs::Lock::wait()?;
         let mut pins = Pins::open()?; // another Byway may have made or removed them in the meantime
         let (mut actual, mut desired, mut decided) = match (&pins, first) {
-            (None, Some(first)) => first,
+            (None, Some(first)) if !lock.has_waited => first,
             _ => self.decide(pins.as_ref(), only, &decide)?,
         };
         Pins::remove_unfinished()?;

@@ -74,12 +74,15 @@ fn netns_exec(mountinfo: &str) -> Option<&str> {
 #[derive(Debug)]
 pub(crate) struct Lock {
     _held: Flock<File>,
+    /// Another Byway had it meanwhile.
+    pub(crate) has_waited: bool,
 }
 
 impl Lock {
     /// Waits for the right, and makes the folder if need be.
     pub(crate) fn wait() -> Result<Self> {
         let path = folder();
+        let mut has_waited = false;
         loop {
             make_folder(&path)?;
             let file = match File::open(&path) {
@@ -95,12 +98,19 @@ impl Lock {
             if owner != 0 && owner != Uid::effective().as_raw() {
                 return Err(Error::NotOurs(path));
             }
-            let lock = Flock::lock(file, FlockArg::LockExclusive)
-                .map_err(|(_, errno)| Error::kernel(format!("lock {}", path.display()), errno))?;
+            let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).or_else(|(file, errno)| {
+                has_waited = true;
+                if errno == Errno::EWOULDBLOCK {
+                    Flock::lock(file, FlockArg::LockExclusive)
+                } else {
+                    Err((file, errno))
+                }
+            });
+            let lock = lock.map_err(|(_, errno)| Error::kernel(format!("lock {}", path.display()), errno))?;
             // While this waited, another Byway may have removed the folder and a third made it anew.
             let same = |now: fs::Metadata| lock.metadata().is_ok_and(|mine| mine.ino() == now.ino());
             if fs::metadata(&path).is_ok_and(same) {
-                return Ok(Self { _held: lock });
+                return Ok(Self { _held: lock, has_waited });
             }
         }
     }

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use byway_abi::{
@@ -69,8 +69,8 @@ pub(crate) fn placed(pins: &Pins, network: &mut Network, links: &BTreeMap<u32, L
     Ok(placed)
 }
 
-/// How often a reader begins anew because somebody has changed something meanwhile.
-const READ_AGAIN: u32 = 100;
+/// How long a reader begins anew because somebody has changed something meanwhile.
+const READ_AGAIN: Duration = Duration::from_secs(5);
 
 /// Up to how many rules all are read in any case.
 const FEW: usize = 1_000;
@@ -93,17 +93,17 @@ pub(crate) fn undisturbed<T>(pins: Option<&Pins>, mut read: impl FnMut() -> Resu
             .collect::<Result<Vec<u32>>>(),
         None => Ok(Vec::new()),
     };
+    let give_up = Instant::now() + READ_AGAIN;
     let mut before = stamp()?;
-    for _ in 0..READ_AGAIN {
-        let read = read()?;
+    loop {
+        let read = read();
         let after = stamp()?;
-        if before == after {
-            return Ok(read);
+        // Where somebody changes without end, what was read may lack a rule that was just being replaced.
+        if before == after || Instant::now() >= give_up {
+            return read;
         }
         before = after;
     }
-    // Somebody changes without end; what is read now may lack a rule that is just being replaced.
-    read()
 }
 
 fn read(

@@ -34,9 +34,19 @@ impl Place {
     }
 }
 
-/// Sorts the rules whose records these are. `record` gives a record again, where it is there still.
-pub(super) fn sort(places: &mut [Place], record: &impl Fn(u32) -> Result<Option<RuleRecord>>) -> Result<()> {
-    sort_by_word(places, 0, record)
+/// Sorts the rules whose records these are, and leaves one of two for the same packets: somebody may have put one in place of
+/// the other between the two. `record` gives a record again, where it is there still.
+pub(super) fn sort(
+    places: &mut Vec<Place>,
+    record: &impl Fn(u32) -> Result<Option<RuleRecord>>,
+) -> Result<()> {
+    sort_by_word(places, 0, record)?;
+    let is_same = |one, other| match (record(one), record(other)) {
+        (Ok(Some(one)), Ok(Some(other))) => words(&one) == words(&other),
+        _ => false,
+    };
+    places.dedup_by(|next, one| next.mark == one.mark && is_same(one.id, next.id));
+    Ok(())
 }
 
 /// Sorts rules that have all words before this one in common.

@@ -22,6 +22,9 @@ use crate::error::{Error, Result};
 /// `BPF_F_MMAPABLE` (include/uapi/linux/bpf.h).
 const IN_PLACE: u32 = 1 << 10;
 
+/// Up to how many removals the kernel is asked about each: of many that takes longer than all else.
+const ONE_BY_ONE: u32 = 64;
+
 /// Which word of a record says whether there is one: that of its family, and its index.
 const FAMILY: usize = 4;
 /// 64-bit words of a rule's counters on one CPU.
@@ -32,7 +35,9 @@ pub(crate) struct Rules {
     folder: PathBuf,
     outer: ArrayOfMaps<MapData, Array<MapData, Counters>>,
     rare: PerCpuHashMap<MapData, u32, RareCounters>,
-    /// The rules that have rare counters, since packets were waited for: a rule that went before gets none any more.
+    /// How many records were removed since packets were waited for.
+    removed: u32,
+    /// The rules that have rare counters, likewise, where many are removed: a rule that went before gets none any more.
     rare_ids: Option<BTreeSet<u32>>,
     /// Those opened so far, of all that there may be.
     chunks: Vec<OnceCell<Chunk>>,
@@ -63,6 +68,7 @@ impl Rules {
             folder: folder.to_owned(),
             outer: map!(folder, "COUNTERS"),
             rare: map!(folder, "RARE_COUNTERS"),
+            removed: 0,
             rare_ids: None,
             chunks: (0..MAX_CHUNKS).map(|_| OnceCell::new()).collect(),
             made: Cell::new(made(folder)),
@@ -210,17 +216,22 @@ impl Rules {
 
     /// No packet is under way any more that has seen a rule which held before.
     pub(crate) fn settled(&mut self) {
-        self.rare_ids = None;
+        (self.removed, self.rare_ids) = (0, None);
     }
 
     /// Removes a record that no packet sees. One that is not there is no error.
     pub(crate) fn remove(&mut self, id: u32) -> Result<()> {
-        let rare_ids = match self.rare_ids.take() {
-            Some(ids) => ids,
-            // A system call for each of many rules takes longer than all else.
-            None => self.rare()?,
+        self.removed = self.removed.saturating_add(1);
+        let has_rare = if self.removed <= ONE_BY_ONE {
+            true
+        } else {
+            let ids = match self.rare_ids.take() {
+                Some(ids) => ids,
+                None => self.rare()?,
+            };
+            self.rare_ids.insert(ids).remove(&id)
         };
-        if self.rare_ids.insert(rare_ids).remove(&id) {
+        if has_rare {
             gone(self.rare.remove(&id)).map_err(|error| failed("write the map", "RARE_COUNTERS", error))?;
         }
         if let Some((chunk, place)) = self.chunk(id)?

@@ -235,10 +235,11 @@ impl Sources {
 
     /// Lets searches rely on what others find from now on.
     fn begin_epoch(&mut self, generation: u32, shapes: Shapes) -> Result<()> {
-        let last = [self.shapes(0)?.last_epoch, self.shapes(1)?.last_epoch];
-        // They are far from each other only once they have begun anew at 1.
-        let last = if last[0].wrapping_sub(last[1]) < 1 << 31 { last[0] } else { last[1] };
-        let epoch = last.wrapping_add(1).max(1);
+        let first = self.shapes(0)?;
+        let epoch = first.last_epoch.wrapping_add(1).max(1);
+        if generation & 1 != 0 {
+            self.set_shapes(0, Shapes { last_epoch: epoch, ..first })?;
+        }
         self.set_shapes(generation, Shapes { epoch, last_epoch: epoch, ..shapes })
     }
 

@@ -12,6 +12,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::Path,
+    sync::atomic::{Ordering, fence},
     thread,
     time::Duration,
 };
@@ -256,6 +257,8 @@ impl Tables {
 
     /// Makes packets look at another generation, from this instant on.
     pub(crate) fn set_generation(&mut self, generation: u32) -> Result<()> {
+        // Its tables first, also for CPUs that do not see writes in their order.
+        fence(Ordering::SeqCst);
         self.set_meta(meta::GENERATION, generation)
     }
 
