@@ -9,7 +9,7 @@
 pub mod sources;
 
 /// The version of the pinned layout: of the maps' names, keys and values. Kept in [`META`](meta).
-pub const SCHEMA: u32 = 5;
+pub const SCHEMA: u32 = 6;
 
 /// How many rules there may be.
 pub const MAX_RULES: u32 = 1_048_576;
@@ -323,7 +323,7 @@ pub struct Group {
     pub count: u32,
     /// [`ON_DOWN_PASS`] or [`ON_DOWN_DROP`].
     pub on_down: u8,
-    /// [`OWNER_CLI`] or [`OWNER_API`].
+    /// [`OWNER_CLI`], [`OWNER_API`] or [`OWNER_CONFIG`].
     pub owner: u8,
     /// Keeps the record free of padding.
     pub reserved: u16,
@@ -355,6 +355,8 @@ pub const RULE_NAME_LEN: usize = 32;
 pub const OWNER_CLI: u8 = 1;
 /// [`RuleRecord::owner`] of a rule from another program that uses the library.
 pub const OWNER_API: u8 = 2;
+/// [`RuleRecord::owner`] of a rule from the configuration.
+pub const OWNER_CONFIG: u8 = 3;
 
 /// The record of a rule, in the chunk of its identity: what a listing shows. No program reads it.
 ///
@@ -375,7 +377,7 @@ pub struct RuleRecord {
     pub source_len: u8,
     /// The destination prefix's length in bits; 0 for a rule that says nothing of destinations.
     pub destination_len: u8,
-    /// [`OWNER_CLI`] or [`OWNER_API`].
+    /// [`OWNER_CLI`], [`OWNER_API`] or [`OWNER_CONFIG`].
     pub owner: u8,
     /// [`Target::kind`].
     pub kind: u8,

@@ -31,6 +31,7 @@
 mod buckets;
 mod byway;
 mod compile;
+pub mod config;
 mod error;
 mod kernel;
 mod listing;

@@ -69,7 +69,7 @@ pub enum OnDown {
 }
 
 impl OnDown {
-    fn is_default(&self) -> bool {
+    pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
     }
 }
@@ -105,7 +105,7 @@ pub const MSS_MIN: u16 = byway_abi::MSS_MIN;
 pub const MSS_MAX: u16 = byway_abi::MSS_MAX;
 
 impl Mss {
-    fn is_default(&self) -> bool {
+    pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
     }
 }
@@ -244,6 +244,8 @@ pub enum Owner {
     Cli,
     /// Another program, with this library.
     Api,
+    /// The configuration.
+    Config,
 }
 
 impl fmt::Display for Owner {
@@ -251,6 +253,7 @@ impl fmt::Display for Owner {
         f.pad(match self {
             Self::Cli => "cli",
             Self::Api => "api",
+            Self::Config => "config",
         })
     }
 }
@@ -547,53 +550,73 @@ impl RuleSpec {
     ///
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), RuleError> {
-        let source = self.selector.source();
+        self.selector.check()?;
+        check_families(&self.selector.source(), &self.target.gateways())?;
+        check_treatment(&self.target, self.on_down, self.mss, self.name.as_deref())
+    }
+}
+
+impl Selector {
+    /// Refuses packets that no rule can speak about.
+    pub(crate) fn check(&self) -> Result<(), RuleError> {
+        let source = self.source();
         if let Some(kind) = never(&source) {
             return Err(RuleError::NeverRedirected(source, kind));
         }
-        if let Some(destination) = self.selector.destination() {
-            if destination.address().is_ipv4() != source.address().is_ipv4() {
-                return Err(RuleError::TwoFamilies { source_prefix: source, destination });
-            }
-            if let Some(kind) = never(&destination) {
-                return Err(RuleError::NeverRedirectedTo(destination, kind));
-            }
+        let Some(destination) = self.destination() else { return Ok(()) };
+        if destination.address().is_ipv4() != source.address().is_ipv4() {
+            return Err(RuleError::TwoFamilies { source_prefix: source, destination });
         }
-        let (verdict, hint) = match &self.target {
-            TargetSpec::NextHop(next_hop) => {
-                check_gateway(next_hop)?;
-                check_families(&source, &next_hop.gateway())?;
-                (None, "")
-            }
-            TargetSpec::NextHops(members) => {
-                check_members(members)?;
-                for member in members {
-                    check_families(&source, &member.next_hop.gateway())?;
-                }
-                (None, "")
-            }
-            TargetSpec::Group(name) => {
-                (Some(format!("group {name}")), ", and say it where the group is made")
-            }
-            TargetSpec::Pass => (Some("pass".to_owned()), ""),
-            TargetSpec::Drop => (Some("drop".to_owned()), ""),
-        };
-        if let Some(verdict) = verdict
-            && !self.on_down.is_default()
-        {
-            return Err(RuleError::OnDown(verdict, hint));
+        never(&destination).map_or(Ok(()), |kind| Err(RuleError::NeverRedirectedTo(destination, kind)))
+    }
+}
+
+impl TargetSpec {
+    /// The gateways that it names itself.
+    pub(crate) fn gateways(&self) -> Vec<IpAddr> {
+        match self {
+            Self::NextHop(next_hop) => next_hop.gateway().into_iter().collect(),
+            Self::NextHops(members) => members.iter().filter_map(|it| it.next_hop.gateway()).collect(),
+            Self::Group(_) | Self::Pass | Self::Drop => Vec::new(),
         }
-        match self.mss {
-            Mss::Auto => {}
-            _ if self.target == TargetSpec::Pass => return Err(RuleError::MssOfNothing("pass")),
-            _ if self.target == TargetSpec::Drop => return Err(RuleError::MssOfNothing("drop")),
-            Mss::Bytes(bytes) if !(MSS_MIN..=MSS_MAX).contains(&bytes) => return Err(RuleError::Mss(bytes)),
-            Mss::Bytes(_) | Mss::Off => {}
+    }
+}
+
+/// Refuses what no rule can say of its packets, whichever they are.
+pub(crate) fn check_treatment(
+    target: &TargetSpec,
+    on_down: OnDown,
+    mss: Mss,
+    name: Option<&str>,
+) -> Result<(), RuleError> {
+    let (verdict, hint) = match target {
+        TargetSpec::NextHop(next_hop) => {
+            check_gateway(next_hop)?;
+            (None, "")
         }
-        match &self.name {
-            Some(name) if !is_name(name, RULE_NAME_MAX) => Err(RuleError::Name(name.clone())),
-            _ => Ok(()),
+        TargetSpec::NextHops(members) => {
+            check_members(members)?;
+            (None, "")
         }
+        TargetSpec::Group(name) => (Some(format!("group {name}")), ", and say it where the group is made"),
+        TargetSpec::Pass => (Some("pass".to_owned()), ""),
+        TargetSpec::Drop => (Some("drop".to_owned()), ""),
+    };
+    if let Some(verdict) = verdict
+        && !on_down.is_default()
+    {
+        return Err(RuleError::OnDown(verdict, hint));
+    }
+    match mss {
+        Mss::Auto => {}
+        _ if *target == TargetSpec::Pass => return Err(RuleError::MssOfNothing("pass")),
+        _ if *target == TargetSpec::Drop => return Err(RuleError::MssOfNothing("drop")),
+        Mss::Bytes(bytes) if !(MSS_MIN..=MSS_MAX).contains(&bytes) => return Err(RuleError::Mss(bytes)),
+        Mss::Bytes(_) | Mss::Off => {}
+    }
+    match name {
+        Some(name) if !is_name(name, RULE_NAME_MAX) => Err(RuleError::Name(name.to_owned())),
+        _ => Ok(()),
     }
 }
 

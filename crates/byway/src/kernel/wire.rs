@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use byway_abi::{
     FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, MSS_AUTO, MSS_OFF, NeighbourKey, ON_DOWN_DROP, ON_DOWN_PASS,
-    OWNER_API, OWNER_CLI, RuleRecord, SetRecord,
+    OWNER_API, OWNER_CLI, OWNER_CONFIG, RuleRecord, SetRecord,
 };
 
 use crate::{
@@ -54,6 +54,7 @@ pub(super) fn owner(owner: Owner) -> u8 {
     match owner {
         Owner::Cli => OWNER_CLI,
         Owner::Api => OWNER_API,
+        Owner::Config => OWNER_CONFIG,
     }
 }
 
@@ -61,6 +62,7 @@ pub(super) fn read_owner(wire: u8) -> Option<Owner> {
     match wire {
         OWNER_CLI => Some(Owner::Cli),
         OWNER_API => Some(Owner::Api),
+        OWNER_CONFIG => Some(Owner::Config),
         _ => None,
     }
 }

@@ -1,0 +1,54 @@
+//! Configurations: one file says how a host should be. Pure: texts come in, and texts go out.
+//!
+//! docs/configuration.md is the reference of the file's keys. The words are those of the command line.
+
+mod write;
+
+use crate::rule::{GroupSpec, Mss, OnDown, Owner, RuleSpec, Selector, TargetSpec};
+
+/// How a host should be.
+///
+/// Its text form, as [`Display`](std::fmt::Display) writes it, is a configuration file that means the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Config {
+    /// The attachments, where they are the configuration's business.
+    pub attach: Option<Attach>,
+    /// The groups, by name.
+    pub groups: Vec<GroupSpec>,
+    /// What rules say of their packets.
+    pub(crate) treatments: Vec<TreatmentSpec>,
+    /// Which packets the rules speak about, in order and each once, and which treatment those get.
+    pub(crate) rules: Vec<(Selector, u32)>,
+}
+
+/// The interfaces whose egress is to be watched: these, and no others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attach {
+    /// Those that carry a default route.
+    Auto,
+    /// Those of these names.
+    Devices(Vec<String>),
+}
+
+/// What a rule says of its packets: everything but which they are. Many rules say the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct TreatmentSpec {
+    /// As in [`RuleSpec`].
+    pub(crate) target: TargetSpec,
+    /// As in [`RuleSpec`].
+    pub(crate) on_down: OnDown,
+    /// As in [`RuleSpec`].
+    pub(crate) mss: Mss,
+    /// As in [`RuleSpec`].
+    pub(crate) name: Option<String>,
+}
+
+impl Config {
+    /// The rules, by source and destination.
+    pub fn rules(&self) -> impl Iterator<Item = RuleSpec> {
+        self.rules.iter().map(|(selector, treatment)| {
+            let TreatmentSpec { target, on_down, mss, name } = self.treatments[*treatment as usize].clone();
+            RuleSpec { selector: *selector, target, on_down, mss, owner: Owner::Config, name }
+        })
+    }
+}

@@ -1,0 +1,141 @@
+//! Configurations as text.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Display, Formatter, Write as _},
+};
+
+use super::{Attach, Config, TreatmentSpec};
+use crate::{
+    prefix::Prefix,
+    rule::{GroupSpec, MemberSpec, Mss, NextHopSpec, TargetSpec},
+};
+
+/// Sources on a line, so that it stays within the width of a page.
+const ON_A_LINE: usize = 100;
+
+impl Display for Config {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match &self.attach {
+            Some(Attach::Auto) => writeln!(f, "attach = \"auto\"")?,
+            Some(Attach::Devices(names)) => {
+                let names: Vec<String> = names.iter().map(|name| quoted(name)).collect();
+                writeln!(f, "attach = [{}]", names.join(", "))?;
+            }
+            None => {}
+        }
+        for group in &self.groups {
+            writeln!(f)?;
+            write_group(group, f)?;
+        }
+        // Those that say the same of other sources are written together, each where its first source has its place.
+        let mut places: BTreeMap<(u32, Option<Prefix>), usize> = BTreeMap::new();
+        let mut written: Vec<(u32, Option<Prefix>, Vec<Prefix>)> = Vec::new();
+        for (selector, treatment) in &self.rules {
+            let of = (*treatment, selector.destination());
+            let place = *places.entry(of).or_insert_with(|| {
+                written.push((of.0, of.1, Vec::new()));
+                written.len() - 1
+            });
+            written[place].2.push(selector.source());
+        }
+        for (treatment, to, from) in written {
+            writeln!(f)?;
+            write_rule(&from, to, &self.treatments[treatment as usize], f)?;
+        }
+        Ok(())
+    }
+}
+
+/// One group as a table.
+pub(crate) fn write_group(group: &GroupSpec, f: &mut impl fmt::Write) -> fmt::Result {
+    writeln!(f, "[group.{}]", key(&group.name))?;
+    if !group.on_down.is_default() {
+        writeln!(f, "on-down = \"{}\"", group.on_down)?;
+    }
+    write_members(&group.members, f)
+}
+
+/// Rules for some sources that say the same, as a table.
+pub(crate) fn write_rule(
+    from: &[Prefix],
+    to: Option<Prefix>,
+    treatment: &TreatmentSpec,
+    f: &mut impl fmt::Write,
+) -> fmt::Result {
+    writeln!(f, "[[rule]]")?;
+    if let Some(name) = &treatment.name {
+        writeln!(f, "name = {}", quoted(name))?;
+    }
+    match from {
+        [one] => writeln!(f, "from = \"{one}\"")?,
+        several => write_sources(several, f)?,
+    }
+    if let Some(to) = to {
+        writeln!(f, "to = \"{to}\"")?;
+    }
+    match &treatment.target {
+        TargetSpec::NextHop(next_hop) => {
+            if let Some(gateway) = next_hop.gateway() {
+                writeln!(f, "via = \"{gateway}\"")?;
+            }
+            if let Some(device) = next_hop.device() {
+                writeln!(f, "dev = {}", quoted(device))?;
+            }
+        }
+        TargetSpec::NextHops(members) => write_members(members, f)?,
+        TargetSpec::Group(name) => writeln!(f, "group = {}", quoted(name))?,
+        TargetSpec::Pass => writeln!(f, "target = \"pass\"")?,
+        TargetSpec::Drop => writeln!(f, "target = \"drop\"")?,
+    }
+    if !treatment.on_down.is_default() {
+        writeln!(f, "on-down = \"{}\"", treatment.on_down)?;
+    }
+    match treatment.mss {
+        Mss::Auto => Ok(()),
+        Mss::Off => writeln!(f, "mss = \"off\""),
+        Mss::Bytes(bytes) => writeln!(f, "mss = {bytes}"),
+    }
+}
+
+fn write_sources(sources: &[Prefix], f: &mut impl fmt::Write) -> fmt::Result {
+    writeln!(f, "from = [")?;
+    let mut line = String::new();
+    for source in sources {
+        // The longest prefix, in quotes, with what is around it.
+        if line.len() + 50 > ON_A_LINE {
+            writeln!(f, "   {line}")?;
+            line.clear();
+        }
+        write!(line, " \"{source}\",")?;
+    }
+    writeln!(f, "   {line}\n]")
+}
+
+fn write_members(members: &[MemberSpec], f: &mut impl fmt::Write) -> fmt::Result {
+    writeln!(f, "nexthops = [")?;
+    for MemberSpec { next_hop, weight } in members {
+        let (via, dev) = match next_hop {
+            NextHopSpec::Via(gateway) => (Some(gateway), None),
+            NextHopSpec::ViaDev(gateway, device) => (Some(gateway), Some(device)),
+            NextHopSpec::Dev(device) => (None, Some(device)),
+        };
+        let via = via.map(|gateway| format!("via = \"{gateway}\""));
+        let dev = dev.map(|device| format!("dev = {}", quoted(device)));
+        let weight = (*weight != 1).then(|| format!("weight = {weight}"));
+        let pairs: Vec<String> = [via, dev, weight].into_iter().flatten().collect();
+        writeln!(f, "    {{ {} }},", pairs.join(", "))?;
+    }
+    writeln!(f, "]")
+}
+
+/// A string in quotes.
+pub(crate) fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+/// A key, in quotes where it needs them.
+fn key(name: &str) -> String {
+    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if name.bytes().all(is_bare) && !name.is_empty() { name.to_owned() } else { quoted(name) }
+}
