@@ -6,6 +6,7 @@ mod suite;
 
 use std::{
     env,
+    path::Path,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -49,10 +50,10 @@ impl Kernels {
         if !self.command.is_empty() {
             return run_command(&workspace, &kernels, &self.command);
         }
-        let binaries = suite::build(&workspace)?;
+        let (binaries, byway) = suite::build(&workspace)?;
         let mut failed = vec![];
         for kernel in &kernels {
-            if !run_tests(&workspace, kernel, &binaries)? {
+            if !run_tests(&workspace, kernel, &binaries, &byway)? {
                 failed.push(kernel.release.as_str());
             }
         }
@@ -79,9 +80,14 @@ fn run_command(workspace: &Workspace, kernels: &[packages::Kernel], command: &[S
 }
 
 /// Runs all tests on one kernel, prints the line about it, and says whether all is well.
-fn run_tests(workspace: &Workspace, kernel: &packages::Kernel, binaries: &[TestBinary]) -> Result<bool> {
+fn run_tests(
+    workspace: &Workspace,
+    kernel: &packages::Kernel,
+    binaries: &[TestBinary],
+    byway: &Path,
+) -> Result<bool> {
     let start = Instant::now();
-    let script = suite::script(binaries);
+    let script = suite::script(binaries, byway);
     let shared = [workspace.root.as_path(), &workspace.target];
     let mut report = Report::new(binaries);
     let job = Job { kernel, script: &script, shared: &shared, limit: TIME_LIMIT };

@@ -26,8 +26,8 @@ pub(crate) struct TestBinary {
     executable: PathBuf,
 }
 
-/// Builds the tests of all crates but this one, which is not about kernels.
-pub(crate) fn build(workspace: &Workspace) -> Result<Vec<TestBinary>> {
+/// Builds the tests of all crates but this one, which is not about kernels, and the command that they call.
+pub(crate) fn build(workspace: &Workspace) -> Result<(Vec<TestBinary>, PathBuf)> {
     let mut cargo = workspace.cargo();
     cargo.args(["test", "--workspace", "--exclude", "xtask", "--locked", "--no-run"]);
     cargo.arg("--message-format=json-render-diagnostics");
@@ -40,7 +40,17 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Vec<TestBinary>> {
     if binaries.is_empty() {
         bail!("the workspace has no tests");
     }
-    Ok(binaries)
+    let byway =
+        messages.lines().find_map(command).context("the tests were built without the command byway")?;
+    Ok((binaries, byway))
+}
+
+/// Reads one of cargo's messages, which may be about the command.
+fn command(message: &str) -> Option<PathBuf> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    let is_it = message["target"]["name"] == "byway" && message["target"]["kind"][0] == "bin";
+    let is_test = message["profile"]["test"] == true;
+    Some(message["executable"].as_str().filter(|_| is_it && !is_test)?.into())
 }
 
 /// Reads one of cargo's messages, which may be about a test binary.
@@ -59,8 +69,17 @@ fn test_binary(message: &str) -> Option<TestBinary> {
 
 /// The shell script that runs them all. The machine has every module that they want, so a kind of device that is missing
 /// is a failure.
-pub(crate) fn script(binaries: &[TestBinary]) -> String {
-    let mut script = "export RUST_TEST_THREADS=2 RUST_BACKTRACE=0 BYWAY_ALL_DEVICES=1\n".to_owned();
+///
+/// Where the first program of all comes to a hook, or the last one goes, the kernel writes over its own code in every
+/// packet's path (static keys). qemu's emulation of several processors at times runs the breakpoint that is there in
+/// between after it has gone, and the kernel dies of it. So something stays attached for as long as the machine runs, in
+/// the one network namespace that no test has to do with.
+pub(crate) fn script(binaries: &[TestBinary], byway: &Path) -> String {
+    let byway = quoted(&byway.to_string_lossy());
+    let mut script = format!(
+        "export RUST_TEST_THREADS=2 RUST_BACKTRACE=0 BYWAY_ALL_DEVICES=1\n\
+         busybox ip link add held type dummy && busybox ip link set held up && {byway} attach dev held || exit 1\n"
+    );
     for (number, binary) in binaries.iter().enumerate() {
         let folder = quoted(&binary.folder.to_string_lossy());
         let executable = quoted(&binary.executable.to_string_lossy());
