@@ -1,28 +1,13 @@
-//! The handle: what a person asks for, checked against what the kernel holds, made into a plan, carried out.
-
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry as Place},
-    rc::Rc,
-};
-
-use byway_abi::{MAX_DESTINATIONS, MAX_GROUPS, MAX_NEXT_HOPS, MAX_RULES};
+//! The handle: what a person asks for.
 
 use crate::{
-    compile::{compile, destinations},
+    asked::{Asked, Existing, attach_where_nothing_is, exists, gateways, users},
     error::{Error, Result},
-    kernel::{
-        bpffs,
-        execute::{self, Executor},
-        hook::Hook,
-        network::{Header, Link, Network},
-        pins::Pins,
-        privilege,
-    },
+    kernel::{hook::Hook, network::Network, pins::Pins, privilege},
     listing::{self, Listing},
-    plan::{Actual, Desired, plan},
     rule::{
-        Device, Group, GroupSpec, Member, MemberSpec, Mss, NextHop, NextHopSpec, OnDown, Owner, Rule,
-        RuleSpec, Selector, Target, TargetSpec, check_distinct, check_families,
+        Device, Group, GroupSpec, NextHop, NextHopSpec, Owner, Rule, RuleSpec, Selector, TargetSpec,
+        Treatment, check_families,
     },
     status::{self, Attachment, GroupStatus, Narrow, NextHopStatus, RuleStatus, Status},
 };
@@ -34,8 +19,8 @@ use crate::{
 /// between processes, and a call that fails has changed nothing.
 #[derive(Debug)]
 pub struct Byway {
-    network: Network,
-    hook: Option<Hook>,
+    pub(crate) network: Network,
+    pub(crate) hook: Option<Hook>,
 }
 
 impl Byway {
@@ -119,7 +104,7 @@ impl Byway {
     ///
     /// Those of [`Byway::add`].
     pub fn add_all(&mut self, specs: &[RuleSpec]) -> Result<Vec<Rule>> {
-        self.put(None, specs, |existing| Err(Error::RuleExists(Box::new(existing.clone()))))
+        self.put(None, specs, |selector, existing| Err(exists(selector, existing)))
     }
 
     /// Lets a rule hold in place of the one for the same packets, or as a new one where there is none. Its
@@ -139,7 +124,7 @@ impl Byway {
     ///
     /// Those of [`Byway::replace`].
     pub fn replace_all(&mut self, specs: &[RuleSpec]) -> Result<Vec<Rule>> {
-        self.put(None, specs, |_| Ok(()))
+        self.put(None, specs, |_, _| Ok(()))
     }
 
     /// Lets exactly these rules of an owner hold, from one instant to the next, whoever they name. Those of others stay. A
@@ -150,8 +135,8 @@ impl Byway {
     /// [`Error::RuleExists`] where another owner has a rule for the same packets, and those of [`Byway::replace`].
     pub fn reconcile(&mut self, owner: Owner, specs: &[RuleSpec]) -> Result<Vec<Rule>> {
         let specs: Vec<RuleSpec> = specs.iter().map(|spec| RuleSpec { owner, ..spec.clone() }).collect();
-        self.put(Some(owner), &specs, |existing| {
-            if existing.owner == owner { Ok(()) } else { Err(Error::RuleExists(Box::new(existing.clone()))) }
+        self.put(Some(owner), &specs, |selector, existing| {
+            if existing.owner == owner { Ok(()) } else { Err(exists(selector, existing)) }
         })
     }
 
@@ -160,12 +145,12 @@ impl Byway {
         &mut self,
         in_place_of: Option<Owner>,
         specs: &[RuleSpec],
-        on_existing: impl Fn(&Rule) -> Result<()>,
+        on_existing: impl Fn(&Selector, &Treatment) -> Result<()>,
     ) -> Result<Vec<Rule>> {
         for spec in specs {
             spec.check()?;
         }
-        let (asked, targets) = in_order(specs);
+        let asked = Asked::from_specs(specs);
         let only = match specs {
             // Of groups that are one rule's own there is a limited number.
             [spec] if in_place_of.is_none() && !matches!(spec.target, TargetSpec::NextHops(_)) => {
@@ -173,50 +158,19 @@ impl Byway {
             }
             _ => None,
         };
-        let put = self.change_of(only, |view, desired| {
+        let treatments = self.change_of(only, |view, desired| {
             if in_place_of.is_some() {
                 desired.rules.retain(|_, rule| Some(rule.owner) != in_place_of);
             }
-            let mut put = Vec::with_capacity(asked.len());
-            let mut resolved: Vec<Option<Target>> = vec![None; targets.len()];
-            for asked in &asked {
-                let Asked { selector, target, on_down, mss, owner, name } = *asked;
-                let is_full = desired.rules.len() + desired.unseen.rules >= MAX_RULES as usize;
-                let place = desired.rules.entry(selector);
-                match &place {
-                    Place::Occupied(existing) => on_existing(existing.get())?,
-                    Place::Vacant(_) if is_full => {
-                        return Err(Error::TablesFull { selector, limit: MAX_RULES });
-                    }
-                    Place::Vacant(_) => {}
-                }
-                let target = match &mut resolved[target] {
-                    Some(target) => target,
-                    unresolved => unresolved.insert(view.resolve(targets[target])?),
-                };
-                if let Target::Group(name) = target {
-                    let group = desired.groups.get(name).ok_or_else(|| Error::NoSuchGroup(name.clone()))?;
-                    check_families(&selector.source(), gateways(group))?;
-                }
-                let rule = Rc::new(Rule {
-                    source: selector.source(),
-                    destination: selector.destination(),
-                    target: target.clone(),
-                    on_down,
-                    mss,
-                    owner,
-                    name: name.map(str::to_owned),
-                });
-                place.and_modify(|existing| *existing = rule.clone()).or_insert_with(|| rule.clone());
-                put.push(rule);
+            let treatments = asked.put(view, desired, |selector, existing| {
+                on_existing(selector, existing).map(|()| Existing::Goes)
+            })?;
+            if !specs.is_empty() {
+                attach_where_nothing_is(view, desired)?;
             }
-            if !specs.is_empty() && desired.attachments.is_empty() {
-                let found = view.default_gateway_devices()?;
-                desired.attachments.extend(found.into_iter().map(|device| (device.index, device)));
-            }
-            Ok(put)
+            Ok(treatments)
         })?;
-        Ok(put.into_iter().map(Rc::unwrap_or_clone).collect())
+        Ok(asked.rules(&treatments))
     }
 
     /// Lets the rule for exactly these packets hold no longer, and returns it.
@@ -225,10 +179,10 @@ impl Byway {
     ///
     /// [`Error::NoSuchRule`], and those of the kernel.
     pub fn del(&mut self, selector: &Selector) -> Result<Rule> {
-        self.change_of(Some(selector), |_, desired| {
+        let treatment = self.change_of(Some(selector), |_, desired| {
             desired.rules.remove(selector).ok_or(Error::NoSuchRule(*selector))
-        })
-        .map(Rc::unwrap_or_clone)
+        })?;
+        Ok(Rule::new(*selector, &treatment))
     }
 
     /// Lets no rule hold any longer, and returns those that did. Attachments and groups stay.
@@ -237,9 +191,8 @@ impl Byway {
     ///
     /// Those of the kernel.
     pub fn flush(&mut self) -> Result<Vec<Rule>> {
-        let flushed: Vec<Rc<Rule>> =
-            self.change(|_, desired| Ok(std::mem::take(&mut desired.rules).into_values().collect()))?;
-        Ok(flushed.into_iter().map(Rc::unwrap_or_clone).collect())
+        let flushed = self.change(|_, desired| Ok(std::mem::take(&mut desired.rules)))?;
+        Ok(flushed.iter().map(|(selector, treatment)| Rule::new(*selector, treatment)).collect())
     }
 
     /// Makes a group of next hops, for rules to lead to.
@@ -270,8 +223,8 @@ impl Byway {
             }
             let members = view.resolve_members(&spec.members)?;
             let group = Group { name: spec.name.clone(), members, on_down: spec.on_down, owner: spec.owner };
-            for rule in users(desired, &spec.name) {
-                check_families(&rule.source, gateways(&group))?;
+            for selector in users(desired, &spec.name) {
+                check_families(&selector.source(), gateways(&group))?;
             }
             desired.groups.insert(group.name.clone(), group.clone());
             Ok(group)
@@ -286,8 +239,8 @@ impl Byway {
     pub fn del_group(&mut self, name: &str) -> Result<Group> {
         self.change(|_, desired| {
             if let Some(first) = users(desired, name).next() {
-                let (first, rules) = (first.selector(), users(desired, name).count());
-                return Err(Error::GroupInUse { name: name.to_owned(), rules, first });
+                let rules = users(desired, name).count();
+                return Err(Error::GroupInUse { name: name.to_owned(), rules, first: *first });
             }
             desired.groups.remove(name).ok_or_else(|| Error::NoSuchGroup(name.to_owned()))
         })
@@ -406,287 +359,8 @@ impl Byway {
         let Some(pins) = Pins::open()? else { return Ok(Vec::new()) };
         status::narrow(&pins, &mut self.network, next_hops)
     }
-
-    /// The one way to a change: `decide` turns what holds into what should hold, and may refuse. It is asked before
-    /// anything is touched in the kernel, and again where something was tidied then.
-    fn change<T>(&mut self, decide: impl Fn(&mut View<'_>, &mut Desired) -> Result<T>) -> Result<T> {
-        self.change_of(None, decide)
-    }
-
-    /// The same, where only the rule for exactly these packets is put, changed or deleted.
-    fn change_of<T>(
-        &mut self,
-        only: Option<&Selector>,
-        decide: impl Fn(&mut View<'_>, &mut Desired) -> Result<T>,
-    ) -> Result<T> {
-        let mut first = None;
-        if Pins::open()?.is_none() {
-            let (actual, desired, decided) = self.decide(None, only, &decide)?;
-            if desired == Desired::default() {
-                return Ok(decided);
-            }
-            first = Some((actual, desired, decided));
-            bpffs::ensure_mounted()?;
-        }
-        let lock = bpffs::Lock::wait()?;
-        let mut pins = Pins::open()?; // another Byway may have made or removed them in the meantime
-        let (mut actual, mut desired, mut decided) = match (&pins, first) {
-            (None, Some(first)) if !lock.has_waited => first,
-            _ => self.decide(pins.as_ref(), only, &decide)?,
-        };
-        Pins::remove_unfinished()?;
-        if let Some(pins) = &mut pins {
-            let mut executor = Executor { pins, network: &mut self.network, hook: self.hook };
-            executor.renew()?;
-            if executor.tidy()? {
-                (actual, desired, decided) = self.decide(Some(pins), only, &decide)?;
-            }
-        }
-        self.carry_out(pins, &actual, &desired)?;
-        Ok(decided)
-    }
-
-    /// What holds, what should hold, and what `decide` says of it.
-    fn decide<T>(
-        &mut self,
-        pins: Option<&Pins>,
-        only: Option<&Selector>,
-        decide: impl Fn(&mut View<'_>, &mut Desired) -> Result<T>,
-    ) -> Result<(Actual, Desired, T)> {
-        let (actual, links) = execute::actual(pins, &mut self.network, only)?;
-        let held = actual.as_desired();
-        let mut desired = held.clone();
-        let mut view = View { network: &mut self.network, links: &links };
-        let decided = decide(&mut view, &mut desired)?;
-        if desired != held {
-            let next_hops = [held.next_hops(), desired.next_hops()];
-            check_room(&desired, next_hops[0].union(&next_hops[1]).count())?;
-            // What is so already is not this change's fault, which may be the way out.
-            let before = view.stacked(&next_hops[0], &held.attachments);
-            let after = view.stacked(&next_hops[1], &desired.attachments);
-            if let Some((upper, lower)) = after.difference(&before).next() {
-                return Err(Error::Stacked { upper: upper.clone(), lower: lower.clone() });
-            }
-        }
-        Ok((actual, desired, decided))
-    }
-
-    fn carry_out(&mut self, pins: Option<Pins>, actual: &Actual, desired: &Desired) -> Result<()> {
-        let steps = plan(actual, desired);
-        let is_new = pins.is_none();
-        let mut pins = match pins {
-            Some(pins) => pins,
-            None if steps.is_empty() => return Ok(()),
-            None => Pins::create()?,
-        };
-        let mut executor = Executor { pins: &mut pins, network: &mut self.network, hook: self.hook };
-        let carried_out = executor.carry_out(actual, &steps);
-        let is_empty =
-            desired.rules.is_empty() && desired.attachments.is_empty() && desired.groups.is_empty();
-        match &carried_out {
-            Ok(()) if is_empty => pins.remove()?,
-            // What was made for a change that failed goes with it.
-            Err(error) if is_new && !matches!(error, Error::NotUndone { .. }) => pins.remove()?,
-            _ => {}
-        }
-        carried_out
-    }
 }
 
 fn only(rules: Vec<Rule>) -> Result<Rule> {
     rules.into_iter().next().ok_or_else(|| Error::kernel("put the rule", "no rule was asked for"))
-}
-
-/// A rule that is asked for.
-struct Asked<'a> {
-    selector: Selector,
-    /// Which of the targets it has.
-    target: usize,
-    on_down: OnDown,
-    mss: Mss,
-    owner: Owner,
-    name: Option<&'a str>,
-}
-
-/// Rules by source and destination, and the targets that they have: many have few, and to resolve one asks the kernel for its
-/// routes. From here on each pass over a million rules goes through memory from one end to the other, which saves a
-/// third of the time.
-fn in_order(specs: &[RuleSpec]) -> (Vec<Asked<'_>>, Vec<&TargetSpec>) {
-    let (mut targets, mut places) = (Vec::new(), HashMap::new());
-    let mut asked: Vec<Asked<'_>> = specs
-        .iter()
-        .map(|spec| Asked {
-            selector: spec.selector,
-            target: *places.entry(&spec.target).or_insert_with(|| {
-                targets.push(&spec.target);
-                targets.len() - 1
-            }),
-            on_down: spec.on_down,
-            mss: spec.mss,
-            owner: spec.owner,
-            name: spec.name.as_deref(),
-        })
-        .collect();
-    asked.sort_by_key(|asked| asked.selector);
-    (asked, targets)
-}
-
-/// The rules that lead to a group.
-fn users<'a>(desired: &'a Desired, name: &'a str) -> impl Iterator<Item = &'a Rule> {
-    desired
-        .rules
-        .values()
-        .map(Rc::as_ref)
-        .filter(move |rule| matches!(&rule.target, Target::Group(of_rule) if of_rule == name))
-}
-
-fn gateways(group: &Group) -> impl Iterator<Item = &std::net::IpAddr> {
-    group.members.iter().filter_map(|member| member.next_hop.gateway.as_ref())
-}
-
-/// Refuses what does not fit into the tables, with so many next hops: those that are to go are there still when the new
-/// ones come.
-fn check_room(desired: &Desired, next_hops: usize) -> Result<()> {
-    if next_hops >= MAX_NEXT_HOPS as usize {
-        return Err(Error::TooManyNextHops { limit: MAX_NEXT_HOPS - 1 });
-    }
-    let own = desired.rules.values().filter(|rule| matches!(rule.target, Target::NextHops(_))).count();
-    if own + desired.groups.len() > MAX_GROUPS as usize {
-        return Err(Error::TooManyGroups { limit: MAX_GROUPS });
-    }
-    if desired.rules.keys().any(|selector| selector.destination().is_some()) {
-        let wanted = destinations(&compile(desired.rules.keys().map(|selector| (*selector, ())).collect()));
-        if wanted > MAX_DESTINATIONS as usize {
-            return Err(Error::TooManyDestinations { wanted, limit: MAX_DESTINATIONS });
-        }
-    }
-    Ok(())
-}
-
-/// The network stack as a decision sees it.
-struct View<'a> {
-    network: &'a mut Network,
-    links: &'a BTreeMap<u32, Link>,
-}
-
-impl View<'_> {
-    fn link(&self, name: &str) -> Result<&Link> {
-        let is_called =
-            |link: &&Link| link.device.name == name || link.other_names.iter().any(|it| it == name);
-        let link = self.links.values().find(is_called);
-        let link = link.ok_or_else(|| Error::NoSuchDevice(name.to_owned()))?;
-        if link.is_loopback { Err(Error::Loopback(name.to_owned())) } else { Ok(link) }
-    }
-
-    fn is_called(&self, index: u32, name: &str) -> bool {
-        let is_it = |link: &Link| link.device.name == name || link.other_names.iter().any(|it| it == name);
-        self.links.get(&index).is_some_and(is_it)
-    }
-
-    /// The device, if its egress can be watched.
-    fn attachable(&self, name: &str) -> Result<Device> {
-        let link = self.link(name)?;
-        if link.header != Header::Other {
-            Ok(link.device.clone())
-        } else {
-            Err(Error::UnknownHeader(name.to_owned()))
-        }
-    }
-
-    /// The devices that carry a default route and can be watched.
-    fn default_gateway_devices(&mut self) -> Result<Vec<Device>> {
-        let indexes = self.network.default_route_devices()?;
-        let links: Vec<&Link> = indexes.iter().filter_map(|index| self.links.get(index)).collect();
-        let usable: Vec<Device> = links
-            .iter()
-            .filter(|link| link.header != Header::Other && !link.is_loopback)
-            .map(|link| link.device.clone())
-            .collect();
-        match (usable.is_empty(), links.first()) {
-            (false, _) => Ok(usable),
-            (true, Some(link)) => Err(Error::UnknownHeader(link.device.name.clone())),
-            (true, None) => Err(Error::NoDefaultRoute),
-        }
-    }
-
-    /// The next hops' devices whose packets come back to an attachment below them, with that attachment. There they
-    /// would match again, and go round until the kernel drops them.
-    fn stacked(
-        &self,
-        next_hops: &BTreeSet<&NextHop>,
-        attachments: &BTreeMap<u32, Device>,
-    ) -> BTreeSet<(String, String)> {
-        let uppers: BTreeSet<u32> = next_hops.iter().map(|next_hop| next_hop.device.index).collect();
-        let mut stacked = BTreeSet::new();
-        for upper in uppers.iter().filter_map(|index| self.links.get(index)) {
-            let watched = self.below(upper).into_iter().filter_map(|index| attachments.get(&index));
-            stacked.extend(watched.map(|lower| (upper.device.name.clone(), lower.name.clone())));
-        }
-        stacked
-    }
-
-    /// The devices that packets of `upper` may leave by in the end, however deep the stack is.
-    fn below(&self, upper: &Link) -> BTreeSet<u32> {
-        let mut below = BTreeSet::new();
-        let mut uppers = vec![upper];
-        while let Some(upper) = uppers.pop() {
-            let is_next = |lower: &&Link| {
-                upper.parent == Some(lower.device.index) || lower.master == Some(upper.device.index)
-            };
-            uppers
-                .extend(self.links.values().filter(is_next).filter(|lower| below.insert(lower.device.index)));
-        }
-        below
-    }
-
-    /// The target that is asked for, if it can work.
-    fn resolve(&mut self, spec: &TargetSpec) -> Result<Target> {
-        Ok(match spec {
-            TargetSpec::NextHop(next_hop) => Target::NextHop(self.resolve_next_hop(next_hop)?),
-            TargetSpec::NextHops(members) => {
-                let mut members = self.resolve_members(members)?;
-                // A single one has all flows, whatever its weight.
-                if members.len() == 1 {
-                    Target::NextHop(members.remove(0).next_hop)
-                } else {
-                    Target::NextHops(members)
-                }
-            }
-            TargetSpec::Group(name) => Target::Group(name.clone()),
-            TargetSpec::Pass => Target::Pass,
-            TargetSpec::Drop => Target::Drop,
-        })
-    }
-
-    fn resolve_members(&mut self, specs: &[MemberSpec]) -> Result<Vec<Member>> {
-        let resolve = |spec: &MemberSpec| {
-            Ok(Member { next_hop: self.resolve_next_hop(&spec.next_hop)?, weight: spec.weight })
-        };
-        let members = specs.iter().map(resolve).collect::<Result<Vec<_>>>()?;
-        check_distinct(&members)?;
-        Ok(members)
-    }
-
-    fn resolve_next_hop(&mut self, spec: &NextHopSpec) -> Result<NextHop> {
-        match spec {
-            NextHopSpec::Dev(name) => Ok(NextHop { gateway: None, device: self.link(name)?.device.clone() }),
-            NextHopSpec::ViaDev(gateway, name) => {
-                let link = self.link(name)?;
-                let (device, is_up) = (link.device.clone(), link.is_up);
-                self.network.check_gateway(*gateway)?;
-                if !is_up {
-                    return Err(Error::DeviceDown { gateway: *gateway, device: device.name });
-                }
-                if !self.network.is_on_link(*gateway, &device)? {
-                    return Err(Error::NotOnLink { gateway: *gateway, device: device.name });
-                }
-                Ok(NextHop { gateway: Some(*gateway), device })
-            }
-            NextHopSpec::Via(gateway) => {
-                let index = self.network.device_of_gateway(*gateway)?;
-                let link = self.links.get(&index).ok_or(Error::NoDeviceForGateway(*gateway))?;
-                Ok(NextHop { gateway: Some(*gateway), device: link.device.clone() })
-            }
-        }
-    }
 }

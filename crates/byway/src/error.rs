@@ -22,6 +22,12 @@ pub enum Error {
     /// There is a rule for the very same packets.
     #[error("there is a rule for that already ({0}); use `replace` to change it")]
     RuleExists(Box<Rule>),
+    /// Another owner has a rule for the very same packets that says something else.
+    #[error("there is a rule for that already ({0}), which belongs to {owner}; delete it first: `byway del {selector}`", owner = .0.owner, selector = .0.selector())]
+    RuleOfAnother(Box<Rule>),
+    /// Another owner has a group of this name that is another one.
+    #[error("there is a group of that name already ({0}), which belongs to {owner}; delete it first, `byway group del {name}`, or take another name", owner = .0.owner, name = .0.name)]
+    GroupOfAnother(Group),
     /// There is no rule for exactly these packets.
     #[error("there is no rule {0}; `byway show` lists the rules")]
     NoSuchRule(Selector),
@@ -72,6 +78,22 @@ pub enum Error {
     /// There is a group of this name.
     #[error("there is a group of that name already ({0}); use `replace` to change it")]
     GroupExists(Group),
+    /// An apply waits to be confirmed.
+    #[error(
+        "the last apply waits to be confirmed; do so with `byway confirm`, or take it back with `byway rollback`"
+    )]
+    Unconfirmed,
+    /// No apply waits to be confirmed.
+    #[error("no apply waits to be confirmed{}", .0.as_ref().map(|it| format!("; of the last one: {it}")).unwrap_or_default())]
+    NothingToConfirm(Option<String>),
+    /// The time to confirm an apply is over, and nobody has taken it back.
+    #[error("the time to confirm that apply is over; take it back with `byway rollback`, and apply again")]
+    TooLateToConfirm,
+    /// No apply has changed anything here since the host started, or the last one has been taken back already.
+    #[error(
+        "there is nothing to go back to: no apply has changed anything since the host started or the last rollback"
+    )]
+    NothingToRollBack,
     /// There is no group of this name.
     #[error("there is no group `{0}`; `byway group show` lists them, and `byway group add` makes one")]
     NoSuchGroup(String),

@@ -28,21 +28,30 @@
 
 #![deny(unsafe_code)]
 
+mod asked;
 mod buckets;
 mod byway;
+mod change;
+mod changes;
 mod compile;
 pub mod config;
+mod configure;
 mod error;
+mod files;
 mod kernel;
 mod listing;
+mod merge;
 mod plan;
 mod prefix;
+mod resolve;
 mod rule;
 mod sources;
 mod status;
 
 pub use byway::Byway;
+pub use changes::{Change, Changes, Counts};
 pub use error::{Error, Result};
+pub use files::{FILE_MAX, FileError, read_config};
 pub use kernel::{hook::Hook, namespace::enter_namespace};
 pub use listing::Listing;
 pub use prefix::{Prefix, PrefixError};

@@ -11,15 +11,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    iter,
     net::IpAddr,
     rc::Rc,
 };
 
 use crate::{
     compile::{Entries, Entry, compile},
+    merge::merged,
     prefix::Prefix,
-    rule::{Device, Group, NextHop, Rule, Selector},
+    rule::{Device, Group, NextHop, Selector, Treatment},
 };
 
 /// Which program a device carries.
@@ -59,7 +59,7 @@ pub(crate) struct Actual {
     /// Attachments that have lost their program: somebody has taken it off.
     pub(crate) lost: BTreeMap<u32, Device>,
     /// The rules with their identities, but for those that are `unseen`.
-    pub(crate) rules: BTreeMap<Selector, (u32, Rc<Rule>)>,
+    pub(crate) rules: BTreeMap<Selector, (u32, Rc<Treatment>)>,
     /// Rules that no change is asked for, and that none can concern.
     pub(crate) unseen: Unseen,
     /// The groups with a name, and their identities.
@@ -91,7 +91,7 @@ pub(crate) struct Desired {
     /// The devices whose egress is watched, by ifindex.
     pub(crate) attachments: BTreeMap<u32, Device>,
     /// The rules.
-    pub(crate) rules: BTreeMap<Selector, Rc<Rule>>,
+    pub(crate) rules: BTreeMap<Selector, Rc<Treatment>>,
     /// Those that stay as they are, whatever they are.
     pub(crate) unseen: Unseen,
     /// The groups with a name.
@@ -140,7 +140,7 @@ pub(crate) enum Step {
     /// Make a group, or let it be another from one instant to the next.
     PutGroup(Group),
     /// Make the record and the counters of a rule that nothing leads to yet. One that it replaces has this identity.
-    Record(Rc<Rule>, Option<u32>),
+    Record(Selector, Rc<Treatment>, Option<u32>),
     /// Let other rules hold.
     Switch(Box<Switch>),
     /// Wait until no packet is under way any more that has seen what held before. Nothing is taken back from here on.
@@ -301,7 +301,7 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
             match actual.rules.get(selector) {
                 Some((id, now)) if now == rule => RuleRef::Held(*id),
                 now => {
-                    before.push(Step::Record(rule.clone(), now.map(|(id, _)| *id)));
+                    before.push(Step::Record(*selector, rule.clone(), now.map(|(id, _)| *id)));
                     records += 1;
                     RuleRef::New(records - 1)
                 }
@@ -312,7 +312,7 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     if switch.as_ref().is_some_and(Switch::leaves_tables) {
         forget.push(Step::Clear);
     }
-    let kept = |selector: &Selector, rule: &Rc<Rule>| desired.rules.get(selector) == Some(rule);
+    let kept = |selector: &Selector, rule: &Rc<Treatment>| desired.rules.get(selector) == Some(rule);
     let gone = actual.rules.iter().filter(|(selector, (_, rule))| !kept(selector, rule));
     forget.extend(gone.map(|(_, (id, _))| Step::Forget(*id)));
     let gone = actual.groups.keys().filter(|name| !desired.groups.contains_key(*name));
@@ -364,20 +364,10 @@ fn changed<'a>(
     before: &'a Entries<RuleRef>,
     after: &'a Entries<RuleRef>,
 ) -> impl Iterator<Item = (Prefix, Option<&'a Entry<RuleRef>>, Option<&'a Entry<RuleRef>>)> {
-    let (mut before, mut after) = (before.iter().peekable(), after.iter().peekable());
-    iter::from_fn(move || {
-        loop {
-            let source = match (before.peek(), after.peek()) {
-                (Some((old, _)), Some((new, _))) => *old.min(new),
-                (one, other) => one.or(other)?.0,
-            };
-            let old = before.next_if(|(it, _)| *it == source).map(|(_, entry)| entry);
-            let new = after.next_if(|(it, _)| *it == source).map(|(_, entry)| entry);
-            if old != new {
-                return Some((source, old, new));
-            }
-        }
-    })
+    let pairs = |entries: &'a Entries<RuleRef>| entries.iter().map(|(source, entry)| (source, entry));
+    merged(pairs(before), pairs(after))
+        .filter(|(_, old, new)| old != new)
+        .map(|(source, old, new)| (*source, old, new))
 }
 
 impl Switch {
@@ -395,7 +385,7 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
-    use crate::rule::{Member, Mss, OnDown, Owner, Target};
+    use crate::rule::{Member, Mss, OnDown, Owner, Rule, Target};
 
     fn device(index: u32) -> Device {
         Device { name: format!("eth{index}"), index }
@@ -417,6 +407,11 @@ mod tests {
         }
     }
 
+    fn treatment(rule: &Rule) -> Rc<Treatment> {
+        let Rule { source: _, destination: _, target, on_down, mss, owner, name } = rule.clone();
+        Rc::new(Treatment { target, on_down, mss, owner, name })
+    }
+
     fn group(name: &str, members: Vec<NextHop>) -> Group {
         let members = members.into_iter().map(|next_hop| Member { next_hop, weight: 1 }).collect();
         Group { name: name.into(), members, on_down: OnDown::Pass, owner: Owner::Cli }
@@ -426,7 +421,7 @@ mod tests {
         Desired {
             unseen: Unseen::default(),
             attachments: attachments.iter().map(|index| (*index, device(*index))).collect(),
-            rules: rules.into_iter().map(|rule| (rule.selector(), Rc::new(rule))).collect(),
+            rules: rules.into_iter().map(|rule| (rule.selector(), treatment(&rule))).collect(),
             groups: groups.into_iter().map(|group| (group.name.clone(), group)).collect(),
             down: BTreeSet::new(),
         }
@@ -496,14 +491,15 @@ mod tests {
                     );
                     holds.groups.insert(group.name.clone(), (0, group));
                 }
-                Step::Record(rule, _) => {
+                Step::Record(selector, treatment, _) => {
+                    let rule = Rule::new(selector, &treatment);
                     assert!(rule.target.next_hops().all(|next_hop| holds.next_hops.contains_key(next_hop)));
                     if let Target::Group(name) = &rule.target {
                         assert!(holds.groups.contains_key(name));
                     }
                     self.last_id += 1;
                     self.made.push(self.last_id);
-                    self.records.insert(self.last_id, Rc::unwrap_or_clone(rule));
+                    self.records.insert(self.last_id, rule);
                 }
                 Step::Switch(switch) => {
                     match *switch {
@@ -544,7 +540,7 @@ mod tests {
             let led_to = self.records.iter().filter(|(id, _)| self.leads_to(**id));
             let rules: Vec<(u32, Rule)> = led_to.map(|(id, rule)| (*id, rule.clone())).collect();
             self.holds.rules =
-                rules.iter().map(|(id, rule)| (rule.selector(), (*id, Rc::new(rule.clone())))).collect();
+                rules.iter().map(|(id, rule)| (rule.selector(), (*id, treatment(rule)))).collect();
             // A packet that departs now finds the arrival program where its rule sends it.
             let holds = &self.holds;
             if holds.programs.values().any(|(_, role)| *role == Role::Departure) {
@@ -580,13 +576,17 @@ mod tests {
     }
 
     /// What becomes of a packet by the rules, found by looking at every one.
-    fn meant(rules: &BTreeMap<Selector, Rc<Rule>>, source: IpAddr, destination: IpAddr) -> Option<Target> {
-        let holding = rules.values().filter(|rule| {
-            rule.source.contains(source) && rule.destination.is_none_or(|prefix| prefix.contains(destination))
+    fn meant(
+        rules: &BTreeMap<Selector, Rc<Treatment>>,
+        source: IpAddr,
+        destination: IpAddr,
+    ) -> Option<Target> {
+        let holding = rules.iter().filter(|(it, _)| {
+            it.source().contains(source) && it.destination().is_none_or(|prefix| prefix.contains(destination))
         });
         let longest =
-            holding.max_by_key(|rule| (rule.source.len(), rule.destination.map_or(0, |to| to.len())));
-        longest.map(|rule| rule.target.clone())
+            holding.max_by_key(|(it, _)| (it.source().len(), it.destination().map_or(0, |to| to.len())));
+        longest.map(|(_, treatment)| treatment.target.clone())
     }
 
     fn any_target() -> impl Strategy<Value = Target> {
@@ -677,7 +677,7 @@ mod tests {
                 Step::Attach(device(2), Role::Arrival),
                 Step::KeepResolved(neighbour),
                 Step::MakeNextHop(next_hop(2, Some(1))),
-                Step::Record(Rc::new(rule.clone()), None),
+                Step::Record(rule.selector(), treatment(&rule), None),
                 Step::Attach(device(1), Role::Departure),
                 Step::Switch(Box::new(Switch::Entry(rule.source, None, Some(Entry::All(reference))))),
             ]

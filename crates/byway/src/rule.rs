@@ -350,10 +350,31 @@ pub struct Rule {
 }
 
 impl Rule {
+    pub(crate) fn new(selector: Selector, treatment: &Treatment) -> Self {
+        let Treatment { target, on_down, mss, owner, name } = treatment.clone();
+        let (source, destination) = (selector.source(), selector.destination());
+        Self { source, destination, target, on_down, mss, owner, name }
+    }
+
     /// The packets that it speaks about.
     pub fn selector(&self) -> Selector {
         Selector::new(self.source, self.destination)
     }
+}
+
+/// What a rule says of its packets: everything but which they are. Many rules say the same, and share it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Treatment {
+    /// As in [`Rule`].
+    pub(crate) target: Target,
+    /// As in [`Rule`].
+    pub(crate) on_down: OnDown,
+    /// As in [`Rule`].
+    pub(crate) mss: Mss,
+    /// As in [`Rule`].
+    pub(crate) owner: Owner,
+    /// As in [`Rule`].
+    pub(crate) name: Option<String>,
 }
 
 impl fmt::Display for Rule {

@@ -1,20 +1,36 @@
 //! One file a command. Each is a small struct with one `exec`.
 
 mod add;
+mod apply;
 mod attach;
+mod check;
+mod confirm;
 mod del;
 mod demo;
 mod detach;
+mod diff;
+mod export;
 mod flush;
 mod group;
+mod guard;
 mod nexthop;
 mod replace;
+mod rollback;
 mod show;
 
-use byway::{Byway, Device, NextHop, Rule};
+use std::{
+    io::{self, BufWriter, StdoutLock, Write},
+    path::{Path, PathBuf},
+};
+
+use byway::{Byway, Device, NextHop, Rule, config::Config, read_config};
 use clap::Subcommand;
 
-use crate::{answer::Answer, grammar::GrammarError, render};
+use crate::{
+    answer::Answer,
+    grammar::GrammarError,
+    render::{self, problems},
+};
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -28,6 +44,13 @@ pub(crate) enum Command {
     Nexthop(nexthop::Nexthop),
     Attach(attach::Attach),
     Detach(detach::Detach),
+    Check(check::Check),
+    Diff(diff::Diff),
+    Apply(apply::Apply),
+    Confirm(confirm::Confirm),
+    Rollback(rollback::Rollback),
+    Export(export::Export),
+    Guard(guard::Guard),
     Demo(demo::Demo),
 }
 
@@ -44,6 +67,13 @@ impl Command {
             Self::Nexthop(command) => command.exec(),
             Self::Attach(command) => command.exec(),
             Self::Detach(command) => command.exec(),
+            Self::Check(command) => command.exec(json),
+            Self::Diff(command) => command.exec(json),
+            Self::Apply(command) => command.exec(json),
+            Self::Confirm(command) => command.exec(),
+            Self::Rollback(command) => command.exec(json),
+            Self::Export(command) => command.exec(),
+            Self::Guard(command) => command.exec(),
             Self::Demo(command) => command.exec(json),
         }
     }
@@ -69,6 +99,37 @@ fn put(said: &str, put: impl FnOnce(&mut Byway) -> Result<Rule, byway::Error>) -
     Ok(Answer::line(text, &rule))
 }
 
+/// Where the configuration is.
+const FILE: &str = "/etc/byway/byway.toml";
+
+/// Reads a configuration. What is wrong with it is printed.
+fn read(path: &Path) -> Result<Config, Error> {
+    let reading = read_config(path)?;
+    if let Some(config) = reading.config {
+        return Ok(config);
+    }
+    problems::print(&reading).map_err(Error::Print)?;
+    Err(Error::Config { path: path.to_owned(), problems: problems::counted(&reading) })
+}
+
+/// Bytes that are printed at a time.
+const AT_A_TIME: usize = 64 * 1024;
+
+/// Prints something long. False where the reader has seen enough, as with `byway show | head`.
+fn print(write: impl FnOnce(&mut BufWriter<StdoutLock<'_>>) -> Result<(), Error>) -> Result<bool, Error> {
+    let mut out = BufWriter::with_capacity(AT_A_TIME, io::stdout().lock());
+    let written = write(&mut out).and_then(|()| out.flush().map_err(Error::Print));
+    match written {
+        Ok(()) => Ok(true),
+        Err(Error::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            // What is left would be written when this is dropped.
+            let _ = out.into_parts();
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Why a command did not do its work.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -80,6 +141,12 @@ pub(crate) enum Error {
     Lab(#[from] byway_lab::Error),
     #[error("the demo could not go on: {0}")]
     Demo(std::io::Error),
+    #[error(transparent)]
+    File(#[from] byway::FileError),
+    #[error("{}: {problems}; nothing has been changed", .path.display())]
+    Config { path: PathBuf, problems: String },
+    #[error("cannot leave the terminal: {0}")]
+    Guard(std::io::Error),
     #[error("cannot print: {0}")]
     Print(std::io::Error),
     #[error("the hosts of an earlier `byway demo --keep` are still up; remove them: `byway demo --clean`")]
@@ -90,10 +157,10 @@ impl Error {
     /// 1 failed, 2 usage or invalid input.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Grammar(_) | Self::DemoStays => 2,
+            Self::Grammar(_) | Self::DemoStays | Self::File(_) | Self::Config { .. } => 2,
             Self::Byway(error) if error.is_bad_request() => 2,
             Self::Lab(byway_lab::Error::Privilege { .. }) => 2,
-            Self::Byway(_) | Self::Lab(_) | Self::Demo(_) | Self::Print(_) => 1,
+            Self::Byway(_) | Self::Lab(_) | Self::Demo(_) | Self::Guard(_) | Self::Print(_) => 1,
         }
     }
 }

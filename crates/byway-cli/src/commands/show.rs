@@ -1,5 +1,5 @@
 use std::{
-    io::{self, BufWriter, IsTerminal, StdoutLock, Write},
+    io::{self, IsTerminal, Write},
     thread,
     time::{Duration, Instant},
 };
@@ -7,15 +7,12 @@ use std::{
 use byway::{Byway, Listing, Status};
 use clap::Args;
 
-use super::Error;
+use super::{Error, print};
 use crate::{
     answer::Answer,
     grammar::{self, Shown},
     render::table::{self, Since},
 };
-
-/// Bytes that are printed at a time.
-const AT_A_TIME: usize = 64 * 1024;
 
 /// Show rules with their counters, and what is attached where
 #[derive(Debug, Args)]
@@ -123,19 +120,4 @@ fn text(what: Shown, status: &Status, since: Option<&Since<'_>>, json: bool) -> 
         (Shown::Attachments, _) => table::attachments(&status.attachments, since),
         (Shown::All | Shown::Rule(_), _) => table::listing(status, since)?,
     })
-}
-
-/// Prints something long. False where the reader has seen enough, as with `byway show | head`.
-fn print(write: impl FnOnce(&mut BufWriter<StdoutLock<'_>>) -> Result<(), Error>) -> Result<bool, Error> {
-    let mut out = BufWriter::with_capacity(AT_A_TIME, io::stdout().lock());
-    let written = write(&mut out).and_then(|()| out.flush().map_err(Error::Print));
-    match written {
-        Ok(()) => Ok(true),
-        Err(Error::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-            // What is left would be written when this is dropped.
-            let _ = out.into_parts();
-            Ok(false)
-        }
-        Err(error) => Err(error),
-    }
 }

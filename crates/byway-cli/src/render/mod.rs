@@ -1,6 +1,8 @@
 //! From data to what people read.
 
+pub(crate) mod changes;
 mod columns;
+pub(crate) mod problems;
 mod rules;
 pub(crate) mod table;
 

@@ -2,7 +2,17 @@
 //!
 //! docs/configuration.md is the reference of the file's keys. The words are those of the command line.
 
-mod write;
+mod parse;
+mod problem;
+mod read;
+mod values;
+mod warnings;
+pub(crate) mod write;
+
+pub use problem::{File, Place, Problem, Severity};
+pub use read::{Reading, read};
+
+use std::collections::{BTreeMap, HashMap};
 
 use crate::rule::{GroupSpec, Mss, OnDown, Owner, RuleSpec, Selector, TargetSpec};
 
@@ -44,6 +54,33 @@ pub(crate) struct TreatmentSpec {
 }
 
 impl Config {
+    /// A configuration of these. Of two rules for the same packets the last one counts.
+    pub fn new(
+        attach: Option<Attach>,
+        groups: Vec<GroupSpec>,
+        specs: impl IntoIterator<Item = RuleSpec>,
+    ) -> Self {
+        let mut config = Self { attach, groups, ..Self::default() };
+        config.groups.sort_by(|one, other| one.name.cmp(&other.name));
+        let mut places: HashMap<TreatmentSpec, u32> = HashMap::new();
+        let mut rules = BTreeMap::new();
+        for RuleSpec { selector, target, on_down, mss, owner: _, name } in specs {
+            let treatment = TreatmentSpec { target, on_down, mss, name };
+            let place = *places.entry(treatment).or_insert_with_key(|treatment| {
+                config.treatments.push(treatment.clone());
+                config.treatments.len() as u32 - 1
+            });
+            rules.insert(selector, place);
+        }
+        config.rules = rules.into_iter().collect();
+        config
+    }
+
+    /// How many rules there are.
+    pub fn rule_count(&self) -> usize {
+        self.rules.len()
+    }
+
     /// The rules, by source and destination.
     pub fn rules(&self) -> impl Iterator<Item = RuleSpec> {
         self.rules.iter().map(|(selector, treatment)| {

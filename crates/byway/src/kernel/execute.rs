@@ -1,15 +1,16 @@
 //! Reading what the kernel holds, and carrying out the steps of a plan.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     rc::Rc,
     thread,
     time::{Duration, Instant},
 };
 
 use byway_abi::{
-    BUCKETS, DeviceRecord, HOOK_CLSACT, HOOK_TCX, MAX_NEXT_HOPS, ROLE_ARRIVAL, ROLE_DEPARTURE, RuleRecord,
-    TARGET_BY_DESTINATION, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, meta,
+    BUCKETS, DeviceRecord, HOOK_CLSACT, HOOK_TCX, MAX_NEXT_HOPS, MAX_RULES, ROLE_ARRIVAL, ROLE_DEPARTURE,
+    RULE_NAME_LEN, RuleRecord, TARGET_BY_DESTINATION, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP,
+    TARGET_PASS, meta,
 };
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
@@ -28,7 +29,7 @@ use crate::{
     error::{Error, Result},
     plan::{Actual, Neighbour, Role, RuleRef, Slot, Step, Switch, Unseen, plan},
     prefix::Prefix,
-    rule::{Device, Member, NextHop, Rule, Selector, Target},
+    rule::{Device, Member, NextHop, Selector, Target, Treatment},
 };
 
 /// A device that Byway has put a program on, as its record says.
@@ -140,16 +141,23 @@ fn read(
         Some(selector) => read_one(&pins.tables, selector, &mut actual, &groups)?,
         None => None,
     };
-    let records = match records {
-        Some(records) => records,
-        None => pins.tables.rules()?.held,
+    let mut shared = Shared::default();
+    let mut found = |id: u32, record: &RuleRecord| {
+        let treatment = shared.treatment(record, || target(record.kind, record.index, &slots, &groups))?;
+        Some((wire::selector(record)?, (id, treatment)))
     };
-    for (id, record) in records {
-        let target = target(record.kind, record.index, &slots, &groups);
-        if let Some(rule) = target.and_then(|target| wire::rule(&record, target)) {
-            actual.rules.insert(rule.selector(), (id, Rc::new(rule)));
+    actual.rules = match records {
+        Some(records) => records.iter().filter_map(|(id, record)| found(*id, record)).collect(),
+        None => {
+            let mut all = Vec::with_capacity(pins.tables.meta(meta::RULES)?.min(MAX_RULES) as usize);
+            for record in pins.tables.held()? {
+                let (id, record) = record?;
+                all.extend(found(id, &record));
+            }
+            // Sorted first, since the map is built from that in half the memory.
+            all.into_iter().collect()
         }
-    }
+    };
     for (index, gateway) in pins.tables.neighbours()? {
         let gone = || Device { name: format!("if{index}"), index };
         let device = actual.devices.get(&index).cloned().unwrap_or_else(gone);
@@ -196,6 +204,35 @@ fn read_one(
     }
     actual.unseen = unseen;
     Ok(Some(records))
+}
+
+/// What rules say, each once: a million of them say few things.
+#[derive(Default)]
+struct Shared(HashMap<Said, Option<Rc<Treatment>>>);
+
+/// What a record says of its packets.
+#[derive(PartialEq, Eq, Hash)]
+struct Said {
+    kind: u8,
+    index: u32,
+    on_down: u8,
+    mss: u16,
+    owner: u8,
+    name: [u8; RULE_NAME_LEN],
+}
+
+impl Shared {
+    /// The treatment in a record, or nothing where that makes no sense.
+    fn treatment(
+        &mut self,
+        record: &RuleRecord,
+        target: impl FnOnce() -> Option<Target>,
+    ) -> Option<Rc<Treatment>> {
+        let RuleRecord { kind, index, on_down, mss, owner, name, .. } = *record;
+        let said = Said { kind, index, on_down, mss, owner, name };
+        let read = || Some(Rc::new(wire::treatment(record, target()?)?));
+        self.0.entry(said).or_insert_with(read).clone()
+    }
 }
 
 /// The next hops there are. A device has the name that it has now; one that is gone keeps its last, whatever has its
@@ -334,8 +371,8 @@ impl Executor<'_> {
         let by = |step: Step| Ok(Some(Undo::Step(step)));
         // Those that may be large, or many, are not copied.
         match step {
-            Step::Record(rule, instead_of) => {
-                let target = record_rule(tables, progress, rule, *instead_of)?;
+            Step::Record(selector, treatment, instead_of) => {
+                let target = record_rule(tables, progress, selector, treatment, *instead_of)?;
                 // One for all of them, of which there may be a million.
                 let is_first = progress.recorded.is_empty();
                 progress.recorded.push(target);
@@ -566,14 +603,22 @@ fn members(progress: &Progress, members: &[Member]) -> Result<Vec<(u32, u16)>> {
 fn record_rule(
     tables: &mut Tables,
     progress: &Progress,
-    rule: &Rule,
+    selector: &Selector,
+    treatment: &Treatment,
     instead_of: Option<u32>,
 ) -> Result<byway_abi::Target> {
-    match &rule.target {
-        Target::NextHop(next_hop) => tables.record(rule, TARGET_NEXT_HOP, slot(progress, next_hop)?),
+    match &treatment.target {
+        Target::NextHop(next_hop) => {
+            tables.record(selector, treatment, TARGET_NEXT_HOP, slot(progress, next_hop)?)
+        }
         Target::Group(name) => {
             let id = progress.groups.get(name).copied();
-            tables.record(rule, TARGET_GROUP, id.ok_or_else(|| Error::NoSuchGroup(name.clone()))?)
+            tables.record(
+                selector,
+                treatment,
+                TARGET_GROUP,
+                id.ok_or_else(|| Error::NoSuchGroup(name.clone()))?,
+            )
         }
         Target::NextHops(all) => {
             let before = match instead_of {
@@ -582,17 +627,17 @@ fn record_rule(
             };
             let members = members(progress, all)?;
             let id = tables.next_set()?;
-            let group = next_hops::group("", &members, rule.on_down, rule.owner, before.as_ref());
+            let group = next_hops::group("", &members, treatment.on_down, treatment.owner, before.as_ref());
             tables.next_hops.put_group(id, &group)?;
-            let recorded = tables.record(rule, TARGET_GROUP, id);
+            let recorded = tables.record(selector, treatment, TARGET_GROUP, id);
             if recorded.is_err() {
                 // Nothing leads there; what cannot be removed now is tidied by the next change.
                 let _ = tables.next_hops.forget_group(id);
             }
             recorded
         }
-        Target::Pass => tables.record(rule, TARGET_PASS, 0),
-        Target::Drop => tables.record(rule, TARGET_DROP, 0),
+        Target::Pass => tables.record(selector, treatment, TARGET_PASS, 0),
+        Target::Drop => tables.record(selector, treatment, TARGET_DROP, 0),
     }
 }
 

@@ -104,20 +104,18 @@ mod tests {
     use super::{super::wire, *};
     use crate::{
         prefix::Prefix,
-        rule::{Mss, OnDown, Owner, Rule, Selector, Target},
+        rule::{Mss, OnDown, Owner, Selector, Target, Treatment},
     };
 
     fn record(selector: &Selector) -> RuleRecord {
-        let rule = Rule {
-            source: selector.source(),
-            destination: selector.destination(),
+        let treatment = Treatment {
             target: Target::Pass,
             on_down: OnDown::Pass,
             mss: Mss::Auto,
             owner: Owner::Api,
             name: None,
         };
-        wire::rule_record(&rule, TARGET_PASS, 0)
+        wire::rule_record(selector, &treatment, TARGET_PASS, 0)
     }
 
     /// Close together, so that they have much in common, or anywhere.

@@ -36,7 +36,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     prefix::Prefix,
-    rule::{Rule, Selector},
+    rule::{Selector, Treatment},
     sources::TakesNewTable,
 };
 
@@ -184,9 +184,15 @@ impl Tables {
 
     /// Makes the record and the counters of a rule, under an identity that is free. Nothing leads to it yet. Returns what a
     /// packet that it speaks about is to find.
-    pub(crate) fn record(&mut self, rule: &Rule, kind: u8, index: u32) -> Result<Target> {
+    pub(crate) fn record(
+        &mut self,
+        selector: &Selector,
+        treatment: &Treatment,
+        kind: u8,
+        index: u32,
+    ) -> Result<Target> {
         let id = self.free_identity()?;
-        let record = wire::rule_record(rule, kind, index);
+        let record = wire::rule_record(selector, treatment, kind, index);
         self.rules.write(id, record)?;
         Ok(wire::target(id, &record))
     }

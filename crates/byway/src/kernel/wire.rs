@@ -9,7 +9,7 @@ use byway_abi::{
 
 use crate::{
     prefix::Prefix,
-    rule::{Device, Mss, NextHop, OnDown, Owner, Rule, Selector, Target},
+    rule::{Device, Mss, NextHop, OnDown, Owner, Rule, Selector, Target, Treatment},
 };
 
 /// An IPv4 address in the first four bytes.
@@ -117,21 +117,22 @@ pub(super) fn read_next_hop(wire: &byway_abi::NextHop) -> NextHop {
 }
 
 /// The record of a rule whose target is of this kind and has this slot, or identity.
-pub(super) fn rule_record(rule: &Rule, kind: u8, index: u32) -> RuleRecord {
-    let destination = rule.destination.unwrap_or(Prefix::all_like(rule.source.address()));
+pub(super) fn rule_record(selector: &Selector, treatment: &Treatment, kind: u8, index: u32) -> RuleRecord {
+    let source = selector.source();
+    let destination = selector.destination().unwrap_or(Prefix::all_like(source.address()));
     RuleRecord {
-        source: address(rule.source.address()),
+        source: address(source.address()),
         destination: address(destination.address()),
-        family: family(rule.source.address()),
+        family: family(source.address()),
         index,
-        source_len: rule.source.len(),
+        source_len: source.len(),
         destination_len: destination.len(),
-        owner: owner(rule.owner),
+        owner: owner(treatment.owner),
         kind,
-        on_down: on_down(rule.on_down),
+        on_down: on_down(treatment.on_down),
         reserved: 0,
-        mss: mss(rule.mss),
-        name: name(rule.name.as_deref().unwrap_or("")),
+        mss: mss(treatment.mss),
+        name: name(treatment.name.as_deref().unwrap_or("")),
     }
 }
 
@@ -151,11 +152,13 @@ pub(super) fn selector(record: &RuleRecord) -> Option<Selector> {
 
 /// The rule in a record, or nothing where the record makes no sense.
 pub(super) fn rule(record: &RuleRecord, target: Target) -> Option<Rule> {
-    let selector = selector(record)?;
+    Some(Rule::new(selector(record)?, &treatment(record, target)?))
+}
+
+/// What the rule in a record says of its packets, or nothing where that makes no sense.
+pub(super) fn treatment(record: &RuleRecord, target: Target) -> Option<Treatment> {
     let name = read_name(&record.name);
-    Some(Rule {
-        source: selector.source(),
-        destination: selector.destination(),
+    Some(Treatment {
         target,
         on_down: read_on_down(record.on_down),
         mss: read_mss(record.mss),
@@ -190,28 +193,30 @@ mod tests {
         })
     }
 
-    fn any_rule() -> impl Strategy<Value = Rule> {
+    fn any_rule() -> impl Strategy<Value = (Selector, Treatment)> {
         let prefixes =
             any::<bool>().prop_flat_map(|v4| (any_prefix(v4), proptest::option::of(any_prefix(v4))));
         let name = proptest::option::of("[a-z]{1,32}");
         (prefixes, any::<bool>(), any::<bool>(), any::<u16>(), name).prop_map(
-            |((source, destination), passes, drops, mss, name)| Rule {
-                source,
-                destination: Selector::new(source, destination).destination(),
-                target: if passes { Target::Pass } else { Target::Drop },
-                on_down: if drops { OnDown::Drop } else { OnDown::Pass },
-                mss: read_mss(mss),
-                owner: Owner::Api,
-                name,
+            |((source, destination), passes, drops, mss, name)| {
+                let treatment = Treatment {
+                    target: if passes { Target::Pass } else { Target::Drop },
+                    on_down: if drops { OnDown::Drop } else { OnDown::Pass },
+                    mss: read_mss(mss),
+                    owner: Owner::Config,
+                    name,
+                };
+                (Selector::new(source, destination), treatment)
             },
         )
     }
 
     proptest! {
         #[test]
-        fn a_rule_survives_its_record(before in any_rule()) {
-            let kind = if before.target == Target::Pass { TARGET_PASS } else { TARGET_DROP };
-            prop_assert_eq!(rule(&rule_record(&before, kind, 7), before.target.clone()), Some(before));
+        fn a_rule_survives_its_record((selector, treatment) in any_rule()) {
+            let kind = if treatment.target == Target::Pass { TARGET_PASS } else { TARGET_DROP };
+            let record = rule_record(&selector, &treatment, kind, 7);
+            prop_assert_eq!(rule(&record, treatment.target.clone()), Some(Rule::new(selector, &treatment)));
         }
 
         #[test]

@@ -1,0 +1,75 @@
+use std::{
+    env,
+    io::{self, BufRead, BufReader, Write},
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use byway::Byway;
+use clap::Args;
+
+use super::{Error, FILE};
+use crate::{answer::Answer, render::changes};
+
+/// Let a configuration hold
+///
+/// Carries out what `byway diff` shows, from one instant to the next, or nothing where anything goes wrong. Rules and groups
+/// that somebody has put by hand stay.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  byway apply
+  byway apply byway.toml
+  byway apply --confirm 60s    taken back after a minute, unless `byway confirm` comes")]
+pub(crate) struct Apply {
+    /// The configuration
+    #[arg(value_name = "FILE", default_value = FILE)]
+    file: PathBuf,
+    /// Take it back after this time, as 60s or 5m, unless `byway confirm` comes first
+    ///
+    /// Also where the terminal, the ssh session or this command is gone by then.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    confirm: Option<Duration>,
+}
+
+impl Apply {
+    pub(crate) fn exec(&self, json: bool) -> Result<Answer, Error> {
+        let config = super::read(&self.file)?;
+        let mut byway = Byway::open()?;
+        let changes = match self.confirm {
+            None => byway.apply(&config)?,
+            Some(within) => {
+                byway.apply_until_confirmed(&config, within, |token| start_guard(token, within))?
+            }
+        };
+        super::print(|out| {
+            if json {
+                return changes::write_json(&changes, out);
+            }
+            changes::write_done(&changes, out)?;
+            match self.confirm {
+                Some(within) if !changes.is_empty() => writeln!(
+                    out,
+                    "taken back in {}, unless `byway confirm` comes first",
+                    humantime::format_duration(within)
+                )
+                .map_err(Error::Print),
+                _ => Ok(()),
+            }
+        })?;
+        Ok(Answer::printed())
+    }
+}
+
+/// Starts the process that takes the apply back, and waits until it no longer depends on this one.
+fn start_guard(token: &str, within: Duration) -> io::Result<()> {
+    let mut guard = Command::new(env::current_exe()?);
+    guard.args(["guard", token, &within.as_secs().to_string()]);
+    let mut guard = guard.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut ready = String::new();
+    if let Some(output) = guard.stdout.take() {
+        BufReader::new(output).read_line(&mut ready)?;
+    }
+    if ready.is_empty() { Err(io::Error::other("it ended at once")) } else { Ok(()) }
+}

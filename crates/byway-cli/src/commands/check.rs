@@ -1,0 +1,54 @@
+use std::path::PathBuf;
+
+use byway::read_config;
+use clap::Args;
+use serde_json::json;
+
+use super::{Error, FILE};
+use crate::{
+    answer::Answer,
+    render::{count, problems},
+};
+
+/// Say what is wrong with a configuration
+///
+/// All of it at once, each with its place and the mend. It needs no privilege, and no kernel that Byway runs on.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  byway check
+  byway check byway.toml
+  byway --json check byway.toml | jq '.problems[].message'
+
+Exit codes: 0 also with warnings, 2 with errors.")]
+pub(crate) struct Check {
+    /// The configuration; `*.toml` in the folder FILE.d beside it (`byway.d` of `byway.toml`) belongs to it
+    #[arg(value_name = "FILE", default_value = FILE)]
+    file: PathBuf,
+}
+
+impl Check {
+    pub(crate) fn exec(&self, json: bool) -> Result<Answer, Error> {
+        let reading = read_config(&self.file)?;
+        if !json {
+            problems::print(&reading).map_err(Error::Print)?;
+        }
+        let problems = problems::json(&reading);
+        let Some(config) = &reading.config else {
+            let text = format!("{}: {}\n", self.file.display(), problems::counted(&reading));
+            let json = Some(json!({ "rules": null, "groups": null, "problems": problems }));
+            return Ok(Answer { text, json, exit_code: 2 });
+        };
+        let (rules, groups) = (config.rule_count(), config.groups.len());
+        let mut text = format!(
+            "{}: {}, {}",
+            self.file.display(),
+            count(rules as u64, "rule"),
+            count(groups as u64, "group")
+        );
+        if !reading.problems.is_empty() {
+            text += &format!(", {}", problems::counted(&reading));
+        }
+        Ok(Answer::line(text, json!({ "rules": rules, "groups": groups, "problems": problems })))
+    }
+}

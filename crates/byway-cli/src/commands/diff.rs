@@ -1,0 +1,33 @@
+use std::path::PathBuf;
+
+use byway::Byway;
+use clap::Args;
+
+use super::{Error, FILE};
+use crate::{answer::Answer, render::changes};
+
+/// Show what `apply` would change, and change nothing
+///
+/// Exit code 0 where nothing differs, 3 where something does.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  byway diff
+  byway diff byway.toml
+  byway --json diff | jq .counts")]
+pub(crate) struct Diff {
+    /// The configuration
+    #[arg(value_name = "FILE", default_value = FILE)]
+    file: PathBuf,
+}
+
+impl Diff {
+    pub(crate) fn exec(&self, json: bool) -> Result<Answer, Error> {
+        let config = super::read(&self.file)?;
+        let changes = Byway::open()?.diff(&config)?;
+        super::print(|out| {
+            if json { changes::write_json(&changes, out) } else { changes::write_diff(&changes, out) }
+        })?;
+        Ok(Answer { exit_code: if changes.is_empty() { 0 } else { 3 }, ..Answer::printed() })
+    }
+}

@@ -1,0 +1,103 @@
+//! What an apply changes, or would change.
+
+use std::{
+    fmt::Display,
+    io::{self, Write},
+};
+
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Style};
+use byway::{Change, Changes, Counts, Device};
+
+use super::count;
+use crate::commands::Error;
+
+const ADDED: Style = AnsiColor::Green.on_default();
+const REMOVED: Style = AnsiColor::Red.on_default();
+
+/// As a diff: what goes behind `-`, what comes behind `+`, and a line that sums up.
+pub(crate) fn write_diff(changes: &Changes, out: &mut impl Write) -> Result<(), Error> {
+    write_attachments(changes, out)?;
+    for change in changes.groups() {
+        write_change(&change, "group ", out)?;
+    }
+    for change in changes.rules() {
+        write_change(&change, "", out)?;
+    }
+    let Counts { added, removed, changed, kept } = changes.counts();
+    if changes.is_empty() {
+        return writeln!(out, "nothing differs: {} as the configuration says", are(kept))
+            .map_err(Error::Print);
+    }
+    writeln!(
+        out,
+        "\n{} to add, {changed} to change, {removed} to delete; {kept} stay as they are",
+        count(added as u64, "rule")
+    )
+    .map_err(Error::Print)
+}
+
+/// What has been done, in a line or two.
+pub(crate) fn write_done(changes: &Changes, out: &mut impl Write) -> Result<(), Error> {
+    let Counts { added, removed, changed, kept } = changes.counts();
+    if changes.is_empty() {
+        return writeln!(out, "nothing to do: {} as the configuration says", are(kept)).map_err(Error::Print);
+    }
+    write_attachments(changes, out)?;
+    for change in changes.groups() {
+        write_change(&change, "group ", out)?;
+    }
+    writeln!(
+        out,
+        "{} added, {changed} changed, {removed} deleted; {kept} stayed as they were",
+        count(added as u64, "rule")
+    )
+    .map_err(Error::Print)
+}
+
+/// As one JSON value.
+pub(crate) fn write_json(changes: &Changes, out: &mut impl Write) -> Result<(), Error> {
+    serde_json::to_writer_pretty(&mut *out, changes).map_err(|error| Error::Print(error.into()))?;
+    out.write_all(b"\n").map_err(Error::Print)
+}
+
+fn write_attachments(changes: &Changes, out: &mut impl Write) -> Result<(), Error> {
+    for change in changes.attachments() {
+        let line = match change {
+            Change::Added(Device { name, .. }) => (ADDED, '+', name),
+            Change::Removed(Device { name, .. }) => (REMOVED, '-', name),
+            Change::Changed { .. } => continue,
+        };
+        write_line(line.0, line.1, &format_args!("attach {}", line.2), out)?;
+    }
+    Ok(())
+}
+
+fn write_change(change: &Change<impl Display>, what: &str, out: &mut impl Write) -> Result<(), Error> {
+    let (before, after) = match change {
+        Change::Added(after) => (None, Some(after)),
+        Change::Removed(before) => (Some(before), None),
+        Change::Changed { before, after } => (Some(before), Some(after)),
+    };
+    if let Some(before) = before {
+        write_line(REMOVED, '-', &format_args!("{what}{before}"), out)?;
+    }
+    if let Some(after) = after {
+        write_line(ADDED, '+', &format_args!("{what}{after}"), out)?;
+    }
+    Ok(())
+}
+
+fn write_line(style: Style, sign: char, line: &dyn Display, out: &mut impl Write) -> Result<(), Error> {
+    // Told by standard output itself: to take colours out of a million lines is work.
+    let style = match AutoStream::choice(&io::stdout()) {
+        ColorChoice::Never => Style::new(),
+        _ => style,
+    };
+    writeln!(out, "{style}{sign} {line}{style:#}").map_err(Error::Print)
+}
+
+/// `1 rule is`, `1,204 rules are`
+fn are(rules: usize) -> String {
+    format!("{} {}", count(rules as u64, "rule"), if rules == 1 { "is" } else { "are" })
+}

@@ -1,0 +1,398 @@
+//! Configurations as people use them: what `diff` shows is what `apply` does, and back again.
+
+// A test that cannot go on has failed.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use byway_lab::{seed::Seed, wait_until};
+use nix::mount::{MsFlags, mount};
+use support::{ANSWER, SILENCE, Said, call, done, pins, refused, works};
+use tempfile::TempDir;
+
+/// A configuration in a folder of its own.
+struct File {
+    _folder: TempDir,
+    path: PathBuf,
+}
+
+impl File {
+    fn new(text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("byway.toml");
+        fs::write(&path, text).unwrap();
+        Self { _folder: folder, path }
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(&self.path, text).unwrap();
+    }
+
+    /// A command about it.
+    fn words(&self, command: &str) -> String {
+        format!("{command} {}", self.path.display())
+    }
+}
+
+const VIP: &str = "
+[[rule]]
+from = \"192.168.1.5\"
+via = \"10.111.221.21\"
+dev = \"eth1\"
+";
+
+fn diff(seed: &Seed, file: &File) -> Said {
+    call(&seed.server, &file.words("diff"))
+}
+
+fn json(seed: &Seed, words: &str) -> serde_json::Value {
+    serde_json::from_str(&done(&seed.server, words)).unwrap()
+}
+
+fn rules(seed: &Seed) -> usize {
+    json(seed, "--json show")["rules"].as_array().unwrap().len()
+}
+
+#[test]
+fn what_diff_shows_apply_does() {
+    let seed = Seed::new().unwrap();
+    let file = File::new(VIP);
+    let shown = "+ attach eth0\n\
+                 + from 192.168.1.5 via 10.111.221.21 dev eth1\n\n\
+                 1 rule to add, 0 to change, 0 to delete; 0 stay as they are\n";
+    assert_eq!(diff(&seed, &file), Said { code: Some(3), out: shown.into(), err: String::new() });
+    assert!(pins().is_empty(), "diff has changed something");
+    assert!(!works(&seed, SILENCE));
+
+    assert_eq!(
+        done(&seed.server, &file.words("apply")),
+        "+ attach eth0\n1 rule added, 0 changed, 0 deleted; 0 stayed as they were\n"
+    );
+    assert!(works(&seed, ANSWER));
+    let said = diff(&seed, &file);
+    assert_eq!(
+        (said.code, said.out.as_str()),
+        (Some(0), "nothing differs: 1 rule is as the configuration says\n")
+    );
+    assert_eq!(
+        done(&seed.server, &file.words("apply")),
+        "nothing to do: 1 rule is as the configuration says\n"
+    );
+
+    // What stays keeps its counters; what is changed does not touch the rest.
+    let packets = |seed: &Seed| json(seed, "--json show from 192.168.1.5")["departed"]["packets"].clone();
+    assert_eq!(packets(&seed), 1);
+    file.write(&format!(
+        "{VIP}name = \"vip\"\n[[rule]]\nfrom = [\"192.168.1.6\", \"192.168.1.7\"]\ntarget = \"drop\"\n"
+    ));
+    assert_eq!(
+        diff(&seed, &file).out,
+        "- from 192.168.1.5 via 10.111.221.21 dev eth1\n\
+         + from 192.168.1.5 via 10.111.221.21 dev eth1 name vip\n\
+         + from 192.168.1.6 drop\n\
+         + from 192.168.1.7 drop\n\n\
+         2 rules to add, 1 to change, 0 to delete; 0 stay as they are\n"
+    );
+    file.write(&format!("{VIP}[[rule]]\nfrom = [\"192.168.1.6\", \"192.168.1.7\"]\ntarget = \"drop\"\n"));
+    done(&seed.server, &file.words("apply"));
+    assert_eq!(packets(&seed), 1, "the rule that stayed has lost its counters");
+
+    // Without a rule in it, none of the configuration's is left.
+    file.write("");
+    let counts = call(&seed.server, &file.words("--json diff"));
+    let counts: serde_json::Value = serde_json::from_str(&counts.out).unwrap();
+    assert_eq!(counts["counts"], serde_json::json!({ "added": 0, "removed": 3, "changed": 0, "kept": 0 }));
+    assert_eq!(counts["rules"][0]["removed"]["from"], "192.168.1.5");
+    done(&seed.server, &file.words("apply"));
+    assert!(!works(&seed, SILENCE));
+    done(&seed.server, "detach");
+    assert!(pins().is_empty());
+}
+
+#[test]
+fn rules_and_groups_of_others_stay() {
+    let seed = Seed::new().unwrap();
+    done(&seed.server, "add from 192.168.1.6 drop");
+    done(&seed.server, "group add hand nexthop via 10.111.221.21 dev eth1");
+    let file = File::new(VIP);
+    done(&seed.server, &file.words("apply"));
+    file.write("");
+    done(&seed.server, &file.words("apply"));
+    assert_eq!(rules(&seed), 1, "the rule put by hand has gone with the configuration's");
+
+    // One that says the same is left to whoever put it in.
+    file.write("[[rule]]\nfrom = \"192.168.1.6\"\ntarget = \"drop\"\n");
+    assert_eq!(diff(&seed, &file).code, Some(0));
+    // One that says something else is refused.
+    file.write("[[rule]]\nfrom = \"192.168.1.6\"\ntarget = \"pass\"\n");
+    let sentence = "there is a rule for that already (from 192.168.1.6 drop), which belongs to cli; delete it \
+                    first: `byway del from 192.168.1.6`";
+    assert_eq!(refused(&seed.server, &file.words("diff")), sentence);
+    assert_eq!(refused(&seed.server, &file.words("apply")), sentence);
+
+    // A group that somebody else's rule leads to cannot go.
+    file.write("[group.up]\nnexthops = [{ via = \"10.111.221.21\", dev = \"eth1\" }]\n[[rule]]\nfrom = \"192.168.1.5\"\ngroup = \"up\"\n");
+    done(&seed.server, &file.words("apply"));
+    assert!(works(&seed, ANSWER));
+    done(&seed.server, "add from 192.168.1.7 group up");
+    file.write("");
+    assert_eq!(
+        refused(&seed.server, &file.words("apply")),
+        "the group up is in use by a rule, first by the rule from 192.168.1.7; delete them or give them another target first"
+    );
+    assert_eq!(rules(&seed), 3, "a refused apply has changed something");
+    done(&seed.server, "del from 192.168.1.7");
+    done(&seed.server, &file.words("apply"));
+    assert_eq!(done(&seed.server, "group show").matches("up").count(), 0);
+}
+
+#[test]
+fn one_wrong_rule_and_nothing_changes() {
+    let seed = Seed::new().unwrap();
+    let file = File::new(VIP);
+    done(&seed.server, &file.words("apply"));
+    file.write("[[rule]]\nfrom = \"192.168.1.6\"\ntarget = \"drop\"\n[[rule]]\nfrom = \"192.168.1.7\"\nvia = \"203.0.113.1\"\ndev = \"eth1\"\n");
+    let before = done(&seed.server, "--json show");
+    refused(&seed.server, &file.words("apply"));
+    assert_eq!(done(&seed.server, "--json show"), before);
+    assert!(works(&seed, ANSWER));
+}
+
+#[test]
+fn attachments_are_as_the_file_says_if_it_says_so() {
+    let seed = Seed::new().unwrap();
+    let watched = |seed: &Seed| {
+        let shown = json(seed, "--json show");
+        let departures =
+            shown["attachments"].as_array().unwrap().iter().filter(|it| it["watches"] == "departures");
+        departures.map(|it| it["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let file = File::new(&format!("attach = [\"eth1\"]\n{VIP}"));
+    done(&seed.server, &file.words("apply"));
+    assert_eq!(watched(&seed), ["eth1"]);
+    file.write(&format!("attach = \"auto\"\n{VIP}"));
+    assert_eq!(
+        diff(&seed, &file).out.lines().take(2).collect::<Vec<_>>(),
+        ["+ attach eth0", "- attach eth1"]
+    );
+    done(&seed.server, &file.words("apply"));
+    assert_eq!(watched(&seed), ["eth0"]);
+    // Where it says nothing, they are left alone.
+    done(&seed.server, "attach dev eth1");
+    file.write(VIP);
+    assert_eq!(diff(&seed, &file).code, Some(0));
+    assert_eq!(watched(&seed), ["eth0", "eth1"]);
+}
+
+#[test]
+fn rollback_goes_back_one_apply() {
+    let seed = Seed::new().unwrap();
+    assert_eq!(
+        refused(&seed.server, "rollback"),
+        "there is nothing to go back to: no apply has changed anything since the host started or the last rollback"
+    );
+    let file = File::new(VIP);
+    done(&seed.server, &file.words("apply"));
+    done(&seed.server, "add from 192.168.1.99 drop");
+    let before = done(&seed.server, "export");
+    file.write("attach = [\"eth0\", \"eth1\"]\n[group.up]\nnexthops = [{ via = \"10.111.221.21\" }]\n[[rule]]\nfrom = \"192.168.1.6\"\ngroup = \"up\"\n");
+    done(&seed.server, &file.words("apply"));
+    assert!(!works(&seed, SILENCE));
+    // An apply that changes nothing is none, and neither is one that is refused.
+    done(&seed.server, &file.words("apply"));
+    file.write("[[rule]]\nfrom = \"192.168.1.7\"\ndev = \"nowhere\"\n");
+    refused(&seed.server, &file.words("apply"));
+
+    assert_eq!(
+        done(&seed.server, "rollback").lines().last().unwrap(),
+        "1 rule added, 0 changed, 1 deleted; 0 stayed as they were"
+    );
+    assert!(works(&seed, ANSWER));
+    assert_eq!(done(&seed.server, "export"), before, "what was put by hand meanwhile included");
+    refused(&seed.server, "rollback");
+}
+
+/// Also where the way to the next hop is broken by then: what held before holds again.
+#[test]
+fn rollback_asks_no_questions() {
+    let seed = Seed::new().unwrap();
+    let file = File::new(VIP);
+    done(&seed.server, &file.words("apply"));
+    file.write("");
+    done(&seed.server, &file.words("apply"));
+    seed.server.set_up("eth1", false).unwrap();
+    assert!(call(&seed.server, "add from 192.168.1.6 via 10.111.221.21 dev eth1").err.contains("is down"));
+    done(&seed.server, "rollback");
+    assert_eq!(rules(&seed), 1);
+}
+
+#[test]
+fn what_is_confirmed_stays() {
+    let seed = Seed::new().unwrap();
+    let file = File::new(VIP);
+    assert_eq!(refused(&seed.server, "confirm"), "no apply waits to be confirmed");
+    let said = done(&seed.server, &file.words("apply --confirm 5m"));
+    assert_eq!(said.lines().last().unwrap(), "taken back in 5m, unless `byway confirm` comes first");
+    // The next one has to wait, but not what is done by hand.
+    file.write("");
+    let sentence = "the last apply waits to be confirmed; do so with `byway confirm`, or take it back with `byway rollback`";
+    assert_eq!(refused(&seed.server, &file.words("apply")), sentence);
+    done(&seed.server, "add from 192.168.1.6 drop");
+    assert_eq!(done(&seed.server, "confirm"), "confirmed: the last apply stays\n");
+    assert_eq!(refused(&seed.server, "confirm"), "no apply waits to be confirmed");
+    assert!(wait_until(ANSWER, || guards().is_empty()), "the guard stays: {:?}", guards());
+    assert!(works(&seed, ANSWER));
+    done(&seed.server, "rollback");
+    assert!(!works(&seed, SILENCE));
+
+    // Or it is taken back at once, and the guard goes as well.
+    file.write(VIP);
+    done(&seed.server, &file.words("apply --confirm 5m"));
+    done(&seed.server, "rollback");
+    assert!(!works(&seed, SILENCE));
+    assert!(wait_until(ANSWER, || guards().is_empty()), "the guard stays: {:?}", guards());
+    // Where nothing changes nothing waits.
+    file.write("");
+    assert_eq!(
+        done(&seed.server, &file.words("apply --confirm 5m")),
+        "nothing to do: 0 rules are as the configuration says\n"
+    );
+    assert!(guards().is_empty());
+}
+
+/// The terminal goes, and with it all that runs in it. Nobody confirms.
+#[test]
+fn what_nobody_confirms_is_taken_back() {
+    let seed = Seed::new().unwrap();
+    let file = File::new(VIP);
+    let command =
+        format!("{} & wait", file.words(&format!("{} apply --confirm 2s", env!("CARGO_BIN_EXE_byway"))));
+    let mut shell = std::process::Command::new("setsid");
+    // A session of its own, as a terminal's is, which is killed behind the apply.
+    shell.args(["sh", "-c", &format!("{command}; kill -HUP 0; kill -KILL 0")]);
+    let start = Instant::now();
+    let ended = seed.server.output(&mut shell).unwrap();
+    assert!(!ended.status.success(), "the session should have been killed");
+    assert_eq!(rules(&seed), 1, "it was applied");
+    assert_eq!(guards().len(), 1);
+    assert!(wait_until(ANSWER, || rules(&seed) == 0), "it was not taken back");
+    assert!(start.elapsed() >= Duration::from_secs(2));
+    assert!(wait_until(ANSWER, || guards().is_empty()));
+    assert_eq!(
+        refused(&seed.server, "confirm"),
+        "no apply waits to be confirmed; of the last one: it was taken back, since nobody confirmed it in time"
+    );
+    refused(&seed.server, "rollback");
+    assert!(pins().is_empty(), "as before");
+}
+
+/// The guards of this lab: those that see its BPF file system.
+fn guards() -> Vec<String> {
+    let own = fs::read_link("/proc/thread-self/ns/mnt").unwrap();
+    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
+    let of_this_lab = processes.filter(|process| {
+        let same = fs::read_link(process.join("ns/mnt")).is_ok_and(|theirs| theirs == own);
+        let words = fs::read(process.join("cmdline")).unwrap_or_default();
+        same && words.split(|byte| *byte == 0).nth(1) == Some(b"guard")
+    });
+    of_this_lab.map(|process| process.display().to_string()).collect()
+}
+
+#[test]
+fn export_and_apply_change_nothing() {
+    let seed = Seed::new().unwrap();
+    for words in [
+        "add from 192.168.1.5 via 10.111.221.21 dev eth1 name vip mss 1400",
+        "group add up.links nexthop via 10.111.221.21 dev eth1 weight 2 nexthop dev eth1 on-down drop",
+        "add from 192.168.1.0/24 group up.links",
+        "add from 192.168.1.0/24 to 10.0.0.0/8 pass",
+        "add from 2001:db8::/32 drop",
+        "add from 192.168.1.7 nexthop via 10.111.221.21 dev eth1 nexthop dev eth1 weight 9 on-down drop mss off",
+    ] {
+        done(&seed.server, words);
+    }
+    let exported = done(&seed.server, "export");
+    let file = File::new(&exported);
+    assert_eq!(diff(&seed, &file).code, Some(0), "{exported}");
+    assert_eq!(call(&seed.server, &file.words("check")).code, Some(0));
+    // And on a host where nothing holds it makes the same.
+    for words in ["flush", "group del up.links", "detach"] {
+        done(&seed.server, words);
+    }
+    done(&seed.server, &file.words("apply"));
+    assert_eq!(done(&seed.server, "export"), exported);
+}
+
+/// Someone changes the kernel's state by hand in between: `diff` says so, and `apply` puts it right.
+#[test]
+fn changes_by_hand_are_seen_and_put_right() {
+    let seed = Seed::new().unwrap();
+    let file = File::new(&format!("{VIP}[[rule]]\nfrom = \"192.168.1.6\"\ntarget = \"drop\"\n"));
+    done(&seed.server, &file.words("apply"));
+    done(&seed.server, "del from 192.168.1.5");
+    done(&seed.server, "detach");
+    assert_eq!(
+        diff(&seed, &file).out,
+        "+ attach eth0\n\
+         + from 192.168.1.5 via 10.111.221.21 dev eth1\n\n\
+         1 rule to add, 0 to change, 0 to delete; 1 stay as they are\n"
+    );
+    done(&seed.server, &file.words("apply"));
+    assert!(works(&seed, ANSWER));
+}
+
+#[test]
+fn applies_at_the_same_time_come_one_after_the_other() {
+    let seed = Seed::new().unwrap();
+    let texts: Vec<String> = (0..8)
+        .map(|nth| {
+            let hosts: Vec<String> = (1..200).map(|host| format!("\"192.168.{nth}.{host}\"")).collect();
+            format!("[[rule]]\nfrom = [{}]\nvia = \"10.111.221.21\"\ndev = \"eth1\"\n", hosts.join(", "))
+        })
+        .collect();
+    let files: Vec<File> = texts.iter().map(|text| File::new(text)).collect();
+    let all: Vec<_> = files
+        .iter()
+        .map(|file| seed.server.start(&mut support::byway(&file.words("apply"))).unwrap())
+        .collect();
+    for mut one in all {
+        assert!(one.wait_for(ANSWER).unwrap().success());
+    }
+    // The last one holds, and no other does.
+    assert_eq!(rules(&seed), 199);
+    assert_eq!(files.iter().filter(|file| diff(&seed, file).code == Some(0)).count(), 1);
+    // And one can go back one apply.
+    done(&seed.server, "rollback");
+    assert_eq!(files.iter().filter(|file| diff(&seed, file).code == Some(0)).count(), 1);
+}
+
+#[test]
+fn without_room_for_the_copy_nothing_changes() {
+    let seed = Seed::new().unwrap();
+    let kept = Path::new("/run/byway");
+    fs::create_dir(kept).unwrap();
+    let file = File::new(&format!(
+        "{VIP}[[rule]]\nfrom = [{}]\ntarget = \"drop\"\n",
+        (0..4_000).map(|nth| format!("\"10.9.{}.{}\"", nth / 256, nth % 256)).collect::<Vec<_>>().join(",")
+    ));
+    done(&seed.server, &file.words("apply"));
+    // A full disk: a few pages, and four thousand rules do not fit.
+    mount(Some("tmpfs"), kept, Some("tmpfs"), MsFlags::empty(), Some("size=16k,mode=0700")).unwrap();
+    let before = done(&seed.server, "export");
+    file.write("");
+    let said = call(&seed.server, &file.words("apply"));
+    assert_eq!((said.code, said.out.as_str()), (Some(1), ""), "{said:?}");
+    assert!(
+        said.err.starts_with("byway: cannot keep the state of before in /run/byway/netns-")
+            && said.err.contains("No space left"),
+        "{said:?}"
+    );
+    assert_eq!(done(&seed.server, "export"), before);
+    assert!(works(&seed, ANSWER));
+}

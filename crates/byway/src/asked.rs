@@ -1,0 +1,167 @@
+//! Rules as they are asked for, put among those that should hold.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    rc::Rc,
+};
+
+use byway_abi::MAX_RULES;
+
+use crate::{
+    config::TreatmentSpec,
+    error::{Error, Result},
+    plan::Desired,
+    resolve::View,
+    rule::{Group, Owner, Rule, RuleSpec, Selector, Target, Treatment, check_families},
+};
+
+/// Rules by source and destination, and what they say, each once: many say the same, and to resolve a target asks the
+/// kernel for its routes. From here on each pass over a million rules goes through memory from one end to the other, which
+/// saves a third of the time.
+pub(crate) struct Asked<'a> {
+    treatments: Vec<(Said<'a>, Owner)>,
+    rules: Rules<'a>,
+}
+
+/// What a rule says of its packets.
+enum Said<'a> {
+    Rule(&'a RuleSpec),
+    Config(&'a TreatmentSpec),
+}
+
+/// Which packets, and which of the treatments those get.
+enum Rules<'a> {
+    Own(Vec<(Selector, u32)>),
+    Config(&'a [(Selector, u32)]),
+}
+
+/// What becomes of a rule in whose place another one is put.
+pub(crate) enum Existing {
+    /// It goes.
+    Goes,
+    /// It stays, whoever put it in, as long as the other one says the same.
+    IsTheSame,
+}
+
+impl<'a> Asked<'a> {
+    /// Rules in any order.
+    pub(crate) fn from_specs(specs: &'a [RuleSpec]) -> Self {
+        let (mut treatments, mut places) = (Vec::new(), HashMap::new());
+        let mut rules: Vec<(Selector, u32)> = specs
+            .iter()
+            .map(|spec| {
+                let said = (&spec.target, spec.on_down, spec.mss, spec.owner, &spec.name);
+                let place = *places.entry(said).or_insert_with(|| {
+                    treatments.push((Said::Rule(spec), spec.owner));
+                    treatments.len() as u32 - 1
+                });
+                (spec.selector, place)
+            })
+            .collect();
+        rules.sort_by_key(|(selector, _)| *selector);
+        Self { treatments, rules: Rules::Own(rules) }
+    }
+
+    /// The rules of a configuration.
+    pub(crate) fn from_config(treatments: &'a [TreatmentSpec], rules: &'a [(Selector, u32)]) -> Self {
+        let treatments = treatments.iter().map(|it| (Said::Config(it), Owner::Config)).collect();
+        Self { treatments, rules: Rules::Config(rules) }
+    }
+
+    fn all(&self) -> &[(Selector, u32)] {
+        match &self.rules {
+            Rules::Own(rules) => rules,
+            Rules::Config(rules) => rules,
+        }
+    }
+
+    /// Puts the rules among the others, and returns what they say. `on_existing` may refuse.
+    pub(crate) fn put(
+        &self,
+        view: &mut View<'_>,
+        desired: &mut Desired,
+        on_existing: impl Fn(&Selector, &Treatment) -> Result<Existing>,
+    ) -> Result<Vec<Option<Rc<Treatment>>>> {
+        let mut resolved: Vec<Option<Rc<Treatment>>> = vec![None; self.treatments.len()];
+        let mut new = Vec::with_capacity(self.all().len());
+        let mut room = (MAX_RULES as usize).saturating_sub(desired.rules.len() + desired.unseen.rules);
+        for (selector, place) in self.all() {
+            let existing = desired.rules.get(selector);
+            let fate = existing.map(|existing| on_existing(selector, existing)).transpose()?;
+            if existing.is_none() {
+                room =
+                    room.checked_sub(1).ok_or(Error::TablesFull { selector: *selector, limit: MAX_RULES })?;
+            }
+            let treatment = match &mut resolved[*place as usize] {
+                Some(treatment) => treatment,
+                unresolved => unresolved.insert(Rc::new(self.resolve(*place, view)?)),
+            };
+            if let Target::Group(name) = &treatment.target {
+                let group = desired.groups.get(name).ok_or_else(|| Error::NoSuchGroup(name.clone()))?;
+                check_families(&selector.source(), gateways(group))?;
+            }
+            match (existing, fate) {
+                (Some(existing), Some(Existing::IsTheSame)) if says_the_same(existing, treatment) => {}
+                (Some(existing), Some(Existing::IsTheSame)) => {
+                    return Err(Error::RuleOfAnother(Box::new(Rule::new(*selector, existing))));
+                }
+                _ => new.push((*selector, treatment.clone())),
+            }
+        }
+        match &mut new[..] {
+            [_] => desired.rules.extend(new),
+            // Built from sorted ones, which takes half the memory.
+            _ => desired.rules.append(&mut new.into_iter().collect::<BTreeMap<_, _>>()),
+        }
+        Ok(resolved)
+    }
+
+    fn resolve(&self, place: u32, view: &mut View<'_>) -> Result<Treatment> {
+        let (said, owner) = &self.treatments[place as usize];
+        let (target, on_down, mss, name) = match said {
+            Said::Rule(RuleSpec { target, on_down, mss, name, .. })
+            | Said::Config(TreatmentSpec { target, on_down, mss, name }) => (target, *on_down, *mss, name),
+        };
+        Ok(Treatment { target: view.resolve(target)?, on_down, mss, owner: *owner, name: name.clone() })
+    }
+
+    /// The rules with what they say, as [`put`](Self::put) has returned it.
+    pub(crate) fn rules(&self, treatments: &[Option<Rc<Treatment>>]) -> Vec<Rule> {
+        let rule = |(selector, place): &(Selector, u32)| {
+            treatments[*place as usize].as_ref().map(|treatment| Rule::new(*selector, treatment))
+        };
+        self.all().iter().filter_map(rule).collect()
+    }
+}
+
+/// Whether two rules are the same, whoever put them in.
+fn says_the_same(one: &Treatment, other: &Treatment) -> bool {
+    *one == Treatment { owner: one.owner, ..other.clone() }
+}
+
+/// That there is a rule already.
+pub(crate) fn exists(selector: &Selector, existing: &Treatment) -> Error {
+    Error::RuleExists(Box::new(Rule::new(*selector, existing)))
+}
+
+/// Attaches to the default-gateway devices where nothing is attached.
+pub(crate) fn attach_where_nothing_is(view: &mut View<'_>, desired: &mut Desired) -> Result<()> {
+    if desired.attachments.is_empty() {
+        let found = view.default_gateway_devices()?;
+        desired.attachments.extend(found.into_iter().map(|device| (device.index, device)));
+    }
+    Ok(())
+}
+
+/// The rules that lead to a group.
+pub(crate) fn users<'a>(desired: &'a Desired, name: &'a str) -> impl Iterator<Item = &'a Selector> {
+    let leads_there =
+        move |rule: &Treatment| matches!(&rule.target, Target::Group(of_rule) if of_rule == name);
+    desired.rules.iter().filter(move |(_, rule)| leads_there(rule)).map(|(selector, _)| selector)
+}
+
+/// The gateways of a group.
+pub(crate) fn gateways(group: &Group) -> impl Iterator<Item = &IpAddr> {
+    group.members.iter().filter_map(|member| member.next_hop.gateway.as_ref())
+}

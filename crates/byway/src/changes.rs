@@ -1,0 +1,129 @@
+//! What an apply changes, or would change.
+
+use serde::{Serialize, Serializer, ser::SerializeStruct};
+
+use crate::{
+    merge::merged,
+    plan::Desired,
+    rule::{Device, Group, Owner, Rule},
+};
+
+/// What an apply changes, or would change.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    before: Desired,
+    after: Desired,
+}
+
+/// One thing that changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Change<T> {
+    /// It comes.
+    Added(T),
+    /// It goes.
+    Removed(T),
+    /// It becomes another one.
+    Changed {
+        /// What it is.
+        before: T,
+        /// What it becomes.
+        after: T,
+    },
+}
+
+/// How many rules change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// They come.
+    pub added: usize,
+    /// They go.
+    pub removed: usize,
+    /// They become others.
+    pub changed: usize,
+    /// The configuration has them, and they stay as they are, with their counters.
+    pub kept: usize,
+}
+
+impl Changes {
+    pub(crate) fn new(before: Desired, after: Desired) -> Self {
+        Self { before, after }
+    }
+
+    /// Whether everything stays as it is.
+    pub fn is_empty(&self) -> bool {
+        self.before == self.after
+    }
+
+    /// The attachments that come and go, by name.
+    pub fn attachments(&self) -> Vec<Change<Device>> {
+        let (before, after) = (&self.before.attachments, &self.after.attachments);
+        let gone = before.iter().filter(|(index, _)| !after.contains_key(index));
+        let new = after.iter().filter(|(index, _)| !before.contains_key(index));
+        let mut changes: Vec<(&Device, Change<Device>)> = gone
+            .map(|(_, device)| (device, Change::Removed(device.clone())))
+            .chain(new.map(|(_, device)| (device, Change::Added(device.clone()))))
+            .collect();
+        changes.sort_by_key(|(device, _)| *device);
+        changes.into_iter().map(|(_, change)| change).collect()
+    }
+
+    /// The groups that change, by name.
+    pub fn groups(&self) -> Vec<Change<Group>> {
+        merged(self.before.groups.iter(), self.after.groups.iter())
+            .filter(|(_, before, after)| before != after)
+            .filter_map(|(_, before, after)| change(before.cloned(), after.cloned()))
+            .collect()
+    }
+
+    /// The rules that change, by source and destination.
+    pub fn rules(&self) -> impl Iterator<Item = Change<Rule>> {
+        merged(self.before.rules.iter(), self.after.rules.iter())
+            .filter(|(_, before, after)| before != after)
+            .filter_map(|(selector, before, after)| {
+                change(before.map(|it| Rule::new(*selector, it)), after.map(|it| Rule::new(*selector, it)))
+            })
+    }
+
+    /// How many rules change, and how many of the configuration's stay as they are.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for (_, before, after) in merged(self.before.rules.iter(), self.after.rules.iter()) {
+            match (before, after) {
+                (None, None) => {}
+                (None, Some(_)) => counts.added += 1,
+                (Some(_), None) => counts.removed += 1,
+                (Some(before), Some(after)) if before != after => counts.changed += 1,
+                (Some(rule), Some(_)) => counts.kept += usize::from(rule.owner == Owner::Config),
+            }
+        }
+        counts
+    }
+}
+
+fn change<T>(before: Option<T>, after: Option<T>) -> Option<Change<T>> {
+    match (before, after) {
+        (None, None) => None,
+        (None, Some(after)) => Some(Change::Added(after)),
+        (Some(before), None) => Some(Change::Removed(before)),
+        (Some(before), Some(after)) => Some(Change::Changed { before, after }),
+    }
+}
+
+impl Serialize for Changes {
+    /// The rules one after the other, so that many take no memory of their own.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Rules<'a>(&'a Changes);
+        impl Serialize for Rules<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_seq(self.0.rules())
+            }
+        }
+        let mut all = serializer.serialize_struct("Changes", 4)?;
+        all.serialize_field("attachments", &self.attachments())?;
+        all.serialize_field("groups", &self.groups())?;
+        all.serialize_field("rules", &Rules(self))?;
+        all.serialize_field("counts", &self.counts())?;
+        all.end()
+    }
+}

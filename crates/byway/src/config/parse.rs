@@ -1,0 +1,413 @@
+//! One file: its tables to groups and rules.
+
+use std::{borrow::Borrow, net::IpAddr, ops::Range, path::Path};
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    Attach, TreatmentSpec,
+    problem::{Place, Problem},
+    read::{Draft, Origin},
+    values::{Notes, Value},
+};
+use crate::{
+    prefix::Prefix,
+    rule::{
+        GroupSpec, MSS_MAX, MSS_MIN, MemberSpec, Mss, NextHopSpec, OnDown, Owner, Selector, TargetSpec,
+        WEIGHT_MAX, check_families, check_treatment,
+    },
+};
+
+/// The keys of a file.
+pub(crate) const FILE_KEYS: &[&str] = &["attach", "defaults", "group", "rule"];
+/// The keys of `[defaults]`.
+pub(crate) const DEFAULTS_KEYS: &[&str] = &["on-down", "mss"];
+/// The keys of a group.
+pub(crate) const GROUP_KEYS: &[&str] = &["nexthops", "on-down"];
+/// The keys of a next hop.
+pub(crate) const NEXT_HOP_KEYS: &[&str] = &["via", "dev", "weight"];
+/// The keys of a rule.
+pub(crate) const RULE_KEYS: &[&str] =
+    &["name", "from", "from-file", "to", "via", "dev", "nexthops", "group", "target", "on-down", "mss"];
+
+/// What holds where a rule or a group of the file does not say otherwise.
+#[derive(Default)]
+struct Defaults {
+    on_down: OnDown,
+    mss: Mss,
+}
+
+/// Reads what a file says into the draft. `load` gets the text of a list file.
+pub(super) fn file(
+    text: &str,
+    folder: &Path,
+    draft: &mut Draft,
+    load: &mut dyn FnMut(&Path) -> Result<String, String>,
+) {
+    let number = draft.files.len() - 1;
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        let span = error.span().unwrap_or(0..0);
+        draft.problems.push(Problem::error(Place { file: number, span }, error.message()));
+    }
+    let document = document.get_ref();
+    let mut parser = Parser { number, folder, draft, load, defaults: Defaults::default() };
+    parser.notes().unknown_keys(document, FILE_KEYS, "a configuration");
+    if let Some(value) = get(document, "defaults") {
+        parser.defaults(value);
+    }
+    if let Some(value) = get(document, "attach") {
+        parser.attach(value);
+    }
+    if let Some(value) = get(document, "group") {
+        parser.groups(value);
+    }
+    if let Some(value) = get(document, "rule") {
+        parser.rules(value);
+    }
+}
+
+fn get<'a, 'i>(table: &'a DeTable<'i>, key: &str) -> Option<Value<'a, 'i>> {
+    table.get(key)
+}
+
+struct Parser<'a> {
+    number: usize,
+    folder: &'a Path,
+    draft: &'a mut Draft,
+    load: &'a mut dyn FnMut(&Path) -> Result<String, String>,
+    defaults: Defaults,
+}
+
+impl Parser<'_> {
+    fn notes(&mut self) -> Notes<'_> {
+        Notes { file: self.number, problems: &mut self.draft.problems }
+    }
+
+    fn table<'a, 'i>(&mut self, key: &str, value: Value<'a, 'i>) -> Option<&'a DeTable<'i>> {
+        let table = value.get_ref().as_table();
+        if table.is_none() {
+            self.notes().wrong_type(key, value, "a table");
+        }
+        table
+    }
+
+    fn defaults(&mut self, value: Value<'_, '_>) {
+        let Some(table) = self.table("defaults", value) else { return };
+        self.notes().unknown_keys(table, DEFAULTS_KEYS, "`[defaults]`");
+        self.defaults = Defaults {
+            on_down: self.on_down(table).unwrap_or_default(),
+            mss: self.mss(table).unwrap_or_default(),
+        };
+    }
+
+    fn attach(&mut self, value: Value<'_, '_>) {
+        let attach = match value.get_ref() {
+            DeValue::String(text) if text == "auto" => Attach::Auto,
+            DeValue::Array(names) => {
+                let names = names.iter().filter_map(|name| self.notes().string("attach", name));
+                Attach::Devices(names.map(str::to_owned).collect())
+            }
+            _ => {
+                let sentence =
+                    "`attach` is \"auto\" or a list of interfaces; write it like `attach = [\"eth0\"]`";
+                return self.notes().wrong(value.span(), sentence);
+            }
+        };
+        let place = self.notes().place(value.span());
+        if let Some((_, first)) = &self.draft.attach {
+            let problem = Problem::error(place, "`attach` is said twice; say it in one of the files");
+            self.draft.problems.push(problem.also(first.clone(), "here as well"));
+        } else {
+            self.draft.attach = Some((attach, place));
+        }
+    }
+
+    fn groups(&mut self, value: Value<'_, '_>) {
+        let Some(groups) = self.table("group", value) else { return };
+        for (name, value) in groups {
+            let text: &str = name.get_ref().borrow();
+            let Some(table) = self.table(text, value) else { continue };
+            let has_unknown = self.notes().unknown_keys(table, GROUP_KEYS, "a group");
+            let place = self.notes().place(name.span());
+            self.draft.named.insert(text.to_owned());
+            let on_down = self.on_down(table).unwrap_or(self.defaults.on_down);
+            let Some(members) = self.members(table) else {
+                if get(table, "nexthops").is_none() && !has_unknown {
+                    let mend = "write `nexthops = [{ via = \"192.0.2.1\", dev = \"eth1\" }]`";
+                    self.notes().wrong(name.span(), &format!("the group {text} needs next hops; {mend}"));
+                }
+                continue;
+            };
+            let group = GroupSpec { name: text.to_owned(), members, on_down, owner: Owner::Config };
+            if let Err(error) = group.check() {
+                self.notes().wrong(name.span(), &error.to_string());
+            }
+            match self.draft.groups.get(text) {
+                Some((_, first)) => {
+                    let problem = Problem::error(
+                        place,
+                        &format!("there is a group {text} already; give one of them another name"),
+                    );
+                    self.draft.problems.push(problem.also(first.clone(), "the first one"));
+                }
+                None => drop(self.draft.groups.insert(text.to_owned(), (group, place))),
+            }
+        }
+    }
+
+    fn rules(&mut self, value: Value<'_, '_>) {
+        let DeValue::Array(rules) = value.get_ref() else {
+            return self.notes().wrong_type("rule", value, "a table for each rule, written `[[rule]]`");
+        };
+        for rule in rules.iter() {
+            if let Some(table) = self.table("rule", rule) {
+                self.rule(table, rule.span());
+            }
+        }
+    }
+
+    fn rule(&mut self, table: &DeTable<'_>, span: Range<usize>) {
+        let has_unknown = self.notes().unknown_keys(table, RULE_KEYS, "a rule");
+        let treatment = self.treatment(table, span.clone(), has_unknown);
+        let to = match get(table, "to") {
+            Some(value) => self.prefixes("to", value).into_iter().map(|(to, _)| Some(to)).collect(),
+            None => vec![None],
+        };
+        // Also of a rule that is wrong otherwise: all that is wrong is said at once.
+        let from = match (get(table, "from"), get(table, "from-file")) {
+            (Some(value), None) => self.prefixes("from", value),
+            (None, Some(value)) => self.list(value).unwrap_or_default(),
+            (None, None) if has_unknown => return,
+            (None, None) => {
+                let sentence = "a rule needs the source of its packets; write `from = \"192.0.2.7\"`, or \
+                                `from-file` with the name of a list";
+                return self.notes().wrong(span, sentence);
+            }
+            (Some(_), Some(value)) => {
+                return self
+                    .notes()
+                    .wrong(value.span(), "a rule has `from` or `from-file`; leave one of them out");
+            }
+        };
+        let Some(treatment) = treatment else { return };
+        let gateways = treatment.target.gateways();
+        let number = self.draft.treatment(treatment, Place { file: self.number, span });
+        for (source, origin) in from {
+            for destination in &to {
+                let selector = Selector::new(source, *destination);
+                let checked = selector.check().and_then(|()| check_families(&selector.source(), &gateways));
+                match checked {
+                    Ok(()) => self.draft.rules.push((selector, number, origin)),
+                    Err(error) => {
+                        let place = self.draft.place(origin);
+                        self.draft.problems.push(Problem::error(place, &error.to_string()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// What a rule says of its packets.
+    fn treatment(
+        &mut self,
+        table: &DeTable<'_>,
+        span: Range<usize>,
+        has_unknown: bool,
+    ) -> Option<TreatmentSpec> {
+        let target = self.target(table, span.clone(), has_unknown);
+        let on_down = self.on_down(table);
+        let mss = self.mss(table);
+        let name = match get(table, "name") {
+            Some(value) => Some(self.notes().string("name", value)?.to_owned()),
+            None => None,
+        };
+        let target = target?;
+        let has_next_hop = matches!(target, TargetSpec::NextHop(_) | TargetSpec::NextHops(_));
+        let leads_on = !matches!(target, TargetSpec::Pass | TargetSpec::Drop);
+        let on_down = on_down.unwrap_or(if has_next_hop { self.defaults.on_down } else { OnDown::Pass });
+        let mss = mss.unwrap_or(if leads_on { self.defaults.mss } else { Mss::Auto });
+        if let Err(error) = check_treatment(&target, on_down, mss, name.as_deref()) {
+            let key = ["name", "mss", "on-down"].into_iter().find(|key| error.to_string().contains(key));
+            let at = key.and_then(|key| get(table, key)).map_or(span, Spanned::span);
+            self.notes().wrong(at, &error.to_string());
+            return None;
+        }
+        Some(TreatmentSpec { target, on_down, mss, name })
+    }
+
+    fn target(&mut self, table: &DeTable<'_>, span: Range<usize>, has_unknown: bool) -> Option<TargetSpec> {
+        let said: Vec<(&str, Value<'_, '_>)> = ["target", "group", "nexthops", "via", "dev"]
+            .into_iter()
+            .filter_map(|key| Some((key, get(table, key)?)))
+            .collect();
+        match said[..] {
+            [] if has_unknown => None,
+            [] => {
+                let sentence = "a rule needs a target; write `via`, `dev`, `nexthops`, `group`, or \
+                                `target = \"pass\"` or `\"drop\"`";
+                self.notes().wrong(span, sentence);
+                None
+            }
+            [("target", value)] => match self.notes().string("target", value)? {
+                "pass" => Some(TargetSpec::Pass),
+                "drop" => Some(TargetSpec::Drop),
+                other => {
+                    let sentence = format!(
+                        "`target = \"{other}\"` means nothing; it is `\"pass\"` or `\"drop\"`, and next \
+                         hops are written `via`, `dev`, `nexthops` or `group`"
+                    );
+                    self.notes().wrong(value.span(), &sentence);
+                    None
+                }
+            },
+            [("group", value)] => {
+                let name = self.notes().string("group", value)?;
+                self.draft.uses.push((name.to_owned(), Place { file: self.number, span: value.span() }));
+                Some(TargetSpec::Group(name.to_owned()))
+            }
+            [("nexthops", _)] => self.members(table).map(TargetSpec::NextHops),
+            [_] | [("via", _), ("dev", _)] => self.next_hop(table, span).map(TargetSpec::NextHop),
+            [(one, _), (other, value), ..] => {
+                let sentence =
+                    format!("a rule has one target: `{other}` cannot stand beside `{one}`; leave one out");
+                self.notes().wrong(value.span(), &sentence);
+                None
+            }
+        }
+    }
+
+    /// `via`, `dev` or both.
+    fn next_hop(&mut self, table: &DeTable<'_>, span: Range<usize>) -> Option<NextHopSpec> {
+        let gateway: Option<IpAddr> = match get(table, "via") {
+            Some(value) => {
+                let text = self.notes().string("via", value)?;
+                let Ok(gateway) = text.parse() else {
+                    let sentence = format!(
+                        "`{text}` is not an IPv4 or IPv6 address; write it like `via = \"192.0.2.1\"`"
+                    );
+                    self.notes().wrong(value.span(), &sentence);
+                    return None;
+                };
+                Some(gateway)
+            }
+            None => None,
+        };
+        let device = match get(table, "dev") {
+            Some(value) => Some(self.notes().string("dev", value)?.to_owned()),
+            None => None,
+        };
+        match (gateway, device) {
+            (Some(gateway), Some(device)) => Some(NextHopSpec::ViaDev(gateway, device)),
+            (Some(gateway), None) => Some(NextHopSpec::Via(gateway)),
+            (None, Some(device)) => Some(NextHopSpec::Dev(device)),
+            (None, None) => {
+                self.notes().wrong(span, "a next hop needs `via`, `dev` or both; name the gateway");
+                None
+            }
+        }
+    }
+
+    fn members(&mut self, table: &DeTable<'_>) -> Option<Vec<MemberSpec>> {
+        let value = get(table, "nexthops")?;
+        let DeValue::Array(all) = value.get_ref() else {
+            let is = "a list of next hops, each like `{ via = \"192.0.2.1\" }`";
+            self.notes().wrong_type("nexthops", value, is);
+            return None;
+        };
+        let members: Vec<Option<MemberSpec>> = all.iter().map(|member| self.member(member)).collect();
+        members.into_iter().collect()
+    }
+
+    fn member(&mut self, value: Value<'_, '_>) -> Option<MemberSpec> {
+        let table = self.table("a next hop", value)?;
+        let has_unknown = self.notes().unknown_keys(table, NEXT_HOP_KEYS, "a next hop");
+        if has_unknown && get(table, "via").is_none() && get(table, "dev").is_none() {
+            return None;
+        }
+        let next_hop = self.next_hop(table, value.span())?;
+        let weight = match get(table, "weight") {
+            Some(value) => {
+                self.notes().number("weight", value, &format!("a number from 1 to {WEIGHT_MAX}"))?
+            }
+            None => 1,
+        };
+        Some(MemberSpec { next_hop, weight })
+    }
+
+    fn on_down(&mut self, table: &DeTable<'_>) -> Option<OnDown> {
+        let value = get(table, "on-down")?;
+        match value.get_ref().as_str() {
+            Some("pass") => Some(OnDown::Pass),
+            Some("drop") => Some(OnDown::Drop),
+            _ => {
+                self.notes().wrong(value.span(), "`on-down` means nothing so; it is \"pass\" or \"drop\"");
+                None
+            }
+        }
+    }
+
+    fn mss(&mut self, table: &DeTable<'_>) -> Option<Mss> {
+        let value = get(table, "mss")?;
+        match value.get_ref().as_str() {
+            Some("auto") => Some(Mss::Auto),
+            Some("off") => Some(Mss::Off),
+            _ => {
+                let is = format!("\"auto\", \"off\" or a number of bytes from {MSS_MIN} to {MSS_MAX}");
+                self.notes().number("mss", value, &is).map(Mss::Bytes)
+            }
+        }
+    }
+
+    /// One prefix, or several, with their places.
+    fn prefixes(&mut self, key: &str, value: Value<'_, '_>) -> Vec<(Prefix, Origin)> {
+        let file = self.number as u32;
+        let mut one = |value: Value<'_, '_>| {
+            let prefix = self.notes().parsed(key, value)?;
+            Some((prefix, Origin { file, start: value.span().start as u32 }))
+        };
+        match value.get_ref() {
+            DeValue::Array(all) => all.iter().filter_map(one).collect(),
+            _ => one(value).into_iter().collect(),
+        }
+    }
+
+    /// The prefixes of a list file: one on each line, with comments behind `#`.
+    fn list(&mut self, value: Value<'_, '_>) -> Option<Vec<(Prefix, Origin)>> {
+        let name = self.notes().string("from-file", value)?;
+        let path = self.folder.join(name);
+        let text = match (self.load)(&path) {
+            Ok(text) => text,
+            Err(sentence) => {
+                self.notes().wrong(value.span(), &sentence);
+                return None;
+            }
+        };
+        let file = self.draft.files.len();
+        let mut prefixes = Vec::with_capacity(text.len() / 16);
+        let mut start = 0;
+        for line in text.split('\n') {
+            let said = line.split('#').next().unwrap_or("");
+            let word = said.trim();
+            if !word.is_empty() {
+                let at = start + (said.len() - said.trim_start().len());
+                match word.parse() {
+                    Ok(prefix) => {
+                        prefixes.push((prefix, Origin { file: file as u32, start: at as u32 }));
+                    }
+                    Err(error) => {
+                        let place = Place { file, span: at..at + word.len() };
+                        let error: crate::prefix::PrefixError = error;
+                        self.draft.problems.push(Problem::error(place, &error.to_string()));
+                    }
+                }
+            }
+            start += line.len() + 1;
+        }
+        self.draft.files.push(super::File { path, text });
+        Some(prefixes)
+    }
+}

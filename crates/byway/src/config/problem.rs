@@ -1,0 +1,89 @@
+//! What is wrong with a configuration, and where.
+
+use std::{ops::Range, path::PathBuf};
+
+/// One of the files that a configuration is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it says.
+    pub text: String,
+}
+
+/// A part of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Which of the [`Reading`](super::Reading)'s files.
+    pub file: usize,
+    /// The bytes of its text.
+    pub span: Range<usize>,
+}
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The configuration means nothing as it is.
+    Error,
+    /// It means something that nobody can have meant.
+    Warning,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub mend: Option<String>,
+    /// Where it is.
+    pub place: Place,
+    /// Another place that it is about, and what is there.
+    pub also: Option<(Place, String)>,
+}
+
+impl Problem {
+    /// From a sentence such as the library's errors are: what is wrong, and behind a semicolon what to do.
+    pub(crate) fn error(place: Place, sentence: &str) -> Self {
+        Self::new(Severity::Error, place, sentence)
+    }
+
+    /// Likewise.
+    pub(crate) fn warning(place: Place, sentence: &str) -> Self {
+        Self::new(Severity::Warning, place, sentence)
+    }
+
+    fn new(severity: Severity, place: Place, sentence: &str) -> Self {
+        let (message, mend) = match sentence.rsplit_once("; ") {
+            Some((message, mend)) => (message, Some(mend.to_owned())),
+            None => (sentence, None),
+        };
+        Self { severity, message: message.to_owned(), mend, place, also: None }
+    }
+
+    pub(crate) fn also(self, place: Place, what: &str) -> Self {
+        Self { also: Some((place, what.to_owned())), ..self }
+    }
+}
+
+impl File {
+    /// The line and the column of a byte, both from 1, the column in characters.
+    pub fn line_and_column(&self, byte: usize) -> (usize, usize) {
+        let before = self.text.get(..byte).unwrap_or(&self.text);
+        let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+        (line, column)
+    }
+
+    /// The bytes of what begins at this one: a string in quotes, or a word.
+    pub(crate) fn token(&self, start: usize) -> Range<usize> {
+        let rest = self.text.get(start..).unwrap_or("");
+        let length = match rest.chars().next() {
+            Some(quote @ ('"' | '\'')) => rest[1..].find(quote).map(|end| end + 2),
+            _ => rest.find(|at: char| at.is_whitespace() || at == '#'),
+        };
+        start..start + length.unwrap_or(rest.len())
+    }
+}

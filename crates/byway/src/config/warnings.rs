@@ -1,0 +1,96 @@
+//! What is legal, and cannot have been meant.
+
+use super::read::Origin;
+use crate::{
+    prefix::Prefix,
+    rule::{Selector, TargetSpec},
+};
+
+/// More destinations than these around a rule, and one of them will be what it is an exception from.
+const MANY: usize = 64;
+
+/// A source with rules, and what is known of the packets from there.
+struct Source {
+    prefix: Prefix,
+    /// The destinations of its rules that lead packets somewhere, or drop them.
+    led: Vec<Option<Prefix>>,
+    /// One of its rules speaks about all destinations.
+    has_all: bool,
+    /// How many of its addresses have a more specific rule for all destinations: 2 to the 128th is 0.
+    covered: u128,
+    /// There is one such address.
+    is_covered: bool,
+    /// Its first rule.
+    first: (Selector, Origin),
+}
+
+/// Looks at rules in their order, in one pass, and says what is odd: of which rule, where, and what about it.
+pub(super) fn look<'a>(
+    rules: &[(Selector, u32, Origin)],
+    target: impl Fn(u32) -> &'a TargetSpec,
+    say: &mut dyn FnMut(Selector, Origin, &str),
+) {
+    // The sources around the one at hand, widest first.
+    let mut around: Vec<Source> = Vec::new();
+    for (selector, treatment, origin) in rules {
+        let prefix = selector.source();
+        while around.last().is_some_and(|wider| !wider.prefix.covers(&prefix)) {
+            leave(&mut around, say);
+        }
+        if around.last().is_none_or(|last| last.prefix != prefix) {
+            around.push(Source {
+                prefix,
+                led: Vec::new(),
+                has_all: false,
+                covered: 0,
+                is_covered: false,
+                first: (*selector, *origin),
+            });
+        }
+        let passes = *target(*treatment) == TargetSpec::Pass;
+        if passes && !is_exception(selector, &around) {
+            let sentence = "passes what no other rule speaks about, which is left alone without it; delete it, or \
+                            say what it is an exception from";
+            say(*selector, *origin, sentence);
+        }
+        if let Some(own) = around.last_mut() {
+            own.has_all |= selector.destination().is_none();
+            if !passes {
+                own.led.push(selector.destination());
+            }
+        }
+    }
+    while !around.is_empty() {
+        leave(&mut around, say);
+    }
+}
+
+/// Whether a less specific rule says something else of some of the packets.
+fn is_exception(selector: &Selector, around: &[Source]) -> bool {
+    around.iter().any(|source| {
+        source.led.len() > MANY
+            || source.led.iter().any(|to| match (to, selector.destination()) {
+                (None, _) | (_, None) => true,
+                (Some(to), Some(own)) => to.covers(&own) || own.covers(to),
+            })
+    })
+}
+
+/// All that is within the last source has been seen.
+fn leave(around: &mut Vec<Source>, say: &mut dyn FnMut(Selector, Origin, &str)) {
+    let Some(source) = around.pop() else { return };
+    let bits = if source.prefix.address().is_ipv4() { 32 } else { 128 };
+    let size = 1_u128.checked_shl(bits - u32::from(source.prefix.len())).unwrap_or(0);
+    if source.is_covered && source.covered == size {
+        let (selector, origin) = source.first;
+        let sentence =
+            "never counts: more specific rules speak about all of its sources; delete it, or one of those";
+        say(selector, origin, sentence);
+    }
+    if let Some(wider) = around.last_mut() {
+        let (covered, is_covered) =
+            if source.has_all { (size, true) } else { (source.covered, source.is_covered) };
+        wider.covered = wider.covered.wrapping_add(covered);
+        wider.is_covered |= is_covered;
+    }
+}

@@ -1,0 +1,304 @@
+//! The calls that let a configuration hold: what would change, changing it, going back.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    io,
+    time::Duration,
+};
+
+use crate::{
+    asked::{Asked, Existing, attach_where_nothing_is, gateways, users},
+    byway::Byway,
+    change::Decision,
+    changes::Changes,
+    config::{Attach, Config, TreatmentSpec},
+    error::{Error, Result},
+    kernel::{
+        bpffs, execute,
+        kept::{self, Kept, Unconfirmed},
+        pins::Pins,
+    },
+    plan::Desired,
+    resolve::View,
+    rule::{
+        Group, GroupSpec, Member, MemberSpec, NextHop, NextHopSpec, Owner, Target, TargetSpec, Treatment,
+        check_families,
+    },
+};
+
+impl Byway {
+    /// What [`Byway::apply`] would change. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::apply`].
+    pub fn diff(&mut self, config: &Config) -> Result<Changes> {
+        let pins = Pins::open()?;
+        let decision = self.decide(pins.as_ref(), None, |view, desired| put(config, view, desired))?;
+        Ok(Changes::new(decision.held, decision.desired))
+    }
+
+    /// Lets exactly the rules and groups of a configuration hold, of those that belong to [`Owner::Config`], from one
+    /// instant to the next; and attaches as it says. Those of others stay: where one is the same as the
+    /// configuration's, that is left to it. A rule that is the same as before keeps its counters.
+    ///
+    /// What held before is kept for [`Byway::rollback`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RuleOfAnother`] and [`Error::GroupOfAnother`] where another owner has one that says something else,
+    /// [`Error::GroupInUse`] where a rule of another owner leads to a group that is to go, [`Error::Unconfirmed`] while
+    /// another apply waits to be confirmed, and those of [`Byway::attach`] and [`Byway::add`].
+    pub fn apply(&mut self, config: &Config) -> Result<Changes> {
+        self.apply_around(config, |_| Ok(()))
+    }
+
+    /// The same, but [`Byway::rollback_unless_confirmed`] takes it back unless [`Byway::confirm`] comes within this time.
+    /// `start_guard` gets the token for that call, and has to see to it that it is made when the time is over, whatever
+    /// becomes of this process. It comes ahead of the change, and is not called where there is nothing to change.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::apply`], and of `start_guard`.
+    pub fn apply_until_confirmed(
+        &mut self,
+        config: &Config,
+        within: Duration,
+        start_guard: impl FnOnce(&str) -> io::Result<()>,
+    ) -> Result<Changes> {
+        self.apply_around(config, |kept| {
+            let now = kept::now()?;
+            let token = format!("{}-{}", std::process::id(), now.as_nanos());
+            kept.wait_for(&Unconfirmed { token: token.clone(), until: now + within })?;
+            start_guard(&token).map_err(Error::io("start the guard that would take the apply back"))
+        })
+    }
+
+    fn apply_around(
+        &mut self,
+        config: &Config,
+        prepare: impl FnOnce(&Kept) -> Result<()>,
+    ) -> Result<Changes> {
+        let kept = Kept::open()?;
+        let decide = |view: &mut View<'_>, desired: &mut Desired| {
+            if kept.unconfirmed()?.is_some() {
+                return Err(Error::Unconfirmed);
+            }
+            put(config, view, desired)
+        };
+        let decision = self.change_around(None, decide, |decision, carry_out| {
+            kept.save(&before(decision))?;
+            let done = prepare(&kept).and_then(|()| carry_out());
+            // What held before holds, or what is asked for does: the copy to go back to is of one change in any case.
+            match done {
+                Ok(()) => kept.is_applied(),
+                Err(failure) => Err(kept.has_failed().err().unwrap_or(failure)),
+            }
+        })?;
+        Ok(Changes::new(decision.held, decision.desired))
+    }
+
+    /// Lets the last apply hold that waits to be confirmed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NothingToConfirm`], [`Error::TooLateToConfirm`].
+    pub fn confirm(&mut self) -> Result<()> {
+        let kept = Kept::open()?;
+        if !bpffs::is_mounted() {
+            bpffs::check_not_hidden()?;
+            return Err(Error::NothingToConfirm(kept.what_was_undone()));
+        }
+        let _lock = bpffs::Lock::wait()?;
+        match kept.unconfirmed()? {
+            None => Err(Error::NothingToConfirm(kept.what_was_undone())),
+            Some(unconfirmed) if unconfirmed.until < kept::now()? => Err(Error::TooLateToConfirm),
+            Some(_) => kept.is_confirmed(),
+        }
+    }
+
+    /// Whether this apply still waits to be confirmed, whatever the time.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the note of it.
+    pub fn is_unconfirmed(&self, token: &str) -> Result<bool> {
+        Ok(Kept::open()?.unconfirmed()?.is_some_and(|it| it.token == token))
+    }
+
+    /// Goes back to what held before the last apply, as far as the configuration goes: its rules, its groups and, if they
+    /// changed with it, the attachments. There is nothing to go back to then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NothingToRollBack`], and those of [`Byway::apply`].
+    pub fn rollback(&mut self) -> Result<Changes> {
+        let changes = self.go_back(None)?;
+        changes.ok_or(Error::NothingToRollBack)
+    }
+
+    /// The same, if that apply still waits to be confirmed; nothing where it does not. The token is what
+    /// [`Byway::apply_until_confirmed`] gave away.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::rollback`].
+    pub fn rollback_unless_confirmed(&mut self, token: &str) -> Result<Option<Changes>> {
+        let kept = Kept::open()?;
+        let gone_back = self.go_back(Some(token));
+        match &gone_back {
+            Ok(None) => {}
+            Ok(Some(_)) => kept.note_undone("it was taken back, since nobody confirmed it in time")?,
+            Err(error) => kept
+                .note_undone(&format!("nobody confirmed it in time, and to take it back failed: {error}"))?,
+        }
+        gone_back
+    }
+
+    fn go_back(&mut self, token: Option<&str>) -> Result<Option<Changes>> {
+        let kept = Kept::open()?;
+        let decide = |view: &mut View<'_>, desired: &mut Desired| {
+            let waits = kept.unconfirmed()?;
+            if token.is_some_and(|token| waits.is_none_or(|it| it.token != token)) {
+                return Ok(false);
+            }
+            let Some(config) = kept.copy()? else { return Ok(false) };
+            view.trusts = true;
+            put(&config, view, desired)?;
+            Ok(true)
+        };
+        let decision = self.change_around(None, decide, |_, carry_out| {
+            carry_out()?;
+            kept.forget()
+        })?;
+        let Decision { said: is_back, held, desired, .. } = decision;
+        if is_back && held == desired {
+            kept.forget()?;
+        }
+        Ok(is_back.then(|| Changes::new(held, desired)))
+    }
+
+    /// What holds, as a configuration: the rules and groups of all owners, and the attachments. To apply it changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::status`].
+    pub fn export(&mut self) -> Result<Config> {
+        let pins = Pins::open()?;
+        let (actual, _) = execute::actual(pins.as_ref(), &mut self.network, None)?;
+        let held = actual.as_desired();
+        Ok(as_config(&held, Some(attached(&held)), |_| true))
+    }
+}
+
+/// Puts what a configuration says in the place of what it said before.
+fn put(config: &Config, view: &mut View<'_>, desired: &mut Desired) -> Result<()> {
+    desired.rules.retain(|_, rule| rule.owner != Owner::Config);
+    let named: BTreeSet<&str> = config.groups.iter().map(|group| group.name.as_str()).collect();
+    let is_gone = |group: &Group| group.owner == Owner::Config && !named.contains(group.name.as_str());
+    for name in desired.groups.values().filter(|group| is_gone(group)).map(|group| &group.name) {
+        if let Some(first) = users(desired, name).next() {
+            let rules = users(desired, name).count();
+            return Err(Error::GroupInUse { name: name.clone(), rules, first: *first });
+        }
+    }
+    desired.groups.retain(|_, group| !is_gone(group));
+    for spec in &config.groups {
+        put_group(spec, view, desired)?;
+    }
+    let asked = Asked::from_config(&config.treatments, &config.rules);
+    asked.put(view, desired, |_, _| Ok(Existing::IsTheSame))?;
+    match &config.attach {
+        Some(attach) => {
+            let devices = match attach {
+                Attach::Auto => view.default_gateway_devices()?,
+                Attach::Devices(names) => {
+                    names.iter().map(|name| view.attachable(name)).collect::<Result<_>>()?
+                }
+            };
+            desired.attachments = devices.into_iter().map(|device| (device.index, device)).collect();
+            Ok(())
+        }
+        None if config.rules.is_empty() => Ok(()),
+        None => attach_where_nothing_is(view, desired),
+    }
+}
+
+fn put_group(spec: &GroupSpec, view: &mut View<'_>, desired: &mut Desired) -> Result<()> {
+    let members = view.resolve_members(&spec.members)?;
+    let group = Group { name: spec.name.clone(), members, on_down: spec.on_down, owner: Owner::Config };
+    match desired.groups.get(&group.name) {
+        Some(existing) if existing.owner != Owner::Config => {
+            if *existing == (Group { owner: existing.owner, ..group }) {
+                return Ok(());
+            }
+            return Err(Error::GroupOfAnother(existing.clone()));
+        }
+        _ => {}
+    }
+    for selector in users(desired, &group.name) {
+        check_families(&selector.source(), gateways(&group))?;
+    }
+    desired.groups.insert(group.name.clone(), group);
+    Ok(())
+}
+
+/// The configuration's part of what holds, with the attachments if they are to change.
+fn before<T>(decision: &Decision<T>) -> Config {
+    let Decision { held, desired, .. } = decision;
+    let attach = (held.attachments != desired.attachments).then(|| attached(held));
+    as_config(held, attach, |owner| owner == Owner::Config)
+}
+
+fn attached(held: &Desired) -> Attach {
+    let mut names: Vec<String> = held.attachments.values().map(|device| device.name.clone()).collect();
+    names.sort();
+    Attach::Devices(names)
+}
+
+/// What holds and belongs to these owners.
+fn as_config(held: &Desired, attach: Option<Attach>, is_meant: impl Fn(Owner) -> bool) -> Config {
+    let mut config = Config { attach, ..Config::default() };
+    let groups = held.groups.values().filter(|group| is_meant(group.owner));
+    config.groups.extend(groups.map(|group| GroupSpec {
+        name: group.name.clone(),
+        members: members(&group.members),
+        on_down: group.on_down,
+        owner: Owner::Config,
+    }));
+    let mut places = HashMap::new();
+    for (selector, treatment) in held.rules.iter().filter(|(_, rule)| is_meant(rule.owner)) {
+        let Treatment { target, on_down, mss, owner: _, name } = &**treatment;
+        let place = *places.entry((target, on_down, mss, name)).or_insert_with(|| {
+            config.treatments.push(spec(treatment));
+            config.treatments.len() as u32 - 1
+        });
+        config.rules.push((*selector, place));
+    }
+    config
+}
+
+fn spec(treatment: &Treatment) -> TreatmentSpec {
+    let target = match &treatment.target {
+        Target::NextHop(next_hop) => TargetSpec::NextHop(next_hop_spec(next_hop)),
+        Target::NextHops(all) => TargetSpec::NextHops(members(all)),
+        Target::Group(name) => TargetSpec::Group(name.clone()),
+        Target::Pass => TargetSpec::Pass,
+        Target::Drop => TargetSpec::Drop,
+    };
+    let Treatment { on_down, mss, name, .. } = treatment;
+    TreatmentSpec { target, on_down: *on_down, mss: *mss, name: name.clone() }
+}
+
+fn members(all: &[Member]) -> Vec<MemberSpec> {
+    let spec = |it: &Member| MemberSpec { next_hop: next_hop_spec(&it.next_hop), weight: it.weight };
+    all.iter().map(spec).collect()
+}
+
+fn next_hop_spec(next_hop: &NextHop) -> NextHopSpec {
+    let device = next_hop.device.name.clone();
+    match next_hop.gateway {
+        Some(gateway) => NextHopSpec::ViaDev(gateway, device),
+        None => NextHopSpec::Dev(device),
+    }
+}

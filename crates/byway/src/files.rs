@@ -1,0 +1,170 @@
+//! Configurations from the file system: which files, and which of them are refused.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read},
+    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use nix::{fcntl::OFlag, unistd::Uid};
+use thiserror::Error;
+
+use crate::config::{self, Reading};
+
+/// The largest file that is read, in bytes: three times what a million rules take.
+pub const FILE_MAX: u64 = 128 * 1024 * 1024;
+
+/// Why a file cannot be a part of a configuration.
+#[derive(Debug, Error)]
+pub enum FileError {
+    /// It is not there.
+    #[error("there is no file {}; name the configuration, or write one there", .0.display())]
+    Missing(PathBuf),
+    /// It is a folder, a pipe, a device or a socket.
+    #[error("{} is {what}; name a file", .path.display())]
+    NoFile {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// A symbolic link leads to itself.
+    #[error("{} is a symbolic link that leads to itself; let it lead to a file", .0.display())]
+    Loop(PathBuf),
+    /// Anybody could say what this host does.
+    #[error("everybody may write to {path}; take that right away: `chmod o-w {path}`", path = .0.display())]
+    WorldWritable(PathBuf),
+    /// Another user could say what this host does.
+    #[error("{path} belongs to the user {owner}, who may change it at any time; make it yours or root's: `chown root {path}`", path = .path.display())]
+    Foreign {
+        /// The path.
+        path: PathBuf,
+        /// Whose it is (uid).
+        owner: u32,
+    },
+    /// It is larger than [`FILE_MAX`].
+    #[error("{} has {size} bytes, and {FILE_MAX} are read at the most; use shorter prefixes, or several files", .path.display())]
+    TooLarge {
+        /// The path.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// It is no text.
+    #[error("{} is no UTF-8 text: line {line} has a byte that is none; write it anew", .path.display())]
+    NotText {
+        /// The path.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// Somebody wrote to it meanwhile, so that what was read may be half of one and half of the other.
+    #[error("{} was changed while it was read; try again", .0.display())]
+    Changed(PathBuf),
+    /// The file system said no.
+    #[error("cannot read {}: {error}", .path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+/// Reads a configuration: a file, the `*.toml` files of the folder beside it whose name ends in `.d` instead (`byway.d`
+/// beside `byway.toml`), by name, and the lists that those name.
+///
+/// # Errors
+///
+/// Why one of the files cannot be read. What is wrong with what they say is in the [`Reading`].
+pub fn read_config(path: &Path) -> Result<Reading, FileError> {
+    let mut texts = vec![(path.to_owned(), read_text(path)?)];
+    for path in additions(path)? {
+        let text = read_text(&path)?;
+        texts.push((path, text));
+    }
+    Ok(config::read(texts, &mut |path| read_text(path).map_err(|error| error.to_string())))
+}
+
+/// The files that add to a configuration, by name.
+fn additions(path: &Path) -> Result<Vec<PathBuf>, FileError> {
+    if path.extension().is_none_or(|extension| extension != "toml") {
+        return Ok(Vec::new());
+    }
+    let folder = path.with_extension("d");
+    let failed = |error| FileError::Io { path: folder.clone(), error };
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>();
+    let mut paths = paths.map_err(failed)?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    paths.sort();
+    Ok(paths)
+}
+
+/// The text of one file, if nobody but its owner and root can have written it.
+fn read_text(path: &Path) -> Result<String, FileError> {
+    let failed = |error: io::Error| match error.raw_os_error() {
+        Some(libc::ENOENT) => FileError::Missing(path.to_owned()),
+        Some(libc::ELOOP) => FileError::Loop(path.to_owned()),
+        // A socket cannot be opened at all.
+        Some(libc::ENXIO) => FileError::NoFile { path: path.to_owned(), what: "a socket" },
+        _ => FileError::Io { path: path.to_owned(), error },
+    };
+    // To open a pipe would wait for somebody who writes into it.
+    let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
+    let before = file.metadata().map_err(failed)?;
+    check(path, &before)?;
+    let mut bytes = Vec::with_capacity(before.len() as usize + 1);
+    // One that grows is noticed below, and is not read to an end that never comes.
+    Read::by_ref(&mut &file).take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if has_changed(path, &file, &before, bytes.len()).map_err(failed)? {
+        return Err(FileError::Changed(path.to_owned()));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let right = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = right.iter().filter(|byte| **byte == b'\n').count() + 1;
+        FileError::NotText { path: path.to_owned(), line }
+    })
+}
+
+fn check(path: &Path, metadata: &fs::Metadata) -> Result<(), FileError> {
+    let path = path.to_owned();
+    let kind = metadata.file_type();
+    let what = match () {
+        () if kind.is_dir() => "a folder",
+        () if kind.is_fifo() => "a pipe",
+        () if !kind.is_file() => "a device",
+        () => "",
+    };
+    if !what.is_empty() {
+        return Err(FileError::NoFile { path, what });
+    }
+    if metadata.mode() & 0o002 != 0 {
+        return Err(FileError::WorldWritable(path));
+    }
+    if metadata.uid() != 0 && metadata.uid() != Uid::effective().as_raw() {
+        return Err(FileError::Foreign { path, owner: metadata.uid() });
+    }
+    if metadata.len() > FILE_MAX {
+        return Err(FileError::TooLarge { path, size: metadata.len() });
+    }
+    Ok(())
+}
+
+/// Whether the file is another one than before: somebody has written to it, or put another in its place.
+fn has_changed(path: &Path, file: &File, before: &fs::Metadata, length: usize) -> io::Result<bool> {
+    let state = |of: &fs::Metadata| {
+        (of.dev(), of.ino(), of.len(), of.mtime(), of.mtime_nsec(), of.ctime(), of.ctime_nsec())
+    };
+    let after = file.metadata()?;
+    let now = fs::metadata(path)?;
+    Ok(state(&after) != state(before) || state(&now) != state(before) || length as u64 != before.len())
+}

@@ -1,0 +1,187 @@
+//! What is kept of the state before an apply: a copy to go back to, and the note that an apply waits to be confirmed.
+//!
+//! Both are files below /run, which end with the kernel that they speak of:
+//!
+//! ```text
+//! /run/byway/netns-COOKIE/
+//!     before.toml    the configuration's part of the state before the last apply
+//!     older.toml     the copy before that one, while an apply is under way
+//!     unconfirmed    which apply waits, and until when
+//!     undone         what became of an apply that nobody confirmed, in a sentence
+//! ```
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, BufWriter, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nix::time::{ClockId, clock_gettime};
+
+use super::{bpffs, namespace};
+use crate::{
+    config::{Config, Reading},
+    error::{Error, Result},
+    files::{FileError, read_config},
+};
+
+const RUN: &str = "/run/byway";
+
+/// The folder of one network namespace. Whoever changes anything in it holds the lock.
+pub(crate) struct Kept {
+    folder: PathBuf,
+}
+
+/// An apply that waits to be confirmed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unconfirmed {
+    /// Which it is.
+    pub(crate) token: String,
+    /// Until when, on the clock of [`now`].
+    pub(crate) until: Duration,
+}
+
+/// The time since the kernel started, also while the machine slept (`CLOCK_BOOTTIME`, clock_gettime(2)).
+pub(crate) fn now() -> Result<Duration> {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME);
+    now.map(Duration::from).map_err(|errno| Error::kernel("read the clock", errno))
+}
+
+impl Kept {
+    /// That of the calling thread's network namespace, whether it is there or not.
+    pub(crate) fn open() -> Result<Self> {
+        Ok(Self { folder: Path::new(RUN).join(namespace::key()?) })
+    }
+
+    fn before(&self) -> PathBuf {
+        self.folder.join("before.toml")
+    }
+
+    fn older(&self) -> PathBuf {
+        self.folder.join("older.toml")
+    }
+
+    fn undone(&self) -> PathBuf {
+        self.folder.join("undone")
+    }
+
+    fn note(&self) -> PathBuf {
+        self.folder.join("unconfirmed")
+    }
+
+    /// Keeps a copy. The one before stays until [`Kept::is_applied`].
+    pub(crate) fn save(&self, config: &Config) -> Result<()> {
+        self.write(&self.folder.join("unfinished"), &|out| write!(out, "{config}"))?;
+        rename(&self.before(), &self.older())?;
+        rename(&self.folder.join("unfinished"), &self.before())?;
+        remove(&self.undone())
+    }
+
+    /// The copy, if there is one.
+    pub(crate) fn copy(&self) -> Result<Option<Config>> {
+        let path = self.before();
+        let action = || format!("go back to what {} says", path.display());
+        match read_config(&path) {
+            Ok(Reading { config: Some(config), .. }) => Ok(Some(config)),
+            Ok(Reading { problems, .. }) => {
+                let message = problems.into_iter().next().map_or_else(String::new, |problem| problem.message);
+                Err(Error::kernel(action(), message))
+            }
+            Err(FileError::Missing(_)) => Ok(None),
+            Err(error) => Err(Error::kernel(action(), error)),
+        }
+    }
+
+    /// The apply has been carried out.
+    pub(crate) fn is_applied(&self) -> Result<()> {
+        remove(&self.older())
+    }
+
+    /// The apply has failed: the copy before is the one to go back to.
+    pub(crate) fn has_failed(&self) -> Result<()> {
+        remove(&self.note())?;
+        remove(&self.before())?;
+        rename(&self.older(), &self.before())
+    }
+
+    /// The copy is the state of now, or nobody wants it any more.
+    pub(crate) fn forget(&self) -> Result<()> {
+        remove(&self.note())?;
+        remove(&self.older())?;
+        remove(&self.before())
+    }
+
+    /// The apply that waits to be confirmed, if one does.
+    pub(crate) fn unconfirmed(&self) -> Result<Option<Unconfirmed>> {
+        let path = self.note();
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::kernel(format!("read {}", path.display()), error)),
+        };
+        let (token, until) = text.trim_end().split_once(' ').unwrap_or((text.trim_end(), "0"));
+        // Whoever has written anything else there is told that the time is over.
+        let until = Duration::from_secs(until.parse().unwrap_or(0));
+        Ok(Some(Unconfirmed { token: token.to_owned(), until }))
+    }
+
+    /// Notes that an apply waits.
+    pub(crate) fn wait_for(&self, unconfirmed: &Unconfirmed) -> Result<()> {
+        let Unconfirmed { token, until } = unconfirmed;
+        self.write(&self.folder.join("unfinished"), &|out| writeln!(out, "{token} {}", until.as_secs()))?;
+        rename(&self.folder.join("unfinished"), &self.note())
+    }
+
+    /// No apply waits any more.
+    pub(crate) fn is_confirmed(&self) -> Result<()> {
+        remove(&self.note())
+    }
+
+    /// Says what became of an apply that nobody confirmed.
+    pub(crate) fn note_undone(&self, sentence: &str) -> Result<()> {
+        self.write(&self.undone(), &|out| writeln!(out, "{sentence}"))
+    }
+
+    /// What became of the last apply that nobody confirmed.
+    pub(crate) fn what_was_undone(&self) -> Option<String> {
+        fs::read_to_string(self.undone()).ok().map(|text| text.trim_end().to_owned())
+    }
+
+    /// Writes a file that nobody else may read, whole or not at all.
+    fn write(&self, path: &Path, write: &dyn Fn(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+        bpffs::make_folder(Path::new(RUN))?;
+        bpffs::make_folder(&self.folder)?;
+        remove(path)?;
+        let written =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).and_then(|file| {
+                let mut out = BufWriter::new(file);
+                write(&mut out)?;
+                out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+            });
+        written.map_err(|error| {
+            // Half of it is of no use. The reason why it is not whole matters more than that it stays.
+            let _ = fs::remove_file(path);
+            Error::kernel(format!("keep the state of before in {}", self.folder.display()), error)
+        })
+    }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::kernel(format!("rename {} to {}", from.display(), to.display()), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::kernel(format!("remove {}", path.display()), error))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,20 @@
+//! Two sorted maps side by side. Pure.
+
+use std::iter;
+
+/// The keys of both, in their order, each with what the one and the other have for it.
+pub(crate) fn merged<'a, K: Ord + 'a, V: 'a>(
+    before: impl Iterator<Item = (&'a K, &'a V)>,
+    after: impl Iterator<Item = (&'a K, &'a V)>,
+) -> impl Iterator<Item = (&'a K, Option<&'a V>, Option<&'a V>)> {
+    let (mut before, mut after) = (before.peekable(), after.peekable());
+    iter::from_fn(move || {
+        let key = match (before.peek(), after.peek()) {
+            (Some((old, _)), Some((new, _))) => (*old).min(*new),
+            (one, other) => one.or(other)?.0,
+        };
+        let old = before.next_if(|(it, _)| *it == key).map(|(_, value)| value);
+        let new = after.next_if(|(it, _)| *it == key).map(|(_, value)| value);
+        Some((key, old, new))
+    })
+}
