@@ -9,7 +9,7 @@ use toml::{
 
 use super::{
     Attach, TreatmentSpec,
-    problem::{Place, Problem},
+    problem::{Place, Problem, token},
     read::{Draft, Origin},
     values::{Notes, Value},
 };
@@ -49,12 +49,15 @@ pub(super) fn file(
 ) {
     let number = draft.files.len() - 1;
     let (document, errors) = DeTable::parse_recoverable(text);
-    for error in errors {
-        let span = error.span().unwrap_or(0..0);
-        draft.problems.push(Problem::error(Place { file: number, span }, error.message()));
-    }
+    let no_toml: Vec<Problem> = errors
+        .iter()
+        .map(|error| {
+            Problem::error(Place { file: number, span: error.span().unwrap_or(0..0) }, error.message())
+        })
+        .collect();
+    let before = draft.problems.len();
     let document = document.get_ref();
-    let mut parser = Parser { number, folder, draft, load, defaults: Defaults::default() };
+    let mut parser = Parser { number, text, folder, draft, load, defaults: Defaults::default() };
     parser.notes().unknown_keys(document, FILE_KEYS, "a configuration");
     if let Some(value) = get(document, "defaults") {
         parser.defaults(value);
@@ -68,6 +71,13 @@ pub(super) fn file(
     if let Some(value) = get(document, "rule") {
         parser.rules(value);
     }
+    // What is no TOML means nothing else either, which goes without saying.
+    let mut found = draft.problems.split_off(before);
+    found.retain(|it| {
+        no_toml.iter().all(|other| it.place.span.start != other.place.span.start || it.place.file != number)
+    });
+    draft.problems.extend(no_toml);
+    draft.problems.append(&mut found);
 }
 
 fn get<'a, 'i>(table: &'a DeTable<'i>, key: &str) -> Option<Value<'a, 'i>> {
@@ -76,6 +86,7 @@ fn get<'a, 'i>(table: &'a DeTable<'i>, key: &str) -> Option<Value<'a, 'i>> {
 
 struct Parser<'a> {
     number: usize,
+    text: &'a str,
     folder: &'a Path,
     draft: &'a mut Draft,
     load: &'a mut dyn FnMut(&Path) -> Result<String, String>,
@@ -203,7 +214,7 @@ impl Parser<'_> {
                 match checked {
                     Ok(()) => self.draft.rules.push((selector, number, origin)),
                     Err(error) => {
-                        let place = self.draft.place(origin);
+                        let place = self.place(origin);
                         self.draft.problems.push(Problem::error(place, &error.to_string()));
                     }
                 }
@@ -360,6 +371,14 @@ impl Parser<'_> {
                 self.notes().number("mss", value, &is).map(Mss::Bytes)
             }
         }
+    }
+
+    /// The text of this file is not in the draft yet.
+    fn place(&self, origin: Origin) -> Place {
+        if origin.file as usize == self.number {
+            return Place { file: self.number, span: token(self.text, origin.start as usize) };
+        }
+        self.draft.place(origin)
     }
 
     /// One prefix, or several, with their places.

@@ -76,14 +76,14 @@ impl File {
         let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
         (line, column)
     }
+}
 
-    /// The bytes of what begins at this one: a string in quotes, or a word.
-    pub(crate) fn token(&self, start: usize) -> Range<usize> {
-        let rest = self.text.get(start..).unwrap_or("");
-        let length = match rest.chars().next() {
-            Some(quote @ ('"' | '\'')) => rest[1..].find(quote).map(|end| end + 2),
-            _ => rest.find(|at: char| at.is_whitespace() || at == '#'),
-        };
-        start..start + length.unwrap_or(rest.len())
-    }
+/// The bytes of what begins at this one: a string in quotes, or a word.
+pub(super) fn token(text: &str, start: usize) -> Range<usize> {
+    let rest = text.get(start..).unwrap_or("");
+    let length = match rest.chars().next() {
+        Some(quote @ ('"' | '\'')) => rest[1..].find(quote).map(|end| end + 2),
+        _ => rest.find(|at: char| at.is_whitespace() || at == '#'),
+    };
+    start..start + length.unwrap_or(rest.len())
 }

@@ -9,7 +9,7 @@ use byway_abi::MAX_RULES;
 
 use super::{
     Attach, Config, TreatmentSpec, parse,
-    problem::{File, Place, Problem, Severity},
+    problem::{File, Place, Problem, Severity, token},
     values::nearest,
     warnings,
 };
@@ -76,8 +76,8 @@ impl Draft {
 
     pub(super) fn place(&self, origin: Origin) -> Place {
         let (file, start) = (origin.file as usize, origin.start as usize);
-        let token = |file: &File| file.token(start);
-        Place { file, span: self.files.get(file).map_or(start..start, token) }
+        let text = self.files.get(file).map_or("", |file| &file.text);
+        Place { file, span: token(text, start) }
     }
 
     fn finish(mut self) -> Reading {
@@ -101,13 +101,13 @@ impl Draft {
                 odd.push(Problem::warning(self.place(origin), &sentence));
             });
             self.problems.append(&mut odd);
-        }
-        let used: BTreeSet<&str> = self.uses.iter().map(|(name, _)| name.as_str()).collect();
-        for (name, (_, place)) in self.groups.iter().filter(|(name, _)| !used.contains(name.as_str())) {
-            let sentence = format!(
-                "no rule leads to the group {name}; delete it, or say `group = \"{name}\"` in a rule"
-            );
-            self.problems.push(Problem::warning(place.clone(), &sentence));
+            let used: BTreeSet<&str> = self.uses.iter().map(|(name, _)| name.as_str()).collect();
+            for (name, (_, place)) in self.groups.iter().filter(|(name, _)| !used.contains(name.as_str())) {
+                let sentence = format!(
+                    "no rule leads to the group {name}; delete it, or say `group = \"{name}\"` in a rule"
+                );
+                self.problems.push(Problem::warning(place.clone(), &sentence));
+            }
         }
         let Self { files, mut problems, attach, groups, treatments, rules, .. } = self;
         problems.sort_by_key(|problem| (problem.severity, problem.place.file, problem.place.span.start));
@@ -157,6 +157,315 @@ impl Draft {
                 let sentence = format!("there are two rules {one}; delete one of them");
                 let problem = Problem::error(self.place(*second), &sentence);
                 self.problems.push(problem.also(self.place(*first), "the first one"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, option, prelude::*};
+
+    use super::*;
+    use crate::{
+        prefix::Prefix,
+        rule::{MemberSpec, Mss, NextHopSpec, OnDown, Owner, RuleSpec},
+    };
+
+    fn reading(text: &str) -> Reading {
+        let load = &mut |path: &Path| match path.to_str() {
+            Some("/etc/byway/list.txt") => Ok("192.0.2.1\n # two more\n192.0.2.2 # the last\n\n".to_owned()),
+            Some("/etc/byway/wrong.txt") => Ok("192.0.2.1\n\t192.0.2.7/24 # no\n".to_owned()),
+            _ => Err(format!("there is no file {}; write one", path.display())),
+        };
+        read([("/etc/byway/byway.toml".into(), text.to_owned())], load)
+    }
+
+    /// The problems of a text, each as `line:column underlined: message; mend`.
+    fn problems(text: &str) -> Vec<String> {
+        let reading = reading(text);
+        let is_error = |problem: &Problem| problem.severity == Severity::Error;
+        assert_eq!(reading.config.is_none(), reading.problems.iter().any(is_error), "{text}");
+        let shown = |Problem { message, mend, place, .. }: &Problem| {
+            let file = &reading.files[place.file];
+            let (line, column) = file.line_and_column(place.span.start);
+            let underlined = file.text[place.span.clone()].lines().next().unwrap_or("");
+            let mend = mend.as_ref().map_or_else(String::new, |mend| format!("; {mend}"));
+            format!("{line}:{column} {underlined}: {message}{mend}")
+        };
+        reading.problems.iter().map(shown).collect()
+    }
+
+    #[test]
+    fn every_mistake_has_its_place_and_its_mend() {
+        let rule = |line: &str| format!("[[rule]]\nfrom = \"192.0.2.7\"\n{line}\n");
+        let cases = [
+            (
+                "attach = \"eth0\"",
+                "1:10 \"eth0\": `attach` is \"auto\" or a list of interfaces; write it like `attach = [\"eth0\"]`",
+            ),
+            (
+                "colour = 1",
+                "1:1 colour: a configuration has no key `colour`; the keys of a configuration are `attach`, `defaults`, `group`, `rule`",
+            ),
+            ("[default]\n", "1:2 default: a configuration has no key `default`; did you mean `defaults`?"),
+            (
+                "[defaults]\non_down = \"drop\"",
+                "2:1 on_down: `[defaults]` has no key `on_down`; did you mean `on-down`?",
+            ),
+            (
+                &rule("gateway = \"10.0.0.1\""),
+                "3:1 gateway: a rule has no key `gateway`; did you mean `via`?",
+            ),
+            (&rule("pass = true"), "3:1 pass: a rule has no key `pass`; write `target = \"pass\"`"),
+            (
+                &rule("via = \"10.0.0.300\""),
+                "3:7 \"10.0.0.300\": `10.0.0.300` is not an IPv4 or IPv6 address; write it like `via = \"192.0.2.1\"`",
+            ),
+            (&rule("via = 10"), "3:7 10: `via` is a string, and here is an integer"),
+            (
+                &rule("target = \"reject\""),
+                "3:10 \"reject\": `target = \"reject\"` means nothing; it is `\"pass\"` or `\"drop\"`, and next hops are written `via`, `dev`, `nexthops` or `group`",
+            ),
+            (
+                &rule("target = \"drop\"\nvia = \"10.0.0.1\""),
+                "4:7 \"10.0.0.1\": a rule has one target: `via` cannot stand beside `target`; leave one out",
+            ),
+            (
+                &rule("target = \"pass\"\nmss = 1400"),
+                "4:7 1400: `mss` says what becomes of TCP's MSS option on the way to a next hop, and `pass` leads to none; leave it out",
+            ),
+            (
+                &rule("dev = \"eth1\"\nmss = 12"),
+                "4:7 12: an MSS is 88 to 65495 bytes, and this one is 12; say `mss off` to leave it alone",
+            ),
+            (
+                &rule("dev = \"eth1\"\nname = \"two words\""),
+                "4:8 \"two words\": `two words` cannot be a rule's name; use 1 to 32 letters, digits, `-`, `_`, `.` or `:`",
+            ),
+            (
+                &rule("group = \"uplink\"\n[group.uplinks]\nnexthops = [{ dev = \"eth1\" }]"),
+                "3:9 \"uplink\": there is no group `uplink`; did you mean `uplinks`?",
+            ),
+            (
+                &rule("nexthops = [{ dev = \"eth1\", weight = 0 }]"),
+                "1:1 [[rule]]: the weight of dev eth1 is 0; a weight is 1 to 256",
+            ),
+            (
+                &rule("to = \"2001:db8::/32\"\ndev = \"eth1\""),
+                "2:8 \"192.0.2.7\": no packet goes from 192.0.2.7 to 2001:db8::/32: one is IPv4 and the other IPv6; name two of the same family",
+            ),
+            (
+                "[[rule]]\nfrom = [\n  \"192.0.2.7/24\"]\ndev = \"eth1\"",
+                "3:3 \"192.0.2.7/24\": `192.0.2.7/24` has bits set behind its length of 24; did you mean 192.0.2.0/24?",
+            ),
+            (
+                "[[rule]]\nfrom = \"fe80::1\"\ndev = \"eth1\"",
+                "2:8 \"fe80::1\": packets from fe80::1 are never redirected: it is link-local; name the global addresses that the host answers from",
+            ),
+            (
+                "[[rule]]\nfrom = \"192.0.2.7\"",
+                "1:1 [[rule]]: a rule needs a target; write `via`, `dev`, `nexthops`, `group`, or `target = \"pass\"` or `\"drop\"`",
+            ),
+            (
+                "[[rule]]\ndev = \"eth1\"",
+                "1:1 [[rule]]: a rule needs the source of its packets; write `from = \"192.0.2.7\"`, or `from-file` with the name of a list",
+            ),
+            (
+                "[[rule]]\nfrom = [\"192.0.2.7\", \"192.0.2.7\"]\ndev = \"eth1\"",
+                "2:22 \"192.0.2.7\": there are two rules from 192.0.2.7; delete one of them",
+            ),
+            (
+                "[[rule]]\nfrom-file = \"none.txt\"\ndev = \"eth1\"",
+                "2:13 \"none.txt\": there is no file /etc/byway/none.txt; write one",
+            ),
+            (
+                "[[rule]]\nfrom-file = \"wrong.txt\"\ndev = \"eth1\"",
+                "2:2 192.0.2.7/24: `192.0.2.7/24` has bits set behind its length of 24; did you mean 192.0.2.0/24?",
+            ),
+            (
+                "[group.v4]\nnexthops = [{ via = \"10.0.0.1\" }]\n[[rule]]\nfrom = \"2001:db8::7\"\ngroup = \"v4\"",
+                "4:8 \"2001:db8::7\": the gateway 10.0.0.1 is IPv4, but packets from 2001:db8::7 are IPv6, which an IPv4 gateway cannot take; name an IPv6 gateway",
+            ),
+            (
+                "[group.a]\n",
+                "1:8 a: the group a needs next hops; write `nexthops = [{ via = \"192.0.2.1\", dev = \"eth1\" }]`",
+            ),
+        ];
+        for (text, expected) in cases {
+            let mut found = problems(text);
+            found.retain(|problem| !problem.contains("no rule leads to the group"));
+            assert_eq!(found, [expected], "{text}");
+        }
+    }
+
+    #[test]
+    fn all_of_them_are_said_at_once() {
+        let text =
+            "attach = 3\n[[rule]]\nfrom = [\"one\", \"two\"]\nvia = \"three\"\n[[rule]]\nfrom = four\n";
+        let found: Vec<String> =
+            problems(text).iter().map(|it| it.split(' ').next().unwrap().to_owned()).collect();
+        assert_eq!(found, ["1:10", "3:9", "3:16", "4:7", "5:1", "6:8"]);
+    }
+
+    #[test]
+    fn what_is_odd_is_a_warning() {
+        let to = |from: &str, to: &str| format!("[[rule]]\nfrom = \"{from}\"\n{to}\n");
+        let led = |from: &str| to(from, "dev = \"eth1\"");
+        let cases = [
+            (led("10.0.0.0/24"), None),
+            (led("10.0.0.0/24") + &led("10.0.0.0/25"), None),
+            (
+                led("10.0.0.0/24") + &led("10.0.0.0/25") + &led("10.0.0.128/26") + &led("10.0.0.192/26"),
+                Some(
+                    "the rule from 10.0.0.0/24 never counts: more specific rules speak about all of its sources",
+                ),
+            ),
+            (
+                led("::/0") + &led("::/1") + &led("8000::/1"),
+                Some("the rule from ::/0 never counts: more specific rules speak about all of its sources"),
+            ),
+            (led("10.0.0.0/24") + &to("10.0.0.7", "target = \"pass\""), None),
+            (led("10.0.0.0/24") + &to("10.0.0.7", "to = \"10.9.0.0/16\"\ntarget = \"pass\""), None),
+            (
+                led("10.0.0.0/24") + &to("10.0.1.7", "target = \"pass\""),
+                Some(
+                    "the rule from 10.0.1.7 passes what no other rule speaks about, which is left alone without it",
+                ),
+            ),
+            (
+                to("10.0.0.0/24", "to = \"10.8.0.0/16\"\ndev = \"eth1\"")
+                    + &to("10.0.0.7", "to = \"10.9.0.0/16\"\ntarget = \"pass\""),
+                Some(
+                    "the rule from 10.0.0.7 to 10.9.0.0/16 passes what no other rule speaks about, which is left alone without it",
+                ),
+            ),
+            (
+                "[group.up]\nnexthops = [{ dev = \"eth1\" }]\n".to_owned(),
+                Some("no rule leads to the group up"),
+            ),
+        ];
+        for (text, expected) in cases {
+            let reading = reading(&text);
+            let messages: Vec<&str> = reading.problems.iter().map(|it| it.message.as_str()).collect();
+            assert_eq!(messages, expected.into_iter().collect::<Vec<_>>(), "{text}");
+            assert!(reading.config.is_some());
+        }
+    }
+
+    #[test]
+    fn several_files_are_one_configuration() {
+        let texts = [
+            (
+                "a.toml",
+                "[defaults]\non-down = \"drop\"\n[[rule]]\nfrom = \"192.0.2.1\"\ngroup = \"up\"\n[[rule]]\nfrom = \"192.0.2.2\"\ndev = \"eth1\"\n",
+            ),
+            (
+                "b.toml",
+                "[group.up]\nnexthops = [{ dev = \"eth1\" }]\n[[rule]]\nfrom = [\"192.0.2.3\", \"192.0.2.4\"]\nto = [\"10.0.0.0/8\", \"11.0.0.0/8\"]\ndev = \"eth1\"\n",
+            ),
+        ];
+        let texts = texts.map(|(path, text)| (path.into(), text.to_owned()));
+        let reading = read(texts.clone(), &mut |_| Err(String::new()));
+        let config = reading.config.unwrap();
+        let rules: Vec<String> =
+            config.rules().map(|rule| format!("{} {}", rule.selector, rule.on_down)).collect();
+        // The defaults hold in their own file, and not where they would make no sense.
+        assert_eq!(
+            rules,
+            [
+                "from 192.0.2.1 pass",
+                "from 192.0.2.2 drop",
+                "from 192.0.2.3 to 10.0.0.0/8 pass",
+                "from 192.0.2.3 to 11.0.0.0/8 pass",
+                "from 192.0.2.4 to 10.0.0.0/8 pass",
+                "from 192.0.2.4 to 11.0.0.0/8 pass",
+            ]
+        );
+        let twice = [texts[1].clone(), texts[1].clone()];
+        let problems = read(twice, &mut |_| Err(String::new())).problems;
+        assert_eq!(problems.len(), 5, "a group and four rules: {problems:?}");
+        assert!(problems.iter().all(|it| it.place.file == 1 && it.also.as_ref().unwrap().0.file == 0));
+    }
+
+    fn any_prefix(v4: bool) -> impl Strategy<Value = Prefix> {
+        let length = if v4 { 8..=32_u8 } else { 16..=128_u8 };
+        (any::<[u8; 15]>(), length).prop_map(move |(rest, length)| {
+            let mut octets = [0x20; 16];
+            octets[1..].copy_from_slice(&rest);
+            let address = if v4 {
+                std::net::IpAddr::from([20, octets[1], octets[2], octets[3]])
+            } else {
+                octets.into()
+            };
+            Prefix::holding(address, length).unwrap()
+        })
+    }
+
+    fn any_member() -> impl Strategy<Value = MemberSpec> {
+        let next_hop = prop_oneof![
+            any::<[u8; 16]>().prop_map(|mut octets| {
+                octets[0] = 0x20;
+                NextHopSpec::Via(octets.into())
+            }),
+            "[a-z0-9\"\\\\.é]{1,15}".prop_map(NextHopSpec::Dev),
+            "[a-z0-9]{1,15}".prop_map(|device| NextHopSpec::ViaDev([0x20; 16].into(), device)),
+        ];
+        (next_hop, 1..=256_u16).prop_map(|(next_hop, weight)| MemberSpec { next_hop, weight })
+    }
+
+    fn any_rule() -> impl Strategy<Value = RuleSpec> {
+        let prefixes = any::<bool>().prop_flat_map(|v4| (any_prefix(v4), option::of(any_prefix(v4))));
+        let target = prop_oneof![
+            Just(TargetSpec::Pass),
+            Just(TargetSpec::Drop),
+            Just(TargetSpec::Group("up.links".into())),
+            any_member().prop_map(|member| TargetSpec::NextHop(member.next_hop)),
+            vec(any_member(), 1..4).prop_map(TargetSpec::NextHops),
+        ];
+        let mss = prop_oneof![Just(Mss::Auto), Just(Mss::Off), (88..=65_495_u16).prop_map(Mss::Bytes)];
+        (prefixes, target, any::<bool>(), mss, option::of("[a-zA-Z0-9_.:-]{1,32}")).prop_map(
+            |((source, destination), target, drops, mss, name)| {
+                let has_own = matches!(target, TargetSpec::NextHop(_) | TargetSpec::NextHops(_));
+                let leads_on = !matches!(target, TargetSpec::Pass | TargetSpec::Drop);
+                RuleSpec {
+                    selector: Selector::new(source, destination),
+                    on_down: if drops && has_own { OnDown::Drop } else { OnDown::Pass },
+                    mss: if leads_on { mss } else { Mss::Auto },
+                    target,
+                    owner: Owner::Config,
+                    name,
+                }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_configuration_survives_its_text(
+            specs in vec(any_rule(), 0..20),
+            members in vec(any_member(), 1..4),
+            attach in option::of(vec("[a-z0-9]{1,15}", 0..3)),
+        ) {
+            let group = GroupSpec { name: "up.links".into(), members, on_down: OnDown::Drop, owner: Owner::Config };
+            let config = Config::new(attach.map(Attach::Devices), vec![group], specs);
+            let text = config.to_string();
+            let reading = reading(&text);
+            let errors: Vec<_> = reading.problems.iter().filter(|it| it.severity == Severity::Error).collect();
+            prop_assert!(errors.is_empty(), "{}\n{:?}", text, errors);
+            let again = reading.config.unwrap();
+            prop_assert_eq!(&again.attach, &config.attach);
+            prop_assert_eq!(&again.groups, &config.groups);
+            prop_assert_eq!(again.rules().collect::<Vec<_>>(), config.rules().collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn no_text_makes_the_reader_panic(text in "(\\[\\[?(rule|group|defaults|group\\.a)\\]?\\]\n|(from|to|via|dev|nexthops|group|target|mss|on-down|attach|rule) = |[\\[\\]{}\"',=\n#0-9a-fé./:]){0,60}") {
+            let reading = reading(&text);
+            for problem in &reading.problems {
+                let file = &reading.files[problem.place.file];
+                prop_assert!(file.text.get(problem.place.span.clone()).is_some(), "{:?}", problem);
+                file.line_and_column(problem.place.span.start);
             }
         }
     }
