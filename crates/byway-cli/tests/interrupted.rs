@@ -17,7 +17,7 @@ use aya::maps::{Array, HashMap, Map, MapData};
 use byway_abi::{Group, RuleRecord, SetRecord, sources::OWN};
 use byway_lab::{seed::Seed, wait_until};
 use nix::libc::{SIGINT, SIGKILL};
-use support::{ANSWER, SILENCE, byway, call, done, pins, works};
+use support::{ANSWER, SILENCE, byway, call, done, pins, rounds, works};
 
 const RULE: &str = "from 192.168.1.5 via 10.111.221.21 dev eth1";
 
@@ -131,7 +131,7 @@ fn killed_while_renewing_the_programs() {
 /// nothing of the others behind.
 #[test]
 fn a_thousand_kills_under_traffic() {
-    const KILLS: u32 = 1_000;
+    let kills = rounds(1_000);
     let seed = Seed::new().unwrap();
     let second = seed.lab.node("second").unwrap();
     seed.lab.link((&seed.server, "eth2"), (&second, "eth0")).unwrap();
@@ -175,9 +175,9 @@ fn a_thousand_kills_under_traffic() {
             done(&seed.server, &changes[0]);
             start.elapsed()
         };
-        for kill in 0..KILLS {
+        for kill in 0..kills {
             // The moments are spread over the command and a little more, in an order that repeats none.
-            let delay = took * (kill * 617 % KILLS) / KILLS * 11 / 10;
+            let delay = took * (kill * 617 % kills) / kills * 11 / 10;
             cut_off(&seed, &changes[kill as usize % changes.len()], delay, SIGKILL);
             in_the_middle += meta.get(&byway_abi::meta::CHANGING, 0).unwrap();
         }

@@ -68,7 +68,7 @@ fn test_binary(message: &str) -> Option<TestBinary> {
 }
 
 /// The shell script that runs them all. The machine has every module that they want, so a kind of device that is missing
-/// is a failure.
+/// is a failure; and it is slow, so that what the tests do a thousand times is done less often there.
 ///
 /// Where the first program of all comes to a hook, or the last one goes, the kernel writes over its own code in every
 /// packet's path (static keys). qemu's emulation of several processors at times runs the breakpoint that is there in
@@ -77,7 +77,7 @@ fn test_binary(message: &str) -> Option<TestBinary> {
 pub(crate) fn script(binaries: &[TestBinary], byway: &Path) -> String {
     let byway = quoted(&byway.to_string_lossy());
     let mut script = format!(
-        "export RUST_TEST_THREADS=2 RUST_BACKTRACE=0 BYWAY_ALL_DEVICES=1\n\
+        "export RUST_TEST_THREADS=2 RUST_BACKTRACE=0 BYWAY_ALL_DEVICES=1 BYWAY_EMULATED=1\n\
          busybox ip link add held type dummy && busybox ip link set held up && {byway} attach dev held || exit 1\n"
     );
     for (number, binary) in binaries.iter().enumerate() {

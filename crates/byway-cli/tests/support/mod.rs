@@ -15,6 +15,12 @@ pub(crate) const ANSWER: Duration = Duration::from_secs(20);
 /// Long enough to be sure that none comes.
 pub(crate) const SILENCE: Duration = Duration::from_millis(400);
 
+/// How often something is tried that is to go wrong never: less often on an emulated machine, which is ten times slower
+/// (`cargo xtask kernels`).
+pub(crate) fn rounds(number: u32) -> u32 {
+    if std::env::var_os("BYWAY_EMULATED").is_some() { number / 4 } else { number }
+}
+
 /// `byway WORDS`
 pub(crate) fn byway(words: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_byway"));

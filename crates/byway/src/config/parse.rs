@@ -430,3 +430,37 @@ impl Parser<'_> {
         Some(prefixes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Editors know the keys from the schema.
+    #[test]
+    fn the_schema_has_the_same_keys() {
+        let schema: Value = serde_json::from_str(include_str!("../../../../docs/byway.schema.json")).unwrap();
+        let file = &schema["properties"];
+        let cases = [
+            (&schema, FILE_KEYS),
+            (&file["defaults"], DEFAULTS_KEYS),
+            (&file["group"]["additionalProperties"], GROUP_KEYS),
+            (&file["rule"]["items"], RULE_KEYS),
+            (&schema["$defs"]["nexthops"]["items"], NEXT_HOP_KEYS),
+        ];
+        for (of, keys) in cases {
+            let mut keys = keys.to_vec();
+            keys.sort_unstable();
+            let mut known: Vec<&str> =
+                of["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+            known.sort_unstable();
+            assert_eq!(known, keys);
+            assert_eq!(of["additionalProperties"], false, "{keys:?}");
+        }
+        let weight = &schema["$defs"]["nexthops"]["items"]["properties"]["weight"];
+        assert_eq!(weight["maximum"], WEIGHT_MAX);
+        let bytes = &schema["$defs"]["mss"]["oneOf"][1];
+        assert_eq!((&bytes["minimum"], &bytes["maximum"]), (&MSS_MIN.into(), &MSS_MAX.into()));
+    }
+}
