@@ -4,6 +4,7 @@
 
 mod bench;
 mod bpf;
+mod fuzz;
 mod fuzz_datapath;
 mod kernels;
 mod run;
@@ -24,6 +25,7 @@ struct Arguments {
 enum Verb {
     Bench(bench::Bench),
     Bpf(bpf::Bpf),
+    Fuzz(fuzz::Fuzz),
     FuzzDatapath(fuzz_datapath::FuzzDatapath),
     Kernels(kernels::Kernels),
 }
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
         Verb::Bench(bench) => bench.exec().map(|()| ExitCode::SUCCESS),
         Verb::Bpf(bpf) => bpf.exec(),
+        Verb::Fuzz(fuzz) => fuzz.exec().map(|()| ExitCode::SUCCESS),
         Verb::FuzzDatapath(fuzz) => fuzz.exec().map(|()| ExitCode::SUCCESS),
         Verb::Kernels(kernels) => kernels.exec(),
     };

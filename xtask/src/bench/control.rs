@@ -1,6 +1,7 @@
 //! What changes of many rules take: the whole call, from opening Byway to its answer. And what others notice of the
 //! largest ones: see [`swap`].
 
+mod configuration;
 mod swap;
 mod timers;
 mod traffic;
@@ -34,7 +35,7 @@ const CALLS: [&str; 5] = ["add one rule", "delete it", "list all", "replace all"
 pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
     // What may be forbidden here comes first.
     let swap = swap::measure(effort)?;
-    Ok([over_rules(effort)?, swap].concat())
+    Ok([over_rules(effort)?, configuration::measure(effort)?, swap].concat())
 }
 
 /// How long calls take, and what memory the rules.
