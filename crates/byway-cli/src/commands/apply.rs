@@ -29,7 +29,7 @@ pub(crate) struct Apply {
     /// Take it back after this time, as 60s or 5m, unless `byway confirm` comes first
     ///
     /// Also where the terminal, the ssh session or this command is gone by then.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = time_to_confirm)]
     confirm: Option<Duration>,
 }
 
@@ -59,6 +59,17 @@ impl Apply {
             }
         })?;
         Ok(Answer::printed())
+    }
+}
+
+/// From a second to a day: in less nobody confirms, and in more nobody remembers.
+fn time_to_confirm(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text)
+        .map_err(|_| "it is no time; write it like 60s, 5m or 1h".to_owned())?;
+    if (Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(&time) {
+        Ok(time)
+    } else {
+        Err("it is from 1s to 1day".to_owned())
     }
 }
 

@@ -9,7 +9,7 @@ use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 use byway::{Change, Changes, Counts, Device};
 
-use super::count;
+use super::{count, thousands};
 use crate::commands::Error;
 
 const ADDED: Style = AnsiColor::Green.on_default();
@@ -31,8 +31,11 @@ pub(crate) fn write_diff(changes: &Changes, out: &mut impl Write) -> Result<(), 
     }
     writeln!(
         out,
-        "\n{} to add, {changed} to change, {removed} to delete; {kept} stay as they are",
-        count(added as u64, "rule")
+        "\n{} to add, {} to change, {} to delete; {} stay as they are",
+        count(added as u64, "rule"),
+        thousands(changed as u64),
+        thousands(removed as u64),
+        thousands(kept as u64)
     )
     .map_err(Error::Print)
 }
@@ -49,8 +52,11 @@ pub(crate) fn write_done(changes: &Changes, out: &mut impl Write) -> Result<(), 
     }
     writeln!(
         out,
-        "{} added, {changed} changed, {removed} deleted; {kept} stayed as they were",
-        count(added as u64, "rule")
+        "{} added, {} changed, {} deleted; {} stayed as they were",
+        count(added as u64, "rule"),
+        thousands(changed as u64),
+        thousands(removed as u64),
+        thousands(kept as u64)
     )
     .map_err(Error::Print)
 }

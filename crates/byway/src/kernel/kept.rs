@@ -110,7 +110,10 @@ impl Kept {
     pub(crate) fn forget(&self) -> Result<()> {
         remove(&self.note())?;
         remove(&self.older())?;
-        remove(&self.before())
+        remove(&self.before())?;
+        // Leaves no empty folder behind. One with something in it cannot be removed like this.
+        let _ = fs::remove_dir(&self.folder);
+        Ok(())
     }
 
     /// The apply that waits to be confirmed, if one does.
