@@ -27,7 +27,7 @@ const NOBODY: u32 = 65_534;
 
 fn check(words: &[&str], path: &Path) -> Said {
     let mut command = Command::new(env!("CARGO_BIN_EXE_byway"));
-    command.args(words).arg("check").arg(path).output().unwrap().into()
+    command.args(words).args(["check", "--offline"]).arg(path).output().unwrap().into()
 }
 
 /// What is said of a path that cannot be read.
@@ -115,7 +115,14 @@ fn nobody_may_check() {
     let binary = folder.path().join("byway");
     fs::copy(env!("CARGO_BIN_EXE_byway"), &binary).unwrap();
     let check = || -> Said {
-        Command::new(&binary).arg("check").arg(&path).uid(NOBODY).gid(NOBODY).output().unwrap().into()
+        Command::new(&binary)
+            .args(["check", "--offline"])
+            .arg(&path)
+            .uid(NOBODY)
+            .gid(NOBODY)
+            .output()
+            .unwrap()
+            .into()
     };
     let said = check();
     assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");

@@ -320,7 +320,7 @@ fn export_and_apply_change_nothing() {
     let exported = done(&seed.server, "export");
     let file = File::new(&exported);
     assert_eq!(diff(&seed, &file).code, Some(0), "{exported}");
-    assert_eq!(call(&seed.server, &file.words("check")).code, Some(0));
+    assert_eq!(call(&seed.server, &file.words("check --offline")).code, Some(0));
     // And on a host where nothing holds it makes the same.
     for words in ["flush", "group del up.links", "detach"] {
         done(&seed.server, words);
@@ -395,4 +395,32 @@ fn without_room_for_the_copy_nothing_changes() {
     );
     assert_eq!(done(&seed.server, "export"), before);
     assert!(works(&seed, ANSWER));
+}
+
+/// What only the host knows is a warning, and takes no privilege.
+#[test]
+fn check_looks_at_the_host() {
+    let seed = Seed::new().unwrap();
+    let file = File::new(
+        "attach = [\"eth7\"]\n[[rule]]\nfrom = \"192.168.1.5\"\nvia = \"10.111.221.21\"\ndev = \"eth1\"\n\
+         [[rule]]\nfrom = \"192.168.1.6\"\nvia = \"203.0.113.1\"\n",
+    );
+    let check = |seed: &Seed, words: &str| {
+        let said = call(&seed.server, &file.words(words));
+        assert_eq!(said.code, Some(0), "{said:?}");
+        let warnings = said.err.lines().filter(|line| line.starts_with("warning: "));
+        warnings.map(str::to_owned).collect::<Vec<_>>()
+    };
+    seed.server.sysctl("net.ipv4.conf.eth1.rp_filter", "1").unwrap();
+    assert_eq!(
+        check(&seed, "check"),
+        [
+            "warning: on this host there is no device `eth7` in this network namespace",
+            "warning: eth1 drops what comes in from where no route leads back by eth1 (strict rp_filter), so that there may be nothing to answer",
+            "warning: on this host no device leads straight to the gateway 203.0.113.1: no connected route covers it",
+        ]
+    );
+    seed.server.sysctl("net.ipv4.conf.all.rp_filter", "2").unwrap();
+    assert_eq!(check(&seed, "check").len(), 2, "loose for all is loose");
+    assert_eq!(check(&seed, "check --offline"), Vec::<String>::new());
 }

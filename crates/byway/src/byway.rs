@@ -21,6 +21,16 @@ use crate::{
 pub struct Byway {
     pub(crate) network: Network,
     pub(crate) hook: Option<Hook>,
+    pub(crate) progress: Option<Progress>,
+}
+
+/// What is told how far a change is.
+pub(crate) struct Progress(pub(crate) Box<dyn Fn(usize, usize)>);
+
+impl std::fmt::Debug for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Progress")
+    }
 }
 
 impl Byway {
@@ -32,13 +42,21 @@ impl Byway {
     /// [`Error::Privilege`] names the capability that is missing.
     pub fn open() -> Result<Self> {
         privilege::check()?;
-        Ok(Self { network: Network::open()?, hook: None })
+        Ok(Self { network: Network::open()?, hook: None, progress: None })
     }
 
     /// Attaches with this hook from now on, instead of with tcx where the kernel has it and clsact where not.
     #[must_use]
     pub fn with_hook(mut self, hook: Hook) -> Self {
         self.hook = Some(hook);
+        self
+    }
+
+    /// Tells `progress` from time to time how many steps of a change are done, of how many. A change of many rules has about
+    /// one for each.
+    #[must_use]
+    pub fn with_progress(mut self, progress: impl Fn(usize, usize) + 'static) -> Self {
+        self.progress = Some(Progress(Box::new(progress)));
         self
     }
 

@@ -72,7 +72,7 @@ impl Byway {
         };
         Pins::remove_unfinished()?;
         if let Some(pins) = &mut pins {
-            let mut executor = Executor { pins, network: &mut self.network, hook: self.hook };
+            let mut executor = self.executor(pins);
             executor.renew()?;
             if executor.tidy()? {
                 decision = self.decide(Some(pins), only, &decide)?;
@@ -115,6 +115,11 @@ impl Byway {
         Ok(Decision { actual, held, desired, said })
     }
 
+    fn executor<'a>(&'a mut self, pins: &'a mut Pins) -> Executor<'a> {
+        let Self { network, hook, progress } = self;
+        Executor { pins, network, hook: *hook, progress: progress.as_ref().map(|it| &*it.0) }
+    }
+
     fn carry_out(&mut self, pins: Option<Pins>, actual: &Actual, desired: &Desired) -> Result<()> {
         let steps = plan(actual, desired);
         let is_new = pins.is_none();
@@ -123,7 +128,7 @@ impl Byway {
             None if steps.is_empty() => return Ok(()),
             None => Pins::create()?,
         };
-        let mut executor = Executor { pins: &mut pins, network: &mut self.network, hook: self.hook };
+        let mut executor = self.executor(&mut pins);
         let carried_out = executor.carry_out(actual, &steps);
         let is_empty =
             desired.rules.is_empty() && desired.attachments.is_empty() && desired.groups.is_empty();

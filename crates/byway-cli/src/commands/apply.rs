@@ -10,7 +10,10 @@ use byway::Byway;
 use clap::Args;
 
 use super::{Error, FILE};
-use crate::{answer::Answer, render::changes};
+use crate::{
+    answer::Answer,
+    render::{changes, progress::with_bar},
+};
 
 /// Let a configuration hold
 ///
@@ -36,13 +39,14 @@ pub(crate) struct Apply {
 impl Apply {
     pub(crate) fn exec(&self, json: bool) -> Result<Answer, Error> {
         let config = super::read(&self.file)?;
-        let mut byway = Byway::open()?;
+        let mut byway = with_bar(Byway::open()?);
         let changes = match self.confirm {
             None => byway.apply(&config)?,
             Some(within) => {
                 byway.apply_until_confirmed(&config, within, |token| start_guard(token, within))?
             }
         };
+        drop(byway);
         super::print(|out| {
             if json {
                 return changes::write_json(&changes, out);

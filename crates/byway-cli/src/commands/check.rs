@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use byway::read_config;
+use byway::{look_at_host, read_config};
 use clap::Args;
 use serde_json::json;
 
@@ -17,7 +17,7 @@ use crate::{
 #[command(after_help = "\
 Examples:
   byway check
-  byway check byway.toml
+  byway check --offline byway.toml      a file for another host
   byway --json check byway.toml | jq '.problems[].message'
 
 Exit codes: 0 also with warnings, 2 with errors.")]
@@ -25,11 +25,17 @@ pub(crate) struct Check {
     /// The configuration; `*.toml` in the folder FILE.d beside it (`byway.d` of `byway.toml`) belongs to it
     #[arg(value_name = "FILE", default_value = FILE)]
     file: PathBuf,
+    /// Do not look at this host: whether next hops can be reached from here, and requests come in
+    #[arg(long)]
+    offline: bool,
 }
 
 impl Check {
     pub(crate) fn exec(&self, json: bool) -> Result<Answer, Error> {
-        let reading = read_config(&self.file)?;
+        let mut reading = read_config(&self.file)?;
+        if !self.offline {
+            look_at_host(&mut reading)?;
+        }
         if !json {
             problems::print(&reading).map_err(Error::Print)?;
         }

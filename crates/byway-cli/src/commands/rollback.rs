@@ -2,7 +2,10 @@ use byway::Byway;
 use clap::Args;
 
 use super::Error;
-use crate::{answer::Answer, render::changes};
+use crate::{
+    answer::Answer,
+    render::{changes, progress::with_bar},
+};
 
 /// Go back to what held before the last apply
 ///
@@ -13,7 +16,7 @@ pub(crate) struct Rollback {}
 
 impl Rollback {
     pub(crate) fn exec(&self, json: bool) -> Result<Answer, Error> {
-        let changes = Byway::open()?.rollback()?;
+        let changes = with_bar(Byway::open()?).rollback()?;
         super::print(|out| {
             if json { changes::write_json(&changes, out) } else { changes::write_done(&changes, out) }
         })?;

@@ -3,6 +3,7 @@
 pub(crate) mod changes;
 mod columns;
 pub(crate) mod problems;
+pub(crate) mod progress;
 mod rules;
 pub(crate) mod table;
 

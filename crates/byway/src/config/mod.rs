@@ -10,6 +10,7 @@ mod warnings;
 pub(crate) mod write;
 
 pub use problem::{File, Place, Problem, Severity};
+pub(crate) use read::Mention;
 pub use read::{Reading, read};
 
 use std::collections::{BTreeMap, HashMap};

@@ -10,7 +10,7 @@ use toml::{
 use super::{
     Attach, TreatmentSpec,
     problem::{Place, Problem, token},
-    read::{Draft, Origin},
+    read::{Draft, Mention, Origin},
     values::{Notes, Value},
 };
 use crate::{
@@ -117,10 +117,20 @@ impl Parser<'_> {
 
     fn attach(&mut self, value: Value<'_, '_>) {
         let attach = match value.get_ref() {
-            DeValue::String(text) if text == "auto" => Attach::Auto,
+            DeValue::String(text) if text == "auto" => {
+                let place = self.notes().place(value.span());
+                self.draft.mentions.push((Mention::AttachAuto, place));
+                Attach::Auto
+            }
             DeValue::Array(names) => {
-                let names = names.iter().filter_map(|name| self.notes().string("attach", name));
-                Attach::Devices(names.map(str::to_owned).collect())
+                let mut devices = Vec::new();
+                for value in names.iter() {
+                    let Some(name) = self.notes().string("attach", value) else { continue };
+                    let place = self.notes().place(value.span());
+                    self.draft.mentions.push((Mention::Attach(name.to_owned()), place));
+                    devices.push(name.to_owned());
+                }
+                Attach::Devices(devices)
             }
             _ => {
                 let sentence =
@@ -311,15 +321,19 @@ impl Parser<'_> {
             Some(value) => Some(self.notes().string("dev", value)?.to_owned()),
             None => None,
         };
-        match (gateway, device) {
-            (Some(gateway), Some(device)) => Some(NextHopSpec::ViaDev(gateway, device)),
-            (Some(gateway), None) => Some(NextHopSpec::Via(gateway)),
-            (None, Some(device)) => Some(NextHopSpec::Dev(device)),
+        let next_hop = match (gateway, device) {
+            (Some(gateway), Some(device)) => NextHopSpec::ViaDev(gateway, device),
+            (Some(gateway), None) => NextHopSpec::Via(gateway),
+            (None, Some(device)) => NextHopSpec::Dev(device),
             (None, None) => {
                 self.notes().wrong(span, "a next hop needs `via`, `dev` or both; name the gateway");
-                None
+                return None;
             }
-        }
+        };
+        let said = get(table, "via").or(get(table, "dev")).map_or(span, Spanned::span);
+        let place = self.notes().place(said);
+        self.draft.mentions.push((Mention::NextHop(next_hop.clone()), place));
+        Some(next_hop)
     }
 
     fn members(&mut self, table: &DeTable<'_>) -> Option<Vec<MemberSpec>> {

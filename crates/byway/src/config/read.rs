@@ -13,7 +13,7 @@ use super::{
     values::nearest,
     warnings,
 };
-use crate::rule::{GroupSpec, Selector, TargetSpec, check_families};
+use crate::rule::{GroupSpec, NextHopSpec, Selector, TargetSpec, check_families};
 
 /// What was read.
 #[derive(Debug, Default)]
@@ -24,6 +24,19 @@ pub struct Reading {
     pub problems: Vec<Problem>,
     /// The configuration, unless one of those is an error.
     pub config: Option<Config>,
+    /// Where it says what only the host knows.
+    pub(crate) mentions: Vec<(Mention, Place)>,
+}
+
+/// Something of the host that a configuration speaks of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Mention {
+    /// A next hop.
+    NextHop(NextHopSpec),
+    /// An interface to watch.
+    Attach(String),
+    /// Those to watch that carry a default route.
+    AttachAuto,
 }
 
 /// Reads a configuration from the texts of its files: the first one, and those that add to it. `load` gets the text of a
@@ -44,6 +57,18 @@ pub fn read(
     draft.finish()
 }
 
+impl Reading {
+    /// Adds what is odd about this part.
+    pub(crate) fn warn(&mut self, place: Place, sentence: &str) {
+        self.problems.push(Problem::warning(place, sentence));
+        sort(&mut self.problems);
+    }
+}
+
+fn sort(problems: &mut [Problem]) {
+    problems.sort_by_key(|problem| (problem.severity, problem.place.file, problem.place.span.start));
+}
+
 /// Where a source was written: in which file, from which byte on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Origin {
@@ -60,6 +85,8 @@ pub(super) struct Draft {
     pub(super) groups: BTreeMap<String, (GroupSpec, Place)>,
     /// The names of all groups, of those as well that mean nothing.
     pub(super) named: BTreeSet<String>,
+    /// What the files say of the host.
+    pub(super) mentions: Vec<(Mention, Place)>,
     /// The groups that rules lead to.
     pub(super) uses: Vec<(String, Place)>,
     treatments: Vec<(TreatmentSpec, Place)>,
@@ -109,8 +136,8 @@ impl Draft {
                 self.problems.push(Problem::warning(place.clone(), &sentence));
             }
         }
-        let Self { files, mut problems, attach, groups, treatments, rules, .. } = self;
-        problems.sort_by_key(|problem| (problem.severity, problem.place.file, problem.place.span.start));
+        let Self { files, mut problems, attach, groups, treatments, rules, mentions, .. } = self;
+        sort(&mut problems);
         let config = is_right.then(|| {
             let rules = rules.into_iter().map(|(selector, treatment, _)| (selector, treatment)).collect();
             Config {
@@ -120,7 +147,7 @@ impl Draft {
                 rules,
             }
         });
-        Reading { files, problems, config }
+        Reading { files, problems, config, mentions }
     }
 
     /// Groups that rules lead to have to be there, and to take their packets.

@@ -277,7 +277,12 @@ pub(crate) struct Executor<'a> {
     pub(crate) network: &'a mut Network,
     /// The hook to use instead of the one that the kernel offers.
     pub(crate) hook: Option<Hook>,
+    /// Is told how many steps are done, of how many.
+    pub(crate) progress: Option<&'a dyn Fn(usize, usize)>,
 }
+
+/// Steps between two reports of progress.
+const REPORT: usize = 4_096;
 
 /// What the steps of one plan know of each other.
 #[derive(Default)]
@@ -329,7 +334,10 @@ impl Executor<'_> {
         };
         let mut undo: Vec<Undo> = Vec::new();
         let mut is_settled = false;
-        for step in steps {
+        for (nth, step) in steps.iter().enumerate() {
+            if let Some(progress) = self.progress.filter(|_| nth % REPORT == 0) {
+                progress(nth, steps.len());
+            }
             is_settled |= *step == Step::Settle;
             match self.step(step, &mut progress) {
                 Ok(back) => undo.extend(back),
@@ -366,7 +374,7 @@ impl Executor<'_> {
 
     /// Carries one step out and returns how it is taken back.
     fn step(&mut self, step: &Step, progress: &mut Progress) -> Result<Option<Undo>> {
-        let Self { pins, network, hook } = self;
+        let Self { pins, network, hook, progress: _ } = self;
         let Pins { tables, programs } = &mut **pins;
         let by = |step: Step| Ok(Some(Undo::Step(step)));
         // Those that may be large, or many, are not copied.
