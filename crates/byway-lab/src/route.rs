@@ -7,8 +7,8 @@ use byway_netlink::{
     packet::{
         AddressFamily, RouteNetlinkMessage,
         route::{
-            RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-            RouteVia,
+            RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop, RouteProtocol,
+            RouteScope, RouteType, RouteVia,
         },
     },
 };
@@ -23,15 +23,17 @@ use crate::{
 /// `RT_TABLE_LOCAL` (linux/rtnetlink.h).
 const TABLE_LOCAL: u32 = 255;
 
-const EXPECTED: &str = "[-4|-6] [local|blackhole|unreachable|prohibit] PREFIX|default [via ADDRESS] [dev DEVICE] \
-                        [src ADDRESS] [table NUMBER] [metric NUMBER] [scope link|host|global] [onlink]";
+const EXPECTED: &str = "[-4|-6] [local|blackhole|unreachable|prohibit|throw] PREFIX|default [via ADDRESS] [dev DEVICE] \
+                        [src ADDRESS] [table NUMBER] [metric NUMBER] [scope link|host|global] [onlink] \
+                        [nexthop via ADDRESS dev DEVICE [weight NUMBER]]...";
 
 impl Node {
     /// Adds a route, in the words of ip-route(8):
     ///
     /// ```text
-    /// [-4|-6] [local|blackhole|unreachable|prohibit] PREFIX|default [via ADDRESS] [dev DEVICE]
+    /// [-4|-6] [local|blackhole|unreachable|prohibit|throw] PREFIX|default [via ADDRESS] [dev DEVICE]
     ///         [src ADDRESS] [table NUMBER] [metric NUMBER] [scope link|host|global] [onlink]
+    ///         [nexthop via ADDRESS dev DEVICE [weight NUMBER]]...
     /// ```
     ///
     /// The table is `main`, for a `local` route `local`. The family is that of `-4` or `-6`, else of the prefix, else of the gateway, else IPv4: `-6 default dev eth0`.
@@ -69,7 +71,52 @@ impl Node {
     fn route_message(&self, text: &str) -> Result<RouteMessage> {
         let route = Route::parse(text).ok_or_else(|| Error::invalid(text, EXPECTED))?;
         let oif = route.device.map(|device| self.ifindex(device)).transpose()?;
-        Ok(route.message(oif))
+        let mut message = route.message(oif);
+        let mut hops = Vec::new();
+        for (gateway, device, weight) in &route.next_hops {
+            let mut hop = RouteNextHop::default();
+            hop.interface_index = self.ifindex(device)?;
+            hop.hops = weight - 1;
+            hop.attributes.push(RouteAttribute::Gateway((*gateway).into()));
+            hops.push(hop);
+        }
+        if !hops.is_empty() {
+            message.header.scope = RouteScope::Universe;
+            message.attributes.push(RouteAttribute::MultiPath(hops));
+        }
+        Ok(message)
+    }
+
+    /// Where the kernel would send a packet now (`ip route get DESTINATION from SOURCE`): the gateway, if there is one,
+    /// and the device's index. The source has to be an address of this node.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] where there is no route, or one that says no.
+    pub fn route_of(&self, source: IpAddr, destination: IpAddr) -> Result<(Option<IpAddr>, u32)> {
+        let mut request = RouteMessage::default();
+        let length = if destination.is_ipv4() { 32 } else { 128 };
+        request.header.address_family = family(destination);
+        request.header.source_prefix_length = length;
+        request.header.destination_prefix_length = length;
+        request.attributes =
+            vec![RouteAttribute::Source(source.into()), RouteAttribute::Destination(destination.into())];
+        let answer = self
+            .get(RouteNetlinkMessage::GetRoute(request))
+            .doing(|| format!("looking up the route from {source} to {destination} on {}", self.name()))?;
+        let (mut gateway, mut device) = (None, 0);
+        if let RouteNetlinkMessage::NewRoute(route) = answer {
+            for attribute in route.attributes {
+                match attribute {
+                    RouteAttribute::Gateway(RouteAddress::Inet(v4)) => gateway = Some(v4.into()),
+                    RouteAttribute::Gateway(RouteAddress::Inet6(v6)) => gateway = Some(v6.into()),
+                    RouteAttribute::Via(RouteVia::Inet6(v6)) => gateway = Some(v6.into()),
+                    RouteAttribute::Oif(index) => device = index,
+                    _ => {}
+                }
+            }
+        }
+        Ok((gateway, device))
     }
 }
 
@@ -87,6 +134,8 @@ struct Route<'a> {
     metric: Option<u32>,
     scope: Option<RouteScope>,
     onlink: bool,
+    /// With their weights.
+    next_hops: Vec<(IpAddr, &'a str, u8)>,
 }
 
 impl<'a> Route<'a> {
@@ -101,6 +150,7 @@ impl<'a> Route<'a> {
                 "blackhole" => route.kind = RouteType::BlackHole,
                 "unreachable" => route.kind = RouteType::Unreachable,
                 "prohibit" => route.kind = RouteType::Prohibit,
+                "throw" => route.kind = RouteType::Throw,
                 prefix => break prefix,
             }
         };
@@ -109,6 +159,15 @@ impl<'a> Route<'a> {
         }
         while let Some(word) = words.next() {
             match word {
+                "nexthop" => route.next_hops.push((IpAddr::from([0; 4]), "", 1)),
+                "via" if !route.next_hops.is_empty() => {
+                    route.next_hops.last_mut()?.0 = words.next()?.parse().ok()?;
+                }
+                "dev" if !route.next_hops.is_empty() => route.next_hops.last_mut()?.1 = words.next()?,
+                "weight" => {
+                    route.next_hops.last_mut()?.2 =
+                        words.next()?.parse().ok().filter(|weight| *weight > 0)?;
+                }
                 "via" => route.gateway = Some(words.next()?.parse().ok()?),
                 "dev" => route.device = Some(words.next()?),
                 "src" => route.source = Some(words.next()?.parse().ok()?),

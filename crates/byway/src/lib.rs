@@ -39,6 +39,7 @@ mod configure;
 mod error;
 mod files;
 mod host;
+mod import;
 mod kernel;
 mod listing;
 mod merge;
@@ -54,7 +55,8 @@ pub use changes::{Change, Changes, Counts};
 pub use error::{Error, Result};
 pub use files::{FILE_MAX, FileError, read_config};
 pub use host::look_at_host;
-pub use kernel::{hook::Hook, namespace::enter_namespace};
+pub use import::Imported;
+pub use kernel::{hook::Hook, namespace::enter_namespace, policy::import};
 pub use listing::Listing;
 pub use prefix::{Prefix, PrefixError};
 pub use rule::{

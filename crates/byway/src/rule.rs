@@ -655,7 +655,7 @@ impl GroupSpec {
     }
 }
 
-fn is_name(name: &str, longest: usize) -> bool {
+pub(crate) fn is_name(name: &str, longest: usize) -> bool {
     (1..=longest).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
 }

@@ -13,6 +13,7 @@ mod export;
 mod flush;
 mod group;
 mod guard;
+mod import;
 mod nexthop;
 mod replace;
 mod rollback;
@@ -51,6 +52,7 @@ pub(crate) enum Command {
     Rollback(rollback::Rollback),
     Export(export::Export),
     Guard(guard::Guard),
+    Import(import::Import),
     Demo(demo::Demo),
 }
 
@@ -74,6 +76,7 @@ impl Command {
             Self::Rollback(command) => command.exec(json),
             Self::Export(command) => command.exec(),
             Self::Guard(command) => command.exec(),
+            Self::Import(command) => command.exec(),
             Self::Demo(command) => command.exec(json),
         }
     }

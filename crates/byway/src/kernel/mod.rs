@@ -12,6 +12,7 @@ pub(crate) mod network;
 mod next_hops;
 pub(crate) mod order;
 pub(crate) mod pins;
+pub(crate) mod policy;
 pub(crate) mod privilege;
 pub(crate) mod rules;
 mod sources;

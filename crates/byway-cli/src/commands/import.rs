@@ -1,0 +1,74 @@
+use std::io::Write;
+
+use clap::Args;
+use serde_json::json;
+
+use super::Error;
+use crate::answer::Answer;
+
+/// Say the host's policy routing as a configuration
+///
+/// Reads the entries of `ip rule` and the routes of their tables, IPv4 and IPv6, and writes a configuration that does the
+/// same, with comments on what is not the same and what has no equivalent. Changes nothing, and needs no privilege.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  byway import > /etc/byway/byway.toml
+  byway --netns blue import
+
+Read the comments; then `byway check`, `byway diff` and `byway apply`. Remove the
+old entries of `ip rule` last: as long as they are there they decide first.")]
+pub(crate) struct Import {}
+
+impl Import {
+    pub(crate) fn exec(&self) -> Result<Answer, Error> {
+        let imported = byway::import()?;
+        let line = summary(imported.imported, imported.left_out, imported.without_equivalent);
+        // Beside the configuration, which is likely to go into a file.
+        let _ = writeln!(anstream::stderr(), "{line}");
+        let json = json!({
+            "config": imported.to_string(),
+            "imported": imported.imported,
+            "left_out": imported.left_out,
+            "without_equivalent": imported.without_equivalent,
+        });
+        Ok(Answer { text: imported.to_string(), json: Some(json), exit_code: 0 })
+    }
+}
+
+fn summary(imported: usize, left_out: usize, without: usize) -> String {
+    let mut line = match imported {
+        1 => "imported 1 rule".to_owned(),
+        rules => format!("imported {rules} rules"),
+    };
+    match left_out {
+        0 => {}
+        1 => line += "; 1 entry decides nothing and is left out",
+        entries => line += &format!("; {entries} entries decide nothing and are left out"),
+    }
+    match without {
+        0 => {}
+        1 => line += "; 1 entry has no equivalent",
+        entries => line += &format!("; {entries} entries have no equivalent"),
+    }
+    if left_out + without > 0 {
+        line += ", see the comments";
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_is_one_sentence() {
+        assert_eq!(summary(0, 0, 0), "imported 0 rules");
+        assert_eq!(summary(1, 0, 1), "imported 1 rule; 1 entry has no equivalent, see the comments");
+        assert_eq!(summary(4, 0, 3), "imported 4 rules; 3 entries have no equivalent, see the comments");
+        assert_eq!(
+            summary(2, 1, 0),
+            "imported 2 rules; 1 entry decides nothing and is left out, see the comments"
+        );
+    }
+}

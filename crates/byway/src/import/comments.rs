@@ -1,0 +1,191 @@
+//! The sentences that stand at the rules: which entry of `ip rule` each comes from, and what is not the same.
+
+use super::{
+    classes::{Cell, Class},
+    policy::{Action, MAIN, Policy, TableRoute},
+    target::{self, DIFFERS},
+    walk::{Decided, Verdict},
+};
+use crate::rule::TargetSpec;
+
+/// How many of the same kind are named one by one.
+const NAMED: usize = 4;
+
+/// What stands above the rule of a cell.
+pub(crate) fn of_cell(class: &Class<'_>, cell: &Cell<'_>, policy: &Policy) -> Vec<String> {
+    let mut lines = origin(class, cell, policy);
+    lines.extend(cell.remarks.iter().cloned());
+    lines.extend(target::off_link(&cell.target, policy));
+    if let Verdict::Route(TableRoute { table, preferred_source: Some(source), .. }) = cell.decided.verdict
+        && *table != MAIN
+        && class.sources.iter().any(|(source, _)| source.is_all())
+    {
+        lines.push(format!(
+            "{DIFFERS}the route has `src {source}`: programs that bind to no address got this one, and get the one of \
+             main's route now."
+        ));
+    }
+    lines
+}
+
+fn origin(class: &Class<'_>, cell: &Cell<'_>, policy: &Policy) -> Vec<String> {
+    let Some(by) = cell.decided.by else {
+        let passed = cell.decided.passed.iter().map(|place| entries(class, *place, policy).join(", "));
+        let passed = passed.collect::<Vec<_>>().join(", ");
+        return vec![format!("No entry has a route to there ({passed}): left to main.")];
+    };
+    let link = &class.chain[by];
+    let deciding = entries(class, by, policy);
+    if link.is_own && link.to == cell.to {
+        return deciding;
+    }
+    let named = deciding.join(", ");
+    match cell.decided.verdict {
+        Verdict::Route(route) if route.destination == cell.to && route.table != MAIN => {
+            let table = policy.names.name(route.table);
+            let then = if cell.target == TargetSpec::Pass && cell.remarks.is_empty() {
+                ", and so has main: left to main's routes."
+            } else {
+                "."
+            };
+            vec![format!("For {named}: table {table} has `{}`{then}", route.text())]
+        }
+        Verdict::Route(route) if route.destination == cell.to && !cell.to.is_all() => {
+            vec![format!("For {named}: main has `{}`, and main comes first there.", route.text())]
+        }
+        _ => vec![behind(class, cell, by, &named, policy)],
+    }
+}
+
+/// Why this entry decides, and not the one that Byway's own order would have chosen.
+fn behind(class: &Class<'_>, cell: &Cell<'_>, by: usize, named: &str, policy: &Policy) -> String {
+    let of_source = |place: &usize| class.chain[*place].is_own && class.chain[*place].to.covers(&cell.to);
+    let later = (by + 1..class.chain.len())
+        .find(|place| of_source(place) && !class.chain[by].is_own && !class.chain[*place].is_initial);
+    let earlier = cell.decided.passed.iter().find(|place| of_source(place));
+    if let Some(earlier) = earlier {
+        let earlier = entries(class, *earlier, policy).join(", ");
+        return format!(
+            "{earlier} has no route to there, or throws it back, so that the next one decides: {named}"
+        );
+    }
+    match later {
+        Some(later) => {
+            let later = entries(class, later, policy).join(", ");
+            format!(
+                "{named} comes before {later}, and Linux takes what comes first. Byway takes the more specific source \
+                 first, so this rule says it for that source."
+            )
+        }
+        None => format!("Decided by {named}"),
+    }
+}
+
+/// The packets that Byway never sees.
+pub(crate) fn elsewhere(class: &Class<'_>) -> Option<String> {
+    if class.elsewhere.is_empty() {
+        return None;
+    }
+    let routes = class.elsewhere.values().map(|route| format!("`{}`", route.text())).collect();
+    Some(format!(
+        "{DIFFERS}packets to where main has a route past the attachments ({}) went by the entries here too, and go by \
+         main's routes without them. If that is not what you want, name the devices of these routes in `attach`.",
+        some_of(routes)
+    ))
+}
+
+/// What of the tables behind a class's own entries does not hold for every packet, or not now.
+pub(crate) fn of_tables(class: &Class<'_>, policy: &Policy) -> Vec<String> {
+    let mut tables: Vec<u32> = class
+        .chain
+        .iter()
+        .filter(|link| link.is_own && !link.is_initial)
+        .filter_map(|link| link.table().filter(|table| *table != MAIN))
+        .collect();
+    tables.sort_unstable();
+    tables.dedup();
+    tables.into_iter().flat_map(|table| of_table(table, policy)).collect()
+}
+
+/// The same of one table.
+pub(crate) fn of_table(table: u32, policy: &Policy) -> Vec<String> {
+    let name = policy.names.name(table);
+    let texts = |wanted: fn(&TableRoute) -> bool| -> Vec<String> {
+        let routes = policy.routes.iter().filter(|route| route.table == table && wanted(route));
+        routes.map(|route| format!("`{}`", route.text())).collect()
+    };
+    let mut lines = Vec::new();
+    let dead = texts(|route| !route.is_alive());
+    if !dead.is_empty() {
+        lines.push(format!(
+            "Table {name} has what is out of service now, and Linux passes over it: {}. Import again once it is back.",
+            some_of(dead)
+        ));
+    }
+    let only = texts(|route| route.only.is_some());
+    if !only.is_empty() {
+        lines.push(format!(
+            "{DIFFERS}table {name} has routes for some packets only, which have no equivalent here: {}.",
+            some_of(only)
+        ));
+    }
+    lines
+}
+
+/// The entries at a place of the class's chain, in quotes. There is one for each source.
+fn entries(class: &Class<'_>, place: usize, policy: &Policy) -> Vec<String> {
+    let mut rules: Vec<usize> = class.sources.iter().map(|(_, rules)| rules[place]).collect();
+    rules.sort_unstable();
+    rules.dedup();
+    let more = rules.len().saturating_sub(NAMED);
+    let quoted = rules.iter().take(NAMED).map(|rule| quote(&policy.rules[*rule].text(&policy.names)));
+    let mut texts: Vec<String> = quoted.collect();
+    if more > 0 {
+        texts.push(format!("and {more} more that say the same of other sources"));
+    }
+    texts
+}
+
+/// Why an entry that decides nothing is left out. `place` is its place in the chain of its class.
+pub(crate) fn left_out(class: &Class<'_>, decided: &Decided<'_>, place: usize, policy: &Policy) -> String {
+    let link = &class.chain[place];
+    let passed = &decided.passed;
+    match decided.by {
+        Some(by) if by < place => {
+            let other = entries(class, by, policy).join(", ");
+            let first = &class.chain[by];
+            let how = match first.is_own && first.to == link.to {
+                true => "has the very same packets and comes first",
+                false => "comes first and decides for all its packets",
+            };
+            format!("Left out, as Linux never gets to it: {other} {how}.")
+        }
+        _ if !passed.contains(&place) => {
+            "Left out, as Linux never gets to it: a `goto` jumps over it.".to_owned()
+        }
+        _ => {
+            let name = link.table().map(|table| policy.names.name(table)).unwrap_or_default();
+            format!(
+                "Left out: table {name} has no route that decides for its packets, so that the next entry does."
+            )
+        }
+    }
+}
+
+/// Whether it is the idiom of VPNs: main's more specific routes first.
+pub(crate) fn is_main_first(action: &Action) -> bool {
+    matches!(action, Action::Lookup { table: MAIN, suppress_length: Some(_), suppress_group: None })
+}
+
+pub(crate) fn quote(text: &str) -> String {
+    format!("`{text}`")
+}
+
+fn some_of(mut texts: Vec<String>) -> String {
+    let more = texts.len().saturating_sub(NAMED);
+    texts.truncate(NAMED);
+    if more > 0 {
+        texts.push(format!("and {more} more"));
+    }
+    texts.join(", ")
+}

@@ -1,0 +1,104 @@
+//! The host's policy routing (ip-rule(8)) in Byway's words. Pure: what the kernel said comes in, text goes out.
+//!
+//! # What is the same, and what is not
+//!
+//! Linux takes the entries of `ip rule` by priority. The first decides whose table has a route to the destination that
+//! is not thrown back (a `throw` route, `suppress_prefixlength`, `suppress_ifgroup`). Byway takes the rule with the
+//! longest source, and among those the one with the longest destination. So the entries are not translated one by one.
+//! `classes.rs` cuts all packets into cells that no entry and no route of the tables tells apart, asks for each what
+//! Linux decides (`walk.rs`), and keeps the rules that are needed to say the same. Priorities, overlaps, throw routes,
+//! routes that are more specific than a table's default, and jumps come out right that way, whatever they are.
+//!
+//! This holds for packets that leave by an attachment once the entries are gone: those that the main table sends out of
+//! an interface with a default route. What it sends elsewhere, Byway never sees. Where Linux did something else with
+//! those, a remark says so. Every other difference has a remark as well:
+//!
+//! * `unreachable` and `prohibit` become `drop`, and no ICMP error is sent;
+//! * `src` of a route that programs without an address of their own got;
+//! * routes with an encapsulation, a class of service or a source, and next hops on devices that are gone.
+//!
+//! Entries that ask for more than addresses (`without.rs`) are quoted in comments, and the other entries are
+//! imported as if those were not there. The source that `ip rule` sees is the one before NAT, and the one that Byway
+//! sees is the one after it; the text says so at its top.
+
+mod classes;
+mod comments;
+mod groups;
+pub(crate) mod policy;
+mod sections;
+mod tables;
+mod target;
+#[cfg(test)]
+mod tests;
+mod text;
+mod walk;
+mod without;
+
+use std::collections::BTreeSet;
+
+use self::{policy::Policy, sections::Section, tables::Tables, target::Main};
+use crate::{
+    config::{Attach, Config},
+    rule::{GroupSpec, Selector, TargetSpec},
+};
+
+/// The host's policy routing as a configuration.
+///
+/// Its text form, as [`Display`](std::fmt::Display) writes it, is a configuration file with comments on where its rules
+/// come from, on what is not the same, and on what has no equivalent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// Entries of `ip rule` that the configuration says.
+    pub imported: usize,
+    /// Those that decide for no packet, as an earlier one does or their table has no route.
+    pub left_out: usize,
+    /// Those that have no equivalent.
+    pub without_equivalent: usize,
+    attach: bool,
+    groups: Vec<GroupSpec>,
+    sections: Vec<Section>,
+    strict: BTreeSet<String>,
+}
+
+impl Imported {
+    /// The configuration without the comments.
+    pub fn config(&self) -> Config {
+        let mut config = Config {
+            attach: self.attach.then_some(Attach::Auto),
+            groups: self.groups.clone(),
+            ..Config::default()
+        };
+        for rule in self.written() {
+            let treatment = u32::try_from(config.treatments.len()).unwrap_or(u32::MAX);
+            config.treatments.push(text::treatment(&rule.target));
+            config.rules.extend(rule.from.iter().map(|from| (Selector::new(*from, rule.to), treatment)));
+        }
+        config.rules.sort_by_key(|(selector, _)| *selector);
+        config
+    }
+
+    fn written(&self) -> impl Iterator<Item = &sections::Written> {
+        self.sections.iter().flat_map(|section| &section.rules).filter(|rule| !rule.is_commented_out)
+    }
+
+    fn targets(&self) -> impl Iterator<Item = &TargetSpec> {
+        self.written().map(|rule| &rule.target)
+    }
+}
+
+/// The same as Linux does, in Byway's words.
+pub(crate) fn translate(policy: &Policy) -> Imported {
+    let tables = Tables::of(policy);
+    let main = Main::of(policy, &tables);
+    let (mut sections, counted) = sections::sections(policy, &tables, &main);
+    let groups = groups::groups(&mut sections, &policy.names);
+    Imported {
+        imported: counted.imported,
+        left_out: counted.left_out,
+        without_equivalent: counted.without_equivalent,
+        attach: !main.attachments.is_empty(),
+        groups,
+        sections,
+        strict: policy.strict.clone(),
+    }
+}

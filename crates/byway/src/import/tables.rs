@@ -1,0 +1,74 @@
+//! Looking a destination up in one table, as Linux does: the longest prefix, and of one prefix the smallest metric.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::policy::{Action, Policy, RouteKind, TableRoute};
+use crate::prefix::Prefix;
+
+/// The routes of all tables, by what they lead to. Those that Linux passes over are not among them.
+#[derive(Debug)]
+pub(crate) struct Tables<'a> {
+    routes: HashMap<(u32, Prefix), &'a TableRoute>,
+    /// How long the prefixes of a table and family (IPv4?) are.
+    lengths: HashMap<(u32, bool), BTreeSet<u8>>,
+    destinations: HashMap<(u32, bool), Vec<Prefix>>,
+}
+
+impl<'a> Tables<'a> {
+    pub(crate) fn of(policy: &'a Policy) -> Self {
+        let mut tables =
+            Self { routes: HashMap::new(), lengths: HashMap::new(), destinations: HashMap::new() };
+        for route in policy.routes.iter().filter(|route| route.only.is_none() && route.is_alive()) {
+            let (to, of) = (route.destination, (route.table, is_ipv4(&route.destination)));
+            let best = tables.routes.entry((route.table, to)).or_insert_with(|| {
+                tables.lengths.entry(of).or_default().insert(to.len());
+                tables.destinations.entry(of).or_default().push(to);
+                route
+            });
+            if route.metric < best.metric {
+                *best = route;
+            }
+        }
+        tables
+    }
+
+    /// The destinations that a table tells apart.
+    pub(crate) fn destinations(&self, table: u32, ipv4: bool) -> &[Prefix] {
+        self.destinations.get(&(table, ipv4)).map_or(&[], Vec::as_slice)
+    }
+
+    /// The route of the addresses of `to` that no longer prefix of the table has.
+    pub(crate) fn route(&self, table: u32, to: &Prefix) -> Option<&'a TableRoute> {
+        let lengths = self.lengths.get(&(table, is_ipv4(to)))?;
+        lengths
+            .range(..=to.len())
+            .rev()
+            .find_map(|length| self.routes.get(&(table, Prefix::holding(to.address(), *length)?)).copied())
+    }
+
+    /// What a `lookup` comes to: nothing where the next rule decides.
+    pub(crate) fn look_up(&self, action: &Action, to: &Prefix) -> Option<&'a TableRoute> {
+        let Action::Lookup { table, suppress_length, suppress_group } = action else { return None };
+        let route = self.route(*table, to)?;
+        let is_suppressed = match &route.kind {
+            RouteKind::Throw => true,
+            // Only what leads somewhere is suppressed (`fib_rules_lookup`, net/core/fib_rules.c).
+            RouteKind::Refuse(_) => false,
+            kind => {
+                let short =
+                    suppress_length.is_some_and(|length| u32::from(route.destination.len()) <= length);
+                let group = match kind {
+                    RouteKind::Unicast(hops) => hops.first().map(|hop| hop.group),
+                    _ => None,
+                };
+                short || (suppress_group.is_some() && *suppress_group == group)
+            }
+        };
+        (!is_suppressed).then_some(route)
+    }
+}
+
+/// The family: a prefix is of one of two.
+pub(crate) fn is_ipv4(prefix: &Prefix) -> bool {
+    prefix.address().is_ipv4()
+}

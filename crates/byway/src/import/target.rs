@@ -1,0 +1,164 @@
+//! What Byway says in place of a route, and what it cannot say.
+
+use std::collections::BTreeSet;
+
+use super::{
+    policy::{Hop, MAIN, Policy, Refusal, RouteKind, TableRoute},
+    tables::Tables,
+    walk::Verdict,
+};
+use crate::{
+    prefix::Prefix,
+    rule::{GROUP_MAX, MemberSpec, NextHopSpec, TargetSpec, WEIGHT_MAX},
+};
+
+/// What a remark begins with where Byway does not do what Linux does.
+pub(crate) const DIFFERS: &str = "Differs: ";
+
+/// What becomes of the packets, in Byway's words, and what has to be said about it.
+pub(crate) fn target(verdict: Verdict<'_>) -> (TargetSpec, Vec<String>) {
+    match verdict {
+        Verdict::Nothing => (TargetSpec::Pass, Vec::new()),
+        Verdict::Refused(refusal) => (TargetSpec::Drop, refused(refusal)),
+        // Main's routes hold as before.
+        Verdict::Route(route) if route.table == MAIN => (TargetSpec::Pass, Vec::new()),
+        Verdict::Route(route) => match &route.kind {
+            RouteKind::Refuse(refusal) => (TargetSpec::Drop, refused(*refusal)),
+            RouteKind::Unicast(hops) => match members(hops) {
+                Ok((members, remarks)) => (spec(members), remarks),
+                Err(why) => unsaid(route, &why),
+            },
+            RouteKind::Foreign(why) => unsaid(route, why),
+            // A lookup does not come to one.
+            RouteKind::Throw => (TargetSpec::Pass, Vec::new()),
+        },
+    }
+}
+
+fn unsaid(route: &TableRoute, why: &str) -> (TargetSpec, Vec<String>) {
+    let remark = format!(
+        "{DIFFERS}the route `{}` {why}, and no next hop of Byway's can say that. Keep the entry of `ip rule`.",
+        route.text()
+    );
+    (TargetSpec::Pass, vec![remark])
+}
+
+fn refused(refusal: Refusal) -> Vec<String> {
+    match refusal {
+        Refusal::Blackhole => Vec::new(),
+        Refusal::Unreachable | Refusal::Prohibit => vec![format!(
+            "{DIFFERS}Linux answers with an ICMP error (`{}`), and Byway drops without a word.",
+            refusal.word()
+        )],
+    }
+}
+
+/// The next hops that are alive, those that are there twice as one.
+fn members(hops: &[Hop]) -> Result<(Vec<MemberSpec>, Vec<String>), String> {
+    let (mut members, mut remarks) = (Vec::<MemberSpec>::new(), Vec::new());
+    for hop in hops {
+        if hop.dead {
+            remarks.push(format!(
+                "The next hop `{}` is out of service now, and left out. Add it once it is back.",
+                hop.text()
+            ));
+            continue;
+        }
+        let Some(device) = hop.device.clone() else {
+            return Err("leads to a device that is gone".to_owned());
+        };
+        if device == "lo" {
+            return Err("leads to the loopback device".to_owned());
+        }
+        let next_hop = match hop.gateway {
+            Some(gateway) => NextHopSpec::ViaDev(gateway, device),
+            None => NextHopSpec::Dev(device),
+        };
+        match members.iter_mut().find(|member| member.next_hop == next_hop) {
+            Some(member) => member.weight = member.weight.saturating_add(hop.weight).min(WEIGHT_MAX),
+            None => members.push(MemberSpec { next_hop, weight: hop.weight }),
+        }
+    }
+    if members.len() > GROUP_MAX {
+        return Err(format!("has {} next hops, and a group takes {GROUP_MAX}", members.len()));
+    }
+    Ok((members, remarks))
+}
+
+fn spec(mut members: Vec<MemberSpec>) -> TargetSpec {
+    match members.len() {
+        1 => TargetSpec::NextHop(members.remove(0).next_hop),
+        _ => TargetSpec::NextHops(members),
+    }
+}
+
+/// The next hops of a target.
+pub(crate) fn next_hops(target: &TargetSpec) -> Vec<&NextHopSpec> {
+    match target {
+        TargetSpec::NextHop(next_hop) => vec![next_hop],
+        TargetSpec::NextHops(members) => members.iter().map(|member| &member.next_hop).collect(),
+        TargetSpec::Group(_) | TargetSpec::Pass | TargetSpec::Drop => Vec::new(),
+    }
+}
+
+/// What has to be done before `byway apply` takes these next hops: it wants gateways on-link.
+pub(crate) fn off_link(target: &TargetSpec, policy: &Policy) -> Vec<String> {
+    let remark = |next_hop: &&NextHopSpec| {
+        let (gateway, device) = (next_hop.gateway()?, next_hop.device()?);
+        let is_link_local = matches!(gateway, std::net::IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let is_connected = |route: &TableRoute| match &route.kind {
+            RouteKind::Unicast(hops) => match &hops[..] {
+                [hop] => hop.gateway.is_none() && hop.device.as_deref() == Some(device),
+                _ => false,
+            },
+            _ => false,
+        };
+        let is_on_link = is_link_local
+            || policy.routes.iter().any(|route| is_connected(route) && route.destination.contains(gateway));
+        (!is_on_link).then(|| {
+            format!(
+                "No connected route of {device} covers the gateway {gateway} (`onlink`), and `byway apply` wants \
+                 one: `ip route add {gateway} dev {device} scope link`."
+            )
+        })
+    };
+    next_hops(target).iter().filter_map(remark).collect()
+}
+
+/// The main table's part in it: which packets Byway is going to see.
+#[derive(Debug)]
+pub(crate) struct Main<'a> {
+    tables: &'a Tables<'a>,
+    /// The devices that carry a default route.
+    pub(crate) attachments: BTreeSet<String>,
+}
+
+impl<'a> Main<'a> {
+    pub(crate) fn of(policy: &Policy, tables: &'a Tables<'a>) -> Self {
+        let defaults = policy.routes.iter().filter(|it| it.table == MAIN && it.destination.is_all());
+        let attachments = defaults.flat_map(devices).map(str::to_owned).collect();
+        Self { tables, attachments }
+    }
+
+    /// The main table's route.
+    pub(crate) fn route(&self, to: &Prefix) -> Option<&'a TableRoute> {
+        self.tables.route(MAIN, to)
+    }
+
+    /// The route by which packets pass the attachments by, so that Byway does not see them.
+    pub(crate) fn past_attachments(&self, to: &Prefix) -> Option<&'a TableRoute> {
+        self.route(to).filter(|route| {
+            !route.destination.is_all()
+                && !devices(route).any(|device| self.attachments.iter().any(|name| name == device))
+        })
+    }
+}
+
+/// The devices that a route leads out of.
+pub(crate) fn devices(route: &TableRoute) -> impl Iterator<Item = &str> {
+    let hops = match &route.kind {
+        RouteKind::Unicast(hops) => &hops[..],
+        _ => &[],
+    };
+    hops.iter().filter_map(|hop| hop.device.as_deref())
+}

@@ -1,0 +1,97 @@
+//! What has no equivalent: why, and what to do instead.
+
+use super::policy::{Action, Condition, PolicyRule};
+use crate::rule::Selector;
+
+/// Why Byway has no rule in place of an entry, and what to do about it; nothing where it has.
+pub(crate) fn why(rule: &PolicyRule) -> Option<String> {
+    if let Some(reason) = of_conditions(&rule.conditions) {
+        return Some(reason.to_owned());
+    }
+    if let Err(error) = Selector::new(rule.source, Some(rule.destination)).check() {
+        return Some(format!("No equivalent: {error}."));
+    }
+    match rule.action {
+        Action::L3mdev => Some(
+            "No equivalent: it sends the packets of VRF devices to their own tables, and Byway does not take the \
+             place of VRFs. Keep it."
+                .to_owned(),
+        ),
+        Action::Goto(_) => Some(
+            "No equivalent, and none needed: Byway's rules have no order, so there is nothing to jump over. The \
+             other rules here say what comes out with the jump."
+                .to_owned(),
+        ),
+        Action::Nop => Some(
+            "No equivalent, and none needed: it does nothing but be the target of a jump, and Byway's rules have \
+             no order."
+                .to_owned(),
+        ),
+        Action::Other(_) => Some(
+            "No equivalent: Byway's rules send packets on, leave them alone or drop them, and do nothing else. Linux \
+             has not translated addresses by rules since 2.6; use nftables for that."
+                .to_owned(),
+        ),
+        Action::Lookup { .. } | Action::Refuse(_) => None,
+    }
+}
+
+/// Whether the rules that are written take the entry's place in the order into account all the same.
+pub(crate) fn is_followed(rule: &PolicyRule) -> bool {
+    let is_plain =
+        rule.conditions.is_empty() && Selector::new(rule.source, Some(rule.destination)).check().is_ok();
+    is_plain && matches!(rule.action, Action::Lookup { .. } | Action::Refuse(_) | Action::Goto(_))
+}
+
+fn of_conditions(conditions: &[Condition]) -> Option<&'static str> {
+    let has = |wanted: fn(&Condition) -> bool| conditions.iter().any(wanted);
+    let (is_not, is_fwmark) =
+        (has(|it| *it == Condition::Not), has(|it| matches!(it, Condition::Fwmark { .. })));
+    if is_not && is_fwmark {
+        return Some(
+            "No equivalent: this is how VPNs such as wg-quick send everything into the tunnel except the tunnel's own \
+             packets, which bear the mark, and Byway's rules know no marks. Leave it to the VPN; what it sends into \
+             the tunnel Byway does not see. To send certain sources into the tunnel, write a rule for those.",
+        );
+    }
+    // Where there are several, one is enough to say no.
+    let reason = match conditions.iter().find(|condition| **condition != Condition::Not) {
+        Some(Condition::Fwmark { .. }) => {
+            "No equivalent: Byway's rules know addresses, and no marks. Where the mark is set by source address, a rule \
+             for that source does it without the mark. Else keep this entry: what it routes to another interface, \
+             Byway does not see."
+        }
+        Some(Condition::Iif(_)) => {
+            "No equivalent: Byway decides where packets leave, whichever way they came in. If this is for replies, a \
+             rule for the address that is answered from does it. If it is for packets that the host forwards, a rule \
+             for their sources does, else keep this entry."
+        }
+        Some(Condition::Oif(_)) => {
+            "No equivalent: it is for sockets that are bound to a device (SO_BINDTODEVICE), which leave by that device \
+             in any case. Keep it if programs do that; or have them bind to an address, and write a rule for it."
+        }
+        Some(Condition::IpProtocol(_) | Condition::SourcePorts(..) | Condition::DestinationPorts(..)) => {
+            "No equivalent: Byway's rules tell addresses apart, and no protocols or ports. Give the service an address \
+             of its own and write a rule for it, or keep this entry."
+        }
+        Some(Condition::Uids(..)) => {
+            "No equivalent: at the egress of an interface nobody knows which user has sent a packet. Have the user's \
+             programs bind to an address of their own and write a rule for it, or keep this entry."
+        }
+        Some(Condition::Tos(_) | Condition::Unknown(25)) => {
+            "No equivalent: Byway's rules tell addresses apart, and no classes of service. Keep this entry."
+        }
+        Some(Condition::Tunnel(_)) => {
+            "No equivalent: Byway's rules know addresses, and no tunnels' identities. Keep this entry."
+        }
+        Some(Condition::Unknown(_)) => {
+            "No equivalent: it asks for something that this version of Byway does not know. Keep this entry."
+        }
+        Some(Condition::Not) | None => {
+            "No equivalent: Byway's rules say which packets they are for, and not which they are not for. Write the rule \
+             for all sources (from = \"0.0.0.0/0\", or \"::/0\"), and an exception with target = \"pass\" for what \
+             this entry leaves out."
+        }
+    };
+    (!conditions.is_empty()).then_some(reason)
+}

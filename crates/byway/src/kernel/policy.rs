@@ -1,0 +1,343 @@
+//! The host's own policy routing: the entries of `ip rule` and the routes of all tables (rtnetlink(7)).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::IpAddr,
+};
+
+use byway_netlink::{
+    Netlink, Nla as _,
+    packet::{
+        AddressFamily, RouteNetlinkMessage,
+        link::{LinkAttribute, LinkMessage},
+        route::{
+            RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags, RouteType, RouteVia,
+        },
+        rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
+    },
+};
+
+use crate::{
+    error::{Error, Result},
+    import::{
+        self, Imported,
+        policy::{
+            Action, Condition, Hop, LOCAL, Policy, PolicyRule, Refusal, RouteKind, TableNames, TableRoute,
+        },
+    },
+    prefix::Prefix,
+};
+
+/// Where the names of routing tables stand, the first before the others (ip-route(8)).
+const TABLE_NAMES: [&str; 3] =
+    ["/etc/iproute2/rt_tables", "/usr/share/iproute2/rt_tables", "/usr/lib/iproute2/rt_tables"];
+/// Where more of them may stand.
+const MORE_TABLE_NAMES: &str = "/etc/iproute2/rt_tables.d";
+
+/// Reads the policy routing of the calling thread's network namespace, of both families, and says it in Byway's words.
+/// Changes nothing, and needs no privilege and no BPF.
+///
+/// # Errors
+///
+/// [`Error::Kernel`] where the kernel does not list rules, routes or devices.
+pub fn import() -> Result<Imported> {
+    Ok(import::translate(&read()?))
+}
+
+fn read() -> Result<Policy> {
+    let mut netlink = Netlink::open().map_err(Error::io("open a netlink socket"))?;
+    let devices = devices(&mut netlink)?;
+    let mut policy = Policy { names: table_names(), strict: strict(&devices), ..Policy::default() };
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut request = RuleMessage::default();
+        request.header.family = family;
+        let answers =
+            dump(&mut netlink, RouteNetlinkMessage::GetRule(request), "list the entries of `ip rule`")?;
+        policy.rules.extend(answers.iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewRule(message) => rule(message),
+            _ => None,
+        }));
+        let mut request = RouteMessage::default();
+        request.header.address_family = family;
+        let answers = dump(&mut netlink, RouteNetlinkMessage::GetRoute(request), "list the routes")?;
+        policy.routes.extend(answers.iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewRoute(message) => route(message, &devices),
+            _ => None,
+        }));
+    }
+    Ok(policy)
+}
+
+/// A family that the kernel lacks has nothing to list.
+fn dump(
+    netlink: &mut Netlink,
+    request: RouteNetlinkMessage,
+    action: &str,
+) -> Result<Vec<RouteNetlinkMessage>> {
+    match netlink.dump(request) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP)) => {
+            Ok(Vec::new())
+        }
+        answers => answers.map_err(Error::io(action)),
+    }
+}
+
+/// The devices by ifindex: their names and groups.
+fn devices(netlink: &mut Netlink) -> Result<BTreeMap<u32, (String, u32)>> {
+    let answers = dump(netlink, RouteNetlinkMessage::GetLink(LinkMessage::default()), "list the devices")?;
+    let devices = answers.into_iter().filter_map(|answer| {
+        let RouteNetlinkMessage::NewLink(message) = answer else { return None };
+        let (mut name, mut group) = (None, 0);
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(it) => name = Some(it),
+                LinkAttribute::Group(it) => group = it,
+                _ => {}
+            }
+        }
+        Some((message.header.index, (name?, group)))
+    });
+    Ok(devices.collect())
+}
+
+/// A file that is not there, or cannot be read, names nothing.
+fn table_names() -> TableNames {
+    let mut names = TableNames::default();
+    let mut files: Vec<_> = fs::read_dir(MORE_TABLE_NAMES)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "conf"))
+        .collect();
+    files.sort();
+    for path in TABLE_NAMES.iter().map(Into::into).chain(files) {
+        names.read(&fs::read_to_string(path).unwrap_or_default());
+    }
+    names
+}
+
+/// The devices on which the kernel checks senders strictly: the larger of the device's own value and that of `all`
+/// counts (ip-sysctl, `rp_filter`).
+fn strict(devices: &BTreeMap<u32, (String, u32)>) -> BTreeSet<String> {
+    let value = |name: &str| -> u8 {
+        let path = format!("/proc/sys/net/ipv4/conf/{name}/rp_filter");
+        let text: io::Result<String> = fs::read_to_string(path);
+        text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    };
+    let all = value("all");
+    let names = devices.values().map(|(name, _)| name);
+    names.filter(|name| value(name).max(all) == 1).cloned().collect()
+}
+
+fn rule(message: &RuleMessage) -> Option<PolicyRule> {
+    let header = &message.header;
+    let any: IpAddr = unspecified(header.family)?;
+    let mut rule = PolicyRule {
+        priority: 0,
+        source: Prefix::all_like(any),
+        destination: Prefix::all_like(any),
+        conditions: Vec::new(),
+        action: Action::Nop,
+        protocol: 0,
+    };
+    let (mut table, mut goto, mut l3mdev) = (u32::from(header.table), 0, false);
+    let (mut mark, mut mask) = (None, None);
+    let (mut suppress_length, mut suppress_group) = (None, None);
+    let mut conditions = Vec::new();
+    if header.flags.contains(RuleFlags::Invert) {
+        conditions.push(Condition::Not);
+    }
+    if header.tos != 0 {
+        conditions.push(Condition::Tos(header.tos));
+    }
+    for attribute in &message.attributes {
+        match attribute {
+            RuleAttribute::Source(address) => rule.source = Prefix::holding(*address, header.src_len)?,
+            RuleAttribute::Destination(address) => {
+                rule.destination = Prefix::holding(*address, header.dst_len)?;
+            }
+            RuleAttribute::Priority(it) => rule.priority = *it,
+            RuleAttribute::Table(it) => table = *it,
+            RuleAttribute::Goto(it) => goto = *it,
+            RuleAttribute::L3MDev(it) => l3mdev = *it,
+            RuleAttribute::SuppressPrefixLen(it) => suppress_length = Some(*it).filter(|it| *it != u32::MAX),
+            RuleAttribute::SuppressIfGroup(it) => suppress_group = Some(*it).filter(|it| *it != u32::MAX),
+            RuleAttribute::Protocol(it) => rule.protocol = u8::from(*it),
+            RuleAttribute::FwMark(it) => mark = Some(*it),
+            RuleAttribute::FwMask(it) => mask = Some(*it),
+            other => conditions.extend(condition(other)),
+        }
+    }
+    // The kernel tells no mark of zero, which counts where there is a mask.
+    if mark.is_some() || mask.is_some() {
+        conditions.push(Condition::Fwmark { mark: mark.unwrap_or(0), mask: mask.unwrap_or(u32::MAX) });
+    }
+    conditions.sort_by_key(place);
+    rule.conditions = conditions;
+    rule.action = match header.action {
+        RuleAction::ToTable if l3mdev => Action::L3mdev,
+        RuleAction::ToTable => Action::Lookup { table, suppress_length, suppress_group },
+        RuleAction::Goto => Action::Goto(goto),
+        RuleAction::Nop => Action::Nop,
+        RuleAction::Blackhole => Action::Refuse(Refusal::Blackhole),
+        RuleAction::Unreachable => Action::Refuse(Refusal::Unreachable),
+        RuleAction::Prohibit => Action::Refuse(Refusal::Prohibit),
+        other => Action::Other(u8::from(other)),
+    };
+    Some(rule)
+}
+
+fn condition(attribute: &RuleAttribute) -> Option<Condition> {
+    /// `FRA_PAD`, and the masks of flow labels, ports and DSCP, which the kernel tells beside what they are for.
+    const BESIDE: [u16; 5] = [18, 27, 28, 29, 30];
+    Some(match attribute {
+        RuleAttribute::Iifname(name) => Condition::Iif(name.clone()),
+        RuleAttribute::Oifname(name) => Condition::Oif(name.clone()),
+        RuleAttribute::UidRange(range) => Condition::Uids(range.start, range.end),
+        RuleAttribute::IpProtocol(protocol) => Condition::IpProtocol(u8::from(*protocol)),
+        RuleAttribute::SourcePortRange(range) => Condition::SourcePorts(range.start, range.end),
+        RuleAttribute::DestinationPortRange(range) => Condition::DestinationPorts(range.start, range.end),
+        RuleAttribute::TunId(id) => Condition::Tunnel(*id),
+        // Realms count packets, and decide nothing.
+        RuleAttribute::Realm(_) => return None,
+        other if BESIDE.contains(&other.kind()) => return None,
+        other => Condition::Unknown(other.kind()),
+    })
+}
+
+/// The order in which `ip rule` prints them.
+fn place(condition: &Condition) -> u8 {
+    match condition {
+        Condition::Not => 0,
+        Condition::Tos(_) => 1,
+        Condition::Fwmark { .. } => 2,
+        Condition::Iif(_) => 3,
+        Condition::Oif(_) => 4,
+        Condition::Uids(..) => 5,
+        Condition::IpProtocol(_) => 6,
+        Condition::SourcePorts(..) => 7,
+        Condition::DestinationPorts(..) => 8,
+        Condition::Tunnel(_) => 9,
+        Condition::Unknown(_) => 10,
+    }
+}
+
+fn route(message: &RouteMessage, devices: &BTreeMap<u32, (String, u32)>) -> Option<TableRoute> {
+    let header = &message.header;
+    if header.flags.contains(RouteFlags::Cloned) {
+        return None;
+    }
+    let any = unspecified(header.address_family)?;
+    let mut route = TableRoute {
+        table: u32::from(header.table),
+        destination: Prefix::all_like(any),
+        metric: 0,
+        kind: RouteKind::Throw,
+        preferred_source: None,
+        only: (header.tos != 0).then(|| format!("tos {:#04x}", header.tos)),
+    };
+    let (mut hops, mut foreign, mut has_object) = (Vec::new(), None, false);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Table(it) => route.table = *it,
+            RouteAttribute::Priority(it) => route.metric = *it,
+            RouteAttribute::Destination(it) => {
+                route.destination = Prefix::holding(address(it)?, header.destination_prefix_length)?;
+            }
+            RouteAttribute::Source(it) if header.source_prefix_length > 0 => {
+                let source = Prefix::holding(address(it)?, header.source_prefix_length)?;
+                route.only = Some(format!("from {source}"));
+            }
+            RouteAttribute::PrefSource(it) => route.preferred_source = address(it),
+            RouteAttribute::MultiPath(several) => {
+                for one in several {
+                    let mut it = hop(&one.attributes, Some(one.interface_index), devices);
+                    it.weight = u16::from(one.hops) + 1;
+                    it.onlink = one.flags.contains(RouteNextHopFlags::Onlink);
+                    it.dead = one.flags.contains(RouteNextHopFlags::Dead);
+                    hops.push(it);
+                    foreign = foreign.or_else(|| encapsulated(&one.attributes));
+                }
+            }
+            RouteAttribute::NhId(_) => has_object = true,
+            _ => {}
+        }
+    }
+    foreign = foreign.or_else(|| encapsulated(&message.attributes));
+    let index = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    });
+    if hops.is_empty() && (index.is_some() || !has_object) {
+        let mut it = hop(&message.attributes, index, devices);
+        it.onlink = header.flags.contains(RouteFlags::Onlink);
+        it.dead = header.flags.contains(RouteFlags::Dead);
+        hops.push(it);
+    }
+    route.kind = match header.kind {
+        RouteType::Unicast if foreign.is_some() => RouteKind::Foreign(foreign?),
+        // net.ipv4.nexthop_compat_mode = 0
+        RouteType::Unicast if hops.is_empty() => {
+            RouteKind::Foreign("has a nexthop object that the kernel shows by its number alone")
+        }
+        RouteType::Unicast => RouteKind::Unicast(hops),
+        // What IPv6 has in place of no route.
+        RouteType::Unreachable if is_null_entry(&route, &hops) => return None,
+        RouteType::BlackHole => RouteKind::Refuse(Refusal::Blackhole),
+        RouteType::Unreachable => RouteKind::Refuse(Refusal::Unreachable),
+        RouteType::Prohibit => RouteKind::Refuse(Refusal::Prohibit),
+        RouteType::Throw => RouteKind::Throw,
+        // Packets to the host itself do not leave. In another table it is the way of transparent proxies.
+        RouteType::Local if route.table != LOCAL && !route.destination.is_host() => {
+            RouteKind::Foreign("keeps the packets on this host")
+        }
+        _ => return None,
+    };
+    Some(route)
+}
+
+fn hop(attributes: &[RouteAttribute], index: Option<u32>, devices: &BTreeMap<u32, (String, u32)>) -> Hop {
+    let gateway = attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(it) => address(it),
+        RouteAttribute::Via(RouteVia::Inet6(v6)) => Some(IpAddr::V6(*v6)),
+        RouteAttribute::Via(RouteVia::Inet(v4)) => Some(IpAddr::V4(*v4)),
+        _ => None,
+    });
+    let device = index.and_then(|index| devices.get(&index));
+    Hop {
+        gateway,
+        device: device.map(|(name, _)| name.clone()),
+        group: device.map_or(0, |(_, group)| *group),
+        weight: 1,
+        onlink: false,
+        dead: false,
+    }
+}
+
+fn encapsulated(attributes: &[RouteAttribute]) -> Option<&'static str> {
+    let is_encapsulation = |attribute: &RouteAttribute| matches!(attribute, RouteAttribute::EncapType(_));
+    attributes.iter().any(is_encapsulation).then_some("wraps its packets (`encap`)")
+}
+
+/// `ip6_null_entry` (net/ipv6/route.c), which older kernels list.
+fn is_null_entry(route: &TableRoute, hops: &[Hop]) -> bool {
+    let is_lo = hops.iter().any(|hop| hop.device.as_deref() == Some("lo"));
+    route.destination.is_all() && !route.destination.address().is_ipv4() && route.metric == u32::MAX && is_lo
+}
+
+fn address(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
+        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    }
+}
+
+fn unspecified(family: AddressFamily) -> Option<IpAddr> {
+    match family {
+        AddressFamily::Inet => Some(std::net::Ipv4Addr::UNSPECIFIED.into()),
+        AddressFamily::Inet6 => Some(std::net::Ipv6Addr::UNSPECIFIED.into()),
+        _ => None,
+    }
+}
