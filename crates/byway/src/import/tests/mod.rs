@@ -6,3 +6,15 @@
 mod host;
 mod hosts;
 mod same;
+
+use crate::config::{Config, Severity, read};
+
+/// The text is a configuration, and no other than this one.
+fn says(text: &str, config: &Config) {
+    let reading = read([("import.toml".into(), text.to_owned())], &mut |_| Err(String::new()));
+    let errors: Vec<_> = reading.problems.iter().filter(|it| it.severity == Severity::Error).collect();
+    assert!(errors.is_empty(), "{text}\n{errors:?}");
+    let again = reading.config.unwrap();
+    assert_eq!((&again.attach, &again.groups), (&config.attach, &config.groups), "{text}");
+    assert!(again.rules().eq(config.rules()), "{text}");
+}

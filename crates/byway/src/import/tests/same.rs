@@ -227,6 +227,7 @@ proptest! {
         for group in &config.groups {
             prop_assert!(group.check().is_ok(), "{group:?}");
         }
+        super::says(&imported.to_string(), &config);
         let distinct: BTreeSet<_> = config.rules().map(|rule| rule.selector).collect();
         prop_assert_eq!(distinct.len(), config.rules().count(), "{}", imported);
         let counted = imported.imported + imported.left_out + imported.without_equivalent;
