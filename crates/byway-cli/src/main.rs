@@ -42,9 +42,12 @@ Examples:
   byway show                        rules with their counters, and attachments
   byway show from 192.168.1.5       one rule with its counters
   byway --netns blue show           the same in another network namespace
+  byway check                       what is wrong with /etc/byway/byway.toml
+  byway diff                        what it would change here; `byway apply` changes it
   byway demo                        see the problem and the cure on this machine
 
-Exit codes: 0 done; 1 failed, nothing half-done; 2 usage or invalid input.";
+Exit codes: 0 done; 1 failed, nothing half-done; 2 usage or invalid input;
+3 `diff` found differences.";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -218,6 +218,24 @@ fn rollback_goes_back_one_apply() {
     refused(&seed.server, "rollback");
 }
 
+/// Also where the configuration's rules lead to a group that was made by hand, and is left to whoever made it.
+#[test]
+fn rollback_knows_the_groups_of_others() {
+    let seed = Seed::new().unwrap();
+    done(&seed.server, "group add up nexthop via 10.111.221.21 dev eth1");
+    let file = File::new(
+        "[group.up]\nnexthops = [{ via = \"10.111.221.21\", dev = \"eth1\" }]\n\
+         [[rule]]\nfrom = \"192.168.1.5\"\ngroup = \"up\"\n",
+    );
+    done(&seed.server, &file.words("apply"));
+    let before = done(&seed.server, "--json group show");
+    file.write("");
+    done(&seed.server, &file.words("apply"));
+    done(&seed.server, "rollback");
+    assert!(works(&seed, ANSWER));
+    assert_eq!(done(&seed.server, "--json group show"), before);
+}
+
 /// Also where the way to the next hop is broken by then: what held before holds again.
 #[test]
 fn rollback_asks_no_questions() {

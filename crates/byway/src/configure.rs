@@ -259,7 +259,15 @@ fn attached(held: &Desired) -> Attach {
 /// What holds and belongs to these owners.
 fn as_config(held: &Desired, attach: Option<Attach>, is_meant: impl Fn(Owner) -> bool) -> Config {
     let mut config = Config { attach, ..Config::default() };
-    let groups = held.groups.values().filter(|group| is_meant(group.owner));
+    // A configuration names the groups that its rules lead to, also where one is left to whoever put it in.
+    let led_to: BTreeSet<&str> = held
+        .rules
+        .values()
+        .filter(|rule| is_meant(rule.owner))
+        .filter_map(|rule| if let Target::Group(name) = &rule.target { Some(name.as_str()) } else { None })
+        .collect();
+    let groups = held.groups.values();
+    let groups = groups.filter(|group| is_meant(group.owner) || led_to.contains(group.name.as_str()));
     config.groups.extend(groups.map(|group| GroupSpec {
         name: group.name.clone(),
         members: members(&group.members),

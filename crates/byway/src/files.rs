@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::{fcntl::OFlag, unistd::Uid};
+use nix::fcntl::OFlag;
 use thiserror::Error;
 
 use crate::config::{self, Reading};
@@ -35,14 +35,6 @@ pub enum FileError {
     /// Anybody could say what this host does.
     #[error("everybody may write to {path}; take that right away: `chmod o-w {path}`", path = .0.display())]
     WorldWritable(PathBuf),
-    /// Another user could say what this host does.
-    #[error("{path} belongs to the user {owner}, who may change it at any time; make it yours or root's: `chown root {path}`", path = .path.display())]
-    Foreign {
-        /// The path.
-        path: PathBuf,
-        /// Whose it is (uid).
-        owner: u32,
-    },
     /// It is larger than [`FILE_MAX`].
     #[error("{} has {size} bytes, and {FILE_MAX} are read at the most; use shorter prefixes, or several files", .path.display())]
     TooLarge {
@@ -108,7 +100,7 @@ fn additions(path: &Path) -> Result<Vec<PathBuf>, FileError> {
     Ok(paths)
 }
 
-/// The text of one file, if nobody but its owner and root can have written it.
+/// The text of one file, if it is one, and not everybody can have written it.
 fn read_text(path: &Path) -> Result<String, FileError> {
     let failed = |error: io::Error| match error.raw_os_error() {
         Some(libc::ENOENT) => FileError::Missing(path.to_owned()),
@@ -149,9 +141,6 @@ fn check(path: &Path, metadata: &fs::Metadata) -> Result<(), FileError> {
     }
     if metadata.mode() & 0o002 != 0 {
         return Err(FileError::WorldWritable(path));
-    }
-    if metadata.uid() != 0 && metadata.uid() != Uid::effective().as_raw() {
-        return Err(FileError::Foreign { path, owner: metadata.uid() });
     }
     if metadata.len() > FILE_MAX {
         return Err(FileError::TooLarge { path, size: metadata.len() });

@@ -1,7 +1,10 @@
 //! What this host says of a configuration, without privilege: what an apply would refuse here, and what keeps requests from
 //! coming in.
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fs,
+};
 
 use crate::{
     config::{Mention, Reading},
@@ -22,8 +25,11 @@ pub fn look_at_host(reading: &mut Reading) -> Result<()> {
     let mut network = Network::open()?;
     let links = network.links()?;
     let mut view = View { network: &mut network, links: &links, trusts: false };
-    let mut strict = BTreeSet::new();
-    for (mention, place) in reading.mentions.clone() {
+    let (mut strict, mut seen) = (BTreeSet::new(), HashSet::new());
+    for (mention, place) in std::mem::take(&mut reading.mentions) {
+        if !seen.insert(mention.clone()) {
+            continue;
+        }
         let found = match &mention {
             Mention::NextHop(next_hop) => view.resolve(&TargetSpec::NextHop(next_hop.clone())),
             Mention::Attach(name) => view.attachable(name).map(|_| Target::Pass),

@@ -29,7 +29,7 @@ pub struct Reading {
 }
 
 /// Something of the host that a configuration speaks of.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Mention {
     /// A next hop.
     NextHop(NextHopSpec),
@@ -131,7 +131,7 @@ impl Draft {
             let used: BTreeSet<&str> = self.uses.iter().map(|(name, _)| name.as_str()).collect();
             for (name, (_, place)) in self.groups.iter().filter(|(name, _)| !used.contains(name.as_str())) {
                 let sentence = format!(
-                    "no rule leads to the group {name}; delete it, or say `group = \"{name}\"` in a rule"
+                    "no rule of the configuration leads to the group {name}; delete it, unless rules are added by hand: `byway add from ... group {name}`"
                 );
                 self.problems.push(Problem::warning(place.clone(), &sentence));
             }
@@ -321,7 +321,7 @@ mod tests {
         ];
         for (text, expected) in cases {
             let mut found = problems(text);
-            found.retain(|problem| !problem.contains("no rule leads to the group"));
+            found.retain(|problem| !problem.contains("no rule of the configuration leads to the group"));
             assert_eq!(found, [expected], "{text}");
         }
     }
@@ -369,7 +369,7 @@ mod tests {
             ),
             (
                 "[group.up]\nnexthops = [{ dev = \"eth1\" }]\n".to_owned(),
-                Some("no rule leads to the group up"),
+                Some("no rule of the configuration leads to the group up"),
             ),
         ];
         for (text, expected) in cases {
