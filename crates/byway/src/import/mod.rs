@@ -73,6 +73,7 @@ impl Imported {
             config.treatments.push(text::treatment(&rule.target));
             config.rules.extend(rule.from.iter().map(|from| (Selector::new(*from, rule.to), treatment)));
         }
+        config.groups.sort_by(|one, other| one.name.cmp(&other.name));
         config.rules.sort_by_key(|(selector, _)| *selector);
         config
     }
