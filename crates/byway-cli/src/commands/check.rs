@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use byway::{look_at_host, read_config};
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Error, FILE};
 use crate::{
@@ -39,7 +39,8 @@ impl Check {
         if !json {
             problems::print(&reading).map_err(Error::Print)?;
         }
-        let problems = problems::json(&reading);
+        // Of many in a large file this takes a moment.
+        let problems = if json { problems::json(&reading) } else { Value::Null };
         let Some(config) = &reading.config else {
             let text = format!("{}: {}\n", self.file.display(), problems::counted(&reading));
             let json = Some(json!({ "rules": null, "groups": null, "problems": problems }));

@@ -9,7 +9,7 @@ use toml::{
 
 use super::{
     Attach, TreatmentSpec,
-    problem::{Place, Problem, token},
+    problem::{MOST, Place, Problem, token},
     read::{Draft, Mention, Origin},
     values::{Notes, Value},
 };
@@ -51,11 +51,12 @@ pub(super) fn file(
     let (document, errors) = DeTable::parse_recoverable(text);
     let no_toml: Vec<Problem> = errors
         .iter()
+        .take(MOST)
         .map(|error| {
             Problem::error(Place { file: number, span: error.span().unwrap_or(0..0) }, error.message())
         })
         .collect();
-    let before = draft.problems.len();
+    let before = draft.problems.as_slice().len();
     let document = document.get_ref();
     let mut parser = Parser { number, text, folder, draft, load, defaults: Defaults::default() };
     parser.notes().unknown_keys(document, FILE_KEYS, "a configuration");
@@ -76,8 +77,7 @@ pub(super) fn file(
     found.retain(|it| {
         no_toml.iter().all(|other| it.place.span.start != other.place.span.start || it.place.file != number)
     });
-    draft.problems.extend(no_toml);
-    draft.problems.append(&mut found);
+    no_toml.into_iter().chain(found).for_each(|problem| draft.problems.push(problem));
 }
 
 fn get<'a, 'i>(table: &'a DeTable<'i>, key: &str) -> Option<Value<'a, 'i>> {

@@ -2,6 +2,34 @@
 
 use std::{ops::Range, path::PathBuf};
 
+/// How many problems are kept: whoever has more has made one mistake many times.
+pub(super) const MOST: usize = 1_000;
+
+/// What is wrong so far, up to [`MOST`].
+#[derive(Default)]
+pub(super) struct Problems(Vec<Problem>);
+
+impl Problems {
+    pub(super) fn push(&mut self, problem: Problem) {
+        if self.0.len() < MOST {
+            self.0.push(problem);
+        }
+    }
+
+    pub(super) fn as_slice(&self) -> &[Problem] {
+        &self.0
+    }
+
+    /// Takes those behind the first so many away.
+    pub(super) fn split_off(&mut self, at: usize) -> Vec<Problem> {
+        self.0.split_off(at)
+    }
+
+    pub(super) fn into_vec(self) -> Vec<Problem> {
+        self.0
+    }
+}
+
 /// One of the files that a configuration is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {

@@ -9,7 +9,7 @@ use byway_abi::MAX_RULES;
 
 use super::{
     Attach, Config, TreatmentSpec, parse,
-    problem::{File, Place, Problem, Severity, token},
+    problem::{File, Place, Problem, Problems, Severity, token},
     values::nearest,
     warnings,
 };
@@ -80,7 +80,7 @@ pub(super) struct Origin {
 #[derive(Default)]
 pub(super) struct Draft {
     pub(super) files: Vec<File>,
-    pub(super) problems: Vec<Problem>,
+    pub(super) problems: Problems,
     pub(super) attach: Option<(Attach, Place)>,
     pub(super) groups: BTreeMap<String, (GroupSpec, Place)>,
     /// The names of all groups, of those as well that mean nothing.
@@ -119,15 +119,15 @@ impl Draft {
             let place = self.place(*origin);
             self.problems.push(Problem::error(place, &sentence));
         }
-        let is_right = self.problems.iter().all(|problem| problem.severity != Severity::Error);
+        let is_right = self.problems.as_slice().iter().all(|problem| problem.severity != Severity::Error);
         if is_right {
             let target = |number: u32| &self.treatments[number as usize].0.target;
-            let mut odd = Vec::new();
+            let mut odd = Problems::default();
             warnings::look(&self.rules, target, &mut |selector, origin, sentence| {
                 let sentence = format!("the rule {selector} {sentence}");
                 odd.push(Problem::warning(self.place(origin), &sentence));
             });
-            self.problems.append(&mut odd);
+            odd.into_vec().into_iter().for_each(|problem| self.problems.push(problem));
             let used: BTreeSet<&str> = self.uses.iter().map(|(name, _)| name.as_str()).collect();
             for (name, (_, place)) in self.groups.iter().filter(|(name, _)| !used.contains(name.as_str())) {
                 let sentence = format!(
@@ -136,7 +136,8 @@ impl Draft {
                 self.problems.push(Problem::warning(place.clone(), &sentence));
             }
         }
-        let Self { files, mut problems, attach, groups, treatments, rules, mentions, .. } = self;
+        let Self { files, problems, attach, groups, treatments, rules, mentions, .. } = self;
+        let mut problems = problems.into_vec();
         sort(&mut problems);
         let config = is_right.then(|| {
             let rules = rules.into_iter().map(|(selector, treatment, _)| (selector, treatment)).collect();
@@ -333,6 +334,16 @@ mod tests {
         let found: Vec<String> =
             problems(text).iter().map(|it| it.split(' ').next().unwrap().to_owned()).collect();
         assert_eq!(found, ["1:10", "3:9", "3:16", "4:7", "5:1", "6:8"]);
+    }
+
+    #[test]
+    fn one_mistake_made_many_times_ends_somewhere() {
+        let twice = "\"192.0.2.7\", ".repeat(1_500);
+        let wrong = "\"web\", ".repeat(1_500);
+        for sources in [twice, wrong] {
+            let text = format!("[[rule]]\ndev = \"eth1\"\nfrom = [{sources}]\n");
+            assert_eq!(problems(&text).len(), 1_000);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::problem::{Place, Problem};
+use super::problem::{Place, Problem, Problems};
 
 /// A value of a file.
 pub(super) type Value<'a, 'i> = &'a Spanned<DeValue<'i>>;
@@ -15,7 +15,7 @@ pub(super) type Value<'a, 'i> = &'a Spanned<DeValue<'i>>;
 /// The file that is being read, and what is wrong with it so far.
 pub(super) struct Notes<'p> {
     pub(super) file: usize,
-    pub(super) problems: &'p mut Vec<Problem>,
+    pub(super) problems: &'p mut Problems,
 }
 
 /// Words of others for what Byway calls by another name.
@@ -51,7 +51,7 @@ impl Notes<'_> {
 
     /// Says which keys of a table are none of these, and whether there are any: what the table lacks may be one of them.
     pub(super) fn unknown_keys(&mut self, table: &DeTable<'_>, known: &[&str], of: &str) -> bool {
-        let before = self.problems.len();
+        let before = self.problems.as_slice().len();
         for key in table.keys() {
             let name: &str = key.get_ref().borrow();
             if known.contains(&name) {
@@ -66,7 +66,7 @@ impl Notes<'_> {
             };
             self.wrong(key.span(), &format!("{of} has no key `{name}`; {mend}"));
         }
-        self.problems.len() > before
+        self.problems.as_slice().len() > before
     }
 
     /// A string.
