@@ -17,10 +17,7 @@ const REMOVED: Style = AnsiColor::Red.on_default();
 
 /// As a diff: what goes behind `-`, what comes behind `+`, and a line that sums up.
 pub(crate) fn write_diff(changes: &Changes, out: &mut impl Write) -> Result<(), Error> {
-    write_attachments(changes, out)?;
-    for change in changes.groups() {
-        write_change(&change, "group ", out)?;
-    }
+    write_attachments_and_groups(changes, out)?;
     for change in changes.rules() {
         write_change(&change, "", out)?;
     }
@@ -46,10 +43,7 @@ pub(crate) fn write_done(changes: &Changes, out: &mut impl Write) -> Result<(), 
     if changes.is_empty() {
         return writeln!(out, "nothing to do: {} as the configuration says", are(kept)).map_err(Error::Print);
     }
-    write_attachments(changes, out)?;
-    for change in changes.groups() {
-        write_change(&change, "group ", out)?;
-    }
+    write_attachments_and_groups(changes, out)?;
     writeln!(
         out,
         "{} added, {} changed, {} deleted; {} stayed as they were",
@@ -67,7 +61,7 @@ pub(crate) fn write_json(changes: &Changes, out: &mut impl Write) -> Result<(), 
     out.write_all(b"\n").map_err(Error::Print)
 }
 
-fn write_attachments(changes: &Changes, out: &mut impl Write) -> Result<(), Error> {
+fn write_attachments_and_groups(changes: &Changes, out: &mut impl Write) -> Result<(), Error> {
     for change in changes.attachments() {
         let line = match change {
             Change::Added(Device { name, .. }) => (ADDED, '+', name),
@@ -76,7 +70,7 @@ fn write_attachments(changes: &Changes, out: &mut impl Write) -> Result<(), Erro
         };
         write_line(line.0, line.1, &format_args!("attach {}", line.2), out)?;
     }
-    Ok(())
+    changes.groups().iter().try_for_each(|change| write_change(change, "group ", out))
 }
 
 fn write_change(change: &Change<impl Display>, what: &str, out: &mut impl Write) -> Result<(), Error> {
