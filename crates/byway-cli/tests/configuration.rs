@@ -218,6 +218,30 @@ fn rollback_goes_back_one_apply() {
     refused(&seed.server, "rollback");
 }
 
+/// What somebody says by hand in between stays, and the rest comes back.
+#[test]
+fn rollback_leaves_what_others_have_said_meanwhile() {
+    let seed = Seed::new().unwrap();
+    let file = File::new(&format!(
+        "attach = [\"eth0\"]\n{VIP}[[rule]]\nfrom = \"192.168.1.6\"\ntarget = \"drop\"\n[[rule]]\nfrom = \"192.168.1.7\"\ndev = \"eth5\"\n"
+    ));
+    seed.lab.link((&seed.server, "eth5"), (&seed.router, "eth5")).unwrap();
+    seed.server.set_up("eth5", true).unwrap();
+    done(&seed.server, &file.words("apply"));
+    file.write("[group.up]\nnexthops = [{ via = \"10.111.221.21\" }]\n");
+    done(&seed.server, &file.words("apply"));
+    done(&seed.server, "add from 192.168.1.6 pass");
+    done(&seed.server, "add from 192.168.1.8 group up");
+    // A device that is gone takes no other rule with it.
+    seed.server.delete_link("eth5").unwrap();
+    done(&seed.server, "rollback");
+    assert!(works(&seed, ANSWER));
+    let exported = done(&seed.server, "export");
+    assert!(exported.contains("[group.up]") && !exported.contains("eth5"), "{exported}");
+    assert_eq!(json(&seed, "--json show from 192.168.1.6")["target"], "pass");
+    assert_eq!(rules(&seed), 3);
+}
+
 /// Also where the configuration's rules lead to a group that was made by hand, and is left to whoever made it.
 #[test]
 fn rollback_knows_the_groups_of_others() {

@@ -108,7 +108,8 @@ impl Byway {
             // What is so already is not this change's fault, which may be the way out.
             let before = view.stacked(&next_hops[0], &held.attachments);
             let after = view.stacked(&next_hops[1], &desired.attachments);
-            if let Some((upper, lower)) = after.difference(&before).next() {
+            let trusts = view.trusts;
+            if let Some((upper, lower)) = after.difference(&before).next().filter(|_| !trusts) {
                 return Err(Error::Stacked { upper: upper.clone(), lower: lower.clone() });
             }
         }

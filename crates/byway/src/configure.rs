@@ -92,6 +92,8 @@ impl Byway {
             // What held before holds, or what is asked for does: the copy to go back to is of one change in any case.
             match done {
                 Ok(()) => kept.is_applied(),
+                // The new rules may hold: whoever waits for them to be confirmed, or wants to go back, has to know.
+                Err(failure @ Error::NotUndone { .. }) => Err(failure),
                 Err(failure) => Err(kept.has_failed().err().unwrap_or(failure)),
             }
         })?;
@@ -196,22 +198,33 @@ fn put(config: &Config, view: &mut View<'_>, desired: &mut Desired) -> Result<()
     desired.rules.retain(|_, rule| rule.owner != Owner::Config);
     let named: BTreeSet<&str> = config.groups.iter().map(|group| group.name.as_str()).collect();
     let is_gone = |group: &Group| group.owner == Owner::Config && !named.contains(group.name.as_str());
+    let mut gone = Vec::new();
     for name in desired.groups.values().filter(|group| is_gone(group)).map(|group| &group.name) {
-        if let Some(first) = users(desired, name).next() {
-            let rules = users(desired, name).count();
-            return Err(Error::GroupInUse { name: name.clone(), rules, first: *first });
+        match users(desired, name).next() {
+            None => gone.push(name.clone()),
+            // Somebody has led a rule there meanwhile.
+            Some(_) if view.trusts => {}
+            Some(first) => {
+                let rules = users(desired, name).count();
+                return Err(Error::GroupInUse { name: name.clone(), rules, first: *first });
+            }
         }
     }
-    desired.groups.retain(|_, group| !is_gone(group));
+    desired.groups.retain(|name, _| !gone.contains(name));
     for spec in &config.groups {
         put_group(spec, view, desired)?;
     }
     let asked = Asked::from_config(&config.treatments, &config.rules);
-    asked.put(view, desired, |_, _| Ok(Existing::IsTheSame))?;
+    let fate = if view.trusts { Existing::Stays } else { Existing::IsTheSame };
+    asked.put(view, desired, |_, _| Ok(fate))?;
     match &config.attach {
         Some(attach) => {
             let devices = match attach {
                 Attach::Auto => view.default_gateway_devices()?,
+                // Those that are still there are what can be gone back to.
+                Attach::Devices(names) if view.trusts => {
+                    names.iter().filter_map(|name| view.attachable(name).ok()).collect()
+                }
                 Attach::Devices(names) => {
                     names.iter().map(|name| view.attachable(name)).collect::<Result<_>>()?
                 }
@@ -225,11 +238,15 @@ fn put(config: &Config, view: &mut View<'_>, desired: &mut Desired) -> Result<()
 }
 
 fn put_group(spec: &GroupSpec, view: &mut View<'_>, desired: &mut Desired) -> Result<()> {
-    let members = view.resolve_members(&spec.members)?;
+    let there = spec.members.iter().filter(|member| !view.lacks(&member.next_hop)).cloned();
+    let members = view.resolve_members(&there.collect::<Vec<_>>())?;
+    if members.is_empty() {
+        return Ok(());
+    }
     let group = Group { name: spec.name.clone(), members, on_down: spec.on_down, owner: Owner::Config };
     match desired.groups.get(&group.name) {
         Some(existing) if existing.owner != Owner::Config => {
-            if *existing == (Group { owner: existing.owner, ..group }) {
+            if view.trusts || *existing == (Group { owner: existing.owner, ..group }) {
                 return Ok(());
             }
             return Err(Error::GroupOfAnother(existing.clone()));
@@ -246,7 +263,9 @@ fn put_group(spec: &GroupSpec, view: &mut View<'_>, desired: &mut Desired) -> Re
 /// The configuration's part of what holds, with the attachments if they are to change.
 fn before<T>(decision: &Decision<T>) -> Config {
     let Decision { held, desired, .. } = decision;
-    let attach = (held.attachments != desired.attachments).then(|| attached(held));
+    // Where nothing was attached, to put rules back must not attach anything.
+    let is_said = held.attachments != desired.attachments || held.attachments.is_empty();
+    let attach = is_said.then(|| attached(held));
     as_config(held, attach, |owner| owner == Owner::Config)
 }
 

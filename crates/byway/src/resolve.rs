@@ -86,6 +86,11 @@ impl View<'_> {
         below
     }
 
+    /// Whether a next hop is passed over, since it was one before and its device is gone meanwhile.
+    pub(crate) fn lacks(&self, spec: &NextHopSpec) -> bool {
+        self.trusts && spec.device().is_some_and(|name| self.link(name).is_err())
+    }
+
     /// The target that is asked for, if it can work.
     pub(crate) fn resolve(&mut self, spec: &TargetSpec) -> Result<Target> {
         Ok(match spec {

@@ -2,6 +2,7 @@
 
 use std::{borrow::Borrow, net::IpAddr, ops::Range, path::Path};
 
+use byway_abi::MAX_RULES;
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -219,6 +220,10 @@ impl Parser<'_> {
         let number = self.draft.treatment(treatment, Place { file: self.number, span });
         for (source, origin) in from {
             for destination in &to {
+                if self.draft.rules.len() > MAX_RULES as usize {
+                    // One more than there is room for is enough to say so.
+                    return;
+                }
                 let selector = Selector::new(source, *destination);
                 let checked = selector.check().and_then(|()| check_families(&selector.source(), &gateways));
                 match checked {

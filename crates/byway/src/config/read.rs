@@ -9,7 +9,7 @@ use byway_abi::MAX_RULES;
 
 use super::{
     Attach, Config, TreatmentSpec, parse,
-    problem::{File, Place, Problem, Problems, Severity, token},
+    problem::{File, MOST, Place, Problem, Problems, Severity, token},
     values::nearest,
     warnings,
 };
@@ -58,10 +58,11 @@ pub fn read(
 }
 
 impl Reading {
-    /// Adds what is odd about this part.
+    /// Adds what is odd about this part, behind all else.
     pub(crate) fn warn(&mut self, place: Place, sentence: &str) {
-        self.problems.push(Problem::warning(place, sentence));
-        sort(&mut self.problems);
+        if self.problems.len() < MOST {
+            self.problems.push(Problem::warning(place, sentence));
+        }
     }
 }
 
@@ -112,10 +113,8 @@ impl Draft {
         self.rules.sort_by_key(|(selector, ..)| *selector);
         self.check_twice();
         if let Some((_, _, origin)) = self.rules.get(MAX_RULES as usize) {
-            let sentence = format!(
-                "there is room for {MAX_RULES} rules, and here are {}; use shorter prefixes",
-                self.rules.len()
-            );
+            let sentence =
+                format!("there is room for {MAX_RULES} rules, and here are more; use shorter prefixes");
             let place = self.place(*origin);
             self.problems.push(Problem::error(place, &sentence));
         }

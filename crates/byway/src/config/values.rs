@@ -18,6 +18,9 @@ pub(super) struct Notes<'p> {
     pub(super) problems: &'p mut Problems,
 }
 
+/// The longest word to look for what was meant by it, in bytes.
+const LONGEST_WORD: usize = 64;
+
 /// Words of others for what Byway calls by another name.
 const ALSO_CALLED: &[(&str, &str)] = &[
     ("gateway", "via"),
@@ -120,8 +123,12 @@ pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     {
         return Some(meant);
     }
+    // Nobody mistypes anything as long as this.
+    if word.len() > LONGEST_WORD {
+        return None;
+    }
     let distance = |key: &&&str| strsim::damerau_levenshtein(&lower, key);
-    let nearest = known.iter().min_by_key(distance)?;
+    let nearest = known.iter().filter(|key| key.len() <= LONGEST_WORD).min_by_key(distance)?;
     // A third of the letters at the most, or it is a guess.
     (distance(&nearest) <= word.len().max(nearest.len()) / 3).then_some(nearest)
 }
