@@ -180,7 +180,8 @@ impl Byway {
         Ok(is_back.then(|| Changes::new(held, desired)))
     }
 
-    /// What holds, as a configuration: the rules and groups of all owners, and the attachments. To apply it changes nothing.
+    /// What holds, as a configuration: the rules and groups of all owners, and the attachments. To apply it changes nothing,
+    /// as long as its next hops can be reached.
     ///
     /// # Errors
     ///

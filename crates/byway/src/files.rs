@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::config::{self, Reading};
 
-/// The largest file that is read, in bytes: three times what a million rules take.
+/// The largest file that is read, in bytes: three times what a list of a million sources takes.
 pub const FILE_MAX: u64 = 128 * 1024 * 1024;
 
 /// Why a file cannot be a part of a configuration.

@@ -8,7 +8,8 @@ use crate::answer::Answer;
 
 /// Print what holds as a configuration
 ///
-/// All rules, groups and attachments, whoever put them in. To apply it changes nothing.
+/// All rules, groups and attachments, whoever put them in. To apply it changes nothing, as long as its next hops can be
+/// reached.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
