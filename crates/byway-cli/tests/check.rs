@@ -8,10 +8,7 @@ mod support;
 use std::{
     fs::{self, Permissions},
     io::Write,
-    os::unix::{
-        fs::{PermissionsExt, symlink},
-        process::CommandExt,
-    },
+    os::unix::fs::{PermissionsExt, symlink},
     path::Path,
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
@@ -20,10 +17,7 @@ use std::{
 };
 
 use nix::{sys::stat::Mode, unistd::mkfifo};
-use support::Said;
-
-/// Nobody, in particular not root.
-const NOBODY: u32 = 65_534;
+use support::{Said, byway_as_nobody};
 
 fn check(words: &[&str], path: &Path) -> Said {
     let mut command = Command::new(env!("CARGO_BIN_EXE_byway"));
@@ -114,19 +108,7 @@ fn nobody_may_check() {
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     let path = folder.path().join("byway.toml");
     fs::write(&path, "[[rule]]\nfrom = \"192.0.2.1\"\ntarget = \"drop\"\n").unwrap();
-    // The binary itself may be where nobody may look.
-    let binary = folder.path().join("byway");
-    fs::copy(env!("CARGO_BIN_EXE_byway"), &binary).unwrap();
-    let check = || -> Said {
-        Command::new(&binary)
-            .args(["check", "--offline"])
-            .arg(&path)
-            .uid(NOBODY)
-            .gid(NOBODY)
-            .output()
-            .unwrap()
-            .into()
-    };
+    let check = || -> Said { byway_as_nobody("check --offline").arg(&path).output().unwrap().into() };
     let said = check();
     assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
     // One that only root may read is root's business.

@@ -5,11 +5,11 @@
 
 mod support;
 
-use std::{net::IpAddr, os::unix::process::CommandExt, process::Command};
+use std::net::IpAddr;
 
 use byway::{Byway, Imported, RuleSpec, TargetSpec};
 use byway_lab::{Lab, Node, seed::Seed};
-use support::{ANSWER, SILENCE, call, works};
+use support::{ANSWER, SILENCE, byway_as_nobody, call, works};
 
 /// A host with a default route by eth0 and more devices.
 fn host(lab: &Lab) -> Node {
@@ -121,14 +121,7 @@ fn no_privilege_is_needed() {
     let node = host(&lab);
     node.route("default via 10.0.1.1 dev eth1 table 100").unwrap();
     node.rule("from 10.0.1.2 lookup 100").unwrap();
-    let folder = tempfile::Builder::new()
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .tempdir()
-        .unwrap();
-    // Where the tests are built may not be everyone's.
-    let binary = folder.path().join("byway");
-    std::fs::copy(env!("CARGO_BIN_EXE_byway"), &binary).unwrap();
-    let output = node.output(Command::new(&binary).arg("import").uid(65534).gid(65534)).unwrap();
+    let output = node.output(&mut byway_as_nobody("import")).unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(String::from_utf8(output.stdout).unwrap(), imported(&node).to_string());
 }
