@@ -9,7 +9,7 @@
 pub mod sources;
 
 /// The version of the pinned layout: of the maps' names, keys and values. Kept in [`META`](meta).
-pub const SCHEMA: u32 = 6;
+pub const SCHEMA: u32 = 7;
 
 /// How many rules there may be.
 pub const MAX_RULES: u32 = 1_048_576;
@@ -48,7 +48,8 @@ pub mod meta {
     pub const CHANGING: u32 = 2;
     /// A fingerprint of the object that the pinned programs are from.
     pub const OBJECT: u32 = 3;
-    /// The generation of the source tables that packets look at. Writing it is what swaps one set of rules for another.
+    /// The generation of the source tables and the groups that packets look at. Writing it is what swaps one set of rules for
+    /// another.
     pub const GENERATION: u32 = 4;
     /// The identity that the next set of destinations, or group, gets.
     pub const NEXT_SET: u32 = 5;
@@ -311,7 +312,20 @@ pub const BUCKETS: usize = 4_096;
 /// Longest name of a group.
 pub const GROUP_NAME_LEN: usize = 32;
 
-/// Value of `GROUPS`, keyed by a group's identity. The programs read it; a writer replaces it whole, in one instant.
+/// Key of `GROUPS`: a packet finds what a group is in the generation that it looks at, so that groups change with the rules,
+/// in the same instant.
+///
+/// A group is there twice, the same each time, but while a change is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(C)]
+pub struct GroupKey {
+    /// The group's identity.
+    pub group: u32,
+    /// The last bit of the generation.
+    pub generation: u32,
+}
+
+/// Value of `GROUPS`. The programs read it; a writer replaces it whole, in one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Group {
@@ -455,6 +469,7 @@ const _: () = {
     assert!(size_of::<RuleRecord>() == 10 * size_of::<u64>());
     assert!(size_of::<AttachmentCounters>() == class::COUNT * 16 + 8);
     assert!(size_of::<Group>() == MAX_MEMBERS * (4 + 2) + 4 + 4 + GROUP_NAME_LEN + BUCKETS);
+    assert!(size_of::<GroupKey>() == 2 * 4);
     assert!(size_of::<Fragments>() == 8 + 4 + 4);
     assert!(size_of::<RuleRecord>() == 2 * 16 + 2 * 4 + 8 + RULE_NAME_LEN);
     assert!(size_of::<SetRecord>() == 16 + 4 + 4);
@@ -466,6 +481,8 @@ const _: () = {
 mod pod {
     // SAFETY: `#[repr(C)]`, free of padding (asserted above), and any bytes make a valid value.
     unsafe impl aya::Pod for super::Target {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::GroupKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::NextHop {}
     // SAFETY: as above.

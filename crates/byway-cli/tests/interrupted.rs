@@ -14,7 +14,7 @@ use std::{
 };
 
 use aya::maps::{Array, HashMap, Map, MapData};
-use byway_abi::{Group, RuleRecord, SetRecord, sources::OWN};
+use byway_abi::{Group, GroupKey, RuleRecord, SetRecord, sources::OWN};
 use byway_lab::{seed::Seed, wait_until};
 use nix::libc::{SIGINT, SIGKILL};
 use support::{ANSWER, SILENCE, byway, call, done, pins, rounds, works};
@@ -205,7 +205,7 @@ fn a_thousand_kills_under_traffic() {
     let records: Array<_, RuleRecord> = map("rules/0").try_into().unwrap();
     let records = records.iter().filter(|record| record.as_ref().unwrap().family != 0).count();
     let sets: HashMap<_, u32, SetRecord> = map("SETS").try_into().unwrap();
-    let groups: HashMap<_, u32, Group> = map("GROUPS").try_into().unwrap();
+    let groups: HashMap<_, GroupKey, Group> = map("GROUPS").try_into().unwrap();
     assert_eq!(records, rules(&seed));
     assert_eq!(meta.get(&byway_abi::meta::RULES, 0).unwrap() as usize, rules(&seed));
     let in_force = meta.get(&byway_abi::meta::GENERATION, 0).unwrap() % 2;
@@ -227,7 +227,7 @@ fn a_thousand_kills_under_traffic() {
     assert_eq!(sets.keys().count(), if network_tells_apart { 9 } else { 8 });
     let own =
         shown["rules"].as_array().unwrap().iter().filter(|it| it["target"]["nexthops"].is_array()).count();
-    assert_eq!(groups.keys().count(), 1 + own);
+    assert_eq!(groups.keys().count(), 2 * (1 + own), "each is there for both generations");
     for words in ["flush", "group del uplinks", "detach"] {
         done(&seed.server, words);
     }

@@ -11,13 +11,14 @@ use aya_ebpf::{
 use byway_abi::{
     ATTACHMENT_PROBES, AttachmentCounters, Count, Counters, FAMILY_IPV4, FAMILY_ON_LINK, MARK,
     MAX_ATTACHMENTS, MSS_OFF, NextHop, ON_DOWN_DROP, RareCounters, TARGET_BY_DESTINATION, TARGET_DROP,
-    TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, Target, chunk_len, class, counters,
+    TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, Target, chunk_len, class, counters, meta,
 };
 
 use crate::{
     Header, answer, count, counts,
     maps::{
-        ATTACHMENT_COUNTERS, ATTACHMENTS, COUNTERS, DESTINATIONS4, DESTINATIONS6, NEXT_HOPS, RARE_COUNTERS,
+        ATTACHMENT_COUNTERS, ATTACHMENTS, COUNTERS, DESTINATIONS4, DESTINATIONS6, META, NEXT_HOPS,
+        RARE_COUNTERS,
     },
     measure,
     next_hop::{self, Choice},
@@ -58,7 +59,10 @@ pub fn depart(ctx: &TcContext, header: Header) -> Option<i32> {
         }
     };
     // A device that moves to another network namespace may take the program along, but not the rules.
-    let Some(target) = find(&packet).filter(|_| ATTACHMENTS.get_ifindex(ifindex).is_some()) else {
+    // Once: all that the packet finds is of one generation.
+    let generation = *META.get(meta::GENERATION)? & 1;
+    let Some(target) = find(&packet, generation).filter(|_| ATTACHMENTS.get_ifindex(ifindex).is_some())
+    else {
         seen(class::NOT_MATCHED);
         return None;
     };
@@ -71,7 +75,7 @@ pub fn depart(ctx: &TcContext, header: Header) -> Option<i32> {
         }
     };
     match target.kind {
-        TARGET_NEXT_HOP | TARGET_GROUP => match next_hop::choose(ctx, &packet, &target, size) {
+        TARGET_NEXT_HOP | TARGET_GROUP => match next_hop::choose(ctx, &packet, &target, generation, size) {
             Choice::Live(slot, next_hop, of_next_hop) => {
                 let packet = dress(ctx, packet, header)?;
                 let may_be_syn = target.mss != MSS_OFF && size::may_be_syn(ctx, &packet);
@@ -225,10 +229,10 @@ fn redirect_again(ctx: &TcContext, slot: u32, found: Header) -> i32 {
     }
 }
 
-/// What the rules say of the packet: one look-up by its source, and where destinations are told apart, one by those.
+/// What the rules of a generation say of the packet: one look-up by its source, and where destinations are told apart, one by those.
 #[inline(always)]
-fn find(packet: &Packet) -> Option<Target> {
-    let target = sources::find(packet)?;
+fn find(packet: &Packet, generation: u32) -> Option<Target> {
+    let target = sources::find(packet, generation)?;
     if target.kind != TARGET_BY_DESTINATION {
         return Some(target);
     }

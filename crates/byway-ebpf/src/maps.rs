@@ -8,7 +8,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use byway_abi::{
-    AttachmentCounters, Counters, DeviceRecord, Fragments, Group, MAX_ATTACHMENTS, MAX_CHUNKS,
+    AttachmentCounters, Counters, DeviceRecord, Fragments, Group, GroupKey, MAX_ATTACHMENTS, MAX_CHUNKS,
     MAX_DESTINATIONS, MAX_DEVICES, MAX_GROUPS, MAX_NEXT_HOPS, MAX_RARE, NeighbourKey, NextHop,
     NextHopCounters, NextHopHealth, RareCounters, SetRecord, Target, meta,
     sources::{self, ENTRIES, Recent, Shapes, WORDS4, WORDS6},
@@ -18,9 +18,9 @@ use byway_abi::{
 const DESTINATIONS_LEN: usize = 2 * MAX_DESTINATIONS as usize + 1;
 /// A set has a destination at least, and one that replaces another is there beside it for a while.
 const SETS_LEN: usize = 2 * MAX_DESTINATIONS as usize;
-/// A group that replaces another is there beside it for a while,
-/// and there is one for each rule that has several next hops of its own.
-const GROUPS_LEN: usize = 2 * MAX_GROUPS as usize;
+/// Each is there twice ([`GroupKey`]), and that of a rule that has several next hops of its own beside that of the rule
+/// that it replaces for a while.
+const GROUPS_LEN: usize = 4 * MAX_GROUPS as usize;
 const NEXT_HOPS_LEN: usize = MAX_NEXT_HOPS as usize;
 /// Packets that leave in fragments at the same time.
 const FRAGMENTS_LEN: usize = 4_096;
@@ -88,7 +88,7 @@ pub static NEXT_HOP_COUNTERS: PerCpuArray<NextHopCounters, NEXT_HOPS_LEN> = PerC
 
 /// The groups of next hops.
 #[btf_map]
-pub static GROUPS: HashMap<u32, Group, GROUPS_LEN, NO_PREALLOC> = HashMap::new();
+pub static GROUPS: HashMap<GroupKey, Group, GROUPS_LEN, NO_PREALLOC> = HashMap::new();
 
 /// The flows of packets that leave in fragments.
 #[btf_map]

@@ -2,8 +2,8 @@
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::TcContext};
 use byway_abi::{
-    BUCKETS, Count, Group, MAX_MEMBERS, NEXT_HOP_DOWN, NextHop, NextHopCounters, NextHopHealth, RETRY,
-    SILENCE, TARGET_GROUP, Target,
+    BUCKETS, Count, Group, GroupKey, MAX_MEMBERS, NEXT_HOP_DOWN, NextHop, NextHopCounters, NextHopHealth,
+    RETRY, SILENCE, TARGET_GROUP, Target,
 };
 
 use crate::{
@@ -23,13 +23,13 @@ pub enum Choice {
     Down(u8),
 }
 
-/// Picks the next hop of a target.
+/// Picks the next hop of a target that was found in this generation.
 ///
 /// A flow's bucket names its member, and the buckets do not change when a member dies. The flows of a dead one look
 /// for another bucket each by itself, so that they spread by weight; the flows of the others stay where they are, and when
 /// the member is back, so are its flows.
 #[inline(always)]
-pub fn choose(ctx: &TcContext, packet: &Packet, target: &Target, size: Count) -> Choice {
+pub fn choose(ctx: &TcContext, packet: &Packet, target: &Target, generation: u32, size: Count) -> Choice {
     let is_group = target.kind == TARGET_GROUP;
     if !is_group && let Some((next_hop, counters)) = healthy(target.index) {
         return Choice::Live(target.index, next_hop, counters);
@@ -38,7 +38,7 @@ pub fn choose(ctx: &TcContext, packet: &Packet, target: &Target, size: Count) ->
     let mut hash = 0;
     if is_group {
         // SAFETY: userspace replaces groups whole, and waits for the program's run before it uses their memory again.
-        group = unsafe { GROUPS.get(&target.index) };
+        group = unsafe { GROUPS.get(&GroupKey { group: target.index, generation }) };
         if group.is_none() {
             return Choice::Down(target.on_down);
         }

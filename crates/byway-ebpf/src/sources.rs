@@ -3,7 +3,7 @@
 use core::ptr;
 
 use byway_abi::{
-    FAMILY_IPV4, TARGET_GONE, TARGET_LONGER, Target, meta,
+    FAMILY_IPV4, TARGET_GONE, TARGET_LONGER, Target,
     sources::{
         self, ENTRIES, KIND, LENGTHS, PROBES, Recent, Shapes, WORDS4, WORDS6, hash4, hash6, length, recent,
         target,
@@ -11,7 +11,7 @@ use byway_abi::{
 };
 
 use crate::{
-    maps::{META, RECENT, SHAPES, SOURCES4, SOURCES6},
+    maps::{RECENT, SHAPES, SOURCES4, SOURCES6},
     packet::Packet,
 };
 
@@ -22,10 +22,9 @@ const STEPS: usize = 8;
 /// finds the new one: userspace takes no old one away before.
 const SEARCHES: usize = 3;
 
-/// The target of the most specific source that holds the packet's.
+/// The target of the most specific source that holds the packet's, in the generation whose tables are in this slot.
 #[inline(always)]
-pub fn find(packet: &Packet) -> Option<Target> {
-    let slot = *META.get(meta::GENERATION)? & 1;
+pub fn find(packet: &Packet, slot: u32) -> Option<Target> {
     let shapes = SHAPES.get(slot)?;
     // Before the search: where something changes meanwhile, what is found is of an epoch that is over.
     // SAFETY: a reference is good to read from.

@@ -137,7 +137,9 @@ pub(crate) enum Step {
     Renew(NextHop),
     /// Take a next hop out of service, or put it back.
     SetDown(NextHop, bool),
-    /// Make a group, or let it be another from one instant to the next.
+    /// Make a group in the generation that is not in force, or let it be another there.
+    PrepareGroup(Group),
+    /// Make a group in the generation in force, or let it be another there from one instant to the next.
     PutGroup(Group),
     /// Make the record and the counters of a rule that nothing leads to yet. One that it replaces has this identity.
     Record(Selector, Rc<Treatment>, Option<u32>),
@@ -288,9 +290,9 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     for (name, group) in &desired.groups {
         match actual.groups.get(name) {
             Some((_, now)) if now == group => {}
-            Some(_) => groups.push(Step::PutGroup(group.clone())),
+            Some(_) => groups.push(group),
             // Before the records of the rules that name it.
-            None => before.push(Step::PutGroup(group.clone())),
+            None => before.extend([Step::PrepareGroup(group.clone()), Step::PutGroup(group.clone())]),
         }
     }
     let mut wanted = Vec::with_capacity(desired.rules.len());
@@ -308,7 +310,8 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
             },
         ));
     }
-    let switch = switch(actual, wanted);
+    let switch = switch(actual, wanted, groups.len());
+    let takes_groups = matches!(switch, Some(Switch::All(..)));
     if switch.as_ref().is_some_and(Switch::leaves_tables) {
         forget.push(Step::Clear);
     }
@@ -319,23 +322,28 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     forget.extend(gone.cloned().map(Step::ForgetGroup));
     let gone = actual.next_hops.keys().filter(|next_hop| !wanted_next_hops.contains(next_hop));
     forget.extend(gone.cloned().map(Step::ForgetNextHop));
+    if takes_groups {
+        // What was the generation in force is the one to come by then.
+        after.extend(groups.iter().map(|group| Step::PrepareGroup((*group).clone())));
+    }
     // The kernel may use the memory of what was written over for the next thing that is written.
     let overwrites = !groups.is_empty() || matches!(switch, Some(Switch::Entry(_, Some(_), _)));
     let settle = overwrites || !after.is_empty() || !forget.is_empty();
 
+    // A device that is an attachment no longer lets packets pass from now on, and one that becomes an attachment lets them
+    // pass until all else is as it shall be: each packet finds all as it was, or all as it shall be.
     let mut steps = before;
-    if desired.attachments.is_empty() {
-        // Nothing departs any more, so that nothing needs to be ready for what is put.
-        steps.append(&mut detach);
-    }
+    steps.extend(detach);
     if actual.rules.is_empty() {
         // The rule comes last, so that a change that is cut off has put no rule that nobody heeds.
         steps.append(&mut attach);
     }
-    steps.extend(groups);
+    steps.extend(groups.iter().map(|group| Step::PrepareGroup((*group).clone())));
+    if !takes_groups {
+        steps.extend(groups.iter().map(|group| Step::PutGroup((*group).clone())));
+    }
     steps.extend(switch.map(Box::new).map(Step::Switch));
     steps.extend(attach);
-    steps.extend(detach);
     steps.extend(let_go);
     // Also before the arrival programs go, which take marks off.
     steps.extend(settle.then_some(Step::Settle));
@@ -344,14 +352,16 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     steps
 }
 
-/// How the rules change, if they do.
-fn switch(actual: &Actual, wanted: Vec<(Selector, RuleRef)>) -> Option<Switch> {
+/// How the rules change, if they do, or if more than one thing changes with so many groups.
+fn switch(actual: &Actual, wanted: Vec<(Selector, RuleRef)>, groups: usize) -> Option<Switch> {
     let held = actual.rules.iter().map(|(selector, (id, _))| (*selector, RuleRef::Held(*id)));
     let (before, after) = (compile(held.collect()), compile(wanted));
     let mut changed = changed(&before, &after);
     match (changed.next(), changed.next()) {
-        (None, _) => None,
-        (Some((source, before, after)), None) => Some(Switch::Entry(source, before.cloned(), after.cloned())),
+        (None, _) if groups <= 1 => None,
+        (Some((source, before, after)), None) if groups == 0 => {
+            Some(Switch::Entry(source, before.cloned(), after.cloned()))
+        }
         _ => {
             drop(changed);
             Some(Switch::All(before, after))
@@ -431,8 +441,10 @@ mod tests {
     #[derive(Default)]
     struct Kernel {
         holds: Actual,
-        /// What packets look at.
+        /// What packets look at, besides the groups.
         tables: BTreeMap<Prefix, Entry<u32>>,
+        /// The groups of the generation to come.
+        next_groups: BTreeMap<String, (u32, Group)>,
         /// Every record there is, by identity.
         records: BTreeMap<u32, Rule>,
         last_id: u32,
@@ -485,11 +497,12 @@ mod tests {
                 Step::SetDown(next_hop, is_down) => {
                     holds.next_hops.get_mut(&next_hop).unwrap().is_down = is_down
                 }
-                Step::PutGroup(group) => {
-                    assert!(
-                        group.members.iter().all(|member| holds.next_hops.contains_key(&member.next_hop))
-                    );
-                    holds.groups.insert(group.name.clone(), (0, group));
+                Step::PrepareGroup(ref group) | Step::PutGroup(ref group) => {
+                    let mut next_hops = group.members.iter().map(|member| &member.next_hop);
+                    assert!(next_hops.all(|it| holds.next_hops.contains_key(it)));
+                    let is_next = matches!(step, Step::PrepareGroup(_));
+                    let groups = if is_next { &mut self.next_groups } else { &mut holds.groups };
+                    groups.insert(group.name.clone(), (0, group.clone()));
                 }
                 Step::Record(selector, treatment, _) => {
                     let rule = Rule::new(selector, &treatment);
@@ -514,6 +527,7 @@ mod tests {
                             };
                         }
                         Switch::All(_, after) => {
+                            std::mem::swap(&mut holds.groups, &mut self.next_groups);
                             self.tables =
                                 after.iter().map(|(source, entry)| (*source, self.resolve(entry))).collect();
                         }
@@ -528,6 +542,7 @@ mod tests {
                 }
                 Step::ForgetGroup(name) => {
                     assert!(self.has_settled && holds.groups.remove(&name).is_some());
+                    assert!(self.next_groups.remove(&name).is_some());
                     let is_user = |rule: &Rule| rule.target == Target::Group(name.clone());
                     assert!(!self.records.values().any(is_user), "{name} is in use");
                 }
@@ -562,8 +577,9 @@ mod tests {
             }
         }
 
-        /// What becomes of a packet: the longest source, then the longest destination.
-        fn way(&self, source: IpAddr, destination: IpAddr) -> Option<Target> {
+        /// What becomes of a packet that leaves by a device: the longest source, then the longest destination.
+        fn way(&self, device: u32, source: IpAddr, destination: IpAddr) -> Option<(Target, Option<Group>)> {
+            self.holds.programs.get(&device).filter(|(_, role)| *role == Role::Departure)?;
             let longest = |prefixes: Vec<&Prefix>, address| {
                 prefixes.into_iter().filter(|it| it.contains(address)).max_by_key(|it| it.len()).copied()
             };
@@ -571,22 +587,32 @@ mod tests {
                 Entry::All(id) => *id,
                 Entry::ByDestination(all) => all[&longest(all.keys().collect(), destination)?],
             };
-            Some(self.records[&id].target.clone())
+            let target = self.records[&id].target.clone();
+            let group = if let Target::Group(name) = &target {
+                Some(self.holds.groups[name].1.clone())
+            } else {
+                None
+            };
+            Some((target, group))
         }
     }
 
-    /// What becomes of a packet by the rules, found by looking at every one.
+    /// What should become of it, found by looking at every rule.
     fn meant(
-        rules: &BTreeMap<Selector, Rc<Treatment>>,
+        goal: &Desired,
+        device: u32,
         source: IpAddr,
         destination: IpAddr,
-    ) -> Option<Target> {
-        let holding = rules.iter().filter(|(it, _)| {
+    ) -> Option<(Target, Option<Group>)> {
+        goal.attachments.get(&device)?;
+        let holding = goal.rules.iter().filter(|(it, _)| {
             it.source().contains(source) && it.destination().is_none_or(|prefix| prefix.contains(destination))
         });
         let longest =
             holding.max_by_key(|(it, _)| (it.source().len(), it.destination().map_or(0, |to| to.len())));
-        longest.map(|(_, treatment)| treatment.target.clone())
+        let target = longest?.1.target.clone();
+        let group = if let Target::Group(name) = &target { Some(goal.groups[name].clone()) } else { None };
+        Some((target, group))
     }
 
     fn any_target() -> impl Strategy<Value = Target> {
@@ -645,18 +671,22 @@ mod tests {
             let devices = (1..5).map(|i| (i, device(i))).collect();
             let mut kernel = Kernel { holds: Actual { devices, ..Actual::default() }, ..Kernel::default() };
             for goal in [&first, &second, &Desired::default()] {
-                let before = kernel.holds.as_desired().rules;
+                let before = kernel.holds.as_desired();
                 kernel.made.clear();
                 for step in plan(&kernel.holds.clone(), goal) {
                     kernel.carry_out(&step);
+                    let devices = || goal.attachments.keys().chain(before.attachments.keys()).copied();
                     for (source, destination) in (0..16).flat_map(|source| (0..5).map(move |to| (source, to))) {
                         let (source, destination) = ([192, 0, 2, source].into(), [198, 51, 100, destination].into());
-                        let now = kernel.way(source, destination);
-                        let right = [meant(&before, source, destination), meant(&goal.rules, source, destination)];
-                        prop_assert!(right.contains(&now), "{} goes {:?}, not {:?}, after {:?}", source, now, right, step);
+                        for device in devices() {
+                            let now = kernel.way(device, source, destination);
+                            let right = [&before, goal].map(|it| meant(it, device, source, destination));
+                            prop_assert!(right.contains(&now), "{} goes {:?}, not {:?}, after {:?}", source, now, right, step);
+                        }
                     }
                 }
                 prop_assert_eq!(&kernel.holds.as_desired(), goal);
+                prop_assert_eq!(&kernel.next_groups, &kernel.holds.groups);
                 prop_assert_eq!(plan(&kernel.holds, goal), vec![]);
                 prop_assert_eq!(kernel.records.len(), goal.rules.len(), "no record is left over");
             }

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use byway::{Owner, RuleSpec, TargetSpec};
+use byway::{GroupSpec, MemberSpec, OnDown, Owner, RuleSpec, TargetSpec, config::Config};
 use byway_lab::{Frame, wait_until};
 use support::{
     ANSWER, hooks, on,
@@ -97,6 +97,54 @@ fn ten_thousand_rules_change_back_and_forth_under_traffic() {
             all()
         );
         assert_eq!(rules(&hosts.server).len(), 10_000);
+    }
+}
+
+/// Rules change places between two groups, and the groups their next hops, so that each packet goes where it went. One that
+/// finds the old rule and the new group, or the other way round, goes to the other router.
+#[test]
+fn rules_and_the_groups_that_they_lead_to_change_in_the_same_instant() {
+    let hosts = Routers::new(false);
+    let hook = hooks()[0];
+    let far = hosts.far(1);
+    let state = |one: usize, other: usize| {
+        let group = |name: &str, router| GroupSpec {
+            name: name.into(),
+            members: vec![MemberSpec { next_hop: hosts.hop(router), weight: 1 }],
+            on_down: OnDown::Drop,
+            owner: Owner::Config,
+        };
+        let groups = vec![group("group1", one), group("group2", other)];
+        let by = |router| if router == one { "group1" } else { "group2" };
+        let rules = (0..NETWORKS).map(|nth| {
+            let target = TargetSpec::Group(by(usize::from(nth) % 2 + 1).into());
+            rule(&hosts.source(nth + 1).to_string(), None, target)
+        });
+        Config::new(None, groups, rules)
+    };
+    let states = [state(1, 2), state(2, 1)];
+    let apply = |state| on(&hosts.server, hook, |byway| byway.apply(state).map(|it| it.counts())).unwrap();
+    apply(&states[0]);
+    let sampled = [0, 1, NETWORKS - 2, NETWORKS - 1];
+    let flows: Vec<(IpAddr, IpAddr)> = sampled.iter().map(|nth| (hosts.source(nth + 1), far)).collect();
+    let ends = AtomicBool::new(false);
+    let sent = thread::scope(|scope| {
+        let sender = scope.spawn(|| hosts.server.run(|| send_until(&flows, &ends)));
+        for _ in 0..5 {
+            for state in [&states[1], &states[0]] {
+                assert_eq!(apply(state).changed, usize::from(NETWORKS));
+            }
+        }
+        ends.store(true, Ordering::Relaxed);
+        sender.join().unwrap()
+    });
+    assert!(sent > 500, "the changes were too quick for the traffic: {sent} packets");
+    let all = || flows.iter().map(|(from, to)| hosts.counts(*from, *to).iter().sum::<usize>()).sum::<usize>();
+    assert!(wait_until(ANSWER, || all() == sent), "{} of {sent} packets arrived", all());
+    for (nth, (from, to)) in sampled.iter().zip(&flows) {
+        let [gateway, router_1, router_2] = hosts.counts(*from, *to);
+        let elsewhere = if nth % 2 == 0 { router_2 } else { router_1 };
+        assert_eq!((gateway, elsewhere), (0, 0), "{from} has gone where neither state says");
     }
 }
 

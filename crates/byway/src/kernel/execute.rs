@@ -8,9 +8,9 @@ use std::{
 };
 
 use byway_abi::{
-    BUCKETS, DeviceRecord, HOOK_CLSACT, HOOK_TCX, MAX_NEXT_HOPS, MAX_RULES, ROLE_ARRIVAL, ROLE_DEPARTURE,
-    RULE_NAME_LEN, RuleRecord, TARGET_BY_DESTINATION, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP,
-    TARGET_PASS, meta,
+    BUCKETS, DeviceRecord, GroupKey, HOOK_CLSACT, HOOK_TCX, MAX_NEXT_HOPS, MAX_RULES, ROLE_ARRIVAL,
+    ROLE_DEPARTURE, RULE_NAME_LEN, RuleRecord, TARGET_BY_DESTINATION, TARGET_DROP, TARGET_GROUP,
+    TARGET_NEXT_HOP, TARGET_PASS, meta,
 };
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
@@ -29,7 +29,7 @@ use crate::{
     error::{Error, Result},
     plan::{Actual, Neighbour, Role, RuleRef, Slot, Step, Switch, Unseen, plan},
     prefix::Prefix,
-    rule::{Device, Member, NextHop, Selector, Target, Treatment},
+    rule::{Device, Group, Member, NextHop, Selector, Target, Treatment},
 };
 
 /// A device that Byway has put a program on, as its record says.
@@ -131,7 +131,7 @@ fn read(
         slots.insert(slot.index, next_hop.clone());
         actual.next_hops.insert(next_hop, slot);
     }
-    let groups = pins.tables.next_hops.groups()?;
+    let groups = pins.tables.groups()?;
     for (id, wire) in &groups {
         if let Some(group) = next_hops::read_group(wire, &slots) {
             actual.groups.insert(group.name.clone(), (*id, group));
@@ -309,8 +309,8 @@ enum Undo {
     /// By another step.
     Step(Step),
     ForgetSlot(u32),
-    /// To how a group was, or to none.
-    Group(u32, Option<Box<byway_abi::Group>>),
+    /// To how a group was in a generation, or to none.
+    Group(GroupKey, Option<Box<byway_abi::Group>>),
     /// All that were recorded.
     ForgetRules,
     /// To what a source's entry was, or to none, without the tables that were made for the new one.
@@ -459,18 +459,13 @@ impl Executor<'_> {
                 tables.next_hops.set_down(slot(progress, &next_hop)?, is_down)?;
                 by(Step::SetDown(next_hop, !is_down))
             }
+            Step::PrepareGroup(group) => {
+                let next = tables.generation()? & 1 ^ 1;
+                put_group(tables, progress, &group, next).map(Some)
+            }
             Step::PutGroup(group) => {
-                let (id, before) = match progress.groups.get(&group.name) {
-                    Some(id) => (*id, tables.next_hops.group(*id)?),
-                    None => (tables.next_set()?, None),
-                };
-                let members = members(progress, &group.members)?;
-                let buckets = before.as_ref().map(next_hops::slots);
-                let wire =
-                    next_hops::group(&group.name, &members, group.on_down, group.owner, buckets.as_ref());
-                tables.next_hops.put_group(id, &wire)?;
-                progress.groups.insert(group.name, id);
-                Ok(Some(Undo::Group(id, before.map(Box::new))))
+                let in_force = tables.generation()? & 1;
+                put_group(tables, progress, &group, in_force).map(Some)
             }
             Step::Settle => {
                 settle(tables);
@@ -510,8 +505,7 @@ impl Executor<'_> {
             }
             Undo::Step(step) => self.step(&step, &mut Progress::default()).map(drop),
             Undo::ForgetSlot(slot) => tables.next_hops.forget(slot),
-            Undo::Group(id, Some(group)) => tables.next_hops.put_group(id, &group),
-            Undo::Group(id, None) => tables.next_hops.forget_group(id),
+            Undo::Group(key, before) => tables.next_hops.set_group(key, before.as_deref()),
             Undo::ForgetRules => recorded.iter().try_for_each(|target| forget_rule(tables, target.rule)),
             Undo::Entry(source, entry, stale) => {
                 let mut stale = stale;
@@ -606,6 +600,22 @@ fn members(progress: &Progress, members: &[Member]) -> Result<Vec<(u32, u16)>> {
     members.iter().map(|member| Ok((slot(progress, &member.next_hop)?, member.weight))).collect()
 }
 
+/// Makes a group in one generation, or lets it be another there. The flows stay where they are now as far as they may.
+fn put_group(tables: &mut Tables, progress: &mut Progress, group: &Group, generation: u32) -> Result<Undo> {
+    let id = match progress.groups.get(&group.name) {
+        Some(id) => *id,
+        None => tables.next_set()?,
+    };
+    let buckets = tables.group(id)?.as_ref().map(next_hops::slots);
+    let members = members(progress, &group.members)?;
+    let wire = next_hops::group(&group.name, &members, group.on_down, group.owner, buckets.as_ref());
+    let key = GroupKey { group: id, generation };
+    let before = tables.next_hops.group(key)?;
+    tables.next_hops.set_group(key, Some(&wire))?;
+    progress.groups.insert(group.name.clone(), id);
+    Ok(Undo::Group(key, before.map(Box::new)))
+}
+
 /// Makes the record of a rule, and the group that is its own where it has several next hops. The flows of the rule that
 /// it replaces stay where they are as far as they may. Returns what its packets are to find.
 fn record_rule(
@@ -636,8 +646,8 @@ fn record_rule(
             let members = members(progress, all)?;
             let id = tables.next_set()?;
             let group = next_hops::group("", &members, treatment.on_down, treatment.owner, before.as_ref());
-            tables.next_hops.put_group(id, &group)?;
-            let recorded = tables.record(selector, treatment, TARGET_GROUP, id);
+            let made = tables.next_hops.make_group(id, &group);
+            let recorded = made.and_then(|()| tables.record(selector, treatment, TARGET_GROUP, id));
             if recorded.is_err() {
                 // Nothing leads there; what cannot be removed now is tidied by the next change.
                 let _ = tables.next_hops.forget_group(id);
@@ -654,7 +664,7 @@ fn buckets(tables: &Tables, rule: u32) -> Result<Option<[u32; BUCKETS]>> {
     let Some(record) = tables.rule_record(rule)? else { return Ok(None) };
     Ok(match record.kind {
         TARGET_NEXT_HOP => Some([record.index; BUCKETS]),
-        TARGET_GROUP => tables.next_hops.group(record.index)?.as_ref().map(next_hops::slots),
+        TARGET_GROUP => tables.group(record.index)?.as_ref().map(next_hops::slots),
         _ => None,
     })
 }
@@ -663,7 +673,7 @@ fn buckets(tables: &Tables, rule: u32) -> Result<Option<[u32; BUCKETS]>> {
 fn forget_rule(tables: &mut Tables, id: u32) -> Result<()> {
     if let Some(record) = tables.rule_record(id)?
         && record.kind == TARGET_GROUP
-        && tables.next_hops.group(record.index)?.is_some_and(|group| wire::read_name(&group.name).is_empty())
+        && tables.group(record.index)?.is_some_and(|group| wire::read_name(&group.name).is_empty())
     {
         tables.next_hops.forget_group(record.index)?;
     }
@@ -834,7 +844,8 @@ fn tidy_tables(tables: &mut Tables) -> Result<()> {
     }
     let used: BTreeSet<u32> =
         records.held.values().filter(|it| it.kind == TARGET_GROUP).map(|it| it.index).collect();
-    for (id, group) in tables.next_hops.groups()? {
+    tables.tidy_groups()?;
+    for (id, group) in tables.groups()? {
         if wire::read_name(&group.name).is_empty() && !used.contains(&id) {
             tables.next_hops.forget_group(id)?;
         }

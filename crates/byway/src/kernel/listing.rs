@@ -53,7 +53,7 @@ impl Referred {
             next_hops.insert(slot.index, next_hop);
             slots.insert(slot.index, slot);
         }
-        Ok(Self { links, next_hops, slots, groups: tables.next_hops.groups()? })
+        Ok(Self { links, next_hops, slots, groups: tables.groups()? })
     }
 
     /// The rule in a record, or nothing where the record makes no sense.

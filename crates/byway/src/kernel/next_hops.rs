@@ -10,7 +10,8 @@ use aya::maps::{
     Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues, xdp::DevMap, xdp::XdpMapError,
 };
 use byway_abi::{
-    BUCKETS, Group, MAX_MEMBERS, MAX_NEXT_HOPS, NEXT_HOP_DOWN, NEXT_HOP_FREE, NextHopCounters, NextHopHealth,
+    BUCKETS, Group, GroupKey, MAX_MEMBERS, MAX_NEXT_HOPS, NEXT_HOP_DOWN, NEXT_HOP_FREE, NextHopCounters,
+    NextHopHealth,
 };
 
 use super::{
@@ -30,7 +31,7 @@ pub(crate) struct NextHops {
     devices: DevMap<MapData>,
     health: Array<MapData, NextHopHealth>,
     counters: PerCpuArray<MapData, NextHopCounters>,
-    groups: HashMap<MapData, u32, Group>,
+    groups: HashMap<MapData, GroupKey, Group>,
     cpus: usize,
 }
 
@@ -156,31 +157,41 @@ impl NextHops {
         Ok(health.silent_since)
     }
 
-    pub(super) fn has_group(&self, id: u32) -> bool {
-        self.groups.get(&id, 0).is_ok()
+    pub(super) fn has_group(&self, group: u32) -> bool {
+        [0, 1].into_iter().any(|generation| self.groups.get(&GroupKey { group, generation }, 0).is_ok())
     }
 
-    /// The groups there are, by identity: those with a name, and those of one rule each.
-    pub(crate) fn groups(&self) -> Result<BTreeMap<u32, Group>> {
+    /// All groups, those with a name, and those of one rule each.
+    pub(super) fn groups(&self) -> Result<BTreeMap<GroupKey, Group>> {
         self.groups
             .iter()
             .collect::<std::result::Result<_, _>>()
             .map_err(|error| failed("read the map", "GROUPS", error))
     }
 
-    pub(crate) fn group(&self, id: u32) -> Result<Option<Group>> {
-        found(self.groups.get(&id, 0)).map_err(|error| failed("read the map", "GROUPS", error))
+    pub(crate) fn group(&self, key: GroupKey) -> Result<Option<Group>> {
+        found(self.groups.get(&key, 0)).map_err(|error| failed("read the map", "GROUPS", error))
     }
 
-    /// Makes a group, or lets it be another, from one instant to the next.
-    pub(crate) fn put_group(&mut self, id: u32, group: &Group) -> Result<()> {
-        patiently(|| self.groups.insert(id, group, 0))
-            .map_err(|error| failed("write the map", "GROUPS", error))
+    /// Makes a group in one generation, or lets it be another there, from one instant to the next; or removes it.
+    pub(crate) fn set_group(&mut self, key: GroupKey, group: Option<&Group>) -> Result<()> {
+        match group {
+            Some(group) => patiently(|| self.groups.insert(key, group, 0)),
+            None => gone(self.groups.remove(&key)),
+        }
+        .map_err(|error| failed("write the map", "GROUPS", error))
+    }
+
+    /// Makes a group that nothing leads to yet. What is left where that fails is for [`forget_group`](Self::forget_group).
+    pub(crate) fn make_group(&mut self, group: u32, wire: &Group) -> Result<()> {
+        [0, 1]
+            .into_iter()
+            .try_for_each(|generation| self.set_group(GroupKey { group, generation }, Some(wire)))
     }
 
     /// Removes a group that no rule leads to. One that is not there is no error.
-    pub(crate) fn forget_group(&mut self, id: u32) -> Result<()> {
-        gone(self.groups.remove(&id)).map_err(|error| failed("write the map", "GROUPS", error))
+    pub(crate) fn forget_group(&mut self, group: u32) -> Result<()> {
+        [0, 1].into_iter().try_for_each(|generation| self.set_group(GroupKey { group, generation }, None))
     }
 }
 

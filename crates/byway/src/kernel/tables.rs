@@ -5,8 +5,8 @@
 //! written before the entry and removed after it, so that the entry alone decides whether the rule holds. A
 //! record that the entry of its source does not lead to is a leftover.
 //!
-//! Packets look at the source tables of one generation only (`META`). Where more than one entry has to change, the tables of
-//! the next one are made, and packets see them from one instant to the next.
+//! Packets look at the source tables and the groups of one generation only (`META`). Where more than one entry or group has to
+//! change, those of the next one are made, and packets see them from one instant to the next.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,8 +23,8 @@ use aya::maps::{
     xdp::{DevMapHash, XdpMapError},
 };
 use byway_abi::{
-    ATTACHMENT_PROBES, AttachmentCounters, Count, DeviceRecord, MAX_ATTACHMENTS, MAX_CHUNKS, RuleRecord,
-    SetRecord, TARGET_BY_DESTINATION, Target, meta,
+    ATTACHMENT_PROBES, AttachmentCounters, Count, DeviceRecord, Group, GroupKey, MAX_ATTACHMENTS, MAX_CHUNKS,
+    RuleRecord, SetRecord, TARGET_BY_DESTINATION, Target, meta,
 };
 
 use super::{
@@ -254,6 +254,37 @@ impl Tables {
     /// No packet is under way any more that has seen a rule which held before.
     pub(crate) fn settled(&mut self) {
         self.rules.settled();
+    }
+
+    /// The groups of the generation in force, by identity: those with a name, and those of one rule each.
+    pub(crate) fn groups(&self) -> Result<BTreeMap<u32, Group>> {
+        let in_force = self.generation()? & 1;
+        let all = self.next_hops.groups()?;
+        Ok(all
+            .into_iter()
+            .filter(|(key, _)| key.generation == in_force)
+            .map(|(key, it)| (key.group, it))
+            .collect())
+    }
+
+    /// The group of the generation in force that has this identity.
+    pub(crate) fn group(&self, group: u32) -> Result<Option<Group>> {
+        self.next_hops.group(GroupKey { group, generation: self.generation()? & 1 })
+    }
+
+    /// Lets the groups of the generation to come be those of the one in force, as they are but while a change is under
+    /// way.
+    pub(crate) fn tidy_groups(&mut self) -> Result<()> {
+        let in_force = self.generation()? & 1;
+        let all = self.next_hops.groups()?;
+        let ids: BTreeSet<u32> = all.keys().map(|key| key.group).collect();
+        for group in ids {
+            let [now, next] = [in_force, 1 - in_force].map(|generation| GroupKey { group, generation });
+            if all.get(&now) != all.get(&next) {
+                self.next_hops.set_group(next, all.get(&now))?;
+            }
+        }
+        Ok(())
     }
 
     /// The generation that packets look at.
