@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aya::programs::tc::{TcAttachType, qdisc_detach_program};
 use byway_lab::{seed::Seed, wait_until};
 use nix::mount::{MsFlags, mount};
 use support::{ANSWER, SILENCE, Said, call, done, pins, refused, works};
@@ -239,7 +240,12 @@ fn rollback_leaves_what_others_have_said_meanwhile() {
     let exported = done(&seed.server, "export");
     assert!(exported.contains("[group.up]") && !exported.contains("eth5"), "{exported}");
     assert_eq!(json(&seed, "--json show from 192.168.1.6")["target"], "pass");
-    assert_eq!(rules(&seed), 3);
+    assert_eq!(
+        json(&seed, "--json show from 192.168.1.7")["target"],
+        "pass",
+        "none of its next hops is left"
+    );
+    assert_eq!(rules(&seed), 4);
 }
 
 /// Also where the configuration's rules lead to a group that was made by hand, and is left to whoever made it.
@@ -260,6 +266,115 @@ fn rollback_knows_the_groups_of_others() {
     assert_eq!(done(&seed.server, "--json group show"), before);
 }
 
+/// A rule of whose next hops some are gone has the others, and one of which none is left does what it says for when none is in
+/// service: packets that were kept from the default route are kept from it.
+#[test]
+fn rollback_opens_nothing_that_was_closed() {
+    let seed = Seed::new().unwrap();
+    for device in ["eth5", "eth6"] {
+        seed.lab.link((&seed.server, device), (&seed.router, device)).unwrap();
+        seed.server.set_up(device, true).unwrap();
+    }
+    let file = File::new(
+        "[group.lost]\nnexthops = [{ dev = \"eth5\" }]\non-down = \"drop\"\n\
+         [group.half]\nnexthops = [{ dev = \"eth5\" }, { dev = \"eth6\", weight = 3 }]\n\
+         [[rule]]\nfrom = \"192.168.1.5\"\nnexthops = [{ via = \"10.111.221.21\", dev = \"eth1\" }, { dev = \"eth5\" }]\n\
+         [[rule]]\nfrom = \"192.168.1.6\"\ndev = \"eth5\"\non-down = \"drop\"\nmss = 1400\n\
+         [[rule]]\nfrom = \"192.168.1.7\"\ndev = \"eth5\"\n\
+         [[rule]]\nfrom = \"192.168.1.8\"\ngroup = \"lost\"\n\
+         [[rule]]\nfrom = \"192.168.1.9\"\ngroup = \"half\"\n",
+    );
+    done(&seed.server, &file.words("apply"));
+    file.write("");
+    done(&seed.server, &file.words("apply"));
+    seed.server.delete_link("eth5").unwrap();
+    let said = done(&seed.server, "rollback");
+    assert!(said.ends_with("5 rules added, 0 changed, 0 deleted; 0 stayed as they were\n"), "{said}");
+    assert!(works(&seed, ANSWER));
+    for (last, target) in [(6, "drop"), (7, "pass"), (8, "drop")] {
+        assert_eq!(json(&seed, &format!("--json show from 192.168.1.{last}"))["target"], target);
+    }
+    let exported = done(&seed.server, "export");
+    assert!(
+        exported.contains("[group.half]") && exported.contains("{ dev = \"eth6\", weight = 3 }"),
+        "{exported}"
+    );
+    assert!(!exported.contains("eth5"), "{exported}");
+}
+
+/// Of the attachments those come and go that the apply has taken off and put on.
+#[test]
+fn rollback_leaves_attachments_that_were_made_by_hand() {
+    let seed = Seed::new().unwrap();
+    let attached = |device: &str| {
+        let exported = done(&seed.server, "export");
+        assert!(exported.contains(&format!("attach = [\"{device}\"]\n")), "{exported}");
+    };
+    // One that attaches where nothing was.
+    let file = File::new(VIP);
+    done(&seed.server, &file.words("apply"));
+    done(&seed.server, "attach dev eth1");
+    done(&seed.server, "rollback");
+    attached("eth1");
+    // One that says where.
+    file.write("attach = [\"eth0\"]\n");
+    done(&seed.server, &file.words("apply"));
+    done(&seed.server, "detach dev eth0");
+    done(&seed.server, "rollback");
+    attached("eth1");
+}
+
+/// What held before holds again, also where somebody has made another group of that name.
+#[test]
+fn rollback_sends_nothing_where_it_never_went() {
+    let seed = Seed::new().unwrap();
+    let file = File::new(
+        "[group.up]\nnexthops = [{ via = \"10.111.221.21\", dev = \"eth1\" }]\n\
+         [[rule]]\nfrom = \"192.168.1.5\"\ngroup = \"up\"\n",
+    );
+    done(&seed.server, &file.words("apply"));
+    file.write("");
+    done(&seed.server, &file.words("apply"));
+    done(&seed.server, "group add up nexthop dev eth1");
+    done(&seed.server, "rollback");
+    assert!(works(&seed, ANSWER));
+    assert_eq!(json(&seed, "--json show from 192.168.1.5")["target"]["nexthop"]["gateway"], "10.111.221.21");
+}
+
+/// Somebody has replaced a group of the configuration by hand: that is a difference, and no more.
+#[test]
+fn a_group_of_the_configuration_stays_the_configurations() {
+    let seed = Seed::new().unwrap();
+    let file = File::new(
+        "[group.up]\nnexthops = [{ via = \"10.111.221.21\", dev = \"eth1\" }]\n\
+         [[rule]]\nfrom = \"192.168.1.5\"\ngroup = \"up\"\n",
+    );
+    done(&seed.server, &file.words("apply"));
+    done(&seed.server, "group replace up nexthop dev eth1");
+    assert!(!works(&seed, SILENCE));
+    assert_eq!(diff(&seed, &file).code, Some(3));
+    done(&seed.server, &file.words("apply"));
+    assert!(works(&seed, ANSWER));
+}
+
+/// Somebody has taken the program off. The rules are as they should be, and nothing works.
+#[test]
+fn diff_sees_that_the_program_is_off() {
+    let seed = Seed::new().unwrap();
+    let file = File::new(VIP);
+    done(&seed.server, &file.words("apply"));
+    let link =
+        format!("/sys/fs/bpf/byway/{}/links/{}", pins().remove(0), seed.server.ifindex("eth0").unwrap());
+    seed.server.run(|| match Path::new(&link).exists() {
+        true => fs::remove_file(&link).unwrap(),
+        false => qdisc_detach_program("eth0", TcAttachType::Egress, "byway_departure").unwrap(),
+    });
+    let said = diff(&seed, &file);
+    assert_eq!((said.code, said.out.lines().next()), (Some(3), Some("+ attach eth0")), "{said:?}");
+    assert!(done(&seed.server, &file.words("apply")).starts_with("+ attach eth0\n"));
+    assert!(works(&seed, ANSWER));
+}
+
 /// Also where the way to the next hop is broken by then: what held before holds again.
 #[test]
 fn rollback_asks_no_questions() {
@@ -278,7 +393,7 @@ fn rollback_asks_no_questions() {
 fn what_is_confirmed_stays() {
     let seed = Seed::new().unwrap();
     let file = File::new(VIP);
-    assert_eq!(refused(&seed.server, "confirm"), "no apply waits to be confirmed");
+    assert_eq!(done(&seed.server, "confirm"), "no apply waits to be confirmed\n");
     let said = done(&seed.server, &file.words("apply --confirm 5m"));
     assert_eq!(said.lines().last().unwrap(), "taken back in 5m, unless `byway confirm` comes first");
     // The next one has to wait, but not what is done by hand.
@@ -287,7 +402,7 @@ fn what_is_confirmed_stays() {
     assert_eq!(refused(&seed.server, &file.words("apply")), sentence);
     done(&seed.server, "add from 192.168.1.6 drop");
     assert_eq!(done(&seed.server, "confirm"), "confirmed: the last apply stays\n");
-    assert_eq!(refused(&seed.server, "confirm"), "no apply waits to be confirmed");
+    assert_eq!(done(&seed.server, "confirm"), "no apply waits to be confirmed\n");
     assert!(wait_until(ANSWER, || guards().is_empty()), "the guard stays: {:?}", guards());
     assert!(works(&seed, ANSWER));
     done(&seed.server, "rollback");
@@ -306,6 +421,7 @@ fn what_is_confirmed_stays() {
         "nothing to do: 0 rules are as the configuration says\n"
     );
     assert!(guards().is_empty());
+    done(&seed.server, "confirm");
 }
 
 /// The terminal goes, and with it all that runs in it. Nobody confirms.

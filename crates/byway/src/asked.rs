@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Result},
     plan::Desired,
     resolve::View,
-    rule::{Group, Owner, Rule, RuleSpec, Selector, Target, TargetSpec, Treatment, check_families},
+    rule::{Group, Owner, Rule, RuleSpec, Selector, Target, Treatment, check_families},
 };
 
 /// Rules by source and destination, and what they say, each once: many say the same, and to resolve a target asks the
@@ -96,7 +96,7 @@ impl<'a> Asked<'a> {
                 room =
                     room.checked_sub(1).ok_or(Error::TablesFull { selector: *selector, limit: MAX_RULES })?;
             }
-            if matches!(fate, Some(Existing::Stays)) || self.is_lost(*place, view, desired) {
+            if matches!(fate, Some(Existing::Stays)) {
                 continue;
             }
             let treatment = match &mut resolved[*place as usize] {
@@ -121,19 +121,6 @@ impl<'a> Asked<'a> {
             _ => desired.rules.append(&mut new.into_iter().collect::<BTreeMap<_, _>>()),
         }
         Ok(resolved)
-    }
-
-    /// Whether nothing is left of what packets were sent to before: its device is gone.
-    fn is_lost(&self, place: u32, view: &View<'_>, desired: &Desired) -> bool {
-        let (Said::Rule(RuleSpec { target, .. }) | Said::Config(TreatmentSpec { target, .. })) =
-            &self.treatments[place as usize].0;
-        view.trusts
-            && match target {
-                TargetSpec::NextHop(next_hop) => view.lacks(next_hop),
-                TargetSpec::NextHops(members) => members.iter().any(|member| view.lacks(&member.next_hop)),
-                TargetSpec::Group(name) => !desired.groups.contains_key(name),
-                TargetSpec::Pass | TargetSpec::Drop => false,
-            }
     }
 
     fn resolve(&self, place: u32, view: &mut View<'_>) -> Result<Treatment> {

@@ -224,7 +224,7 @@ impl Byway {
     }
 
     /// Makes a group, or lets the one of that name be another from one instant to the next. Flows stay where they are as
-    /// far as the new group lets them.
+    /// far as the new group lets them. One of the configuration stays the configuration's, and the next apply puts it right.
     ///
     /// # Errors
     ///
@@ -240,7 +240,10 @@ impl Byway {
                 on_existing(existing)?;
             }
             let members = view.resolve_members(&spec.members)?;
-            let group = Group { name: spec.name.clone(), members, on_down: spec.on_down, owner: spec.owner };
+            // Else the configuration could neither put it right nor let it go, as long as its own rules lead there.
+            let is_config = desired.groups.get(&spec.name).is_some_and(|it| it.owner == Owner::Config);
+            let owner = if is_config { Owner::Config } else { spec.owner };
+            let group = Group { name: spec.name.clone(), members, on_down: spec.on_down, owner };
             for selector in users(desired, &spec.name) {
                 check_families(&selector.source(), gateways(&group))?;
             }

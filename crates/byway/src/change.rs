@@ -5,6 +5,7 @@ use byway_abi::{MAX_DESTINATIONS, MAX_GROUPS, MAX_NEXT_HOPS};
 
 use crate::{
     byway::Byway,
+    changes::Changes,
     compile::{compile, destinations},
     error::{Error, Result},
     kernel::{
@@ -28,6 +29,21 @@ pub(crate) struct Decision<T> {
     pub(crate) said: T,
 }
 
+impl<T> Decision<T> {
+    /// Whether what should hold is what holds.
+    pub(crate) fn changes_nothing(&self) -> bool {
+        self.held == self.desired
+    }
+
+    /// What changes, by a configuration with so many rules.
+    pub(crate) fn changes(self, rules: usize) -> Changes {
+        let Self { actual, mut held, desired, .. } = self;
+        // Those that have lost their program get it back.
+        held.attachments.retain(|index, _| !actual.lost.contains_key(index));
+        Changes::new(held, desired, rules)
+    }
+}
+
 impl Byway {
     /// Lets hold what `decide` makes of what holds. It may refuse. It is asked before anything is touched in the kernel, and
     /// again where something was tidied then.
@@ -48,7 +64,7 @@ impl Byway {
     }
 
     /// The same, with something to be done around the change itself, while nobody else changes anything. `around` is not
-    /// called where nothing is to change.
+    /// called where nothing holds, and nothing shall.
     pub(crate) fn change_around<T>(
         &mut self,
         only: Option<&Selector>,
@@ -78,15 +94,11 @@ impl Byway {
                 decision = self.decide(Some(pins), only, &decide)?;
             }
         }
-        if decision.desired == decision.held {
-            // What follows from it may have to be put right.
-            self.carry_out(pins, &decision.actual, &decision.desired)?;
-        } else {
-            let mut pins = Some(pins);
-            around(&decision, &mut || {
-                self.carry_out(pins.take().flatten(), &decision.actual, &decision.desired)
-            })?;
-        }
+        let mut pins = Some(pins);
+        // Also where nothing changes: what follows from it may have to be put right.
+        around(&decision, &mut || {
+            self.carry_out(pins.take().flatten(), &decision.actual, &decision.desired)
+        })?;
         Ok(decision)
     }
 

@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 use crate::{
     merge::merged,
     plan::Desired,
-    rule::{Device, Group, Owner, Rule},
+    rule::{Device, Group, Rule},
 };
 
 /// What an apply changes, or would change.
@@ -13,6 +13,8 @@ use crate::{
 pub struct Changes {
     before: Desired,
     after: Desired,
+    /// How many rules the configuration has.
+    rules: usize,
 }
 
 /// One thing that changes.
@@ -41,16 +43,17 @@ pub struct Counts {
     pub removed: usize,
     /// They become others.
     pub changed: usize,
-    /// The configuration has them, and they stay as they are, with their counters.
+    /// The configuration has them, and they stay as they are, with their counters; those included that somebody else has put
+    /// in and that say the same.
     pub kept: usize,
 }
 
 impl Changes {
-    pub(crate) fn new(before: Desired, after: Desired) -> Self {
-        Self { before, after }
+    pub(crate) fn new(before: Desired, after: Desired, rules: usize) -> Self {
+        Self { before, after, rules }
     }
 
-    /// Whether everything stays as it is.
+    /// Whether everything stays as it is, and nothing is to be put right.
     pub fn is_empty(&self) -> bool {
         self.before == self.after
     }
@@ -94,9 +97,10 @@ impl Changes {
                 (None, Some(_)) => counts.added += 1,
                 (Some(_), None) => counts.removed += 1,
                 (Some(before), Some(after)) if before != after => counts.changed += 1,
-                (Some(rule), Some(_)) => counts.kept += usize::from(rule.owner == Owner::Config),
+                (Some(_), Some(_)) => {}
             }
         }
+        counts.kept = self.rules.saturating_sub(counts.added + counts.changed);
         counts
     }
 }

@@ -1,6 +1,7 @@
 //! The calls that let a configuration hold: what would change, changing it, going back.
 
 use std::{
+    cell::Cell,
     collections::{BTreeSet, HashMap},
     io,
     time::Duration,
@@ -13,6 +14,7 @@ use crate::{
     changes::Changes,
     config::{Attach, Config, TreatmentSpec},
     error::{Error, Result},
+    going_back::{Before, members, next_hop_spec},
     kernel::{
         bpffs, execute,
         kept::{self, Kept, Unconfirmed},
@@ -20,11 +22,17 @@ use crate::{
     },
     plan::Desired,
     resolve::View,
-    rule::{
-        Group, GroupSpec, Member, MemberSpec, NextHop, NextHopSpec, Owner, Target, TargetSpec, Treatment,
-        check_families,
-    },
+    rule::{Group, GroupSpec, Owner, Target, TargetSpec, Treatment, check_families},
 };
+
+/// What it was to go back.
+#[derive(Debug, Clone, Copy)]
+struct Back {
+    /// How many rules the configuration had.
+    rules: usize,
+    /// The apply was cut off ahead of its change.
+    was_none: bool,
+}
 
 impl Byway {
     /// What [`Byway::apply`] would change. Changes nothing.
@@ -35,7 +43,7 @@ impl Byway {
     pub fn diff(&mut self, config: &Config) -> Result<Changes> {
         let pins = Pins::open()?;
         let decision = self.decide(pins.as_ref(), None, |view, desired| put(config, view, desired))?;
-        Ok(Changes::new(decision.held, decision.desired))
+        Ok(decision.changes(config.rule_count()))
     }
 
     /// Lets exactly the rules and groups of a configuration hold, of those that belong to [`Owner::Config`], from one
@@ -87,6 +95,9 @@ impl Byway {
             put(config, view, desired)
         };
         let decision = self.change_around(None, decide, |decision, carry_out| {
+            if decision.changes_nothing() {
+                return carry_out();
+            }
             kept.save(&before(decision))?;
             let done = prepare(&kept).and_then(|()| carry_out());
             // What held before holds, or what is asked for does: the copy to go back to is of one change in any case.
@@ -97,25 +108,27 @@ impl Byway {
                 Err(failure) => Err(kept.has_failed().err().unwrap_or(failure)),
             }
         })?;
-        Ok(Changes::new(decision.held, decision.desired))
+        Ok(decision.changes(config.rule_count()))
     }
 
-    /// Lets the last apply hold that waits to be confirmed.
+    /// Lets the last apply hold that waits to be confirmed. Says whether one has waited: an apply that changes nothing does
+    /// not.
     ///
     /// # Errors
     ///
-    /// [`Error::NothingToConfirm`], [`Error::TooLateToConfirm`].
-    pub fn confirm(&mut self) -> Result<()> {
+    /// [`Error::TakenBack`], [`Error::TooLateToConfirm`].
+    pub fn confirm(&mut self) -> Result<bool> {
         let kept = Kept::open()?;
+        let nothing_waits = || kept.what_was_undone().map_or(Ok(false), |how| Err(Error::TakenBack(how)));
         if !bpffs::is_mounted() {
             bpffs::check_not_hidden()?;
-            return Err(Error::NothingToConfirm(kept.what_was_undone()));
+            return nothing_waits();
         }
         let _lock = bpffs::Lock::wait()?;
         match kept.unconfirmed()? {
-            None => Err(Error::NothingToConfirm(kept.what_was_undone())),
+            None => nothing_waits(),
             Some(unconfirmed) if unconfirmed.until < kept::now()? => Err(Error::TooLateToConfirm),
-            Some(_) => kept.is_confirmed(),
+            Some(_) => kept.is_confirmed().map(|()| true),
         }
     }
 
@@ -125,11 +138,14 @@ impl Byway {
     ///
     /// Those of reading the note of it.
     pub fn is_unconfirmed(&self, token: &str) -> Result<bool> {
-        Ok(Kept::open()?.unconfirmed()?.is_some_and(|it| it.token == token))
+        waits(&Kept::open()?, token)
     }
 
     /// Goes back to what held before the last apply, as far as the configuration goes: its rules, its groups and, if they
     /// changed with it, the attachments. There is nothing to go back to then.
+    ///
+    /// Next hops whose device is gone are left out. A rule of which none is left passes or drops its packets, as it says for
+    /// the case that none is in service.
     ///
     /// # Errors
     ///
@@ -146,13 +162,15 @@ impl Byway {
     ///
     /// Those of [`Byway::rollback`].
     pub fn rollback_unless_confirmed(&mut self, token: &str) -> Result<Option<Changes>> {
-        let kept = Kept::open()?;
         let gone_back = self.go_back(Some(token));
-        match &gone_back {
-            Ok(None) => {}
-            Ok(Some(_)) => kept.note_undone("it was taken back, since nobody confirmed it in time")?,
-            Err(error) => kept
-                .note_undone(&format!("nobody confirmed it in time, and to take it back failed: {error}"))?,
+        if let Err(error) = &gone_back {
+            let kept = Kept::open()?;
+            let _lock = bpffs::Lock::wait()?;
+            if waits(&kept, token)? {
+                kept.note_undone(&format!(
+                    "nobody confirmed it in time, and to take it back failed: {error}"
+                ))?;
+            }
         }
         gone_back
     }
@@ -160,24 +178,51 @@ impl Byway {
     fn go_back(&mut self, token: Option<&str>) -> Result<Option<Changes>> {
         let kept = Kept::open()?;
         let decide = |view: &mut View<'_>, desired: &mut Desired| {
-            let waits = kept.unconfirmed()?;
-            if token.is_some_and(|token| waits.is_none_or(|it| it.token != token)) {
-                return Ok(false);
+            if let Some(token) = token
+                && !waits(&kept, token)?
+            {
+                return Ok(None);
             }
-            let Some(config) = kept.copy()? else { return Ok(false) };
+            let (Some(last), older) = kept.copies()? else { return Ok(None) };
             view.trusts = true;
-            put(&config, view, desired)?;
-            Ok(true)
+            let back = |rules| Some(Back { rules, was_none: false });
+            let Some(older) = older else { return put_back(last, view, desired).map(back) };
+            // The last apply was cut off. Where it has changed nothing, it was none.
+            let held = desired.clone();
+            let rules = put_back(last, view, desired)?;
+            match token {
+                _ if *desired != held => Ok(back(rules)),
+                Some(_) => Ok(Some(Back { rules, was_none: true })),
+                None => put_back(older, view, desired).map(back),
+            }
         };
-        let decision = self.change_around(None, decide, |_, carry_out| {
+        let is_noted = Cell::new(false);
+        let note = |back: &Back| {
+            if back.was_none {
+                kept.has_failed()?
+            } else {
+                kept.forget()?
+            }
+            is_noted.set(true);
+            match token {
+                Some(_) => kept.note_undone("it was taken back, since nobody confirmed it in time"),
+                None => Ok(()),
+            }
+        };
+        let decision = self.change_around(None, decide, |decision, carry_out| {
             carry_out()?;
-            kept.forget()
+            decision.said.as_ref().map_or(Ok(()), note)
         })?;
-        let Decision { said: is_back, held, desired, .. } = decision;
-        if is_back && held == desired {
-            kept.forget()?;
+        let Some(back) = decision.said else { return Ok(None) };
+        if !is_noted.get() {
+            bpffs::ensure_mounted()?;
+            let _lock = bpffs::Lock::wait()?;
+            // Somebody may have applied something meanwhile.
+            if Pins::open()?.is_none() {
+                note(&back)?;
+            }
         }
-        Ok(is_back.then(|| Changes::new(held, desired)))
+        Ok(Some(decision.changes(back.rules)))
     }
 
     /// What holds, as a configuration: the rules and groups of all owners, and the attachments. To apply it changes nothing,
@@ -192,6 +237,18 @@ impl Byway {
         let held = actual.as_desired();
         Ok(as_config(&held, Some(attached(&held)), |_| true))
     }
+}
+
+/// Whether this apply waits to be confirmed.
+fn waits(kept: &Kept, token: &str) -> Result<bool> {
+    Ok(kept.unconfirmed()?.is_some_and(|it| it.token == token))
+}
+
+/// Puts what held before in the place of what the configuration says now, and says how many rules that has.
+fn put_back(before: Before, view: &mut View<'_>, desired: &mut Desired) -> Result<usize> {
+    let config = before.possible(view, desired);
+    put(&config, view, desired)?;
+    Ok(config.rule_count())
 }
 
 /// Puts what a configuration says in the place of what it said before.
@@ -222,10 +279,6 @@ fn put(config: &Config, view: &mut View<'_>, desired: &mut Desired) -> Result<()
         Some(attach) => {
             let devices = match attach {
                 Attach::Auto => view.default_gateway_devices()?,
-                // Those that are still there are what can be gone back to.
-                Attach::Devices(names) if view.trusts => {
-                    names.iter().filter_map(|name| view.attachable(name).ok()).collect()
-                }
                 Attach::Devices(names) => {
                     names.iter().map(|name| view.attachable(name)).collect::<Result<_>>()?
                 }
@@ -233,21 +286,18 @@ fn put(config: &Config, view: &mut View<'_>, desired: &mut Desired) -> Result<()
             desired.attachments = devices.into_iter().map(|device| (device.index, device)).collect();
             Ok(())
         }
-        None if config.rules.is_empty() => Ok(()),
+        // Going back puts rules back, and attaches where it was attached.
+        None if config.rules.is_empty() || view.trusts => Ok(()),
         None => attach_where_nothing_is(view, desired),
     }
 }
 
 fn put_group(spec: &GroupSpec, view: &mut View<'_>, desired: &mut Desired) -> Result<()> {
-    let there = spec.members.iter().filter(|member| !view.lacks(&member.next_hop)).cloned();
-    let members = view.resolve_members(&there.collect::<Vec<_>>())?;
-    if members.is_empty() {
-        return Ok(());
-    }
+    let members = view.resolve_members(&spec.members)?;
     let group = Group { name: spec.name.clone(), members, on_down: spec.on_down, owner: Owner::Config };
     match desired.groups.get(&group.name) {
         Some(existing) if existing.owner != Owner::Config => {
-            if view.trusts || *existing == (Group { owner: existing.owner, ..group }) {
+            if *existing == (Group { owner: existing.owner, ..group }) {
                 return Ok(());
             }
             return Err(Error::GroupOfAnother(existing.clone()));
@@ -262,12 +312,13 @@ fn put_group(spec: &GroupSpec, view: &mut View<'_>, desired: &mut Desired) -> Re
 }
 
 /// The configuration's part of what holds, with the attachments if they are to change.
-fn before<T>(decision: &Decision<T>) -> Config {
+fn before<T>(decision: &Decision<T>) -> Before {
     let Decision { held, desired, .. } = decision;
-    // Where nothing was attached, to put rules back must not attach anything.
-    let is_said = held.attachments != desired.attachments || held.attachments.is_empty();
-    let attach = is_said.then(|| attached(held));
-    as_config(held, attach, |owner| owner == Owner::Config)
+    let attach = (held.attachments != desired.attachments).then(|| attached(held));
+    Before {
+        config: as_config(held, attach, |owner| owner == Owner::Config),
+        attached: desired.attachments.values().map(|device| device.name.clone()).collect(),
+    }
 }
 
 fn attached(held: &Desired) -> Attach {
@@ -316,17 +367,4 @@ fn spec(treatment: &Treatment) -> TreatmentSpec {
     };
     let Treatment { on_down, mss, name, .. } = treatment;
     TreatmentSpec { target, on_down: *on_down, mss: *mss, name: name.clone() }
-}
-
-fn members(all: &[Member]) -> Vec<MemberSpec> {
-    let spec = |it: &Member| MemberSpec { next_hop: next_hop_spec(&it.next_hop), weight: it.weight };
-    all.iter().map(spec).collect()
-}
-
-fn next_hop_spec(next_hop: &NextHop) -> NextHopSpec {
-    let device = next_hop.device.name.clone();
-    match next_hop.gateway {
-        Some(gateway) => NextHopSpec::ViaDev(gateway, device),
-        None => NextHopSpec::Dev(device),
-    }
 }

@@ -83,9 +83,9 @@ pub enum Error {
         "the last apply waits to be confirmed; do so with `byway confirm`, or take it back with `byway rollback`"
     )]
     Unconfirmed,
-    /// No apply waits to be confirmed.
-    #[error("no apply waits to be confirmed{}", .0.as_ref().map(|it| format!("; of the last one: {it}")).unwrap_or_default())]
-    NothingToConfirm(Option<String>),
+    /// The last apply waits no longer to be confirmed, and why.
+    #[error("no apply waits to be confirmed; of the last one: {0}")]
+    TakenBack(String),
     /// The time to confirm an apply is over, and nobody has taken it back.
     #[error("the time to confirm that apply is over; take it back with `byway rollback`, and apply again")]
     TooLateToConfirm,

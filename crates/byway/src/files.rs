@@ -35,6 +35,14 @@ pub enum FileError {
     /// Anybody could say what this host does.
     #[error("everybody may write to {path}; take that right away: `chmod o-w {path}`", path = .0.display())]
     WorldWritable(PathBuf),
+    /// Somebody else could add to the configuration.
+    #[error("{} belongs to another user than {}, to which its files would add; give both to one user, or move them", .folder.display(), .file.display())]
+    FolderOfAnother {
+        /// The folder.
+        folder: PathBuf,
+        /// The configuration beside it.
+        file: PathBuf,
+    },
     /// It is larger than [`FILE_MAX`].
     #[error("{} has {size} bytes, and {FILE_MAX} are read at the most; use shorter prefixes, or several files", .path.display())]
     TooLarge {
@@ -71,12 +79,18 @@ pub enum FileError {
 ///
 /// Why one of the files cannot be read. What is wrong with what they say is in the [`Reading`].
 pub fn read_config(path: &Path) -> Result<Reading, FileError> {
-    let mut texts = vec![(path.to_owned(), read_text(path)?)];
+    let mut texts = vec![(path.to_owned(), read_text(path, FILE_MAX)?)];
     for path in additions(path)? {
-        let text = read_text(&path)?;
+        let text = read_text(&path, FILE_MAX)?;
         texts.push((path, text));
     }
-    Ok(config::read(texts, &mut |path| read_text(path).map_err(|error| error.to_string())))
+    Ok(config::read(texts, &mut |path| read_text(path, FILE_MAX).map_err(|error| error.to_string())))
+}
+
+/// Reads a configuration that Byway has written, of any size.
+pub(crate) fn read_copy(path: &Path) -> Result<Reading, FileError> {
+    let text = read_text(path, u64::MAX - 1)?;
+    Ok(config::read([(path.to_owned(), text)], &mut |_| Err("a copy names no list".to_owned())))
 }
 
 /// The files that add to a configuration, by name.
@@ -87,7 +101,10 @@ fn additions(path: &Path) -> Result<Vec<PathBuf>, FileError> {
     let folder = path.with_extension("d");
     let failed = |error| FileError::Io { path: folder.clone(), error };
     let entries = match fs::read_dir(&folder) {
-        Ok(entries) => entries,
+        Ok(entries) => {
+            check_folder(&folder, path).map_err(failed)??;
+            entries
+        }
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(Vec::new());
         }
@@ -95,13 +112,28 @@ fn additions(path: &Path) -> Result<Vec<PathBuf>, FileError> {
     };
     let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>();
     let mut paths = paths.map_err(failed)?;
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    // As the shell's `*.toml`: what begins with a dot is an editor's.
+    let is_hidden =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml") && !is_hidden(path));
     paths.sort();
     Ok(paths)
 }
 
-/// The text of one file, if it is one, and not everybody can have written it.
-fn read_text(path: &Path) -> Result<String, FileError> {
+/// Refuses a folder into which others may have put files than those who may write the configuration.
+fn check_folder(folder: &Path, file: &Path) -> io::Result<Result<(), FileError>> {
+    let metadata = fs::metadata(folder)?;
+    if metadata.mode() & 0o002 != 0 {
+        return Ok(Err(FileError::WorldWritable(folder.to_owned())));
+    }
+    if ![0, fs::metadata(file)?.uid()].contains(&metadata.uid()) {
+        return Ok(Err(FileError::FolderOfAnother { folder: folder.to_owned(), file: file.to_owned() }));
+    }
+    Ok(Ok(()))
+}
+
+/// The text of one file of so many bytes at the most, if it is one, and not everybody can have written it.
+fn read_text(path: &Path, max: u64) -> Result<String, FileError> {
     let failed = |error: io::Error| match error.raw_os_error() {
         Some(libc::ENOENT) => FileError::Missing(path.to_owned()),
         Some(libc::ELOOP) => FileError::Loop(path.to_owned()),
@@ -113,10 +145,10 @@ fn read_text(path: &Path) -> Result<String, FileError> {
     let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
     let before = file.metadata().map_err(failed)?;
-    check(path, &before)?;
+    check(path, &before, max)?;
     let mut bytes = Vec::with_capacity(before.len() as usize + 1);
     // One that grows is noticed below, and is not read to an end that never comes.
-    Read::by_ref(&mut &file).take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    Read::by_ref(&mut &file).take(max + 1).read_to_end(&mut bytes).map_err(failed)?;
     if has_changed(path, &file, &before, bytes.len()).map_err(failed)? {
         return Err(FileError::Changed(path.to_owned()));
     }
@@ -127,7 +159,7 @@ fn read_text(path: &Path) -> Result<String, FileError> {
     })
 }
 
-fn check(path: &Path, metadata: &fs::Metadata) -> Result<(), FileError> {
+fn check(path: &Path, metadata: &fs::Metadata, max: u64) -> Result<(), FileError> {
     let path = path.to_owned();
     let kind = metadata.file_type();
     let what = match () {
@@ -142,7 +174,7 @@ fn check(path: &Path, metadata: &fs::Metadata) -> Result<(), FileError> {
     if metadata.mode() & 0o002 != 0 {
         return Err(FileError::WorldWritable(path));
     }
-    if metadata.len() > FILE_MAX {
+    if metadata.len() > max {
         return Err(FileError::TooLarge { path, size: metadata.len() });
     }
     Ok(())

@@ -38,6 +38,7 @@ pub mod config;
 mod configure;
 mod error;
 mod files;
+mod going_back;
 mod host;
 mod import;
 mod kernel;

@@ -86,9 +86,9 @@ impl View<'_> {
         below
     }
 
-    /// Whether a next hop is passed over, since it was one before and its device is gone meanwhile.
-    pub(crate) fn lacks(&self, spec: &NextHopSpec) -> bool {
-        self.trusts && spec.device().is_some_and(|name| self.link(name).is_err())
+    /// Whether there is a device of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.link(name).is_ok()
     }
 
     /// The target that is asked for, if it can work.

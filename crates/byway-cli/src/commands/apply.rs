@@ -40,26 +40,28 @@ impl Apply {
     pub(crate) fn exec(&self, json: bool) -> Result<Answer, Error> {
         let config = super::read(&self.file)?;
         let mut byway = with_bar(Byway::open()?);
+        let mut waits = None;
         let changes = match self.confirm {
             None => byway.apply(&config)?,
-            Some(within) => {
-                byway.apply_until_confirmed(&config, within, |token| start_guard(token, within))?
-            }
+            Some(within) => byway.apply_until_confirmed(&config, within, |token| {
+                waits = Some(within);
+                start_guard(token, within)
+            })?,
         };
         drop(byway);
         super::print(|out| {
             if json {
                 return changes::write_json(&changes, out);
             }
-            changes::write_done(&changes, out)?;
-            match self.confirm {
-                Some(within) if !changes.is_empty() => writeln!(
+            changes::write_done(&changes, "as the configuration says", out)?;
+            match waits {
+                Some(within) => writeln!(
                     out,
                     "taken back in {}, unless `byway confirm` comes first",
                     humantime::format_duration(within)
                 )
                 .map_err(Error::Print),
-                _ => Ok(()),
+                None => Ok(()),
             }
         })?;
         Ok(Answer::printed())
@@ -80,7 +82,7 @@ fn time_to_confirm(text: &str) -> Result<Duration, String> {
 /// Starts the process that takes the apply back, and waits until it no longer depends on this one.
 fn start_guard(token: &str, within: Duration) -> io::Result<()> {
     let mut guard = Command::new(env::current_exe()?);
-    guard.args(["guard", token, &within.as_secs().to_string()]);
+    guard.args(["guard", token, &within.as_millis().to_string()]);
     let mut guard = guard.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let mut ready = String::new();
     if let Some(output) = guard.stdout.take() {

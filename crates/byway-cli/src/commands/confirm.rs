@@ -10,7 +10,9 @@ pub(crate) struct Confirm {}
 
 impl Confirm {
     pub(crate) fn exec(&self) -> Result<Answer, Error> {
-        Byway::open()?.confirm()?;
-        Ok(Answer::line("confirmed: the last apply stays", serde_json::json!({ "confirmed": true })))
+        let has_waited = Byway::open()?.confirm()?;
+        let line =
+            if has_waited { "confirmed: the last apply stays" } else { "no apply waits to be confirmed" };
+        Ok(Answer::line(line, serde_json::json!({ "confirmed": has_waited })))
     }
 }

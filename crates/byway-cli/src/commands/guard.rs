@@ -27,12 +27,12 @@ pub(crate) struct Guard {
     /// Which apply it is
     token: String,
     /// How long to wait
-    seconds: u64,
+    milliseconds: u64,
 }
 
 impl Guard {
     pub(crate) fn exec(&self) -> Result<Answer, Error> {
-        let until = Instant::now() + Duration::from_secs(self.seconds);
+        let until = Instant::now() + Duration::from_millis(self.milliseconds);
         let mut byway = Byway::open()?;
         leave_the_terminal().map_err(Error::Guard)?;
         // The apply goes on when it reads this, and closes its end.

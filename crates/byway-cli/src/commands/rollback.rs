@@ -18,7 +18,11 @@ impl Rollback {
     pub(crate) fn exec(&self, json: bool) -> Result<Answer, Error> {
         let changes = with_bar(Byway::open()?).rollback()?;
         super::print(|out| {
-            if json { changes::write_json(&changes, out) } else { changes::write_done(&changes, out) }
+            if json {
+                changes::write_json(&changes, out)
+            } else {
+                changes::write_done(&changes, "as before", out)
+            }
         })?;
         Ok(Answer::printed())
     }

@@ -37,11 +37,11 @@ pub(crate) fn write_diff(changes: &Changes, out: &mut impl Write) -> Result<(), 
     .map_err(Error::Print)
 }
 
-/// What has been done, in a line or two.
-pub(crate) fn write_done(changes: &Changes, out: &mut impl Write) -> Result<(), Error> {
+/// What has been done, in a line or two. `how` says how the rules are where nothing was to be done.
+pub(crate) fn write_done(changes: &Changes, how: &str, out: &mut impl Write) -> Result<(), Error> {
     let Counts { added, removed, changed, kept } = changes.counts();
     if changes.is_empty() {
-        return writeln!(out, "nothing to do: {} as the configuration says", are(kept)).map_err(Error::Print);
+        return writeln!(out, "nothing to do: {} {how}", are(kept)).map_err(Error::Print);
     }
     write_attachments_and_groups(changes, out)?;
     writeln!(

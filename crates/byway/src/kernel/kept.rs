@@ -4,10 +4,12 @@
 //!
 //! ```text
 //! /run/byway/netns-COOKIE/
-//!     before.toml    the configuration's part of the state before the last apply
-//!     older.toml     the copy before that one, while an apply is under way
-//!     unconfirmed    which apply waits, and until when
-//!     undone         what became of an apply that nobody confirmed, in a sentence
+//!     before/config.toml  the configuration's part of the state before the last apply
+//!     before/attached     where that apply has attached to, or stayed attached, an interface a line
+//!     older/              the copy before that one, while an apply is under way
+//!     unfinished/         a copy that is being made
+//!     unconfirmed         which apply waits, and until when, in milliseconds
+//!     undone              what became of an apply that nobody confirmed, in a sentence
 //! ```
 
 use std::{
@@ -22,9 +24,10 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::{bpffs, namespace};
 use crate::{
-    config::{Config, Reading},
+    config::Reading,
     error::{Error, Result},
-    files::{FileError, read_config},
+    files::{FileError, read_copy},
+    going_back::Before,
 };
 
 const RUN: &str = "/run/byway";
@@ -56,11 +59,11 @@ impl Kept {
     }
 
     fn before(&self) -> PathBuf {
-        self.folder.join("before.toml")
+        self.folder.join("before")
     }
 
     fn older(&self) -> PathBuf {
-        self.folder.join("older.toml")
+        self.folder.join("older")
     }
 
     fn undone(&self) -> PathBuf {
@@ -72,26 +75,38 @@ impl Kept {
     }
 
     /// Keeps a copy. The one before stays until [`Kept::is_applied`].
-    pub(crate) fn save(&self, config: &Config) -> Result<()> {
-        self.write(&self.folder.join("unfinished"), &|out| write!(out, "{config}"))?;
-        rename(&self.before(), &self.older())?;
-        rename(&self.folder.join("unfinished"), &self.before())?;
+    pub(crate) fn save(&self, copy: &Before) -> Result<()> {
+        let Before { config, attached } = copy;
+        let unfinished = self.folder.join("unfinished");
+        remove(&unfinished)?;
+        let written =
+            self.write(&unfinished.join("config.toml"), &|out| write!(out, "{config}")).and_then(|()| {
+                let names = attached.iter();
+                self.write(&unfinished.join("attached"), &|out| {
+                    names.clone().try_for_each(|name| writeln!(out, "{name}"))
+                })
+            });
+        if let Err(error) = written {
+            // Half of it is of no use. The reason why it is not whole matters more than that it stays.
+            let _ = remove(&unfinished);
+            return Err(error);
+        }
+        // One that was cut off has left two copies. Where it had changed nothing yet, the older one is of the last change.
+        let has_older = self.older().exists();
+        let is_now = |text: String| text == config.to_string();
+        if has_older && fs::read_to_string(self.before().join("config.toml")).is_ok_and(is_now) {
+            remove(&self.before())?;
+        } else {
+            remove(&self.older())?;
+            rename(&self.before(), &self.older())?;
+        }
+        rename(&unfinished, &self.before())?;
         remove(&self.undone())
     }
 
-    /// The copy, if there is one.
-    pub(crate) fn copy(&self) -> Result<Option<Config>> {
-        let path = self.before();
-        let action = || format!("go back to what {} says", path.display());
-        match read_config(&path) {
-            Ok(Reading { config: Some(config), .. }) => Ok(Some(config)),
-            Ok(Reading { problems, .. }) => {
-                let message = problems.into_iter().next().map_or_else(String::new, |problem| problem.message);
-                Err(Error::kernel(action(), message))
-            }
-            Err(FileError::Missing(_)) => Ok(None),
-            Err(error) => Err(Error::kernel(action(), error)),
-        }
+    /// The copy, if there is one, and the one before that, if an apply was cut off.
+    pub(crate) fn copies(&self) -> Result<(Option<Before>, Option<Before>)> {
+        Ok((copy(&self.before())?, copy(&self.older())?))
     }
 
     /// The apply has been carried out.
@@ -99,7 +114,7 @@ impl Kept {
         remove(&self.older())
     }
 
-    /// The apply has failed: the copy before is the one to go back to.
+    /// The apply has failed, or was cut off ahead of its change: the copy before is the one to go back to.
     pub(crate) fn has_failed(&self) -> Result<()> {
         remove(&self.note())?;
         remove(&self.before())?;
@@ -126,15 +141,17 @@ impl Kept {
         };
         let (token, until) = text.trim_end().split_once(' ').unwrap_or((text.trim_end(), "0"));
         // Whoever has written anything else there is told that the time is over.
-        let until = Duration::from_secs(until.parse().unwrap_or(0));
+        let until = Duration::from_millis(until.parse().unwrap_or(0));
         Ok(Some(Unconfirmed { token: token.to_owned(), until }))
     }
 
     /// Notes that an apply waits.
     pub(crate) fn wait_for(&self, unconfirmed: &Unconfirmed) -> Result<()> {
         let Unconfirmed { token, until } = unconfirmed;
-        self.write(&self.folder.join("unfinished"), &|out| writeln!(out, "{token} {}", until.as_secs()))?;
-        rename(&self.folder.join("unfinished"), &self.note())
+        let unfinished = self.folder.join("unfinished");
+        remove(&unfinished)?;
+        self.write(&unfinished, &|out| writeln!(out, "{token} {}", until.as_millis()))?;
+        rename(&unfinished, &self.note())
     }
 
     /// No apply waits any more.
@@ -156,6 +173,9 @@ impl Kept {
     fn write(&self, path: &Path, write: &dyn Fn(&mut dyn Write) -> io::Result<()>) -> Result<()> {
         bpffs::make_folder(Path::new(RUN))?;
         bpffs::make_folder(&self.folder)?;
+        if let Some(folder) = path.parent() {
+            bpffs::make_folder(folder)?;
+        }
         remove(path)?;
         let written =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).and_then(|file| {
@@ -180,11 +200,33 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
     }
 }
 
+/// Removes a file, or a folder with all that is in it. What is not there is no error.
 fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
+    let removed = match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => fs::remove_dir_all(path),
+        removed => removed,
+    };
+    match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::kernel(format!("remove {}", path.display()), error))
         }
         _ => Ok(()),
     }
+}
+
+/// The copy in a folder, if there is one.
+fn copy(folder: &Path) -> Result<Option<Before>> {
+    let path = folder.join("config.toml");
+    let action = || format!("go back to what {} says", path.display());
+    let reading = match read_copy(&path) {
+        Err(FileError::Missing(_)) => return Ok(None),
+        reading => reading.map_err(|error| Error::kernel(action(), error))?,
+    };
+    let Reading { config: Some(config), .. } = reading else {
+        let message = reading.problems.into_iter().next().map_or_else(String::new, |problem| problem.message);
+        return Err(Error::kernel(action(), message));
+    };
+    let names = fs::read_to_string(folder.join("attached"));
+    let names = names.map_err(|error| Error::kernel(action(), error))?;
+    Ok(Some(Before { config, attached: names.lines().map(str::to_owned).collect() }))
 }

@@ -1,0 +1,105 @@
+//! What held before, as far as it can hold again: devices may have gone since, and names been taken.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    config::{Attach, Config, TreatmentSpec},
+    plan::Desired,
+    resolve::View,
+    rule::{Group, GroupSpec, Member, MemberSpec, Mss, NextHop, NextHopSpec, OnDown, Owner, TargetSpec},
+};
+
+/// The configuration's part of a state that an apply has ended, and what else it has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Before {
+    /// What it said, and where it was attached.
+    pub(crate) config: Config,
+    /// Where the apply has attached to, or stayed attached, by name.
+    pub(crate) attached: BTreeSet<String>,
+}
+
+impl Before {
+    /// The configuration to apply to go back to it, from what holds now.
+    ///
+    /// Next hops whose device is gone are left out. A rule of which none is left does what it says for the case that none is in
+    /// service: what else would become of its packets is the business of other rules, or of nobody. A group whose
+    /// name has been taken is what its rules lead to by themselves. Of the attachments those come and go that the apply
+    /// has taken off and put on.
+    pub(crate) fn possible(self, view: &View<'_>, holds: &Desired) -> Config {
+        let Self { mut config, attached } = self;
+        let mut instead: BTreeMap<String, (Vec<MemberSpec>, OnDown)> = BTreeMap::new();
+        config.groups.retain_mut(|group| {
+            group.members.retain(|member| !is_gone(&member.next_hop, view));
+            let is_taken = holds.groups.get(&group.name).is_some_and(|it| is_another(it, group));
+            if is_taken || group.members.is_empty() {
+                instead.insert(group.name.clone(), (std::mem::take(&mut group.members), group.on_down));
+                return false;
+            }
+            true
+        });
+        for treatment in &mut config.treatments {
+            let left = match &mut treatment.target {
+                TargetSpec::NextHop(next_hop) if is_gone(next_hop, view) => Vec::new(),
+                TargetSpec::NextHops(members) => {
+                    members.retain(|member| !is_gone(&member.next_hop, view));
+                    std::mem::take(members)
+                }
+                TargetSpec::Group(name) => match instead.get(name) {
+                    Some((members, on_down)) => {
+                        treatment.on_down = *on_down;
+                        members.clone()
+                    }
+                    None => continue,
+                },
+                _ => continue,
+            };
+            lead_to(treatment, left);
+        }
+        let Some(Attach::Devices(before)) = &config.attach else { return config };
+        let before: BTreeSet<String> = before.iter().cloned().collect();
+        let now: BTreeSet<String> = holds.attachments.values().map(|device| device.name.clone()).collect();
+        let kept = now.iter().filter(|name| before.contains(*name) || !attached.contains(*name));
+        let back = before.difference(&attached).filter(|name| view.attachable(name).is_ok());
+        config.attach =
+            Some(Attach::Devices(kept.chain(back).cloned().collect::<BTreeSet<_>>().into_iter().collect()));
+        config
+    }
+}
+
+fn is_gone(next_hop: &NextHopSpec, view: &View<'_>) -> bool {
+    next_hop.device().is_some_and(|name| !view.has(name))
+}
+
+/// Whether somebody else has a group by this name that says something else.
+fn is_another(group: &Group, spec: &GroupSpec) -> bool {
+    let is_same = group.on_down == spec.on_down && members(&group.members) == spec.members;
+    group.owner != Owner::Config && !is_same
+}
+
+/// Gives a rule what is left of its next hops.
+fn lead_to(treatment: &mut TreatmentSpec, left: Vec<MemberSpec>) {
+    if !left.is_empty() {
+        treatment.target = TargetSpec::NextHops(left);
+        return;
+    }
+    treatment.target = match treatment.on_down {
+        OnDown::Drop => TargetSpec::Drop,
+        OnDown::Pass => TargetSpec::Pass,
+    };
+    (treatment.on_down, treatment.mss) = (OnDown::Pass, Mss::Auto);
+}
+
+/// Members as they are asked for.
+pub(crate) fn members(all: &[Member]) -> Vec<MemberSpec> {
+    let spec = |it: &Member| MemberSpec { next_hop: next_hop_spec(&it.next_hop), weight: it.weight };
+    all.iter().map(spec).collect()
+}
+
+/// A next hop as it is asked for.
+pub(crate) fn next_hop_spec(next_hop: &NextHop) -> NextHopSpec {
+    let device = next_hop.device.name.clone();
+    match next_hop.gateway {
+        Some(gateway) => NextHopSpec::ViaDev(gateway, device),
+        None => NextHopSpec::Dev(device),
+    }
+}
