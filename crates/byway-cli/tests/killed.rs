@@ -126,23 +126,32 @@ fn an_apply_is_killed_at_each_system_call() {
     for (file, text) in files.iter().zip(&texts) {
         fs::write(file, text).unwrap();
     }
-    let exports = [1, 0].map(|nth: usize| {
-        done(&seed.server, &format!("apply {}", files[nth]));
+    let apply = |nth: usize| done(&seed.server, &format!("apply {}", files[nth]));
+    let [second, first] = [1, 0].map(|nth| {
+        apply(nth);
         done(&seed.server, "export")
     });
+    let exports = [first, second];
 
     let mut holds = 0;
-    let mut calls = 0;
+    let mut calls: usize = 0;
     let mut applied = [0, 0];
     loop {
         let next = 1 - holds;
+        let goes_back = calls.is_multiple_of(8);
+        if goes_back {
+            // The killed one is not the first that is killed, and leaves something to go back to.
+            for nth in [next, holds] {
+                apply(nth);
+            }
+        }
         let was_killed = kill_at(&seed, &format!("apply {}", files[next]), calls);
         // All of one of the two holds. What is left over of the other is tidied by the next change.
         let said = done(&seed.server, "export");
-        // Rules are swapped at once. Groups come ahead of them, and attachments, which are programs on several devices, one by
-        // one behind them.
+        // Rules are swapped at once. A new group comes ahead of them, and attachments, which are programs on several devices,
+        // one by one around them.
         let rules = |text: &str| text[text.find("[[rule]]").unwrap()..].to_owned();
-        let now = [1, 0].into_iter().find(|nth| rules(&said) == rules(&exports[1 - nth]));
+        let now = [1, 0].into_iter().find(|nth| rules(&said) == rules(&exports[*nth]));
         let Some(now) = now else { panic!("killed at call {calls}, neither of the two holds: {said}") };
         assert!(
             seed.client.ping(None, IPV4.service, ANSWER).is_ok(),
@@ -154,6 +163,14 @@ fn an_apply_is_killed_at_each_system_call() {
             break;
         }
         holds = now;
+        // One can go back one apply: the one that was killed, or the one before where that has changed nothing.
+        if goes_back {
+            let before = if said == exports[1 - next] { next } else { 1 - next };
+            done(&seed.server, "rollback");
+            let said = done(&seed.server, "export");
+            assert_eq!(rules(&said), rules(&exports[before]), "killed at call {calls}, and gone back");
+            holds = before;
+        }
         // Each fourth on an emulated machine.
         calls += (4 / rounds(4)) as usize;
     }

@@ -106,7 +106,9 @@ impl Kept {
 
     /// The copy, if there is one, and the one before that, if an apply was cut off.
     pub(crate) fn copies(&self) -> Result<(Option<Before>, Option<Before>)> {
-        Ok((copy(&self.before())?, copy(&self.older())?))
+        let older = copy(&self.older())?;
+        // One that was cut off between the two had come no further.
+        Ok(copy(&self.before())?.map_or((older.clone(), None), |last| (Some(last), older)))
     }
 
     /// The apply has been carried out.
