@@ -8,7 +8,7 @@ mod support;
 use std::{
     fs::{self, Permissions},
     io::Write,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::{PermissionsExt, chown, symlink},
     path::Path,
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
@@ -100,6 +100,27 @@ fn all_files_of_a_configuration_are_read() {
     fs::write(parts.join("list.txt"), "192.0.2.2\n192.0.2.1/33\n").unwrap();
     let said = check(&[], &path);
     assert!(said.err.contains("list.txt:2:1"), "{said:?}");
+}
+
+/// Else whoever may put a file there says what this host does. What an editor puts there is none of its files.
+#[test]
+fn the_folder_beside_it_is_looked_at_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("byway.toml");
+    let parts = folder.path().join("byway.d");
+    fs::create_dir(&parts).unwrap();
+    fs::write(&path, "[[rule]]\nfrom = \"192.0.2.1\"\ntarget = \"drop\"\n").unwrap();
+    symlink("root@host.1234", parts.join(".#up.toml")).unwrap();
+    fs::write(parts.join(".up.toml"), "half of it").unwrap();
+    assert_eq!(check(&[], &path).code, Some(0));
+    fs::set_permissions(&parts, Permissions::from_mode(0o777)).unwrap();
+    let sentence = "everybody may write to FOLDER; take that right away: `chmod o-w FOLDER`";
+    assert_eq!(refused(&path).replace(&parts.display().to_string(), "FOLDER"), sentence);
+    fs::set_permissions(&parts, Permissions::from_mode(0o755)).unwrap();
+    chown(&parts, Some(65_534), None).unwrap();
+    assert!(refused(&path).contains("belongs to another user than FILE"));
+    chown(&path, Some(65_534), None).unwrap();
+    assert_eq!(check(&[], &path).code, Some(0));
 }
 
 #[test]

@@ -129,9 +129,11 @@ fn rules_and_groups_of_others_stay() {
 
     // One that says the same is left to whoever put it in.
     file.write("[[rule]]\nfrom = \"192.168.1.6\"\ntarget = \"drop\"\n");
-    assert_eq!(diff(&seed, &file).code, Some(0));
+    let said = diff(&seed, &file);
+    assert_eq!(said.code, Some(0));
+    assert_eq!(said.out, "nothing differs: 1 rule is as the configuration says\n");
     // One that says something else is refused.
-    file.write("[[rule]]\nfrom = \"192.168.1.6\"\ntarget = \"pass\"\n");
+    file.write("[[rule]]\nfrom = \"192.168.1.6\"\ndev = \"eth1\"\n");
     let sentence = "there is a rule for that already (from 192.168.1.6 drop), which belongs to cli; delete it \
                     first: `byway del from 192.168.1.6`";
     assert_eq!(refused(&seed.server, &file.words("diff")), sentence);
@@ -145,7 +147,7 @@ fn rules_and_groups_of_others_stay() {
     file.write("");
     assert_eq!(
         refused(&seed.server, &file.words("apply")),
-        "the group up is in use by a rule, first by the rule from 192.168.1.7; delete them or give them another target first"
+        "the group up is in use by the rule from 192.168.1.7; delete it or give it another target first"
     );
     assert_eq!(rules(&seed), 3, "a refused apply has changed something");
     done(&seed.server, "del from 192.168.1.7");
@@ -229,7 +231,9 @@ fn rollback_leaves_what_others_have_said_meanwhile() {
     seed.lab.link((&seed.server, "eth5"), (&seed.router, "eth5")).unwrap();
     seed.server.set_up("eth5", true).unwrap();
     done(&seed.server, &file.words("apply"));
-    file.write("[group.up]\nnexthops = [{ via = \"10.111.221.21\" }]\n");
+    file.write(
+        "[group.up]\nnexthops = [{ via = \"10.111.221.21\" }]\n[[rule]]\nfrom = \"192.168.1.9\"\ngroup = \"up\"\n",
+    );
     done(&seed.server, &file.words("apply"));
     done(&seed.server, "add from 192.168.1.6 pass");
     done(&seed.server, "add from 192.168.1.8 group up");

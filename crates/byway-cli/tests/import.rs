@@ -42,7 +42,7 @@ fn body(node: &Node, summary: &str) -> String {
 fn a_host_without_entries_of_its_own_has_nothing_to_import() {
     let lab = Lab::new().unwrap();
     assert_eq!(
-        body(&host(&lab), "imported 0 rules\n"),
+        body(&host(&lab), "imported 0 entries\n"),
         "attach = \"auto\"\n\n\
          # Nothing to import: `ip rule` has the three entries that are always there, and no others.\n"
     );
@@ -63,7 +63,7 @@ fn sources_with_tables_become_rules() {
     node.rule("from 192.168.2.0/24 lookup 200 priority 1002").unwrap();
     node.rule("from 192.168.3.0/24 prohibit priority 1003").unwrap();
     node.rule("from 192.168.4.0/24 fwmark 7 lookup 100 priority 1004").unwrap();
-    let text = body(&node, "imported 5 rules; 1 entry has no equivalent, see the comments\n");
+    let text = body(&node, "imported 5 entries; 1 entry has no equivalent, see the comments\n");
     for part in [
         "attach = \"auto\"\n",
         "[group.table-200]\nnexthops = [\n    { via = \"10.0.1.1\", dev = \"eth1\", weight = 2 },\n    { via = \"10.0.2.1\", dev = \"eth2\" },\n]\n",

@@ -14,7 +14,7 @@ use crate::{
     changes::Changes,
     config::{Attach, Config, TreatmentSpec},
     error::{Error, Result},
-    going_back::{Before, members, next_hop_spec},
+    going_back::{Before, members},
     kernel::{
         bpffs, execute,
         kept::{self, Kept, Unconfirmed},
@@ -359,7 +359,7 @@ fn as_config(held: &Desired, attach: Option<Attach>, is_meant: impl Fn(Owner) ->
 
 fn spec(treatment: &Treatment) -> TreatmentSpec {
     let target = match &treatment.target {
-        Target::NextHop(next_hop) => TargetSpec::NextHop(next_hop_spec(next_hop)),
+        Target::NextHop(next_hop) => TargetSpec::NextHop(next_hop.into()),
         Target::NextHops(all) => TargetSpec::NextHops(members(all)),
         Target::Group(name) => TargetSpec::Group(name.clone()),
         Target::Pass => TargetSpec::Pass,

@@ -98,7 +98,7 @@ pub enum Error {
     #[error("there is no group `{0}`; `byway group show` lists them, and `byway group add` makes one")]
     NoSuchGroup(String),
     /// Rules lead to the group.
-    #[error("the group {name} is in use by {rules}, first by the rule {first}; delete them or give them another target first", rules = if *.rules == 1 { "a rule".to_owned() } else { format!("{} rules", .rules) })]
+    #[error("the group {name} is in use by {}", in_use(*.rules, .first))]
     GroupInUse {
         /// The group.
         name: String,
@@ -256,3 +256,13 @@ impl Error {
 
 /// What the functions of this library return.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// By whom a group is in use, and what to do.
+fn in_use(rules: usize, first: &Selector) -> String {
+    match rules {
+        1 => format!("the rule {first}; delete it or give it another target first"),
+        rules => {
+            format!("{rules} rules, first by the rule {first}; delete them or give them another target first")
+        }
+    }
+}

@@ -6,7 +6,7 @@ use crate::{
     config::{Attach, Config, TreatmentSpec},
     plan::Desired,
     resolve::View,
-    rule::{Group, GroupSpec, Member, MemberSpec, Mss, NextHop, NextHopSpec, OnDown, Owner, TargetSpec},
+    rule::{Group, GroupSpec, Member, MemberSpec, Mss, NextHopSpec, OnDown, Owner, TargetSpec},
 };
 
 /// The configuration's part of a state that an apply has ended, and what else it has done.
@@ -91,15 +91,6 @@ fn lead_to(treatment: &mut TreatmentSpec, left: Vec<MemberSpec>) {
 
 /// Members as they are asked for.
 pub(crate) fn members(all: &[Member]) -> Vec<MemberSpec> {
-    let spec = |it: &Member| MemberSpec { next_hop: next_hop_spec(&it.next_hop), weight: it.weight };
+    let spec = |it: &Member| MemberSpec { next_hop: (&it.next_hop).into(), weight: it.weight };
     all.iter().map(spec).collect()
-}
-
-/// A next hop as it is asked for.
-pub(crate) fn next_hop_spec(next_hop: &NextHop) -> NextHopSpec {
-    let device = next_hop.device.name.clone();
-    match next_hop.gateway {
-        Some(gateway) => NextHopSpec::ViaDev(gateway, device),
-        None => NextHopSpec::Dev(device),
-    }
 }

@@ -2,13 +2,13 @@
 //! coming in.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap},
     fs,
 };
 
 use crate::{
     config::{Mention, Reading},
-    error::Result,
+    error::{Error, Result},
     kernel::network::Network,
     resolve::View,
     rule::{Target, TargetSpec},
@@ -25,33 +25,60 @@ pub fn look_at_host(reading: &mut Reading) -> Result<()> {
     let mut network = Network::open()?;
     let links = network.links()?;
     let mut view = View { network: &mut network, links: &links, trusts: false };
-    let (mut strict, mut seen) = (BTreeSet::new(), HashSet::new());
+    // Of what is said many times each place is shown, but the host is asked once.
+    let mut odd: HashMap<Mention, Option<String>> = HashMap::new();
+    let mut strict = BTreeSet::new();
     for (mention, place) in std::mem::take(&mut reading.mentions) {
-        if !seen.insert(mention.clone()) {
-            continue;
-        }
-        let found = match &mention {
-            Mention::NextHop(next_hop) => view.resolve(&TargetSpec::NextHop(next_hop.clone())),
-            Mention::Attach(name) => view.attachable(name).map(|_| Target::Pass),
-            Mention::AttachAuto => view.default_gateway_devices().map(|_| Target::Pass),
-        };
-        match found {
-            Ok(Target::NextHop(next_hop)) => {
-                let name = next_hop.device.name;
-                if has_strict_rp_filter(&name) && strict.insert(name.clone()) {
-                    let sentence = format!(
-                        "{name} drops what comes in from where no route leads back by {name} (strict rp_filter), \
-                         so that there may be nothing to answer; `sysctl net.ipv4.conf.{name}.rp_filter=2` lets it in"
-                    );
-                    reading.warn(place, &sentence);
-                }
+        let sentence = match odd.get(&mention) {
+            Some(known) => known,
+            None => {
+                let found = look_at(&mention, &mut view, &mut strict)?;
+                odd.entry(mention).or_insert(found)
             }
-            Ok(_) => {}
-            Err(error) if error.is_bad_request() => reading.warn(place, &format!("on this host {error}")),
-            Err(error) => return Err(error),
+        };
+        if let Some(sentence) = sentence {
+            reading.warn(place, sentence);
         }
     }
     Ok(())
+}
+
+/// What is odd about something on this host, in a sentence. `strict` are the devices whose `rp_filter` has been said to be
+/// strict.
+fn look_at(mention: &Mention, view: &mut View<'_>, strict: &mut BTreeSet<String>) -> Result<Option<String>> {
+    let found = match mention {
+        Mention::Device(name) if !view.has(name) => Err(Error::NoSuchDevice(name.clone())),
+        Mention::Device(_) => return Ok(None),
+        // Its device has been said to be missing.
+        Mention::NextHop(next_hop) if next_hop.device().is_some_and(|name| !view.has(name)) => {
+            return Ok(None);
+        }
+        Mention::NextHop(next_hop) => view.resolve(&TargetSpec::NextHop(next_hop.clone())),
+        Mention::Attach(name) => view.attachable(name).map(|_| Target::Pass),
+        Mention::AttachAuto => view.default_gateway_devices().map(|_| Target::Pass),
+    };
+    match found {
+        Ok(Target::NextHop(next_hop)) => {
+            let name = next_hop.device.name;
+            if !has_strict_rp_filter(&name) || !strict.insert(name.clone()) {
+                return Ok(None);
+            }
+            Ok(Some(format!(
+                "{name} drops what comes in from where no route leads back by {name} (strict rp_filter), so that there may \
+                 be nothing to answer; `sysctl {}=2` lets it in",
+                sysctl(&name)
+            )))
+        }
+        Ok(_) => Ok(None),
+        Err(error) if error.is_bad_request() => Ok(Some(format!("on this host {error}"))),
+        Err(error) => Err(error),
+    }
+}
+
+/// The setting's name. Where the device's has a dot, the parts stand between slashes (sysctl(8)).
+fn sysctl(device: &str) -> String {
+    let between = if device.contains('.') { "/" } else { "." };
+    ["net", "ipv4", "conf", device, "rp_filter"].join(between)
 }
 
 /// Whether the larger one of the device's setting and that of all devices is 1 (ip-sysctl.rst, `rp_filter`).

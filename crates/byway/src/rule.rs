@@ -200,6 +200,16 @@ impl NextHopSpec {
     }
 }
 
+impl From<&NextHop> for NextHopSpec {
+    fn from(next_hop: &NextHop) -> Self {
+        let device = next_hop.device.name.clone();
+        match next_hop.gateway {
+            Some(gateway) => Self::ViaDev(gateway, device),
+            None => Self::Dev(device),
+        }
+    }
+}
+
 impl fmt::Display for NextHopSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -481,7 +491,7 @@ pub enum RuleError {
     MemberCount(usize),
     /// A next hop twice in a group.
     #[error("the next hop {0} is there twice; name it once, with a weight for a larger share")]
-    Twice(NextHop),
+    Twice(NextHopSpec),
     /// The name is empty, too long, or would not survive a table.
     #[error(
         "`{0}` cannot be a group's name; use 1 to {GROUP_NAME_MAX} letters, digits, `-`, `_`, `.` or `:`"
@@ -526,7 +536,8 @@ fn never(prefix: &Prefix) -> Option<&'static str> {
     }
 }
 
-fn check_gateway(next_hop: &NextHopSpec) -> Result<(), RuleError> {
+/// Refuses a gateway that no host can be.
+pub(crate) fn check_gateway(next_hop: &NextHopSpec) -> Result<(), RuleError> {
     let Some(gateway) = next_hop.gateway() else { return Ok(()) };
     unusable(gateway).map_or(Ok(()), |kind| Err(RuleError::NotAGateway(gateway, kind)))
 }
@@ -535,13 +546,20 @@ fn check_members(members: &[MemberSpec]) -> Result<(), RuleError> {
     if !(1..=GROUP_MAX).contains(&members.len()) {
         return Err(RuleError::MemberCount(members.len()));
     }
-    for MemberSpec { next_hop, weight } in members {
-        check_gateway(next_hop)?;
-        if !(1..=WEIGHT_MAX).contains(weight) {
-            return Err(RuleError::Weight { next_hop: next_hop.clone(), weight: *weight });
-        }
+    for member in members {
+        check_gateway(&member.next_hop)?;
+        check_weight(member)?;
     }
     Ok(())
+}
+
+/// Refuses a weight that is 0, or too large.
+pub(crate) fn check_weight(member: &MemberSpec) -> Result<(), RuleError> {
+    let MemberSpec { next_hop, weight } = member;
+    match weight {
+        1..=WEIGHT_MAX => Ok(()),
+        _ => Err(RuleError::Weight { next_hop: next_hop.clone(), weight: *weight }),
+    }
 }
 
 /// Refuses a next hop that is there twice, which shows when the devices are known.
@@ -550,7 +568,7 @@ pub(crate) fn check_distinct(members: &[Member]) -> Result<(), RuleError> {
     members
         .iter()
         .find(|member| !seen.insert(&member.next_hop))
-        .map_or(Ok(()), |member| Err(RuleError::Twice(member.next_hop.clone())))
+        .map_or(Ok(()), |member| Err(RuleError::Twice(NextHopSpec::from(&member.next_hop))))
 }
 
 /// Refuses IPv4 gateways for packets from an IPv6 source.
@@ -610,35 +628,42 @@ pub(crate) fn check_treatment(
     mss: Mss,
     name: Option<&str>,
 ) -> Result<(), RuleError> {
+    match target {
+        TargetSpec::NextHop(next_hop) => check_gateway(next_hop)?,
+        TargetSpec::NextHops(members) => check_members(members)?,
+        TargetSpec::Group(_) | TargetSpec::Pass | TargetSpec::Drop => {}
+    }
+    check_on_down(target, on_down)?;
+    check_mss(target, mss)?;
+    name.map_or(Ok(()), check_name)
+}
+
+/// Refuses `on-down` beside what has no next hop of its own.
+pub(crate) fn check_on_down(target: &TargetSpec, on_down: OnDown) -> Result<(), RuleError> {
     let (verdict, hint) = match target {
-        TargetSpec::NextHop(next_hop) => {
-            check_gateway(next_hop)?;
-            (None, "")
-        }
-        TargetSpec::NextHops(members) => {
-            check_members(members)?;
-            (None, "")
-        }
-        TargetSpec::Group(name) => (Some(format!("group {name}")), ", and say it where the group is made"),
-        TargetSpec::Pass => (Some("pass".to_owned()), ""),
-        TargetSpec::Drop => (Some("drop".to_owned()), ""),
+        _ if on_down.is_default() => return Ok(()),
+        TargetSpec::NextHop(_) | TargetSpec::NextHops(_) => return Ok(()),
+        TargetSpec::Group(name) => (format!("group {name}"), ", and say it where the group is made"),
+        TargetSpec::Pass => ("pass".to_owned(), ""),
+        TargetSpec::Drop => ("drop".to_owned(), ""),
     };
-    if let Some(verdict) = verdict
-        && !on_down.is_default()
-    {
-        return Err(RuleError::OnDown(verdict, hint));
-    }
+    Err(RuleError::OnDown(verdict, hint))
+}
+
+/// Refuses an MSS that no TCP works with, and any beside what leads to no next hop.
+pub(crate) fn check_mss(target: &TargetSpec, mss: Mss) -> Result<(), RuleError> {
     match mss {
-        Mss::Auto => {}
-        _ if *target == TargetSpec::Pass => return Err(RuleError::MssOfNothing("pass")),
-        _ if *target == TargetSpec::Drop => return Err(RuleError::MssOfNothing("drop")),
-        Mss::Bytes(bytes) if !(MSS_MIN..=MSS_MAX).contains(&bytes) => return Err(RuleError::Mss(bytes)),
-        Mss::Bytes(_) | Mss::Off => {}
+        Mss::Auto => Ok(()),
+        _ if *target == TargetSpec::Pass => Err(RuleError::MssOfNothing("pass")),
+        _ if *target == TargetSpec::Drop => Err(RuleError::MssOfNothing("drop")),
+        Mss::Bytes(bytes) if !(MSS_MIN..=MSS_MAX).contains(&bytes) => Err(RuleError::Mss(bytes)),
+        Mss::Bytes(_) | Mss::Off => Ok(()),
     }
-    match name {
-        Some(name) if !is_name(name, RULE_NAME_MAX) => Err(RuleError::Name(name.to_owned())),
-        _ => Ok(()),
-    }
+}
+
+/// Refuses a name that is empty, too long, or would not survive a table.
+pub(crate) fn check_name(name: &str) -> Result<(), RuleError> {
+    if is_name(name, RULE_NAME_MAX) { Ok(()) } else { Err(RuleError::Name(name.to_owned())) }
 }
 
 impl GroupSpec {

@@ -314,7 +314,7 @@ fn what_cannot_be_a_group_is_refused() {
     on(&seed.server, hook, |byway| byway.add(&to_group(&addresses, "uplinks"))).unwrap();
     refused(
         &|byway| byway.del_group("uplinks").map(drop),
-        "the group uplinks is in use by a rule, first by the rule from 192.168.1.5; delete them or give them another target first",
+        "the group uplinks is in use by the rule from 192.168.1.5; delete it or give it another target first",
     );
     refused(
         &|byway| byway.set_next_hop_down(&hop(&addresses, 3), true).map(drop),

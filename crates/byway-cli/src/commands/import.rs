@@ -38,8 +38,8 @@ impl Import {
 
 fn summary(imported: usize, left_out: usize, without: usize) -> String {
     let mut line = match imported {
-        1 => "imported 1 rule".to_owned(),
-        rules => format!("imported {rules} rules"),
+        1 => "imported 1 entry".to_owned(),
+        entries => format!("imported {entries} entries"),
     };
     match left_out {
         0 => {}
@@ -63,12 +63,12 @@ mod tests {
 
     #[test]
     fn the_summary_is_one_sentence() {
-        assert_eq!(summary(0, 0, 0), "imported 0 rules");
-        assert_eq!(summary(1, 0, 1), "imported 1 rule; 1 entry has no equivalent, see the comments");
-        assert_eq!(summary(4, 0, 3), "imported 4 rules; 3 entries have no equivalent, see the comments");
+        assert_eq!(summary(0, 0, 0), "imported 0 entries");
+        assert_eq!(summary(1, 0, 1), "imported 1 entry; 1 entry has no equivalent, see the comments");
+        assert_eq!(summary(4, 0, 3), "imported 4 entries; 3 entries have no equivalent, see the comments");
         assert_eq!(
             summary(2, 1, 0),
-            "imported 2 rules; 1 entry decides nothing and is left out, see the comments"
+            "imported 2 entries; 1 entry decides nothing and is left out, see the comments"
         );
     }
 }

@@ -107,8 +107,12 @@ const FILE: &str = "/etc/byway/byway.toml";
 
 /// Reads a configuration. What is wrong with it is printed.
 fn read(path: &Path) -> Result<Config, Error> {
-    let reading = read_config(path)?;
-    if let Some(config) = reading.config {
+    let mut reading = read_config(path)?;
+    if let Some(config) = reading.config.take() {
+        if !reading.problems.is_empty() {
+            let (counted, path) = (problems::counted(&reading), path.display());
+            anstream::eprintln!("byway: {path}: {counted}; `byway check {path}` shows what");
+        }
         return Ok(config);
     }
     problems::print(&reading).map_err(Error::Print)?;

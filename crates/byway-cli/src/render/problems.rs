@@ -3,10 +3,10 @@
 use std::io::{self, IsTerminal, Write};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
-use byway::config::{Place, Problem, Reading, Severity};
+use byway::config::{PROBLEMS_MAX, Place, Problem, Reading, Severity};
 use serde_json::{Value, json};
 
-use super::count;
+use super::{count, thousands};
 
 /// How many are shown: whoever has more has made one mistake many times.
 const SHOWN: usize = 50;
@@ -97,6 +97,9 @@ pub(crate) fn json(reading: &Reading) -> Value {
 /// `2 errors and 1 warning`
 pub(crate) fn counted(reading: &Reading) -> String {
     let of = |severity| reading.problems.iter().filter(|it| it.severity == severity).count() as u64;
+    if reading.problems.len() >= PROBLEMS_MAX {
+        return format!("{} problems or more", thousands(PROBLEMS_MAX as u64));
+    }
     match (of(Severity::Error), of(Severity::Warning)) {
         (0, warnings) => count(warnings, "warning"),
         (errors, 0) => count(errors, "error"),

@@ -9,7 +9,7 @@ mod values;
 mod warnings;
 pub(crate) mod write;
 
-pub use problem::{File, Place, Problem, Severity};
+pub use problem::{File, PROBLEMS_MAX, Place, Problem, Severity};
 pub(crate) use read::Mention;
 pub use read::{Reading, read};
 

@@ -10,15 +10,16 @@ use toml::{
 
 use super::{
     Attach, TreatmentSpec,
-    problem::{MOST, Place, Problem, token},
+    problem::{PROBLEMS_MAX, Place, Problem, token},
     read::{Draft, Mention, Origin},
     values::{Notes, Value},
 };
 use crate::{
     prefix::Prefix,
     rule::{
-        GroupSpec, MSS_MAX, MSS_MIN, MemberSpec, Mss, NextHopSpec, OnDown, Owner, Selector, TargetSpec,
-        WEIGHT_MAX, check_families, check_treatment,
+        GroupSpec, MSS_MAX, MSS_MIN, MemberSpec, Mss, NextHopSpec, OnDown, Owner, RuleError, Selector,
+        TargetSpec, WEIGHT_MAX, check_families, check_gateway, check_mss, check_name, check_on_down,
+        check_treatment, check_weight,
     },
 };
 
@@ -52,7 +53,7 @@ pub(super) fn file(
     let (document, errors) = DeTable::parse_recoverable(text);
     let no_toml: Vec<Problem> = errors
         .iter()
-        .take(MOST)
+        .take(PROBLEMS_MAX)
         .map(|error| {
             Problem::error(Place { file: number, span: error.span().unwrap_or(0..0) }, error.message())
         })
@@ -124,10 +125,17 @@ impl Parser<'_> {
                 Attach::Auto
             }
             DeValue::Array(names) => {
-                let mut devices = Vec::new();
+                let mut devices: Vec<String> = Vec::new();
                 for value in names.iter() {
-                    let Some(name) = self.notes().string("attach", value) else { continue };
+                    let Some(name) = value.get_ref().as_str() else {
+                        self.notes().wrong_type("attach", value, "a list of interfaces");
+                        continue;
+                    };
                     let place = self.notes().place(value.span());
+                    if devices.iter().any(|it| it == name) {
+                        let sentence = format!("`attach` names {name} twice; once is enough");
+                        self.draft.problems.push(Problem::warning(place.clone(), &sentence));
+                    }
                     self.draft.mentions.push((Mention::Attach(name.to_owned()), place));
                     devices.push(name.to_owned());
                 }
@@ -247,22 +255,33 @@ impl Parser<'_> {
         let target = self.target(table, span.clone(), has_unknown);
         let on_down = self.on_down(table);
         let mss = self.mss(table);
-        let name = match get(table, "name") {
-            Some(value) => Some(self.notes().string("name", value)?.to_owned()),
-            None => None,
-        };
+        let name = get(table, "name").map(|value| self.notes().string("name", value).map(str::to_owned));
         let target = target?;
         let has_next_hop = matches!(target, TargetSpec::NextHop(_) | TargetSpec::NextHops(_));
         let leads_on = !matches!(target, TargetSpec::Pass | TargetSpec::Drop);
         let on_down = on_down.unwrap_or(if has_next_hop { self.defaults.on_down } else { OnDown::Pass });
         let mss = mss.unwrap_or(if leads_on { self.defaults.mss } else { Mss::Auto });
-        if let Err(error) = check_treatment(&target, on_down, mss, name.as_deref()) {
-            let key = ["name", "mss", "on-down"].into_iter().find(|key| error.to_string().contains(key));
-            let at = key.and_then(|key| get(table, key)).map_or(span, Spanned::span);
-            self.notes().wrong(at, &error.to_string());
-            return None;
+        let name = match name {
+            Some(name) => Some(name?),
+            None => None,
+        };
+        let of_keys = [
+            ("on-down", check_on_down(&target, on_down)),
+            ("mss", check_mss(&target, mss)),
+            ("name", name.as_deref().map_or(Ok(()), check_name)),
+        ];
+        let mut wrong: Vec<_> = of_keys.into_iter().filter_map(|(key, is)| Some((key, is.err()?))).collect();
+        if wrong.is_empty()
+            && let Err(error) = check_treatment(&target, on_down, mss, name.as_deref())
+        {
+            wrong.push(("nexthops", error));
         }
-        Some(TreatmentSpec { target, on_down, mss, name })
+        let is_right = wrong.is_empty();
+        for (key, error) in wrong {
+            let at = get(table, key).map_or(span.clone(), Spanned::span);
+            self.notes().wrong(at, &error.to_string());
+        }
+        is_right.then_some(TreatmentSpec { target, on_down, mss, name })
     }
 
     fn target(&mut self, table: &DeTable<'_>, span: Range<usize>, has_unknown: bool) -> Option<TargetSpec> {
@@ -335,8 +354,16 @@ impl Parser<'_> {
                 return None;
             }
         };
-        let said = get(table, "via").or(get(table, "dev")).map_or(span, Spanned::span);
-        let place = self.notes().place(said);
+        let of = |key: &str| get(table, key).map(Spanned::span);
+        if let Err(error) = check_gateway(&next_hop) {
+            self.notes().wrong(of("via").unwrap_or(span), &error.to_string());
+            return None;
+        }
+        if let Some((name, said)) = next_hop.device().zip(of("dev")) {
+            let place = self.notes().place(said);
+            self.draft.mentions.push((Mention::Device(name.to_owned()), place));
+        }
+        let place = self.notes().place(of("via").or(of("dev")).unwrap_or(span));
         self.draft.mentions.push((Mention::NextHop(next_hop.clone()), place));
         Some(next_hop)
     }
@@ -349,7 +376,16 @@ impl Parser<'_> {
             return None;
         };
         let members: Vec<Option<MemberSpec>> = all.iter().map(|member| self.member(member)).collect();
-        members.into_iter().collect()
+        let members: Vec<MemberSpec> = members.into_iter().collect::<Option<_>>()?;
+        let mut is_right = true;
+        for (nth, (member, value)) in members.iter().zip(all.iter()).enumerate() {
+            if members[..nth].iter().any(|before| before.next_hop == member.next_hop) {
+                let error = RuleError::Twice(member.next_hop.clone());
+                self.notes().wrong(value.span(), &error.to_string());
+                is_right = false;
+            }
+        }
+        is_right.then_some(members)
     }
 
     fn member(&mut self, value: Value<'_, '_>) -> Option<MemberSpec> {
@@ -365,7 +401,13 @@ impl Parser<'_> {
             }
             None => 1,
         };
-        Some(MemberSpec { next_hop, weight })
+        let member = MemberSpec { next_hop, weight };
+        if let Err(error) = check_weight(&member) {
+            let at = get(table, "weight").map_or(value.span(), Spanned::span);
+            self.notes().wrong(at, &error.to_string());
+            return None;
+        }
+        Some(member)
     }
 
     fn on_down(&mut self, table: &DeTable<'_>) -> Option<OnDown> {
@@ -387,7 +429,12 @@ impl Parser<'_> {
             Some("off") => Some(Mss::Off),
             _ => {
                 let is = format!("\"auto\", \"off\" or a number of bytes from {MSS_MIN} to {MSS_MAX}");
-                self.notes().number("mss", value, &is).map(Mss::Bytes)
+                let bytes = self.notes().number("mss", value, &is)?;
+                if !(MSS_MIN..=MSS_MAX).contains(&bytes) {
+                    self.notes().wrong(value.span(), &RuleError::Mss(bytes).to_string());
+                    return None;
+                }
+                Some(Mss::Bytes(bytes))
             }
         }
     }
@@ -408,14 +455,30 @@ impl Parser<'_> {
             Some((prefix, Origin { file, start: value.span().start as u32 }))
         };
         match value.get_ref() {
+            DeValue::Array(all) if all.is_empty() => {
+                self.says_nothing(value, &format!("`{key}` is empty"));
+                Vec::new()
+            }
             DeValue::Array(all) => all.iter().filter_map(one).collect(),
             _ => one(value).into_iter().collect(),
         }
     }
 
+    /// A list that a rule speaks about is empty, which a program may have written by mistake.
+    fn says_nothing(&mut self, value: Value<'_, '_>, what: &str) {
+        let sentence =
+            format!("{what}, so that the rule speaks about no packet; delete it, or fill the list");
+        let place = self.notes().place(value.span());
+        self.draft.problems.push(Problem::warning(place, &sentence));
+    }
+
     /// The prefixes of a list file: one on each line, with comments behind `#`.
     fn list(&mut self, value: Value<'_, '_>) -> Option<Vec<(Prefix, Origin)>> {
         let name = self.notes().string("from-file", value)?;
+        if name.is_empty() {
+            self.notes().wrong(value.span(), "`from-file` names no file; write the name of a list");
+            return None;
+        }
         let path = self.folder.join(name);
         let text = match (self.load)(&path) {
             Ok(text) => text,
@@ -426,11 +489,14 @@ impl Parser<'_> {
         };
         let file = self.draft.files.len();
         let mut prefixes = Vec::with_capacity(text.len() / 16);
-        let mut start = 0;
-        for line in text.split('\n') {
+        let mut is_empty = true;
+        // Windows begins a text with a byte order mark.
+        let (mut start, lines) = text.strip_prefix('\u{feff}').map_or((0, &*text), |lines| (3, lines));
+        for line in lines.split('\n') {
             let said = line.split('#').next().unwrap_or("");
             let word = said.trim();
             if !word.is_empty() {
+                is_empty = false;
                 let at = start + (said.len() - said.trim_start().len());
                 match word.parse() {
                     Ok(prefix) => {
@@ -444,6 +510,9 @@ impl Parser<'_> {
                 }
             }
             start += line.len() + 1;
+        }
+        if is_empty {
+            self.says_nothing(value, &format!("there is nothing in {}", path.display()));
         }
         self.draft.files.push(super::File { path, text });
         Some(prefixes)

@@ -3,15 +3,15 @@
 use std::{ops::Range, path::PathBuf};
 
 /// How many problems are kept: whoever has more has made one mistake many times.
-pub(super) const MOST: usize = 1_000;
+pub const PROBLEMS_MAX: usize = 1_000;
 
-/// What is wrong so far, up to [`MOST`].
+/// What is wrong so far, up to [`PROBLEMS_MAX`].
 #[derive(Default)]
 pub(super) struct Problems(Vec<Problem>);
 
 impl Problems {
     pub(super) fn push(&mut self, problem: Problem) {
-        if self.0.len() < MOST {
+        if self.0.len() < PROBLEMS_MAX {
             self.0.push(problem);
         }
     }

@@ -9,7 +9,7 @@ use byway_abi::MAX_RULES;
 
 use super::{
     Attach, Config, TreatmentSpec, parse,
-    problem::{File, MOST, Place, Problem, Problems, Severity, token},
+    problem::{File, PROBLEMS_MAX, Place, Problem, Problems, Severity, token},
     values::nearest,
     warnings,
 };
@@ -31,6 +31,8 @@ pub struct Reading {
 /// Something of the host that a configuration speaks of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Mention {
+    /// An interface of a next hop.
+    Device(String),
     /// A next hop.
     NextHop(NextHopSpec),
     /// An interface to watch.
@@ -60,7 +62,7 @@ pub fn read(
 impl Reading {
     /// Adds what is odd about this part, behind all else.
     pub(crate) fn warn(&mut self, place: Place, sentence: &str) {
-        if self.problems.len() < MOST {
+        if self.problems.len() < PROBLEMS_MAX {
             self.problems.push(Problem::warning(place, sentence));
         }
     }
@@ -203,6 +205,8 @@ mod tests {
         let load = &mut |path: &Path| match path.to_str() {
             Some("/etc/byway/list.txt") => Ok("192.0.2.1\n # two more\n192.0.2.2 # the last\n\n".to_owned()),
             Some("/etc/byway/wrong.txt") => Ok("192.0.2.1\n\t192.0.2.7/24 # no\n".to_owned()),
+            Some("/etc/byway/empty.txt") => Ok("# nothing yet\n".to_owned()),
+            Some("/etc/byway/windows.txt") => Ok("\u{feff}192.0.2.1\r\n".to_owned()),
             _ => Err(format!("there is no file {}; write one", path.display())),
         };
         read([("/etc/byway/byway.toml".into(), text.to_owned())], load)
@@ -276,7 +280,32 @@ mod tests {
             ),
             (
                 &rule("nexthops = [{ dev = \"eth1\", weight = 0 }]"),
-                "1:1 [[rule]]: the weight of dev eth1 is 0; a weight is 1 to 256",
+                "3:38 0: the weight of dev eth1 is 0; a weight is 1 to 256",
+            ),
+            (
+                &rule("nexthops = [{ dev = \"eth1\", weight = 70000 }]"),
+                "3:38 70000: `weight` is a number from 1 to 256, and this one is 70000",
+            ),
+            (
+                &rule("nexthops = [{ dev = \"eth1\", weight = 0x2 }]"),
+                "3:38 0x2: `weight` is a number from 1 to 256; write it in decimal digits",
+            ),
+            (
+                &rule("nexthops = [{ dev = \"eth1\" }, { dev = \"eth1\", weight = 2 }]"),
+                "3:31 { dev = \"eth1\", weight = 2 }: the next hop dev eth1 is there twice; name it once, with a weight for a larger share",
+            ),
+            (
+                &rule("dev = \"eth1\"\nvia = \"127.0.0.1\"\nname = \"here\""),
+                "4:7 \"127.0.0.1\": 127.0.0.1 cannot be a gateway: it is a loopback address; name the address of the next router",
+            ),
+            (
+                "[defaults]\nmss = 5",
+                "2:7 5: an MSS is 88 to 65495 bytes, and this one is 5; say `mss off` to leave it alone",
+            ),
+            ("attach = [\"eth0\", 1]", "1:19 1: `attach` is a list of interfaces, and here is an integer"),
+            (
+                "[[rule]]\nfrom-file = \"\"\ndev = \"eth1\"",
+                "2:13 \"\": `from-file` names no file; write the name of a list",
             ),
             (
                 &rule("to = \"2001:db8::/32\"\ndev = \"eth1\""),
@@ -324,6 +353,31 @@ mod tests {
             found.retain(|problem| !problem.contains("no rule of the configuration leads to the group"));
             assert_eq!(found, [expected], "{text}");
         }
+    }
+
+    #[test]
+    fn each_key_of_a_rule_is_looked_at() {
+        let text = "[[rule]]\nfrom = \"192.0.2.7\"\ntarget = \"pass\"\non-down = \"drop\"\nmss = 1400\nname = \"a b\"\n";
+        let found = problems(text);
+        let lines: Vec<&str> = found.iter().map(|it| &it[..1]).collect();
+        assert_eq!(lines, ["4", "5", "6"], "{found:?}");
+    }
+
+    /// A program may have written it so by mistake, and then all its rules are to go.
+    #[test]
+    fn a_list_with_nothing_in_it_is_odd() {
+        let empty = "so that the rule speaks about no packet; delete it, or fill the list";
+        let rule = |from: &str| format!("[[rule]]\n{from}\ndev = \"eth1\"");
+        assert_eq!(problems(&rule("from = []")), [format!("2:8 []: `from` is empty, {empty}")]);
+        let from_file = problems(&rule("from-file = \"empty.txt\""));
+        assert_eq!(
+            from_file,
+            [format!("2:13 \"empty.txt\": there is nothing in /etc/byway/empty.txt, {empty}")]
+        );
+        let twice = problems("attach = [\"eth0\", \"eth0\"]");
+        assert_eq!(twice, ["1:19 \"eth0\": `attach` names eth0 twice; once is enough"]);
+        // With a byte order mark, as Windows writes texts.
+        assert_eq!(reading(&rule("from-file = \"windows.txt\"")).config.unwrap().rule_count(), 1);
     }
 
     #[test]
@@ -451,6 +505,15 @@ mod tests {
         (next_hop, 1..=256_u16).prop_map(|(next_hop, weight)| MemberSpec { next_hop, weight })
     }
 
+    /// Each next hop once.
+    fn any_members() -> impl Strategy<Value = Vec<MemberSpec>> {
+        vec(any_member(), 1..4).prop_map(|mut members| {
+            let mut seen = BTreeSet::new();
+            members.retain(|member| seen.insert(member.next_hop.to_string()));
+            members
+        })
+    }
+
     fn any_rule() -> impl Strategy<Value = RuleSpec> {
         let prefixes = any::<bool>().prop_flat_map(|v4| (any_prefix(v4), option::of(any_prefix(v4))));
         let target = prop_oneof![
@@ -458,7 +521,7 @@ mod tests {
             Just(TargetSpec::Drop),
             Just(TargetSpec::Group("up.links".into())),
             any_member().prop_map(|member| TargetSpec::NextHop(member.next_hop)),
-            vec(any_member(), 1..4).prop_map(TargetSpec::NextHops),
+            any_members().prop_map(TargetSpec::NextHops),
         ];
         let mss = prop_oneof![Just(Mss::Auto), Just(Mss::Off), (88..=65_495_u16).prop_map(Mss::Bytes)];
         (prefixes, target, any::<bool>(), mss, option::of("[a-zA-Z0-9_.:-]{1,32}")).prop_map(
@@ -481,7 +544,7 @@ mod tests {
         #[test]
         fn a_configuration_survives_its_text(
             specs in vec(any_rule(), 0..20),
-            members in vec(any_member(), 1..4),
+            members in any_members(),
             attach in option::of(vec("[a-z0-9]{1,15}", 0..3)),
         ) {
             let group = GroupSpec { name: "up.links".into(), members, on_down: OnDown::Drop, owner: Owner::Config };

@@ -83,11 +83,17 @@ impl Notes<'_> {
 
     /// A number that fits.
     pub(super) fn number<T: FromStr>(&mut self, key: &str, value: Value<'_, '_>, is: &str) -> Option<T> {
-        let number = value.get_ref().as_integer();
-        let parsed =
-            number.filter(|number| number.radix() == 10).and_then(|number| number.as_str().parse().ok());
-        if parsed.is_none() {
+        let Some(number) = value.get_ref().as_integer() else {
             self.wrong_type(key, value, is);
+            return None;
+        };
+        if number.radix() != 10 {
+            self.wrong(value.span(), &format!("`{key}` is {is}; write it in decimal digits"));
+            return None;
+        }
+        let parsed = number.as_str().parse().ok();
+        if parsed.is_none() {
+            self.wrong(value.span(), &format!("`{key}` is {is}, and this one is {}", number.as_str()));
         }
         parsed
     }
