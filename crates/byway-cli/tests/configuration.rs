@@ -361,6 +361,30 @@ fn a_group_of_the_configuration_stays_the_configurations() {
     assert!(works(&seed, ANSWER));
 }
 
+/// A program applies the file every minute, and a link is down: nothing differs for that, and what else the file says is done.
+#[test]
+fn a_link_that_is_down_keeps_nothing_from_being_applied() {
+    let seed = Seed::new().unwrap();
+    for via in ["via = \"10.111.221.21\"", "via = \"10.111.221.21\"\ndev = \"eth1\""] {
+        let file = File::new(&format!("[[rule]]\nfrom = \"192.168.1.5\"\n{via}\n"));
+        done(&seed.server, &file.words("apply"));
+        seed.server.set_up("eth1", false).unwrap();
+        assert_eq!(diff(&seed, &file).code, Some(0));
+        file.write(&format!("[[rule]]\nfrom = [\"192.168.1.5\", \"192.168.1.6\"]\n{via}\n"));
+        assert_eq!(
+            done(&seed.server, &file.words("apply")),
+            "1 rule added, 0 changed, 0 deleted; 1 stayed as they were\n"
+        );
+        // One that nothing leads to yet is another matter.
+        file.write("[[rule]]\nfrom = \"192.168.1.5\"\nvia = \"10.111.221.22\"\ndev = \"eth1\"\n");
+        assert!(refused(&seed.server, &file.words("apply")).contains("is down"));
+        seed.server.set_up("eth1", true).unwrap();
+        assert!(works(&seed, ANSWER));
+        file.write("");
+        done(&seed.server, &file.words("apply"));
+    }
+}
+
 /// Somebody has taken the program off. The rules are as they should be, and nothing works.
 #[test]
 fn diff_sees_that_the_program_is_off() {

@@ -112,7 +112,7 @@ impl Byway {
         let (actual, links) = execute::actual(pins, &mut self.network, only)?;
         let held = actual.as_desired();
         let mut desired = held.clone();
-        let mut view = View { network: &mut self.network, links: &links, trusts: false };
+        let mut view = View::new(&mut self.network, &links);
         let said = decide(&mut view, &mut desired)?;
         if desired != held {
             let next_hops = [held.next_hops(), desired.next_hops()];

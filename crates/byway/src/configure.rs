@@ -226,7 +226,7 @@ impl Byway {
     }
 
     /// What holds, as a configuration: the rules and groups of all owners, and the attachments. To apply it changes nothing,
-    /// as long as its next hops can be reached.
+    /// as long as the devices of its next hops are there.
     ///
     /// # Errors
     ///
@@ -253,6 +253,7 @@ fn put_back(before: Before, view: &mut View<'_>, desired: &mut Desired) -> Resul
 
 /// Puts what a configuration says in the place of what it said before.
 fn put(config: &Config, view: &mut View<'_>, desired: &mut Desired) -> Result<()> {
+    view.in_use = desired.next_hops().into_iter().cloned().collect();
     desired.rules.retain(|_, rule| rule.owner != Owner::Config);
     let named: BTreeSet<&str> = config.groups.iter().map(|group| group.name.as_str()).collect();
     let is_gone = |group: &Group| group.owner == Owner::Config && !named.contains(group.name.as_str());

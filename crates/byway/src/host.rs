@@ -24,7 +24,7 @@ use crate::{
 pub fn look_at_host(reading: &mut Reading) -> Result<()> {
     let mut network = Network::open()?;
     let links = network.links()?;
-    let mut view = View { network: &mut network, links: &links, trusts: false };
+    let mut view = View::new(&mut network, &links);
     // Of what is said many times each place is shown, but the host is asked once.
     let mut odd: HashMap<Mention, Option<String>> = HashMap::new();
     let mut strict = BTreeSet::new();

@@ -1,6 +1,9 @@
 //! From names to what they mean on this host: devices, gateways, next hops. It asks the network stack and changes nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use crate::{
     error::{Error, Result},
@@ -14,9 +17,15 @@ pub(crate) struct View<'a> {
     pub(crate) links: &'a BTreeMap<u32, Link>,
     /// A gateway whose device is named is taken to be a neighbour there: it was one before.
     pub(crate) trusts: bool,
+    /// Next hops about which no questions are asked, since they are in use: while a link is down, what leads there may stay.
+    pub(crate) in_use: BTreeSet<NextHop>,
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
+    pub(crate) fn new(network: &'a mut Network, links: &'a BTreeMap<u32, Link>) -> Self {
+        Self { network, links, trusts: false, in_use: BTreeSet::new() }
+    }
+
     fn link(&self, name: &str) -> Result<&Link> {
         let is_called =
             |link: &&Link| link.device.name == name || link.other_names.iter().any(|it| it == name);
@@ -119,14 +128,22 @@ impl View<'_> {
         Ok(members)
     }
 
+    /// The only next hop in use that has this gateway.
+    fn in_use_by(&self, gateway: IpAddr) -> Option<NextHop> {
+        let mut all = self.in_use.iter().filter(|next_hop| next_hop.gateway == Some(gateway));
+        let one = all.next().cloned();
+        one.filter(|_| all.next().is_none())
+    }
+
     fn resolve_next_hop(&mut self, spec: &NextHopSpec) -> Result<NextHop> {
         match spec {
             NextHopSpec::Dev(name) => Ok(NextHop { gateway: None, device: self.link(name)?.device.clone() }),
             NextHopSpec::ViaDev(gateway, name) => {
                 let link = self.link(name)?;
                 let (device, is_up) = (link.device.clone(), link.is_up);
-                if self.trusts {
-                    return Ok(NextHop { gateway: Some(*gateway), device });
+                let next_hop = NextHop { gateway: Some(*gateway), device: device.clone() };
+                if self.trusts || self.in_use.contains(&next_hop) {
+                    return Ok(next_hop);
                 }
                 self.network.check_gateway(*gateway)?;
                 if !is_up {
@@ -135,10 +152,13 @@ impl View<'_> {
                 if !self.network.is_on_link(*gateway, &device)? {
                     return Err(Error::NotOnLink { gateway: *gateway, device: device.name });
                 }
-                Ok(NextHop { gateway: Some(*gateway), device })
+                Ok(next_hop)
             }
             NextHopSpec::Via(gateway) => {
-                let index = self.network.device_of_gateway(*gateway)?;
+                let index = match self.network.device_of_gateway(*gateway) {
+                    Ok(index) => index,
+                    Err(error) => return self.in_use_by(*gateway).ok_or(error),
+                };
                 let link = self.links.get(&index).ok_or(Error::NoDeviceForGateway(*gateway))?;
                 Ok(NextHop { gateway: Some(*gateway), device: link.device.clone() })
             }

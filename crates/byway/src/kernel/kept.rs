@@ -8,6 +8,7 @@
 //!     before/attached     where that apply has attached to, or stayed attached, an interface a line
 //!     older/              the copy before that one, while an apply is under way
 //!     unfinished/         a copy that is being made
+//!     gone/               one that is being removed
 //!     unconfirmed         which apply waits, and until when, in milliseconds
 //!     undone              what became of an apply that nobody confirmed, in a sentence
 //! ```
@@ -95,9 +96,9 @@ impl Kept {
         let has_older = self.older().exists();
         let is_now = |text: String| text == config.to_string();
         if has_older && fs::read_to_string(self.before().join("config.toml")).is_ok_and(is_now) {
-            remove(&self.before())?;
+            self.discard(&self.before())?;
         } else {
-            remove(&self.older())?;
+            self.discard(&self.older())?;
             rename(&self.before(), &self.older())?;
         }
         rename(&unfinished, &self.before())?;
@@ -113,21 +114,21 @@ impl Kept {
 
     /// The apply has been carried out.
     pub(crate) fn is_applied(&self) -> Result<()> {
-        remove(&self.older())
+        self.discard(&self.older())
     }
 
     /// The apply has failed, or was cut off ahead of its change: the copy before is the one to go back to.
     pub(crate) fn has_failed(&self) -> Result<()> {
         remove(&self.note())?;
-        remove(&self.before())?;
+        self.discard(&self.before())?;
         rename(&self.older(), &self.before())
     }
 
     /// The copy is the state of now, or nobody wants it any more.
     pub(crate) fn forget(&self) -> Result<()> {
         remove(&self.note())?;
-        remove(&self.older())?;
-        remove(&self.before())?;
+        self.discard(&self.older())?;
+        self.discard(&self.before())?;
         // Leaves no empty folder behind. One with something in it cannot be removed like this.
         let _ = fs::remove_dir(&self.folder);
         Ok(())
@@ -169,6 +170,14 @@ impl Kept {
     /// What became of the last apply that nobody confirmed.
     pub(crate) fn what_was_undone(&self) -> Option<String> {
         fs::read_to_string(self.undone()).ok().map(|text| text.trim_end().to_owned())
+    }
+
+    /// Removes a copy, all of it or nothing.
+    fn discard(&self, copy: &Path) -> Result<()> {
+        let gone = self.folder.join("gone");
+        remove(&gone)?;
+        rename(copy, &gone)?;
+        remove(&gone)
     }
 
     /// Writes a file that nobody else may read, whole or not at all.
