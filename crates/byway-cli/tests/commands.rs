@@ -74,6 +74,8 @@ fn groups_and_next_hops_have_commands_of_their_own() {
     seed.router.address("eth0", "10.111.221.22/24").unwrap();
     let (one, two) = ("nexthop via 10.111.221.21 dev eth1 weight 2", "nexthop via 10.111.221.22 dev eth1");
     assert_eq!(done(server, &format!("group add up {one} {two}")), format!("added: group up {one} {two}\n"));
+    let said = "no rules, attached to nothing; there are groups, which `byway group show` lists\n";
+    assert_eq!(done(server, "show"), said);
     assert_eq!(
         done(server, "add from 192.168.1.5 group up"),
         "added: from 192.168.1.5 group up\nattached to eth0\n"

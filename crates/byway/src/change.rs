@@ -8,11 +8,7 @@ use crate::{
     changes::Changes,
     compile::{compile, destinations},
     error::{Error, Result},
-    kernel::{
-        bpffs,
-        execute::{self, Executor},
-        pins::Pins,
-    },
+    kernel::{actual::actual, bpffs, execute::Executor, pins::Pins},
     plan::{Actual, Desired, plan},
     resolve::View,
     rule::{Selector, Target},
@@ -109,7 +105,7 @@ impl Byway {
         only: Option<&Selector>,
         decide: impl Fn(&mut View<'_>, &mut Desired) -> Result<T>,
     ) -> Result<Decision<T>> {
-        let (actual, links) = execute::actual(pins, &mut self.network, only)?;
+        let (actual, links) = actual(pins, &mut self.network, only)?;
         let held = actual.as_desired();
         let mut desired = held.clone();
         let mut view = View::new(&mut self.network, &links);

@@ -16,7 +16,8 @@ use crate::{
     error::{Error, Result},
     going_back::{Before, members},
     kernel::{
-        bpffs, execute,
+        actual::actual,
+        bpffs,
         kept::{self, Kept, Unconfirmed},
         pins::Pins,
     },
@@ -233,7 +234,7 @@ impl Byway {
     /// Those of [`Byway::status`].
     pub fn export(&mut self) -> Result<Config> {
         let pins = Pins::open()?;
-        let (actual, _) = execute::actual(pins.as_ref(), &mut self.network, None)?;
+        let (actual, _) = actual(pins.as_ref(), &mut self.network, None)?;
         let held = actual.as_desired();
         Ok(as_config(&held, Some(attached(&held)), |_| true))
     }

@@ -8,7 +8,7 @@ use serde::{
 use crate::{
     error::Result,
     kernel::{
-        execute::{placed, undisturbed},
+        actual::{placed, undisturbed},
         listing::{Order, Referred, Uses},
         network::Network,
         pins::Pins,

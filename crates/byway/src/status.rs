@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     error::{Error, Result},
     kernel::{
-        execute,
+        actual,
         hook::Hook,
         listing::{Referred, User},
         network::{Link, Network},
@@ -186,7 +186,7 @@ pub struct Narrow {
 /// Which of these next hops have a device that takes smaller packets than an attachment.
 pub(crate) fn narrow(pins: &Pins, network: &mut Network, next_hops: &[NextHop]) -> Result<Vec<Narrow>> {
     let links = network.links()?;
-    let attachments = execute::placed(pins, network, &links)?;
+    let attachments = actual::placed(pins, network, &links)?;
     let widest = attachments
         .iter()
         .filter(|placed| placed.role == Role::Departure)
@@ -221,7 +221,7 @@ pub struct Status {
 /// Reads the devices that carry a program, by name.
 pub(crate) fn read_attachments(pins: &Pins, network: &mut Network) -> Result<Vec<Attachment>> {
     let links = network.links()?;
-    let placed = execute::placed(pins, network, &links)?;
+    let placed = actual::placed(pins, network, &links)?;
     placed.into_iter().map(|placed| attachment_status(pins, &links, placed)).collect()
 }
 
@@ -279,7 +279,7 @@ pub(crate) fn next_hop_status(
 pub(crate) fn attachment_status(
     pins: &Pins,
     links: &BTreeMap<u32, Link>,
-    placed: execute::Placed,
+    placed: actual::Placed,
 ) -> Result<Attachment> {
     let departs = placed.role == Role::Departure;
     let counters = pins.tables.attachment_counters(placed.device.index)?;

@@ -46,7 +46,11 @@ where
 {
     let has_rules = rules().next().is_some();
     if attachments.is_empty() && !has_rules {
-        let hint = "no rules, attached to nothing; `byway add from PREFIX via ADDR dev IF` adds a rule";
+        let hint = match next_hops {
+            [] => "no rules, attached to nothing; `byway add from PREFIX via ADDR dev IF` adds a rule",
+            // Those of groups that no rule leads to.
+            _ => "no rules, attached to nothing; there are groups, which `byway group show` lists",
+        };
         return to.write_all(hint.as_bytes()).map_err(Error::Print);
     }
     write!(to, "{}\n\n", attachment_table(attachments)).map_err(Error::Print)?;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use byway_abi::{MAX_RULES, RuleRecord, TARGET_GROUP, TARGET_NEXT_HOP, meta};
 
 use super::{
-    execute,
+    actual,
     network::{Link, Network},
     next_hops,
     order::{Place, sort},
@@ -49,7 +49,7 @@ impl Referred {
     pub(crate) fn read(tables: &Tables, network: &mut Network) -> Result<Self> {
         let links = network.links()?;
         let (mut next_hops, mut slots) = (BTreeMap::new(), BTreeMap::new());
-        for (next_hop, slot) in execute::next_hops_of_now(tables, &links)? {
+        for (next_hop, slot) in actual::next_hops_of_now(tables, &links)? {
             next_hops.insert(slot.index, next_hop);
             slots.insert(slot.index, slot);
         }
@@ -58,7 +58,7 @@ impl Referred {
 
     /// The rule in a record, or nothing where the record makes no sense.
     pub(crate) fn rule(&self, record: &RuleRecord) -> Option<Rule> {
-        let target = execute::target(record.kind, record.index, &self.next_hops, &self.groups)?;
+        let target = actual::target(record.kind, record.index, &self.next_hops, &self.groups)?;
         wire::rule(record, target)
     }
 

@@ -1,5 +1,6 @@
 //! The edge: everything that speaks to the kernel, and nothing that decides.
 
+pub(crate) mod actual;
 pub(crate) mod bpffs;
 mod clsact;
 pub(crate) mod execute;

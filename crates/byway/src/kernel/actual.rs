@@ -1,0 +1,265 @@
+//! Reading what the kernel holds.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use byway_abi::{
+    HOOK_CLSACT, MAX_RULES, ROLE_DEPARTURE, RULE_NAME_LEN, RuleRecord, TARGET_DROP, TARGET_GROUP,
+    TARGET_NEXT_HOP, TARGET_PASS, meta,
+};
+
+use super::{
+    hook::{Attached, Hook},
+    network::{Link, Network},
+    next_hops,
+    pins::Pins,
+    tables::Tables,
+    wire::{self, read_name},
+};
+use crate::{
+    error::Result,
+    plan::{Actual, Neighbour, Role, Slot, Unseen},
+    rule::{Device, NextHop, Selector, Target, Treatment},
+};
+
+/// A device that Byway has put a program on, as its record says.
+#[derive(Debug, Clone)]
+pub(crate) struct Placed {
+    pub(crate) device: Device,
+    pub(crate) role: Role,
+    pub(crate) attached: Attached,
+    /// The kernel says that the program is there.
+    pub(crate) is_there: bool,
+}
+
+/// The devices with a program, those included that have lost it.
+pub(crate) fn placed(pins: &Pins, network: &mut Network, links: &BTreeMap<u32, Link>) -> Result<Vec<Placed>> {
+    let mut placed = Vec::new();
+    for (index, record) in pins.tables.devices()? {
+        let hook = if record.hook == HOOK_CLSACT { Hook::Clsact } else { Hook::Tcx };
+        let recorded = if record.role == ROLE_DEPARTURE { Role::Departure } else { Role::Arrival };
+        let link = links.get(&index);
+        let on_device = match link {
+            Some(_) => pins.programs.on_device(network, index, hook, recorded)?,
+            None => None,
+        };
+        // A departure program that came back with its device from another network namespace heeds no rule.
+        let on_device = match on_device {
+            Some(Role::Departure) if !pins.tables.is_watched(index)? => None,
+            on_device => on_device,
+        };
+        placed.push(Placed {
+            device: link
+                .map_or_else(|| Device { name: read_name(&record.name), index }, |link| link.device.clone()),
+            role: on_device.unwrap_or(recorded),
+            attached: Attached { hook, qdisc_added: record.qdisc_added != 0 },
+            is_there: on_device.is_some(),
+        });
+    }
+    placed.sort_by(|a, b| a.device.cmp(&b.device));
+    Ok(placed)
+}
+
+/// How long a reader begins anew because somebody has changed something meanwhile.
+const READ_AGAIN: Duration = Duration::from_secs(5);
+
+/// Up to how many rules all are read in any case.
+const FEW: usize = 1_000;
+
+/// What the kernel holds, as it was between two changes: all of it, or of many rules the one for exactly these packets.
+pub(crate) fn actual(
+    pins: Option<&Pins>,
+    network: &mut Network,
+    only: Option<&Selector>,
+) -> Result<(Actual, BTreeMap<u32, Link>)> {
+    undisturbed(pins, || read(pins, network, only))
+}
+
+/// What `read` finds between two changes. It is asked again where somebody has changed something meanwhile.
+pub(crate) fn undisturbed<T>(pins: Option<&Pins>, mut read: impl FnMut() -> Result<T>) -> Result<T> {
+    let stamp = || match pins {
+        Some(pins) => [meta::NEXT_RULE, meta::NEXT_SET, meta::NEXT_HOP, meta::GENERATION]
+            .iter()
+            .map(|slot| pins.tables.meta(*slot))
+            .collect::<Result<Vec<u32>>>(),
+        None => Ok(Vec::new()),
+    };
+    let give_up = Instant::now() + READ_AGAIN;
+    let mut before = stamp()?;
+    loop {
+        let read = read();
+        let after = stamp()?;
+        // Where somebody changes without end, what was read may lack a rule that was just being replaced.
+        if before == after || Instant::now() >= give_up {
+            return read;
+        }
+        before = after;
+    }
+}
+
+fn read(
+    pins: Option<&Pins>,
+    network: &mut Network,
+    only: Option<&Selector>,
+) -> Result<(Actual, BTreeMap<u32, Link>)> {
+    let links = network.links()?;
+    let devices: BTreeMap<u32, Device> =
+        links.iter().map(|(index, link)| (*index, link.device.clone())).collect();
+    let mtus = links.iter().map(|(index, link)| (*index, link.mtu)).collect();
+    let mut actual = Actual { devices, mtus, ..Actual::default() };
+    let Some(pins) = pins else { return Ok((actual, links)) };
+    for placed in placed(pins, network, &links)? {
+        if placed.is_there {
+            actual.programs.insert(placed.device.index, (placed.device, placed.role));
+        } else if placed.role == Role::Departure && links.contains_key(&placed.device.index) {
+            actual.lost.insert(placed.device.index, placed.device);
+        }
+    }
+
+    let mut slots = BTreeMap::new();
+    for (next_hop, slot) in next_hops_of_now(&pins.tables, &links)? {
+        slots.insert(slot.index, next_hop.clone());
+        actual.next_hops.insert(next_hop, slot);
+    }
+    let groups = pins.tables.groups()?;
+    for (id, wire) in &groups {
+        if let Some(group) = next_hops::read_group(wire, &slots) {
+            actual.groups.insert(group.name.clone(), (*id, group));
+        }
+    }
+    let records = match only {
+        Some(selector) => read_one(&pins.tables, selector, &mut actual, &groups)?,
+        None => None,
+    };
+    let mut shared = Shared::default();
+    let mut found = |id: u32, record: &RuleRecord| {
+        let treatment = shared.treatment(record, || target(record.kind, record.index, &slots, &groups))?;
+        Some((wire::selector(record)?, (id, treatment)))
+    };
+    actual.rules = match records {
+        Some(records) => records.iter().filter_map(|(id, record)| found(*id, record)).collect(),
+        None => {
+            let mut all = Vec::with_capacity(pins.tables.meta(meta::RULES)?.min(MAX_RULES) as usize);
+            for record in pins.tables.held()? {
+                let (id, record) = record?;
+                all.extend(found(id, &record));
+            }
+            // Sorted first, since the map is built from that in half the memory.
+            all.into_iter().collect()
+        }
+    };
+    for (index, gateway) in pins.tables.neighbours()? {
+        let gone = || Device { name: format!("if{index}"), index };
+        let device = actual.devices.get(&index).cloned().unwrap_or_else(gone);
+        let neighbour = Neighbour { device, gateway };
+        if actual.devices.contains_key(&index) && !network.is_kept_resolved(&neighbour)? {
+            actual.let_go.insert(neighbour.clone());
+        }
+        actual.neighbours.insert(neighbour);
+    }
+    Ok((actual, links))
+}
+
+/// The record of the rule for exactly these packets, if there is one, and in `actual` what the rules besides need. Nothing
+/// where those are few, or where a change of the one may concern others.
+fn read_one(
+    tables: &Tables,
+    selector: &Selector,
+    actual: &mut Actual,
+    groups: &BTreeMap<u32, byway_abi::Group>,
+) -> Result<Option<BTreeMap<u32, RuleRecord>>> {
+    let rules = tables.meta(meta::RULES)? as usize;
+    let is_attached = actual.programs.values().any(|(_, role)| *role == Role::Departure);
+    if rules <= FEW
+        || tables.meta(meta::CHANGING)? != 0
+        || !is_attached
+        || !actual.lost.is_empty()
+        // Sources within this one may have what it says, for destinations that they say nothing of.
+        || selector.destination().is_some()
+        || tables.has_sets()?
+        // Groups that are one rule's own lead to next hops, too, and are not in `actual`.
+        || groups.values().any(|group| wire::read_name(&group.name).is_empty())
+    {
+        return Ok(None);
+    }
+    let mut records = BTreeMap::new();
+    let mut unseen = Unseen { rules, next_hops: actual.next_hops.keys().cloned().collect() };
+    if let Some(entry) = tables.source(&selector.source())? {
+        let Some(record) = tables.rule_record(entry.rule)? else { return Ok(None) };
+        if record.kind == TARGET_NEXT_HOP && !tables.leads_elsewhere(record.index, entry.rule)? {
+            unseen.next_hops.retain(|next_hop| actual.next_hops[next_hop].index != record.index);
+        }
+        unseen.rules -= 1;
+        records.insert(entry.rule, record);
+    }
+    actual.unseen = unseen;
+    Ok(Some(records))
+}
+
+/// What rules say, each once: a million of them say few things.
+#[derive(Default)]
+struct Shared(HashMap<Said, Option<Rc<Treatment>>>);
+
+/// What a record says of its packets.
+#[derive(PartialEq, Eq, Hash)]
+struct Said {
+    kind: u8,
+    index: u32,
+    on_down: u8,
+    mss: u16,
+    owner: u8,
+    name: [u8; RULE_NAME_LEN],
+}
+
+impl Shared {
+    /// The treatment in a record, or nothing where that makes no sense.
+    fn treatment(
+        &mut self,
+        record: &RuleRecord,
+        target: impl FnOnce() -> Option<Target>,
+    ) -> Option<Rc<Treatment>> {
+        let RuleRecord { kind, index, on_down, mss, owner, name, .. } = *record;
+        let said = Said { kind, index, on_down, mss, owner, name };
+        let read = || Some(Rc::new(wire::treatment(record, target()?)?));
+        self.0.entry(said).or_insert_with(read).clone()
+    }
+}
+
+/// The next hops there are. A device has the name that it has now; one that is gone keeps its last, whatever has its
+/// ifindex.
+pub(super) fn next_hops_of_now(tables: &Tables, links: &BTreeMap<u32, Link>) -> Result<Vec<(NextHop, Slot)>> {
+    let mut all = tables.next_hops.all()?;
+    for (next_hop, slot) in &mut all {
+        if let Some(link) = links.get(&next_hop.device.index).filter(|_| !slot.is_gone) {
+            next_hop.device = link.device.clone();
+        }
+    }
+    Ok(all)
+}
+
+/// The target that a record means, or nothing where it makes no sense.
+pub(super) fn target(
+    kind: u8,
+    index: u32,
+    slots: &BTreeMap<u32, NextHop>,
+    groups: &BTreeMap<u32, byway_abi::Group>,
+) -> Option<Target> {
+    match kind {
+        TARGET_NEXT_HOP => Some(Target::NextHop(slots.get(&index)?.clone())),
+        TARGET_GROUP => {
+            let wire = groups.get(&index)?;
+            let name = wire::read_name(&wire.name);
+            if name.is_empty() {
+                Some(Target::NextHops(next_hops::members(wire, slots)?))
+            } else {
+                Some(Target::Group(name))
+            }
+        }
+        TARGET_PASS => Some(Target::Pass),
+        TARGET_DROP => Some(Target::Drop),
+        _ => None,
+    }
+}
