@@ -161,9 +161,9 @@ fn one_wrong_rule_and_nothing_changes() {
     let file = File::new(VIP);
     done(&seed.server, &file.words("apply"));
     file.write("[[rule]]\nfrom = \"192.168.1.6\"\ntarget = \"drop\"\n[[rule]]\nfrom = \"192.168.1.7\"\nvia = \"203.0.113.1\"\ndev = \"eth1\"\n");
-    let before = done(&seed.server, "--json show");
+    let before = done(&seed.server, "export");
     refused(&seed.server, &file.words("apply"));
-    assert_eq!(done(&seed.server, "--json show"), before);
+    assert_eq!(done(&seed.server, "export"), before);
     assert!(works(&seed, ANSWER));
 }
 

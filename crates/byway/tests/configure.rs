@@ -91,7 +91,13 @@ fn export_and_apply_is_the_identity() {
             rules.dedup_by_key(|rule| rule.selector);
             byway.add_all(&rules).unwrap();
 
-            let before = byway.status().unwrap();
+            // Without what has left by the attachments: the kernel itself sends something now and then.
+            let status = |byway: &mut Byway| {
+                let mut status = byway.status().unwrap();
+                status.attachments.iter_mut().for_each(|it| it.counted = None);
+                status
+            };
+            let before = status(&mut byway);
             let text = byway.export().unwrap().to_string();
             let reading = read([("export.toml".into(), text.clone())], &mut |_| Err(String::new()));
             let errors = reading.problems.iter().filter(|it| it.severity == Severity::Error);
@@ -99,7 +105,7 @@ fn export_and_apply_is_the_identity() {
             let config = reading.config.unwrap();
             assert!(byway.diff(&config).unwrap().is_empty(), "{text}");
             assert!(byway.apply(&config).unwrap().is_empty(), "{text}");
-            assert_eq!(byway.status().unwrap(), before, "{text}");
+            assert_eq!(status(&mut byway), before, "{text}");
             assert_eq!(byway.export().unwrap().to_string(), text);
 
             // On a host where nothing of it holds it makes the same rules, of the configuration.

@@ -118,7 +118,7 @@ fn many_rules_one_after_the_other_are_what_they_are_at_once() {
         call(&hosts, |byway| byway.set_next_hop_down(&second, true)).unwrap();
         assert_eq!(hosts.way(hosts.source(5), hosts.far(1)), Way::Router1);
         assert_eq!(hosts.way(hosts.source(6), hosts.far(1)), Way::Gateway);
-        let status = call(&hosts, |byway| byway.status()).unwrap();
+        let mut status = call(&hosts, |byway| byway.status()).unwrap();
         assert_eq!(status.rules.len(), specs.len());
         assert!(status.rules.is_sorted_by(|one, next| one.rule.selector() < next.rule.selector()));
         assert_eq!(status.groups[0].rules, 1);
@@ -127,7 +127,11 @@ fn many_rules_one_after_the_other_are_what_they_are_at_once() {
         // What is rare has counters of its own.
         assert_eq!(status.rules.iter().filter(|it| it.down.packets > 0).count(), 1);
         call(&hosts, |byway| {
-            let listing = byway.listing().unwrap();
+            let mut listing = byway.listing().unwrap();
+            // What has left by the attachments may be more by now: the kernel itself sends something now and then.
+            for it in listing.attachments.iter_mut().chain(&mut status.attachments) {
+                it.counted = None;
+            }
             for _ in 0..2 {
                 let rules: Vec<RuleStatus> = listing.rules().collect::<byway::Result<_>>().unwrap();
                 assert_eq!(rules, status.rules);
