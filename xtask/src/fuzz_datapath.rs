@@ -34,7 +34,17 @@ impl FuzzDatapath {
         let mut cargo = Workspace::find()?.cargo();
         cargo
             // What was compared is said by the test itself.
-            .args(["test", "--release", "--package", "byway", "--test", "differential", "--", "--nocapture"])
+            .args([
+                "test",
+                "--release",
+                "--package",
+                "byway",
+                "--test",
+                "library",
+                "--",
+                "programs::differential",
+                "--nocapture",
+            ])
             .env("BYWAY_DIFFERENTIAL_PACKETS", self.packets.to_string())
             .env("BYWAY_DIFFERENTIAL_SEED", seed.to_string());
         let start = Instant::now();

@@ -1,0 +1,485 @@
+//! The commands, each a process of its own: what one leaves in the kernel the next one finds.
+
+use std::{net::UdpSocket, process::Command};
+
+use byway_lab::{
+    seed::{IPV4, Seed},
+    wait_until,
+};
+
+use crate::support::{ANSWER, SILENCE, byway, call, done, pins, refused, works};
+
+const RULE: &str = "from 192.168.1.5 via 10.111.221.21 dev eth1";
+
+#[test]
+fn groups_and_next_hops_have_commands_of_their_own() {
+    let seed = Seed::new().unwrap();
+    let server = &seed.server;
+    seed.router.address("eth0", "10.111.221.22/24").unwrap();
+    let (one, two) = ("nexthop via 10.111.221.21 dev eth1 weight 2", "nexthop via 10.111.221.22 dev eth1");
+    assert_eq!(done(server, &format!("group add up {one} {two}")), format!("added: group up {one} {two}\n"));
+    let said = "no rules, attached to nothing; there are groups, which `byway group show` lists\n";
+    assert_eq!(done(server, "show"), said);
+    assert_eq!(
+        done(server, "add from 192.168.1.5 group up"),
+        "added: from 192.168.1.5 group up\nattached to eth0\n"
+    );
+    assert_eq!(
+        done(server, "group show"),
+        "GROUP  VIA            DEV   WEIGHT  ON-DOWN  OWNER  RULES\n\
+         up     10.111.221.21  eth1       2  pass     cli        1\n       10.111.221.22  eth1       1\n"
+    );
+    assert!(works(&seed, ANSWER));
+    for hop in ["10.111.221.21", "10.111.221.22"] {
+        assert_eq!(
+            done(server, &format!("nexthop down via {hop}")),
+            format!("out of service: via {hop} dev eth1\n")
+        );
+        let shown = done(server, "show nexthops");
+        assert!(shown.contains(&format!("byway nexthop up via {hop} dev eth1` puts it back")), "{shown}");
+    }
+    assert!(!works(&seed, SILENCE), "nothing is in service, and normal routing loses it");
+    assert!(done(server, "show").contains("DOWN"));
+    assert_eq!(
+        done(server, "nexthop up via 10.111.221.22 dev eth1"),
+        "in service: via 10.111.221.22 dev eth1\n"
+    );
+    assert!(works(&seed, ANSWER));
+    let json: serde_json::Value = serde_json::from_str(&done(server, "--json show")).unwrap();
+    let states: Vec<_> = json["nexthops"].as_array().unwrap().iter().map(|it| it["state"].clone()).collect();
+    assert_eq!(states, ["down", "up"]);
+    assert_eq!(json["groups"][0]["nexthops"][0]["weight"], 2);
+    assert_eq!(json["groups"][0]["rules"], 1);
+    assert_eq!(json["rules"][0]["target"]["group"], "up");
+    let counted = &json["attachments"][0]["counted"];
+    assert!(counted["seen"]["packets"].as_u64().unwrap() > 0 && counted["not_matched"]["packets"].is_u64());
+    assert!(done(server, "show attachments").starts_with("PACKETS"));
+
+    assert_eq!(
+        done(server, &format!("group replace up {two} on-down drop")),
+        format!("holds now: group up {two} on-down drop\n")
+    );
+    assert!(works(&seed, ANSWER));
+    done(server, "flush");
+    assert_eq!(done(server, "group del up"), format!("deleted: group up {two} on-down drop\n"));
+    assert!(done(server, "group show").starts_with("no groups"));
+    done(server, "detach");
+    assert_eq!(pins(), Vec::<String>::new());
+}
+
+/// It goes on until its reader does not.
+#[test]
+fn watching_looks_again_and_again() {
+    let seed = Seed::new().unwrap();
+    done(&seed.server, &format!("add {RULE}"));
+    let mut command = Command::new("sh");
+    let watch = format!("{} --json show --watch=1 | head -n 2", env!("CARGO_BIN_EXE_byway"));
+    let said = crate::support::Said::from(seed.server.output(command.args(["-c", &watch])).unwrap());
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
+    let looks: Vec<serde_json::Value> =
+        said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(looks.len(), 2);
+    assert!(looks.iter().all(|look| look["rules"][0]["from"] == "192.168.1.5"));
+    let watch = format!("{} show --watch=1 | grep -m 1 PACKETS/s", env!("CARGO_BIN_EXE_byway"));
+    let said =
+        crate::support::Said::from(seed.server.output(Command::new("sh").args(["-c", &watch])).unwrap());
+    assert!(said.out.starts_with("FROM"), "the second look has rates: {said:?}");
+}
+
+#[test]
+fn one_rule_is_shown_alone() {
+    let seed = Seed::new().unwrap();
+    let server = &seed.server;
+    assert_eq!(
+        refused(server, "show from 192.168.1.5"),
+        "there is no rule from 192.168.1.5; `byway show` lists the rules"
+    );
+    done(server, &format!("add {RULE}"));
+    done(server, "add from 192.168.1.0/24 pass");
+    done(server, "add from 192.168.1.5 to 10.9.0.0/16 drop name near");
+    assert!(works(&seed, ANSWER));
+    assert_eq!(
+        done(server, "show from 192.168.1.5 to 10.9.0.0/16"),
+        "FROM         TO           VIA   DEV  OWNER  PACKETS  BYTES  ARRIVED  NAME\n\
+         192.168.1.5  10.9.0.0/16  drop       cli          0      0           near\n"
+    );
+    let json = |words: &str| -> serde_json::Value {
+        serde_json::from_str(&done(server, &format!("--json {words}"))).unwrap()
+    };
+    let all = json("show");
+    for (nth, words) in
+        ["from 192.168.1.0/24", "from 192.168.1.5", "to 10.9.0.0/16 from 192.168.1.5"].iter().enumerate()
+    {
+        assert_eq!(json(&format!("show {words}")), all["rules"][nth], "{words}");
+    }
+    for words in ["from 192.168.1.6", "from 192.168.1.0/24 to 10.9.0.0/16", "from 2001:db8:1::5"] {
+        assert_eq!(
+            refused(server, &format!("--json show {words}")),
+            format!("there is no rule {words}; `byway show` lists the rules")
+        );
+    }
+    for (words, sentence) in [
+        (
+            "show rules",
+            "`rules` is not a word that belongs here; expected `nexthops`, `attachments`, or a rule's `from` and `to`",
+        ),
+        (
+            "show to 10.9.0.0/16",
+            "a rule needs `from PREFIX`, the source of the packets, like `from 192.0.2.7`",
+        ),
+        ("show from 192.168.1.5 pass", "`pass` is not a word that belongs here; expected `from` or `to`"),
+    ] {
+        assert_eq!(refused(server, words), sentence, "byway {words}");
+    }
+    let watch = |json: &str, end: &str| {
+        let command =
+            format!("{} {json} show from 192.168.1.5 --watch=1 | {end}", env!("CARGO_BIN_EXE_byway"));
+        crate::support::Said::from(server.output(Command::new("sh").args(["-c", &command])).unwrap()).out
+    };
+    assert!(watch("", "grep -m 1 PACKETS/s").starts_with("FROM"), "the second look has rates");
+    for look in watch("--json", "head -n 2").lines() {
+        assert_eq!(serde_json::from_str::<serde_json::Value>(look).unwrap()["from"], "192.168.1.5");
+    }
+}
+
+/// More than are read at once, and more than a pipe holds.
+#[test]
+fn a_long_listing_is_printed_on_the_way() {
+    let seed = Seed::new().unwrap();
+    let server = &seed.server;
+    let rule = |nth: u16| byway::RuleSpec {
+        selector: byway::Prefix::from(std::net::IpAddr::from([10, 128, (nth >> 8) as u8, nth as u8])).into(),
+        target: byway::TargetSpec::Pass,
+        on_down: byway::OnDown::Pass,
+        mss: byway::Mss::Auto,
+        owner: byway::Owner::Api,
+        name: (nth == 2_999).then(|| "the-last-one".to_owned()),
+    };
+    let rules: Vec<_> = (0..3_000).rev().map(rule).collect();
+    server.run(|| byway::Byway::open().unwrap().add_all(&rules)).unwrap();
+
+    let shown = done(server, "show");
+    let lines: Vec<&str> = shown.split("\n\n").nth(1).unwrap().lines().collect();
+    assert_eq!(lines.len(), 3_001);
+    assert_eq!(lines[0], "FROM           VIA   DEV  OWNER  PACKETS  BYTES  ARRIVED  NAME");
+    assert_eq!(lines[1], "10.128.0.0     pass       api          0      0");
+    assert_eq!(lines[3_000], "10.128.11.183  pass       api          0      0           the-last-one");
+    let json: serde_json::Value = serde_json::from_str(&done(server, "--json show")).unwrap();
+    assert_eq!(json["rules"].as_array().unwrap().len(), 3_000);
+    assert_eq!(json["rules"][2_999]["name"], "the-last-one");
+
+    for json in ["", "--json"] {
+        let head = format!("set -o pipefail; {} {json} show | head -n 1", env!("CARGO_BIN_EXE_byway"));
+        let said =
+            crate::support::Said::from(server.output(Command::new("bash").args(["-c", &head])).unwrap());
+        assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
+        assert_eq!(said.out, if json.is_empty() { "DEV   WATCHED FOR  HOOK\n" } else { "{\n" });
+    }
+}
+
+#[test]
+fn json_is_for_programs() {
+    let seed = Seed::new().unwrap();
+    let json = |words: &str| -> serde_json::Value {
+        serde_json::from_str(&done(&seed.server, &format!("--json {words}"))).unwrap()
+    };
+    let rule = serde_json::json!({
+        "from": "192.168.1.5",
+        "target": { "nexthop": {
+            "gateway": "10.111.221.21",
+            "device": { "name": "eth1", "ifindex": seed.server.ifindex("eth1").unwrap() },
+        } },
+        "owner": "cli",
+        "name": "web",
+    });
+    assert_eq!(json(&format!("add {RULE} name web")), rule);
+    assert!(works(&seed, ANSWER));
+    let shown = json("show");
+    let of_rule = &shown["rules"][0];
+    for key in ["from", "target", "owner", "name"] {
+        assert_eq!(of_rule[key], rule[key]);
+    }
+    assert_eq!(of_rule["departed"], of_rule["arrived"]);
+    assert_eq!(of_rule["departed"]["packets"], 1);
+    assert_eq!(of_rule["device_gone"], false);
+    let attachments = shown["attachments"].as_array().unwrap();
+    let watches: Vec<_> = attachments
+        .iter()
+        .map(|it| (it["name"].as_str().unwrap(), it["watches"].as_str().unwrap()))
+        .collect();
+    assert_eq!(watches, [("eth0", "departures"), ("eth1", "arrivals")]);
+    assert!(
+        attachments
+            .iter()
+            .all(|it| it["is_there"] == true && it["ifindex"].is_u64() && it["hook"].is_string())
+    );
+    assert_eq!(json("flush")[0], rule);
+    assert_eq!(json("detach")[0]["name"], "eth0");
+}
+
+#[test]
+fn each_mistake_is_one_sentence_and_exit_code_2() {
+    let seed = Seed::new().unwrap();
+    let server = &seed.server;
+    for (words, sentence) in [
+        (
+            "add from web via 10.111.221.21",
+            "`web` is not an IPv4 or IPv6 address or prefix; write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32",
+        ),
+        (
+            "add from 192.168.1.5/24 via 10.111.221.21",
+            "`192.168.1.5/24` has bits set behind its length of 24; did you mean 192.168.1.0/24?",
+        ),
+        (
+            "add from 2001:db8:1::5 via 10.111.221.21",
+            "the gateway 10.111.221.21 is IPv4, but packets from 2001:db8:1::5 are IPv6, which an IPv4 gateway cannot take; name an IPv6 gateway",
+        ),
+        (
+            "add from 192.168.1.5 via 10.111.221.21 dev eth7",
+            "there is no device `eth7` in this network namespace; `ip link` lists them",
+        ),
+        (
+            "add from 192.168.1.5 via 10.111.222.21 dev eth1",
+            "the gateway 10.111.222.21 is not on-link on eth1: no connected route of eth1 covers it; check the address and the device, or add a route to it with `scope link`",
+        ),
+        (
+            "add from 192.168.1.5",
+            "the rule from 192.168.1.5 needs a target: `via ADDR`, `via ADDR dev IF`, `dev IF`, `nexthop ...`, `group NAME`, `pass` or `drop`",
+        ),
+        ("add from 192.168.1.5 pass drop", "a rule has one target: `pass` cannot stand beside `drop`"),
+        (
+            "add from 192.168.1.5 drop via 10.111.221.21",
+            "a rule has one target: `drop` cannot stand beside `via`",
+        ),
+        ("del from 192.168.1.5", "there is no rule from 192.168.1.5; `byway show` lists the rules"),
+        ("attach dev eth7", "there is no device `eth7` in this network namespace; `ip link` lists them"),
+        ("detach dev eth0", "byway is not attached to eth0; `byway show` lists the attachments"),
+        (
+            "--netns nowhere show",
+            "there is no network namespace `nowhere`; `ip netns list` lists the named ones, and a path like /proc/PID/ns/net works too",
+        ),
+        (
+            "--netns /proc/self/status show",
+            "there is no network namespace `/proc/self/status`; `ip netns list` lists the named ones, and a path like /proc/PID/ns/net works too",
+        ),
+    ] {
+        assert_eq!(refused(server, words), sentence, "byway {words}");
+        assert_eq!(pins(), Vec::<String>::new(), "byway {words} has left something");
+    }
+    done(server, &format!("add {RULE}"));
+    assert_eq!(
+        refused(server, &format!("add {RULE}")),
+        format!("there is a rule for that already ({RULE}); use `replace` to change it")
+    );
+    // What clap says of words that are no command is its own, but the exit code is the same.
+    for words in ["", "frobnicate", "--frobnicate show", "show me"] {
+        assert_eq!(call(server, words).code, Some(2), "byway {words}");
+    }
+}
+
+#[test]
+fn another_network_namespace_is_named_or_given_by_path() {
+    let seed = Seed::new().unwrap();
+    // From the client's side: only the network namespace is entered, so that the pins are the same.
+    done(&seed.client, &format!("--netns server add {RULE}"));
+    assert!(works(&seed, ANSWER));
+    let path = seed.server.path().display().to_string();
+    assert_eq!(
+        done(&seed.client, &format!("--netns {path} del from 192.168.1.5")),
+        format!("deleted: {RULE}\n")
+    );
+    assert!(!works(&seed, SILENCE));
+    assert!(done(&seed.client, "show").starts_with("no rules"), "the client has nothing of this");
+}
+
+#[test]
+fn a_missing_capability_is_named() {
+    let seed = Seed::new().unwrap();
+    let without = |drop: &str| {
+        // util-linux's setpriv takes capabilities away for one command.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--bounding-set", drop, "--inh-caps", drop])
+            .arg(env!("CARGO_BIN_EXE_byway"))
+            .arg("show");
+        crate::support::Said::from(seed.server.output(&mut command).unwrap())
+    };
+    let said = without("-net_admin");
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert_eq!(
+        said.err,
+        "byway: byway needs the capability CAP_NET_ADMIN; run it as root, or give it that capability\n"
+    );
+    // The kernel takes CAP_SYS_ADMIN for CAP_BPF, so that both have to be missing.
+    let said = without("-sys_admin,-bpf");
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert_eq!(
+        said.err,
+        "byway: byway needs the capability CAP_BPF; run it as root, or give it that capability\n"
+    );
+}
+
+/// The pins are root's. Whoever else has the capabilities is told so, and neither hangs nor sees an empty host.
+#[test]
+fn pins_of_another_user_are_said() {
+    let seed = Seed::new().unwrap();
+    // The lab's BPF file system is everybody's to look at, as systemd's is not.
+    let as_nobody = |words: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--clear-groups", "--inh-caps=+net_admin,+bpf"]);
+        command
+            .args(["--ambient-caps=+net_admin,+bpf"])
+            .arg(env!("CARGO_BIN_EXE_byway"))
+            .args(words.split(' '));
+        crate::support::Said::from(seed.server.output(&mut command).unwrap())
+    };
+    done(&seed.server, &format!("add {RULE}"));
+    for words in ["show", "add from 192.168.1.6 dev eth1", "flush"] {
+        let said = as_nobody(words);
+        assert_eq!(said.code, Some(2), "{said:?}");
+        assert_eq!(
+            said.err,
+            "byway: /sys/fs/bpf/byway belongs to another user; run byway as that user, or as root\n"
+        );
+    }
+}
+
+#[test]
+fn looking_and_changing_do_not_disturb_each_other() {
+    let seed = Seed::new().unwrap();
+    let looking = seed.server.spawn(|| {
+        // Until the other thread has made a rule that stays.
+        loop {
+            let said = crate::support::Said::from(byway("--json show").output().unwrap());
+            assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
+            if said.out.contains("the-end") {
+                break;
+            }
+        }
+    });
+    for _ in 0..15 {
+        done(&seed.server, &format!("add {RULE}"));
+        done(&seed.server, "flush");
+        done(&seed.server, "detach");
+    }
+    done(&seed.server, &format!("add {RULE} name the-end"));
+    looking.join().unwrap();
+}
+
+#[test]
+fn a_missing_bpf_file_system_is_mounted_or_said() {
+    let seed = Seed::new().unwrap();
+    nix::mount::umount("/sys/fs/bpf").unwrap();
+    // Where the host has one it is underneath the lab's.
+    while nix::mount::umount("/sys/fs/bpf").is_ok() {}
+
+    // Under `ip netns exec` /sys is another sysfs, whose mount is called like the namespace.
+    let (flags, none): (_, Option<&str>) = (nix::mount::MsFlags::empty(), None);
+    seed.server.run(|| nix::mount::mount(Some("server"), "/sys", Some("sysfs"), flags, none)).unwrap();
+    for words in ["show", &format!("add {RULE}")] {
+        assert_eq!(
+            refused(&seed.server, words),
+            "`ip netns exec` hides the BPF file system, and what is pinned here would be lost when this command ends; run it outside instead: `byway --netns server ...`"
+        );
+    }
+    nix::mount::umount2("/sys", nix::mount::MntFlags::MNT_DETACH).unwrap();
+
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"]);
+    command.arg(env!("CARGO_BIN_EXE_byway")).arg("add").args(RULE.split(' '));
+    let said = crate::support::Said::from(seed.server.output(&mut command).unwrap());
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert_eq!(
+        said.err,
+        "byway: no BPF file system is mounted at /sys/fs/bpf, and this process may not mount one; mount it as root: `mount -t bpf bpf /sys/fs/bpf`\n"
+    );
+    done(&seed.server, &format!("add {RULE}"));
+    assert!(works(&seed, ANSWER), "byway has mounted it");
+}
+
+#[test]
+fn a_narrower_next_hop_is_told_and_what_came_of_it_has_columns() {
+    let seed = Seed::new().unwrap();
+    let server = &seed.server;
+    let set_mtu = |mtu| {
+        server.set_mtu("eth1", mtu).unwrap();
+        seed.router.set_mtu("eth0", mtu).unwrap();
+    };
+    set_mtu(1_280);
+    let told = |tcp: &str| {
+        format!(
+            "eth1 takes packets of 1280 bytes, eth0 of 1500: {tcp}, and what is too big is answered with an ICMP error\n"
+        )
+    };
+    assert_eq!(
+        done(server, &format!("add {RULE}")),
+        format!("added: {RULE}\nattached to eth0\n{}", told("TCP's MSS is clamped to fit"))
+    );
+    let columns = |words: &str| {
+        let shown = done(server, words);
+        let of = ["MTU", "CLAMPED", "ANSWERED", "REFUSED"];
+        of.into_iter().filter(|column| shown.contains(column)).collect::<Vec<_>>()
+    };
+    assert_eq!(columns("show"), Vec::<&str>::new());
+    assert_eq!(columns("show nexthops"), ["MTU"]);
+
+    let service = server.tcp_bulk_serve((IPV4.service, 30100).into()).unwrap();
+    seed.client.tcp_bulk(service.address(), 1_000_000, ANSWER).unwrap();
+    assert_eq!(columns("show"), ["CLAMPED", "ANSWERED"]);
+    assert_eq!(columns("show nexthops"), ["MTU", "CLAMPED", "ANSWERED"]);
+
+    // The first fragment to an address that the server knows nothing about is answered, and the second is refused.
+    seed.client.address("eth0", "10.111.222.12/24").unwrap();
+    let socket = server.run(|| UdpSocket::bind((IPV4.service, 0))).unwrap();
+    let _ = socket.send_to(&[0; 4_700], "10.111.222.12:9");
+    assert!(wait_until(ANSWER, || columns("show") == ["CLAMPED", "ANSWERED", "REFUSED"]));
+    assert_eq!(columns("show nexthops"), ["MTU", "CLAMPED", "ANSWERED", "REFUSED"]);
+    let json: serde_json::Value = serde_json::from_str(&done(server, "--json show")).unwrap();
+    for of in [&json["rules"][0], &json["nexthops"][0]] {
+        assert_eq!((&of["clamped"]["packets"], &of["refused"]["packets"]), (&1.into(), &1.into()), "{json}");
+        assert!(of["answered"]["packets"].as_u64().unwrap() > 1, "{json}");
+    }
+    assert_eq!(json["nexthops"][0]["mtu"], 1_280);
+
+    for (mss, tcp) in [("off", "TCP's MSS is left alone"), ("1000", "TCP's MSS is clamped to 1000")] {
+        let rule = format!("{RULE} mss {mss}");
+        assert_eq!(done(server, &format!("replace {rule}")), format!("holds now: {rule}\n{}", told(tcp)));
+    }
+    set_mtu(1_500);
+    assert_eq!(done(server, &format!("replace {RULE}")), format!("holds now: {RULE}\n"));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let seed = Seed::new().unwrap();
+    let mut command = byway("show");
+    command.stdout(std::process::Stdio::piped());
+    let mut process = seed.server.start(&mut command).unwrap();
+    drop(process.stdout.take());
+    assert_eq!(process.wait_for(ANSWER).unwrap().code(), Some(0));
+}
+
+#[test]
+fn the_demo_shows_the_failure_and_the_cure() {
+    let seed = Seed::new().unwrap(); // the demo makes a lab of its own inside
+    let said = call(&seed.client, "demo");
+    assert_eq!(said.code, Some(0), "{said:?}");
+    for line in [
+        "   ✗ no connection within 1.2 s",
+        "   ✓ Seen: the failure before, and the success after, for IPv4 and for IPv6.",
+        "   Removed: rules, programs and hosts. Nothing is left of this on the machine.",
+    ] {
+        assert!(said.out.lines().any(|it| it == line), "{line:?} is missing in:\n{}", said.out);
+    }
+    // Commands begin with the path of this binary, however long it is.
+    let is_narrow = |line: &str| line.starts_with("   $ ") || line.chars().count() <= 80;
+    assert!(said.out.lines().all(is_narrow), "{}", said.out);
+    let json: serde_json::Value = serde_json::from_str(&call(&seed.client, "--json demo").out).unwrap();
+    for family in ["ipv4", "ipv6"] {
+        assert_eq!(json[family]["failed_before"], true);
+        assert_eq!(json[family]["worked_after"], true);
+        assert!(json[family]["lost_replies"].as_u64().unwrap() > 0);
+        assert_eq!(json[family]["departed"], json[family]["arrived"]);
+    }
+    assert_eq!(pins(), Vec::<String>::new());
+}

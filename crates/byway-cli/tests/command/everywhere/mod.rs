@@ -1,0 +1,7 @@
+//! Everything else: on the running kernel ahead of each change, and on all others each night.
+
+mod commands;
+mod configuration;
+mod import;
+mod interrupted;
+mod killed;

@@ -1,0 +1,203 @@
+//! `byway check`: what it says of files, good, bad and none at all. It needs neither privilege nor kernel.
+
+use std::{
+    fs::{self, Permissions},
+    io::Write,
+    os::unix::fs::{PermissionsExt, chown, symlink},
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{sys::stat::Mode, unistd::mkfifo};
+
+use crate::support::{Said, byway_as_nobody};
+
+fn check(words: &[&str], path: &Path) -> Said {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_byway"));
+    command.args(words).args(["check", "--offline"]).arg(path).output().unwrap().into()
+}
+
+/// What is said of a path that cannot be read.
+fn refused(path: &Path) -> String {
+    let start = Instant::now();
+    let said = check(&[], path);
+    assert!(start.elapsed() < Duration::from_secs(10));
+    assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "{said:?}");
+    let sentence = said.err.strip_prefix("byway: ").unwrap().strip_suffix('\n').unwrap();
+    sentence.replace(&path.display().to_string(), "FILE")
+}
+
+#[test]
+fn each_problem_is_shown_with_its_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("byway.toml");
+    fs::write(&path, "[[rule]]\nfrom = \"192.0.2.7/24\"\ngateway = \"10.0.0.1\"\n").unwrap();
+    let said = check(&[], &path);
+    assert_eq!(said.code, Some(2));
+    let file = path.display().to_string();
+    assert_eq!(said.out, format!("{file}: 2 errors\n"));
+    let expected = "\
+error: `192.0.2.7/24` has bits set behind its length of 24
+ --> FILE:2:8
+  |
+2 | from = \"192.0.2.7/24\"
+  |        ^^^^^^^^^^^^^^
+  |
+  = help: did you mean 192.0.2.0/24?
+
+error: a rule has no key `gateway`
+ --> FILE:3:1
+  |
+3 | gateway = \"10.0.0.1\"
+  | ^^^^^^^
+  |
+  = help: did you mean `via`?
+
+";
+    assert_eq!(said.err.replace(&file, "FILE"), expected);
+    // Whatever else asks for it says the same, and changes nothing.
+    let json: serde_json::Value = serde_json::from_str(&check(&["--json"], &path).out).unwrap();
+    assert_eq!(json["problems"][1]["message"], "a rule has no key `gateway`");
+    assert_eq!(json["problems"][1]["place"]["line"], 3);
+    assert_eq!(json["problems"][1]["place"]["text"], "gateway");
+    assert_eq!(json["rules"], serde_json::Value::Null);
+}
+
+#[test]
+fn warnings_are_no_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("byway.toml");
+    fs::write(&path, "[group.up]\nnexthops = [{ dev = \"eth1\" }]\n").unwrap();
+    let said = check(&[], &path);
+    assert_eq!(said.code, Some(0));
+    assert_eq!(said.out, format!("{}: 0 rules, 1 group, 1 warning\n", path.display()));
+    assert!(
+        said.err.starts_with("warning: no rule of the configuration leads to the group up\n"),
+        "{said:?}"
+    );
+}
+
+/// Drop-ins and lists belong to it.
+#[test]
+fn all_files_of_a_configuration_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("byway.toml");
+    let parts = folder.path().join("byway.d");
+    fs::create_dir(&parts).unwrap();
+    fs::write(&path, "[[rule]]\nfrom = \"192.0.2.1\"\ngroup = \"up\"\n").unwrap();
+    fs::write(parts.join("up.toml"), "[group.up]\nnexthops = [{ dev = \"eth1\" }]\n").unwrap();
+    fs::write(parts.join("10.toml"), "[[rule]]\nfrom-file = \"list.txt\"\ntarget = \"drop\"\n").unwrap();
+    fs::write(parts.join("list.txt"), "192.0.2.2\n192.0.2.3 # the last\n").unwrap();
+    fs::write(parts.join("old.toml.bak"), "nonsense").unwrap();
+    assert_eq!(check(&[], &path).out, format!("{}: 3 rules, 1 group\n", path.display()));
+    fs::write(parts.join("list.txt"), "192.0.2.2\n192.0.2.1/33\n").unwrap();
+    let said = check(&[], &path);
+    assert!(said.err.contains("list.txt:2:1"), "{said:?}");
+}
+
+/// Else whoever may put a file there says what this host does. What an editor puts there is none of its files.
+#[test]
+fn the_folder_beside_it_is_looked_at_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("byway.toml");
+    let parts = folder.path().join("byway.d");
+    fs::create_dir(&parts).unwrap();
+    fs::write(&path, "[[rule]]\nfrom = \"192.0.2.1\"\ntarget = \"drop\"\n").unwrap();
+    symlink("root@host.1234", parts.join(".#up.toml")).unwrap();
+    fs::write(parts.join(".up.toml"), "half of it").unwrap();
+    assert_eq!(check(&[], &path).code, Some(0));
+    fs::set_permissions(&parts, Permissions::from_mode(0o777)).unwrap();
+    let sentence = "everybody may write to FOLDER; take that right away: `chmod o-w FOLDER`";
+    assert_eq!(refused(&path).replace(&parts.display().to_string(), "FOLDER"), sentence);
+    fs::set_permissions(&parts, Permissions::from_mode(0o755)).unwrap();
+    chown(&parts, Some(65_534), None).unwrap();
+    assert!(refused(&path).contains("belongs to another user than FILE"));
+    chown(&path, Some(65_534), None).unwrap();
+    assert_eq!(check(&[], &path).code, Some(0));
+}
+
+#[test]
+fn nobody_may_check() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let path = folder.path().join("byway.toml");
+    fs::write(&path, "[[rule]]\nfrom = \"192.0.2.1\"\ntarget = \"drop\"\n").unwrap();
+    let check = || -> Said { byway_as_nobody("check --offline").arg(&path).output().unwrap().into() };
+    let said = check();
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
+    // One that only root may read is root's business.
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    let said = check();
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.contains("cannot read") && said.err.contains("Permission denied"), "{said:?}");
+}
+
+/// Half of one version and half of the next is neither.
+#[test]
+fn a_file_that_changes_while_it_is_read_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("byway.toml");
+    fs::write(&path, "# a comment that goes on\n".repeat(400_000)).unwrap();
+    let ends = AtomicBool::new(false);
+    let refused = thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+            while !ends.load(Ordering::Relaxed) {
+                file.write_all(b"#\n").unwrap();
+            }
+        });
+        let refused = (0..10).filter(|_| match check(&[], &path) {
+            Said { code: Some(0), .. } => false,
+            said => {
+                let sentence =
+                    format!("byway: {} was changed while it was read; try again\n", path.display());
+                assert_eq!((said.code, said.err), (Some(2), sentence));
+                true
+            }
+        });
+        let refused = refused.count();
+        ends.store(true, Ordering::Relaxed);
+        refused
+    });
+    assert!(refused > 0);
+    assert_eq!(check(&[], &path).code, Some(0));
+}
+
+#[test]
+fn what_is_no_file_of_ours_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    assert_eq!(refused(&path("none")), "there is no file FILE; name the configuration, or write one there");
+    assert_eq!(refused(folder.path()), "FILE is a folder; name a file");
+    mkfifo(&path("pipe"), Mode::S_IRUSR).unwrap();
+    assert_eq!(refused(&path("pipe")), "FILE is a pipe; name a file");
+    assert_eq!(refused(Path::new("/dev/null")), "FILE is a device; name a file");
+    let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+    assert_eq!(refused(&path("socket")), "FILE is a socket; name a file");
+    symlink(path("loop"), path("loop")).unwrap();
+    assert_eq!(refused(&path("loop")), "FILE is a symbolic link that leads to itself; let it lead to a file");
+
+    let file = path("byway.toml");
+    fs::write(&file, "").unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o646)).unwrap();
+    assert_eq!(refused(&file), "everybody may write to FILE; take that right away: `chmod o-w FILE`");
+    fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    fs::write(&file, b"# one\n# tw\xff\n").unwrap();
+    assert_eq!(refused(&file), "FILE is no UTF-8 text: line 2 has a byte that is none; write it anew");
+
+    // A gigabyte of one line, that takes no room on the disk.
+    let huge = fs::File::create(path("huge")).unwrap();
+    huge.set_len(1 << 30).unwrap();
+    assert_eq!(
+        refused(&path("huge")),
+        "FILE has 1073741824 bytes, and 134217728 are read at the most; use shorter prefixes, or several files"
+    );
+    // A line of as many as are read is one problem, and is not printed whole.
+    fs::write(&file, format!("x = \"{}\n", "y".repeat(20_000_000))).unwrap();
+    let said = check(&[], &file);
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.len() < 10_000, "{} bytes are printed", said.err.len());
+}

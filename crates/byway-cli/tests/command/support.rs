@@ -1,0 +1,99 @@
+//! The binary, called as a person calls it.
+
+use std::{
+    fs::File,
+    os::{fd::AsRawFd, unix::process::CommandExt},
+    process::{Command, Output, Stdio},
+    sync::LazyLock,
+    time::Duration,
+};
+
+use byway_lab::{Node, Process, seed::Seed};
+
+/// Long enough for an answer that comes, on the slowest machine.
+pub(crate) const ANSWER: Duration = Duration::from_secs(20);
+/// Long enough to be sure that none comes.
+pub(crate) const SILENCE: Duration = Duration::from_millis(400);
+
+/// How often something is tried that is to go wrong never: less often on an emulated machine, which is ten times slower
+/// (`cargo xtask kernels`).
+pub(crate) fn rounds(number: u32) -> u32 {
+    if std::env::var_os("BYWAY_EMULATED").is_some() { number / 4 } else { number }
+}
+
+/// `byway WORDS`
+pub(crate) fn byway(words: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_byway"));
+    command.args(words.split_whitespace());
+    command
+}
+
+/// The user and the group of somebody without any privilege.
+const NOBODY: u32 = 65_534;
+
+/// `byway WORDS`, called by somebody without any privilege.
+///
+/// The binary may lie where only root may look, so it is started by an open file. A copy elsewhere would not do: the
+/// kernel starts no file that is open for writing (ETXTBSY, execve(2)), and a test beside this one that forks while the
+/// copy is written holds it open until its own execve(2).
+pub(crate) fn byway_as_nobody(words: &str) -> Command {
+    static BINARY: LazyLock<File> = LazyLock::new(|| File::open(env!("CARGO_BIN_EXE_byway")).unwrap());
+    let mut command = Command::new(format!("/proc/self/fd/{}", BINARY.as_raw_fd()));
+    command.args(words.split_whitespace()).uid(NOBODY).gid(NOBODY);
+    command
+}
+
+/// What a command has said and how it ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+/// Calls `byway WORDS` in a host.
+pub(crate) fn call(node: &Node, words: &str) -> Said {
+    node.output(&mut byway(words)).unwrap().into()
+}
+
+/// Starts `byway WORDS` in a host. What it says is nobody's.
+pub(crate) fn start(node: &Node, words: &str) -> Process {
+    node.start(byway(words).stdout(Stdio::null()).stderr(Stdio::null())).unwrap()
+}
+
+/// Calls it, expects it to do its work, and returns what it said.
+pub(crate) fn done(node: &Node, words: &str) -> String {
+    let said = call(node, words);
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "byway {words}: {said:?}");
+    said.out
+}
+
+/// Calls it, expects a refusal with exit code 2, and returns its sentence.
+pub(crate) fn refused(node: &Node, words: &str) -> String {
+    let said = call(node, words);
+    assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "byway {words}: {said:?}");
+    let sentence = said.err.strip_prefix("byway: ").and_then(|rest| rest.strip_suffix('\n')).unwrap();
+    assert!(!sentence.contains('\n'), "more than a sentence: {sentence}");
+    sentence.to_owned()
+}
+
+/// What Byway has pinned in this lab. A lab has a BPF file system of its own.
+pub(crate) fn pins() -> Vec<String> {
+    let Ok(folder) = std::fs::read_dir("/sys/fs/bpf/byway") else { return Vec::new() };
+    folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// Whether the client gets an answer from the service address over IPv4.
+pub(crate) fn works(seed: &Seed, timeout: Duration) -> bool {
+    seed.client.ping(None, byway_lab::seed::IPV4.service, timeout).is_ok()
+}

@@ -1,0 +1,8 @@
+//! The hosts and links that all tests are built on, on the kernel that is running, as root.
+//!
+//! The first part of a test's name is its layer, which says where it runs: see `How it is tested` in ARCHITECTURE.md.
+
+// A test that cannot go on has failed.
+#![allow(clippy::unwrap_used)]
+
+mod everywhere;

@@ -1,0 +1,13 @@
+//! What Byway relies on of the kernel, and the main stories: on the oldest kernel and on newer ones, ahead of each change.
+
+mod changing_devices;
+mod classes;
+mod foreign_programs;
+mod next_hops;
+mod programs;
+mod seed;
+mod sizes;
+mod swap;
+mod targets;
+mod topologies;
+mod upgrade;

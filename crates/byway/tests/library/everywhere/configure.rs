@@ -1,0 +1,120 @@
+//! What holds, as a configuration, and back: nothing changes.
+
+use byway::{
+    Byway, GroupSpec, MemberSpec, Mss, NextHopSpec, OnDown, Owner, RuleSpec, Selector, TargetSpec,
+    config::{Severity, read},
+};
+use byway_lab::seed::{IPV4, Seed};
+use proptest::{
+    collection::vec,
+    option,
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
+
+fn any_next_hop() -> impl Strategy<Value = NextHopSpec> {
+    prop_oneof![
+        Just(NextHopSpec::Via(IPV4.router)),
+        Just(NextHopSpec::ViaDev(IPV4.router, "eth1".into())),
+        Just(NextHopSpec::ViaDev([10, 111, 221, 77].into(), "eth1".into())),
+        Just(NextHopSpec::Dev("eth1".into())),
+        Just(NextHopSpec::Dev("eth0".into())),
+    ]
+}
+
+fn any_members() -> impl Strategy<Value = Vec<MemberSpec>> {
+    let distinct = [
+        NextHopSpec::ViaDev(IPV4.router, "eth1".into()),
+        NextHopSpec::ViaDev([10, 111, 221, 77].into(), "eth1".into()),
+        NextHopSpec::Dev("eth0".into()),
+    ];
+    (1..=3_usize, vec(1..=256_u16, 3)).prop_map(move |(count, weights)| {
+        let members = distinct.iter().cloned().zip(weights).take(count);
+        members.map(|(next_hop, weight)| MemberSpec { next_hop, weight }).collect()
+    })
+}
+
+fn any_rule() -> impl Strategy<Value = RuleSpec> {
+    let target = prop_oneof![
+        Just(TargetSpec::Pass),
+        Just(TargetSpec::Drop),
+        Just(TargetSpec::Group("up.links".into())),
+        any_next_hop().prop_map(TargetSpec::NextHop),
+        any_members().prop_map(TargetSpec::NextHops),
+    ];
+    let prefix = |base: [u8; 3]| {
+        (any::<u8>(), 24..=32_u8).prop_map(move |(last, length)| {
+            byway::Prefix::holding([base[0], base[1], base[2], last].into(), length).unwrap()
+        })
+    };
+    let mss = prop_oneof![Just(Mss::Auto), Just(Mss::Off), Just(Mss::Bytes(1_400))];
+    let owner = prop_oneof![Just(Owner::Cli), Just(Owner::Api), Just(Owner::Config)];
+    let selector = (prefix([192, 168, 1]), option::of(prefix([203, 0, 113])));
+    (selector, target, any::<bool>(), mss, owner, option::of("[a-z]{1,8}")).prop_map(
+        |((source, destination), target, drops, mss, owner, name)| {
+            let has_own = matches!(target, TargetSpec::NextHop(_) | TargetSpec::NextHops(_));
+            let leads_on = !matches!(target, TargetSpec::Pass | TargetSpec::Drop);
+            RuleSpec {
+                selector: Selector::new(source, destination),
+                on_down: if drops && has_own { OnDown::Drop } else { OnDown::Pass },
+                mss: if leads_on { mss } else { Mss::Auto },
+                target,
+                owner,
+                name,
+            }
+        },
+    )
+}
+
+#[test]
+fn export_and_apply_is_the_identity() {
+    let seed = Seed::new().unwrap();
+    // Each takes half a second, and five on an emulated machine.
+    let cases = if std::env::var_os("BYWAY_EMULATED").is_some() { 4 } else { 16 };
+    let states = (vec(any_rule(), 0..12), any_members(), any::<bool>(), any::<bool>());
+    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+    let result = runner.run(&states, |(mut rules, members, drops, attaches)| {
+        seed.server.run(|| {
+            let mut byway = Byway::open().unwrap();
+            byway.flush().unwrap();
+            byway.detach(&[]).unwrap();
+            if attaches {
+                byway.attach(&["eth0", "eth1"]).unwrap();
+            }
+            let on_down = if drops { OnDown::Drop } else { OnDown::Pass };
+            let group = GroupSpec { name: "up.links".into(), members, on_down, owner: Owner::Cli };
+            byway.replace_group(&group).unwrap();
+            rules.sort_by_key(|rule| rule.selector);
+            rules.dedup_by_key(|rule| rule.selector);
+            byway.add_all(&rules).unwrap();
+
+            // Without what has left by the attachments: the kernel itself sends something now and then.
+            let status = |byway: &mut Byway| {
+                let mut status = byway.status().unwrap();
+                status.attachments.iter_mut().for_each(|it| it.counted = None);
+                status
+            };
+            let before = status(&mut byway);
+            let text = byway.export().unwrap().to_string();
+            let reading = read([("export.toml".into(), text.clone())], &mut |_| Err(String::new()));
+            let errors = reading.problems.iter().filter(|it| it.severity == Severity::Error);
+            assert_eq!(errors.count(), 0, "{text}");
+            let config = reading.config.unwrap();
+            assert!(byway.diff(&config).unwrap().is_empty(), "{text}");
+            assert!(byway.apply(&config).unwrap().is_empty(), "{text}");
+            assert_eq!(status(&mut byway), before, "{text}");
+            assert_eq!(byway.export().unwrap().to_string(), text);
+
+            // On a host where nothing of it holds it makes the same rules, of the configuration.
+            byway.flush().unwrap();
+            byway.del_group("up.links").unwrap();
+            byway.detach(&[]).unwrap();
+            byway.apply(&config).unwrap();
+            assert_eq!(byway.export().unwrap().to_string(), text);
+            assert!(byway.status().unwrap().rules.iter().all(|it| it.rule.owner == Owner::Config));
+            byway.apply(&byway::config::Config::default()).unwrap();
+        });
+        Ok(())
+    });
+    result.unwrap();
+}

@@ -1,0 +1,19 @@
+//! Everything else on the kernel: on the running one ahead of each change, and on all others each night.
+
+mod bulk;
+mod configure;
+mod destinations;
+mod devices;
+mod devices_without_ethernet;
+mod flow_offload;
+mod forwarded;
+mod groups;
+mod ipsec;
+mod limits;
+mod listing;
+mod many_rules;
+mod offloads;
+mod prefixes;
+mod refused;
+mod sizes;
+mod swap;

@@ -1,0 +1,125 @@
+//! Thousands of rules change at once, under traffic, and no packet notices.
+
+use std::{net::IpAddr, thread};
+
+use byway::{Owner, RuleSpec, TargetSpec};
+use byway_lab::{Frame, wait_until};
+
+use crate::support::{
+    ANSWER, FAMILIES, any_hook, on,
+    routers::{Routers, Traffic, rule},
+    rules,
+};
+
+/// How many networks there are, each with two rules in one set and one in the other.
+const NETWORKS: u16 = 5_000;
+
+/// Packets of each network's host and of one of its neighbours, to two destinations. What the old set says and what the
+/// new one says of them:
+///
+/// | | old | new |
+/// |---|---|---|
+/// | host | router 1, by its own rule | router 1, by the network's |
+/// | neighbour | router 2, by the network's rule | router 1, by the network's |
+/// | neighbour, to the other destination | router 2, likewise | router 2, by the network's rule for it |
+///
+/// A packet that finds half of each goes elsewhere: a host to router 2, or anything to the gateway.
+#[test]
+fn ten_thousand_rules_change_back_and_forth_under_traffic() {
+    for v6 in FAMILIES {
+        let hosts = Routers::new(v6);
+        let hook = any_hook();
+        let (far, other) = (hosts.far(1), hosts.far(2));
+        let host = |nth: u16| hosts.source(8 * nth + 5);
+        let neighbour = |nth: u16| hosts.source(8 * nth + 3);
+        let network = |nth: u16| hosts.around(host(nth), 3);
+        let by = |router| TargetSpec::NextHop(hosts.hop(router));
+        let old: Vec<RuleSpec> = (0..NETWORKS)
+            .flat_map(|nth| [rule(&network(nth), None, by(2)), rule(&host(nth).to_string(), None, by(1))])
+            .collect();
+        let new: Vec<RuleSpec> = (0..NETWORKS)
+            .flat_map(|nth| {
+                [rule(&network(nth), None, by(1)), rule(&network(nth), Some(&other.to_string()), by(2))]
+            })
+            .collect();
+        assert_eq!(old.len(), 10_000);
+        on(&hosts.server, hook, |byway| byway.reconcile(Owner::Api, &old)).unwrap();
+
+        let sampled = [0, NETWORKS / 2, NETWORKS - 1];
+        let flows: Vec<(IpAddr, IpAddr)> = sampled
+            .iter()
+            .flat_map(|nth| [(host(*nth), far), (neighbour(*nth), far), (neighbour(*nth), other)])
+            .collect();
+        let traffic = Traffic::default();
+        let sent = thread::scope(|scope| {
+            let sender = scope.spawn(|| hosts.server.run(|| traffic.send(&flows)));
+            traffic.sees(&flows);
+            for _ in 0..2 {
+                for set in [&new, &old] {
+                    on(&hosts.server, hook, |byway| byway.reconcile(Owner::Api, set)).unwrap();
+                    traffic.sees(&flows);
+                }
+            }
+            traffic.end();
+            sender.join().unwrap()
+        });
+
+        let all = || {
+            let is_ours =
+                |frame: &Frame| frame.destination() == Some(far) || frame.destination() == Some(other);
+            hosts.heard().iter().map(|capture| capture.count(is_ours)).sum::<usize>()
+        };
+        assert!(wait_until(ANSWER, || all() == sent), "{} of {sent} packets arrived", all());
+        for (from, to) in &flows {
+            let [gateway, router_1, router_2] = hosts.counts(*from, *to);
+            assert_eq!(gateway, 0, "{from} to {to} has gone to the gateway");
+            if sampled.iter().any(|nth| host(*nth) == *from) {
+                assert_eq!(router_2, 0, "{from} to {to} has gone to router 2, which neither set says");
+            }
+            if *to == other {
+                assert_eq!(router_1, 0, "{from} to {to} has gone to router 1, which neither set says");
+            } else if sampled.iter().any(|nth| neighbour(*nth) == *from) {
+                assert!(router_1 > 0 && router_2 > 0, "both sets have held: {router_1}, {router_2}");
+            }
+        }
+        assert_eq!(rules(&hosts.server).len(), 10_000);
+    }
+}
+
+/// A rule that both sets have is the same rule, with the same counters, however much changes around it.
+#[test]
+fn counters_survive_a_swap_around_them() {
+    let hosts = Routers::new(false);
+    let hook = any_hook();
+    let by = |router| TargetSpec::NextHop(hosts.hop(router));
+    let kept = rule("192.168.0.5", Some("203.0.0.0/16"), by(1));
+    let sets = [1, 2].map(|router| {
+        let others = (10..30).map(|last| rule(&format!("192.168.0.{last}"), None, by(router)));
+        let mut set: Vec<RuleSpec> = others.collect();
+        set.push(kept.clone());
+        set
+    });
+    on(&hosts.server, hook, |byway| byway.reconcile(Owner::Api, &sets[0])).unwrap();
+    hosts.way("192.168.0.5".parse().unwrap(), hosts.far(1));
+    for (round, set) in [&sets[1], &sets[0], &sets[1]].into_iter().enumerate() {
+        on(&hosts.server, hook, |byway| byway.reconcile(Owner::Api, set)).unwrap();
+        hosts.way("192.168.0.5".parse().unwrap(), hosts.far(1));
+        let status = rules(&hosts.server).into_iter().find(|it| it.rule.selector() == kept.selector).unwrap();
+        assert_eq!(status.departed.packets, 2 + round as u64);
+    }
+    // Rules of others are none of its business.
+    let of_cli = RuleSpec { owner: Owner::Cli, ..rule("192.168.0.77", None, TargetSpec::Pass) };
+    on(&hosts.server, hook, |byway| byway.add(&of_cli)).unwrap();
+    on(&hosts.server, hook, |byway| byway.reconcile(Owner::Api, &[])).unwrap();
+    assert_eq!(rules(&hosts.server).len(), 1);
+    // Nothing to put needs nothing to watch.
+    on(&hosts.server, hook, |byway| byway.detach(&[])).unwrap();
+    on(&hosts.server, hook, |byway| byway.reconcile(Owner::Api, &[])).unwrap();
+    assert_eq!(on(&hosts.server, hook, |byway| byway.attachments()).unwrap(), []);
+    let taken = RuleSpec { owner: Owner::Api, ..of_cli };
+    let error = on(&hosts.server, hook, |byway| byway.reconcile(Owner::Api, &[taken])).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "there is a rule for that already (from 192.168.0.77 pass); use `replace` to change it"
+    );
+}

@@ -1,0 +1,3 @@
+//! Needs neither privilege nor kernel.
+
+mod examples;

@@ -1,0 +1,105 @@
+//! Frames built byte by byte, independently of the code under test.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use byway_lab::{Frame, frame};
+
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const ICMPV6: u8 = 58;
+
+/// An Ethernet frame around `payload`, to a unicast address.
+pub(crate) fn ethernet(ether_type: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x02, 0, 0, 0, 0, 0x01, 0x02, 0, 0, 0, 0, 0x02];
+    frame.extend(ether_type.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// An IPv4 header without options (RFC 791) and `payload`.
+pub(crate) fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x45, 0];
+    packet.extend((20 + payload.len() as u16).to_be_bytes());
+    packet.extend([0, 1, 0, 0, 64, protocol, 0, 0]);
+    packet.extend(source.octets());
+    packet.extend(destination.octets());
+    let sum = checksum(&packet);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet.extend(payload);
+    packet
+}
+
+/// An IPv6 header (RFC 8200) and `payload`.
+pub(crate) fn ipv6(source: Ipv6Addr, destination: Ipv6Addr, next_header: u8, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend((payload.len() as u16).to_be_bytes());
+    packet.extend([next_header, 64]);
+    packet.extend(source.octets());
+    packet.extend(destination.octets());
+    packet.extend(payload);
+    packet
+}
+
+/// A frame with a UDP datagram of 8 bytes of data.
+pub(crate) fn udp(source: IpAddr, destination: IpAddr) -> Vec<u8> {
+    let datagram = [0x30, 0x39, 0x00, 0x35, 0, 16, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            ethernet(0x0800, &ipv4(source, destination, UDP, &datagram))
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            ethernet(0x86DD, &ipv6(source, destination, UDP, &datagram))
+        }
+        _ => panic!("{source} and {destination} are of two families"),
+    }
+}
+
+/// The Internet checksum (RFC 1071).
+pub(crate) fn checksum(bytes: &[u8]) -> u16 {
+    let mut sum: u32 =
+        bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum();
+    while sum > 0xFFFF {
+        sum = (sum & 0xFFFF) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+/// The Internet checksum of a transport's header and data with its pseudo header (RFC 9293, RFC 768, RFC 8200): 0 where the
+/// checksum in it is right.
+pub(crate) fn transport_checksum(source: IpAddr, destination: IpAddr, protocol: u8, transport: &[u8]) -> u16 {
+    let mut summed = Vec::new();
+    for address in [source, destination] {
+        match address {
+            IpAddr::V4(v4) => summed.extend(v4.octets()),
+            IpAddr::V6(v6) => summed.extend(v6.octets()),
+        }
+    }
+    summed.extend((transport.len() as u32).to_be_bytes());
+    summed.extend([0, 0, 0, protocol]);
+    summed.extend(transport);
+    checksum(&summed)
+}
+
+/// Whether the transport checksum of a captured TCP segment or UDP datagram without IP options or extension headers
+/// is right, by the bytes that were captured (RFC 9293, RFC 768, RFC 8200).
+pub(crate) fn transport_checksum_is_right(frame: &Frame) -> bool {
+    let packet = frame.payload();
+    let (addresses, transport) = match frame.ether_type() {
+        Some(frame::IPV4) => {
+            (&packet[12..20], &packet[20..u16::from_be_bytes([packet[2], packet[3]]).into()])
+        }
+        _ => (&packet[8..40], &packet[40..40 + usize::from(u16::from_be_bytes([packet[4], packet[5]]))]),
+    };
+    let mut summed = addresses.to_vec();
+    summed.extend((transport.len() as u32).to_be_bytes());
+    summed.extend([0, 0, 0, frame.protocol().unwrap()]);
+    summed.extend(transport);
+    checksum(&summed) == 0
+}
+
+/// The MSS option of a SYN whose only option before it is none, as everybody sends it.
+pub(crate) fn mss(frame: &Frame) -> Option<u16> {
+    let tcp = frame.payload().get(if frame.ether_type() == Some(0x0800) { 20 } else { 40 }..)?;
+    let is_syn = frame.protocol() == Some(TCP) && tcp[13] & 2 != 0;
+    (is_syn && tcp[20..22] == [2, 4]).then(|| u16::from_be_bytes([tcp[22], tcp[23]]))
+}
