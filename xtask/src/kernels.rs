@@ -2,61 +2,103 @@
 
 mod machine;
 mod packages;
-mod suite;
 
 use std::{
     env,
-    path::Path,
+    path::PathBuf,
     process::ExitCode,
+    str::FromStr,
+    sync::mpsc,
+    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, value_parser};
 
-use crate::{run, workspace::Workspace};
-use machine::{Job, quoted};
-use suite::{Report, TestBinary};
-
-/// A kernel that hangs must not hold up the others for long. On an emulated machine of two cores the tests of both hooks take
-/// most of this.
-const TIME_LIMIT: Duration = Duration::from_secs(30 * 60);
+use crate::{
+    run,
+    suite::{Counts, Layer, Reader, Report, Run, Suite, quoted, script},
+    workspace::Workspace,
+};
+use machine::Job;
 
 /// Run the tests on other kernels, in virtual machines
 ///
 /// Debian's kernels are fetched as packages and booted under qemu with this host's files, read-only, as their
-/// file system. What the tests write is gone with the machine.
+/// file system. What the tests write is gone with the machine. As many machines run side by side as there are processors.
 #[derive(Args)]
 pub(crate) struct Kernels {
-    /// Kernels to test on: 5.10, 6.1, 6.12 and so on, or `newest`
-    #[arg(default_values = ["6.1", "6.12"])]
-    versions: Vec<String>,
+    /// Kernels to test on: 5.10, 6.1, 6.12 and so on, or `newest`; `6.12:tcx` tests that hook alone
+    #[arg(default_values = ["5.10", "6.12:tcx"])]
+    kernels: Vec<Wanted>,
+
+    /// Which tests
+    #[arg(long = "layer", value_enum, default_values_t = [Layer::Contract])]
+    layers: Vec<Layer>,
+
+    /// How long each machine may take, in minutes: one that hangs is seen then
+    #[arg(long, default_value_t = 8, value_parser = value_parser!(u64).range(1..))]
+    minutes: u64,
 
     /// Run this instead of the tests; its exit status becomes that of this command
     #[arg(last = true)]
     command: Vec<String>,
 }
 
+/// A kernel to test on, and the only hook to test there, if it is not each that there is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    version: String,
+    hook: Option<String>,
+}
+
+impl FromStr for Wanted {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let (version, hook) = match text.split_once(':') {
+            Some((version, hook)) => (version, Some(hook)),
+            None => (text, None),
+        };
+        if hook.is_some_and(|hook| !["tcx", "clsact"].contains(&hook)) {
+            return Err("a hook is tcx or clsact".to_owned());
+        }
+        Ok(Wanted { version: version.to_owned(), hook: hook.map(str::to_owned) })
+    }
+}
+
+/// A kernel that is there.
+pub(crate) struct Found {
+    pub(crate) wanted: Wanted,
+    kernel: packages::Kernel,
+}
+
+impl Found {
+    /// What `uname -r` says in it.
+    pub(crate) fn release(&self) -> &str {
+        &self.kernel.release
+    }
+}
+
 impl Kernels {
     pub(crate) fn exec(self) -> Result<ExitCode> {
         let workspace = Workspace::find()?;
-        machine::install_tools()?;
-        let cache = workspace.target.join("kernels");
-        let fetched = self.versions.iter().map(|version| {
-            packages::fetch(version, &cache).with_context(|| format!("finding a kernel {version}"))
-        });
-        let kernels = fetched.collect::<Result<Vec<_>>>()?;
-
+        let kernels = find(&self.kernels)?;
+        let limit = Duration::from_secs(self.minutes * 60);
         if !self.command.is_empty() {
-            return run_command(&workspace, &kernels, &self.command);
+            return run_command(&workspace, &kernels, &self.command, limit);
         }
-        let (binaries, byway) = suite::build(&workspace)?;
+        let suite = Suite::build(&workspace)?;
+        let runs = suite.runs(&self.layers);
         let mut failed = vec![];
-        for kernel in &kernels {
-            if !run_tests(&workspace, kernel, &binaries, &byway)? {
-                failed.push(kernel.release.as_str());
+        run_tests(&workspace, &suite, &runs, kernels.iter().collect(), limit, |kernel, tested| {
+            tested.print();
+            if !tested.is_good() {
+                failed.push(kernel.release().to_owned());
             }
-        }
+            Ok(())
+        })?;
         if !failed.is_empty() {
             bail!("tests failed on {}", failed.join(", "));
         }
@@ -64,57 +106,131 @@ impl Kernels {
     }
 }
 
+/// Finds the kernels, and what it takes to run them.
+pub(crate) fn find(wanted: &[Wanted]) -> Result<Vec<Found>> {
+    machine::install_tools()?;
+    let cache = cache()?;
+    let find = |wanted: &Wanted| {
+        let kernel = packages::fetch(&wanted.version, &cache);
+        let kernel = kernel.with_context(|| format!("finding a kernel {}", wanted.version))?;
+        Ok(Found { wanted: wanted.clone(), kernel })
+    };
+    wanted.iter().map(find).collect()
+}
+
+/// Where kernels are kept: beside what else programs keep for this user, so that each clone finds them.
+fn cache() -> Result<PathBuf> {
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let folder = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
+    Ok(folder.context("neither XDG_CACHE_HOME nor HOME says where to keep kernels")?.join("byway/kernels"))
+}
+
 /// Runs a command on each kernel, in the folder where this one was started.
-fn run_command(workspace: &Workspace, kernels: &[packages::Kernel], command: &[String]) -> Result<ExitCode> {
+fn run_command(
+    workspace: &Workspace,
+    kernels: &[Found],
+    command: &[String],
+    limit: Duration,
+) -> Result<ExitCode> {
     let folder = env::current_dir().context("finding the current folder")?;
     let words: Vec<String> = command.iter().map(|word| quoted(word)).collect();
     let script = format!("cd {}\n{}\n", quoted(&folder.to_string_lossy()), words.join(" "));
     let shared = [workspace.root.as_path(), &workspace.target, &folder];
 
     let mut worst = 0;
-    for kernel in kernels {
-        let job = Job { kernel, script: &script, shared: &shared, limit: TIME_LIMIT };
+    for found in kernels {
+        let job = Job { kernel: &found.kernel, script: &script, shared: &shared, limit };
         worst = worst.max(job.run(|line| println!("{line}"))?);
     }
     Ok(ExitCode::from(worst))
 }
 
-/// Runs all tests on one kernel, prints the line about it, and says whether all is well.
-fn run_tests(
-    workspace: &Workspace,
-    kernel: &packages::Kernel,
-    binaries: &[TestBinary],
-    byway: &Path,
-) -> Result<bool> {
-    let start = Instant::now();
-    let script = suite::script(binaries, byway);
-    let shared = [workspace.root.as_path(), &workspace.target];
-    let mut report = Report::new(binaries);
-    let job = Job { kernel, script: &script, shared: &shared, limit: TIME_LIMIT };
-    let ran = job.run(|line| report.read(line));
+/// What the tests on one kernel came to.
+pub(crate) struct Tested {
+    release: String,
+    pub(crate) report: Report,
+    took: Duration,
+    /// What went wrong with the machine itself.
+    broken: Option<String>,
+}
 
-    report.finish();
-    for failure in &report.failures {
-        println!("{failure}");
+impl Tested {
+    pub(crate) fn is_good(&self) -> bool {
+        self.broken.is_none() && self.report.failures.is_empty()
     }
-    println!(
-        "kernel {}: {} tests run, {} passed, {} failed ({} s)",
-        kernel.release,
-        report.passed + report.failed,
-        report.passed,
-        report.failed,
-        start.elapsed().as_secs()
-    );
-    println!("  slowest, in seconds: {}", report.slowest());
-    match ran {
-        Ok(0) => Ok(report.failures.is_empty()),
-        Ok(status) => bail!("the machine's script ended with status {status}"),
-        // The other kernels still get their turn.
-        Err(error) => {
-            println!("kernel {}: {error:#}", kernel.release);
-            Ok(false)
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.report.sum(self.took)
+    }
+
+    /// Prints the line about it, and what belongs to that.
+    pub(crate) fn print(&self) {
+        for failure in &self.report.failures {
+            println!("{failure}");
+        }
+        println!("kernel {}: {}\n{}", self.release, self.counts(), self.report.details());
+        if let Some(broken) = &self.broken {
+            println!("kernel {}: {broken}", self.release);
         }
     }
+}
+
+/// Runs the tests on these kernels, as many at a time as there are processors, and hands on what each came to.
+pub(crate) fn run_tests(
+    workspace: &Workspace,
+    suite: &Suite,
+    runs: &[Run],
+    kernels: Vec<&Found>,
+    limit: Duration,
+    mut on_done: impl FnMut(&Found, &Tested) -> Result<()>,
+) -> Result<()> {
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let (take, taken) = (std::sync::Mutex::new(kernels.into_iter()), mpsc::channel());
+    let (done, results) = taken;
+    thread::scope(|scope| {
+        for _ in 0..processors {
+            let (take, done) = (&take, done.clone());
+            scope.spawn(move || {
+                loop {
+                    let next = take.lock().ok().and_then(|mut kernels| kernels.next());
+                    let Some(found) = next else { break };
+                    if done.send((found, run_on(workspace, suite, runs, found, limit))).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(done);
+        results.iter().try_for_each(|(found, tested)| on_done(found, &tested))
+    })
+}
+
+fn run_on(workspace: &Workspace, suite: &Suite, runs: &[Run], found: &Found, limit: Duration) -> Tested {
+    let start = Instant::now();
+    let script = machine_script(suite, runs, found.wanted.hook.as_deref());
+    let shared = [workspace.root.as_path(), &workspace.target];
+    let mut reader = Reader::new(runs);
+    let job = Job { kernel: &found.kernel, script: &script, shared: &shared, limit };
+    let broken = match job.run(|line| reader.read(line)) {
+        Ok(0) => None,
+        Ok(status) => Some(format!("the machine's script ended with status {status}")),
+        Err(error) => Some(format!("{error:#}")),
+    };
+    Tested { release: found.release().to_owned(), report: reader.finish(), took: start.elapsed(), broken }
+}
+
+/// The shell script that runs them all. The machine has every module that they want, so a kind of device that is missing
+/// is a failure; and it is slow, so that what the tests do a thousand times is done less often there.
+///
+/// Tests wait for packets and for the clock much of the time, so two run side by side on the machine's one processor.
+fn machine_script(suite: &Suite, runs: &[Run], hook: Option<&str>) -> String {
+    let hook = hook.map(|hook| format!("export BYWAY_HOOK={hook}\n")).unwrap_or_default();
+    let byway = quoted(&suite.byway.to_string_lossy());
+    format!(
+        "export RUST_TEST_THREADS=2 RUST_BACKTRACE=0 BYWAY_ALL_DEVICES=1 BYWAY_EMULATED=1\n{hook}\
+         {byway} --version >/dev/null || exit 1\n{}",
+        script(runs)
+    )
 }
 
 /// Installs the packages whose program is not there.
@@ -122,4 +238,19 @@ fn install_missing(wanted: &[(&str, &str)]) -> Result<()> {
     let missing = wanted.iter().filter(|(program, _)| run::find(program).is_none());
     let packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
     if packages.is_empty() { Ok(()) } else { run::install(&packages) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_may_name_its_only_hook() {
+        let wanted = |version: &str, hook: Option<&str>| {
+            Ok(Wanted { version: version.to_owned(), hook: hook.map(str::to_owned) })
+        };
+        assert_eq!("5.10".parse(), wanted("5.10", None));
+        assert_eq!("6.12:tcx".parse(), wanted("6.12", Some("tcx")));
+        assert!("6.12:xdp".parse::<Wanted>().is_err());
+    }
 }

@@ -8,6 +8,7 @@ mod fuzz;
 mod fuzz_datapath;
 mod kernels;
 mod run;
+mod suite;
 mod workspace;
 
 use std::process::ExitCode;

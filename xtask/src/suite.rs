@@ -1,48 +1,182 @@
-//! The workspace's test binaries: building them, running them one after another in a machine, and reading what
-//! they print.
+//! The workspace's test binaries: building them, running them layer by layer, and reading what they print.
 
 use std::{
     cmp::Reverse,
-    fmt::Write as _,
-    path::{Path, PathBuf},
-    process::Stdio,
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+    path::PathBuf,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::machine::quoted;
-use crate::workspace::Workspace;
+use crate::{run, workspace::Workspace};
 
-/// Start the lines around the output of the binary of that number.
+/// Start the lines around the output of one run.
 const BEGIN: &str = "::tests begin ";
 const END: &str = "::tests end ";
 
+/// Which tests, by where they have to run. The first part of a test's name says it, and so does the folder that it is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Layer {
+    /// Need no kernel of any kind; the tests beside the code are among them
+    Pure,
+    /// The programs on crafted packets
+    Programs,
+    /// What Byway relies on of the kernel, and the main stories
+    Contract,
+    /// All others
+    Everywhere,
+}
+
+impl Layer {
+    pub(crate) const ALL: [Layer; 4] = [Layer::Pure, Layer::Programs, Layer::Contract, Layer::Everywhere];
+
+    /// The part of its tests' names. A test that says nothing belongs to the last layer, and so to those that run.
+    fn prefix(self) -> &'static str {
+        match self {
+            Layer::Pure => "pure::",
+            Layer::Programs => "programs::",
+            Layer::Contract => "contract::",
+            Layer::Everywhere => "",
+        }
+    }
+
+    /// The layer of a test outside of the code's own modules.
+    fn of(test: &str) -> Layer {
+        let found = Layer::ALL.into_iter().find(|layer| test.starts_with(layer.prefix()));
+        found.unwrap_or(Layer::Everywhere)
+    }
+
+    /// What makes a test binary run this layer and no other (libtest's filters).
+    fn filters(self) -> Vec<&'static str> {
+        if self != Layer::Everywhere {
+            return vec![self.prefix()];
+        }
+        let others = Layer::ALL.into_iter().filter(|layer| *layer != self);
+        others.flat_map(|layer| ["--skip", layer.prefix()]).collect()
+    }
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Layer::Pure => "pure",
+            Layer::Programs => "programs",
+            Layer::Contract => "contract",
+            Layer::Everywhere => "everywhere",
+        })
+    }
+}
+
+/// All tests of the workspace but those of this crate, built.
+pub(crate) struct Suite {
+    binaries: Vec<TestBinary>,
+    /// The command that some of them call.
+    pub(crate) byway: PathBuf,
+}
+
 /// A test binary, and the folder of its package, where cargo would run it.
-pub(crate) struct TestBinary {
+struct TestBinary {
     name: String,
     folder: PathBuf,
     executable: PathBuf,
+    /// How many tests there are of each layer.
+    tests: BTreeMap<Layer, u32>,
 }
 
-/// Builds the tests of all crates but this one, which is not about kernels, and the command that they call.
-pub(crate) fn build(workspace: &Workspace) -> Result<(Vec<TestBinary>, PathBuf)> {
-    let mut cargo = workspace.cargo();
-    cargo.args(["test", "--workspace", "--exclude", "xtask", "--locked", "--no-run"]);
-    cargo.arg("--message-format=json-render-diagnostics");
-    let built = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("running cargo")?;
-    if !built.status.success() {
-        bail!("the tests do not build, see above");
+/// One layer of one binary.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    name: String,
+    layer: Layer,
+    tests: u32,
+    folder: PathBuf,
+    executable: PathBuf,
+    arguments: Vec<&'static str>,
+}
+
+impl Suite {
+    pub(crate) fn build(workspace: &Workspace) -> Result<Suite> {
+        let mut cargo = workspace.cargo();
+        // With this crate, although its tests are not wanted: of other packages the dependencies would have other features, and
+        // be built once more.
+        cargo.args(["test", "--workspace", "--locked", "--no-run"]);
+        cargo.arg("--message-format=json-render-diagnostics");
+        let built = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("running cargo")?;
+        if !built.status.success() {
+            bail!("the tests do not build, see above");
+        }
+        let messages = String::from_utf8_lossy(&built.stdout);
+        let mut binaries = vec![];
+        for message in messages.lines() {
+            binaries.extend(TestBinary::read(message)?);
+        }
+        if binaries.is_empty() {
+            bail!("the workspace has no tests");
+        }
+        let byway =
+            messages.lines().find_map(command).context("the tests were built without the command byway")?;
+        Ok(Suite { binaries, byway })
     }
-    let messages = String::from_utf8_lossy(&built.stdout);
-    let binaries: Vec<_> = messages.lines().filter_map(test_binary).collect();
-    if binaries.is_empty() {
-        bail!("the workspace has no tests");
+
+    /// What is to be run for these layers, one after the other.
+    pub(crate) fn runs(&self, layers: &[Layer]) -> Vec<Run> {
+        let mut runs = vec![];
+        for layer in layers {
+            for binary in &self.binaries {
+                let Some(tests) = binary.tests.get(layer) else { continue };
+                let is_one_layer = binary.tests.len() == 1;
+                runs.push(Run {
+                    name: binary.name.clone(),
+                    layer: *layer,
+                    tests: *tests,
+                    folder: binary.folder.clone(),
+                    executable: binary.executable.clone(),
+                    arguments: if is_one_layer { vec![] } else { layer.filters() },
+                });
+            }
+        }
+        runs
     }
-    let byway =
-        messages.lines().find_map(command).context("the tests were built without the command byway")?;
-    Ok((binaries, byway))
+}
+
+impl TestBinary {
+    /// Reads one of cargo's messages, which may be about a test binary.
+    fn read(message: &str) -> Result<Option<TestBinary>> {
+        let Ok(message) = serde_json::from_str::<Value>(message) else { return Ok(None) };
+        let is_test = message["profile"]["test"] == true;
+        let Some(executable) = message["executable"].as_str().filter(|_| is_test) else { return Ok(None) };
+        let path = |value: &Value| value.as_str().map(PathBuf::from).context("cargo's message lacks a path");
+        let manifest = path(&message["manifest_path"])?;
+        let folder = manifest.parent().context("a package has no folder")?.to_owned();
+        let source = path(&message["target"]["src_path"])?;
+        let package = folder.file_name().unwrap_or_default().to_string_lossy();
+        if package == env!("CARGO_PKG_NAME") {
+            return Ok(None);
+        }
+        let name = format!("{package}/{}", source.strip_prefix(&folder).unwrap_or(&source).display());
+
+        let listed = run::output(Command::new(executable).arg("--list").current_dir(&folder), "")?;
+        let is_beside_the_code = message["target"]["kind"][0] != "test";
+        let tests = tests_by_layer(&listed, is_beside_the_code);
+        Ok(Some(TestBinary { name, folder, executable: executable.into(), tests }))
+    }
+}
+
+/// How many tests of each layer a binary lists.
+fn tests_by_layer(listed: &str, is_beside_the_code: bool) -> BTreeMap<Layer, u32> {
+    let mut tests = BTreeMap::new();
+    for test in listed.lines().filter_map(|line| line.strip_suffix(": test")) {
+        let layer = if is_beside_the_code { Layer::Pure } else { Layer::of(test) };
+        *tests.entry(layer).or_default() += 1;
+    }
+    tests
 }
 
 /// Reads one of cargo's messages, which may be about the command.
@@ -53,70 +187,77 @@ fn command(message: &str) -> Option<PathBuf> {
     Some(message["executable"].as_str().filter(|_| is_it && !is_test)?.into())
 }
 
-/// Reads one of cargo's messages, which may be about a test binary.
-fn test_binary(message: &str) -> Option<TestBinary> {
-    let message: Value = serde_json::from_str(message).ok()?;
-    if message["profile"]["test"] != true {
-        return None;
-    }
-    let executable = message["executable"].as_str()?.into();
-    let folder = Path::new(message["manifest_path"].as_str()?).parent()?.to_owned();
-    let source = Path::new(message["target"]["src_path"].as_str()?);
-    let package = folder.file_name()?.to_string_lossy();
-    let name = format!("{package}/{}", source.strip_prefix(&folder).unwrap_or(source).display());
-    Some(TestBinary { name, folder, executable })
-}
-
-/// The shell script that runs them all. The machine has every module that they want, so a kind of device that is missing
-/// is a failure; and it is slow, so that what the tests do a thousand times is done less often there.
-///
-/// Where the first program of all comes to a hook, or the last one goes, the kernel writes over its own code in every
-/// packet's path (static keys). qemu's emulation of several processors at times runs the breakpoint that is there in
-/// between after it has gone, and the kernel dies of it. So something stays attached for as long as the machine runs, in
-/// the one network namespace that no test has to do with.
-pub(crate) fn script(binaries: &[TestBinary], byway: &Path) -> String {
-    let byway = quoted(&byway.to_string_lossy());
-    let mut script = format!(
-        "export RUST_TEST_THREADS=2 RUST_BACKTRACE=0 BYWAY_ALL_DEVICES=1 BYWAY_EMULATED=1\n\
-         busybox ip link add held type dummy && busybox ip link set held up && {byway} attach dev held || exit 1\n"
-    );
-    for (number, binary) in binaries.iter().enumerate() {
-        let folder = quoted(&binary.folder.to_string_lossy());
-        let executable = quoted(&binary.executable.to_string_lossy());
+/// The part of a shell script that runs them one after the other.
+pub(crate) fn script(runs: &[Run]) -> String {
+    let mut script = String::new();
+    for (number, run) in runs.iter().enumerate() {
+        let folder = quoted(&run.folder.to_string_lossy());
+        let executable = quoted(&run.executable.to_string_lossy());
         let _ = writeln!(
             script,
             "echo '{BEGIN}{number}'\n\
-             (cd {folder} && CARGO_MANIFEST_DIR={folder} exec {executable})\n\
-             printf '\\n{END}%s\\n' $?"
+             (cd {folder} && CARGO_MANIFEST_DIR={folder} exec {executable} {})\n\
+             printf '\\n{END}%s\\n' $?",
+            run.arguments.join(" ")
         );
     }
     script
 }
 
-/// How many of the binaries are named as the slowest.
+/// A word as a shell takes it literally.
+pub(crate) fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// What tests came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counts {
+    pub(crate) passed: u32,
+    pub(crate) failed: u32,
+    pub(crate) seconds: u64,
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { passed, failed, seconds } = self;
+        write!(f, "{} tests run, {passed} passed, {failed} failed ({seconds} s)", passed + failed)
+    }
+}
+
+/// How many parts of the tests are named as the slowest.
 const SLOWEST: usize = 8;
 
 /// What the tests printed, and what that comes to.
-pub(crate) struct Report<'a> {
-    binaries: &'a [TestBinary],
-    running: Option<(&'a TestBinary, Instant)>,
-    took: Vec<(&'a TestBinary, Duration)>,
+pub(crate) struct Reader<'a> {
+    runs: &'a [Run],
+    begun: usize,
+    running: Option<(&'a Run, Instant)>,
+    last: Instant,
     output: Vec<String>,
-    pub(crate) passed: u32,
-    pub(crate) failed: u32,
-    /// One text for each binary that failed.
-    pub(crate) failures: Vec<String>,
+    took: BTreeMap<String, Duration>,
+    layers: BTreeMap<Layer, (u32, u32, Duration)>,
+    /// One text for each run that failed.
+    failures: Vec<String>,
 }
 
-impl<'a> Report<'a> {
-    pub(crate) fn new(binaries: &'a [TestBinary]) -> Report<'a> {
-        Report {
-            binaries,
+/// The end of it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) layers: BTreeMap<Layer, Counts>,
+    pub(crate) failures: Vec<String>,
+    slowest: String,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(runs: &'a [Run]) -> Reader<'a> {
+        Reader {
+            runs,
+            begun: 0,
             running: None,
-            took: vec![],
+            last: Instant::now(),
             output: vec![],
-            passed: 0,
-            failed: 0,
+            took: BTreeMap::new(),
+            layers: BTreeMap::new(),
             failures: vec![],
         }
     }
@@ -124,42 +265,69 @@ impl<'a> Report<'a> {
     /// Takes the next line of the script's output.
     pub(crate) fn read(&mut self, line: &str) {
         if let Some(number) = line.strip_prefix(BEGIN) {
-            let binary = number.parse().ok().and_then(|number: usize| self.binaries.get(number));
-            self.running = binary.map(|binary| (binary, Instant::now()));
+            let run = number.parse().ok().and_then(|number: usize| self.runs.get(number));
+            self.running = run.map(|run| (run, Instant::now()));
+            self.last = Instant::now();
+            self.begun += 1;
             self.output.clear();
         } else if let Some(status) = line.strip_prefix(END) {
-            self.ended(status);
+            self.ended(Some(status));
         } else {
+            self.account(line);
             self.output.push(line.to_owned());
         }
     }
 
-    /// Counts a binary that was cut off.
-    pub(crate) fn finish(&mut self) {
-        if self.running.is_some() {
-            self.ended("none: it was cut off");
+    /// Notes the time since the last test that ended, as that of the part of the tests that this one is in. Where tests run
+    /// side by side that is right on the whole, and adds up.
+    fn account(&mut self, line: &str) {
+        let Some((test, _)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) else {
+            return;
+        };
+        let part = test.split("::").nth(1).unwrap_or(test);
+        *self.took.entry(part.to_owned()).or_default() += self.last.elapsed();
+        self.last = Instant::now();
+    }
+
+    /// What it all comes to. A run that was cut off has failed, and so have those that never began.
+    pub(crate) fn finish(mut self) -> Report {
+        self.ended(None);
+        let never_begun = self.runs.get(self.begun..).unwrap_or_default();
+        for run in never_begun {
+            self.layers.entry(run.layer).or_default().1 += run.tests;
+            self.failures.push(format!("--- {} {}: {} tests were not run", run.name, run.layer, run.tests));
+        }
+        let mut took: Vec<_> = self.took.iter().collect();
+        took.sort_by_key(|(_, time)| Reverse(**time));
+        let shown = took.iter().take(SLOWEST);
+        let slowest: Vec<_> = shown.map(|(part, time)| format!("{part} {}", time.as_secs())).collect();
+        let counts =
+            |(passed, failed, time): (u32, u32, Duration)| Counts { passed, failed, seconds: time.as_secs() };
+        Report {
+            layers: self.layers.into_iter().map(|(layer, sums)| (layer, counts(sums))).collect(),
+            failures: self.failures,
+            slowest: slowest.join(", "),
         }
     }
 
-    /// Where the time went: the binaries that took longest, with their seconds.
-    pub(crate) fn slowest(&self) -> String {
-        let mut took: Vec<_> = self.took.iter().collect();
-        took.sort_by_key(|(_, time)| Reverse(*time));
-        let shown = took.iter().take(SLOWEST);
-        let shown: Vec<_> =
-            shown.map(|(binary, time)| format!("{} {}", binary.name, time.as_secs())).collect();
-        shown.join(", ")
-    }
-
-    fn ended(&mut self, status: &str) {
-        let Some((binary, start)) = self.running.take() else { return };
-        self.took.push((binary, start.elapsed()));
+    /// The run under way has ended with a status, or was cut off.
+    fn ended(&mut self, status: Option<&str>) {
+        let Some((run, start)) = self.running.take() else { return };
         let counted = self.output.iter().rev().find_map(|line| counts(line));
-        // One that crashed or has no harness counts as one test.
-        let (passed, failed) = counted.unwrap_or(if status == "0" { (1, 0) } else { (0, 1) });
-        self.passed += passed;
-        self.failed += failed;
-        if status != "0" || failed > 0 {
+        let passed = counted.map_or_else(
+            || {
+                self.output
+                    .iter()
+                    .filter(|line| line.starts_with("test ") && line.ends_with(" ... ok"))
+                    .count() as u32
+            },
+            |(passed, _)| passed,
+        );
+        // Of one that crashed or was cut off all the others are missing.
+        let failed = counted.map_or_else(|| run.tests.saturating_sub(passed).max(1), |(_, failed)| failed);
+        let sums = self.layers.entry(run.layer).or_default();
+        *sums = (sums.0 + passed, sums.1 + failed, sums.2 + start.elapsed());
+        if status != Some("0") || failed > 0 {
             let start = match counted {
                 Some(_) => self.output.iter().position(|line| line == "failures:").unwrap_or(0),
                 None => 0,
@@ -167,8 +335,31 @@ impl<'a> Report<'a> {
             // Without the counts, which whoever sums up this command's output would take twice.
             let lines = self.output[start..].iter().filter(|line| counts(line).is_none());
             let output = lines.map(String::as_str).collect::<Vec<_>>().join("\n");
-            self.failures.push(format!("--- {} (exit status {status})\n{}", binary.name, output.trim_end()));
+            let how = status.map_or("cut off".to_owned(), |status| format!("exit status {status}"));
+            self.failures.push(format!("--- {} {} ({how})\n{}", run.name, run.layer, output.trim_end()));
         }
+    }
+}
+
+impl Report {
+    /// The sum over all layers. It takes as long as the caller says, who has also seen what comes before and after the tests.
+    pub(crate) fn sum(&self, took: Duration) -> Counts {
+        let sum = self.layers.values().fold(Counts::default(), |sum, layer| Counts {
+            passed: sum.passed + layer.passed,
+            failed: sum.failed + layer.failed,
+            seconds: 0,
+        });
+        Counts { seconds: took.as_secs(), ..sum }
+    }
+
+    /// Where the time went.
+    pub(crate) fn details(&self) -> String {
+        let mut text = String::new();
+        for (layer, counts) in &self.layers {
+            let _ = writeln!(text, "  {layer}: {counts}");
+        }
+        let _ = write!(text, "  slowest, in seconds: {}", self.slowest);
+        text
     }
 }
 
@@ -187,54 +378,71 @@ fn counts(line: &str) -> Option<(u32, u32)> {
 mod tests {
     use super::*;
 
-    fn binary(name: &str) -> TestBinary {
-        TestBinary { name: name.to_owned(), folder: "/x".into(), executable: "/x/y".into() }
+    fn runs(tests: &[u32]) -> Vec<Run> {
+        let run = |(nth, tests): (usize, &u32)| Run {
+            name: ["a", "b", "c"][nth].to_owned(),
+            layer: Layer::Contract,
+            tests: *tests,
+            folder: "/x".into(),
+            executable: "/x/y".into(),
+            arguments: vec![],
+        };
+        tests.iter().enumerate().map(run).collect()
     }
 
-    fn report<'a>(binaries: &'a [TestBinary], output: &str) -> Report<'a> {
-        let mut report = Report::new(binaries);
-        output.lines().for_each(|line| report.read(line));
-        report.finish();
-        report
+    fn report(runs: &[Run], output: &str) -> Report {
+        let mut reader = Reader::new(runs);
+        output.lines().for_each(|line| reader.read(line));
+        reader.finish()
+    }
+
+    fn sums(report: &Report) -> (u32, u32, usize) {
+        let counts = report.sum(Duration::ZERO);
+        (counts.passed, counts.failed, report.failures.len())
     }
 
     #[test]
-    fn passed_tests_are_counted_over_all_binaries() {
-        let binaries = [binary("a"), binary("b")];
+    fn passed_tests_are_counted_over_all_runs() {
+        let runs = runs(&[2, 3]);
         let ok = |passed: u32| format!("test result: ok. {passed} passed; 0 failed; 1 ignored; 0 measured");
         let output = format!("{BEGIN}0\n{}\n{END}0\n{BEGIN}1\n{}\n\n{END}0\n", ok(2), ok(3));
-        let report = report(&binaries, &output);
-        assert_eq!((report.passed, report.failed, report.failures.len()), (5, 0, 0));
+        assert_eq!(sums(&report(&runs, &output)), (5, 0, 0));
     }
 
     #[test]
-    fn the_slowest_are_named_with_their_seconds() {
-        let binaries = [binary("a"), binary("b")];
-        let mut report = report(&binaries, &format!("{BEGIN}0\n{END}0\n{BEGIN}1\n{END}0\n"));
-        // What they took here is next to nothing, and either may be the slower one.
-        assert_eq!(report.took.len(), 2);
-        for ((_, took), seconds) in report.took.iter_mut().zip([3, 7]) {
-            *took = Duration::from_secs(seconds);
-        }
-        assert_eq!(report.slowest(), "b 7, a 3");
+    fn time_is_that_of_the_part_that_a_test_is_in() {
+        let runs = runs(&[3]);
+        let output = format!("{BEGIN}0\ntest contract::a::x ... ok\ntest contract::b::y ... ok\n{END}0\n");
+        let report = report(&runs, &output);
+        assert!(["a 0, b 0", "b 0, a 0"].contains(&report.slowest.as_str()), "{}", report.slowest);
     }
 
     #[test]
-    fn of_a_failed_binary_the_failures_are_shown() {
-        let binaries = [binary("a")];
+    fn of_a_failed_run_the_failures_are_shown() {
+        let runs = runs(&[5]);
         let output = format!(
             "{BEGIN}0\ntest x ... FAILED\nfailures:\nwhy\ntest result: FAILED. 4 passed; 1 failed; 0 ignored\n{END}101\n"
         );
-        let report = report(&binaries, &output);
-        assert_eq!((report.passed, report.failed), (4, 1));
-        assert_eq!(report.failures, ["--- a (exit status 101)\nfailures:\nwhy"]);
+        let report = report(&runs, &output);
+        assert_eq!(sums(&report), (4, 1, 1));
+        assert_eq!(report.failures, ["--- a contract (exit status 101)\nfailures:\nwhy"]);
     }
 
     #[test]
-    fn a_crash_and_a_cut_are_failures() {
-        let binaries = [binary("a"), binary("b")];
-        let report = report(&binaries, &format!("{BEGIN}0\nboom\n{END}139\n{BEGIN}1\nhangs\n"));
-        assert_eq!((report.passed, report.failed, report.failures.len()), (0, 2, 2));
+    fn a_crash_a_cut_and_what_never_began_are_failures_and_add_up() {
+        let runs = runs(&[3, 4, 5]);
+        let output = format!("{BEGIN}0\nboom\n{END}139\n{BEGIN}1\ntest contract::a::x ... ok\nhangs\n");
+        let report = report(&runs, &output);
+        assert_eq!(sums(&report), (1, 11, 3));
         assert!(report.failures[0].contains("boom") && report.failures[1].contains("hangs"));
+        assert!(report.failures[2].contains("5 tests were not run"));
+    }
+
+    #[test]
+    fn each_test_belongs_to_one_layer() {
+        let listed = "pure::a: test\nprograms::b: test\ncontract::c::d: test\nelsewhere::e: test\n5 tests, 0 benchmarks";
+        let tests = tests_by_layer(listed, false);
+        assert_eq!(tests, Layer::ALL.into_iter().map(|layer| (layer, 1)).collect());
+        assert_eq!(tests_by_layer(listed, true), [(Layer::Pure, 4)].into());
     }
 }
