@@ -59,12 +59,13 @@ impl Byway {
     /// [`Error::GroupInUse`] where a rule of another owner leads to a group that is to go, [`Error::Unconfirmed`] while
     /// another apply waits to be confirmed, and those of [`Byway::attach`] and [`Byway::add`].
     pub fn apply(&mut self, config: &Config) -> Result<Changes> {
-        self.apply_around(config, |_| Ok(()))
+        self.apply_around(config, |_| Ok(()), |_| Ok(()))
     }
 
     /// The same, but [`Byway::rollback_unless_confirmed`] takes it back unless [`Byway::confirm`] comes within this time.
     /// `start_guard` gets the token for that call, and has to see to it that it is made when the time is over, whatever
-    /// becomes of this process. It comes ahead of the change, and is not called where there is nothing to change.
+    /// becomes of this process. It comes ahead of the change, and is not called where there is nothing to change. The time
+    /// begins when the change is done; [`Byway::time_to_confirm`] says how much of it is left.
     ///
     /// # Errors
     ///
@@ -75,18 +76,23 @@ impl Byway {
         within: Duration,
         start_guard: impl FnOnce(&str) -> io::Result<()>,
     ) -> Result<Changes> {
-        self.apply_around(config, |kept| {
-            let now = kept::now()?;
-            let token = format!("{}-{}", std::process::id(), now.as_nanos());
-            kept.wait_for(&Unconfirmed { token: token.clone(), until: now + within })?;
+        let token = format!("{}-{}", std::process::id(), kept::now()?.as_nanos());
+        let wait = |kept: &Kept| {
+            let until = kept::now()? + within;
+            kept.wait_for(&Unconfirmed { token: token.clone(), until })
+        };
+        let prepare = |kept: &Kept| {
+            wait(kept)?;
             start_guard(&token).map_err(Error::io("start the guard that would take the apply back"))
-        })
+        };
+        self.apply_around(config, prepare, wait)
     }
 
     fn apply_around(
         &mut self,
         config: &Config,
         prepare: impl FnOnce(&Kept) -> Result<()>,
+        begin_to_wait: impl FnOnce(&Kept) -> Result<()>,
     ) -> Result<Changes> {
         let kept = Kept::open()?;
         let decide = |view: &mut View<'_>, desired: &mut Desired| {
@@ -103,7 +109,11 @@ impl Byway {
             let done = prepare(&kept).and_then(|()| carry_out());
             // What held before holds, or what is asked for does: the copy to go back to is of one change in any case.
             match done {
-                Ok(()) => kept.is_applied(),
+                Ok(()) => {
+                    // Where that cannot be noted, the time has begun ahead of the change.
+                    let _ = begin_to_wait(&kept);
+                    kept.is_applied()
+                }
                 // The new rules may hold: whoever waits for them to be confirmed, or wants to go back, has to know.
                 Err(failure @ Error::NotUndone { .. }) => Err(failure),
                 Err(failure) => Err(kept.has_failed().err().unwrap_or(failure)),
@@ -133,13 +143,13 @@ impl Byway {
         }
     }
 
-    /// Whether this apply still waits to be confirmed, whatever the time.
+    /// How long this apply still waits to be confirmed: no time where that is over, and nothing where it does not wait.
     ///
     /// # Errors
     ///
     /// Those of reading the note of it.
-    pub fn is_unconfirmed(&self, token: &str) -> Result<bool> {
-        waits(&Kept::open()?, token)
+    pub fn time_to_confirm(&self, token: &str) -> Result<Option<Duration>> {
+        time_left(&Kept::open()?, token)
     }
 
     /// Goes back to what held before the last apply, as far as the configuration goes: its rules, its groups and, if they
@@ -156,18 +166,22 @@ impl Byway {
         changes.ok_or(Error::NothingToRollBack)
     }
 
-    /// The same, if that apply still waits to be confirmed; nothing where it does not. The token is what
+    /// The same, if that apply waits to be confirmed and its time is over; nothing where not. The token is what
     /// [`Byway::apply_until_confirmed`] gave away.
     ///
     /// # Errors
     ///
     /// Those of [`Byway::rollback`].
     pub fn rollback_unless_confirmed(&mut self, token: &str) -> Result<Option<Changes>> {
+        if bpffs::is_mounted() {
+            // The apply may be under way. Where it is the first change of all, nobody would see anything of it yet.
+            drop(bpffs::Lock::wait()?);
+        }
         let gone_back = self.go_back(Some(token));
         if let Err(error) = &gone_back {
             let kept = Kept::open()?;
             let _lock = bpffs::Lock::wait()?;
-            if waits(&kept, token)? {
+            if is_over(&kept, token)? {
                 kept.note_undone(&format!(
                     "nobody confirmed it in time, and to take it back failed: {error}"
                 ))?;
@@ -180,7 +194,7 @@ impl Byway {
         let kept = Kept::open()?;
         let decide = |view: &mut View<'_>, desired: &mut Desired| {
             if let Some(token) = token
-                && !waits(&kept, token)?
+                && !is_over(&kept, token)?
             {
                 return Ok(None);
             }
@@ -240,9 +254,15 @@ impl Byway {
     }
 }
 
-/// Whether this apply waits to be confirmed.
-fn waits(kept: &Kept, token: &str) -> Result<bool> {
-    Ok(kept.unconfirmed()?.is_some_and(|it| it.token == token))
+/// How long this apply still waits to be confirmed, if it waits.
+fn time_left(kept: &Kept, token: &str) -> Result<Option<Duration>> {
+    let Some(unconfirmed) = kept.unconfirmed()?.filter(|it| it.token == token) else { return Ok(None) };
+    Ok(Some(unconfirmed.until.saturating_sub(kept::now()?)))
+}
+
+/// Whether this apply waits to be confirmed, and its time is over.
+fn is_over(kept: &Kept, token: &str) -> Result<bool> {
+    Ok(time_left(kept, token)? == Some(Duration::ZERO))
 }
 
 /// Puts what held before in the place of what the configuration says now, and says how many rules that has.

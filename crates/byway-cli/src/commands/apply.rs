@@ -45,7 +45,7 @@ impl Apply {
             None => byway.apply(&config)?,
             Some(within) => byway.apply_until_confirmed(&config, within, |token| {
                 waits = Some(within);
-                start_guard(token, within)
+                start_guard(token)
             })?,
         };
         drop(byway);
@@ -80,9 +80,9 @@ fn time_to_confirm(text: &str) -> Result<Duration, String> {
 }
 
 /// Starts the process that takes the apply back, and waits until it no longer depends on this one.
-fn start_guard(token: &str, within: Duration) -> io::Result<()> {
+fn start_guard(token: &str) -> io::Result<()> {
     let mut guard = Command::new(env::current_exe()?);
-    guard.args(["guard", token, &within.as_millis().to_string()]);
+    guard.args(["guard", token]);
     let mut guard = guard.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let mut ready = String::new();
     if let Some(output) = guard.stdout.take() {

@@ -1,9 +1,4 @@
-use std::{
-    env, io,
-    io::Write,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{env, io, io::Write, thread, time::Duration};
 
 use byway::Byway;
 use clap::Args;
@@ -26,26 +21,34 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Guard {
     /// Which apply it is
     token: String,
-    /// How long to wait
-    milliseconds: u64,
 }
 
 impl Guard {
     pub(crate) fn exec(&self) -> Result<Answer, Error> {
-        let until = Instant::now() + Duration::from_millis(self.milliseconds);
         let mut byway = Byway::open()?;
         leave_the_terminal().map_err(Error::Guard)?;
         // The apply goes on when it reads this, and closes its end.
         writeln!(io::stdout(), "ready").map_err(Error::Print)?;
+        // The time begins anew when the change is done, and so the note of the apply is asked for it each time.
         loop {
-            let left = until.saturating_duration_since(Instant::now());
-            // Whatever keeps it from going back may pass, and there is nobody else who would.
-            let is_over = left.is_zero() && byway.rollback_unless_confirmed(&self.token).is_ok();
-            if is_over || matches!(byway.is_unconfirmed(&self.token), Ok(false)) {
-                return Ok(Answer::printed());
+            match byway.time_to_confirm(&self.token) {
+                Ok(None) => return Ok(Answer::printed()),
+                Ok(Some(left)) if !left.is_zero() => thread::sleep(left.min(PAUSE)),
+                // It is over, or nobody can tell.
+                _ => match byway.rollback_unless_confirmed(&self.token) {
+                    Ok(Some(_)) => return Ok(Answer::printed()),
+                    // The change has ended only now. Or there is nothing to go back to.
+                    Ok(None) if !self.is_over(&byway) => {}
+                    Ok(None) => return Ok(Answer::printed()),
+                    // Whatever keeps it from going back may pass, and there is nobody else who would.
+                    Err(_) => thread::sleep(PAUSE),
+                },
             }
-            thread::sleep(if left.is_zero() { PAUSE } else { left.min(PAUSE) });
         }
+    }
+
+    fn is_over(&self, byway: &Byway) -> bool {
+        matches!(byway.time_to_confirm(&self.token), Ok(Some(Duration::ZERO)))
     }
 }
 
