@@ -9,7 +9,7 @@
 pub mod sources;
 
 /// The version of the pinned layout: of the maps' names, keys and values. Kept in [`META`](meta).
-pub const SCHEMA: u32 = 7;
+pub const SCHEMA: u32 = 8;
 
 /// How many rules there may be.
 pub const MAX_RULES: u32 = 1_048_576;
@@ -30,12 +30,46 @@ pub const MAX_MEMBERS: usize = 32;
 /// How many devices may carry a program.
 pub const MAX_DEVICES: u32 = 1_024;
 
-/// The value of `skb->tc_index` between the departure of a packet and its arrival.
+/// The value of `skb->tc_index` between the departure of a packet and its arrival, up to [`SCHEMA`] 7. Programs believe it
+/// only while they take over from those of that schema ([`TAKING_OVER_FROM_7`]).
+pub const MARK_OF_7: u32 = 0xB1A7;
+
+/// What travels with a redirected packet, in the five words of `skb->cb`.
 ///
-/// `tc_index` is the field of a packet that survives `bpf_redirect_neigh`; nothing else in a current kernel
-/// writes it since the tcindex classifier was removed (Linux 6.3). The rule's identity and the next hop's slot travel
-/// beside it in `skb->cb`.
-pub const MARK: u32 = 0xB1A7;
+/// That field survives `bpf_redirect_neigh`, `bpf_clone_redirect` and the neighbour's queue. It survives a veth, too, so that a
+/// sender in a container may have written it. The mark is therefore a secret of this network namespace: whatever does not carry
+/// it has not departed from here.
+pub mod mark {
+    /// The rule's identity; of a probe, its number ([`Probe::number`](super::Probe::number)).
+    pub const RULE: usize = 0;
+    /// A hash of the Ethernet addresses that the packet departed with; where it had none, its length in bytes.
+    pub const HEADER: usize = 1;
+    /// The lower half of the secret (map `SECRET`).
+    pub const SECRET_LOW: usize = 2;
+    /// The upper half.
+    pub const SECRET_HIGH: usize = 3;
+    /// The next hop's slot in the lower bits, and the flags below.
+    pub const SLOT: usize = 4;
+
+    /// The packet has been redirected a second time.
+    pub const AGAIN: u32 = 1 << 31;
+    /// The packet departed from a device without an Ethernet header.
+    pub const BARE: u32 = 1 << 30;
+    /// A copy of a packet, on its way out of the attachment for the second time, to be handed to the next hop.
+    pub const COPY: u32 = 1 << 29;
+    /// The same copy, handed to the next hop.
+    pub const PROBE: u32 = 1 << 28;
+    /// A packet that has been received, and only has to pass.
+    pub const PASS: u32 = 1 << 27;
+    /// All flags.
+    pub const FLAGS: u32 = AGAIN | BARE | COPY | PROBE | PASS;
+}
+
+/// Value of the programs' global `TAKING_OVER`, and the first of three rounds in which they take over from those of schema 7: they
+/// write the mark of then, and take both.
+pub const TAKING_OVER_FROM_7: u32 = 2;
+/// The second round: they write the mark of now, and take both. In the third they take theirs alone; the value is 0.
+pub const TAKING_OVER: u32 = 1;
 
 /// Slots of the `META` array: the one map whose shape never changes, whatever the [`SCHEMA`].
 pub mod meta {
@@ -145,26 +179,73 @@ pub struct NextHop {
     pub device: [u8; DEVICE_NAME_LEN],
 }
 
-/// How long a next hop may let nothing arrive, in nanoseconds, before it counts as dead.
+/// How long a gateway may be without an answer, in nanoseconds, before its next hop counts as dead. Until then the kernel may
+/// still be asking for its address, and packets that have no other way wait for it.
 pub const SILENCE: u64 = 250_000_000;
+/// How long a device may take no frame at all, in nanoseconds, before a next hop without a gateway counts as dead there. It is
+/// longer than the kernel takes to give a neighbour up, which tells nothing of the device.
+pub const SILENCE_ON_LINK: u64 = 4_000_000_000;
 
-/// How long it is in nanoseconds until one packet, which may be lost, tries a dead next hop again.
-pub const RETRY: u64 = 1_000_000_000;
+/// How long it is in nanoseconds until a next hop that did not answer is probed again: an eighth of the time since it last did,
+/// but not less than this,
+pub const PROBE_AFTER_MIN: u64 = 10_000_000;
+/// and not more than this.
+pub const PROBE_AFTER_MAX: u64 = 1_000_000_000;
+/// How long one probe that was answered speaks for a next hop, on one CPU, in ticks of the kernel's clock (`jiffies`): a quarter of
+/// a second at 100 Hz, and less where there are more.
+pub const PROVEN_FOR: u64 = 25;
 
 /// Value of the array `NEXT_HOP_HEALTH`, by slot: what all CPUs know of a next hop. The programs write it, and seldom: only
-/// when packets stop arriving, or begin to arrive again. Times are the kernel's monotonic clock in nanoseconds.
+/// when they probe. Times are the kernel's monotonic clock in nanoseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct NextHopHealth {
-    /// When a packet departed behind one that had not arrived, with no arrival since; 0 where all is well.
+    /// Since when no probe has got through; 0 where the last one did.
     pub silent_since: u64,
-    /// When a packet last tried the next hop, once it was taken for dead.
-    pub tried: u64,
-    /// Not 0 where a packet has been kept from it since: of two packets in a row one at the most is a try.
-    pub kept_away: u64,
+    /// When it was last probed.
+    pub probed: u64,
+    /// [`DEVICE_TAKES`] or [`DEVICE_REFUSES`]: what the device last did with a frame.
+    pub device: u64,
+    /// When the device last took a frame that a probe has led to.
+    pub taken: u64,
     /// One next hop a cache line.
-    pub reserved: [u64; 5],
+    pub reserved: [u64; 4],
 }
+
+/// [`NextHopHealth::device`]: as far as is known the device sends frames.
+pub const DEVICE_TAKES: u64 = 0;
+/// [`NextHopHealth::device`]: it is down or has no carrier.
+pub const DEVICE_REFUSES: u64 = 1;
+
+/// Value of the per-CPU array `PROBE`: the probe that is under way on this CPU, and what has become of it. All of that
+/// happens within one call of `bpf_clone_redirect`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Probe {
+    /// The number of the last probe, which travels with it.
+    pub number: u32,
+    /// The next hop's slot while a probe is under way, else 0.
+    pub slot: u32,
+    /// The [`Target::mss`] of the packet that is the probe.
+    pub mss: u32,
+    /// Not 0 where its MSS option was clamped.
+    pub clamped: u32,
+    /// [`PROBE_UNHEARD`] or its like.
+    pub outcome: u32,
+    /// Keeps the record free of padding.
+    pub reserved: u32,
+}
+
+/// [`Probe::outcome`]: it has not arrived at the next hop's device.
+pub const PROBE_UNHEARD: u32 = 0;
+/// [`Probe::outcome`]: the device has taken it.
+pub const PROBE_SENT: u32 = 1;
+/// [`Probe::outcome`]: it is too big for the next hop, so that it tells nothing.
+pub const PROBE_TOO_BIG: u32 = 2;
+/// [`Probe::outcome`]: the neighbour is not known, but the device has taken the question for it.
+pub const PROBE_ASKED: u32 = 3;
+/// [`Probe::outcome`]: the device takes nothing.
+pub const PROBE_REFUSED: u32 = 4;
 
 /// How often a next hop has packets that are too big answered on one CPU: once in so many nanoseconds. This is the rate at
 /// which the kernel sends ICMP errors (`icmp_msgs_per_sec`, icmp(7)).
@@ -204,9 +285,13 @@ pub struct NextHopCounters {
     /// Up to when the allowance of ICMP errors is used up, on the kernel's monotonic clock in nanoseconds: each takes
     /// [`ANSWER_INTERVAL`] of it.
     pub answers_until: u64,
-    /// Not 0 while the packet that departed last on this CPU has not arrived.
-    pub outstanding: u64,
+    /// Up to when the next hop is proven to be alive on this CPU, in ticks of the kernel's clock (`jiffies`), with
+    /// [`OUTSTANDING`] set while the packet that departed last has not arrived.
+    pub proven: u64,
 }
+
+/// Bit of [`NextHopCounters::proven`]. It is the sign, so that one comparison tells whether a next hop is alive.
+pub const OUTSTANDING: u64 = 1 << 63;
 
 /// Rules share maps of records (`rules/N`) and of counters (`counters/N`, in the slot N of `COUNTERS`) by chunks. The first
 /// is for few rules, and each has twice the room of the one before, up to the largest. In a rule's identity the upper half is
@@ -462,6 +547,7 @@ const _: () = {
     assert!(size_of::<Target>() == 3 * 4);
     assert!(size_of::<NextHop>() == 3 * 4 + 16 + 4 + DEVICE_NAME_LEN);
     assert!(size_of::<NextHopHealth>() == 8 * 8);
+    assert!(size_of::<Probe>() == 6 * 4);
     assert!(size_of::<NextHopCounters>() == 6 * 16 + 2 * 8);
     assert!(size_of::<Counters>() == 2 * 16);
     assert!(size_of::<RareCounters>() == 4 * 16);

@@ -16,7 +16,7 @@ use aya_ebpf::{
     macros::{btf_map, classifier},
     programs::TcContext,
 };
-use byway_abi::{MARK, MAX_RULES};
+use byway_abi::{MAX_RULES, mark};
 
 const IN_PLACE: usize = BPF_F_MMAPABLE as usize;
 const ETHERNET_LEN: usize = 14;
@@ -42,6 +42,8 @@ pub struct Plan {
     /// `skb->cb` of an arrival: rule and slot.
     rule: u32,
     slot: u32,
+    /// What marks hold, both halves.
+    secret: [u32; 2],
 }
 
 /// The plan.
@@ -80,7 +82,8 @@ pub fn vary(ctx: TcContext) -> i32 {
     let plan = unsafe { &mut *plan };
     let skb = ctx.skb.skb;
     // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
-    let is_marked = unsafe { (*skb).tc_index } == MARK;
+    let is_marked =
+        unsafe { [(*skb).cb[mark::SECRET_LOW], (*skb).cb[mark::SECRET_HIGH]] } == plan.secret;
     if plan.turn == 1 && is_marked {
         // The kernel has written the header of the next hop's link by now.
         let Some(header) = at::<[u8; ETHERNET_LEN]>(&ctx, 0) else { return TC_ACT_UNSPEC };
@@ -104,20 +107,21 @@ pub fn vary(ctx: TcContext) -> i32 {
         unsafe { ptr::write_unaligned(place, *source) };
     }
     if plan.turn == 2 {
-        let (rule, slot) = (plan.rule, plan.slot);
+        let (rule, slot, secret) = (plan.rule, plan.slot, plan.secret);
         // SAFETY: the verifier lets a classifier write these fields.
         unsafe {
-            (*skb).tc_index = MARK;
-            (*skb).cb[0] = rule;
-            (*skb).cb[1] = 0;
-            (*skb).cb[4] = slot;
+            (*skb).cb[mark::RULE] = rule;
+            (*skb).cb[mark::HEADER] = 0;
+            (*skb).cb[mark::SECRET_LOW] = secret[0];
+            (*skb).cb[mark::SECRET_HIGH] = secret[1];
+            (*skb).cb[mark::SLOT] = slot;
         }
         // SAFETY: there is nothing to drop here.
         unsafe { MEASURED.tail_call(&ctx, 1) };
         return TC_ACT_UNSPEC;
     }
     // SAFETY: as above.
-    unsafe { (*skb).tc_index = 0 };
+    unsafe { (*skb).cb[mark::SECRET_LOW] = 0 };
     // SAFETY: as above.
     unsafe { MEASURED.tail_call(&ctx, 0) };
     TC_ACT_UNSPEC

@@ -9,9 +9,11 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use byway_abi::{
-    ATTACHMENT_PROBES, AttachmentCounters, Count, Counters, FAMILY_IPV4, FAMILY_ON_LINK, MARK,
-    MAX_ATTACHMENTS, MSS_OFF, NextHop, ON_DOWN_DROP, RareCounters, TARGET_BY_DESTINATION, TARGET_DROP,
-    TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, Target, chunk_len, class, counters, meta,
+    ATTACHMENT_PROBES, AttachmentCounters, Count, Counters, FAMILY_IPV4, FAMILY_ON_LINK, MAX_ATTACHMENTS,
+    MSS_OFF, NextHop, NextHopCounters, ON_DOWN_DROP, RareCounters, TAKING_OVER_FROM_7, TARGET_BY_DESTINATION,
+    TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, Target, chunk_len, class, counters,
+    mark::{self, AGAIN, BARE, COPY, FLAGS, PASS, PROBE},
+    meta,
 };
 
 use crate::{
@@ -20,24 +22,14 @@ use crate::{
         ATTACHMENT_COUNTERS, ATTACHMENTS, COUNTERS, DESTINATIONS4, DESTINATIONS6, META, NEXT_HOPS,
         RARE_COUNTERS,
     },
+    mark::{Mark, mark as mark_of, set_mark, set_mark_of_7, taking_over, unmark},
     measure,
     next_hop::{self, Choice},
     packet::{self, ETHERNET_LEN, Packet},
+    probe,
     size::{self, Size},
     sources,
 };
-
-// What travels with a marked packet, in `skb->cb`.
-/// The rule's identity.
-const CB_RULE: usize = 0;
-/// The twelve bytes of Ethernet addresses that the packet departed with; where it had none, its length.
-const CB_ADDRESSES: usize = 1;
-/// The next hop's slot, and [`AGAIN`] and [`BARE`].
-const CB_NEXT_HOP: usize = 4;
-/// The packet has been redirected a second time.
-const AGAIN: u32 = 1 << 31;
-/// The packet departed from a device without an Ethernet header.
-const BARE: u32 = 1 << 30;
 
 /// Does with the packet what a rule says; nothing where it is left to the kernel.
 #[inline(always)]
@@ -55,7 +47,7 @@ pub fn depart(ctx: &TcContext, header: Header) -> Option<i32> {
         Ok(packet) => packet,
         Err(class) => {
             seen(class);
-            return None;
+            return if matches!(class, class::NOT_IP | class::NEIGHBOUR_DISCOVERY) { probe::asked(ctx) } else { None };
         }
     };
     // A device that moves to another network namespace may take the program along, but not the rules.
@@ -83,18 +75,16 @@ pub fn depart(ctx: &TcContext, header: Header) -> Option<i32> {
                     Size::Fits(mtu) => {
                         mark(ctx, target.rule, slot, header)?;
                         if may_be_syn && size::clamp_mss(ctx, &packet, target.mss, mtu) {
-                            count_rare(target.rule, size, |rare| &mut rare.clamped);
-                            count(&mut of_next_hop.clamped, size);
+                            count_clamped(target.rule, of_next_hop, size);
                         }
                         done();
-                        if counts(counters::OF_NEXT_HOPS) {
-                            count(&mut of_next_hop.departed, size);
-                        }
-                        of_next_hop.outstanding = 1;
+                        next_hop::departed(of_next_hop, size);
                         Some(redirect(next_hop, &packet))
                     }
                     Size::TooBig(mtu) => {
                         let (verdict, is_answered) = answer::too_big(ctx, slot, mtu);
+                        // SAFETY: the entry is this CPU's own.
+                        let of_next_hop = unsafe { &mut *of_next_hop };
                         if is_answered {
                             count_rare(target.rule, size, |rare| &mut rare.answered);
                             count(&mut of_next_hop.answered, size);
@@ -105,6 +95,15 @@ pub fn depart(ctx: &TcContext, header: Header) -> Option<i32> {
                         Some(verdict)
                     }
                 }
+            }
+            Choice::Sent(slot, of_next_hop, is_clamped) => {
+                if is_clamped {
+                    count_clamped(target.rule, of_next_hop, size);
+                }
+                done();
+                next_hop::departed(of_next_hop, size);
+                receive(target.rule, slot, size);
+                Some(probe::let_go())
             }
             Choice::Down(on_down) => {
                 count_rare(target.rule, size, |rare| &mut rare.down);
@@ -123,9 +122,27 @@ pub fn depart(ctx: &TcContext, header: Header) -> Option<i32> {
     }
 }
 
+/// Counts a packet whose MSS option was clamped.
+#[inline(always)]
+fn count_clamped(rule: u32, of_next_hop: *mut NextHopCounters, size: Count) {
+    count_rare(rule, size, |rare| &mut rare.clamped);
+    // SAFETY: the entry is this CPU's own.
+    count(unsafe { &mut (*of_next_hop).clamped }, size);
+}
+
+/// Counts a packet that has arrived.
+#[inline(always)]
+fn receive(rule: u32, slot: u32, size: Count) {
+    if let Some(counters) = rule_counters(rule) {
+        // SAFETY: the row is this CPU's own.
+        count(unsafe { &mut (*counters).arrived }, size);
+    }
+    next_hop::arrived(slot, size);
+}
+
 /// Gives a packet without one an Ethernet header, which `bpf_redirect_neigh` takes off again. It drops what has none.
 #[inline(always)]
-fn dress(ctx: &TcContext, packet: Packet, header: Header) -> Option<Packet> {
+pub fn dress(ctx: &TcContext, packet: Packet, header: Header) -> Option<Packet> {
     if let Header::None = header
         // SAFETY: the helper takes numbers.
         && unsafe { bpf_skb_change_head(ctx.skb.skb, ETHERNET_LEN as u32, 0) } != 0
@@ -142,50 +159,47 @@ fn mark(ctx: &TcContext, rule: u32, slot: u32, header: Header) -> Option<()> {
         Header::Ethernet => packet::ethernet_addresses(ctx)?,
         Header::None => [ctx.len() - ETHERNET_LEN as u32, 0, 0],
     };
-    let bare = if let Header::None = header { BARE } else { 0 };
-    let skb = ctx.skb.skb;
-    // SAFETY: the verifier lets a classifier write these fields.
-    unsafe {
-        (*skb).tc_index = MARK;
-        (*skb).cb[CB_RULE] = rule;
-        (*skb).cb[CB_ADDRESSES] = addresses[0];
-        (*skb).cb[CB_ADDRESSES + 1] = addresses[1];
-        (*skb).cb[CB_ADDRESSES + 2] = addresses[2];
-        (*skb).cb[CB_NEXT_HOP] = slot | bare;
+    let slot = slot | if let Header::None = header { BARE } else { 0 };
+    if taking_over() == TAKING_OVER_FROM_7 {
+        set_mark_of_7(ctx.skb.skb, rule, addresses, slot);
+    } else {
+        set_mark(ctx.skb.skb, rule, hash_of(addresses), slot);
     }
     Some(())
 }
 
-/// Receives a packet that was redirected to here; nothing where the packet was not. Once it is counted it is an
-/// ordinary packet.
+/// Two headers with the same hash would cost a packet one redirect more, and nothing else.
 #[inline(always)]
-pub fn arrive(ctx: &TcContext, header: Header) -> Option<i32> {
+fn hash_of(addresses: [u32; 3]) -> u32 {
+    addresses[0].wrapping_mul(0x9E37_79B1) ^ addresses[1].wrapping_mul(0x85EB_CA77) ^ addresses[2]
+}
+
+/// Receives a packet that was redirected to here; nothing where the packet was not. Once it is counted it is an
+/// ordinary packet. `departs` says whether this is an attachment, where probes come by twice.
+#[inline(always)]
+pub fn arrive(ctx: &TcContext, header: Header, departs: bool) -> Option<i32> {
     let skb = ctx.skb.skb;
+    let whose = mark_of(skb)?;
     // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
-    let (rule, slot) = unsafe {
-        if (*skb).tc_index != MARK {
-            return None;
-        }
-        ((*skb).cb[CB_RULE], (*skb).cb[CB_NEXT_HOP])
-    };
+    let (rule, slot) = unsafe { ((*skb).cb[mark::RULE], (*skb).cb[mark::SLOT]) };
+    if slot & (COPY | PROBE | PASS) != 0 && whose == Mark::Ours {
+        return Some(probe::receive(ctx, header, departs, rule, slot));
+    }
     // A device without an Ethernet header has no neighbours to wait for.
     if let Header::Ethernet = header
         && slot & AGAIN == 0
-        && let Some(found) = waited(ctx, slot)
+        && let Some(found) = waited(ctx, slot, whose)
     {
         let verdict = redirect_again(ctx, slot, found);
         if verdict != TC_ACT_UNSPEC {
             return Some(verdict);
         }
     }
-    // SAFETY: as above.
-    unsafe { (*skb).tc_index = 0 };
-    let size = measure(ctx);
-    if let Some(counters) = rule_counters(rule) {
-        // SAFETY: the row is this CPU's own.
-        count(unsafe { &mut (*counters).arrived }, size);
+    unmark(skb);
+    if slot & AGAIN != 0 {
+        next_hop::answered(slot & !FLAGS);
     }
-    next_hop::heard(slot & !(AGAIN | BARE), size);
+    receive(rule, slot & !FLAGS, measure(ctx));
     Some(TC_ACT_UNSPEC)
 }
 
@@ -197,18 +211,18 @@ pub fn arrive(ctx: &TcContext, header: Header) -> Option<i32> {
 /// anew, and the redirect has left the route in the packet): the default gateway's, on the wrong link; or none, where
 /// the route leads to a device that has none.
 #[inline(always)]
-fn waited(ctx: &TcContext, slot: u32) -> Option<Header> {
-    let skb = ctx.skb.skb;
+fn waited(ctx: &TcContext, slot: u32, whose: Mark) -> Option<Header> {
+    // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
+    let cb = unsafe { &(*ctx.skb.skb).cb };
     if slot & BARE != 0 {
-        // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
-        return (ctx.len() == unsafe { (*skb).cb[CB_ADDRESSES] }).then_some(Header::None);
+        let length = cb[mark::HEADER];
+        let length = if whose == Mark::Ours { length } else { hash_of([length, 0, 0]) };
+        return (hash_of([ctx.len(), 0, 0]) == length).then_some(Header::None);
     }
     let now = packet::ethernet_addresses(ctx)?;
-    // SAFETY: as above.
-    let is_old = unsafe {
-        (*skb).cb[CB_ADDRESSES] == now[0]
-            && (*skb).cb[CB_ADDRESSES + 1] == now[1]
-            && (*skb).cb[CB_ADDRESSES + 2] == now[2]
+    let is_old = match whose {
+        Mark::Ours => cb[mark::HEADER] == hash_of(now),
+        Mark::Of7 => cb[1] == now[0] && cb[2] == now[1] && cb[3] == now[2],
     };
     is_old.then_some(Header::Ethernet)
 }
@@ -221,9 +235,9 @@ fn waited(ctx: &TcContext, slot: u32) -> Option<Header> {
 fn redirect_again(ctx: &TcContext, slot: u32, found: Header) -> i32 {
     let skb = ctx.skb.skb;
     // SAFETY: the verifier lets a classifier write this field.
-    unsafe { (*skb).cb[CB_NEXT_HOP] = slot | AGAIN };
+    unsafe { (*skb).cb[mark::SLOT] = slot | AGAIN };
     let packet = packet::parse(ctx, found.len()).ok().and_then(|packet| dress(ctx, packet, found));
-    match (packet, NEXT_HOPS.get(slot & !BARE)) {
+    match (packet, NEXT_HOPS.get(slot & !FLAGS)) {
         (Some(packet), Some(next_hop)) => redirect(next_hop, &packet),
         _ => TC_ACT_UNSPEC,
     }
@@ -286,7 +300,7 @@ fn count_rare(rule: u32, size: Count, of: fn(&mut RareCounters) -> &mut Count) {
 /// Hands the packet to a next hop. The helper always gets its neighbour from here: left to itself it would ask the
 /// routing table, and leak a route on many kernels (CVE-2025-40183).
 #[inline(always)]
-fn redirect(next_hop: &NextHop, packet: &Packet) -> i32 {
+pub fn redirect(next_hop: &NextHop, packet: &Packet) -> i32 {
     let size = size_of::<bpf_redir_neigh>() as i32;
     if next_hop.family == FAMILY_ON_LINK {
         let mut neighbour = [packet.family, 0, 0, 0, 0];

@@ -5,9 +5,9 @@
 //! devices whose frames have an Ethernet header, and for those whose packets are bare (tun, WireGuard, most IP tunnels).
 //!
 //! A redirected packet passes the egress hook of its new device as well, which may be an attachment or even the
-//! very device that it departed from. It therefore travels with a mark, and whichever program meets the mark
-//! first takes it off, counts the arrival and lets the packet go. So a packet is redirected once at the most,
-//! and no mark leaves this network namespace, where another Byway would take it for its own.
+//! very device that it departed from. It therefore travels with a [mark], and whichever program meets the mark
+//! first takes it off, counts the arrival and lets the packet go. So a packet is redirected once at the most. The mark is
+//! a secret of this network namespace, so that nobody outside can put it on a packet, and no other Byway takes it for its own.
 
 #![no_std]
 #![no_main]
@@ -16,8 +16,10 @@ mod answer;
 mod decide;
 mod flow;
 mod maps;
+mod mark;
 mod next_hop;
 mod packet;
+mod probe;
 mod size;
 mod sources;
 mod transport;
@@ -40,19 +42,22 @@ pub fn departure_bare(ctx: TcContext) -> i32 {
 /// Egress of a next hop's device.
 #[classifier]
 pub fn arrival(ctx: TcContext) -> i32 {
-    decide::arrive(&ctx, Header::Ethernet).unwrap_or(TC_ACT_UNSPEC)
+    if let Some(verdict) = decide::arrive(&ctx, Header::Ethernet, false) {
+        return verdict;
+    }
+    probe::asked(&ctx).unwrap_or(TC_ACT_UNSPEC)
 }
 
 /// Egress of a next hop's device without an Ethernet header.
 #[classifier]
 pub fn arrival_bare(ctx: TcContext) -> i32 {
-    decide::arrive(&ctx, Header::None).unwrap_or(TC_ACT_UNSPEC)
+    decide::arrive(&ctx, Header::None, false).unwrap_or(TC_ACT_UNSPEC)
 }
 
 #[inline(always)]
 fn on_attachment(ctx: &TcContext, header: Header) -> i32 {
     // No closures: the compiler makes functions of those, and each takes a part of the stack that all calls share.
-    if let Some(verdict) = decide::arrive(ctx, header) {
+    if let Some(verdict) = decide::arrive(ctx, header, true) {
         return verdict;
     }
     match decide::depart(ctx, header) {
@@ -75,6 +80,15 @@ impl Header {
         match self {
             Self::Ethernet => packet::ETHERNET_LEN,
             Self::None => 0,
+        }
+    }
+
+    /// 1 where there is no Ethernet header, as an argument of functions that the verifier sees by themselves.
+    #[inline(always)]
+    fn is_bare(self) -> u32 {
+        match self {
+            Self::Ethernet => 0,
+            Self::None => 1,
         }
     }
 }

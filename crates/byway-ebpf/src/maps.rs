@@ -10,7 +10,7 @@ use aya_ebpf::{
 use byway_abi::{
     AttachmentCounters, Counters, DeviceRecord, Fragments, Group, GroupKey, MAX_ATTACHMENTS, MAX_CHUNKS,
     MAX_DESTINATIONS, MAX_DEVICES, MAX_GROUPS, MAX_NEXT_HOPS, MAX_RARE, NeighbourKey, NextHop,
-    NextHopCounters, NextHopHealth, RareCounters, SetRecord, Target, meta,
+    NextHopCounters, NextHopHealth, Probe, RareCounters, SetRecord, Target, meta,
     sources::{self, ENTRIES, Recent, Shapes, WORDS4, WORDS6},
 };
 
@@ -127,6 +127,14 @@ pub static DEVICES: HashMap<u32, DeviceRecord, { MAX_DEVICES as usize }, NO_PREA
 /// The gateways that Byway made the kernel keep resolved.
 #[btf_map]
 pub static NEIGHBOURS: HashMap<NeighbourKey, u32, NEXT_HOPS_LEN, NO_PREALLOC> = HashMap::new();
+
+/// The probe that is under way on each CPU.
+#[btf_map]
+pub static PROBE: PerCpuArray<Probe, 1> = PerCpuArray::new();
+
+/// The secret of this network namespace, for userspace to load the next programs with.
+#[btf_map]
+pub static SECRET: Array<u64, 1> = Array::new();
 
 /// Room for the head of what an ICMP error quotes, more than the stack has. Not pinned: it holds nothing between two packets.
 #[btf_map]

@@ -1,15 +1,25 @@
-//! Which next hop a packet gets: one that is live, of a group the one that the packet's flow belongs to.
+//! Which next hop a packet gets: one that is alive, of a group the one that the packet's flow belongs to.
+//!
+//! A next hop is alive on a CPU for a moment after a probe has got through (`proven`), as long as each packet arrives before the
+//! next one departs. The kernel redirects at once, so that one that has not arrived waits for its neighbour, or its device is
+//! down. Otherwise the packet itself is the next [probe].
 
-use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::TcContext};
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns},
+    programs::TcContext,
+};
 use byway_abi::{
-    BUCKETS, Count, Group, GroupKey, MAX_MEMBERS, NEXT_HOP_DOWN, NextHop, NextHopCounters, NextHopHealth,
-    RETRY, SILENCE, TARGET_GROUP, Target,
+    BUCKETS, Count, DEVICE_REFUSES, DEVICE_TAKES, FAMILY_ON_LINK, Group, GroupKey, MAX_MEMBERS, NEXT_HOP_DOWN,
+    NextHop, NextHopCounters, NextHopHealth, OUTSTANDING, PROBE_AFTER_MAX, PROBE_AFTER_MIN, PROBE_ASKED,
+    PROBE_REFUSED, PROBE_SENT, PROBE_TOO_BIG, PROVEN_FOR, SILENCE, SILENCE_ON_LINK, TARGET_GROUP, Target,
 };
 
 use crate::{
     count, counts, flow,
     maps::{GROUPS, NEXT_HOP_COUNTERS, NEXT_HOP_DEVICES, NEXT_HOP_HEALTH, NEXT_HOPS},
     packet::Packet,
+    probe,
 };
 
 /// How often a flow's hash is hashed again for another bucket, before the members are tried in turn.
@@ -18,8 +28,10 @@ const TRIES: usize = 4;
 /// The next hop that a packet gets.
 pub enum Choice {
     /// The one in this slot.
-    Live(u32, &'static NextHop, &'static mut NextHopCounters),
-    /// None is live; what holds then is [`byway_abi::ON_DOWN_PASS`] or its like.
+    Live(u32, &'static NextHop, *mut NextHopCounters),
+    /// The one in this slot, where it has gone already, as a probe; and whether its MSS option was clamped.
+    Sent(u32, *mut NextHopCounters, bool),
+    /// None is alive; what holds then is [`byway_abi::ON_DOWN_PASS`] or its like.
     Down(u8),
 }
 
@@ -31,7 +43,7 @@ pub enum Choice {
 #[inline(always)]
 pub fn choose(ctx: &TcContext, packet: &Packet, target: &Target, generation: u32, size: Count) -> Choice {
     let is_group = target.kind == TARGET_GROUP;
-    if !is_group && let Some((next_hop, counters)) = healthy(target.index) {
+    if !is_group && let Some((next_hop, counters)) = proven(target.index) {
         return Choice::Live(target.index, next_hop, counters);
     }
     let mut group: Option<&'static Group> = None;
@@ -49,6 +61,8 @@ pub fn choose(ctx: &TcContext, packet: &Packet, target: &Target, generation: u32
     let mut own = 0;
     // Slot 0 is nobody's.
     let mut chosen = 0;
+    let mut doubtful = 0;
+    let mut state = DEAD;
     for attempt in 0..TRIES + MAX_MEMBERS {
         let slot = match group {
             None => target.index,
@@ -71,13 +85,22 @@ pub fn choose(ctx: &TcContext, packet: &Packet, target: &Target, generation: u32
         if attempt == 0 {
             own = slot;
         }
-        if is_live(slot) != 0 {
+        // SAFETY: the verifier has seen the function by itself.
+        state = unsafe { state_of(ctx.skb.skb, slot, target.mss.into()) };
+        if state >= LIVE {
             chosen = slot;
             break;
+        }
+        if state == DOUBTFUL && doubtful == 0 {
+            doubtful = slot;
         }
         if !is_group {
             break;
         }
+    }
+    // Where there is no other way, it waits for its neighbour, as it would behind a route.
+    if chosen == 0 {
+        chosen = doubtful;
     }
     if chosen != own
         && let Some(counters) = NEXT_HOP_COUNTERS.get_ptr_mut(own)
@@ -86,96 +109,158 @@ pub fn choose(ctx: &TcContext, packet: &Packet, target: &Target, generation: u32
         count(unsafe { &mut (*counters).skipped }, size);
     }
     match (NEXT_HOPS.get(chosen), NEXT_HOP_COUNTERS.get_ptr_mut(chosen)) {
-        // SAFETY: as above.
-        (Some(next_hop), Some(counters)) if chosen != 0 => {
-            Choice::Live(chosen, next_hop, unsafe { &mut *counters })
+        (Some(_), Some(counters)) if state == SENT || state == SENT_CLAMPED => {
+            Choice::Sent(chosen, counters, state == SENT_CLAMPED)
         }
+        (Some(next_hop), Some(counters)) if chosen != 0 => Choice::Live(chosen, next_hop, counters),
         _ => Choice::Down(on_down),
     }
 }
 
-/// The next hop in a slot, if nothing at all is the matter with it. This much is quick, and true of nearly all packets.
+/// The next hop in a slot, if it is proven to be alive. This much is quick, and true of nearly all packets.
 #[inline(always)]
-fn healthy(slot: u32) -> Option<(&'static NextHop, &'static mut NextHopCounters)> {
+fn proven(slot: u32) -> Option<(&'static NextHop, *mut NextHopCounters)> {
     let next_hop = NEXT_HOPS.get(slot)?;
-    // SAFETY: the entry is this CPU's own.
-    let counters = unsafe { &mut *NEXT_HOP_COUNTERS.get_ptr_mut(slot)? };
-    // SAFETY: as in `is_silent`.
+    let counters = NEXT_HOP_COUNTERS.get_ptr_mut(slot)?;
+    // SAFETY: the map's values live as long as the program. Other CPUs write `silent_since`; either value will do.
     let silent_since = unsafe { (*NEXT_HOP_HEALTH.get_ptr(slot)?).silent_since };
-    let is_healthy = next_hop.flags & NEXT_HOP_DOWN == 0
-        && counters.outstanding == 0
+    let is_proven = next_hop.flags & NEXT_HOP_DOWN == 0
+        && is_recent(counters)
         && silent_since == 0
         && NEXT_HOP_DEVICES.get_ifindex(slot).is_some();
-    is_healthy.then_some((next_hop, counters))
+    is_proven.then_some((next_hop, counters))
 }
 
-/// Whether packets get to the next hop in a slot: 1 if they do.
+/// Whether a probe got through a short while ago on this CPU, and everything has arrived since.
+#[inline(always)]
+fn is_recent(counters: *const NextHopCounters) -> bool {
+    // Signed: what is outstanding has the sign.
+    // SAFETY: the entry is this CPU's own; the helper only reads the clock.
+    unsafe { (*counters).proven as i64 > bpf_jiffies64() as i64 }
+}
+
+// States of a next hop. From LIVE on the packet goes there, or has gone.
+/// No packet should go there.
+const DEAD: u32 = 0;
+/// It has not answered, and may yet: packets go there that have no other way.
+const DOUBTFUL: u32 = 1;
+const LIVE: u32 = 2;
+/// It is alive, and the packet has gone there.
+const SENT: u32 = 3;
+/// Likewise, with its MSS option clamped.
+const SENT_CLAMPED: u32 = 4;
+
+/// The state of the next hop in a slot. Where it is time for a probe, the packet is one.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn is_live(slot: u32) -> u32 {
-    let is_live = || {
+unsafe extern "C" fn state_of(skb: *mut __sk_buff, slot: u32, mss: u32) -> u32 {
+    if proven(slot).is_some() {
+        return LIVE;
+    }
+    let state = || {
         let next_hop = NEXT_HOPS.get(slot)?;
-        // SAFETY: the entry is this CPU's own.
-        let counters = unsafe { &*NEXT_HOP_COUNTERS.get_ptr(slot)? };
-        let is_live = next_hop.flags & NEXT_HOP_DOWN == 0
-            && NEXT_HOP_DEVICES.get_ifindex(slot).is_some()
-            && !is_silent(slot, counters);
-        is_live.then_some(())
+        if next_hop.flags & NEXT_HOP_DOWN != 0 || NEXT_HOP_DEVICES.get_ifindex(slot).is_none() {
+            return None;
+        }
+        // A probe that has lost its mark on its way, and comes back as a packet like any other.
+        if probe::is_under_way(slot) {
+            return None;
+        }
+        let is_on_link = next_hop.family == FAMILY_ON_LINK;
+        let counters = NEXT_HOP_COUNTERS.get_ptr_mut(slot)?;
+        let health = NEXT_HOP_HEALTH.get_ptr_mut(slot)?;
+        // SAFETY: the map's values live as long as the program. Another CPU may write them at the same time; what is
+        // lost then costs one probe more or less.
+        let health: &mut NextHopHealth = unsafe { &mut *health };
+        // SAFETY: the helper only reads the clock.
+        let now = unsafe { bpf_ktime_get_ns() };
+        if health.silent_since == 0 || is_due(health, now) {
+            health.probed = now;
+            let outcome = probe::send(skb, slot, mss);
+            match outcome & !probe::CLAMPED {
+                PROBE_SENT => {
+                    health.silent_since = 0;
+                    health.device = DEVICE_TAKES;
+                    health.taken = now;
+                    // SAFETY: the entry is this CPU's own; the helper only reads the clock.
+                    unsafe { (*counters).proven = bpf_jiffies64() + PROVEN_FOR };
+                    return Some(if outcome & probe::CLAMPED != 0 { SENT_CLAMPED } else { SENT });
+                }
+                // They tell nothing.
+                PROBE_TOO_BIG | probe::UNPROBED if health.silent_since == 0 => return Some(LIVE),
+                PROBE_REFUSED => health.device = DEVICE_REFUSES,
+                PROBE_ASKED => {
+                    health.device = DEVICE_TAKES;
+                    health.taken = now;
+                }
+                _ => {}
+            }
+            if health.silent_since == 0 {
+                health.silent_since = now;
+            }
+        }
+        // Without a gateway, each destination is a neighbour of its own, whose silence is nobody else's. Only the device's own
+        // word counts, and if that cannot be had at all, a long silence of everybody.
+        let (heard, patience) = if is_on_link && health.taken > health.silent_since {
+            (health.taken, SILENCE_ON_LINK)
+        } else if is_on_link {
+            (health.silent_since, SILENCE_ON_LINK)
+        } else {
+            (health.silent_since, SILENCE)
+        };
+        let is_dead = health.device == DEVICE_REFUSES || now.saturating_sub(heard) >= patience;
+        Some(if is_dead { DEAD } else { DOUBTFUL })
     };
-    if is_live().is_some() { 1 } else { 0 }
+    state().unwrap_or(DEAD)
 }
 
-/// Whether the next hop has let nothing arrive for too long, so that this packet should not go there. From time to time
-/// one goes there all the same, to see.
-///
-/// A packet arrives before the next one departs on the same CPU, since the kernel redirects at once. If it has not, it
-/// waits for its neighbour, or its device is down.
+/// Whether a silent next hop is to be probed again.
 #[inline(always)]
-fn is_silent(slot: u32, counters: &NextHopCounters) -> bool {
-    let Some(health) = NEXT_HOP_HEALTH.get_ptr_mut(slot) else { return false };
-    // SAFETY: the map's values live as long as the program. Another CPU may write them at the same time; a lost write
-    // costs one packet that tries the next hop.
-    let health: &mut NextHopHealth = unsafe { &mut *health };
-    if health.silent_since == 0 && counters.outstanding == 0 {
-        return false;
+fn is_due(health: &NextHopHealth, now: u64) -> bool {
+    let after = now.saturating_sub(health.silent_since) / 8;
+    let after = if after < PROBE_AFTER_MIN {
+        PROBE_AFTER_MIN
+    } else if after > PROBE_AFTER_MAX {
+        PROBE_AFTER_MAX
+    } else {
+        after
+    };
+    now.saturating_sub(health.probed) >= after
+}
+
+/// Notes that a packet has departed to a next hop.
+#[inline(always)]
+pub fn departed(counters: *mut NextHopCounters, size: Count) {
+    // SAFETY: the entry is this CPU's own.
+    unsafe {
+        if counts(byway_abi::counters::OF_NEXT_HOPS) {
+            count(&mut (*counters).departed, size);
+        }
+        (*counters).proven |= OUTSTANDING;
     }
-    // SAFETY: the helper only reads the clock.
-    let now = unsafe { bpf_ktime_get_ns() };
-    if health.silent_since == 0 {
-        health.silent_since = now;
-        return false;
-    }
-    if now.saturating_sub(health.silent_since) < SILENCE {
-        return false;
-    }
-    if now.saturating_sub(health.tried) >= RETRY && health.kept_away != 0 {
-        health.tried = now;
-        health.kept_away = 0;
-        return false;
-    }
-    if health.kept_away == 0 {
-        health.kept_away = 1;
-    }
-    true
 }
 
 /// Notes that a packet has arrived at the next hop in a slot.
 #[inline(always)]
-pub fn heard(slot: u32, size: Count) {
+pub fn arrived(slot: u32, size: Count) {
     if let Some(counters) = NEXT_HOP_COUNTERS.get_ptr_mut(slot) {
         // SAFETY: the entry is this CPU's own.
-        let counters = unsafe { &mut *counters };
-        if counts(byway_abi::counters::OF_NEXT_HOPS) {
-            count(&mut counters.arrived, size);
+        unsafe {
+            if counts(byway_abi::counters::OF_NEXT_HOPS) {
+                count(&mut (*counters).arrived, size);
+            }
+            (*counters).proven &= !OUTSTANDING;
         }
-        counters.outstanding = 0;
     }
+}
+
+/// Notes that a packet has arrived at the next hop in a slot that had to wait for its neighbour: it has answered.
+#[inline(always)]
+pub fn answered(slot: u32) {
     if let Some(health) = NEXT_HOP_HEALTH.get_ptr_mut(slot) {
-        // SAFETY: as in `is_silent`.
+        // SAFETY: as in `state_of`.
         let health = unsafe { &mut *health };
-        // Written only where something changes: the line is every CPU's.
-        if health.silent_since != 0 {
-            health.silent_since = 0;
-        }
+        health.silent_since = 0;
+        health.device = DEVICE_TAKES;
     }
 }

@@ -41,7 +41,11 @@ const ETH_P_IP: u32 = (0x0800_u16).to_be() as u32;
 /// EtherType of IPv6, likewise.
 const ETH_P_IPV6: u32 = (0x86DD_u16).to_be() as u32;
 
+/// EtherType of ARP, likewise.
+const ETH_P_ARP: u32 = (0x0806_u16).to_be() as u32;
+
 const NEXT_HEADER_ICMPV6: u8 = 58;
+const ND_NEIGHBOUR_SOLICITATION: u8 = 135;
 const ND_ROUTER_SOLICITATION: u8 = 133;
 const ND_REDIRECT: u8 = 137;
 
@@ -138,6 +142,23 @@ fn ipv6(ctx: &TcContext, offset: usize) -> Result<Packet, usize> {
         }
     }
     Ok(Packet { offset: offset as u32, family: FAMILY_IPV6, source, destination, protocol })
+}
+
+/// Whether the frame may ask for a neighbour: ARP (RFC 826), or a neighbour solicitation (RFC 4861).
+#[inline(always)]
+pub fn is_solicitation(ctx: &TcContext) -> bool {
+    // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
+    let protocol = unsafe { (*ctx.skb.skb).protocol };
+    if protocol == ETH_P_ARP {
+        return true;
+    }
+    // The kernel makes its own of one piece.
+    if protocol != ETH_P_IPV6 || ctx.data() + ETHERNET_LEN + size_of::<Icmpv6>() > ctx.data_end() {
+        return false;
+    }
+    // SAFETY: the bound is checked above, and the type is made of numbers.
+    let header = unsafe { &*((ctx.data() + ETHERNET_LEN) as *const Icmpv6) };
+    header.ipv6.next_header == NEXT_HEADER_ICMPV6 && header.kind == ND_NEIGHBOUR_SOLICITATION
 }
 
 /// 169.254.0.0/16 (RFC 3927).

@@ -53,6 +53,10 @@ pub fn judge(ctx: &TcContext, packet: &Packet, next_hop: &NextHop, wants_mtu: bo
         let verdict = unsafe { bpf_check_mtu(ctx.skb.skb.cast(), next_hop.ifindex, &raw mut mtu, 0, flags) };
         return match verdict {
             0 => Size::Fits(mtu),
+            // SAFETY: the verifier has seen the function by itself.
+            1.. if segment != 0 && unsafe { is_jumbogram_of(ctx.skb.skb, packet.family, segment, mtu) } != 0 => {
+                Size::Fits(mtu)
+            }
             1.. => Size::TooBig(mtu),
             _ => Size::Fits(0),
         };
@@ -66,6 +70,27 @@ pub fn judge(ctx: &TcContext, packet: &Packet, next_hop: &NextHop, wants_mtu: bo
         _ => length.min(unsafe { segment_headers(ctx.skb.skb, packet.family) } + segment),
     };
     if longest <= mtu { Size::Fits(mtu) } else { Size::TooBig(mtu) }
+}
+
+/// Length of the hop-by-hop header that makes a jumbogram (RFC 2675).
+const JUMBO_LEN: u32 = 8;
+
+/// Whether a packet is a jumbogram (1 if it is), as TCP makes them of more than 65,535 bytes over IPv6 ("BIG TCP",
+/// `ipv6_has_hopopt_jumbo` in include/net/ipv6.h), and its segments fit the MTU. They do not have the hop-by-hop header that
+/// the packet has; `bpf_check_mtu` counts it all the same.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn is_jumbogram_of(skb: *mut __sk_buff, family: u32, segment: u32, mtu: u32) -> u32 {
+    let ctx = &TcContext::new(skb);
+    if family == FAMILY_IPV4 || ctx.len() <= 0xFFFF {
+        return 0;
+    }
+    // The next header, and with the hop-by-hop header's own length of 0, its one option: jumbo payload.
+    let Some([0]) = load::<1>(ctx, ETHERNET_LEN as u32 + 6) else { return 0 };
+    let Some([_, 0, 0xC2, 4]) = load::<4>(ctx, ETHERNET_LEN as u32 + 40) else { return 0 };
+    // SAFETY: the verifier has seen the function by itself.
+    let headers = unsafe { segment_headers(skb, family) };
+    if headers.wrapping_sub(JUMBO_LEN).wrapping_add(segment) <= mtu { 1 } else { 0 }
 }
 
 /// The length of what each segment begins with, from the IP header on.

@@ -28,6 +28,11 @@ pub enum Error {
     /// Another owner has a group of this name that is another one.
     #[error("there is a group of that name already ({0}), which belongs to {owner}; delete it first, `byway group del {name}`, or take another name", owner = .0.owner, name = .0.name)]
     GroupOfAnother(Group),
+    /// Another Byway has a program on a device, with pins that this one does not see.
+    #[error(
+        "{0} has a program of another Byway, which has a BPF file system of its own; run byway where that one runs, or take its program off the device first"
+    )]
+    AnotherByway(String),
     /// There is no rule for exactly these packets.
     #[error("there is no rule {0}; `byway show` lists the rules")]
     NoSuchRule(Selector),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use byway_abi::{RuleRecord, SILENCE, class};
+use byway_abi::{DEVICE_REFUSES, NextHopHealth, RuleRecord, SILENCE, SILENCE_ON_LINK, class};
 use serde::Serialize;
 
 use crate::{
@@ -252,9 +252,9 @@ pub(crate) fn next_hop_status(
     user: User,
 ) -> Result<NextHopStatus> {
     let counters = tables.next_hops.counters(slot.index)?;
-    let silent_since = tables.next_hops.silent_since(slot.index)?;
     let link = links.get(&next_hop.device.index).filter(|_| !slot.is_gone);
-    let is_silent = silent_since != 0 && monotonic_now()?.saturating_sub(silent_since) >= SILENCE;
+    let health = tables.next_hops.health(slot.index)?;
+    let is_silent = is_silent(&health, next_hop.gateway.is_none(), monotonic_now()?);
     Ok(NextHopStatus {
         state: match slot {
             Slot { is_down: true, .. } => NextHopState::Down,
@@ -274,6 +274,19 @@ pub(crate) fn next_hop_status(
         refused: counters.refused.into(),
         next_hop: next_hop.clone(),
     })
+}
+
+/// Whether packets go to a next hop no longer, as the programs see it (`state_of`).
+fn is_silent(health: &NextHopHealth, is_on_link: bool, now: u64) -> bool {
+    if health.silent_since == 0 {
+        return false;
+    }
+    let (heard, patience) = if is_on_link {
+        (health.silent_since.max(health.taken), SILENCE_ON_LINK)
+    } else {
+        (health.silent_since, SILENCE)
+    };
+    health.device == DEVICE_REFUSES || now.saturating_sub(heard) >= patience
 }
 
 pub(crate) fn attachment_status(

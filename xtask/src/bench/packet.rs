@@ -7,18 +7,27 @@
 mod counters;
 
 use std::{
-    cell::RefCell, collections::HashSet, fs, net::IpAddr, panic, path::PathBuf, sync::Barrier, thread,
+    cell::RefCell,
+    collections::HashSet,
+    fs,
+    net::IpAddr,
+    panic,
+    path::{Path, PathBuf},
+    sync::Barrier,
+    thread,
 };
 
 use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, TestRunOptions,
-    maps::{Array, MapData, ProgramArray},
+    maps::{Array, Map, MapData, PerCpuArray, PerCpuValues, ProgramArray},
     programs::{ProgramFd, SchedClassifier, TestRun},
+    util::nr_cpus,
 };
 use byway::{
     Byway, GroupSpec, MemberSpec, Mss, NextHopSpec, OnDown, Owner, Prefix, RuleSpec, Selector, TargetSpec,
 };
+use byway_abi::NextHopCounters;
 use byway_lab::{
     seed::{Addresses, IPV4, IPV6, Seed},
     stay_on_processor,
@@ -93,10 +102,13 @@ fn over_processors(effort: Effort) -> Result<Chart> {
     const NAMES: [&str; 2] = ["one CPU", "two CPUs at once"];
     let rules = Rules::new(Case::Hosts, IPV4, 1_000);
     let contestant = Contestant::byway(IPV4, &rules)?;
-    let mut other = Vary::load(1)?;
-    other.set_sources(&rules.sources)?;
+    let (mut one, mut other) = (Vary::load(1)?, Vary::load(1)?);
+    for vary in [&mut one, &mut other] {
+        vary.set_secret(secret(&folder()?)?)?;
+        vary.set_sources(&rules.sources)?;
+    }
     let repeat = effort.choose(REPEAT, REPEAT / 10);
-    let mut varies = [contestant.vary.replace(Vary::load(1)?), other];
+    let mut varies = [one, other];
     let Contestant { seed, departure, arrival, frame, context, .. } = &contestant;
     let arrival = arrival.as_ref().context("a hit arrives")?;
     let mut at_once = |processors: usize| -> Result<[f64; 1]> {
@@ -307,7 +319,10 @@ impl Contestant {
             Ok(SchedClassifier::from_pin(folder.join(name))?.fd()?.try_clone()?)
         };
         let arrival = if case.verdict() == REDIRECT { Some(program("arrival")?) } else { None };
-        Self::new(seed, case, Vary::load(1)?, &rules.sources, program("departure")?, arrival)
+        prove_next_hops(&folder)?;
+        let mut vary = Vary::load(1)?;
+        vary.set_secret(secret(&folder)?)?;
+        Self::new(seed, case, vary, &rules.sources, program("departure")?, arrival)
     }
 
     /// A program that does no more than it has to.
@@ -369,6 +384,27 @@ fn folder() -> Result<PathBuf> {
     Ok(fs::read_dir("/sys/fs/bpf/byway")?.next().context("nothing is pinned")??.path())
 }
 
+/// The secret that marks hold in these pins.
+fn secret(folder: &Path) -> Result<u64> {
+    let map: Array<MapData, u64> =
+        Map::from_map_data(MapData::from_pin(folder.join("SECRET"))?)?.try_into()?;
+    Ok(map.get(&0, 0)?)
+}
+
+/// Has the next hops proven to be alive for good, so that no packet is a probe: the kernel runs the program on one packet, whose
+/// departures and arrivals have to come by turns. With traffic, one packet in a tenth of a second or so is a probe.
+fn prove_next_hops(folder: &Path) -> Result<()> {
+    let map = Map::from_map_data(MapData::from_pin(folder.join("NEXT_HOP_COUNTERS"))?)?;
+    let mut counters: PerCpuArray<MapData, NextHopCounters> = map.try_into()?;
+    // Slots are given away in turn, and there are two at the most.
+    for slot in 1..=2 {
+        let proven = NextHopCounters { proven: i64::MAX as u64, ..NextHopCounters::default() };
+        let of_each = vec![proven; nr_cpus().map_err(|(_, error)| error)?];
+        counters.set(slot, PerCpuValues::try_from(of_each)?, 0)?;
+    }
+    Ok(())
+}
+
 /// Hosts within others end before those.
 fn end(contestants: impl IntoIterator<Item = Contestant>) {
     let mut contestants: Vec<Contestant> = contestants.into_iter().collect();
@@ -401,7 +437,7 @@ impl Vary {
 
     fn set_turn(&mut self, turn: u32) -> Result<()> {
         let map = self.object.map_mut("PLAN").context("the object lacks a map")?;
-        let mut plan: Array<&mut MapData, [u32; 5]> = map.try_into()?;
+        let mut plan: Array<&mut MapData, [u32; 7]> = map.try_into()?;
         let mut now = plan.get(&0, 0)?;
         now[2] = turn;
         plan.set(0, now, 0)?;
@@ -416,8 +452,20 @@ impl Vary {
             all.set(nth as u32, minimal::words(sources[nth % sources.len()]), 0)?;
         }
         let map = self.object.map_mut("PLAN").context("the object lacks a map")?;
-        let mut plan: Array<&mut MapData, [u32; 5]> = map.try_into()?;
-        plan.set(0, [0, count as u32 - 1, 0, 0, 0], 0)?;
+        let mut plan: Array<&mut MapData, [u32; 7]> = map.try_into()?;
+        let mut now = plan.get(&0, 0)?;
+        now[..5].copy_from_slice(&[0, count as u32 - 1, 0, 0, 0]);
+        plan.set(0, now, 0)?;
+        Ok(())
+    }
+
+    /// Tells it what the marks of these pins hold.
+    fn set_secret(&mut self, secret: u64) -> Result<()> {
+        let map = self.object.map_mut("PLAN").context("the object lacks a map")?;
+        let mut plan: Array<&mut MapData, [u32; 7]> = map.try_into()?;
+        let mut now = plan.get(&0, 0)?;
+        now[5..].copy_from_slice(&[secret as u32, (secret >> 32) as u32]);
+        plan.set(0, now, 0)?;
         Ok(())
     }
 }

@@ -55,19 +55,40 @@ fn name(role: Role) -> &'static str {
 /// Which of Byway's programs the filter on the device has.
 pub(super) fn role(network: &mut Network, index: u32) -> Result<Option<Role>> {
     Ok(filters(network, index, EGRESS)?.iter().find_map(|message| {
-        let is_ours =
-            u32::from(message.header.handle) == HANDLE && message.header.info >> 16 == u32::from(PRIORITY);
-        let found = program_name(message)?;
-        [Role::Departure, Role::Arrival].into_iter().find(|role| is_ours && name(*role) == found)
+        let found = program_name(message).filter(|_| is_byways(message))?;
+        [Role::Departure, Role::Arrival].into_iter().find(|role| name(*role) == found)
     }))
 }
 
-fn program_name(message: &TcMessage) -> Option<&str> {
-    message.attributes.iter().find_map(|attribute| match attribute {
-        TcAttribute::Options(options) => options.iter().find_map(|option| match option {
-            TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => Some(name.as_str()),
+/// The identity of the program in Byway's filter on the device.
+pub(super) fn program(network: &mut Network, index: u32) -> Result<Option<u32>> {
+    Ok(filters(network, index, EGRESS)?.iter().filter(|message| is_byways(message)).find_map(|message| {
+        bpf_options(message).find_map(|option| match option {
+            TcFilterBpfOption::ProgId(id) => Some(*id),
             _ => None,
-        }),
+        })
+    }))
+}
+
+/// Whether the filter has the place of Byway's.
+fn is_byways(message: &TcMessage) -> bool {
+    u32::from(message.header.handle) == HANDLE && message.header.info >> 16 == u32::from(PRIORITY)
+}
+
+fn program_name(message: &TcMessage) -> Option<&str> {
+    bpf_options(message).find_map(|option| match option {
+        TcFilterBpfOption::ProgName(name) => Some(name.as_str()),
+        _ => None,
+    })
+}
+
+fn bpf_options(message: &TcMessage) -> impl Iterator<Item = &TcFilterBpfOption> {
+    let options = message.attributes.iter().filter_map(|attribute| match attribute {
+        TcAttribute::Options(options) => Some(options),
+        _ => None,
+    });
+    options.flatten().filter_map(|option| match option {
+        TcOption::Bpf(option) => Some(option),
         _ => None,
     })
 }

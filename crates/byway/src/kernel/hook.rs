@@ -9,6 +9,7 @@ use std::{
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType,
     links::{FdLink, LinkError, PinnedLink},
+    loaded_programs,
     tc::TcAttachOptions,
 };
 use serde::Serialize;
@@ -120,6 +121,7 @@ impl Programs {
         hook: Option<Hook>,
         mut record: impl FnMut(Attached) -> Result<()>,
     ) -> Result<()> {
+        self.check_alone(network, device)?;
         if hook != Some(Hook::Clsact) {
             record(Attached { hook: Hook::Tcx, qdisc_added: false })?;
             match self.attach_tcx(network, device, role)? {
@@ -148,6 +150,30 @@ impl Programs {
             let _ = clsact::remove_qdisc_if_empty(network, device);
         }
         set
+    }
+
+    /// Checks that no other Byway has a program on the device: one with a BPF file system of its own, as in a container on the
+    /// host's network. Each would take packets that the other one has redirected for its own to redirect.
+    fn check_alone(&self, network: &mut Network, device: &Device) -> Result<()> {
+        // None on a kernel without tcx. Where the device is gone, the attach itself says so better.
+        let on_tcx = sys::tcx_egress_programs(device.index).unwrap_or_default();
+        let filter = clsact::program(network, device.index)?;
+        let mut others = Vec::new();
+        for id in on_tcx.into_iter().chain(filter) {
+            if !self.has(Role::Departure, id)? && !self.has(Role::Arrival, id)? {
+                others.push(id);
+            }
+        }
+        if others.is_empty() {
+            return Ok(());
+        }
+        // The names of programs take CAP_SYS_ADMIN. Without, the two stand beside each other, and neither takes the other's marks
+        // for its own.
+        let is_byways = loaded_programs().filter_map(std::result::Result::ok).any(|program| {
+            others.contains(&program.id())
+                && program.name_as_str().is_some_and(|name| Self::NAMES.contains(&name))
+        });
+        if is_byways { Err(Error::AnotherByway(device.name.clone())) } else { Ok(()) }
     }
 
     fn attach_tcx(

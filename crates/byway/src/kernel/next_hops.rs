@@ -149,12 +149,9 @@ impl NextHops {
         Ok(sum)
     }
 
-    /// Since when a next hop has let nothing arrive that departed, in nanoseconds of the monotonic clock; 0 where all is
-    /// well.
-    pub(crate) fn silent_since(&self, slot: u32) -> Result<u64> {
-        let health =
-            self.health.get(&slot, 0).map_err(|error| failed("read the map", "NEXT_HOP_HEALTH", error))?;
-        Ok(health.silent_since)
+    /// What the programs know of a next hop.
+    pub(crate) fn health(&self, slot: u32) -> Result<NextHopHealth> {
+        self.health.get(&slot, 0).map_err(|error| failed("read the map", "NEXT_HOP_HEALTH", error))
     }
 
     pub(super) fn has_group(&self, group: u32) -> bool {

@@ -87,7 +87,9 @@ impl Pins {
     fn fill(folder: &Path) -> Result<()> {
         bpffs::make_folder(folder)?;
         bpffs::make_folder(&hook::links(folder))?;
-        let mut object = load(folder)?;
+        let secret = make_secret()?;
+        let mut object = load(folder, secret)?;
+        tables::write_secret(folder, secret)?;
         pin_programs(&mut object, folder)?;
         let mut tables = Tables::open(folder)?;
         tables.set_meta(meta::OBJECT, fingerprint())?;
@@ -107,7 +109,7 @@ impl Pins {
         // What a renewal has left that was cut off: nothing but another pin of programs that devices hold.
         bpffs::remove_folder(&renewed)?;
         bpffs::make_folder(&renewed)?;
-        let mut object = load(&folder)?;
+        let mut object = load(&folder, tables::read_secret(&folder)?)?;
         pin_programs(&mut object, &renewed)?;
         self.programs = Programs::open(&renewed, &folder)?;
         Ok(())
@@ -156,12 +158,23 @@ fn unfinished(folder: &Path) -> PathBuf {
     folder.with_file_name(name)
 }
 
+/// A new secret for the marks of packets. Neither half is 0, which is what a packet without a mark often has there.
+fn make_secret() -> Result<u64> {
+    loop {
+        let secret = getrandom::u64().map_err(|error| Error::kernel("get random bytes", error))?;
+        if secret as u32 != 0 && secret >> 32 != 0 {
+            return Ok(secret);
+        }
+    }
+}
+
 /// Loads the object with its maps pinned in `folder`: those that are there are used, others are made.
-fn load(folder: &Path) -> Result<Ebpf> {
+fn load(folder: &Path, secret: u64) -> Result<Ebpf> {
     privilege::lift_memlock();
     let has_check_mtu = u32::from(features::has_check_mtu()?);
     let mut loader = EbpfLoader::new();
     loader.override_global("HAS_CHECK_MTU", &has_check_mtu, true);
+    loader.override_global("MARK_SECRET", &secret, true);
     for name in tables::NAMES {
         loader.map_pin_path(name, folder.join(name));
     }

@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// The names of the maps: in the object, and of their pins.
-pub(crate) const NAMES: [&str; 20] = [
+pub(crate) const NAMES: [&str; 22] = [
     "SOURCES4",
     "SOURCES6",
     "SHAPES",
@@ -61,6 +61,8 @@ pub(crate) const NAMES: [&str; 20] = [
     "SETS",
     "DEVICES",
     "NEIGHBOURS",
+    "PROBE",
+    "SECRET",
     "META",
 ];
 
@@ -113,6 +115,21 @@ pub(crate) fn read_meta(folder: &Path, slot: u32) -> Result<u32> {
     let meta: Array<MapData, u32> =
         open(folder, "META")?.try_into().map_err(|error| failed("open the map", "META", error))?;
     meta.get(&slot, 0).map_err(|error| failed("read the map", "META", error))
+}
+
+/// The secret that the marks of packets hold ([`byway_abi::mark`]), which outlives the programs: those of another build go on with
+/// it. 0 where there is none yet.
+pub(super) fn read_secret(folder: &Path) -> Result<u64> {
+    let secret: Array<MapData, u64> =
+        open(folder, "SECRET")?.try_into().map_err(|error| failed("open the map", "SECRET", error))?;
+    secret.get(&0, 0).map_err(|error| failed("read the map", "SECRET", error))
+}
+
+/// Writes it.
+pub(super) fn write_secret(folder: &Path, value: u64) -> Result<()> {
+    let mut secret: Array<MapData, u64> =
+        open(folder, "SECRET")?.try_into().map_err(|error| failed("open the map", "SECRET", error))?;
+    secret.set(0, value, 0).map_err(|error| failed("write the map", "SECRET", error))
 }
 
 pub(super) fn open(folder: &Path, name: &str) -> Result<Map> {

@@ -10,7 +10,7 @@ use aya::{
 use byway_abi::counters::{OF_ATTACHMENTS, OF_NEXT_HOPS, OF_RULES};
 use byway_lab::seed::Addresses;
 
-use super::{Case, Contestant, Effort, Rules, Series, end, folder, measured};
+use super::{Case, Contestant, Effort, Rules, Series, end, folder, measured, secret};
 
 /// Byway's programs.
 static PROGRAMS: &[u8] = aya::include_bytes_aligned!("../../../../crates/byway/src/kernel/byway.bpf.o");
@@ -45,7 +45,9 @@ fn without(counters: u32, addresses: Addresses, rules: &Rules) -> Result<Contest
         .map(|pin| Ok(pin?.file_name().to_string_lossy().into_owned()))
         .collect::<Result<Vec<_>>>()?;
     let mut loader = EbpfLoader::new();
+    let secret = secret(&folder)?;
     loader.override_global("HAS_CHECK_MTU", &1_u32, true).override_global("UNCOUNTED", &counters, true);
+    loader.override_global("MARK_SECRET", &secret, true);
     // Of what is pinned there the object knows the maps alone.
     for name in &pins {
         loader.map_pin_path(name, folder.join(name));

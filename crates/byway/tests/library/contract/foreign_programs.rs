@@ -147,7 +147,7 @@ fn a_program_ahead_that_ends_the_chain_keeps_packets_from_byway() {
 }
 
 /// On the next hop's device Byway's program only counts. One ahead of it that ends the chain makes the next hop look
-/// dead, and one behind it loses packets that have arrived.
+/// dead, and packets may come twice; one behind it loses packets that have arrived.
 #[test]
 fn a_program_on_the_next_hops_device_that_ends_the_chain_is_not_seen() {
     for (hook, addresses) in hooks_and_addresses() {
@@ -165,7 +165,8 @@ fn a_program_on_the_next_hops_device_that_ends_the_chain_is_not_seen() {
 
         let _ahead = attach(Verdict::Ok, "ahead", Place::Ahead);
         send(&seed, &addresses, true, 1);
-        assert!(wait_until(crate::support::ANSWER, || came(&heard, &addresses) == [0, 2]));
+        // Where it is time for a probe, it is its copy, which nobody hears arrive, and the packet itself, which has no other way.
+        assert!(wait_until(crate::support::ANSWER, || matches!(came(&heard, &addresses), [0, 2 | 3])));
         let status = the_rule(&seed.server);
         assert_eq!((status.departed.packets, status.arrived.packets), (7, 6));
         // Nothing of what goes there arrives, so that the rule falls back to the ordinary way.

@@ -3,6 +3,8 @@
 mod changing_devices;
 mod classes;
 mod foreign_programs;
+mod liveness;
+mod marks;
 mod next_hops;
 mod programs;
 mod seed;

@@ -1,12 +1,14 @@
 //! The departure program, run on crafted packets (BPF_PROG_TEST_RUN).
 
+use std::{path::Path, sync::Mutex};
+
 use aya::{
     TestRunOptions,
     programs::{ProgramError, SchedClassifier, TestRun},
 };
 use byway_lab::Node;
 
-use super::pins;
+use super::{pins, proven::Proven};
 
 /// `TC_ACT_UNSPEC`, -1
 pub(crate) const UNSPEC: u32 = u32::MAX;
@@ -25,6 +27,7 @@ pub(crate) struct Departure {
     program: SchedClassifier,
     node: Node,
     ifindex: u32,
+    proven: Mutex<Proven>,
 }
 
 /// What a run left.
@@ -45,7 +48,8 @@ impl Departure {
     /// The program that is pinned in a folder.
     pub(crate) fn of(folder: &str, node: &Node, device: &str) -> Self {
         let program = SchedClassifier::from_pin(format!("{folder}/departure")).unwrap();
-        Self { program, node: node.clone(), ifindex: node.ifindex(device).unwrap() }
+        let proven = Mutex::new(Proven::open(Path::new(folder)));
+        Self { program, node: node.clone(), ifindex: node.ifindex(device).unwrap(), proven }
     }
 
     /// Lets a packet through the program.
@@ -61,13 +65,14 @@ impl Departure {
 
     /// Lets a packet through the program, unless the kernel makes none of the bytes.
     pub(crate) fn try_run(&self, frame: &[u8], times: u32) -> Result<Ran, ProgramError> {
+        self.proven.lock().unwrap().prove_all();
         // The kernel looks for the device in the network namespace of the caller.
         self.node.run(|| self.run_here(frame, times))
     }
 
-    /// Lets packet after packet through the program, without a break, and returns the verdicts.
+    /// Lets packet after packet through the program, and returns the verdicts.
     pub(crate) fn run_in_a_row(&self, frame: &[u8], packets: usize) -> Vec<u32> {
-        self.node.run(|| (0..packets).map(|_| self.run_here(frame, 1).unwrap().verdict).collect())
+        (0..packets).map(|_| self.run(frame).verdict).collect()
     }
 
     fn run_here(&self, frame: &[u8], times: u32) -> Result<Ran, ProgramError> {

@@ -41,6 +41,8 @@ pub(crate) enum Verdict {
     Shot,
     /// It leaves by another device, as it is (`bpf_redirect`).
     Redirect(u32),
+    /// It is the next program's turn, with this in `skb->tc_index` and `skb->cb`.
+    Write(u16, [u32; 5]),
 }
 
 /// A counting program on the egress of a device, until it is dropped or the lab ends.
@@ -116,6 +118,7 @@ fn lookup(map: &OwnedFd) -> io::Result<u64> {
 /// `(*map[0])++; return verdict;`
 fn load_program(map: &OwnedFd, verdict: Verdict) -> io::Result<OwnedFd> {
     let mut code = vec![
+        instruction(0xbf, 6, 1, 0, 0),               // r6 = r1: the packet
         instruction(0x62, 10, 0, -4, 0),             // *(u32 *)(r10 - 4) = 0
         instruction(0x18, 1, 1, 0, map.as_raw_fd()), // r1 = map
         instruction(0, 0, 0, 0, 0),                  // (its upper half)
@@ -128,6 +131,17 @@ fn load_program(map: &OwnedFd, verdict: Verdict) -> io::Result<OwnedFd> {
     ];
     code.extend(match verdict {
         Verdict::Next => vec![instruction(0xb7, 0, 0, 0, TC_ACT_UNSPEC)], // r0 = TC_ACT_UNSPEC
+        Verdict::Write(tc_index, cb) => {
+            // Their places in `struct __sk_buff`.
+            let places = [44, 48, 52, 56, 60, 64];
+            let words = [i32::from(tc_index)].into_iter().chain(cb.map(|word| word as i32));
+            let write = |(place, word)| {
+                [instruction(0xb7, 2, 0, 0, word), instruction(0x63, 6, 2, place, 0)] // r2 = word; *(u32 *)(r6 + place) = r2
+            };
+            let mut code: Vec<u64> = places.into_iter().zip(words).flat_map(write).collect();
+            code.push(instruction(0xb7, 0, 0, 0, TC_ACT_UNSPEC));
+            code
+        }
         Verdict::Ok => vec![instruction(0xb7, 0, 0, 0, TC_ACT_OK)],
         Verdict::Shot => vec![instruction(0xb7, 0, 0, 0, TC_ACT_SHOT)],
         Verdict::Redirect(index) => vec![

@@ -7,6 +7,7 @@ pub(crate) mod foreign;
 pub(crate) mod frames;
 pub(crate) mod matrix;
 pub(crate) mod narrow;
+pub(crate) mod proven;
 pub(crate) mod random;
 pub(crate) mod routers;
 pub(crate) mod sockets;

@@ -94,6 +94,18 @@ impl Routers {
         NextHopSpec::ViaDev(self.via[router - 1], format!("eth{router}"))
     }
 
+    /// The address of the server (2) or of its neighbour (1) on the link of this number.
+    pub(crate) fn on_link(&self, link: usize, host: u8) -> String {
+        if self.v6 { format!("2001:db8:{link}::{host}/64") } else { format!("10.0.{link}.{host}/24") }
+    }
+
+    /// Gives a device its address again that has been down: an IPv6 address goes with the link.
+    pub(crate) fn address_again(&self, node: &Node, device: &str, address: &str) {
+        if self.v6 {
+            node.address(device, address).unwrap();
+        }
+    }
+
     /// Sends a packet and says where it went.
     pub(crate) fn way(&self, from: IpAddr, to: IpAddr) -> Way {
         let before = self.counts(from, to);

@@ -1,6 +1,7 @@
 //! The pinned program and what it has counted, straight from its maps.
 
 use std::{
+    cell::RefCell,
     collections::HashMap,
     fs,
     path::{Path, PathBuf},
@@ -18,6 +19,8 @@ use byway_abi::{
     AttachmentCounters, Counters, FAMILY_IPV4, FAMILY_IPV6, MAX_NEXT_HOPS, NEXT_HOP_FREE, NextHopCounters,
     RareCounters, RuleRecord, TARGET_DROP, TARGET_PASS, chunk_len,
 };
+
+use crate::support::{departure::REDIRECT, proven::Proven};
 
 use super::{
     model::{RuleCounters, add},
@@ -75,6 +78,7 @@ pub(crate) struct Program {
     counters: Vec<Array<MapData, Counters>>,
     rare: PerCpuHashMap<MapData, u32, RareCounters>,
     next_hop_counters: PerCpuArray<MapData, NextHopCounters>,
+    proven: RefCell<Proven>,
     attachment_counters: PerCpuArray<MapData, AttachmentCounters>,
     /// By the rule: what the program knows it as.
     ids: HashMap<Selector, (u32, RuleRecord)>,
@@ -91,6 +95,7 @@ impl Program {
             counters: Vec::new(),
             rare: open(folder, "RARE_COUNTERS"),
             next_hop_counters: open(folder, "NEXT_HOP_COUNTERS"),
+            proven: RefCell::new(Proven::open(folder)),
             attachment_counters: open(folder, "ATTACHMENT_COUNTERS"),
             ids: HashMap::new(),
             slots: HashMap::new(),
@@ -126,6 +131,7 @@ impl Program {
                 return Err(format!("{} is in slot {other} and slot {slot}", next_hop(&record)));
             }
         }
+        self.proven.borrow_mut().prove_all();
         Ok(())
     }
 
@@ -228,14 +234,19 @@ impl Program {
         let after = self.start.elapsed();
         out.truncate(result.data_size_out as usize);
         let get = |at: usize| u32::from_ne_bytes(context_out[at..at + 4].try_into().unwrap());
-        Ok(Ran {
+        let ran = Ran {
             verdict: result.return_value,
             cb: std::array::from_fn(|nth| get(CB + 4 * nth)),
             mark: get(MARK),
             priority: get(PRIORITY),
             changed: (out != frame.bytes).then_some(out),
             between: (before, after),
-        })
+        };
+        // One that has not arrived leaves its next hop unproven.
+        if ran.verdict == REDIRECT && self.in_slot(ran.slot()).is_some() {
+            self.proven.borrow_mut().prove(ran.slot());
+        }
+        Ok(ran)
     }
 
     /// The longest frame that the kernel takes: a page's worth before Linux 6.19 or so.
