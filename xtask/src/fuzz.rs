@@ -21,10 +21,10 @@ const TARGETS: [&str; 2] = ["config", "grammar"];
 #[derive(Args)]
 pub(crate) struct Fuzz {
     /// What to fuzz: config, grammar; both, where none is named
-    targets: Vec<String>,
+    pub(crate) targets: Vec<String>,
     /// For how long each, in seconds
     #[arg(long, default_value_t = 60)]
-    seconds: u32,
+    pub(crate) seconds: u32,
 }
 
 impl Fuzz {

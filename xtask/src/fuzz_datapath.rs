@@ -14,10 +14,10 @@ use crate::{run, workspace::Workspace};
 pub(crate) struct FuzzDatapath {
     /// How many packets
     #[arg(long, default_value_t = 1_000_000)]
-    packets: u64,
+    pub(crate) packets: u64,
     /// Which packets: the same number makes the same ones. Every run has another unless it is given.
     #[arg(long)]
-    seed: Option<u64>,
+    pub(crate) seed: Option<u64>,
 }
 
 impl FuzzDatapath {

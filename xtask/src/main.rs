@@ -7,6 +7,7 @@ mod bpf;
 mod fuzz;
 mod fuzz_datapath;
 mod kernels;
+mod nightly;
 mod run;
 mod suite;
 mod workspace;
@@ -29,6 +30,7 @@ enum Verb {
     Fuzz(fuzz::Fuzz),
     FuzzDatapath(fuzz_datapath::FuzzDatapath),
     Kernels(kernels::Kernels),
+    Nightly(nightly::Nightly),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Verb::Fuzz(fuzz) => fuzz.exec().map(|()| ExitCode::SUCCESS),
         Verb::FuzzDatapath(fuzz) => fuzz.exec().map(|()| ExitCode::SUCCESS),
         Verb::Kernels(kernels) => kernels.exec(),
+        Verb::Nightly(nightly) => nightly.exec(),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -181,6 +181,8 @@ fn a_thousand_kills_under_traffic() {
         sender.join().unwrap()
     });
 
+    println!("{in_the_middle} of {kills} kills came while something changed");
+
     let count = |place: usize, is_it: &dyn Fn(IpAddr, IpAddr) -> bool| {
         heard[place].count(|frame| match (frame.source(), frame.destination()) {
             (Some(from), Some(to)) => flows.contains(&(from, to)) && is_it(from, to),

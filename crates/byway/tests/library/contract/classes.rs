@@ -9,8 +9,9 @@ use byway_lab::{
 use crate::support::{
     any_hook,
     departure::{Departure, REDIRECT, SHOT, UNSPEC},
-    frames::{ICMPV6, ethernet, ipv6, udp},
-    hooks, on, rules, via,
+    hooks, on,
+    packet::{ICMPV6, ethernet, ipv6, udp},
+    rules, via,
 };
 
 /// A device that nothing leaves by unasked, so that all that is counted there is a packet of the test's.

@@ -255,8 +255,8 @@ fn an_attachment_counts_what_it_leaves_alone() {
         for _ in 0..7 {
             hosts.way(hosts.source(5), hosts.far(1));
         }
-        hosts.server.send_frame("eth0", &crate::support::frames::ethernet(0x88B5, &[0; 50])).unwrap();
-        let to = |to: &str| crate::support::frames::udp(hosts.source(5), to.parse().unwrap());
+        hosts.server.send_frame("eth0", &crate::support::packet::ethernet(0x88B5, &[0; 50])).unwrap();
+        let to = |to: &str| crate::support::packet::udp(hosts.source(5), to.parse().unwrap());
         for destination in ["224.0.0.251", "255.255.255.255", "169.254.1.1"] {
             hosts.server.send_frame("eth0", &to(destination)).unwrap();
         }

@@ -2,7 +2,10 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use byway_lab::seed::{Addresses, IPV4, IPV6, Seed};
+use byway_lab::{
+    seed::{Addresses, IPV4, IPV6, Seed},
+    wait_until,
+};
 
 use crate::support::{ANSWER, SILENCE, all_arrived, hooks, on, pins, via};
 
@@ -46,7 +49,9 @@ fn story(traffic: Traffic, addresses: Addresses) {
         assert!(status.departed.packets > 0, "{status:?}");
 
         on(&seed.server, *hook, |byway| byway.del(&spec.selector)).unwrap();
+        let at_gateway = lost.count(is_reply);
         call(&seed, traffic, &addresses, SILENCE).expect_err("the rule is gone");
+        assert!(wait_until(ANSWER, || lost.count(is_reply) > at_gateway), "the reply should go there again");
 
         on(&seed.server, *hook, |byway| byway.detach(&[])).unwrap();
         assert_eq!(pins(), Vec::<String>::new());

@@ -3,9 +3,8 @@
 use byway_lab::{Direction, Frame, seed::Seed, wait_until};
 
 use crate::support::{
-    ANSWER,
-    frames::mss,
-    hooks_and_addresses, on,
+    ANSWER, hooks_and_addresses, on,
+    packet::mss,
     sockets::{Discovery, bound, known_mtu, set_discovery},
     the_rule, via,
 };

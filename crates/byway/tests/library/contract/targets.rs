@@ -12,7 +12,7 @@ use byway_lab::{
 use crate::support::{
     ANSWER, any_hook,
     departure::{Departure, SHOT, UNSPEC},
-    frames, hooks, hooks_and_addresses, on, pins, rules, via,
+    hooks, hooks_and_addresses, on, packet, pins, rules, via,
 };
 
 fn verdict(source: &str, target: TargetSpec) -> RuleSpec {
@@ -140,7 +140,7 @@ fn the_verdicts_of_the_program() {
         ("2001:db8:9::9", "ff02::1", UNSPEC),
         ("fe80::9", "2001:db8:99::9", UNSPEC),
     ] {
-        let frame = frames::udp(source.parse().unwrap(), destination.parse().unwrap());
+        let frame = packet::udp(source.parse().unwrap(), destination.parse().unwrap());
         let verdict = program.run(&frame).verdict;
         assert_eq!(verdict, expected, "{source} to {destination}");
     }

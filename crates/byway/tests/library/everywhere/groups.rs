@@ -14,7 +14,7 @@ use byway_lab::{
 use crate::support::{
     ANSWER, any_hook,
     departure::{Departure, UNSPEC},
-    frames, on, pins,
+    on, packet, pins,
     routers::rule,
     rules,
 };
@@ -67,7 +67,7 @@ fn slots_of_flows(program: &Departure, addresses: &Addresses, flows: u16) -> BTr
 
 /// A UDP datagram from the service address to the client.
 fn datagram(addresses: &Addresses, source_port: u16, destination_port: u16) -> Vec<u8> {
-    let mut frame = frames::udp(addresses.service, addresses.client);
+    let mut frame = packet::udp(addresses.service, addresses.client);
     let ports = if addresses.service.is_ipv4() { 34 } else { 54 };
     frame[ports..ports + 2].copy_from_slice(&source_port.to_be_bytes());
     frame[ports + 2..ports + 4].copy_from_slice(&destination_port.to_be_bytes());
@@ -225,18 +225,18 @@ fn fragments(addresses: &Addresses, source_port: u16, destination_port: u16, id:
     [(true, 0_u16, head), (false, 2, tail)].map(|(more, offset, payload)| {
         match (addresses.service, addresses.client) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
-                let mut packet = frames::ipv4(from, to, frames::UDP, &payload);
+                let mut packet = packet::ipv4(from, to, packet::UDP, &payload);
                 packet[4..6].copy_from_slice(&id.to_be_bytes());
                 let field = offset | if more { 0x2000 } else { 0 };
                 packet[6..8].copy_from_slice(&field.to_be_bytes());
-                frames::ethernet(0x0800, &packet)
+                packet::ethernet(0x0800, &packet)
             }
             (IpAddr::V6(from), IpAddr::V6(to)) => {
-                let mut header = vec![frames::UDP, 0];
+                let mut header = vec![packet::UDP, 0];
                 header.extend((offset << 3 | u16::from(more)).to_be_bytes());
                 header.extend(u32::from(id).to_be_bytes());
                 header.extend(payload);
-                frames::ethernet(0x86DD, &frames::ipv6(from, to, 44, &header))
+                packet::ethernet(0x86DD, &packet::ipv6(from, to, 44, &header))
             }
             _ => panic!("two families"),
         }
@@ -260,7 +260,7 @@ fn a_group_with_nothing_in_service_does_what_on_down_says() {
         });
         let program = Departure::on(&seed.server, "eth0");
         for source in [addresses.service, [192, 168, 7, 7].into()] {
-            let frame = frames::udp(source, addresses.client);
+            let frame = packet::udp(source, addresses.client);
             assert_eq!(program.run(&frame).verdict, verdict);
         }
         let all = rules(&seed.server);

@@ -28,8 +28,9 @@ use Offload::{GenericReceive, GenericSegmentation, TcpSegmentation, TxChecksum, 
 use crate::support::{
     ANSWER,
     backend::with_backend,
-    frames::{self, transport_checksum_is_right},
-    hooks, hooks_and_addresses, on, the_rule, via,
+    hooks, hooks_and_addresses, on,
+    packet::{self, transport_checksum_is_right},
+    the_rule, via,
 };
 
 const BYTES: u64 = 20_000_000;
@@ -95,10 +96,10 @@ fn check_at_the_client(seed: &Seed, addresses: Addresses) {
     segment[16..18].copy_from_slice(&[0xBA, 0xD0]);
     let mut frame = match (addresses.router, addresses.client) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
-            frames::ethernet(0x0800, &frames::ipv4(from, to, frames::TCP, &segment))
+            packet::ethernet(0x0800, &packet::ipv4(from, to, packet::TCP, &segment))
         }
         (IpAddr::V6(from), IpAddr::V6(to)) => {
-            frames::ethernet(0x86DD, &frames::ipv6(from, to, frames::TCP, &segment))
+            packet::ethernet(0x86DD, &packet::ipv6(from, to, packet::TCP, &segment))
         }
         _ => unreachable!("a seed's addresses are of one family"),
     };

@@ -25,10 +25,10 @@ use Offload::{GenericSegmentation, TcpSegmentation, TxChecksum, UdpSegmentation}
 use crate::support::{
     ANSWER,
     backend::with_backend,
-    frames::{UDP, ethernet, ipv4, ipv6, mss},
     hooks, hooks_and_addresses,
     narrow::{mtu_is_asked_for_each_packet, with_mss},
     on,
+    packet::{UDP, ethernet, ipv4, ipv6, mss},
     sockets::{Discovery, bound, known_mtu, path_mtu, set_discovery},
     the_rule, via,
 };

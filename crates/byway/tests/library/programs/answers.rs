@@ -16,20 +16,15 @@ use crate::support::random::Random;
 use crate::support::{
     ANSWER, any_hook,
     departure::{REDIRECT, SHOT, UNSPEC},
-    frames::{ICMPV6, TCP, UDP, checksum, ethernet, ipv4, ipv6, transport_checksum},
     narrow::{Bench, Counted, counted, mtu_is_asked_for_each_packet, stay_on_cpu},
-    on, rules, via,
+    on,
+    packet::{
+        DESTINATION_OPTIONS, ETHERNET, FRAGMENT, HOP_BY_HOP, ICMP, ICMPV6, ROUTING, SCTP, TCP, UDP, behind,
+        checksum, ethernet, ipv4, ipv6, transport_checksum,
+    },
+    rules, via,
 };
 
-const ICMP: u8 = 1;
-const SCTP: u8 = 132;
-/// IPv6 extension headers (RFC 8200).
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const DESTINATION_OPTIONS: u8 = 60;
-
-const ETHERNET: usize = 14;
 /// How much of a packet is quoted: IPv4, IPv4 where it is shorter than that, and IPv6.
 const QUOTE: usize = 548;
 const SHORT_QUOTE: usize = 68;
@@ -90,24 +85,7 @@ impl Packet {
         length: usize,
     ) -> Self {
         let headers: usize = extensions.iter().map(|(_, length)| length).sum();
-        let mut payload = payload(protocol, random, length - 40 - headers);
-        let mut next = protocol;
-        for (kind, length) in extensions.iter().rev() {
-            let mut header = vec![0; *length];
-            header[0] = next;
-            if *kind == FRAGMENT {
-                // The first of several.
-                header[3] = 1;
-            } else {
-                header[1] = (*length / 8 - 1) as u8;
-            }
-            if matches!(*kind, HOP_BY_HOP | DESTINATION_OPTIONS) {
-                // PadN over all of it.
-                header[2..4].copy_from_slice(&[1, (*length - 4) as u8]);
-            }
-            header.extend(payload);
-            (payload, next) = (header, *kind);
-        }
+        let (next, payload) = behind(extensions, protocol, payload(protocol, random, length - 40 - headers));
         let packet = ipv6(source.parse().unwrap(), v6(IPV6.client), next, &payload);
         let why = format!("{length} bytes of IPv6 protocol {protocol} from {source} behind {extensions:?}");
         Self {

@@ -10,8 +10,11 @@ use byway_lab::seed::{IPV4, IPV6};
 use crate::support::random::Random;
 use crate::support::{
     departure::{REDIRECT, UNSPEC},
-    frames::{TCP, ethernet, ipv4, ipv6, transport_checksum},
     narrow::{Bench, Counted, counted, with_mss},
+    packet::{
+        self, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING, TCP, behind, ethernet, ipv4, ipv6,
+        transport_checksum,
+    },
     rules, via,
 };
 
@@ -28,12 +31,6 @@ const MSS: u8 = 2;
 const WINDOW_SCALE: u8 = 3;
 const SACK_PERMITTED: u8 = 4;
 const TIMESTAMPS: u8 = 8;
-
-/// IPv6 extension headers (RFC 8200).
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const DESTINATION_OPTIONS: u8 = 60;
 
 /// A segment as it was built.
 #[derive(Clone)]
@@ -81,18 +78,8 @@ impl Parts<'_> {
                 Segment { frame: ethernet(0x0800, &ipv4(source, destination, TCP, &segment)), tcp: 14 + 20 }
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                let mut next = TCP;
-                for kind in self.extensions.iter().rev() {
-                    // A routing header with nowhere left to go, the first fragment, or padding.
-                    let rest = match *kind {
-                        ROUTING => [0, 0, 0, 0, 0, 0, 0],
-                        FRAGMENT => [0, 0, 1, 0, 0, 0, 9],
-                        _ => [0, 1, 4, 0, 0, 0, 0],
-                    };
-                    let header = [&[next][..], &rest].concat();
-                    segment = [header, segment].concat();
-                    next = *kind;
-                }
+                let extensions: Vec<(u8, usize)> = self.extensions.iter().map(|kind| (*kind, 8)).collect();
+                let (next, segment) = behind(&extensions, TCP, segment);
                 let frame = ethernet(0x86DD, &ipv6(source, destination, next, &segment));
                 Segment { frame, tcp: 14 + 40 + 8 * self.extensions.len() }
             }
@@ -255,7 +242,7 @@ fn the_mss_follows_small_mtus() {
         assert!(!compare(&bench, &segment(limit), limit, &format!("MTU {mtu}")));
         let counted = counted(&bench.seed.server).since(before);
         assert_eq!((counted.departed.packets, counted.clamped.packets), (2, 1), "MTU {mtu}");
-        let small = crate::support::frames::udp(IPV4.service, IPV4.client);
+        let small = packet::udp(IPV4.service, IPV4.client);
         assert_eq!(bench.program.run_thrice(&small).verdict, UNSPEC);
     }
 }
@@ -597,9 +584,8 @@ fn random_options_are_clamped_as_the_model_says() {
         if compare(&bench, &segment, limit(source), &format!("segment {nth}, {parts:?}")) {
             clamped += 1;
         }
-        if nth % 20 == 0 {
-            bench.let_some_arrive();
-        }
+        // Before the next one: after a quarter of a second without any the next hop is a dead one.
+        bench.let_some_arrive();
     }
     let counted = counted(&bench.seed.server).since(before);
     assert_eq!(counted.clamped.packets, clamped);

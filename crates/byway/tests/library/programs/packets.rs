@@ -9,8 +9,9 @@ use byway_lab::seed::{IPV4, IPV6, Seed};
 use crate::support::{
     any_hook,
     departure::{Departure, REDIRECT, UNSPEC},
-    frames::{ICMPV6, UDP, ethernet, ipv4, ipv6, udp},
-    on, rules, via,
+    on,
+    packet::{ICMPV6, UDP, ethernet, ipv4, ipv6, udp},
+    rules, via,
 };
 
 /// The program with a rule for the service address of each family, and for the link-local sources that no rule

@@ -13,9 +13,8 @@ use nix::{sched, sys::utsname::uname, unistd::Pid};
 use super::{
     ANSWER, any_hook,
     departure::{Departure, REDIRECT, Ran, UNSPEC},
-    frames,
     matrix::ADDRESSES,
-    on, via,
+    on, packet, via,
 };
 
 /// How often an answer is allowed for ever.
@@ -144,7 +143,7 @@ impl Bench {
     /// family.
     pub(crate) fn let_some_arrive(&self) {
         for addresses in ADDRESSES {
-            let frame = frames::udp(addresses.service, addresses.client);
+            let frame = packet::udp(addresses.service, addresses.client);
             assert_eq!(self.program.run_thrice(&frame).verdict, UNSPEC, "a small packet arrives");
         }
     }

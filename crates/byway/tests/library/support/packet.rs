@@ -1,12 +1,23 @@
-//! Frames built byte by byte, independently of the code under test.
+//! Packets built byte by byte, independently of the code under test.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use byway_lab::{Frame, frame};
 
+/// The length of an Ethernet header.
+pub(crate) const ETHERNET: usize = 14;
+
+pub(crate) const ICMP: u8 = 1;
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
 pub(crate) const ICMPV6: u8 = 58;
+pub(crate) const SCTP: u8 = 132;
+
+/// IPv6 extension headers (RFC 8200).
+pub(crate) const HOP_BY_HOP: u8 = 0;
+pub(crate) const ROUTING: u8 = 43;
+pub(crate) const FRAGMENT: u8 = 44;
+pub(crate) const DESTINATION_OPTIONS: u8 = 60;
 
 /// An Ethernet frame around `payload`, to a unicast address.
 pub(crate) fn ethernet(ether_type: u16, payload: &[u8]) -> Vec<u8> {
@@ -38,6 +49,31 @@ pub(crate) fn ipv6(source: Ipv6Addr, destination: Ipv6Addr, next_header: u8, pay
     packet.extend(destination.octets());
     packet.extend(payload);
     packet
+}
+
+/// What is behind an IPv6 header: extension headers of these types and lengths, and what is of this protocol. Also says what the
+/// first of it is.
+pub(crate) fn behind(extensions: &[(u8, usize)], protocol: u8, payload: Vec<u8>) -> (u8, Vec<u8>) {
+    let mut bytes = payload;
+    let mut next = protocol;
+    for (kind, length) in extensions.iter().rev() {
+        let mut header = vec![0; *length];
+        header[0] = next;
+        match *kind {
+            // The first of several.
+            FRAGMENT => header[3] = 1,
+            // Nowhere left to go.
+            ROUTING => header[1] = (*length / 8 - 1) as u8,
+            // PadN over all of it.
+            _ => {
+                header[1] = (*length / 8 - 1) as u8;
+                header[2..4].copy_from_slice(&[1, (*length - 4) as u8]);
+            }
+        }
+        header.extend(bytes);
+        (bytes, next) = (header, *kind);
+    }
+    (next, bytes)
 }
 
 /// A frame with a UDP datagram of 8 bytes of data.
