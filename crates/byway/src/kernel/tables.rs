@@ -197,10 +197,20 @@ impl Tables {
         Ok(wire::target(id, &record))
     }
 
+    /// How many records of rules there are, as the last change has noted it: counted where there is no room for so many.
+    pub(crate) fn noted_rules(&self) -> Result<u32> {
+        let noted = self.meta(meta::RULES)?;
+        if noted <= self.rules.room() { Ok(noted) } else { self.count_rules() }
+    }
+
+    fn count_rules(&self) -> Result<u32> {
+        self.rules.records().try_fold(0, |count, record| record.map(|_| count + 1))
+    }
+
     fn identities(&mut self) -> Result<&mut Identities> {
         let now = match self.identities {
             Some(now) => now,
-            None => Identities { next: self.meta(meta::NEXT_RULE)?, used: self.meta(meta::RULES)? },
+            None => Identities { next: self.meta(meta::NEXT_RULE)?, used: self.noted_rules()? },
         };
         Ok(self.identities.insert(now))
     }
@@ -215,7 +225,13 @@ impl Tables {
             next = self.rules.chunks() << 16;
             self.rules.add_chunk()?;
         }
-        let free = self.rules.free(next)?;
+        let mut free = self.rules.free(next)?;
+        if free.is_none() && self.rules.chunks() < MAX_CHUNKS {
+            // There are more than were noted.
+            next = self.rules.chunks() << 16;
+            self.rules.add_chunk()?;
+            free = self.rules.free(next)?;
+        }
         let free = free.ok_or_else(|| Error::kernel("find a free identity for a rule", "all are in use"))?;
         *self.identities()? = Identities { next: free + 1, used: used + 1 };
         Ok(free)
@@ -340,12 +356,7 @@ impl Tables {
     pub(crate) fn tidy_sources(&mut self) -> Result<()> {
         let generation = self.generation()?;
         self.sources.tidy(generation)?;
-        let mut used = 0;
-        for record in self.rules.records() {
-            record?;
-            used += 1;
-        }
-        self.identities()?.used = used;
+        self.identities()?.used = self.count_rules()?;
         Ok(())
     }
 
@@ -408,25 +419,19 @@ impl Tables {
         Ok(sets.iter().map(|(id, record)| (*id, wire::read_set(record))).collect())
     }
 
-    /// What the records say.
+    /// What the records say. The caller holds the lock, so that nobody lets other rules hold meanwhile.
     pub(crate) fn rules(&self) -> Result<Records> {
-        loop {
-            let number = self.generation()?;
-            let generation = self.sources.generation(number)?;
-            let mut records = Records { held: BTreeMap::new(), leftover: BTreeMap::new() };
-            for record in self.rules.records() {
-                let (id, record) = record?;
-                let holds = match wire::selector(&record) {
-                    Some(selector) => self.leads_to(&generation, &selector, id)?,
-                    None => false,
-                };
-                if holds { &mut records.held } else { &mut records.leftover }.insert(id, record);
-            }
-            // Somebody may have let other rules hold in the meantime.
-            if self.generation()? == number {
-                return Ok(records);
-            }
+        let generation = self.in_force()?;
+        let mut records = Records { held: BTreeMap::new(), leftover: BTreeMap::new() };
+        for record in self.rules.records() {
+            let (id, record) = record?;
+            let holds = match wire::selector(&record) {
+                Some(selector) => self.leads_to(&generation, &selector, id)?,
+                None => false,
+            };
+            if holds { &mut records.held } else { &mut records.leftover }.insert(id, record);
         }
+        Ok(records)
     }
 
     /// The records of the rules that hold, with their identities, in the order of those. Where somebody lets other rules hold
@@ -569,9 +574,7 @@ impl Tables {
         let mut neighbours = Vec::new();
         for key in self.neighbours.keys() {
             let key = key.map_err(|error| failed("read the map", "NEIGHBOURS", error))?;
-            if let Some(gateway) = wire::read_address(key.family, key.gateway) {
-                neighbours.push((key.ifindex, gateway));
-            }
+            neighbours.extend(wire::read_neighbour(&key));
         }
         Ok(neighbours)
     }
