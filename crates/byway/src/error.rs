@@ -207,6 +207,16 @@ pub enum Error {
         /// [`byway_abi::SCHEMA`].
         known: u32,
     },
+    /// The pins are of an older version of Byway, and are not taken over yet.
+    #[error("the pins in {path} are an older byway's, of schema {found}, and this byway works with schema {known}; the next change takes them over with all rules and counters, as `byway apply` or `byway attach` does", path = .path.display())]
+    OlderSchema {
+        /// Where they are.
+        path: PathBuf,
+        /// Their version.
+        found: u32,
+        /// [`byway_abi::SCHEMA`].
+        known: u32,
+    },
     /// What is in a pinned map makes no sense: something else than Byway has written there.
     #[error("the map {map} in {path} is damaged: {what}; remove what is pinned, `rm -r {path}`, and let the rules hold anew, as by `byway apply`", path = .path.display())]
     Damaged {

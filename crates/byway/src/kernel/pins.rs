@@ -15,7 +15,7 @@ use byway_abi::{SCHEMA, meta};
 use super::{
     bpffs, features,
     hook::{self, Programs},
-    namespace, privilege,
+    migrate, namespace, privilege,
     tables::{self, Tables},
 };
 use crate::error::{Error, Result};
@@ -39,7 +39,8 @@ impl Pins {
     ///
     /// # Errors
     ///
-    /// [`Error::Schema`] where another version of Byway made them, [`Error::BpffsHidden`] where they cannot be seen.
+    /// [`Error::OlderSchema`] where an older version of Byway made them and the next change takes them over,
+    /// [`Error::Schema`] where any other version did, [`Error::BpffsHidden`] where they cannot be seen.
     pub(crate) fn open() -> Result<Option<Self>> {
         if !bpffs::is_mounted() {
             bpffs::check_not_hidden()?;
@@ -59,10 +60,26 @@ impl Pins {
 
     fn open_in(folder: &Path) -> Result<Self> {
         let found = tables::read_meta(folder, meta::SCHEMA)?;
+        let path = folder.to_owned();
+        if migrate::is_known(found) {
+            return Err(Error::OlderSchema { path, found, known: SCHEMA });
+        }
         if found != SCHEMA {
-            return Err(Error::Schema { path: folder.to_owned(), found, known: SCHEMA });
+            return Err(Error::Schema { path, found, known: SCHEMA });
         }
         Ok(Self { tables: Tables::open(folder)?, programs: Programs::open(folder, folder)? })
+    }
+
+    /// Whether there are pins, of whatever schema.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BpffsHidden`] where they cannot be seen.
+    pub(crate) fn are_there() -> Result<bool> {
+        if bpffs::is_mounted() {
+            return Ok(bpffs::identity(&folder()?)?.is_some());
+        }
+        bpffs::check_not_hidden().map(|()| false)
     }
 
     /// Removes what a Byway has left that was cut off while it made pins or removed them. The caller holds the lock.
@@ -87,7 +104,8 @@ impl Pins {
     fn fill(folder: &Path) -> Result<()> {
         bpffs::make_folder(folder)?;
         bpffs::make_folder(&hook::links(folder))?;
-        let mut object = load(folder)?;
+        let mut object = load(folder, Stage::Normal)?;
+        migrate::fill(folder)?;
         pin_programs(&mut object, folder)?;
         let mut tables = Tables::open(folder)?;
         tables.set_meta(meta::OBJECT, fingerprint())?;
@@ -102,27 +120,17 @@ impl Pins {
     /// Loads this binary's programs over the pinned maps, for the devices to be given to, and pins them beside the
     /// pinned ones. The caller holds the lock.
     pub(crate) fn load_programs(&mut self) -> Result<()> {
-        let folder = folder()?;
-        let renewed = renewed(&folder);
-        // What a renewal has left that was cut off: nothing but another pin of programs that devices hold.
-        bpffs::remove_folder(&renewed)?;
-        bpffs::make_folder(&renewed)?;
-        let mut object = load(&folder)?;
-        pin_programs(&mut object, &renewed)?;
-        self.programs = Programs::open(&renewed, &folder)?;
+        self.programs = load_beside(&folder()?, Stage::Normal)?;
         Ok(())
     }
 
     /// Makes the programs of [`Pins::load_programs`] the pinned ones, once every device has them.
     pub(crate) fn renew_programs(&mut self) -> Result<()> {
         let folder = folder()?;
-        let renewed = renewed(&folder);
-        for name in Programs::NAMES {
-            fs::rename(renewed.join(name), folder.join(name))
-                .map_err(Error::io(format!("put the program {name} in place")))?;
-        }
-        bpffs::remove_folder(&renewed)?;
-        self.tables.set_meta(meta::OBJECT, fingerprint())
+        rename_programs(&folder)?;
+        // One that took over an older schema may have been cut off ahead of this.
+        migrate::remove_old(&folder, migrate::MIGRATIONS)?;
+        note_object(&folder)
     }
 
     /// Removes the pins, which nothing in the kernel uses any more.
@@ -138,6 +146,43 @@ impl Pins {
 /// Where another build's programs are pinned until every device has them.
 fn renewed(folder: &Path) -> PathBuf {
     folder.join("renewed")
+}
+
+/// Which programs are loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Those that know the packets of an older schema's programs as well.
+    TakingOver,
+    /// Those that stay.
+    Normal,
+}
+
+/// Loads this binary's programs over the pinned maps, and pins them beside the pinned ones. Maps that are not there are made,
+/// and filled. The caller holds the lock.
+pub(super) fn load_beside(folder: &Path, stage: Stage) -> Result<Programs> {
+    let renewed = renewed(folder);
+    // What a renewal has left that was cut off, or the stage before: nothing but another pin of programs that devices hold.
+    bpffs::remove_folder(&renewed)?;
+    bpffs::make_folder(&renewed)?;
+    let mut object = load(folder, stage)?;
+    migrate::fill(folder)?;
+    pin_programs(&mut object, &renewed)?;
+    Programs::open(&renewed, folder)
+}
+
+/// Makes the programs of [`load_beside`] the pinned ones.
+pub(super) fn rename_programs(folder: &Path) -> Result<()> {
+    let renewed = renewed(folder);
+    for name in Programs::NAMES {
+        fs::rename(renewed.join(name), folder.join(name))
+            .map_err(Error::io(format!("put the program {name} in place")))?;
+    }
+    bpffs::remove_folder(&renewed)
+}
+
+/// Notes that the pinned programs are this binary's, and those on the devices too.
+pub(super) fn note_object(folder: &Path) -> Result<()> {
+    tables::write_meta(folder, meta::OBJECT, fingerprint())
 }
 
 fn pin_programs(object: &mut Ebpf, folder: &Path) -> Result<()> {
@@ -157,11 +202,14 @@ fn unfinished(folder: &Path) -> PathBuf {
 }
 
 /// Loads the object with its maps pinned in `folder`: those that are there are used, others are made.
-fn load(folder: &Path) -> Result<Ebpf> {
+fn load(folder: &Path, stage: Stage) -> Result<Ebpf> {
     privilege::lift_memlock();
     let has_check_mtu = u32::from(features::has_check_mtu()?);
     let mut loader = EbpfLoader::new();
+    let taking_over = u32::from(stage == Stage::TakingOver);
     loader.override_global("HAS_CHECK_MTU", &has_check_mtu, true);
+    // Only an object that follows one with other marks has it.
+    loader.override_global("TAKING_OVER", &taking_over, false);
     for name in tables::NAMES {
         loader.map_pin_path(name, folder.join(name));
     }

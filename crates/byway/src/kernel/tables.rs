@@ -115,6 +115,13 @@ pub(crate) fn read_meta(folder: &Path, slot: u32) -> Result<u32> {
     meta.get(&slot, 0).map_err(|error| failed("read the map", "META", error))
 }
 
+/// Writes one slot of `META`, likewise.
+pub(super) fn write_meta(folder: &Path, slot: u32, value: u32) -> Result<()> {
+    let mut meta: Array<MapData, u32> =
+        open(folder, "META")?.try_into().map_err(|error| failed("open the map", "META", error))?;
+    meta.set(slot, value, 0).map_err(|error| failed("write the map", "META", error))
+}
+
 pub(super) fn open(folder: &Path, name: &str) -> Result<Map> {
     MapData::from_pin(folder.join(name))
         .and_then(Map::from_map_data)
