@@ -253,6 +253,9 @@ fn damage(pin: &Path, random: &mut Random) {
             let value = random.damage(map.get(&slot, 0).unwrap());
             map.set(slot, value, 0).unwrap();
         }
+        // Of schema 8.
+        "SECRET" => array::<8>(pin, random),
+        "PROBE" => cpu_array::<24>(pin, random),
         "RECENT" => cpu_array::<{ size_of::<Recent>() }>(pin, random),
         "NEXT_HOP_COUNTERS" => cpu_array::<{ size_of::<NextHopCounters>() }>(pin, random),
         "ATTACHMENT_COUNTERS" => cpu_array::<{ size_of::<AttachmentCounters>() }>(pin, random),

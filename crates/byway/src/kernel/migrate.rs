@@ -9,12 +9,12 @@
 //! 2. Maps of another shape are made beside the old ones, filled, and pinned. A map that changes its shape changes its name:
 //!    so the two are never taken for each other, no reader sees half of them, and one word (step 6) says which ones count.
 //!    What an earlier attempt has left is made anew, since the older byway may have changed something since then.
-//! 3. The programs are loaded over the maps, all of them before any device gets one: what the kernel refuses, it refuses
-//!    here. Maps that are new are made by that. Those of [`FILLED`] are filled, once: programs of an earlier attempt may be
-//!    on devices and work with what is there.
-//! 4. The programs go on each device, in one instant each. Where the marks differ by which a packet is known again when it
-//!    arrives ([`Migration::marks_differ`]), there are two stages. First come programs that write and accept both
-//!    (`TAKING_OVER`), and only when no packet is under way that an older program has sent, those that know the new alone.
+//! 3. The programs are loaded over the maps, those of all rounds before any device gets one: what the kernel refuses, it
+//!    refuses here. Maps that are new are made by that, and stay from then on, since programs of an attempt that is cut off
+//!    work with what is there.
+//! 4. The programs go on each device, in one instant each. Where they know a packet that arrives by another mark than the
+//!    older ones, that takes [rounds](Migration::rounds), so that each program takes what any other on any device writes. A
+//!    round begins when no program of the one before runs any more.
 //! 5. The programs are pinned in the place of the older ones.
 //! 6. `SCHEMA` in `META` is written. This is the instant from which on the older byway refuses these pins, and the newer one
 //!    reads them.
@@ -37,7 +37,7 @@ use super::{
     execute::{SignalsWait, wait_for_packets},
     hook::Programs,
     network::Network,
-    pins::{self, Pins, Stage},
+    pins::{self, Pins},
     tables::{self, Tables},
 };
 use crate::error::{Error, Result};
@@ -50,8 +50,10 @@ pub(crate) struct Migration {
     pub(crate) converted: &'static [Conversion],
     /// The pins of maps, or folders of them, that nothing needs any more, besides those that are converted.
     pub(crate) removed: &'static [&'static str],
-    /// The programs before know a packet again by something else than those after.
-    pub(crate) marks_differ: bool,
+    /// The programs that come in between on each device, by their global `TAKING_OVER`, where those of this byway do not know
+    /// the packets of that schema's. The last ones have 0 there. The object knows these as long as this stands here, also when
+    /// more schemas have followed.
+    pub(crate) rounds: &'static [u32],
 }
 
 /// How a map, or each map of a folder, changes its shape, which no program writes to.
@@ -67,17 +69,6 @@ pub(crate) struct Conversion {
 
 /// All migrations there are, the oldest first. The last one ends with [`SCHEMA`].
 pub(crate) const MIGRATIONS: &[Migration] = &[];
-
-/// Fills a map, unless it is filled.
-type Fill = fn(&Path) -> Result<()>;
-
-/// The maps that are filled once, when they are made, and how.
-const FILLED: &[(&str, Fill)] = &[];
-
-/// Fills the new maps of a folder before any program sees them.
-pub(super) fn fill(folder: &Path) -> Result<()> {
-    FILLED.iter().try_for_each(|(name, fill)| fill(&folder.join(name)))
-}
 
 /// The migrations from a schema to that of this byway, if there is a way.
 fn way(migrations: &[Migration], found: u32) -> Option<&[Migration]> {
@@ -150,28 +141,26 @@ fn put_in_place(
         convert(&folder.join(from), &folder.join(to))?;
         between("a map is converted");
     }
-    let both = way.iter().any(|migration| migration.marks_differ);
-    let mut stages = vec![Programs::open(folder, folder)?];
-    for stage in [Stage::TakingOver, Stage::Normal] {
-        if both || stage == Stage::Normal {
-            stages.push(pins::load_beside(folder, stage)?);
-            between("programs are loaded");
-        }
+    let mut rounds = Vec::new();
+    for taking_over in way.first().map_or(&[][..], |first| first.rounds).iter().chain(&[0]) {
+        rounds.push(pins::load_beside(folder, *taking_over)?);
+        between("programs are loaded");
     }
-    let pins = Pins { tables: Tables::open(folder)?, programs: stages.remove(0) };
+    let pins = Pins { tables: Tables::open(folder)?, programs: Programs::open(folder, folder)? };
     let links = network.links()?;
-    let placed: Vec<Placed> =
-        placed(&pins, network, &links)?.into_iter().filter(|placed| placed.is_there).collect();
-    stages.insert(0, pins.programs);
-    for stage in 1..stages.len() {
-        if let Err(failure) = put_on_all(&mut stages[stage], network, &placed, between) {
-            return Err(go_back(&mut stages[..stage], network, &placed, failure));
+    let mut placed = placed(&pins, network, &links)?;
+    placed.retain(|placed| placed.is_there);
+    // In front those that are there, to go back to.
+    rounds.insert(0, pins.programs);
+    for round in 1..rounds.len() {
+        if let Err(failure) = put_on_all(&mut rounds[round], network, &placed, between) {
+            return Err(go_back(&mut rounds[..=round], network, &placed, failure));
         }
     }
     Ok(())
 }
 
-/// Puts programs on each device, and waits until no packet is under way that those before have sent.
+/// Puts programs on each device, and waits until none of those before runs any more.
 fn put_on_all(
     programs: &mut Programs,
     network: &mut Network,
@@ -186,10 +175,10 @@ fn put_on_all(
     Ok(())
 }
 
-/// Puts the programs of the stages before on each device again, the last stage first.
-fn go_back(stages: &mut [Programs], network: &mut Network, placed: &[Placed], failure: Error) -> Error {
-    let undone =
-        stages.iter_mut().rev().try_for_each(|programs| put_on_all(programs, network, placed, &mut |_| ()));
+/// Puts the programs of the rounds before the last of these on each device again, in reverse.
+fn go_back(rounds: &mut [Programs], network: &mut Network, placed: &[Placed], failure: Error) -> Error {
+    let mut before = rounds.iter_mut().rev().skip(1);
+    let undone = before.try_for_each(|programs| put_on_all(programs, network, placed, &mut |_| ()));
     match undone {
         Ok(()) => failure,
         Err(undo) => Error::NotUndone { failure: Box::new(failure), undo: Box::new(undo) },
@@ -258,7 +247,7 @@ mod tests {
 
     /// A migration from this schema that changes nothing.
     const fn from(from: u32) -> Migration {
-        Migration { from, converted: &[], removed: &[], marks_differ: false }
+        Migration { from, converted: &[], removed: &[], rounds: &[] }
     }
 
     #[test]
@@ -329,13 +318,13 @@ mod tests {
             from: SCHEMA - 2,
             converted: &[Conversion { from: "NEIGHBOURS_OLD", to: "NEIGHBOURS", convert: widen_neighbours }],
             removed: &["UNUSED"],
-            marks_differ: true,
+            rounds: &[2, 1],
         },
         Migration {
             from: SCHEMA - 1,
             converted: &[Conversion { from: "rules_old", to: "rules", convert: widen_rules }],
             removed: &[],
-            marks_differ: false,
+            rounds: &[],
         },
     ];
 
@@ -437,7 +426,7 @@ mod tests {
                 for name in ["NEIGHBOURS_OLD", "rules_old", "UNUSED"] {
                     assert!(!folder.join(name).exists(), "{name}");
                 }
-                assert!(cut >= 11, "{cut} steps");
+                assert!(cut >= 14, "{cut} steps");
                 break;
             }
             remove_old(&folder, MADE_UP).unwrap();
@@ -466,7 +455,7 @@ mod tests {
                 },
             ],
             removed: &[],
-            marks_differ: true,
+            rounds: &[2, 1],
         }];
         let seed = Seed::new().unwrap();
         seed.server.run(|| Byway::open().unwrap().add(&spec()).unwrap());

@@ -104,8 +104,7 @@ impl Pins {
     fn fill(folder: &Path) -> Result<()> {
         bpffs::make_folder(folder)?;
         bpffs::make_folder(&hook::links(folder))?;
-        let mut object = load(folder, Stage::Normal)?;
-        migrate::fill(folder)?;
+        let mut object = load(folder, 0)?;
         pin_programs(&mut object, folder)?;
         let mut tables = Tables::open(folder)?;
         tables.set_meta(meta::OBJECT, fingerprint())?;
@@ -120,7 +119,7 @@ impl Pins {
     /// Loads this binary's programs over the pinned maps, for the devices to be given to, and pins them beside the
     /// pinned ones. The caller holds the lock.
     pub(crate) fn load_programs(&mut self) -> Result<()> {
-        self.programs = load_beside(&folder()?, Stage::Normal)?;
+        self.programs = load_beside(&folder()?, 0)?;
         Ok(())
     }
 
@@ -148,24 +147,14 @@ fn renewed(folder: &Path) -> PathBuf {
     folder.join("renewed")
 }
 
-/// Which programs are loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// Those that know the packets of an older schema's programs as well.
-    TakingOver,
-    /// Those that stay.
-    Normal,
-}
-
-/// Loads this binary's programs over the pinned maps, and pins them beside the pinned ones. Maps that are not there are made,
-/// and filled. The caller holds the lock.
-pub(super) fn load_beside(folder: &Path, stage: Stage) -> Result<Programs> {
+/// Loads this binary's programs over the pinned maps, and pins them beside the pinned ones. Maps that are not there are made.
+/// `taking_over` is for [`Migration::rounds`](migrate::Migration::rounds), else 0. The caller holds the lock.
+pub(super) fn load_beside(folder: &Path, taking_over: u32) -> Result<Programs> {
     let renewed = renewed(folder);
-    // What a renewal has left that was cut off, or the stage before: nothing but another pin of programs that devices hold.
+    // What a renewal has left that was cut off, or the round before: nothing but another pin of programs that devices hold.
     bpffs::remove_folder(&renewed)?;
     bpffs::make_folder(&renewed)?;
-    let mut object = load(folder, stage)?;
-    migrate::fill(folder)?;
+    let mut object = load(folder, taking_over)?;
     pin_programs(&mut object, &renewed)?;
     Programs::open(&renewed, folder)
 }
@@ -202,13 +191,12 @@ fn unfinished(folder: &Path) -> PathBuf {
 }
 
 /// Loads the object with its maps pinned in `folder`: those that are there are used, others are made.
-fn load(folder: &Path, stage: Stage) -> Result<Ebpf> {
+fn load(folder: &Path, taking_over: u32) -> Result<Ebpf> {
     privilege::lift_memlock();
     let has_check_mtu = u32::from(features::has_check_mtu()?);
     let mut loader = EbpfLoader::new();
-    let taking_over = u32::from(stage == Stage::TakingOver);
     loader.override_global("HAS_CHECK_MTU", &has_check_mtu, true);
-    // Only an object that follows one with other marks has it.
+    // Objects have this only where those of an older schema knew packets by another mark.
     loader.override_global("TAKING_OVER", &taking_over, false);
     for name in tables::NAMES {
         loader.map_pin_path(name, folder.join(name));
