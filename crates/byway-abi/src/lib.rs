@@ -9,7 +9,7 @@
 pub mod sources;
 
 /// The version of the pinned layout: of the maps' names, keys and values. Kept in [`META`](meta).
-pub const SCHEMA: u32 = 7;
+pub const SCHEMA: u32 = 8;
 
 /// How many rules there may be.
 pub const MAX_RULES: u32 = 1_048_576;
