@@ -8,7 +8,7 @@ use crate::{
     changes::Changes,
     compile::{compile, destinations},
     error::{Error, Result},
-    kernel::{actual::actual, bpffs, execute::Executor, pins::Pins},
+    kernel::{actual::actual, bpffs, execute::Executor, migrate, pins::Pins},
     plan::{Actual, Desired, plan},
     resolve::View,
     rule::{Selector, Target},
@@ -68,7 +68,7 @@ impl Byway {
         around: impl FnOnce(&Decision<T>, &mut dyn FnMut() -> Result<()>) -> Result<()>,
     ) -> Result<Decision<T>> {
         let mut first = None;
-        if Pins::open()?.is_none() {
+        if !Pins::are_there()? {
             let decision = self.decide(None, only, &decide)?;
             if decision.desired == Desired::default() {
                 return Ok(decision);
@@ -77,6 +77,8 @@ impl Byway {
             bpffs::ensure_mounted()?;
         }
         let lock = bpffs::Lock::wait()?;
+        // Ahead of the decision, which takes reading what holds.
+        migrate::take_over(&mut self.network)?;
         let mut pins = Pins::open()?; // another Byway may have made or removed them in the meantime
         let mut decision = match (&pins, first) {
             (None, Some(first)) if !lock.has_waited => first,

@@ -212,6 +212,26 @@ pub enum Error {
         /// [`byway_abi::SCHEMA`].
         known: u32,
     },
+    /// The pins are of an older version of Byway, and are not taken over yet.
+    #[error("the pins in {path} are an older byway's, of schema {found}, and this byway works with schema {known}; the next change takes them over with all rules and counters, as `byway apply` or `byway attach` does", path = .path.display())]
+    OlderSchema {
+        /// Where they are.
+        path: PathBuf,
+        /// Their version.
+        found: u32,
+        /// [`byway_abi::SCHEMA`].
+        known: u32,
+    },
+    /// What is in a pinned map makes no sense: something else than Byway has written there.
+    #[error("the map {map} in {path} is damaged: {what}; remove what is pinned, `rm -r {path}`, and let the rules hold anew, as by `byway apply`", path = .path.display())]
+    Damaged {
+        /// The folder of the pins.
+        path: PathBuf,
+        /// The map's name.
+        map: &'static str,
+        /// What is wrong.
+        what: String,
+    },
     /// The network namespace does not exist.
     #[error(
         "there is no network namespace `{0}`; `ip netns list` lists the named ones, and a path like /proc/PID/ns/net works too"
@@ -241,7 +261,7 @@ pub enum Error {
 impl Error {
     /// Whether the request is at fault (exit code 2) and not its execution (exit code 1).
     pub fn is_bad_request(&self) -> bool {
-        !matches!(self, Self::Kernel { .. } | Self::NotUndone { .. })
+        !matches!(self, Self::Kernel { .. } | Self::NotUndone { .. } | Self::Damaged { .. })
     }
 
     /// A failed call to the kernel. `action` reads after "cannot".

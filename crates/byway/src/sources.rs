@@ -163,6 +163,29 @@ fn guidepost(length: u8, best: Option<Target>) -> Entry {
     Entry { target: best.unwrap_or(longer), length, is_own: false }
 }
 
+/// What is wrong with a shape that stands beside a table of so many buckets, if anything is: all that is done with a [`Table`]
+/// relies on its shape. What the table itself has may be anything.
+pub(crate) fn fault(family: Family, shape: &Shape, buckets: u32) -> Option<String> {
+    let bits = match family {
+        Family::V4 => 32,
+        Family::V6 => 128,
+    };
+    let Some(lengths) = shape.lengths.get(..shape.count as usize) else {
+        return Some(format!("it has {} lengths of prefixes", shape.count));
+    };
+    if u64::from(shape.mask) + 1 != u64::from(buckets) || !buckets.is_power_of_two() {
+        return Some(format!("it has a mask of {:#x} for a table of {buckets} buckets", shape.mask));
+    }
+    if u64::from(shape.used) > u64::from(buckets) * ENTRIES as u64 {
+        return Some(format!("it counts {} entries in {buckets} buckets", shape.used));
+    }
+    if let Some(length) = lengths.iter().find(|length| **length >= bits) {
+        return Some(format!("it has prefixes of {length} bits among those that are shorter than {bits}"));
+    }
+    let is_sorted = lengths.is_sorted_by(|one, next| one < next);
+    (!is_sorted).then(|| "the lengths of its prefixes are out of order".to_owned())
+}
+
 /// What cannot be done in the table that there is, and takes a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TakesNewTable;
@@ -185,6 +208,7 @@ pub(crate) fn buckets(family: Family, shape: &Shape, prefix: &Prefix) -> Option<
 /// A table in memory, which programs may be reading; or a part of it.
 pub(crate) struct Table<'a> {
     pub(crate) family: Family,
+    /// Without a [`fault`].
     pub(crate) shape: Shape,
     /// The buckets, one after the other.
     pub(crate) words: &'a [AtomicU64],
@@ -632,15 +656,65 @@ mod tests {
             }
         }
 
-        /// Whatever is in the memory, reading it ends.
+        /// Whatever is in the memory, reading it ends, and so does changing it.
         #[test]
-        fn no_table_makes_the_reader_panic(v4: bool, words in vec(any::<u64>(), 0..200), mask in 0..100_u32, count: u32) {
-            let words: Vec<AtomicU64> = words.into_iter().map(AtomicU64::new).collect();
-            let mut table =
-                Table { family: family(v4), shape: Shape { mask, count, lengths: [200; LENGTHS], ..Shape::EMPTY }, words: &words, first: 0 };
+        fn no_table_makes_the_reader_panic(
+            v4: bool,
+            words in vec(any::<u64>(), 64 * 4 * 4),
+            zeros in 0..1_000_usize,
+            used in 0..=256_u32,
+            hosts: u32,
+            seed: u64,
+            lengths in proptest::collection::btree_set(0..32_u8, 0..20),
+            bits: u16,
+            length in 0..14_usize,
+        ) {
+            let family = family(v4);
+            let words: Vec<AtomicU64> = words
+                .into_iter()
+                .take(64 * ENTRIES * family.words())
+                .enumerate()
+                .map(|(nth, word)| AtomicU64::new(if nth < zeros { 0 } else { word }))
+                .collect();
+            let mut shape = Shape { seed, mask: 63, used, hosts, count: lengths.len() as u32, lengths: [200; LENGTHS] };
+            for (to, length) in shape.lengths.iter_mut().zip(lengths) {
+                *to = length;
+            }
+            prop_assert_eq!(fault(family, &shape, 64), None);
+            let mut table = Table { family, shape, words: &words, first: 0 };
             let _ = table.sources();
-            let _ = table.set(&Prefix::from(address(family(v4), 7)), Some(target(1)), || ());
+            let prefix = Prefix::holding(address(family, bits), self::lengths(family)[length]).unwrap();
+            let _ = table.set(&prefix, Some(target(1)), || ());
+            let _ = table.set(&prefix, None, || ());
+            lay_out(table.sources());
             table.tidy();
+        }
+
+        /// The shapes of tables that are written here are without a fault, and of others no more gets by than a table takes.
+        #[test]
+        fn a_shape_is_looked_through(v4: bool, number: u32, at in 0..36_usize, own in vec((any::<u16>(), 0..14_usize), 1..60)) {
+            let family = family(v4);
+            let own = own.into_iter().map(|(bits, length)| {
+                (Prefix::holding(address(family, bits), lengths(family)[length]).unwrap(), target(1))
+            });
+            let owned = Owned::new(family, &own.collect());
+            let buckets = owned.shape.mask + 1;
+            prop_assert_eq!(fault(family, &owned.shape, buckets), None);
+            for number in [number, 0, 1, 127, 128, 200 << 8, u32::MAX] {
+                let mut shape = owned.shape;
+                match at {
+                    0 => shape.mask = number,
+                    1 => shape.used = number,
+                    2 => shape.hosts = number,
+                    3 => shape.count = number,
+                    _ => shape.lengths[at * 4 - 16..][..4].copy_from_slice(&number.to_ne_bytes()),
+                }
+                if fault(family, &shape, buckets).is_none() {
+                    let mut table = Table { shape, ..owned.table() };
+                    let _ = table.set(&Prefix::holding(address(family, 7), 31).unwrap(), Some(target(1)), || ());
+                    table.tidy();
+                }
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use super::{
     next_hops,
     pins::Pins,
     tables::Tables,
-    wire::{self, read_name},
+    wire,
 };
 use crate::{
     error::Result,
@@ -52,8 +52,7 @@ pub(crate) fn placed(pins: &Pins, network: &mut Network, links: &BTreeMap<u32, L
             on_device => on_device,
         };
         placed.push(Placed {
-            device: link
-                .map_or_else(|| Device { name: read_name(&record.name), index }, |link| link.device.clone()),
+            device: link.map_or_else(|| wire::read_device(&record.name, index), |link| link.device.clone()),
             role: on_device.unwrap_or(recorded),
             attached: Attached { hook, qdisc_added: record.qdisc_added != 0 },
             is_there: on_device.is_some(),
@@ -124,7 +123,7 @@ fn read(
         slots.insert(slot.index, next_hop.clone());
         actual.next_hops.insert(next_hop, slot);
     }
-    let groups = pins.tables.groups()?;
+    let groups = groups_of_now(&pins.tables, &slots)?;
     for (id, wire) in &groups {
         if let Some(group) = next_hops::read_group(wire, &slots) {
             actual.groups.insert(group.name.clone(), (*id, group));
@@ -142,7 +141,7 @@ fn read(
     actual.rules = match records {
         Some(records) => records.iter().filter_map(|(id, record)| found(*id, record)).collect(),
         None => {
-            let mut all = Vec::with_capacity(pins.tables.meta(meta::RULES)?.min(MAX_RULES) as usize);
+            let mut all = Vec::with_capacity(pins.tables.noted_rules()?.min(MAX_RULES) as usize);
             for record in pins.tables.held()? {
                 let (id, record) = record?;
                 all.extend(found(id, &record));
@@ -171,7 +170,7 @@ fn read_one(
     actual: &mut Actual,
     groups: &BTreeMap<u32, byway_abi::Group>,
 ) -> Result<Option<BTreeMap<u32, RuleRecord>>> {
-    let rules = tables.meta(meta::RULES)? as usize;
+    let rules = tables.noted_rules()? as usize;
     let is_attached = actual.programs.values().any(|(_, role)| *role == Role::Departure);
     if rules <= FEW
         || tables.meta(meta::CHANGING)? != 0
@@ -238,6 +237,16 @@ pub(super) fn next_hops_of_now(tables: &Tables, links: &BTreeMap<u32, Link>) -> 
         }
     }
     Ok(all)
+}
+
+/// The groups there are, by identity: those that make sense with the next hops in these slots.
+pub(super) fn groups_of_now(
+    tables: &Tables,
+    slots: &BTreeMap<u32, NextHop>,
+) -> Result<BTreeMap<u32, byway_abi::Group>> {
+    let mut groups = tables.groups()?;
+    groups.retain(|_, wire| next_hops::makes_sense(wire, slots));
+    Ok(groups)
 }
 
 /// The target that a record means, or nothing where it makes no sense.

@@ -570,7 +570,7 @@ fn settle(tables: &mut Tables) {
     tables.settled();
 }
 
-fn wait_for_packets() {
+pub(super) fn wait_for_packets() {
     if sys::wait_for_programs().is_err() {
         // CPUs that are set apart do not take part. A program runs for less than a thousandth of this.
         thread::sleep(Duration::from_millis(10));
@@ -616,10 +616,10 @@ fn tidy_tables(tables: &mut Tables) -> Result<()> {
 
 /// Holds off the signals that end a command, so that a Ctrl-C comes before a change or after it. What cannot be
 /// held off (`SIGKILL`) is what [`Executor::tidy`] is for.
-struct SignalsWait(Option<SigSet>);
+pub(super) struct SignalsWait(Option<SigSet>);
 
 impl SignalsWait {
-    fn begin() -> Self {
+    pub(super) fn begin() -> Self {
         let mut signals = SigSet::empty();
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGPIPE] {
             signals.add(signal);

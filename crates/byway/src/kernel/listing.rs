@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use byway_abi::{MAX_RULES, RuleRecord, TARGET_GROUP, TARGET_NEXT_HOP, meta};
+use byway_abi::{MAX_RULES, RuleRecord, TARGET_GROUP, TARGET_NEXT_HOP};
 
 use super::{
     actual,
@@ -53,7 +53,8 @@ impl Referred {
             next_hops.insert(slot.index, next_hop);
             slots.insert(slot.index, slot);
         }
-        Ok(Self { links, next_hops, slots, groups: tables.groups()? })
+        let groups = actual::groups_of_now(tables, &next_hops)?;
+        Ok(Self { links, next_hops, slots, groups })
     }
 
     /// The rule in a record, or nothing where the record makes no sense.
@@ -130,7 +131,7 @@ pub(crate) struct Order {
 impl Order {
     /// Finds them, and what they lead to.
     pub(crate) fn read(tables: &Tables) -> Result<(Self, Uses)> {
-        let mut places = Vec::with_capacity(tables.meta(meta::RULES)?.min(MAX_RULES) as usize);
+        let mut places = Vec::with_capacity(tables.noted_rules()?.min(MAX_RULES) as usize);
         let mut uses = Uses::default();
         for record in tables.held()? {
             let (id, record) = record?;

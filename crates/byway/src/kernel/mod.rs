@@ -8,6 +8,7 @@ mod features;
 pub(crate) mod hook;
 pub(crate) mod kept;
 pub(crate) mod listing;
+pub(crate) mod migrate;
 pub(crate) mod namespace;
 pub(crate) mod network;
 mod next_hops;

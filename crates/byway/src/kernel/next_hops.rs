@@ -79,7 +79,7 @@ impl NextHops {
                 .map_err(|error| failed("read the map", "NEXT_HOP_DEVICES", error))?;
             let is_down = wire.flags & NEXT_HOP_DOWN != 0;
             let slot = Slot { index, is_down, is_gone: device.is_none(), mtu: wire.mtu };
-            all.push((wire::read_next_hop(&wire), slot));
+            all.extend(wire::read_next_hop(&wire).map(|next_hop| (next_hop, slot)));
         }
         Ok(all)
     }
@@ -87,7 +87,8 @@ impl NextHops {
     /// Gives a next hop a slot that is empty. `mtu` is for [`byway_abi::NextHop::mtu`]. `first` says where the search begins;
     /// nothing is found where none is.
     pub(crate) fn make(&mut self, next_hop: &NextHop, mtu: u32, first: u32) -> Result<Option<u32>> {
-        let slots = (0..MAX_NEXT_HOPS - 1).map(|nth| 1 + (first.max(1) - 1 + nth) % (MAX_NEXT_HOPS - 1));
+        let last = MAX_NEXT_HOPS - 1;
+        let slots = (0..last).map(|nth| 1 + ((first.max(1) - 1) % last + nth) % last);
         for slot in slots {
             let wire = self.read(slot)?;
             if wire.ifindex != 0 && wire.flags & NEXT_HOP_FREE == 0 {
@@ -228,7 +229,13 @@ pub(super) fn members(group: &Group, slots: &BTreeMap<u32, NextHop>) -> Option<V
         let next_hop = slots.get(group.members.get(nth)?)?.clone();
         Some(Member { next_hop, weight: group.weights[nth] })
     };
-    (0..group.count as usize).map(member).collect()
+    (0..group.count as usize).map(member).collect::<Option<Vec<_>>>().filter(|members| !members.is_empty())
+}
+
+/// Whether a group makes sense, with a name or without.
+pub(super) fn makes_sense(wire: &Group, slots: &BTreeMap<u32, NextHop>) -> bool {
+    let is_own = wire::read_name(&wire.name).is_empty();
+    if is_own { members(wire, slots).is_some() } else { read_group(wire, slots).is_some() }
 }
 
 /// The group that goes by a name, or nothing where it is a rule's own or makes no sense.

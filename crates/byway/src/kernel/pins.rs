@@ -15,7 +15,7 @@ use byway_abi::{SCHEMA, meta};
 use super::{
     bpffs, features,
     hook::{self, Programs},
-    namespace, privilege,
+    migrate, namespace, privilege,
     tables::{self, Tables},
 };
 use crate::error::{Error, Result};
@@ -39,7 +39,8 @@ impl Pins {
     ///
     /// # Errors
     ///
-    /// [`Error::Schema`] where another version of Byway made them, [`Error::BpffsHidden`] where they cannot be seen.
+    /// [`Error::OlderSchema`] where an older version of Byway made them and the next change takes them over,
+    /// [`Error::Schema`] where any other version did, [`Error::BpffsHidden`] where they cannot be seen.
     pub(crate) fn open() -> Result<Option<Self>> {
         if !bpffs::is_mounted() {
             bpffs::check_not_hidden()?;
@@ -59,10 +60,26 @@ impl Pins {
 
     fn open_in(folder: &Path) -> Result<Self> {
         let found = tables::read_meta(folder, meta::SCHEMA)?;
+        let path = folder.to_owned();
+        if migrate::is_known(found) {
+            return Err(Error::OlderSchema { path, found, known: SCHEMA });
+        }
         if found != SCHEMA {
-            return Err(Error::Schema { path: folder.to_owned(), found, known: SCHEMA });
+            return Err(Error::Schema { path, found, known: SCHEMA });
         }
         Ok(Self { tables: Tables::open(folder)?, programs: Programs::open(folder, folder)? })
+    }
+
+    /// Whether there are pins, of whatever schema.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BpffsHidden`] where they cannot be seen.
+    pub(crate) fn are_there() -> Result<bool> {
+        if bpffs::is_mounted() {
+            return Ok(bpffs::identity(&folder()?)?.is_some());
+        }
+        bpffs::check_not_hidden().map(|()| false)
     }
 
     /// Removes what a Byway has left that was cut off while it made pins or removed them. The caller holds the lock.
@@ -87,9 +104,7 @@ impl Pins {
     fn fill(folder: &Path) -> Result<()> {
         bpffs::make_folder(folder)?;
         bpffs::make_folder(&hook::links(folder))?;
-        let secret = make_secret()?;
-        let mut object = load(folder, secret)?;
-        tables::write_secret(folder, secret)?;
+        let mut object = load(folder, 0)?;
         pin_programs(&mut object, folder)?;
         let mut tables = Tables::open(folder)?;
         tables.set_meta(meta::OBJECT, fingerprint())?;
@@ -104,27 +119,17 @@ impl Pins {
     /// Loads this binary's programs over the pinned maps, for the devices to be given to, and pins them beside the
     /// pinned ones. The caller holds the lock.
     pub(crate) fn load_programs(&mut self) -> Result<()> {
-        let folder = folder()?;
-        let renewed = renewed(&folder);
-        // What a renewal has left that was cut off: nothing but another pin of programs that devices hold.
-        bpffs::remove_folder(&renewed)?;
-        bpffs::make_folder(&renewed)?;
-        let mut object = load(&folder, tables::read_secret(&folder)?)?;
-        pin_programs(&mut object, &renewed)?;
-        self.programs = Programs::open(&renewed, &folder)?;
+        self.programs = load_beside(&folder()?, 0)?;
         Ok(())
     }
 
     /// Makes the programs of [`Pins::load_programs`] the pinned ones, once every device has them.
     pub(crate) fn renew_programs(&mut self) -> Result<()> {
         let folder = folder()?;
-        let renewed = renewed(&folder);
-        for name in Programs::NAMES {
-            fs::rename(renewed.join(name), folder.join(name))
-                .map_err(Error::io(format!("put the program {name} in place")))?;
-        }
-        bpffs::remove_folder(&renewed)?;
-        self.tables.set_meta(meta::OBJECT, fingerprint())
+        rename_programs(&folder)?;
+        // One that took over an older schema may have been cut off ahead of this.
+        migrate::remove_old(&folder, migrate::MIGRATIONS)?;
+        note_object(&folder)
     }
 
     /// Removes the pins, which nothing in the kernel uses any more.
@@ -140,6 +145,33 @@ impl Pins {
 /// Where another build's programs are pinned until every device has them.
 fn renewed(folder: &Path) -> PathBuf {
     folder.join("renewed")
+}
+
+/// Loads this binary's programs over the pinned maps, and pins them beside the pinned ones. Maps that are not there are made.
+/// `taking_over` is for [`Migration::rounds`](migrate::Migration::rounds), else 0. The caller holds the lock.
+pub(super) fn load_beside(folder: &Path, taking_over: u32) -> Result<Programs> {
+    let renewed = renewed(folder);
+    // What a renewal has left that was cut off, or the round before: nothing but another pin of programs that devices hold.
+    bpffs::remove_folder(&renewed)?;
+    bpffs::make_folder(&renewed)?;
+    let mut object = load(folder, taking_over)?;
+    pin_programs(&mut object, &renewed)?;
+    Programs::open(&renewed, folder)
+}
+
+/// Makes the programs of [`load_beside`] the pinned ones.
+pub(super) fn rename_programs(folder: &Path) -> Result<()> {
+    let renewed = renewed(folder);
+    for name in Programs::NAMES {
+        fs::rename(renewed.join(name), folder.join(name))
+            .map_err(Error::io(format!("put the program {name} in place")))?;
+    }
+    bpffs::remove_folder(&renewed)
+}
+
+/// Notes that the pinned programs are this binary's, and those on the devices too.
+pub(super) fn note_object(folder: &Path) -> Result<()> {
+    tables::write_meta(folder, meta::OBJECT, fingerprint())
 }
 
 fn pin_programs(object: &mut Ebpf, folder: &Path) -> Result<()> {
@@ -158,22 +190,30 @@ fn unfinished(folder: &Path) -> PathBuf {
     folder.with_file_name(name)
 }
 
-/// A new secret for the marks of packets. Neither half is 0, which is what a packet without a mark often has there.
-fn make_secret() -> Result<u64> {
+/// The secret that the marks of packets hold, which outlives the programs. Where there is none yet it is made: the map is pinned
+/// when it is filled, so that whoever is cut off has left all of it or nothing.
+fn secret(folder: &Path) -> Result<u64> {
+    if let Some(secret) = tables::read_secret(folder)? {
+        return Ok(secret);
+    }
     loop {
         let secret = getrandom::u64().map_err(|error| Error::kernel("get random bytes", error))?;
-        if secret as u32 != 0 && secret >> 32 != 0 {
+        if tables::is_secret(secret) {
+            tables::make_secret(folder, secret)?;
             return Ok(secret);
         }
     }
 }
 
 /// Loads the object with its maps pinned in `folder`: those that are there are used, others are made.
-fn load(folder: &Path, secret: u64) -> Result<Ebpf> {
+fn load(folder: &Path, taking_over: u32) -> Result<Ebpf> {
     privilege::lift_memlock();
     let has_check_mtu = u32::from(features::has_check_mtu()?);
+    let secret = secret(folder)?;
     let mut loader = EbpfLoader::new();
     loader.override_global("HAS_CHECK_MTU", &has_check_mtu, true);
+    // Objects have this only where those of an older schema knew packets by another mark.
+    loader.override_global("TAKING_OVER", &taking_over, false);
     loader.override_global("MARK_SECRET", &secret, true);
     for name in tables::NAMES {
         loader.map_pin_path(name, folder.join(name));

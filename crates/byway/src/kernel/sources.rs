@@ -22,7 +22,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     prefix::Prefix,
-    sources::{Family, Layout, Table, TakesNewTable, buckets, lay_out, other_shape},
+    sources::{Family, Layout, Table, TakesNewTable, buckets, fault, lay_out, other_shape},
 };
 
 /// `BPF_F_MMAPABLE` and `BPF_F_INNER_MAP` (include/uapi/linux/bpf.h), as `crates/byway-ebpf/src/maps.rs` has them.
@@ -140,7 +140,25 @@ impl Sources {
             None => Tables { v4: open(Family::V4)?, v6: open(Family::V6)? },
         };
         *self.opened.borrow_mut() = Some((generation, tables.clone()));
-        Ok(Generation { shapes: self.shapes(generation)?, tables })
+        let shapes = self.shapes(generation)?;
+        let check = |family: Family, shape, memory: Option<&Rc<Memory>>| match memory {
+            Some(memory) => {
+                self.check(family, shape, (memory.words().len() / (ENTRIES * family.words())) as u32)
+            }
+            None => Ok(()),
+        };
+        check(Family::V4, &shapes.v4, tables.v4.as_ref())?;
+        check(Family::V6, &shapes.v6, tables.v6.as_ref())?;
+        Ok(Generation { shapes, tables })
+    }
+
+    /// Refuses a shape that is none of a table of so many buckets. Whoever reads without the lock may find the shape of one
+    /// table beside another, and begins anew ([`undisturbed`](super::actual::undisturbed)).
+    fn check(&self, family: Family, shape: &Shape, buckets: u32) -> Result<()> {
+        fault(family, shape, buckets).map_or(Ok(()), |fault| {
+            let what = format!("it says of {} that {fault}", name(family));
+            Err(Error::Damaged { path: self.folder.clone(), map: "SHAPES", what })
+        })
     }
 
     fn open_map(&self, family: Family, generation: u32) -> Result<Option<MapData>> {
@@ -162,8 +180,13 @@ impl Sources {
             Family::V6 => &shapes.v6,
         };
         let is_open = self.opened.borrow().as_ref().is_some_and(|(of, _)| *of == generation);
-        let few = if is_open || !source.is_host() { None } else { buckets(family, shape, source) };
-        let Some(few) = few else {
+        let map = if is_open || !source.is_host() { None } else { self.open_map(family, generation)? };
+        if let Some(map) = &map {
+            let info = map.info().map_err(|error| failed("look at the map", name(family), error))?;
+            self.check(family, shape, info.max_entries())?;
+        }
+        let few = map.and_then(|map| Some((map, buckets(family, shape, source)?)));
+        let Some((map, few)) = few else {
             let tables = self.generation(generation)?.tables;
             let memory = match family {
                 Family::V4 => tables.v4,
@@ -171,7 +194,6 @@ impl Sources {
             };
             return Ok(memory.map(|memory| Part { family, shapes, memory, first: 0 }));
         };
-        let Some(map) = self.open_map(family, generation)? else { return Ok(None) };
         let bytes = ENTRIES * family.words() * size_of::<u64>();
         let first = few.start * bytes / LARGEST_PAGE * LARGEST_PAGE;
         let memory = part_of_memory(&map, name(family), first..few.end * bytes)?;

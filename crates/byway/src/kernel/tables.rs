@@ -117,19 +117,39 @@ pub(crate) fn read_meta(folder: &Path, slot: u32) -> Result<u32> {
     meta.get(&slot, 0).map_err(|error| failed("read the map", "META", error))
 }
 
-/// The secret that the marks of packets hold ([`byway_abi::mark`]), which outlives the programs: those of another build go on with
-/// it. 0 where there is none yet.
-pub(super) fn read_secret(folder: &Path) -> Result<u64> {
-    let secret: Array<MapData, u64> =
-        open(folder, "SECRET")?.try_into().map_err(|error| failed("open the map", "SECRET", error))?;
-    secret.get(&0, 0).map_err(|error| failed("read the map", "SECRET", error))
+/// Writes one slot of `META`, likewise.
+pub(super) fn write_meta(folder: &Path, slot: u32, value: u32) -> Result<()> {
+    let mut meta: Array<MapData, u32> =
+        open(folder, "META")?.try_into().map_err(|error| failed("open the map", "META", error))?;
+    meta.set(slot, value, 0).map_err(|error| failed("write the map", "META", error))
 }
 
-/// Writes it.
-pub(super) fn write_secret(folder: &Path, value: u64) -> Result<()> {
-    let mut secret: Array<MapData, u64> =
+/// Whether a number serves as the secret: neither half is 0, which is what a packet without a mark often has there.
+pub(super) fn is_secret(number: u64) -> bool {
+    number as u32 != 0 && number >> 32 != 0
+}
+
+/// The secret that the marks of packets hold ([`byway_abi::mark`]), if there is one yet.
+pub(super) fn read_secret(folder: &Path) -> Result<Option<u64>> {
+    if !folder.join("SECRET").exists() {
+        return Ok(None);
+    }
+    let secret: Array<MapData, u64> =
         open(folder, "SECRET")?.try_into().map_err(|error| failed("open the map", "SECRET", error))?;
-    secret.set(0, value, 0).map_err(|error| failed("write the map", "SECRET", error))
+    let secret = secret.get(&0, 0).map_err(|error| failed("read the map", "SECRET", error))?;
+    if !is_secret(secret) {
+        let what = "half of the secret is 0".to_owned();
+        return Err(Error::Damaged { path: folder.to_owned(), map: "SECRET", what });
+    }
+    Ok(Some(secret))
+}
+
+/// Makes the map of the secret, filled.
+pub(super) fn make_secret(folder: &Path, secret: u64) -> Result<()> {
+    let making = |error| failed("make the map", "SECRET", error);
+    let mut map: Array<MapData, u64> = Array::create(1, 0).map_err(making)?;
+    map.set(0, secret, 0).map_err(making)?;
+    map.pin(folder.join("SECRET")).map_err(|error| Error::kernel("pin the map SECRET", error))
 }
 
 pub(super) fn open(folder: &Path, name: &str) -> Result<Map> {
@@ -214,10 +234,20 @@ impl Tables {
         Ok(wire::target(id, &record))
     }
 
+    /// How many records of rules there are, as the last change has noted it: counted where there is no room for so many.
+    pub(crate) fn noted_rules(&self) -> Result<u32> {
+        let noted = self.meta(meta::RULES)?;
+        if noted <= self.rules.room() { Ok(noted) } else { self.count_rules() }
+    }
+
+    fn count_rules(&self) -> Result<u32> {
+        self.rules.records().try_fold(0, |count, record| record.map(|_| count + 1))
+    }
+
     fn identities(&mut self) -> Result<&mut Identities> {
         let now = match self.identities {
             Some(now) => now,
-            None => Identities { next: self.meta(meta::NEXT_RULE)?, used: self.meta(meta::RULES)? },
+            None => Identities { next: self.meta(meta::NEXT_RULE)?, used: self.noted_rules()? },
         };
         Ok(self.identities.insert(now))
     }
@@ -232,7 +262,13 @@ impl Tables {
             next = self.rules.chunks() << 16;
             self.rules.add_chunk()?;
         }
-        let free = self.rules.free(next)?;
+        let mut free = self.rules.free(next)?;
+        if free.is_none() && self.rules.chunks() < MAX_CHUNKS {
+            // There are more than were noted.
+            next = self.rules.chunks() << 16;
+            self.rules.add_chunk()?;
+            free = self.rules.free(next)?;
+        }
         let free = free.ok_or_else(|| Error::kernel("find a free identity for a rule", "all are in use"))?;
         *self.identities()? = Identities { next: free + 1, used: used + 1 };
         Ok(free)
@@ -357,12 +393,7 @@ impl Tables {
     pub(crate) fn tidy_sources(&mut self) -> Result<()> {
         let generation = self.generation()?;
         self.sources.tidy(generation)?;
-        let mut used = 0;
-        for record in self.rules.records() {
-            record?;
-            used += 1;
-        }
-        self.identities()?.used = used;
+        self.identities()?.used = self.count_rules()?;
         Ok(())
     }
 
@@ -425,25 +456,19 @@ impl Tables {
         Ok(sets.iter().map(|(id, record)| (*id, wire::read_set(record))).collect())
     }
 
-    /// What the records say.
+    /// What the records say. The caller holds the lock, so that nobody lets other rules hold meanwhile.
     pub(crate) fn rules(&self) -> Result<Records> {
-        loop {
-            let number = self.generation()?;
-            let generation = self.sources.generation(number)?;
-            let mut records = Records { held: BTreeMap::new(), leftover: BTreeMap::new() };
-            for record in self.rules.records() {
-                let (id, record) = record?;
-                let holds = match wire::selector(&record) {
-                    Some(selector) => self.leads_to(&generation, &selector, id)?,
-                    None => false,
-                };
-                if holds { &mut records.held } else { &mut records.leftover }.insert(id, record);
-            }
-            // Somebody may have let other rules hold in the meantime.
-            if self.generation()? == number {
-                return Ok(records);
-            }
+        let generation = self.in_force()?;
+        let mut records = Records { held: BTreeMap::new(), leftover: BTreeMap::new() };
+        for record in self.rules.records() {
+            let (id, record) = record?;
+            let holds = match wire::selector(&record) {
+                Some(selector) => self.leads_to(&generation, &selector, id)?,
+                None => false,
+            };
+            if holds { &mut records.held } else { &mut records.leftover }.insert(id, record);
         }
+        Ok(records)
     }
 
     /// The records of the rules that hold, with their identities, in the order of those. Where somebody lets other rules hold
@@ -586,9 +611,7 @@ impl Tables {
         let mut neighbours = Vec::new();
         for key in self.neighbours.keys() {
             let key = key.map_err(|error| failed("read the map", "NEIGHBOURS", error))?;
-            if let Some(gateway) = wire::read_address(key.family, key.gateway) {
-                neighbours.push((key.ifindex, gateway));
-            }
+            neighbours.extend(wire::read_neighbour(&key));
         }
         Ok(neighbours)
     }

@@ -9,7 +9,7 @@ use byway_abi::{
 
 use crate::{
     prefix::Prefix,
-    rule::{Device, Mss, NextHop, OnDown, Owner, Rule, Selector, Target, Treatment},
+    rule::{Device, Mss, NextHop, OnDown, Owner, Rule, Selector, Target, Treatment, is_name},
 };
 
 /// An IPv4 address in the first four bytes.
@@ -44,10 +44,27 @@ pub(crate) fn name<const N: usize>(name: &str) -> [u8; N] {
     wire
 }
 
-/// The name in such a field. What is no text is shown as well as it can be.
-pub(crate) fn read_name(wire: &[u8]) -> String {
+/// The name of a rule or a group in such a field; empty where it has none, or what is there is no name. That is so shown as
+/// what it does, and the next apply puts it right.
+pub(super) fn read_name(wire: &[u8]) -> String {
+    std::str::from_utf8(text(wire))
+        .ok()
+        .filter(|name| is_name(name, wire.len()))
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// A device by its name in such a field. The kernel lets a name be nearly anything; what is no text for a person becomes a
+/// name after the ifindex.
+pub(super) fn read_device(wire: &[u8], index: u32) -> Device {
+    let name = String::from_utf8_lossy(text(wire));
+    let is_plain = !name.is_empty() && !name.contains(|it: char| it.is_control() || it.is_whitespace());
+    Device { name: if is_plain { name.into_owned() } else { format!("if{index}") }, index }
+}
+
+fn text(wire: &[u8]) -> &[u8] {
     let end = wire.iter().position(|byte| *byte == 0).unwrap_or(wire.len());
-    String::from_utf8_lossy(&wire[..end]).into_owned()
+    &wire[..end]
 }
 
 pub(super) fn owner(owner: Owner) -> u8 {
@@ -109,11 +126,20 @@ pub(super) fn next_hop(next_hop: &NextHop, flags: u32, mtu: u32) -> byway_abi::N
     }
 }
 
-pub(super) fn read_next_hop(wire: &byway_abi::NextHop) -> NextHop {
-    NextHop {
-        gateway: read_address(wire.family, wire.gateway),
-        device: Device { name: read_name(&wire.device), index: wire.ifindex },
-    }
+/// The next hop in a slot, or nothing where that makes no sense.
+pub(super) fn read_next_hop(wire: &byway_abi::NextHop) -> Option<NextHop> {
+    let gateway = match wire.family {
+        FAMILY_ON_LINK => None,
+        family => Some(read_address(family, wire.gateway)?),
+    };
+    Some(NextHop { gateway, device: read_device(&wire.device, wire.ifindex) })
+}
+
+/// The neighbour that a key means, as ifindex and gateway, or nothing where that makes no sense.
+pub(super) fn read_neighbour(wire: &NeighbourKey) -> Option<(u32, IpAddr)> {
+    let gateway = read_address(wire.family, wire.gateway)?;
+    // Another key for the same neighbour would never be found again.
+    (neighbour_key(wire.ifindex, gateway) == *wire).then_some((wire.ifindex, gateway))
 }
 
 /// The record of a rule whose target is of this kind and has this slot, or identity.
@@ -223,7 +249,24 @@ mod tests {
         fn a_next_hop_survives_its_slot(gateway: Option<[u8; 16]>, v4: bool, index: u32, device in "[a-z0-9]{1,15}") {
             let gateway = gateway.map(|wire| read_address(if v4 { FAMILY_IPV4 } else { FAMILY_IPV6 }, wire).unwrap());
             let before = NextHop { gateway, device: Device { name: device, index } };
-            prop_assert_eq!(read_next_hop(&next_hop(&before, 0, 1500)), before);
+            prop_assert_eq!(read_next_hop(&next_hop(&before, 0, 1500)), Some(before));
+        }
+
+        #[test]
+        fn a_name_is_plain_text_whatever_is_there(wire: [u8; 32], index: u32) {
+            let is_plain = |name: &str| name.chars().all(|it| !it.is_control() && !it.is_whitespace());
+            prop_assert!(is_plain(&read_name(&wire)));
+            let device = read_device(&wire[..16], index);
+            prop_assert!(is_plain(&device.name) && !device.name.is_empty());
+        }
+
+        #[test]
+        fn a_neighbour_survives_its_key(v4: bool, wire: [u8; 16], index: u32, tail: u8) {
+            let gateway = read_address(if v4 { FAMILY_IPV4 } else { FAMILY_IPV6 }, wire).unwrap();
+            let mut key = neighbour_key(index, gateway);
+            prop_assert_eq!(read_neighbour(&key), Some((index, gateway)));
+            key.gateway[15] = tail;
+            prop_assert!(read_neighbour(&key).is_none_or(|(index, gateway)| neighbour_key(index, gateway) == key));
         }
 
         #[test]

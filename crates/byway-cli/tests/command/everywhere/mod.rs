@@ -2,6 +2,7 @@
 
 mod commands;
 mod configuration;
+mod damaged;
 mod import;
 mod interrupted;
 mod killed;

@@ -5,6 +5,7 @@ mod classes;
 mod foreign_programs;
 mod liveness;
 mod marks;
+mod migration;
 mod next_hops;
 mod programs;
 mod seed;

@@ -1,0 +1,477 @@
+//! Taking over what a byway of an older schema has pinned: in place, under traffic, with all rules and counters.
+//!
+//! The first change that a newer byway makes does this, ahead of the change itself and with the lock held. The order lets it
+//! be cut off at any instruction: packets find programs and maps that belong together, and the next change takes over anew,
+//! or finds that all is done.
+//!
+//! 1. `OBJECT` in [`META`](meta) becomes 0. From now on devices may have other programs than the pinned ones. Whichever build
+//!    makes the next change, the older one as well, puts its own on all of them.
+//! 2. Maps of another shape are made beside the old ones, filled, and pinned. A map that changes its shape changes its name:
+//!    so the two are never taken for each other, no reader sees half of them, and one word (step 6) says which ones count.
+//!    What an earlier attempt has left is made anew, since the older byway may have changed something since then.
+//! 3. The programs are loaded over the maps, those of all rounds before any device gets one: what the kernel refuses, it
+//!    refuses here. Maps that are new are made by that, and stay from then on, since programs of an attempt that is cut off
+//!    work with what is there.
+//! 4. The programs go on each device, in one instant each. Where they know a packet that arrives by another mark than the
+//!    older ones, that takes [rounds](Migration::rounds), so that each program takes what any other on any device writes. A
+//!    round begins when no program of the one before runs any more.
+//! 5. The programs are pinned in the place of the older ones.
+//! 6. `SCHEMA` in `META` is written. This is the instant from which on the older byway refuses these pins, and the newer one
+//!    reads them.
+//! 7. The maps that nothing needs any more are removed.
+//! 8. `OBJECT` is written. One that was cut off ahead of this finds its own schema with another build's programs, which is
+//!    what [`Executor::renew`](super::execute::Executor::renew) is for; that removes such maps as well.
+//!
+//! Where a step up to the fourth fails, those before it are taken back: the older programs go on the devices again.
+//!
+//! What programs write cannot change its shape in this way, since they write to the old map while the new one is filled. It
+//! keeps its shape, and what is to be counted besides goes into a map of its own.
+
+use std::{collections::BTreeSet, ffi::OsString, fs, io, path::Path};
+
+use byway_abi::{SCHEMA, meta};
+
+use super::{
+    actual::{Placed, placed},
+    bpffs,
+    execute::{SignalsWait, wait_for_packets},
+    hook::Programs,
+    network::Network,
+    pins::{self, Pins},
+    tables::{self, Tables},
+};
+use crate::error::{Error, Result};
+
+/// From one schema to the next.
+pub(crate) struct Migration {
+    /// The schema that it begins with. It ends with the one that follows.
+    pub(crate) from: u32,
+    /// Maps that change their shape.
+    pub(crate) converted: &'static [Conversion],
+    /// The pins of maps, or folders of them, that nothing needs any more, besides those that are converted.
+    pub(crate) removed: &'static [&'static str],
+    /// The programs that come in between on each device, by their global `TAKING_OVER`, where those of this byway do not know
+    /// the packets of that schema's. The last ones have 0 there. The object knows these as long as this stands here, also when
+    /// more schemas have followed.
+    pub(crate) rounds: &'static [u32],
+}
+
+/// How a map, or each map of a folder, changes its shape, which no program writes to.
+pub(crate) struct Conversion {
+    /// The pin, or the folder.
+    pub(crate) from: &'static str,
+    /// Another name that no schema before has had.
+    pub(crate) to: &'static str,
+    /// Makes the map that is to be pinned at the second path, or the folder, out of what is at the first one. There is
+    /// nothing at the second path yet.
+    pub(crate) convert: fn(&Path, &Path) -> Result<()>,
+}
+
+/// All migrations there are, the oldest first. The last one ends with [`SCHEMA`].
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    // Packets carry a mark that a sender cannot guess. The maps keep their shapes, and two come with the programs.
+    Migration { from: 7, converted: &[], removed: &[], rounds: &[2, 1] },
+];
+
+/// The migrations from a schema to that of this byway, if there is a way.
+fn way(migrations: &[Migration], found: u32) -> Option<&[Migration]> {
+    let first = migrations.iter().position(|migration| migration.from == found)?;
+    let way = &migrations[first..];
+    let leads_here = way.iter().zip(found..).all(|(migration, schema)| migration.from == schema)
+        && found.checked_add(way.len() as u32) == Some(SCHEMA);
+    leads_here.then_some(way)
+}
+
+/// Whether the next change takes over what has this schema.
+pub(super) fn is_known(found: u32) -> bool {
+    way(MIGRATIONS, found).is_some()
+}
+
+/// Takes over what a byway of an older schema has pinned for this network namespace, if one has. The caller holds the lock.
+///
+/// # Errors
+///
+/// [`Error::Schema`] where the pins are a newer byway's, or too old. All is as it was then, and where anything else fails.
+pub(crate) fn take_over(network: &mut Network) -> Result<()> {
+    take_over_by(network, MIGRATIONS, &mut |_| ())
+}
+
+/// The same by these migrations. `between` is told of each step that is done.
+fn take_over_by(
+    network: &mut Network,
+    migrations: &[Migration],
+    between: &mut dyn FnMut(&'static str),
+) -> Result<()> {
+    let folder = &*pins::folder()?;
+    if bpffs::identity(folder)?.is_none() {
+        return Ok(());
+    }
+    let found = tables::read_meta(folder, meta::SCHEMA)?;
+    if found == SCHEMA {
+        return Ok(());
+    }
+    let Some(way) = way(migrations, found) else {
+        return Err(Error::Schema { path: folder.to_owned(), found, known: SCHEMA });
+    };
+    let _quiet = SignalsWait::begin();
+    let there = names(folder)?;
+    let object = tables::read_meta(folder, meta::OBJECT)?;
+    tables::write_meta(folder, meta::OBJECT, 0)?;
+    between("the programs are nobody's");
+    if let Err(failure) = put_in_place(folder, network, way, between) {
+        // Where an attempt before was cut off, devices may have programs that need what is there.
+        let is_first = object != 0 && !matches!(failure, Error::NotUndone { .. });
+        return Err(if is_first { without(folder, &there, object, failure) } else { failure });
+    }
+    pins::rename_programs(folder)?;
+    between("the programs are pinned");
+    tables::write_meta(folder, meta::SCHEMA, SCHEMA)?;
+    between("the schema is the new one");
+    remove_old(folder, migrations)?;
+    between("old maps are removed");
+    pins::note_object(folder)
+}
+
+/// Steps 2 to 4.
+fn put_in_place(
+    folder: &Path,
+    network: &mut Network,
+    way: &[Migration],
+    between: &mut dyn FnMut(&'static str),
+) -> Result<()> {
+    for Conversion { from, to, convert } in way.iter().flat_map(|migration| migration.converted) {
+        remove(&folder.join(to))?;
+        convert(&folder.join(from), &folder.join(to))?;
+        between("a map is converted");
+    }
+    let mut rounds = Vec::new();
+    for taking_over in way.first().map_or(&[][..], |first| first.rounds).iter().chain(&[0]) {
+        rounds.push(pins::load_beside(folder, *taking_over)?);
+        between("programs are loaded");
+    }
+    let pins = Pins { tables: Tables::open(folder)?, programs: Programs::open(folder, folder)? };
+    let links = network.links()?;
+    let mut placed = placed(&pins, network, &links)?;
+    placed.retain(|placed| placed.is_there);
+    // In front those that are there, to go back to.
+    rounds.insert(0, pins.programs);
+    for round in 1..rounds.len() {
+        if let Err(failure) = put_on_all(&mut rounds[round], network, &placed, between) {
+            return Err(go_back(&mut rounds[..=round], network, &placed, failure));
+        }
+    }
+    Ok(())
+}
+
+/// Puts programs on each device, and waits until none of those before runs any more.
+fn put_on_all(
+    programs: &mut Programs,
+    network: &mut Network,
+    placed: &[Placed],
+    between: &mut dyn FnMut(&'static str),
+) -> Result<()> {
+    for Placed { device, role, attached, .. } in placed {
+        programs.replace(network, device, *role, attached.hook)?;
+        between("a device has other programs");
+    }
+    wait_for_packets();
+    Ok(())
+}
+
+/// Puts the programs of the rounds before the last of these on each device again, in reverse.
+fn go_back(rounds: &mut [Programs], network: &mut Network, placed: &[Placed], failure: Error) -> Error {
+    let mut before = rounds.iter_mut().rev().skip(1);
+    let undone = before.try_for_each(|programs| put_on_all(programs, network, placed, &mut |_| ()));
+    match undone {
+        Ok(()) => failure,
+        Err(undo) => Error::NotUndone { failure: Box::new(failure), undo: Box::new(undo) },
+    }
+}
+
+/// Why pins are not taken over, once all that was made for it is gone; or that it is not.
+fn without(folder: &Path, there: &BTreeSet<OsString>, object: u32, failure: Error) -> Error {
+    let undone = names(folder).and_then(|now| {
+        now.difference(there).try_for_each(|name| remove(&folder.join(name)))?;
+        tables::write_meta(folder, meta::OBJECT, object)
+    });
+    match undone {
+        Ok(()) => failure,
+        Err(undo) => Error::NotUndone { failure: Box::new(failure), undo: Box::new(undo) },
+    }
+}
+
+/// Removes the maps that only older schemas have.
+pub(super) fn remove_old(folder: &Path, migrations: &[Migration]) -> Result<()> {
+    for Migration { converted, removed, .. } in migrations {
+        let old = converted.iter().map(|conversion| conversion.from).chain(removed.iter().copied());
+        for name in old {
+            remove(&folder.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a pin, or a folder of pins. What is not there is no error.
+fn remove(path: &Path) -> Result<()> {
+    let removed = match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => fs::remove_dir_all(path),
+        removed => removed,
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::kernel(format!("remove {}", path.display()), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What is in a folder of pins.
+fn names(folder: &Path) -> Result<BTreeSet<OsString>> {
+    let failed = || Error::io(format!("look into {}", folder.display()));
+    fs::read_dir(folder).map_err(failed())?.map(|entry| Ok(entry.map_err(failed())?.file_name())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        panic::{AssertUnwindSafe, catch_unwind},
+        time::Duration,
+    };
+
+    use aya::maps::{Array, HashMap, Map, MapData};
+    use byway_abi::{NeighbourKey, RuleRecord};
+    use byway_lab::{
+        Node,
+        seed::{IPV4, Seed},
+    };
+
+    use super::*;
+    use crate::{Byway, Hook, Mss, NextHopSpec, OnDown, Owner, RuleSpec, TargetSpec};
+
+    /// A migration from this schema that changes nothing.
+    const fn from(from: u32) -> Migration {
+        Migration { from, converted: &[], removed: &[], rounds: &[] }
+    }
+
+    #[test]
+    fn a_way_leads_from_schema_to_schema_up_to_this_one() {
+        let from_there = |schemas: &[u32], found| {
+            let migrations: Vec<Migration> = schemas.iter().map(|schema| from(*schema)).collect();
+            way(&migrations, found).map(<[Migration]>::len)
+        };
+        assert_eq!(from_there(&[SCHEMA - 2, SCHEMA - 1], SCHEMA - 2), Some(2));
+        assert_eq!(from_there(&[SCHEMA - 2, SCHEMA - 1], SCHEMA - 1), Some(1));
+        assert_eq!(from_there(&[SCHEMA - 2, SCHEMA - 1], SCHEMA - 3), None, "it is too old");
+        assert_eq!(from_there(&[SCHEMA - 2, SCHEMA - 1], SCHEMA + 1), None, "it is newer");
+        assert_eq!(from_there(&[SCHEMA - 2], SCHEMA - 2), None, "the way does not lead here");
+        assert_eq!(from_there(&[], u32::MAX), None);
+    }
+
+    #[test]
+    fn all_migrations_lead_here_and_take_away_no_map_that_is_needed() {
+        for migration in MIGRATIONS {
+            assert!(is_known(migration.from), "from {}", migration.from);
+            for old in migration.converted.iter().map(|it| it.from).chain(migration.removed.iter().copied()) {
+                assert!(
+                    !tables::NAMES.contains(&old) && !["rules", "counters", "links"].contains(&old),
+                    "{old}"
+                );
+            }
+        }
+    }
+
+    type Wide = [u8; size_of::<RuleRecord>()];
+    type Narrow = [u8; size_of::<RuleRecord>() - 8];
+
+    fn open(pin: &Path) -> Map {
+        Map::from_map_data(MapData::from_pin(pin).unwrap()).unwrap()
+    }
+
+    /// A map of records by key whose value was half as wide.
+    fn widen_neighbours(from: &Path, to: &Path) -> Result<()> {
+        let old: HashMap<_, NeighbourKey, u16> = open(from).try_into().unwrap();
+        let mut new: HashMap<MapData, NeighbourKey, u32> = HashMap::create(1_024, 1).unwrap(); // BPF_F_NO_PREALLOC
+        for entry in old.iter() {
+            let (key, value) = entry.unwrap();
+            new.insert(key, u32::from(value), 0).unwrap();
+        }
+        new.pin(to).unwrap();
+        Ok(())
+    }
+
+    /// A folder of maps of records whose names were shorter.
+    fn widen_rules(from: &Path, to: &Path) -> Result<()> {
+        bpffs::make_folder(to)?;
+        for name in names(from)? {
+            let old: Array<_, Narrow> = open(&from.join(&name)).try_into().unwrap();
+            let mut new: Array<MapData, Wide> = Array::create(old.len(), 1 << 10).unwrap(); // BPF_F_MMAPABLE
+            for index in 0..old.len() {
+                let mut wide = [0; size_of::<Wide>()];
+                wide[..size_of::<Narrow>()].copy_from_slice(&old.get(&index, 0).unwrap());
+                new.set(index, wide, 0).unwrap();
+            }
+            new.pin(to.join(&name)).unwrap();
+        }
+        Ok(())
+    }
+
+    /// Two that were never needed.
+    const MADE_UP: &[Migration] = &[
+        Migration {
+            from: SCHEMA - 2,
+            converted: &[Conversion { from: "NEIGHBOURS_OLD", to: "NEIGHBOURS", convert: widen_neighbours }],
+            removed: &["UNUSED"],
+            rounds: &[2, 1],
+        },
+        Migration {
+            from: SCHEMA - 1,
+            converted: &[Conversion { from: "rules_old", to: "rules", convert: widen_rules }],
+            removed: &[],
+            rounds: &[],
+        },
+    ];
+
+    /// Lets pins be what a byway of two schemas before would have left.
+    fn make_old(folder: &Path) {
+        let new: HashMap<_, NeighbourKey, u32> = open(&folder.join("NEIGHBOURS")).try_into().unwrap();
+        let mut old: HashMap<MapData, NeighbourKey, u16> = HashMap::create(1_024, 1).unwrap();
+        for entry in new.iter() {
+            let (key, value) = entry.unwrap();
+            old.insert(key, value as u16, 0).unwrap();
+        }
+        old.pin(folder.join("NEIGHBOURS_OLD")).unwrap();
+        bpffs::make_folder(&folder.join("rules_old")).unwrap();
+        let new: Array<_, Wide> = open(&folder.join("rules/0")).try_into().unwrap();
+        let mut old: Array<MapData, Narrow> = Array::create(new.len(), 0).unwrap();
+        for index in 0..new.len() {
+            let wide = new.get(&index, 0).unwrap();
+            old.set(index, std::array::from_fn(|nth| wide[nth]), 0).unwrap();
+        }
+        old.pin(folder.join("rules_old/0")).unwrap();
+        Array::<MapData, u32>::create(1, 0).unwrap().pin(folder.join("UNUSED")).unwrap();
+        for name in ["NEIGHBOURS", "rules"] {
+            remove(&folder.join(name)).unwrap();
+        }
+        tables::write_meta(folder, meta::SCHEMA, SCHEMA - 2).unwrap();
+        tables::write_meta(folder, meta::OBJECT, 7).unwrap();
+    }
+
+    fn spec() -> RuleSpec {
+        RuleSpec {
+            selector: "192.168.1.5".parse().unwrap(),
+            target: TargetSpec::NextHop(NextHopSpec::ViaDev(IPV4.router, "eth1".into())),
+            on_down: OnDown::Pass,
+            mss: Mss::Auto,
+            owner: Owner::Api,
+            name: Some("service".into()),
+        }
+    }
+
+    /// What is asked of the service is answered.
+    fn works(client: &Node) {
+        client.ping(None, IPV4.service, Duration::from_secs(20)).unwrap();
+    }
+
+    /// Takes over by the made-up migrations, and is cut off behind the step of this number. Says which step that was.
+    fn cut_off_at(seed: &Seed, cut: usize) -> Option<&'static str> {
+        let client = seed.client.clone();
+        seed.server.run(move || {
+            let (mut steps, mut at) = (0, None);
+            let between = &mut |step| {
+                works(&client);
+                if steps == cut {
+                    at = Some(step);
+                    panic!("cut off: {step}");
+                }
+                steps += 1;
+            };
+            let take_over = || take_over_by(&mut Network::open().unwrap(), MADE_UP, between);
+            if let Ok(taken_over) = catch_unwind(AssertUnwindSafe(take_over)) {
+                taken_over.unwrap();
+            }
+            at
+        })
+    }
+
+    fn is_cut_off_anywhere(hook: Hook) {
+        let seed = Seed::new().unwrap();
+        let byway = || Byway::open().unwrap().with_hook(hook);
+        match seed.server.run(|| byway().add(&spec())) {
+            // A kernel without tcx runs the other half alone.
+            Err(Error::KernelLacks(_)) if hook == Hook::Tcx => return,
+            added => drop(added.unwrap()),
+        }
+        let folder = seed.server.run(|| pins::folder().unwrap());
+        let before = seed.server.run(|| byway().rules().unwrap().remove(0));
+        // Which hook it is matters where a device gets other programs, which all of these come by.
+        let apart = if hook == Hook::Clsact { 3 } else { 1 };
+        for cut in (0..).step_by(apart) {
+            make_old(&folder);
+            let counted = seed.server.run(|| {
+                let refused = byway().rules().unwrap_err();
+                assert!(matches!(refused, Error::Schema { .. }), "{refused}");
+                tables::read_meta(&folder, meta::SCHEMA).unwrap()
+            });
+            assert_eq!(counted, SCHEMA - 2);
+            let at = cut_off_at(&seed, cut);
+            println!("{hook}, {cut}: {at:?}");
+            assert_eq!(cut_off_at(&seed, usize::MAX), None);
+            // What comes behind the new schema is the next change's.
+            seed.server.run(|| byway().attach(&[]).unwrap());
+            let rule = seed.server.run(|| byway().rules().unwrap().remove(0));
+            assert_eq!(rule.rule, before.rule);
+            assert!(rule.departed.packets > before.departed.packets + cut as u64, "{rule:?}");
+            assert_eq!(rule.departed, rule.arrived);
+            let attachments = seed.server.run(|| byway().attachments().unwrap());
+            assert!(attachments.len() == 2 && attachments.iter().all(|it| it.is_there), "{attachments:?}");
+            assert!(!folder.join("renewed").exists());
+            if at.is_none() {
+                for name in ["NEIGHBOURS_OLD", "rules_old", "UNUSED"] {
+                    assert!(!folder.join(name).exists(), "{name}");
+                }
+                assert!(cut >= 14, "{cut} steps");
+                break;
+            }
+            remove_old(&folder, MADE_UP).unwrap();
+        }
+        seed.server.run(|| byway().flush().and_then(|_| byway().detach(&[])).unwrap());
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn a_made_up_migration_is_cut_off_between_any_two_steps() {
+        is_cut_off_anywhere(Hook::Clsact);
+        is_cut_off_anywhere(Hook::Tcx);
+    }
+
+    /// A conversion that fails leaves all as it was.
+    #[test]
+    fn what_fails_is_taken_back() {
+        const FAILS: &[Migration] = &[Migration {
+            from: SCHEMA - 1,
+            converted: &[
+                Conversion { from: "NEIGHBOURS_OLD", to: "COPY", convert: widen_neighbours },
+                Conversion {
+                    from: "",
+                    to: "OTHER",
+                    convert: |_, _| Err(Error::kernel("convert", "it fails")),
+                },
+            ],
+            removed: &[],
+            rounds: &[2, 1],
+        }];
+        let seed = Seed::new().unwrap();
+        seed.server.run(|| Byway::open().unwrap().add(&spec()).unwrap());
+        let folder = seed.server.run(|| pins::folder().unwrap());
+        make_old(&folder);
+        tables::write_meta(&folder, meta::SCHEMA, SCHEMA - 1).unwrap();
+        let before = names(&folder).unwrap();
+        let failure =
+            seed.server.run(|| take_over_by(&mut Network::open().unwrap(), FAILS, &mut |_| ())).unwrap_err();
+        assert_eq!(failure.to_string(), "cannot convert: it fails");
+        assert_eq!(names(&folder).unwrap(), before);
+        assert_eq!(tables::read_meta(&folder, meta::OBJECT).unwrap(), 7);
+        assert_eq!(tables::read_meta(&folder, meta::SCHEMA).unwrap(), SCHEMA - 1);
+        works(&seed.client);
+    }
+}

@@ -1,0 +1,200 @@
+//! What a byway of an older schema has pinned is taken over in place, while packets go through it.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use crate::support::{
+    ANSWER, hooks, on, pins,
+    routers::{Routers, rule},
+    rules,
+};
+use aya::{
+    EbpfLoader,
+    maps::{Array, Map, MapData},
+    programs::{ProgramType, SchedClassifier},
+    sys::{BpfHelper, is_helper_supported},
+};
+use byway::{Byway, Error, GroupSpec, Hook, MemberSpec, OnDown, Owner, TargetSpec};
+use byway_abi::{SCHEMA, meta};
+use byway_lab::wait_until;
+
+/// The programs and maps of schema 7, as the byway had them that was the last to pin it.
+static OBJECT_7: &[u8] = aya::include_bytes_aligned!("schemas/7.bpf.o");
+/// The maps that it pinned.
+const MAPS_7: [&str; 20] = [
+    "SOURCES4",
+    "SOURCES6",
+    "SHAPES",
+    "RECENT",
+    "DESTINATIONS4",
+    "DESTINATIONS6",
+    "NEXT_HOPS",
+    "NEXT_HOP_DEVICES",
+    "NEXT_HOP_HEALTH",
+    "NEXT_HOP_COUNTERS",
+    "GROUPS",
+    "FRAGMENTS",
+    "COUNTERS",
+    "RARE_COUNTERS",
+    "ATTACHMENTS",
+    "ATTACHMENT_COUNTERS",
+    "SETS",
+    "DEVICES",
+    "NEIGHBOURS",
+    "META",
+];
+const PROGRAMS: [&str; 4] = ["departure", "departure_bare", "arrival", "arrival_bare"];
+
+fn open_meta(folder: &Path) -> Array<MapData, u32> {
+    let meta = MapData::from_pin(folder.join("META")).unwrap();
+    Map::from_map_data(meta).unwrap().try_into().unwrap()
+}
+
+fn program(folder: &Path, name: &str) -> u32 {
+    SchedClassifier::from_pin(folder.join(name)).unwrap().info().unwrap().id()
+}
+
+/// Pins maps and programs of schema 7 for the server, with what `fill` puts there by this byway's own means: the maps that it
+/// writes have the same shapes. Returns the folder.
+fn pin_schema_7(hosts: &Routers, hook: Hook, fill: impl FnOnce(&mut Byway) + Send) -> PathBuf {
+    on(&hosts.server, hook, |byway| byway.attach(&["eth0"])).unwrap();
+    let folder = PathBuf::from(pins().remove(0));
+    let object = open_meta(&folder).get(&meta::OBJECT, 0).unwrap();
+    on(&hosts.server, hook, |byway| byway.detach(&[])).unwrap();
+    assert!(!folder.exists());
+
+    fs::create_dir_all(folder.join("links")).unwrap();
+    let has_check_mtu =
+        is_helper_supported(ProgramType::SchedClassifier, BpfHelper::BPF_FUNC_check_mtu).unwrap();
+    let has_check_mtu = u32::from(has_check_mtu);
+    let mut loader = EbpfLoader::new();
+    loader.override_global("HAS_CHECK_MTU", &has_check_mtu, true);
+    for name in MAPS_7 {
+        loader.map_pin_path(name, folder.join(name));
+    }
+    let mut loaded = loader.load(OBJECT_7).unwrap();
+    for name in PROGRAMS {
+        let program: &mut SchedClassifier = loaded.program_mut(name).unwrap().try_into().unwrap();
+        program.load().unwrap();
+        program.pin(folder.join(name)).unwrap();
+    }
+    // Until all is there, they pass for this byway's.
+    let mut meta = open_meta(&folder);
+    meta.set(meta::OBJECT, object, 0).unwrap();
+    meta.set(meta::SCHEMA, SCHEMA, 0).unwrap();
+    let before = program(&folder, "departure");
+    on(&hosts.server, hook, fill);
+    assert_eq!(program(&folder, "departure"), before);
+    meta.set(meta::OBJECT, 7, 0).unwrap();
+    meta.set(meta::SCHEMA, 7, 0).unwrap();
+    folder
+}
+
+/// Sends until it is told to stop. Says how many packets.
+fn send_until(from: IpAddr, to: IpAddr, ends: &AtomicBool) -> u64 {
+    let socket = UdpSocket::bind((from, 0)).unwrap();
+    let mut sent = 0;
+    while !ends.load(Ordering::Relaxed) {
+        socket.send_to(b"hello", SocketAddr::new(to, 9)).unwrap();
+        sent += 1;
+        thread::sleep(Duration::from_micros(200)); // the rate, not a wait for anything
+    }
+    sent
+}
+
+#[test]
+fn schema_7_is_taken_over_under_traffic() {
+    for (hook, v6) in hooks().iter().flat_map(|hook| [(*hook, false), (*hook, true)]) {
+        let hosts = Routers::new(v6);
+        let (far, single, grouped) = (hosts.far(1), hosts.source(5), hosts.source(900));
+        let member = MemberSpec { next_hop: hosts.hop(2), weight: 1 };
+        let group = GroupSpec {
+            name: "both".into(),
+            members: vec![member],
+            on_down: OnDown::Drop,
+            owner: Owner::Api,
+        };
+        let specs = [
+            rule(&single.to_string(), None, TargetSpec::NextHop(hosts.hop(1))),
+            rule(&grouped.to_string(), None, TargetSpec::Group("both".into())),
+        ];
+        let folder = pin_schema_7(&hosts, hook, |byway| {
+            byway.add_group(&group).unwrap();
+            byway.add_all(&specs).unwrap();
+            // The device of a next hop that is an attachment as well.
+            byway.attach(&["eth1"]).unwrap();
+        });
+        let old = PROGRAMS.map(|name| program(&folder, name));
+        // The neighbours are known before packets are counted.
+        for source in [single, grouped] {
+            hosts.way(source, far);
+        }
+
+        let ends = AtomicBool::new(false);
+        let sent = thread::scope(|scope| {
+            let senders = [single, grouped].map(|source| {
+                let (hosts, ends) = (hosts.server.clone(), &ends);
+                scope.spawn(move || hosts.run(|| send_until(source, far, ends)))
+            });
+            thread::sleep(Duration::from_millis(200)); // traffic ahead of the change
+            // Whoever reads only is told what to do.
+            let refused = on(&hosts.server, hook, |byway| byway.status()).unwrap_err();
+            assert!(matches!(refused, Error::OlderSchema { found: 7, .. }), "{refused}");
+            assert_eq!(
+                refused.to_string(),
+                format!(
+                    "the pins in {} are an older byway's, of schema 7, and this byway works with schema {SCHEMA}; the next change takes them over with all rules and counters, as `byway apply` or `byway attach` does",
+                    folder.display()
+                )
+            );
+            on(&hosts.server, hook, |byway| byway.attach(&[])).unwrap();
+            thread::sleep(Duration::from_millis(200)); // and behind it
+            ends.store(true, Ordering::Relaxed);
+            senders.map(|sender| sender.join().unwrap() + 1)
+        });
+
+        assert_eq!(open_meta(&folder).get(&meta::SCHEMA, 0).unwrap(), SCHEMA);
+        let new = PROGRAMS.map(|name| program(&folder, name));
+        assert!(old.iter().all(|old| !new.contains(old)), "{old:?} {new:?}");
+        for (source, router, sent) in [(single, 1, sent[0]), (grouped, 2, sent[1])] {
+            let arrived = || hosts.counts(source, far);
+            assert!(wait_until(ANSWER, || arrived()[router] as u64 == sent), "{:?} of {sent}", arrived());
+            assert_eq!(arrived().iter().sum::<usize>() as u64, sent, "some went elsewhere as well");
+            let rules = rules(&hosts.server);
+            let rule = rules.iter().find(|it| it.rule.source.contains(source)).unwrap();
+            assert_eq!((rule.departed.packets, rule.arrived.packets), (sent, sent), "{hook} {rule:?}");
+        }
+        // What was there before is there still, and is changed as ever.
+        on(&hosts.server, hook, |byway| {
+            assert_eq!(byway.groups().unwrap().len(), 1);
+            assert!(byway.attachments().unwrap().iter().all(|it| it.is_there));
+            byway.flush().unwrap();
+            byway.del_group("both").unwrap();
+            byway.detach(&[]).unwrap();
+        });
+        assert_eq!(pins(), Vec::<String>::new());
+    }
+}
+
+/// A newer byway's pins are left alone, and so are those that are too old to be known.
+#[test]
+fn what_is_newer_or_too_old_is_refused() {
+    let hosts = Routers::new(false);
+    on(&hosts.server, hooks()[0], |byway| byway.attach(&["eth0"])).unwrap();
+    let folder = PathBuf::from(pins().remove(0));
+    for found in [SCHEMA + 1, 6, 0, u32::MAX] {
+        open_meta(&folder).set(meta::SCHEMA, found, 0).unwrap();
+        for call in
+            [|byway: &mut Byway| byway.attach(&[]).map(drop), |byway: &mut Byway| byway.status().map(drop)]
+        {
+            let refused = on(&hosts.server, hooks()[0], call).unwrap_err();
+            assert!(matches!(refused, Error::Schema { .. }), "{refused}");
+        }
+    }
+}
