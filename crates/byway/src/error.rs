@@ -30,7 +30,7 @@ pub enum Error {
     GroupOfAnother(Group),
     /// Another Byway has a program on a device, with pins that this one does not see.
     #[error(
-        "{0} has a program of another Byway, which has a BPF file system of its own; run byway where that one runs, or take its program off the device first"
+        "{0} has a program of another Byway, whose BPF file system this one does not see; run byway there, or take the program off first: `tc filter del dev {0} egress prio 2842` does so where it is a filter, and a link goes with its pins"
     )]
     AnotherByway(String),
     /// There is no rule for exactly these packets.

@@ -212,8 +212,7 @@ fn load(folder: &Path, taking_over: u32) -> Result<Ebpf> {
     let secret = secret(folder)?;
     let mut loader = EbpfLoader::new();
     loader.override_global("HAS_CHECK_MTU", &has_check_mtu, true);
-    // Objects have this only where those of an older schema knew packets by another mark.
-    loader.override_global("TAKING_OVER", &taking_over, false);
+    loader.override_global("TAKING_OVER", &taking_over, true);
     loader.override_global("MARK_SECRET", &secret, true);
     for name in tables::NAMES {
         loader.map_pin_path(name, folder.join(name));
