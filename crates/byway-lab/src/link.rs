@@ -124,6 +124,23 @@ impl Node {
         self.set_link(device, "setting the MTU of", |link| link.attributes.push(LinkAttribute::Mtu(mtu)))
     }
 
+    /// Lets a device take segmentation-offload packets of so many bytes, and make them of what it receives, in both families
+    /// ("BIG TCP", Linux 6.3).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] where there is no such device, or the kernel or the device takes no packets of this size.
+    pub fn set_gso_max_size(&self, device: &str, bytes: u32) -> Result<()> {
+        self.set_link(device, "setting the largest offloaded packet of", |link| {
+            link.attributes.extend([
+                LinkAttribute::GsoMaxSize(bytes),
+                LinkAttribute::GroMaxSize(bytes),
+                LinkAttribute::GsoIpv4MaxSize(bytes),
+                LinkAttribute::GroIpv4MaxSize(bytes),
+            ]);
+        })
+    }
+
     /// Removes a device, and with a veth its other end.
     ///
     /// # Errors

@@ -233,10 +233,14 @@ fn trouble_of_next_hop(status: &NextHopStatus) -> Option<String> {
         NextHopState::DeviceGone => {
             Some(format!("{next_hop}: the device is gone; give the rules and groups that lead there another"))
         }
-        NextHopState::Silent if status.device_down => {
-            Some(format!("{} at {who}: {device} is down", losses()))
+        NextHopState::Silent => {
+            let why = if status.device_down {
+                format!("{device} is down, so that nothing gets to {who} there")
+            } else {
+                format!("{who} does not answer on {device}")
+            };
+            Some(if lost > 0 { format!("{}: {why}", losses()) } else { why })
         }
-        NextHopState::Silent => Some(format!("{}: {who} does not answer on {device}", losses())),
         NextHopState::Up if status.device_down => {
             Some(format!("{device} is down, so that nothing gets to {who} there"))
         }
@@ -379,16 +383,19 @@ FROM         TO          VIA                     DEV   ON-DOWN  OWNER  PACKETS  
             of_next_hop("10.111.221.21", NextHopState::Silent, 1_204, 0),
             of_next_hop("10.111.221.22", NextHopState::Down, 7, 7),
             of_next_hop("10.111.221.23", NextHopState::Up, 1, 0),
+            of_next_hop("10.111.221.24", NextHopState::Silent, 5, 5),
         ];
         let expected = "\
 VIA            DEV   STATE       MTU  RULES  DEPARTED  ARRIVED  SKIPPED
 10.111.221.21  eth1  no answer  1500      1     1,204        0        0
 10.111.221.22  eth1  down       1500      1         7        7        0
 10.111.221.23  eth1  up         1500      1         1        0        0
+10.111.221.24  eth1  no answer  1500      1         5        5        0
 
 1,204 of 1,204 departed packets did not arrive: 10.111.221.21 does not answer on eth1
 via 10.111.221.22 dev eth1 is out of service; `byway nexthop up via 10.111.221.22 dev eth1` puts it back
-1 of 1 departed packet did not arrive: does 10.111.221.23 answer on eth1?";
+1 of 1 departed packet did not arrive: does 10.111.221.23 answer on eth1?
+10.111.221.24 does not answer on eth1";
         assert_eq!(next_hops(&all, None), expected);
     }
 

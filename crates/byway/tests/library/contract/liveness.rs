@@ -14,12 +14,12 @@ use byway_lab::wait_until;
 use crate::support::{
     ANSWER, SILENCE, hooks, hooks_and_families, on,
     routers::{Routers, Way, rule},
-    the_rule,
+    the_rule, tun,
 };
 
 /// How router 1 dies.
 #[derive(Debug, Clone, Copy)]
-enum Death {
+pub(crate) enum Death {
     LinkDown,
     NoCarrier,
     /// The neighbour entry is permanent and outlives the carrier, so that the kernel goes on sending.
@@ -28,7 +28,7 @@ enum Death {
     FailedNeighbour,
 }
 
-const DEATHS: [Death; 4] =
+pub(crate) const DEATHS: [Death; 4] =
     [Death::LinkDown, Death::NoCarrier, Death::NoCarrierAndPermanentNeighbour, Death::FailedNeighbour];
 
 impl Death {
@@ -64,7 +64,7 @@ impl Death {
 }
 
 /// A group of both routers.
-fn group(hosts: &Routers) -> RuleSpec {
+pub(crate) fn group(hosts: &Routers) -> RuleSpec {
     let member = |router| MemberSpec { next_hop: hosts.hop(router), weight: 1 };
     let both = TargetSpec::NextHops(vec![member(1), member(2)]);
     RuleSpec { on_down: OnDown::Drop, ..rule(&hosts.source(5).to_string(), None, both) }
@@ -95,7 +95,7 @@ fn sockets(hosts: &Routers) -> Vec<UdpSocket> {
 }
 
 /// Packets at several paces while router 1 is dead, and afterwards.
-fn nothing_is_lost(death: Death, hosts: &Routers, paces: &[(Duration, u32)]) {
+pub(crate) fn nothing_is_lost(death: Death, hosts: &Routers, paces: &[(Duration, u32)]) {
     let (sockets, to) = (sockets(hosts), SocketAddr::new(hosts.far(1), 9));
     let mut came = [0; 3];
     let both = |came: &[usize; 3]| came[1] > 0 && came[2] > 0 && came[1] + came[2] == usize::from(FLOWS);
@@ -151,6 +151,33 @@ fn a_dead_member_costs_nobody_a_packet() {
             let spec = group(&hosts);
             on(&hosts.server, hook, |byway| byway.add(&spec)).unwrap();
             nothing_is_lost(death, &hosts, &[(Duration::ZERO, 50), (Duration::from_millis(300), 3)]);
+        }
+    }
+}
+
+/// A tunnel has no neighbours, so that everything arrives at its device, also while that is down.
+#[test]
+fn a_tunnel_that_is_down_costs_nobody_a_packet() {
+    for hook in hooks() {
+        let hosts = Routers::new(false);
+        let _wire = tun::Wire::new((&hosts.server, "tun0"), (&hosts.gateway, "tun0")).unwrap();
+        let members = [byway::NextHopSpec::Dev("tun0".into()), hosts.hop(2)];
+        let members = members.into_iter().map(|next_hop| MemberSpec { next_hop, weight: 1 }).collect();
+        let spec = rule(&hosts.source(5).to_string(), None, TargetSpec::NextHops(members));
+        on(&hosts.server, *hook, |byway| byway.add(&spec)).unwrap();
+        let (sockets, to) = (sockets(&hosts), SocketAddr::new(hosts.far(1), 9));
+        // Those that the tunnel takes are seen by nobody.
+        assert!(wait_until(ANSWER, || (1..FLOWS.into()).contains(&come(&hosts, &sockets, to)[2])));
+        hosts.server.set_up("tun0", false).unwrap();
+        // Those that are on their way.
+        come(&hosts, &sockets, to);
+        for nth in 0..50 {
+            assert_eq!(
+                come(&hosts, &sockets, to),
+                [0, 0, usize::from(FLOWS)],
+                "packet {nth}: {:?}",
+                the_rule(&hosts.server)
+            );
         }
     }
 }

@@ -3,7 +3,7 @@
 mod changing_devices;
 mod classes;
 mod foreign_programs;
-mod liveness;
+pub(crate) mod liveness;
 mod marks;
 mod migration;
 mod next_hops;

@@ -1,10 +1,10 @@
-//! A gigabyte over TCP, with segmentation offload on, arrives intact.
+//! Much over TCP, with segmentation offload on, arrives intact.
 
 use std::{net::SocketAddr, time::Duration};
 
 use byway_lab::seed::Seed;
 
-use crate::support::{all_arrived, hooks_and_addresses, on, via};
+use crate::support::{all_arrived, hooks_and_addresses, lacking, on, via};
 
 const BYTES: u64 = 1_000_000_000;
 
@@ -25,5 +25,45 @@ fn a_gigabyte_arrives_intact() {
         assert!(status.departed.bytes > BYTES);
         // Segments of at most 1,500 bytes are counted, not the packets that carry 64 kB of them.
         assert!(status.departed.packets >= BYTES / 1_500, "{status:?}");
+    }
+}
+
+/// Packets that carry more than 65,535 bytes ("BIG TCP"). Over IPv6 they have a header that none of their segments has.
+#[test]
+fn big_tcp_is_not_too_big() {
+    const BYTES: u64 = 10_000_000;
+    for (hook, addresses) in hooks_and_addresses() {
+        for size in [200_000, 500_000] {
+            let seed = Seed::new().unwrap();
+            for (node, device) in [
+                (&seed.server, "eth0"),
+                (&seed.server, "eth1"),
+                (&seed.router, "eth0"),
+                (&seed.router, "eth1"),
+                (&seed.client, "eth0"),
+                (&seed.gateway, "eth0"),
+            ] {
+                if let Err(error) = node.set_gso_max_size(device, size) {
+                    println!("{error}");
+                    return lacking("BIG TCP");
+                }
+            }
+            on(&seed.server, hook, |byway| {
+                byway.add(&via(&addresses.service.to_string(), addresses.router, "eth1")).unwrap();
+            });
+            let service = SocketAddr::new(addresses.service, 30100);
+            let heard = seed.router.capture("eth0").unwrap();
+            let _service = seed.server.tcp_bulk_serve(service).unwrap();
+            let bulk = seed.client.tcp_bulk(service, BYTES, Duration::from_secs(60)).unwrap();
+            assert_eq!(bulk.bytes, BYTES);
+            let status = all_arrived(&seed.server);
+            assert_eq!(
+                (status.answered.packets, status.refused.packets),
+                (0, 0),
+                "{hook}, {size}: {status:?}"
+            );
+            let largest = heard.frames().iter().map(|frame| frame.bytes.len()).max();
+            assert!(largest > Some(0xFFFF), "{hook}, {size}: none was big: {largest:?}");
+        }
     }
 }

@@ -11,6 +11,7 @@ mod groups;
 mod ipsec;
 mod limits;
 mod listing;
+mod liveness;
 mod many_rules;
 mod offloads;
 mod prefixes;

@@ -1,0 +1,23 @@
+//! A minute with a dead member: what the contract's test of the same sees in a second.
+
+use std::{thread, time::Duration};
+
+use crate::{
+    contract::liveness::{DEATHS, group, nothing_is_lost},
+    support::{any_hook, on, routers::Routers},
+};
+
+#[test]
+fn a_dead_member_costs_nobody_a_packet_for_a_minute() {
+    thread::scope(|scope| {
+        for death in DEATHS {
+            scope.spawn(move || {
+                let hosts = Routers::new(false);
+                let spec = group(&hosts);
+                on(&hosts.server, any_hook(), |byway| byway.add(&spec)).unwrap();
+                let (second, ten) = (Duration::from_secs(1), Duration::from_secs(10));
+                nothing_is_lost(death, &hosts, &[(second, 10), (ten, 5)]);
+            });
+        }
+    });
+}
