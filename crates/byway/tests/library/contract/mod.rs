@@ -2,9 +2,9 @@
 
 mod changing_devices;
 mod classes;
-mod foreign_programs;
+mod foreign;
+mod loading;
 mod next_hops;
-mod programs;
 mod seed;
 mod sizes;
 mod swap;
