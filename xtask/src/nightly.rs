@@ -145,7 +145,7 @@ impl Finished {
     }
 
     fn file(folder: &Path, name: &str) -> PathBuf {
-        folder.join(name.replace(' ', "_")).with_extension("json")
+        folder.join(format!("{}.json", name.replace(' ', "_")))
     }
 
     /// Whether a part is finished, which then counts.

@@ -164,19 +164,28 @@ impl TestBinary {
 
         let listed = run::output(Command::new(executable).arg("--list").current_dir(&folder), "")?;
         let is_beside_the_code = message["target"]["kind"][0] != "test";
-        let tests = tests_by_layer(&listed, is_beside_the_code);
+        let tests = tests_by_layer(&listed, is_beside_the_code)?;
         Ok(Some(TestBinary { name, folder, executable: executable.into(), tests }))
     }
 }
 
-/// How many tests of each layer a binary lists.
-fn tests_by_layer(listed: &str, is_beside_the_code: bool) -> BTreeMap<Layer, u32> {
+/// How many tests of each layer a binary lists. A test runs with one layer only: libtest looks for its filters anywhere in a
+/// test's name.
+fn tests_by_layer(listed: &str, is_beside_the_code: bool) -> Result<BTreeMap<Layer, u32>> {
     let mut tests = BTreeMap::new();
     for test in listed.lines().filter_map(|line| line.strip_suffix(": test")) {
         let layer = if is_beside_the_code { Layer::Pure } else { Layer::of(test) };
+        let others = Layer::ALL.into_iter().filter(|other| *other != layer && *other != Layer::Everywhere);
+        for other in others.filter(|_| !is_beside_the_code) {
+            if test.contains(other.prefix()) {
+                bail!(
+                    "the test {test} is one of {layer} and would run with {other}: call its module something else"
+                );
+            }
+        }
         *tests.entry(layer).or_default() += 1;
     }
-    tests
+    Ok(tests)
 }
 
 /// Reads one of cargo's messages, which may be about the command.
@@ -441,8 +450,9 @@ mod tests {
     #[test]
     fn each_test_belongs_to_one_layer() {
         let listed = "pure::a: test\nprograms::b: test\ncontract::c::d: test\nelsewhere::e: test\n5 tests, 0 benchmarks";
-        let tests = tests_by_layer(listed, false);
+        let tests = tests_by_layer(listed, false).unwrap();
         assert_eq!(tests, Layer::ALL.into_iter().map(|layer| (layer, 1)).collect());
-        assert_eq!(tests_by_layer(listed, true), [(Layer::Pure, 4)].into());
+        assert_eq!(tests_by_layer(listed, true).unwrap(), [(Layer::Pure, 4)].into());
+        assert!(tests_by_layer("contract::foreign_programs::a: test", false).is_err());
     }
 }

@@ -2,12 +2,12 @@
 
 mod changing_devices;
 mod classes;
-mod foreign_programs;
+mod foreign;
 pub(crate) mod liveness;
+mod loading;
 mod marks;
 mod migration;
 mod next_hops;
-mod programs;
 mod seed;
 mod sizes;
 mod swap;
