@@ -196,7 +196,7 @@ pub const PROBE_AFTER_MAX: u64 = 1_000_000_000;
 pub const PROVEN_FOR: u64 = 25;
 
 /// Value of the array `NEXT_HOP_HEALTH`, by slot: what all CPUs know of a next hop. The programs write it, and seldom: only
-/// when they probe. Times are the kernel's monotonic clock in nanoseconds.
+/// when they probe, and when a packet comes that has waited for its neighbour. Times are the kernel's monotonic clock in nanoseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct NextHopHealth {
@@ -214,8 +214,9 @@ pub struct NextHopHealth {
 
 /// [`NextHopHealth::device`]: as far as is known the device sends frames.
 pub const DEVICE_TAKES: u64 = 0;
-/// [`NextHopHealth::device`]: it is down or has no carrier.
-pub const DEVICE_REFUSES: u64 = 1;
+/// [`NextHopHealth::device`]: it is down or has no carrier. Not 1, which the programs of schema 7 have written there, of
+/// something else.
+pub const DEVICE_REFUSES: u64 = 2;
 
 /// Value of the per-CPU array `PROBE`: the probe that is under way on this CPU, and what has become of it. All of that
 /// happens within one call of `bpf_clone_redirect`.
@@ -232,8 +233,8 @@ pub struct Probe {
     pub clamped: u32,
     /// [`PROBE_UNHEARD`] or its like.
     pub outcome: u32,
-    /// Keeps the record free of padding.
-    pub reserved: u32,
+    /// Its length in bytes at the next hop's device.
+    pub length: u32,
 }
 
 /// [`Probe::outcome`]: it has not arrived at the next hop's device.
@@ -246,6 +247,8 @@ pub const PROBE_TOO_BIG: u32 = 2;
 pub const PROBE_ASKED: u32 = 3;
 /// [`Probe::outcome`]: the device takes nothing.
 pub const PROBE_REFUSED: u32 = 4;
+/// [`Probe::outcome`]: the device, or its queue, has dropped it. That says nothing of other packets.
+pub const PROBE_DROPPED: u32 = 5;
 
 /// How often a next hop has packets that are too big answered on one CPU: once in so many nanoseconds. This is the rate at
 /// which the kernel sends ICMP errors (`icmp_msgs_per_sec`, icmp(7)).

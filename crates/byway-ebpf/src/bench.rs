@@ -82,8 +82,7 @@ pub fn vary(ctx: TcContext) -> i32 {
     let plan = unsafe { &mut *plan };
     let skb = ctx.skb.skb;
     // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
-    let is_marked =
-        unsafe { [(*skb).cb[mark::SECRET_LOW], (*skb).cb[mark::SECRET_HIGH]] } == plan.secret;
+    let is_marked = unsafe { [(*skb).cb[mark::SECRET_LOW], (*skb).cb[mark::SECRET_HIGH]] } == plan.secret;
     if plan.turn == 1 && is_marked {
         // The kernel has written the header of the next hop's link by now.
         let Some(header) = at::<[u8; ETHERNET_LEN]>(&ctx, 0) else { return TC_ACT_UNSPEC };

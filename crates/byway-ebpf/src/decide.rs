@@ -47,7 +47,12 @@ pub fn depart(ctx: &TcContext, header: Header) -> Option<i32> {
         Ok(packet) => packet,
         Err(class) => {
             seen(class);
-            return if matches!(class, class::NOT_IP | class::NEIGHBOUR_DISCOVERY) { probe::asked(ctx) } else { None };
+            // What asks for a neighbour is one of these: IPv6 asks all that may be meant.
+            return if matches!(class, class::NOT_IP | class::NEIGHBOUR_DISCOVERY | class::MULTICAST) {
+                probe::asked(ctx)
+            } else {
+                None
+            };
         }
     };
     // A device that moves to another network namespace may take the program along, but not the rules.
@@ -102,7 +107,7 @@ pub fn depart(ctx: &TcContext, header: Header) -> Option<i32> {
                 }
                 done();
                 next_hop::departed(of_next_hop, size);
-                receive(target.rule, slot, size);
+                receive(target.rule, slot, Count { bytes: probe::length().into(), ..size });
                 Some(probe::let_go())
             }
             Choice::Down(on_down) => {
@@ -171,7 +176,7 @@ fn mark(ctx: &TcContext, rule: u32, slot: u32, header: Header) -> Option<()> {
 /// Two headers with the same hash would cost a packet one redirect more, and nothing else.
 #[inline(always)]
 fn hash_of(addresses: [u32; 3]) -> u32 {
-    addresses[0].wrapping_mul(0x9E37_79B1) ^ addresses[1].wrapping_mul(0x85EB_CA77) ^ addresses[2]
+    addresses[0] ^ addresses[1] << 5 ^ addresses[2]
 }
 
 /// Receives a packet that was redirected to here; nothing where the packet was not. Once it is counted it is an

@@ -36,9 +36,12 @@ pub enum Mark {
 pub fn mark(skb: *mut __sk_buff) -> Option<Mark> {
     let secret = secret();
     // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
-    let (low, high) = unsafe { ((*skb).cb[mark::SECRET_LOW], (*skb).cb[mark::SECRET_HIGH]) };
-    if low == secret as u32 && high == (secret >> 32) as u32 {
-        return Some(Mark::Ours);
+    unsafe {
+        if (*skb).cb[mark::SECRET_LOW] == secret as u32
+            && (*skb).cb[mark::SECRET_HIGH] == (secret >> 32) as u32
+        {
+            return Some(Mark::Ours);
+        }
     }
     // SAFETY: as above.
     if taking_over() != 0 && unsafe { (*skb).tc_index } == MARK_OF_7 {

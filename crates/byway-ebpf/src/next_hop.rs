@@ -10,9 +10,10 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use byway_abi::{
-    BUCKETS, Count, DEVICE_REFUSES, DEVICE_TAKES, FAMILY_ON_LINK, Group, GroupKey, MAX_MEMBERS, NEXT_HOP_DOWN,
-    NextHop, NextHopCounters, NextHopHealth, OUTSTANDING, PROBE_AFTER_MAX, PROBE_AFTER_MIN, PROBE_ASKED,
-    PROBE_REFUSED, PROBE_SENT, PROBE_TOO_BIG, PROVEN_FOR, SILENCE, SILENCE_ON_LINK, TARGET_GROUP, Target,
+    BUCKETS, Count, DEVICE_REFUSES, DEVICE_TAKES, FAMILY_ON_LINK, Group, GroupKey, MAX_MEMBERS,
+    NEXT_HOP_DOWN, NextHop, NextHopCounters, NextHopHealth, OUTSTANDING, PROBE_AFTER_MAX, PROBE_AFTER_MIN,
+    PROBE_ASKED, PROBE_DROPPED, PROBE_REFUSED, PROBE_SENT, PROBE_TOO_BIG, PROVEN_FOR, SILENCE,
+    SILENCE_ON_LINK, TARGET_GROUP, Target,
 };
 
 use crate::{
@@ -117,16 +118,14 @@ pub fn choose(ctx: &TcContext, packet: &Packet, target: &Target, generation: u32
     }
 }
 
-/// The next hop in a slot, if it is proven to be alive. This much is quick, and true of nearly all packets.
+/// The next hop in a slot, if it is proven to be alive. This much is quick, and true of nearly all packets. What other CPUs know
+/// is not asked: this one finds it out with its next packet, or when its own proof ends.
 #[inline(always)]
 fn proven(slot: u32) -> Option<(&'static NextHop, *mut NextHopCounters)> {
     let next_hop = NEXT_HOPS.get(slot)?;
     let counters = NEXT_HOP_COUNTERS.get_ptr_mut(slot)?;
-    // SAFETY: the map's values live as long as the program. Other CPUs write `silent_since`; either value will do.
-    let silent_since = unsafe { (*NEXT_HOP_HEALTH.get_ptr(slot)?).silent_since };
     let is_proven = next_hop.flags & NEXT_HOP_DOWN == 0
         && is_recent(counters)
-        && silent_since == 0
         && NEXT_HOP_DEVICES.get_ifindex(slot).is_some();
     is_proven.then_some((next_hop, counters))
 }
@@ -174,7 +173,17 @@ unsafe extern "C" fn state_of(skb: *mut __sk_buff, slot: u32, mss: u32) -> u32 {
         let health: &mut NextHopHealth = unsafe { &mut *health };
         // SAFETY: the helper only reads the clock.
         let now = unsafe { bpf_ktime_get_ns() };
-        if health.silent_since == 0 || is_due(health, now) {
+        // Without a gateway, each destination is a neighbour of its own, whose silence is nobody else's. Only the device's own
+        // word counts, and if that cannot be had at all, a long silence of everybody.
+        let patience = if is_on_link { SILENCE_ON_LINK } else { SILENCE };
+        let silence = |health: &NextHopHealth| {
+            let is_later = is_on_link && health.taken > health.silent_since;
+            now.saturating_sub(if is_later { health.taken } else { health.silent_since })
+        };
+        // Before that counts, none of its packets is let go unheard: one of them makes the kernel ask for its neighbour.
+        let is_urgent = is_on_link && silence(health) > patience / 2;
+        if health.silent_since == 0 || is_urgent || is_due(health, now) {
+            let before = health.probed;
             health.probed = now;
             let outcome = probe::send(skb, slot, mss);
             match outcome & !probe::CLAMPED {
@@ -186,8 +195,14 @@ unsafe extern "C" fn state_of(skb: *mut __sk_buff, slot: u32, mss: u32) -> u32 {
                     unsafe { (*counters).proven = bpf_jiffies64() + PROVEN_FOR };
                     return Some(if outcome & probe::CLAMPED != 0 { SENT_CLAMPED } else { SENT });
                 }
-                // They tell nothing.
-                PROBE_TOO_BIG | probe::UNPROBED if health.silent_since == 0 => return Some(LIVE),
+                // It got there, and no further; the next packet is another probe.
+                PROBE_DROPPED => return Some(SENT),
+                // It tells nothing. Whoever sent it is told of the size, unless there is another way.
+                PROBE_TOO_BIG => {
+                    health.probed = before;
+                    return Some(if health.silent_since == 0 { LIVE } else { DOUBTFUL });
+                }
+                probe::UNPROBED if health.silent_since == 0 => return Some(LIVE),
                 PROBE_REFUSED => health.device = DEVICE_REFUSES,
                 PROBE_ASKED => {
                     health.device = DEVICE_TAKES;
@@ -199,16 +214,7 @@ unsafe extern "C" fn state_of(skb: *mut __sk_buff, slot: u32, mss: u32) -> u32 {
                 health.silent_since = now;
             }
         }
-        // Without a gateway, each destination is a neighbour of its own, whose silence is nobody else's. Only the device's own
-        // word counts, and if that cannot be had at all, a long silence of everybody.
-        let (heard, patience) = if is_on_link && health.taken > health.silent_since {
-            (health.taken, SILENCE_ON_LINK)
-        } else if is_on_link {
-            (health.silent_since, SILENCE_ON_LINK)
-        } else {
-            (health.silent_since, SILENCE)
-        };
-        let is_dead = health.device == DEVICE_REFUSES || now.saturating_sub(heard) >= patience;
+        let is_dead = health.device == DEVICE_REFUSES || silence(health) >= patience;
         Some(if is_dead { DEAD } else { DOUBTFUL })
     };
     state().unwrap_or(DEAD)

@@ -54,7 +54,9 @@ pub fn judge(ctx: &TcContext, packet: &Packet, next_hop: &NextHop, wants_mtu: bo
         return match verdict {
             0 => Size::Fits(mtu),
             // SAFETY: the verifier has seen the function by itself.
-            1.. if segment != 0 && unsafe { is_jumbogram_of(ctx.skb.skb, packet.family, segment, mtu) } != 0 => {
+            1.. if segment != 0
+                && unsafe { is_jumbogram_of(ctx.skb.skb, packet.family, segment, mtu) } != 0 =>
+            {
                 Size::Fits(mtu)
             }
             1.. => Size::TooBig(mtu),

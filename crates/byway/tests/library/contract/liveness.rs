@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use byway::{MemberSpec, NextHopState, OnDown, RuleSpec, TargetSpec};
+use byway::{Hook, MemberSpec, NextHopState, OnDown, RuleSpec, TargetSpec};
 use byway_lab::wait_until;
 
 use crate::support::{
@@ -120,6 +120,7 @@ pub(crate) fn nothing_is_lost(death: Death, hosts: &Routers, paces: &[(Duration,
         hosts.counts(hosts.source(5), to.ip()) == before
     };
     assert!(wait_until(ANSWER, is_quiet));
+    let before = hosts.counts(hosts.source(5), to.ip());
     for (pace, times) in paces {
         for nth in 0..*times {
             let came = come(hosts, &sockets, to);
@@ -132,6 +133,10 @@ pub(crate) fn nothing_is_lost(death: Death, hosts: &Routers, paces: &[(Duration,
             thread::sleep(*pace);
         }
     }
+    // None comes twice, late.
+    assert!(wait_until(ANSWER, is_quiet));
+    let sent: usize = paces.iter().map(|(_, times)| *times as usize * sockets.len()).sum();
+    assert_eq!(hosts.counts(hosts.source(5), to.ip()), [before[0], before[1], before[2] + sent], "{death:?}");
     death.end(hosts);
     assert!(
         wait_until(ANSWER, || {
@@ -201,8 +206,8 @@ fn a_dead_member_costs_no_connection_a_second() {
                     router.tcp_serve(to).unwrap()
                 })
                 .collect();
-            // Half of the time after which TCP sends a SYN again.
-            const AT_ONCE: Duration = Duration::from_millis(500);
+            // Less than the second after which TCP sends a SYN again.
+            const AT_ONCE: Duration = Duration::from_millis(900);
             let connect = || hosts.server.tcp_echo(Some(hosts.source(5)), to, b"hello", AT_ONCE);
             assert!(wait_until(ANSWER, || connect().is_ok()));
             death.strike(&hosts);
@@ -219,39 +224,46 @@ fn a_dead_member_costs_no_connection_a_second() {
 #[test]
 fn one_neighbours_silence_is_nobody_elses() {
     for (hook, v6) in hooks_and_families() {
-        let hosts = Routers::new(v6);
-        let dev = byway::NextHopSpec::Dev("eth1".into());
-        let spec = rule(&hosts.source(5).to_string(), None, TargetSpec::NextHop(dev));
-        on(&hosts.server, hook, |byway| byway.add(&spec)).unwrap();
-        // One of them is there.
-        let living = hosts.far(1);
-        hosts.router[0].address("eth0", &format!("{living}/{}", if v6 { 128 } else { 32 })).unwrap();
-        assert!(hosts.goes(hosts.source(5), living, Way::Router1));
-        let from = hosts.source(5);
-        let socket = hosts.server.run(|| UdpSocket::bind((from, 0))).unwrap();
-        let send = |to: IpAddr| match hosts.server.run(|| socket.send_to(b"hello", (to, 9))) {
-            // What the kernel says of a neighbour that does not answer.
-            Err(error) if error.kind() == ErrorKind::HostUnreachable => {}
-            sent => drop(sent.unwrap()),
-        };
-        let before = hosts.counts(from, living);
-        for nth in 0..40 {
-            for dead in 0..25 {
-                send(hosts.far(100 + dead));
-            }
-            send(living);
-            thread::sleep(Duration::from_millis(25));
-            assert!(
-                wait_until(ANSWER, || hosts.counts(from, living)[1] == before[1] + nth + 1),
-                "{nth}: {:?}",
-                the_rule(&hosts.server)
-            );
-        }
-        let next_hops = on(&hosts.server, hook, |byway| byway.next_hops()).unwrap();
-        assert_eq!(next_hops[0].state, NextHopState::Up);
-
-        // Without carrier it is dead for all, at once.
-        hosts.router[0].set_up("eth0", false).unwrap();
-        assert!(hosts.goes(from, living, Way::Gateway), "{:?}", the_rule(&hosts.server));
+        neighbours_are_told_apart(hook, v6, 25, (40, Duration::from_millis(25)));
     }
+}
+
+/// Packets to so many neighbours that are not there, and one to one that is there, so many times with such a pause.
+pub(crate) fn neighbours_are_told_apart(hook: Hook, v6: bool, dead: u16, (times, pause): (usize, Duration)) {
+    let hosts = Routers::new(v6);
+    let dev = byway::NextHopSpec::Dev("eth1".into());
+    let spec = rule(&hosts.source(5).to_string(), None, TargetSpec::NextHop(dev));
+    on(&hosts.server, hook, |byway| byway.add(&spec)).unwrap();
+    // One of them is there.
+    let living = hosts.far(1);
+    hosts.router[0].address("eth0", &format!("{living}/{}", if v6 { 128 } else { 32 })).unwrap();
+    assert!(hosts.goes(hosts.source(5), living, Way::Router1));
+    let from = hosts.source(5);
+    let socket = hosts.server.run(|| UdpSocket::bind((from, 0))).unwrap();
+    let send = |to: IpAddr| match hosts.server.run(|| socket.send_to(b"hello", (to, 9))) {
+        // What the kernel says of a neighbour that does not answer.
+        Err(error) if error.kind() == ErrorKind::HostUnreachable => {}
+        sent => drop(sent.unwrap()),
+    };
+    let before = hosts.counts(from, living);
+    for nth in 0..times {
+        // Five hundred a second at the most.
+        for nth in 0..(pause.as_millis() as u16 / 2).max(dead) {
+            send(hosts.far(100 + nth % dead));
+            thread::sleep(pause / 1_000);
+        }
+        send(living);
+        thread::sleep(pause / 2);
+        assert!(
+            wait_until(ANSWER, || hosts.counts(from, living)[1] == before[1] + nth + 1),
+            "{nth}: {:?}",
+            the_rule(&hosts.server)
+        );
+    }
+    let next_hops = on(&hosts.server, hook, |byway| byway.next_hops()).unwrap();
+    assert_eq!(next_hops[0].state, NextHopState::Up);
+
+    // Without carrier it is dead for all, at once.
+    hosts.router[0].set_up("eth0", false).unwrap();
+    assert!(hosts.goes(from, living, Way::Gateway), "{:?}", the_rule(&hosts.server));
 }

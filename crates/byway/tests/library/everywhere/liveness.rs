@@ -3,8 +3,8 @@
 use std::{thread, time::Duration};
 
 use crate::{
-    contract::liveness::{DEATHS, group, nothing_is_lost},
-    support::{any_hook, on, routers::Routers},
+    contract::liveness::{DEATHS, group, neighbours_are_told_apart, nothing_is_lost},
+    support::{FAMILIES, any_hook, on, routers::Routers},
 };
 
 #[test]
@@ -18,6 +18,20 @@ fn a_dead_member_costs_nobody_a_packet_for_a_minute() {
                 let (second, ten) = (Duration::from_secs(1), Duration::from_secs(10));
                 nothing_is_lost(death, &hosts, &[(second, 10), (ten, 5)]);
             });
+        }
+    });
+}
+
+/// Longer than it takes until a device that says nothing counts as dead.
+#[test]
+fn one_neighbours_long_silence_is_nobody_elses() {
+    thread::scope(|scope| {
+        for v6 in FAMILIES {
+            for dead in [1, 25] {
+                scope.spawn(move || {
+                    neighbours_are_told_apart(any_hook(), v6, dead, (12, Duration::from_secs(1)))
+                });
+            }
         }
     });
 }
