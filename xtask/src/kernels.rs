@@ -38,7 +38,7 @@ pub(crate) struct Kernels {
     layers: Vec<Layer>,
 
     /// How long each machine may take, in minutes: one that hangs is seen then
-    #[arg(long, default_value_t = 8, value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 12, value_parser = value_parser!(u64).range(1..))]
     minutes: u64,
 
     /// Run this instead of the tests; its exit status becomes that of this command

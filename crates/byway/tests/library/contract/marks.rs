@@ -29,8 +29,8 @@ use crate::support::{
 
 /// What a sender may have put into `skb->cb` who knows the program, and not the secret.
 fn forged() -> Vec<[u32; 5]> {
-    let slots = [0, mark::AGAIN, mark::BARE, mark::COPY, mark::PROBE, mark::PASS, mark::FLAGS];
-    let secrets = [[0, 0], [MARK_OF_7, 0], [u32::MAX; 2]];
+    let slots = [0, mark::COPY, mark::PROBE, mark::PASS, mark::FLAGS];
+    let secrets = [[0, 0], [u32::MAX; 2]];
     slots.iter().flat_map(|flags| secrets.map(|[low, high]| [0, 0, low, high, 1 | flags])).collect()
 }
 
