@@ -223,7 +223,7 @@ pub enum Error {
         known: u32,
     },
     /// What is in a pinned map makes no sense: something else than Byway has written there.
-    #[error("the map {map} in {path} is damaged: {what}; remove what is pinned, `rm -r {path}`, and let the rules hold anew, as by `byway apply`", path = .path.display())]
+    #[error("the map {map} in {path} is damaged: {what}; remove what is pinned, `rm -r {path}`, and add the rules again, for example with `byway apply`", path = .path.display())]
     Damaged {
         /// The folder of the pins.
         path: PathBuf,

@@ -456,7 +456,7 @@ impl Tables {
         Ok(sets.iter().map(|(id, record)| (*id, wire::read_set(record))).collect())
     }
 
-    /// What the records say. The caller holds the lock, so that nobody lets other rules hold meanwhile.
+    /// What the records say. The caller holds the lock, so that nobody changes the rules meanwhile.
     pub(crate) fn rules(&self) -> Result<Records> {
         let generation = self.in_force()?;
         let mut records = Records { held: BTreeMap::new(), leftover: BTreeMap::new() };
