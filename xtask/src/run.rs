@@ -1,4 +1,4 @@
-//! Running other programs: whoever reads a failure sees the command, what it printed, and the mend.
+//! Running other programs: whoever reads a failure sees the command, what it printed, and the help.
 
 use std::{
     env,
@@ -9,9 +9,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// Runs a command to its end and hands back its standard output. `mend` is the advice for when it fails.
-pub(crate) fn output(command: &mut Command, mend: &str) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| cannot_start(command, mend))?;
+/// Runs a command to its end and hands back its standard output. `help` is the advice for when it fails.
+pub(crate) fn output(command: &mut Command, help: &str) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| cannot_start(command, help))?;
     if !output.status.success() {
         bail!(
             "{} failed ({})\n{}{}{}",
@@ -19,24 +19,24 @@ pub(crate) fn output(command: &mut Command, mend: &str) -> Result<String> {
             output.status,
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr),
-            mend
+            help
         );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Runs a command whose output goes straight to the terminal.
-pub(crate) fn visibly(command: &mut Command, mend: &str) -> Result<()> {
-    let status = command.stdin(Stdio::null()).status().with_context(|| cannot_start(command, mend))?;
+pub(crate) fn visibly(command: &mut Command, help: &str) -> Result<()> {
+    let status = command.stdin(Stdio::null()).status().with_context(|| cannot_start(command, help))?;
     if !status.success() {
-        bail!("{} failed ({status}), see above\n{mend}", shown(command));
+        bail!("{} failed ({status}), see above\n{help}", shown(command));
     }
     Ok(())
 }
 
 /// What to say when a program does not even start.
-pub(crate) fn cannot_start(command: &Command, mend: &str) -> String {
-    format!("cannot run {}\n{mend}", shown(command))
+pub(crate) fn cannot_start(command: &Command, help: &str) -> String {
+    format!("cannot run {}\n{help}", shown(command))
 }
 
 /// Where a program is, searching `PATH` and then the folders where administrators' tools live.
@@ -50,7 +50,7 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 
 /// The commands that install Debian packages, with `apt-get update` only where the lists turn out too old.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
-    let mend = format!("As root: apt-get update && apt-get install {}", packages.join(" "));
+    let help = format!("As root: apt-get update && apt-get install {}", packages.join(" "));
     let install = || {
         let mut command = Command::new("apt-get");
         command.args(["install", "-y", "--no-install-recommends"]).args(packages);
@@ -58,11 +58,11 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
         command
     };
     eprintln!("installing {}", packages.join(" "));
-    if output(&mut install(), &mend).is_ok() {
+    if output(&mut install(), &help).is_ok() {
         return Ok(());
     }
-    output(Command::new("apt-get").arg("update"), &mend)?;
-    output(&mut install(), &mend)?;
+    output(Command::new("apt-get").arg("update"), &help)?;
+    output(&mut install(), &help)?;
     Ok(())
 }
 

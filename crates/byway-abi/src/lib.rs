@@ -9,7 +9,7 @@
 pub mod sources;
 
 /// The version of the pinned layout: of the maps' names, keys and values. Kept in [`META`](meta).
-pub const SCHEMA: u32 = 8;
+pub const SCHEMA: u32 = 9;
 
 /// How many rules there may be.
 pub const MAX_RULES: u32 = 1_048_576;
@@ -54,7 +54,7 @@ pub mod mark {
     /// The packet has been redirected a second time.
     pub const AGAIN: u32 = 1 << 31;
     /// The packet departed from a device without an Ethernet header.
-    pub const BARE: u32 = 1 << 30;
+    pub const L3: u32 = 1 << 30;
     /// A copy of a packet, on its way out of the attachment for the second time, to be handed to the next hop.
     pub const COPY: u32 = 1 << 29;
     /// The same copy, handed to the next hop.
@@ -62,7 +62,7 @@ pub mod mark {
     /// A packet that has been received, and only has to pass.
     pub const PASS: u32 = 1 << 27;
     /// All flags.
-    pub const FLAGS: u32 = AGAIN | BARE | COPY | PROBE | PASS;
+    pub const FLAGS: u32 = AGAIN | L3 | COPY | PROBE | PASS;
 }
 
 /// Value of the programs' global `TAKING_OVER`, and the first of three rounds in which they take over from those of schema 7: they
@@ -278,13 +278,13 @@ pub struct NextHopCounters {
     /// What of it reached the egress of its device.
     pub arrived: Count,
     /// What it should have had, and did not get because it was not live.
-    pub skipped: Count,
+    pub failed_over: Count,
     /// What of the departed had its MSS option clamped.
     pub clamped: Count,
     /// What was too big for it, and was answered with an ICMP error.
-    pub answered: Count,
+    pub icmp_sent: Count,
     /// What was too big for it, and was dropped without an answer.
-    pub refused: Count,
+    pub too_big_dropped: Count,
     /// Up to when the allowance of ICMP errors is used up, on the kernel's monotonic clock in nanoseconds: each takes
     /// [`ANSWER_INTERVAL`] of it.
     pub answers_until: u64,
@@ -322,27 +322,27 @@ pub const fn chunk_len(chunk: u32) -> u32 {
 pub struct Counters {
     /// What had the rule's target done to it: was redirected to a next hop, left to normal routing by a `pass`, or dropped by
     /// a `drop`.
-    pub done: Count,
+    pub matched: Count,
     /// What of the redirected reached the egress of the next hop's device.
     pub arrived: Count,
 }
 
-/// Value of the per-CPU map `RARE_COUNTERS`, keyed by a rule's identity. A program makes it when there is something to count.
+/// Value of the per-CPU map `EXCEPTION_COUNTERS`, keyed by a rule's identity. A program makes it when there is something to count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct RareCounters {
+pub struct ExceptionCounters {
     /// What found no live next hop, and was passed or dropped for that.
-    pub down: Count,
+    pub no_next_hop: Count,
     /// What of the departed had its MSS option clamped.
     pub clamped: Count,
     /// What was too big for its next hop, and was answered with an ICMP error.
-    pub answered: Count,
+    pub icmp_sent: Count,
     /// What was too big for its next hop, and was dropped without an answer.
-    pub refused: Count,
+    pub too_big_dropped: Count,
 }
 
 /// For how many rules such counters are kept.
-pub const MAX_RARE: u32 = 65_536;
+pub const MAX_EXCEPTIONS: u32 = 65_536;
 
 /// The counters that a program may be loaded without, a bit each.
 pub mod counters {
@@ -553,7 +553,7 @@ const _: () = {
     assert!(size_of::<Probe>() == 6 * 4);
     assert!(size_of::<NextHopCounters>() == 6 * 16 + 2 * 8);
     assert!(size_of::<Counters>() == 2 * 16);
-    assert!(size_of::<RareCounters>() == 4 * 16);
+    assert!(size_of::<ExceptionCounters>() == 4 * 16);
     // Words of 64 bits, in which userspace writes it.
     assert!(size_of::<RuleRecord>() == 10 * size_of::<u64>());
     assert!(size_of::<AttachmentCounters>() == class::COUNT * 16 + 8);
@@ -581,9 +581,9 @@ mod pod {
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Counters {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for super::RareCounters {}
+    unsafe impl aya::Pod for super::ExceptionCounters {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for super::sources::Shapes {}
+    unsafe impl aya::Pod for super::sources::TableInfos {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::AttachmentCounters {}
     // SAFETY: as above.

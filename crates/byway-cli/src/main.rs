@@ -2,9 +2,9 @@
 
 #![forbid(unsafe_code)]
 
-mod answer;
 mod commands;
 mod grammar;
+mod output;
 mod render;
 
 use std::{
@@ -14,7 +14,7 @@ use std::{
 
 use clap::Parser;
 
-use crate::{answer::Answer, commands::Command};
+use crate::{commands::Command, output::Output};
 
 /// Send egress traffic to a next hop by its source address.
 ///
@@ -61,14 +61,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> Result<Answer, commands::Error> {
+fn run(cli: &Cli) -> Result<Output, commands::Error> {
     if let Some(name) = &cli.netns {
         byway::enter_namespace(name)?;
     }
     cli.command.exec(cli.json)
 }
 
-fn print(answer: &Answer, json: bool) -> ExitCode {
+fn print(answer: &Output, json: bool) -> ExitCode {
     let text = match &answer.json {
         Some(value) if json => format!("{value:#}\n"),
         None if json => String::new(),

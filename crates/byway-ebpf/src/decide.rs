@@ -9,18 +9,19 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use byway_abi::{
-    ATTACHMENT_PROBES, AttachmentCounters, Count, Counters, FAMILY_IPV4, FAMILY_ON_LINK, MAX_ATTACHMENTS,
-    MSS_OFF, NextHop, NextHopCounters, ON_DOWN_DROP, RareCounters, TAKING_OVER_FROM_7, TARGET_BY_DESTINATION,
-    TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, Target, chunk_len, class, counters,
-    mark::{self, AGAIN, BARE, COPY, FLAGS, PASS, PROBE},
+    ATTACHMENT_PROBES, AttachmentCounters, Count, Counters, ExceptionCounters, FAMILY_IPV4, FAMILY_ON_LINK,
+    MAX_ATTACHMENTS, MSS_OFF, NextHop, NextHopCounters, ON_DOWN_DROP, TAKING_OVER_FROM_7,
+    TARGET_BY_DESTINATION, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, Target, chunk_len, class,
+    counters,
+    mark::{self, AGAIN, COPY, FLAGS, L3, PASS, PROBE},
     meta,
 };
 
 use crate::{
-    Header, answer, count, counts,
+    Header, count, counts, icmp_error,
     maps::{
-        ATTACHMENT_COUNTERS, ATTACHMENTS, COUNTERS, DESTINATIONS4, DESTINATIONS6, META, NEXT_HOPS,
-        RARE_COUNTERS,
+        ATTACHMENT_COUNTERS, ATTACHMENTS, COUNTERS, DESTINATIONS4, DESTINATIONS6, EXCEPTION_COUNTERS, META,
+        NEXT_HOPS,
     },
     mark::{Mark, mark as mark_of, set_mark, set_mark_of_7, taking_over, unmark},
     measure,
@@ -68,15 +69,15 @@ pub fn depart(ctx: &TcContext, header: Header) -> Option<i32> {
     let done = || {
         if let Some(counters) = rule_counters(target.rule) {
             // SAFETY: the row is this CPU's own.
-            count(unsafe { &mut (*counters).done }, size);
+            count(unsafe { &mut (*counters).matched }, size);
         }
     };
     match target.kind {
         TARGET_NEXT_HOP | TARGET_GROUP => match next_hop::choose(ctx, &packet, &target, generation, size) {
             Choice::Live(slot, next_hop, of_next_hop) => {
-                let packet = dress(ctx, packet, header)?;
+                let packet = push_ethernet(ctx, packet, header)?;
                 let may_be_syn = target.mss != MSS_OFF && size::may_be_syn(ctx, &packet);
-                match size::judge(ctx, &packet, next_hop, may_be_syn) {
+                match size::check_mtu(ctx, &packet, next_hop, may_be_syn) {
                     Size::Fits(mtu) => {
                         mark(ctx, target.rule, slot, header)?;
                         if may_be_syn && size::clamp_mss(ctx, &packet, target.mss, mtu) {
@@ -87,15 +88,15 @@ pub fn depart(ctx: &TcContext, header: Header) -> Option<i32> {
                         Some(redirect(next_hop, &packet))
                     }
                     Size::TooBig(mtu) => {
-                        let (verdict, is_answered) = answer::too_big(ctx, slot, mtu);
+                        let (verdict, is_answered) = icmp_error::too_big(ctx, slot, mtu);
                         // SAFETY: the entry is this CPU's own.
                         let of_next_hop = unsafe { &mut *of_next_hop };
                         if is_answered {
-                            count_rare(target.rule, size, |rare| &mut rare.answered);
-                            count(&mut of_next_hop.answered, size);
+                            count_exception(target.rule, size, |exceptions| &mut exceptions.icmp_sent);
+                            count(&mut of_next_hop.icmp_sent, size);
                         } else {
-                            count_rare(target.rule, size, |rare| &mut rare.refused);
-                            count(&mut of_next_hop.refused, size);
+                            count_exception(target.rule, size, |exceptions| &mut exceptions.too_big_dropped);
+                            count(&mut of_next_hop.too_big_dropped, size);
                         }
                         Some(verdict)
                     }
@@ -111,7 +112,7 @@ pub fn depart(ctx: &TcContext, header: Header) -> Option<i32> {
                 Some(probe::let_go())
             }
             Choice::Down(on_down) => {
-                count_rare(target.rule, size, |rare| &mut rare.down);
+                count_exception(target.rule, size, |exceptions| &mut exceptions.no_next_hop);
                 (on_down == ON_DOWN_DROP).then_some(TC_ACT_SHOT)
             }
         },
@@ -130,7 +131,7 @@ pub fn depart(ctx: &TcContext, header: Header) -> Option<i32> {
 /// Counts a packet whose MSS option was clamped.
 #[inline(always)]
 fn count_clamped(rule: u32, of_next_hop: *mut NextHopCounters, size: Count) {
-    count_rare(rule, size, |rare| &mut rare.clamped);
+    count_exception(rule, size, |exceptions| &mut exceptions.clamped);
     // SAFETY: the entry is this CPU's own.
     count(unsafe { &mut (*of_next_hop).clamped }, size);
 }
@@ -147,8 +148,8 @@ fn receive(rule: u32, slot: u32, size: Count) {
 
 /// Gives a packet without one an Ethernet header, which `bpf_redirect_neigh` takes off again. It drops what has none.
 #[inline(always)]
-pub fn dress(ctx: &TcContext, packet: Packet, header: Header) -> Option<Packet> {
-    if let Header::None = header
+pub fn push_ethernet(ctx: &TcContext, packet: Packet, header: Header) -> Option<Packet> {
+    if let Header::L3 = header
         // SAFETY: the helper takes numbers.
         && unsafe { bpf_skb_change_head(ctx.skb.skb, ETHERNET_LEN as u32, 0) } != 0
     {
@@ -162,9 +163,9 @@ pub fn dress(ctx: &TcContext, packet: Packet, header: Header) -> Option<Packet> 
 fn mark(ctx: &TcContext, rule: u32, slot: u32, header: Header) -> Option<()> {
     let addresses = match header {
         Header::Ethernet => packet::ethernet_addresses(ctx)?,
-        Header::None => [ctx.len() - ETHERNET_LEN as u32, 0, 0],
+        Header::L3 => [ctx.len() - ETHERNET_LEN as u32, 0, 0],
     };
-    let slot = slot | if let Header::None = header { BARE } else { 0 };
+    let slot = slot | if let Header::L3 = header { L3 } else { 0 };
     if taking_over() == TAKING_OVER_FROM_7 {
         set_mark_of_7(ctx.skb.skb, rule, addresses, slot);
     } else {
@@ -193,7 +194,7 @@ pub fn arrive(ctx: &TcContext, header: Header, departs: bool) -> Option<i32> {
     // A device without an Ethernet header has no neighbours to wait for.
     if let Header::Ethernet = header
         && slot & AGAIN == 0
-        && let Some(found) = waited(ctx, slot, whose)
+        && let Some(found) = was_queued(ctx, slot, whose)
     {
         let verdict = redirect_again(ctx, slot, found);
         if verdict != TC_ACT_UNSPEC {
@@ -202,13 +203,13 @@ pub fn arrive(ctx: &TcContext, header: Header, departs: bool) -> Option<i32> {
     }
     unmark(skb);
     if slot & AGAIN != 0 {
-        next_hop::answered(slot & !FLAGS);
+        next_hop::neighbour_answered(slot & !FLAGS);
     }
     receive(rule, slot & !FLAGS, measure(ctx));
     Some(TC_ACT_UNSPEC)
 }
 
-/// Whether the packet has waited for its neighbour, which shows in its header: it is the one that the packet departed
+/// Whether the packet has was_queued for its neighbour, which shows in its header: it is the one that the packet departed
 /// with. Returns what header that is.
 ///
 /// While the next hop's neighbour is not resolved, the kernel holds the packet back. Then it sends it with the header
@@ -216,13 +217,13 @@ pub fn arrive(ctx: &TcContext, header: Header, departs: bool) -> Option<i32> {
 /// anew, and the redirect has left the route in the packet): the default gateway's, on the wrong link; or none, where
 /// the route leads to a device that has none.
 #[inline(always)]
-fn waited(ctx: &TcContext, slot: u32, whose: Mark) -> Option<Header> {
+fn was_queued(ctx: &TcContext, slot: u32, whose: Mark) -> Option<Header> {
     // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
     let cb = unsafe { &(*ctx.skb.skb).cb };
-    if slot & BARE != 0 {
+    if slot & L3 != 0 {
         let length = cb[mark::HEADER];
         let length = if whose == Mark::Ours { length } else { hash_of([length, 0, 0]) };
-        return (hash_of([ctx.len(), 0, 0]) == length).then_some(Header::None);
+        return (hash_of([ctx.len(), 0, 0]) == length).then_some(Header::L3);
     }
     let now = packet::ethernet_addresses(ctx)?;
     let is_old = match whose {
@@ -241,7 +242,7 @@ fn redirect_again(ctx: &TcContext, slot: u32, found: Header) -> i32 {
     let skb = ctx.skb.skb;
     // SAFETY: the verifier lets a classifier write this field.
     unsafe { (*skb).cb[mark::SLOT] = slot | AGAIN };
-    let packet = packet::parse(ctx, found.len()).ok().and_then(|packet| dress(ctx, packet, found));
+    let packet = packet::parse(ctx, found.len()).ok().and_then(|packet| push_ethernet(ctx, packet, found));
     match (packet, NEXT_HOPS.get(slot & !FLAGS)) {
         (Some(packet), Some(next_hop)) => redirect(next_hop, &packet),
         _ => TC_ACT_UNSPEC,
@@ -291,12 +292,12 @@ fn rule_counters(rule: u32) -> Option<*mut Counters> {
 
 /// Counts what happens to few packets, for a rule that may have no counter for it yet.
 #[inline(always)]
-fn count_rare(rule: u32, size: Count, of: fn(&mut RareCounters) -> &mut Count) {
-    if RARE_COUNTERS.get_ptr_mut(rule).is_none() {
+fn count_exception(rule: u32, size: Count, of: fn(&mut ExceptionCounters) -> &mut Count) {
+    if EXCEPTION_COUNTERS.get_ptr_mut(rule).is_none() {
         // Where this fails there are too many of them, and the next hop's counters say it alone.
-        let _ = RARE_COUNTERS.insert(&rule, &RareCounters::default(), BPF_NOEXIST.into());
+        let _ = EXCEPTION_COUNTERS.insert(&rule, &ExceptionCounters::default(), BPF_NOEXIST.into());
     }
-    if let Some(counters) = RARE_COUNTERS.get_ptr_mut(rule) {
+    if let Some(counters) = EXCEPTION_COUNTERS.get_ptr_mut(rule) {
         // SAFETY: the entry is this CPU's own.
         count(of(unsafe { &mut *counters }), size);
     }

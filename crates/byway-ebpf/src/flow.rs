@@ -4,7 +4,7 @@
 //! change its next hop in the middle.
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::TcContext};
-use byway_abi::{Fragments, sources::stir};
+use byway_abi::{Fragments, sources::mix64};
 
 use crate::{
     maps::FRAGMENTS,
@@ -75,13 +75,13 @@ fn mix(packet: &Packet, protocol: u32, ports: u32) -> u32 {
     let [e, f, g, h] = packet.destination;
     let mut hash = 0;
     for word in [a, b, c, d, e, f, g, h, protocol, ports] {
-        hash = stir(hash ^ u64::from(word));
+        hash = mix64(hash ^ u64::from(word));
     }
     (hash >> 32) as u32
 }
 
 /// Another hash of the same flow.
 #[inline(always)]
-pub fn again(hash: u32) -> u32 {
-    (stir(u64::from(hash) ^ 0xB1A7_0000_0000) >> 16) as u32
+pub fn rehash(hash: u32) -> u32 {
+    (mix64(u64::from(hash) ^ 0xB1A7_0000_0000) >> 16) as u32
 }

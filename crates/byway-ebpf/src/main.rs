@@ -12,9 +12,9 @@
 #![no_std]
 #![no_main]
 
-mod answer;
 mod decide;
 mod flow;
+mod icmp_error;
 mod maps;
 mod mark;
 mod next_hop;
@@ -35,8 +35,8 @@ pub fn departure(ctx: TcContext) -> i32 {
 
 /// Egress of an attachment without an Ethernet header.
 #[classifier]
-pub fn departure_bare(ctx: TcContext) -> i32 {
-    on_attachment(&ctx, Header::None)
+pub fn departure_l3(ctx: TcContext) -> i32 {
+    on_attachment(&ctx, Header::L3)
 }
 
 /// Egress of a next hop's device.
@@ -50,8 +50,8 @@ pub fn arrival(ctx: TcContext) -> i32 {
 
 /// Egress of a next hop's device without an Ethernet header.
 #[classifier]
-pub fn arrival_bare(ctx: TcContext) -> i32 {
-    decide::arrive(&ctx, Header::None, false).unwrap_or(TC_ACT_UNSPEC)
+pub fn arrival_l3(ctx: TcContext) -> i32 {
+    decide::arrive(&ctx, Header::L3, false).unwrap_or(TC_ACT_UNSPEC)
 }
 
 #[inline(always)]
@@ -71,7 +71,7 @@ fn on_attachment(ctx: &TcContext, header: Header) -> i32 {
 enum Header {
     Ethernet,
     /// The IP header at once.
-    None,
+    L3,
 }
 
 impl Header {
@@ -79,16 +79,16 @@ impl Header {
     fn len(self) -> usize {
         match self {
             Self::Ethernet => packet::ETHERNET_LEN,
-            Self::None => 0,
+            Self::L3 => 0,
         }
     }
 
     /// 1 where there is no Ethernet header, as an argument of functions that the verifier sees by themselves.
     #[inline(always)]
-    fn is_bare(self) -> u32 {
+    fn is_l3(self) -> u32 {
         match self {
             Self::Ethernet => 0,
-            Self::None => 1,
+            Self::L3 => 1,
         }
     }
 }

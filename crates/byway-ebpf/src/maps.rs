@@ -8,10 +8,10 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use byway_abi::{
-    AttachmentCounters, Counters, DeviceRecord, Fragments, Group, GroupKey, MAX_ATTACHMENTS, MAX_CHUNKS,
-    MAX_DESTINATIONS, MAX_DEVICES, MAX_GROUPS, MAX_NEXT_HOPS, MAX_RARE, NeighbourKey, NextHop,
-    NextHopCounters, NextHopHealth, Probe, RareCounters, SetRecord, Target, meta,
-    sources::{self, ENTRIES, Recent, Shapes, WORDS4, WORDS6},
+    AttachmentCounters, Counters, DeviceRecord, ExceptionCounters, Fragments, Group, GroupKey,
+    MAX_ATTACHMENTS, MAX_CHUNKS, MAX_DESTINATIONS, MAX_DEVICES, MAX_EXCEPTIONS, MAX_GROUPS, MAX_NEXT_HOPS,
+    NeighbourKey, NextHop, NextHopCounters, NextHopHealth, Probe, SetRecord, Target, meta,
+    sources::{self, CachedSource, ENTRIES, TableInfos, WORDS4, WORDS6},
 };
 
 /// One entry of headroom: before Linux 6.13 a full trie refuses even to replace an entry in place.
@@ -56,11 +56,12 @@ pub static SOURCES6: ArrayOfMaps<Array<Bucket6, 1, INNER>, 2> = ArrayOfMaps::new
 
 /// How they are searched, likewise.
 #[btf_map]
-pub static SHAPES: Array<Shapes, 2> = Array::new();
+pub static TABLE_INFO: Array<TableInfos, 2> = Array::new();
 
 /// What the last searches have found.
 #[btf_map]
-pub static RECENT: PerCpuArray<Recent, { 2 * sources::RECENT as usize }> = PerCpuArray::new();
+pub static SOURCE_CACHE: PerCpuArray<CachedSource, { 2 * sources::SOURCE_CACHE_LEN as usize }> =
+    PerCpuArray::new();
 
 /// Sets of IPv4 destinations.
 #[btf_map]
@@ -104,8 +105,12 @@ pub static COUNTERS: ArrayOfMaps<Array<Row, 1, INNER>, { MAX_CHUNKS as usize }> 
 
 /// What they seldom do.
 #[btf_map]
-pub static RARE_COUNTERS: PerCpuHashMap<u32, RareCounters, { MAX_RARE as usize }, NO_PREALLOC> =
-    PerCpuHashMap::new();
+pub static EXCEPTION_COUNTERS: PerCpuHashMap<
+    u32,
+    ExceptionCounters,
+    { MAX_EXCEPTIONS as usize },
+    NO_PREALLOC,
+> = PerCpuHashMap::new();
 
 /// The attachments themselves, which the kernel takes out when they go or move to another network namespace.
 #[btf_map]

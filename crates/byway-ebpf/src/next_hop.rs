@@ -70,7 +70,7 @@ pub fn choose(ctx: &TcContext, packet: &Packet, target: &Target, generation: u32
             Some(group) => {
                 let member = if attempt < TRIES {
                     let bucket = hash as usize % BUCKETS;
-                    hash = flow::again(hash);
+                    hash = flow::rehash(hash);
                     u32::from(group.buckets[bucket])
                 } else {
                     let nth = (attempt - TRIES) as u32;
@@ -107,7 +107,7 @@ pub fn choose(ctx: &TcContext, packet: &Packet, target: &Target, generation: u32
         && let Some(counters) = NEXT_HOP_COUNTERS.get_ptr_mut(own)
     {
         // SAFETY: the entry is this CPU's own.
-        count(unsafe { &mut (*counters).skipped }, size);
+        count(unsafe { &mut (*counters).failed_over }, size);
     }
     match (NEXT_HOPS.get(chosen), NEXT_HOP_COUNTERS.get_ptr_mut(chosen)) {
         (Some(_), Some(counters)) if state == SENT || state == SENT_CLAMPED => {
@@ -262,7 +262,7 @@ pub fn arrived(slot: u32, size: Count) {
 
 /// Notes that a packet has arrived at the next hop in a slot that had to wait for its neighbour: it has answered.
 #[inline(always)]
-pub fn answered(slot: u32) {
+pub fn neighbour_answered(slot: u32) {
     if let Some(health) = NEXT_HOP_HEALTH.get_ptr_mut(slot) {
         // SAFETY: as in `state_of`.
         let health = unsafe { &mut *health };

@@ -102,7 +102,7 @@ fn ipv4(ctx: &TcContext, offset: usize) -> Result<Packet, usize> {
     {
         return Err(class::LINK_LOCAL);
     }
-    if destination == u32::MAX || (offset != 0 && to_many(ctx)) {
+    if destination == u32::MAX || (offset != 0 && is_multicast_mac(ctx)) {
         return Err(class::BROADCAST);
     }
     Ok(Packet {
@@ -130,7 +130,7 @@ fn ipv6(ctx: &TcContext, offset: usize) -> Result<Packet, usize> {
     {
         return Err(class::LINK_LOCAL);
     }
-    if offset != 0 && to_many(ctx) {
+    if offset != 0 && is_multicast_mac(ctx) {
         return Err(class::MULTICAST);
     }
     // Neighbour discovery between global addresses belongs to this link. Its messages carry no extension
@@ -188,7 +188,7 @@ pub fn ethernet_addresses(ctx: &TcContext) -> Option<[u32; 3]> {
 /// Whether the frame goes to a broadcast or multicast MAC address. The stack has resolved a subnet's broadcast
 /// address to one by now, which cannot be told from the IPv4 header.
 #[inline(always)]
-fn to_many(ctx: &TcContext) -> bool {
+fn is_multicast_mac(ctx: &TcContext) -> bool {
     let first = ctx.data() as *const u8;
     if ctx.data() + 1 > ctx.data_end() {
         return true;

@@ -101,15 +101,15 @@ pub fn receive(ctx: &TcContext, header: Header, departs: bool, number: u32, slot
         return TC_ACT_SHOT;
     }
     // SAFETY: the verifier has seen the function by itself.
-    unsafe { hand_over(skb, header.is_bare()) }
+    unsafe { hand_over(skb, header.is_l3()) }
 }
 
 /// Hands a copy to the next hop that it probes. Returns the verdict.
 #[unsafe(no_mangle)]
 #[inline(never)]
-unsafe extern "C" fn hand_over(skb: *mut __sk_buff, is_bare: u32) -> i32 {
+unsafe extern "C" fn hand_over(skb: *mut __sk_buff, is_l3: u32) -> i32 {
     let ctx = &TcContext::new(skb);
-    let header = if is_bare == 0 { Header::Ethernet } else { Header::None };
+    let header = if is_l3 == 0 { Header::Ethernet } else { Header::L3 };
     let hand = || {
         let probe = PROBE.get_ptr_mut(0)?;
         // SAFETY: the entry is this CPU's own, and the verifier checks the fields of the packet.
@@ -120,9 +120,9 @@ unsafe extern "C" fn hand_over(skb: *mut __sk_buff, is_bare: u32) -> i32 {
         }
         let next_hop = NEXT_HOPS.get(slot)?;
         let packet = packet::parse(ctx, header.len()).ok()?;
-        let packet = decide::dress(ctx, packet, header)?;
+        let packet = decide::push_ethernet(ctx, packet, header)?;
         let may_be_syn = mss != u32::from(MSS_OFF) && size::may_be_syn(ctx, &packet);
-        match size::judge(ctx, &packet, next_hop, may_be_syn) {
+        match size::check_mtu(ctx, &packet, next_hop, may_be_syn) {
             Size::Fits(mtu) => {
                 if may_be_syn && size::clamp_mss(ctx, &packet, mss as u16, mtu) {
                     // SAFETY: as above.
@@ -166,7 +166,7 @@ fn arrived(ctx: &TcContext, header: Header, number: u32, slot: u32) -> i32 {
                 (*probe).length = length;
             }
         } else {
-            next_hop::answered(slot);
+            next_hop::neighbour_answered(slot);
         }
     }
     TC_ACT_SHOT

@@ -37,7 +37,7 @@ const ALWAYS_FITS: u32 = 68;
 
 /// Judges a packet, one of segmentation offload by its segments. The MTU is known afterwards where it has to be.
 #[inline(always)]
-pub fn judge(ctx: &TcContext, packet: &Packet, next_hop: &NextHop, wants_mtu: bool) -> Size {
+pub fn check_mtu(ctx: &TcContext, packet: &Packet, next_hop: &NextHop, wants_mtu: bool) -> Size {
     // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
     let segment = unsafe { (*ctx.skb.skb).gso_size };
     let length = ctx.len() - packet.offset;

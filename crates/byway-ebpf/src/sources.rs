@@ -5,13 +5,13 @@ use core::ptr;
 use byway_abi::{
     FAMILY_IPV4, TARGET_GONE, TARGET_LONGER, Target,
     sources::{
-        self, ENTRIES, KIND, LENGTHS, PROBES, Recent, Shapes, WORDS4, WORDS6, hash4, hash6, length, recent,
-        target,
+        self, CachedSource, ENTRIES, KIND, LENGTHS, PROBES, TableInfos, WORDS4, WORDS6, cache_place, hash4,
+        hash6, length, target,
     },
 };
 
 use crate::{
-    maps::{RECENT, SHAPES, SOURCES4, SOURCES6},
+    maps::{SOURCE_CACHE, SOURCES4, SOURCES6, TABLE_INFO},
     packet::Packet,
 };
 
@@ -25,30 +25,30 @@ const SEARCHES: usize = 3;
 /// The target of the most specific source that holds the packet's, in the generation whose tables are in this slot.
 #[inline(always)]
 pub fn find(packet: &Packet, slot: u32) -> Option<Target> {
-    let shapes = SHAPES.get(slot)?;
+    let infos = TABLE_INFO.get(slot)?;
     // Before the search: where something changes meanwhile, what is found is of an epoch that is over.
     // SAFETY: a reference is good to read from.
-    let epoch = unsafe { ptr::read_volatile(&shapes.epoch) };
+    let epoch = unsafe { ptr::read_volatile(&infos.epoch) };
     let is_v4 = packet.family == FAMILY_IPV4;
     let [a, b, c, d] = packet.source;
     let address = if is_v4 { [u64::from(a), 0] } else { [word(a, b), word(c, d)] };
-    let place = recent(address) + if is_v4 { 0 } else { sources::RECENT };
+    let place = cache_place(address) + if is_v4 { 0 } else { sources::SOURCE_CACHE_LEN };
     // SAFETY: the entry is this CPU's own.
-    let recent = unsafe { &mut *RECENT.get_ptr_mut(place)? };
-    if recent.epoch != epoch || recent.address != address || epoch == 0 {
-        let found = if is_v4 { look4(slot, shapes, a) } else { look6(slot, shapes, address) };
-        let (rest, rule) = found?;
-        *recent = Recent { address, rest, rule, epoch };
+    let cached = unsafe { &mut *SOURCE_CACHE.get_ptr_mut(place)? };
+    if cached.epoch != epoch || cached.address != address || epoch == 0 {
+        let found = if is_v4 { look4(slot, infos, a) } else { look6(slot, infos, address) };
+        let (word, rule) = found?;
+        *cached = CachedSource { address, word, rule, epoch };
     }
-    (recent.rest != 0).then(|| target(recent.rest, recent.rule))
+    (cached.word != 0).then(|| target(cached.word, cached.rule))
 }
 
-/// The entry of the most specific source that holds an IPv4 address, as its rest and its rule; 0 where there is none.
+/// The entry of the most specific source that holds an IPv4 address, as its word and its rule; 0 where there is none.
 /// Nothing where it has gone each time that it was found.
 #[inline(always)]
-fn look4(slot: u32, shapes: &Shapes, address: u32) -> Option<(u64, u32)> {
+fn look4(slot: u32, infos: &TableInfos, address: u32) -> Option<(u64, u32)> {
     for _ in 0..SEARCHES {
-        let mut place = if shapes.v4.hosts == 0 { 0 } else { search4(slot, address, 32) as u32 };
+        let mut place = if infos.v4.hosts == 0 { 0 } else { search4(slot, address, 32) as u32 };
         if place == 0 {
             place = prefix4(slot, address);
         }
@@ -58,10 +58,10 @@ fn look4(slot: u32, shapes: &Shapes, address: u32) -> Option<(u64, u32)> {
         let place = place - 1;
         let bucket = SOURCES4.get_value(slot, &(place / ENTRIES as u32))?;
         let at = place as usize % ENTRIES * WORDS4;
-        // The rest last: as long as it is there, so was what comes before it.
-        let (first, rest) = (read(&bucket[at]), read(&bucket[at + 1]));
-        if is_there(rest) {
-            return Some((rest, (first >> 32) as u32));
+        // The word last: as long as it is there, so was what comes before it.
+        let (first, word) = (read(&bucket[at]), read(&bucket[at + 1]));
+        if is_there(word) {
+            return Some((word, (first >> 32) as u32));
         }
     }
     None
@@ -69,9 +69,9 @@ fn look4(slot: u32, shapes: &Shapes, address: u32) -> Option<(u64, u32)> {
 
 /// The same for an IPv6 address.
 #[inline(always)]
-fn look6(slot: u32, shapes: &Shapes, [first, second]: [u64; 2]) -> Option<(u64, u32)> {
+fn look6(slot: u32, infos: &TableInfos, [first, second]: [u64; 2]) -> Option<(u64, u32)> {
     for _ in 0..SEARCHES {
-        let mut place = if shapes.v6.hosts == 0 { 0 } else { search6(slot, first, second, 128) as u32 };
+        let mut place = if infos.v6.hosts == 0 { 0 } else { search6(slot, first, second, 128) as u32 };
         if place == 0 {
             place = prefix6(slot, first, second);
         }
@@ -81,9 +81,9 @@ fn look6(slot: u32, shapes: &Shapes, [first, second]: [u64; 2]) -> Option<(u64, 
         let place = place - 1;
         let bucket = SOURCES6.get_value(slot, &(place / ENTRIES as u32))?;
         let at = place as usize % ENTRIES * WORDS6;
-        let (rule, rest) = (read(&bucket[at + 3]), read(&bucket[at + 2]));
-        if is_there(rest) {
-            return Some((rest, rule as u32));
+        let (rule, word) = (read(&bucket[at + 3]), read(&bucket[at + 2]));
+        if is_there(word) {
+            return Some((word, rule as u32));
         }
     }
     None
@@ -91,8 +91,8 @@ fn look6(slot: u32, shapes: &Shapes, [first, second]: [u64; 2]) -> Option<(u64, 
 
 /// Whether an entry is in force, and neither gone nor half written.
 #[inline(always)]
-fn is_there(rest: u64) -> bool {
-    rest & KIND != 0 && rest & KIND != u64::from(TARGET_GONE)
+fn is_there(word: u64) -> bool {
+    word & KIND != 0 && word & KIND != u64::from(TARGET_GONE)
 }
 
 /// The place of the entry of the longest prefix that holds an IPv4 address and is longer than none, counted from 1; 0 where
@@ -101,14 +101,14 @@ fn is_there(rest: u64) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn prefix4(slot: u32, address: u32) -> u32 {
-    let Some(shapes) = SHAPES.get(slot) else { return 0 };
-    let (mut low, mut high, mut best) = (0, shapes.v4.count, 0);
+    let Some(infos) = TABLE_INFO.get(slot) else { return 0 };
+    let (mut low, mut high, mut best) = (0, infos.v4.count, 0);
     for _ in 0..STEPS {
         if low >= high {
             break;
         }
         let middle = (low + high) / 2;
-        let length = u32::from(shapes.v4.lengths[middle as usize % LENGTHS]);
+        let length = u32::from(infos.v4.lengths[middle as usize % LENGTHS]);
         // By 64 bits, since length 0 shifts all of them out.
         let mask = ((u64::from(u32::MAX) << (32 - (length & 31))) as u32).to_be();
         let found = search4(slot, address & mask, length);
@@ -126,14 +126,14 @@ extern "C" fn prefix4(slot: u32, address: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn prefix6(slot: u32, first: u64, second: u64) -> u32 {
-    let Some(shapes) = SHAPES.get(slot) else { return 0 };
-    let (mut low, mut high, mut best) = (0, shapes.v6.count, 0);
+    let Some(infos) = TABLE_INFO.get(slot) else { return 0 };
+    let (mut low, mut high, mut best) = (0, infos.v6.count, 0);
     for _ in 0..STEPS {
         if low >= high {
             break;
         }
         let middle = (low + high) / 2;
-        let length = u32::from(shapes.v6.lengths[middle as usize % LENGTHS]);
+        let length = u32::from(infos.v6.lengths[middle as usize % LENGTHS]);
         let mask = |length: u32| if length == 0 { 0 } else { (u64::MAX << (64 - length & 63)).to_be() };
         let masks = if length < 64 { [mask(length), 0] } else { [u64::MAX, mask(length - 64)] };
         let found = search6(slot, first & masks[0], second & masks[1], length);
@@ -147,24 +147,24 @@ extern "C" fn prefix6(slot: u32, first: u64, second: u64) -> u32 {
     best
 }
 
-/// Bit of what a search gives: a guidepost is there, and no rule speaks about all of its prefix.
+/// Bit of what a search gives: a marker is there, and no rule speaks about all of its prefix.
 const LONGER: u64 = 1 << 32;
 
 /// The place of the entry of exactly this IPv4 prefix, counted from 1, and [`LONGER`]; 0 where there is none.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn search4(slot: u32, address: u32, len: u32) -> u64 {
-    let Some(shapes) = SHAPES.get(slot) else { return 0 };
+    let Some(infos) = TABLE_INFO.get(slot) else { return 0 };
     let Some(table) = SOURCES4.get(slot) else { return 0 };
-    let hash = hash4(address, len, shapes.v4.seed);
+    let hash = hash4(address, len, infos.v4.seed);
     for probe in 0..PROBES {
-        let number = hash.wrapping_add(probe) & shapes.v4.mask;
+        let number = hash.wrapping_add(probe) & infos.v4.mask;
         let Some(bucket) = table.get(number) else { return 0 };
         for entry in 0..ENTRIES {
             if read(&bucket[entry * WORDS4]) as u32 == address {
-                let rest = read(&bucket[entry * WORDS4 + 1]);
-                if length(rest) == u64::from(len) && rest & KIND != 0 {
-                    return found(number, entry, rest);
+                let word = read(&bucket[entry * WORDS4 + 1]);
+                if length(word) == u64::from(len) && word & KIND != 0 {
+                    return found(number, entry, word);
                 }
             }
         }
@@ -179,18 +179,18 @@ extern "C" fn search4(slot: u32, address: u32, len: u32) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn search6(slot: u32, first: u64, second: u64, len: u32) -> u64 {
-    let Some(shapes) = SHAPES.get(slot) else { return 0 };
+    let Some(infos) = TABLE_INFO.get(slot) else { return 0 };
     let Some(table) = SOURCES6.get(slot) else { return 0 };
-    let hash = hash6([first, second], len, shapes.v6.seed);
+    let hash = hash6([first, second], len, infos.v6.seed);
     for probe in 0..PROBES {
-        let number = hash.wrapping_add(probe) & shapes.v6.mask;
+        let number = hash.wrapping_add(probe) & infos.v6.mask;
         let Some(bucket) = table.get(number) else { return 0 };
         for entry in 0..ENTRIES {
             let at = entry * WORDS6;
             if read(&bucket[at]) == first && read(&bucket[at + 1]) == second {
-                let rest = read(&bucket[at + 2]);
-                if length(rest) == u64::from(len) && rest & KIND != 0 {
-                    return found(number, entry, rest);
+                let word = read(&bucket[at + 2]);
+                if length(word) == u64::from(len) && word & KIND != 0 {
+                    return found(number, entry, word);
                 }
             }
         }
@@ -203,8 +203,8 @@ extern "C" fn search6(slot: u32, first: u64, second: u64, len: u32) -> u64 {
 
 /// What a search gives for an entry.
 #[inline(always)]
-fn found(bucket: u32, entry: usize, rest: u64) -> u64 {
-    let longer = if rest & KIND == u64::from(TARGET_LONGER) { LONGER } else { 0 };
+fn found(bucket: u32, entry: usize, word: u64) -> u64 {
+    let longer = if word & KIND == u64::from(TARGET_LONGER) { LONGER } else { 0 };
     longer | u64::from(bucket * ENTRIES as u32 + entry as u32 + 1)
 }
 

@@ -9,28 +9,28 @@ use std::{
 use byway_abi::MAX_RULES;
 
 use crate::{
-    config::TreatmentSpec,
+    config::ActionSpec,
     error::{Error, Result},
     plan::Desired,
     resolve::View,
-    rule::{Group, Owner, Rule, RuleSpec, Selector, Target, Treatment, check_families},
+    rule::{Action, Group, Owner, Rule, RuleSpec, Selector, Target, check_families},
 };
 
 /// Rules by source and destination, and what they say, each once: many say the same, and to resolve a target asks the
 /// kernel for its routes. From here on each pass over a million rules goes through memory from one end to the other, which
 /// saves a third of the time.
 pub(crate) struct Asked<'a> {
-    treatments: Vec<(Said<'a>, Owner)>,
+    actions: Vec<(Said<'a>, Owner)>,
     rules: Rules<'a>,
 }
 
 /// What a rule says of its packets.
 enum Said<'a> {
     Rule(&'a RuleSpec),
-    Config(&'a TreatmentSpec),
+    Config(&'a ActionSpec),
 }
 
-/// Which packets, and which of the treatments those get.
+/// Which packets, and which of the actions those get.
 enum Rules<'a> {
     Own(Vec<(Selector, u32)>),
     Config(&'a [(Selector, u32)]),
@@ -50,26 +50,26 @@ pub(crate) enum Existing {
 impl<'a> Asked<'a> {
     /// Rules in any order.
     pub(crate) fn from_specs(specs: &'a [RuleSpec]) -> Self {
-        let (mut treatments, mut places) = (Vec::new(), HashMap::new());
+        let (mut actions, mut places) = (Vec::new(), HashMap::new());
         let mut rules: Vec<(Selector, u32)> = specs
             .iter()
             .map(|spec| {
                 let said = (&spec.target, spec.on_down, spec.mss, spec.owner, &spec.name);
                 let place = *places.entry(said).or_insert_with(|| {
-                    treatments.push((Said::Rule(spec), spec.owner));
-                    treatments.len() as u32 - 1
+                    actions.push((Said::Rule(spec), spec.owner));
+                    actions.len() as u32 - 1
                 });
                 (spec.selector, place)
             })
             .collect();
         rules.sort_by_key(|(selector, _)| *selector);
-        Self { treatments, rules: Rules::Own(rules) }
+        Self { actions, rules: Rules::Own(rules) }
     }
 
     /// The rules of a configuration.
-    pub(crate) fn from_config(treatments: &'a [TreatmentSpec], rules: &'a [(Selector, u32)]) -> Self {
-        let treatments = treatments.iter().map(|it| (Said::Config(it), Owner::Config)).collect();
-        Self { treatments, rules: Rules::Config(rules) }
+    pub(crate) fn from_config(actions: &'a [ActionSpec], rules: &'a [(Selector, u32)]) -> Self {
+        let actions = actions.iter().map(|it| (Said::Config(it), Owner::Config)).collect();
+        Self { actions, rules: Rules::Config(rules) }
     }
 
     fn all(&self) -> &[(Selector, u32)] {
@@ -84,9 +84,9 @@ impl<'a> Asked<'a> {
         &self,
         view: &mut View<'_>,
         desired: &mut Desired,
-        on_existing: impl Fn(&Selector, &Treatment) -> Result<Existing>,
-    ) -> Result<Vec<Option<Rc<Treatment>>>> {
-        let mut resolved: Vec<Option<Rc<Treatment>>> = vec![None; self.treatments.len()];
+        on_existing: impl Fn(&Selector, &Action) -> Result<Existing>,
+    ) -> Result<Vec<Option<Rc<Action>>>> {
+        let mut resolved: Vec<Option<Rc<Action>>> = vec![None; self.actions.len()];
         let mut new = Vec::with_capacity(self.all().len());
         let mut room = (MAX_RULES as usize).saturating_sub(desired.rules.len() + desired.unseen.rules);
         for (selector, place) in self.all() {
@@ -99,20 +99,20 @@ impl<'a> Asked<'a> {
             if matches!(fate, Some(Existing::Stays)) {
                 continue;
             }
-            let treatment = match &mut resolved[*place as usize] {
-                Some(treatment) => treatment,
+            let action = match &mut resolved[*place as usize] {
+                Some(action) => action,
                 unresolved => unresolved.insert(Rc::new(self.resolve(*place, view)?)),
             };
-            if let Target::Group(name) = &treatment.target {
+            if let Target::Group(name) = &action.target {
                 let group = desired.groups.get(name).ok_or_else(|| Error::NoSuchGroup(name.clone()))?;
                 check_families(&selector.source(), gateways(group))?;
             }
             match (existing, fate) {
-                (Some(existing), Some(Existing::IsTheSame)) if says_the_same(existing, treatment) => {}
+                (Some(existing), Some(Existing::IsTheSame)) if same_action(existing, action) => {}
                 (Some(existing), Some(Existing::IsTheSame)) => {
                     return Err(Error::RuleOfAnother(Box::new(Rule::new(*selector, existing))));
                 }
-                _ => new.push((*selector, treatment.clone())),
+                _ => new.push((*selector, action.clone())),
             }
         }
         match &mut new[..] {
@@ -123,31 +123,31 @@ impl<'a> Asked<'a> {
         Ok(resolved)
     }
 
-    fn resolve(&self, place: u32, view: &mut View<'_>) -> Result<Treatment> {
-        let (said, owner) = &self.treatments[place as usize];
+    fn resolve(&self, place: u32, view: &mut View<'_>) -> Result<Action> {
+        let (said, owner) = &self.actions[place as usize];
         let (target, on_down, mss, name) = match said {
             Said::Rule(RuleSpec { target, on_down, mss, name, .. })
-            | Said::Config(TreatmentSpec { target, on_down, mss, name }) => (target, *on_down, *mss, name),
+            | Said::Config(ActionSpec { target, on_down, mss, name }) => (target, *on_down, *mss, name),
         };
-        Ok(Treatment { target: view.resolve(target)?, on_down, mss, owner: *owner, name: name.clone() })
+        Ok(Action { target: view.resolve(target)?, on_down, mss, owner: *owner, name: name.clone() })
     }
 
     /// The rules with what they say, as [`put`](Self::put) has returned it.
-    pub(crate) fn rules(&self, treatments: &[Option<Rc<Treatment>>]) -> Vec<Rule> {
+    pub(crate) fn rules(&self, actions: &[Option<Rc<Action>>]) -> Vec<Rule> {
         let rule = |(selector, place): &(Selector, u32)| {
-            treatments[*place as usize].as_ref().map(|treatment| Rule::new(*selector, treatment))
+            actions[*place as usize].as_ref().map(|action| Rule::new(*selector, action))
         };
         self.all().iter().filter_map(rule).collect()
     }
 }
 
 /// Whether two rules are the same, whoever put them in.
-fn says_the_same(one: &Treatment, other: &Treatment) -> bool {
-    *one == Treatment { owner: one.owner, ..other.clone() }
+fn same_action(one: &Action, other: &Action) -> bool {
+    *one == Action { owner: one.owner, ..other.clone() }
 }
 
 /// That there is a rule already.
-pub(crate) fn exists(selector: &Selector, existing: &Treatment) -> Error {
+pub(crate) fn exists(selector: &Selector, existing: &Action) -> Error {
     Error::RuleExists(Box::new(Rule::new(*selector, existing)))
 }
 
@@ -162,8 +162,7 @@ pub(crate) fn attach_where_nothing_is(view: &mut View<'_>, desired: &mut Desired
 
 /// The rules that lead to a group.
 pub(crate) fn users<'a>(desired: &'a Desired, name: &'a str) -> impl Iterator<Item = &'a Selector> {
-    let leads_there =
-        move |rule: &Treatment| matches!(&rule.target, Target::Group(of_rule) if of_rule == name);
+    let leads_there = move |rule: &Action| matches!(&rule.target, Target::Group(of_rule) if of_rule == name);
     desired.rules.iter().filter(move |(_, rule)| leads_there(rule)).map(|(selector, _)| selector)
 }
 

@@ -6,10 +6,10 @@ use crate::{
     kernel::{hook::Hook, network::Network, pins::Pins, privilege},
     listing::{self, Listing},
     rule::{
-        Device, Group, GroupSpec, NextHop, NextHopSpec, Owner, Rule, RuleSpec, Selector, TargetSpec,
-        Treatment, check_families,
+        Action, Device, Group, GroupSpec, NextHop, NextHopSpec, Owner, Rule, RuleSpec, Selector, TargetSpec,
+        check_families,
     },
-    status::{self, Attachment, GroupStatus, Narrow, NextHopStatus, RuleStatus, Status},
+    status::{self, Attachment, GroupStatus, MtuMismatch, NextHopStatus, RuleStatus, Status},
 };
 
 /// Byway in one network namespace: that of the thread that called [`Byway::open`], which every call has to be
@@ -163,7 +163,7 @@ impl Byway {
         &mut self,
         in_place_of: Option<Owner>,
         specs: &[RuleSpec],
-        on_existing: impl Fn(&Selector, &Treatment) -> Result<()>,
+        on_existing: impl Fn(&Selector, &Action) -> Result<()>,
     ) -> Result<Vec<Rule>> {
         for spec in specs {
             spec.check()?;
@@ -176,19 +176,19 @@ impl Byway {
             }
             _ => None,
         };
-        let treatments = self.change_of(only, |view, desired| {
+        let actions = self.change_of(only, |view, desired| {
             if in_place_of.is_some() {
                 desired.rules.retain(|_, rule| Some(rule.owner) != in_place_of);
             }
-            let treatments = asked.put(view, desired, |selector, existing| {
+            let actions = asked.put(view, desired, |selector, existing| {
                 on_existing(selector, existing).map(|()| Existing::Goes)
             })?;
             if !specs.is_empty() {
                 attach_where_nothing_is(view, desired)?;
             }
-            Ok(treatments)
+            Ok(actions)
         })?;
-        Ok(asked.rules(&treatments))
+        Ok(asked.rules(&actions))
     }
 
     /// Lets the rule for exactly these packets hold no longer, and returns it.
@@ -197,10 +197,10 @@ impl Byway {
     ///
     /// [`Error::NoSuchRule`], and those of the kernel.
     pub fn del(&mut self, selector: &Selector) -> Result<Rule> {
-        let treatment = self.change_of(Some(selector), |_, desired| {
+        let action = self.change_of(Some(selector), |_, desired| {
             desired.rules.remove(selector).ok_or(Error::NoSuchRule(*selector))
         })?;
-        Ok(Rule::new(*selector, &treatment))
+        Ok(Rule::new(*selector, &action))
     }
 
     /// Lets no rule hold any longer, and returns those that did. Attachments and groups stay.
@@ -210,7 +210,7 @@ impl Byway {
     /// Those of the kernel.
     pub fn flush(&mut self) -> Result<Vec<Rule>> {
         let flushed = self.change(|_, desired| Ok(std::mem::take(&mut desired.rules)))?;
-        Ok(flushed.iter().map(|(selector, treatment)| Rule::new(*selector, treatment)).collect())
+        Ok(flushed.iter().map(|(selector, action)| Rule::new(*selector, action)).collect())
     }
 
     /// Makes a group of next hops, for rules to lead to.
@@ -376,9 +376,9 @@ impl Byway {
     /// # Errors
     ///
     /// Those of [`Byway::status`].
-    pub fn narrow(&mut self, next_hops: &[NextHop]) -> Result<Vec<Narrow>> {
+    pub fn mtu_mismatches(&mut self, next_hops: &[NextHop]) -> Result<Vec<MtuMismatch>> {
         let Some(pins) = Pins::open()? else { return Ok(Vec::new()) };
-        status::narrow(&pins, &mut self.network, next_hops)
+        status::mtu_mismatches(&pins, &mut self.network, next_hops)
     }
 }
 

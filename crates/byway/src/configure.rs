@@ -12,18 +12,18 @@ use crate::{
     byway::Byway,
     change::Decision,
     changes::Changes,
-    config::{Attach, Config, TreatmentSpec},
+    config::{ActionSpec, Attach, Config},
     error::{Error, Result},
-    going_back::{Before, members},
     kernel::{
         actual::actual,
         bpffs,
-        kept::{self, Kept, Unconfirmed},
         pins::Pins,
+        rollback_store::{self, RollbackStore, Unconfirmed},
     },
     plan::Desired,
     resolve::View,
-    rule::{Group, GroupSpec, Owner, Target, TargetSpec, Treatment, check_families},
+    rollback::{Before, members},
+    rule::{Action, Group, GroupSpec, Owner, Target, TargetSpec, check_families},
 };
 
 /// What it was to go back.
@@ -76,12 +76,12 @@ impl Byway {
         within: Duration,
         start_guard: impl FnOnce(&str) -> io::Result<()>,
     ) -> Result<Changes> {
-        let token = format!("{}-{}", std::process::id(), kept::now()?.as_nanos());
-        let wait = |kept: &Kept| {
-            let until = kept::now()? + within;
+        let token = format!("{}-{}", std::process::id(), rollback_store::now()?.as_nanos());
+        let wait = |kept: &RollbackStore| {
+            let until = rollback_store::now()? + within;
             kept.wait_for(&Unconfirmed { token: token.clone(), until })
         };
-        let prepare = |kept: &Kept| {
+        let prepare = |kept: &RollbackStore| {
             wait(kept)?;
             start_guard(&token).map_err(Error::io("start the guard that would take the apply back"))
         };
@@ -91,10 +91,10 @@ impl Byway {
     fn apply_around(
         &mut self,
         config: &Config,
-        prepare: impl FnOnce(&Kept) -> Result<()>,
-        begin_to_wait: impl FnOnce(&Kept) -> Result<()>,
+        prepare: impl FnOnce(&RollbackStore) -> Result<()>,
+        begin_to_wait: impl FnOnce(&RollbackStore) -> Result<()>,
     ) -> Result<Changes> {
-        let kept = Kept::open()?;
+        let kept = RollbackStore::open()?;
         let decide = |view: &mut View<'_>, desired: &mut Desired| {
             if kept.unconfirmed()?.is_some() {
                 return Err(Error::Unconfirmed);
@@ -129,7 +129,7 @@ impl Byway {
     ///
     /// [`Error::TakenBack`], [`Error::TooLateToConfirm`].
     pub fn confirm(&mut self) -> Result<bool> {
-        let kept = Kept::open()?;
+        let kept = RollbackStore::open()?;
         let nothing_waits = || kept.what_was_undone().map_or(Ok(false), |how| Err(Error::TakenBack(how)));
         if !bpffs::is_mounted() {
             bpffs::check_not_hidden()?;
@@ -138,7 +138,7 @@ impl Byway {
         let _lock = bpffs::Lock::wait()?;
         match kept.unconfirmed()? {
             None => nothing_waits(),
-            Some(unconfirmed) if unconfirmed.until < kept::now()? => Err(Error::TooLateToConfirm),
+            Some(unconfirmed) if unconfirmed.until < rollback_store::now()? => Err(Error::TooLateToConfirm),
             Some(_) => kept.is_confirmed().map(|()| true),
         }
     }
@@ -149,7 +149,7 @@ impl Byway {
     ///
     /// Those of reading the note of it.
     pub fn time_to_confirm(&self, token: &str) -> Result<Option<Duration>> {
-        time_left(&Kept::open()?, token)
+        time_left(&RollbackStore::open()?, token)
     }
 
     /// Goes back to what held before the last apply, as far as the configuration goes: its rules, its groups and, if they
@@ -179,7 +179,7 @@ impl Byway {
         }
         let gone_back = self.go_back(Some(token));
         if let Err(error) = &gone_back {
-            let kept = Kept::open()?;
+            let kept = RollbackStore::open()?;
             let _lock = bpffs::Lock::wait()?;
             if is_over(&kept, token)? {
                 kept.note_undone(&format!(
@@ -191,7 +191,7 @@ impl Byway {
     }
 
     fn go_back(&mut self, token: Option<&str>) -> Result<Option<Changes>> {
-        let kept = Kept::open()?;
+        let kept = RollbackStore::open()?;
         let decide = |view: &mut View<'_>, desired: &mut Desired| {
             if let Some(token) = token
                 && !is_over(&kept, token)?
@@ -255,13 +255,13 @@ impl Byway {
 }
 
 /// How long this apply still waits to be confirmed, if it waits.
-fn time_left(kept: &Kept, token: &str) -> Result<Option<Duration>> {
+fn time_left(kept: &RollbackStore, token: &str) -> Result<Option<Duration>> {
     let Some(unconfirmed) = kept.unconfirmed()?.filter(|it| it.token == token) else { return Ok(None) };
-    Ok(Some(unconfirmed.until.saturating_sub(kept::now()?)))
+    Ok(Some(unconfirmed.until.saturating_sub(rollback_store::now()?)))
 }
 
 /// Whether this apply waits to be confirmed, and its time is over.
-fn is_over(kept: &Kept, token: &str) -> Result<bool> {
+fn is_over(kept: &RollbackStore, token: &str) -> Result<bool> {
     Ok(time_left(kept, token)? == Some(Duration::ZERO))
 }
 
@@ -294,7 +294,7 @@ fn put(config: &Config, view: &mut View<'_>, desired: &mut Desired) -> Result<()
     for spec in &config.groups {
         put_group(spec, view, desired)?;
     }
-    let asked = Asked::from_config(&config.treatments, &config.rules);
+    let asked = Asked::from_config(&config.actions, &config.rules);
     let fate = if view.trusts { Existing::Stays } else { Existing::IsTheSame };
     asked.put(view, desired, |_, _| Ok(fate))?;
     match &config.attach {
@@ -368,25 +368,25 @@ fn as_config(held: &Desired, attach: Option<Attach>, is_meant: impl Fn(Owner) ->
         owner: Owner::Config,
     }));
     let mut places = HashMap::new();
-    for (selector, treatment) in held.rules.iter().filter(|(_, rule)| is_meant(rule.owner)) {
-        let Treatment { target, on_down, mss, owner: _, name } = &**treatment;
+    for (selector, action) in held.rules.iter().filter(|(_, rule)| is_meant(rule.owner)) {
+        let Action { target, on_down, mss, owner: _, name } = &**action;
         let place = *places.entry((target, on_down, mss, name)).or_insert_with(|| {
-            config.treatments.push(spec(treatment));
-            config.treatments.len() as u32 - 1
+            config.actions.push(spec(action));
+            config.actions.len() as u32 - 1
         });
         config.rules.push((*selector, place));
     }
     config
 }
 
-fn spec(treatment: &Treatment) -> TreatmentSpec {
-    let target = match &treatment.target {
+fn spec(action: &Action) -> ActionSpec {
+    let target = match &action.target {
         Target::NextHop(next_hop) => TargetSpec::NextHop(next_hop.into()),
         Target::NextHops(all) => TargetSpec::NextHops(members(all)),
         Target::Group(name) => TargetSpec::Group(name.clone()),
         Target::Pass => TargetSpec::Pass,
         Target::Drop => TargetSpec::Drop,
     };
-    let Treatment { on_down, mss, name, .. } = treatment;
-    TreatmentSpec { target, on_down: *on_down, mss: *mss, name: name.clone() }
+    let Action { on_down, mss, name, .. } = action;
+    ActionSpec { target, on_down: *on_down, mss: *mss, name: name.clone() }
 }

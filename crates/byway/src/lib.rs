@@ -38,15 +38,15 @@ pub mod config;
 mod configure;
 mod error;
 mod files;
-mod going_back;
-mod host;
 mod import;
 mod kernel;
+mod lint_host;
 mod listing;
 mod merge;
 mod plan;
 mod prefix;
 mod resolve;
+mod rollback;
 mod rule;
 mod sources;
 mod status;
@@ -55,10 +55,11 @@ pub use byway::Byway;
 pub use changes::{Change, Changes, Counts};
 pub use error::{Error, Result};
 pub use files::{FILE_MAX, FileError, read_config};
-pub use host::look_at_host;
 pub use import::Imported;
 pub use kernel::{hook::Hook, namespace::enter_namespace, policy::import};
+pub use lint_host::lint_host;
 pub use listing::Listing;
+pub use plan::Role;
 pub use prefix::{Prefix, PrefixError};
 pub use rule::{
     Device, GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec, MSS_MAX, MSS_MIN, Member, MemberSpec, Mss, NextHop,
@@ -66,5 +67,6 @@ pub use rule::{
     WEIGHT_MAX,
 };
 pub use status::{
-    Attachment, Count, GroupStatus, Narrow, NextHopState, NextHopStatus, RuleStatus, Seen, Status, Watch,
+    Attachment, AttachmentCounters, Count, GroupStatus, MtuMismatch, NextHopState, NextHopStatus, RuleStatus,
+    Status,
 };

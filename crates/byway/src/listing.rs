@@ -8,8 +8,8 @@ use serde::{
 use crate::{
     error::Result,
     kernel::{
-        actual::{placed, undisturbed},
-        listing::{Order, Referred, Uses},
+        actual::{installed, read_consistent},
+        listing::{Lookup, Order, RefCounts},
         network::Network,
         pins::Pins,
     },
@@ -44,7 +44,7 @@ pub struct Listing {
 /// Rules that are read when their turn comes.
 struct Many {
     pins: Pins,
-    referred: Referred,
+    lookup: Lookup,
     order: Order,
 }
 
@@ -56,7 +56,7 @@ impl Listing {
     /// Those of the kernel.
     pub fn rules(&self) -> impl Iterator<Item = Result<RuleStatus>> {
         let few = self.rules.iter().cloned().map(Ok);
-        let many = self.many.iter().flat_map(|many| rules(&many.pins, &many.referred, &many.order));
+        let many = self.many.iter().flat_map(|many| rules(&many.pins, &many.lookup, &many.order));
         few.chain(many)
     }
 }
@@ -99,67 +99,67 @@ impl Serialize for Rules<'_> {
 
 /// Reads all that there is, but of many rules no more than where they are.
 pub(crate) fn read(pins: Pins, network: &mut Network) -> Result<Listing> {
-    let (mut listing, referred, order) = undisturbed(Some(&pins), || read_up_to(FEW, &pins, network))?;
+    let (mut listing, lookup, order) = read_consistent(Some(&pins), || read_up_to(FEW, &pins, network))?;
     if order.places.len() > FEW {
-        listing.many = Some(Many { pins, referred, order });
+        listing.many = Some(Many { pins, lookup, order });
     }
     Ok(listing)
 }
 
 /// Reads all that there is.
 pub(crate) fn status(pins: Pins, network: &mut Network) -> Result<Status> {
-    let (listing, ..) = undisturbed(Some(&pins), || read_up_to(usize::MAX, &pins, network))?;
+    let (listing, ..) = read_consistent(Some(&pins), || read_up_to(usize::MAX, &pins, network))?;
     let Listing { attachments, groups, next_hops, rules, many: _ } = listing;
     Ok(Status { attachments, rules, groups, next_hops })
 }
 
 /// Reads the rule for exactly these packets, if there is one.
 pub(crate) fn rule(pins: &Pins, network: &mut Network, selector: &Selector) -> Result<Option<RuleStatus>> {
-    undisturbed(Some(pins), || {
+    read_consistent(Some(pins), || {
         let Some((id, record)) = pins.tables.rule_of(selector)? else { return Ok(None) };
-        let referred = Referred::read(&pins.tables, network)?;
-        Ok(rule_status(&referred, &record, pins.tables.done(id, true)?))
+        let lookup = Lookup::read(&pins.tables, network)?;
+        Ok(rule_status(&lookup, &record, pins.tables.rule_counters(id, true)?))
     })
 }
 
 /// Reads what there is, the rules with it where they are not more than this.
-fn read_up_to(at_once: usize, pins: &Pins, network: &mut Network) -> Result<(Listing, Referred, Order)> {
-    let referred = Referred::read(&pins.tables, network)?;
+fn read_up_to(at_once: usize, pins: &Pins, network: &mut Network) -> Result<(Listing, Lookup, Order)> {
+    let lookup = Lookup::read(&pins.tables, network)?;
     let (order, uses) = Order::read(&pins.tables)?;
-    let links = &referred.links;
-    let attachments = placed(pins, network, links)?;
+    let links = &lookup.links;
+    let attachments = installed(pins, network, links)?;
     let listing = Listing {
         attachments: attachments
             .into_iter()
-            .map(|placed| attachment_status(pins, links, placed))
+            .map(|installed| attachment_status(pins, links, installed))
             .collect::<Result<_>>()?,
-        groups: groups(&referred, &uses),
-        next_hops: referred
+        groups: groups(&lookup, &uses),
+        next_hops: lookup
             .next_hops(&uses)
             .into_iter()
             .map(|(next_hop, slot, user)| next_hop_status(&pins.tables, links, next_hop, slot, user))
             .collect::<Result<_>>()?,
         rules: match order.places.len() <= at_once {
-            true => rules(pins, &referred, &order).collect::<Result<_>>()?,
+            true => rules(pins, &lookup, &order).collect::<Result<_>>()?,
             false => Vec::new(),
         },
         many: None,
     };
-    Ok((listing, referred, order))
+    Ok((listing, lookup, order))
 }
 
-fn groups(referred: &Referred, uses: &Uses) -> Vec<GroupStatus> {
-    referred.groups(uses).into_iter().map(|(group, rules)| GroupStatus { group, rules }).collect()
+fn groups(lookup: &Lookup, uses: &RefCounts) -> Vec<GroupStatus> {
+    lookup.groups(uses).into_iter().map(|(group, rules)| GroupStatus { group, rules }).collect()
 }
 
 /// The rules in this order, but for those that are gone.
 fn rules<'a>(
     pins: &'a Pins,
-    referred: &'a Referred,
+    lookup: &'a Lookup,
     order: &'a Order,
 ) -> impl Iterator<Item = Result<RuleStatus>> + 'a {
     order.places.iter().filter_map(|place| {
         let rule = order.rule(&pins.tables, place).transpose()?;
-        rule.map(|(record, done)| rule_status(referred, &record, done)).transpose()
+        rule.map(|(record, done)| rule_status(lookup, &record, done)).transpose()
     })
 }

@@ -15,16 +15,19 @@ use std::{
     rc::Rc,
 };
 
+use serde::Serialize;
+
 use crate::{
     compile::{Entries, Entry, compile},
     merge::merged,
     prefix::Prefix,
-    rule::{Device, Group, NextHop, Selector, Treatment},
+    rule::{Action, Device, Group, NextHop, Selector},
 };
 
-/// Which program a device carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Role {
+/// Which program a device carries, and so why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
     /// Its egress is watched.
     Departure,
     /// It is a next hop's.
@@ -59,7 +62,7 @@ pub(crate) struct Actual {
     /// Attachments that have lost their program: somebody has taken it off.
     pub(crate) lost: BTreeMap<u32, Device>,
     /// The rules with their identities, but for those that are `unseen`.
-    pub(crate) rules: BTreeMap<Selector, (u32, Rc<Treatment>)>,
+    pub(crate) rules: BTreeMap<Selector, (u32, Rc<Action>)>,
     /// Rules that no change is asked for, and that none can concern.
     pub(crate) unseen: Unseen,
     /// The groups with a name, and their identities.
@@ -91,7 +94,7 @@ pub(crate) struct Desired {
     /// The devices whose egress is watched, by ifindex.
     pub(crate) attachments: BTreeMap<u32, Device>,
     /// The rules.
-    pub(crate) rules: BTreeMap<Selector, Rc<Treatment>>,
+    pub(crate) rules: BTreeMap<Selector, Rc<Action>>,
     /// Those that stay as they are, whatever they are.
     pub(crate) unseen: Unseen,
     /// The groups with a name.
@@ -142,11 +145,11 @@ pub(crate) enum Step {
     /// Make a group in the generation in force, or let it be another there from one instant to the next.
     PutGroup(Group),
     /// Make the record and the counters of a rule that nothing leads to yet. One that it replaces has this identity.
-    Record(Selector, Rc<Treatment>, Option<u32>),
+    Record(Selector, Rc<Action>, Option<u32>),
     /// Let other rules hold.
     Switch(Box<Switch>),
     /// Wait until no packet is under way any more that has seen what held before. Nothing is taken back from here on.
-    Settle,
+    WaitForGracePeriod,
     /// Remove the tables that no packet looks at any more.
     Clear,
     /// Forget the record and the counters of a rule that holds no longer.
@@ -315,7 +318,7 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     if switch.as_ref().is_some_and(Switch::leaves_tables) {
         forget.push(Step::Clear);
     }
-    let kept = |selector: &Selector, rule: &Rc<Treatment>| desired.rules.get(selector) == Some(rule);
+    let kept = |selector: &Selector, rule: &Rc<Action>| desired.rules.get(selector) == Some(rule);
     let gone = actual.rules.iter().filter(|(selector, (_, rule))| !kept(selector, rule));
     forget.extend(gone.map(|(_, (id, _))| Step::Forget(*id)));
     let gone = actual.groups.keys().filter(|name| !desired.groups.contains_key(*name));
@@ -328,7 +331,7 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     }
     // The kernel may use the memory of what was written over for the next thing that is written.
     let overwrites = !groups.is_empty() || matches!(switch, Some(Switch::Entry(_, Some(_), _)));
-    let settle = overwrites || !after.is_empty() || !forget.is_empty();
+    let wait_for_grace_period = overwrites || !after.is_empty() || !forget.is_empty();
 
     // A device that is an attachment no longer lets packets pass from now on, and one that becomes an attachment lets them
     // pass until all else is as it shall be: each packet finds all as it was, or all as it shall be.
@@ -346,7 +349,7 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     steps.extend(attach);
     steps.extend(let_go);
     // Also before the arrival programs go, which take marks off.
-    steps.extend(settle.then_some(Step::Settle));
+    steps.extend(wait_for_grace_period.then_some(Step::WaitForGracePeriod));
     steps.extend(after);
     steps.extend(forget);
     steps
@@ -417,9 +420,9 @@ mod tests {
         }
     }
 
-    fn treatment(rule: &Rule) -> Rc<Treatment> {
+    fn action(rule: &Rule) -> Rc<Action> {
         let Rule { source: _, destination: _, target, on_down, mss, owner, name } = rule.clone();
-        Rc::new(Treatment { target, on_down, mss, owner, name })
+        Rc::new(Action { target, on_down, mss, owner, name })
     }
 
     fn group(name: &str, members: Vec<NextHop>) -> Group {
@@ -431,7 +434,7 @@ mod tests {
         Desired {
             unseen: Unseen::default(),
             attachments: attachments.iter().map(|index| (*index, device(*index))).collect(),
-            rules: rules.into_iter().map(|rule| (rule.selector(), treatment(&rule))).collect(),
+            rules: rules.into_iter().map(|rule| (rule.selector(), action(&rule))).collect(),
             groups: groups.into_iter().map(|group| (group.name.clone(), group)).collect(),
             down: BTreeSet::new(),
         }
@@ -450,7 +453,7 @@ mod tests {
         last_id: u32,
         /// The identities of the records that this plan has made.
         made: Vec<u32>,
-        has_settled: bool,
+        has_grace_period_ended: bool,
     }
 
     impl Kernel {
@@ -504,8 +507,8 @@ mod tests {
                     let groups = if is_next { &mut self.next_groups } else { &mut holds.groups };
                     groups.insert(group.name.clone(), (0, group.clone()));
                 }
-                Step::Record(selector, treatment, _) => {
-                    let rule = Rule::new(selector, &treatment);
+                Step::Record(selector, action, _) => {
+                    let rule = Rule::new(selector, &action);
                     assert!(rule.target.next_hops().all(|next_hop| holds.next_hops.contains_key(next_hop)));
                     if let Target::Group(name) = &rule.target {
                         assert!(holds.groups.contains_key(name));
@@ -532,22 +535,22 @@ mod tests {
                                 after.iter().map(|(source, entry)| (*source, self.resolve(entry))).collect();
                         }
                     }
-                    self.has_settled = false;
+                    self.has_grace_period_ended = false;
                 }
-                Step::Settle => self.has_settled = true,
-                Step::Clear => assert!(self.has_settled),
+                Step::WaitForGracePeriod => self.has_grace_period_ended = true,
+                Step::Clear => assert!(self.has_grace_period_ended),
                 Step::Forget(id) => {
-                    assert!(self.has_settled && !self.leads_to(id));
+                    assert!(self.has_grace_period_ended && !self.leads_to(id));
                     assert!(self.records.remove(&id).is_some());
                 }
                 Step::ForgetGroup(name) => {
-                    assert!(self.has_settled && holds.groups.remove(&name).is_some());
+                    assert!(self.has_grace_period_ended && holds.groups.remove(&name).is_some());
                     assert!(self.next_groups.remove(&name).is_some());
                     let is_user = |rule: &Rule| rule.target == Target::Group(name.clone());
                     assert!(!self.records.values().any(is_user), "{name} is in use");
                 }
                 Step::ForgetNextHop(next_hop) => {
-                    assert!(self.has_settled && holds.next_hops.remove(&next_hop).is_some());
+                    assert!(self.has_grace_period_ended && holds.next_hops.remove(&next_hop).is_some());
                     let mut used = self.records.values().flat_map(|rule| rule.target.next_hops());
                     assert!(!used.any(|used| *used == next_hop), "{next_hop} is in use");
                 }
@@ -555,7 +558,7 @@ mod tests {
             let led_to = self.records.iter().filter(|(id, _)| self.leads_to(**id));
             let rules: Vec<(u32, Rule)> = led_to.map(|(id, rule)| (*id, rule.clone())).collect();
             self.holds.rules =
-                rules.iter().map(|(id, rule)| (rule.selector(), (*id, treatment(rule)))).collect();
+                rules.iter().map(|(id, rule)| (rule.selector(), (*id, action(rule)))).collect();
             // A packet that departs now finds the arrival program where its rule sends it.
             let holds = &self.holds;
             if holds.programs.values().any(|(_, role)| *role == Role::Departure) {
@@ -707,7 +710,7 @@ mod tests {
                 Step::Attach(device(2), Role::Arrival),
                 Step::KeepResolved(neighbour),
                 Step::MakeNextHop(next_hop(2, Some(1))),
-                Step::Record(rule.selector(), treatment(&rule), None),
+                Step::Record(rule.selector(), action(&rule), None),
                 Step::Attach(device(1), Role::Departure),
                 Step::Switch(Box::new(Switch::Entry(rule.source, None, Some(Entry::All(reference))))),
             ]
@@ -727,7 +730,10 @@ mod tests {
         kernel.made.clear();
         let steps = plan(&kernel.holds, &rules("b"));
         assert!(
-            matches!(&steps[..], [Step::Record(..), Step::Switch(_), Step::Settle, Step::Forget(1)]),
+            matches!(
+                &steps[..],
+                [Step::Record(..), Step::Switch(_), Step::WaitForGracePeriod, Step::Forget(1)]
+            ),
             "{steps:?}"
         );
     }

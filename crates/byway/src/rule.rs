@@ -360,8 +360,8 @@ pub struct Rule {
 }
 
 impl Rule {
-    pub(crate) fn new(selector: Selector, treatment: &Treatment) -> Self {
-        let Treatment { target, on_down, mss, owner, name } = treatment.clone();
+    pub(crate) fn new(selector: Selector, action: &Action) -> Self {
+        let Action { target, on_down, mss, owner, name } = action.clone();
         let (source, destination) = (selector.source(), selector.destination());
         Self { source, destination, target, on_down, mss, owner, name }
     }
@@ -374,7 +374,7 @@ impl Rule {
 
 /// What a rule says of its packets: everything but which they are. Many rules say the same, and share it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Treatment {
+pub(crate) struct Action {
     /// As in [`Rule`].
     pub(crate) target: Target,
     /// As in [`Rule`].

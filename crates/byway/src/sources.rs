@@ -1,7 +1,7 @@
 //! The source tables, as plain data: which prefixes have entries, and where those are. Pure.
 //!
 //! [`byway_abi::sources`] says what a table is and how a program searches it. Here it is written: [`lay_out`] works a
-//! whole table out, with all its guideposts, and [`Table`] changes one that packets are looking at, one entry in one
+//! whole table out, with all its markers, and [`Table`] changes one that packets are looking at, one entry in one
 //! instant. What takes more than that takes a new table.
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 use byway_abi::{
     TARGET_GONE, TARGET_LONGER, Target,
     sources::{
-        ENTRIES, Entry, FREE, KIND, LENGTHS, PROBES, Shape, WORDS4, WORDS6, hash4, hash6, length, stir,
+        ENTRIES, Entry, FREE, KIND, LENGTHS, PROBES, TableInfo, WORDS4, WORDS6, hash4, hash6, length, mix64,
     },
 };
 
@@ -44,8 +44,8 @@ impl Family {
         }
     }
 
-    /// Which word of an entry is its [`rest`](Entry::rest).
-    fn rest(self) -> usize {
+    /// Which word of an entry is its [`word`](Entry::word).
+    fn word_index(self) -> usize {
         match self {
             Self::V4 => 1,
             Self::V6 => 2,
@@ -79,8 +79,8 @@ fn cut(bits: u128, length: u8) -> u128 {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Layout {
     pub(crate) entries: Vec<(Prefix, Entry)>,
-    /// The shape of a table that is large enough.
-    pub(crate) shape: Shape,
+    /// The info of a table that is large enough.
+    pub(crate) info: TableInfo,
 }
 
 /// Works out the entries of a table from the prefixes of one family and their targets.
@@ -97,7 +97,7 @@ pub(crate) fn lay_out(mut own: Vec<(Prefix, Target)>) -> Layout {
     let mut entries = Vec::with_capacity(own.len());
     // The prefixes around the one at hand, widest first.
     let mut around: Vec<(Prefix, Target)> = Vec::new();
-    // Of each length the last guidepost: those of one prefix come one after the other.
+    // Of each length the last marker: those of one prefix come one after the other.
     let mut last: [Option<u128>; LENGTHS] = [None; LENGTHS];
     for (prefix, target) in own {
         entries.push((prefix, Entry { target, length: prefix.len(), is_own: true }));
@@ -118,7 +118,7 @@ pub(crate) fn lay_out(mut own: Vec<(Prefix, Target)>) -> Layout {
                 continue;
             }
             if let Some(at) = Family::of(&prefix).prefix(first, *length) {
-                entries.push((at, guidepost(*length, best.map(|(_, target)| *target))));
+                entries.push((at, marker(*length, best.map(|(_, target)| *target))));
             }
         }
         around.push((prefix, target));
@@ -126,15 +126,15 @@ pub(crate) fn lay_out(mut own: Vec<(Prefix, Target)>) -> Layout {
 
     let hosts = entries.iter().any(|(prefix, _)| prefix.is_host());
     let buckets = (entries.len() * SPARE).div_ceil(ENTRIES).next_power_of_two().max(MIN_BUCKETS);
-    let mut shape = Shape {
+    let mut info = TableInfo {
         mask: buckets as u32 - 1,
         used: entries.len() as u32,
         hosts: hosts.into(),
         count: lengths.len() as u32,
-        ..Shape::EMPTY
+        ..TableInfo::EMPTY
     };
-    shape.lengths[..lengths.len()].copy_from_slice(&lengths);
-    Layout { entries, shape }
+    info.lengths[..lengths.len()].copy_from_slice(&lengths);
+    Layout { entries, info }
 }
 
 /// For each length, at which others a search for it comes by before, on the way to longer ones.
@@ -158,26 +158,26 @@ fn paths(lengths: &[u8]) -> Vec<Vec<u8>> {
     paths
 }
 
-fn guidepost(length: u8, best: Option<Target>) -> Entry {
+fn marker(length: u8, best: Option<Target>) -> Entry {
     let longer = Target { rule: 0, kind: TARGET_LONGER, on_down: 0, mss: 0, index: 0 };
     Entry { target: best.unwrap_or(longer), length, is_own: false }
 }
 
-/// What is wrong with a shape that stands beside a table of so many buckets, if anything is: all that is done with a [`Table`]
-/// relies on its shape. What the table itself has may be anything.
-pub(crate) fn fault(family: Family, shape: &Shape, buckets: u32) -> Option<String> {
+/// What is wrong with a info that stands beside a table of so many buckets, if anything is: all that is done with a [`Table`]
+/// relies on its info. What the table itself has may be anything.
+pub(crate) fn fault(family: Family, info: &TableInfo, buckets: u32) -> Option<String> {
     let bits = match family {
         Family::V4 => 32,
         Family::V6 => 128,
     };
-    let Some(lengths) = shape.lengths.get(..shape.count as usize) else {
-        return Some(format!("it has {} lengths of prefixes", shape.count));
+    let Some(lengths) = info.lengths.get(..info.count as usize) else {
+        return Some(format!("it has {} lengths of prefixes", info.count));
     };
-    if u64::from(shape.mask) + 1 != u64::from(buckets) || !buckets.is_power_of_two() {
-        return Some(format!("it has a mask of {:#x} for a table of {buckets} buckets", shape.mask));
+    if u64::from(info.mask) + 1 != u64::from(buckets) || !buckets.is_power_of_two() {
+        return Some(format!("it has a mask of {:#x} for a table of {buckets} buckets", info.mask));
     }
-    if u64::from(shape.used) > u64::from(buckets) * ENTRIES as u64 {
-        return Some(format!("it counts {} entries in {buckets} buckets", shape.used));
+    if u64::from(info.used) > u64::from(buckets) * ENTRIES as u64 {
+        return Some(format!("it counts {} entries in {buckets} buckets", info.used));
     }
     if let Some(length) = lengths.iter().find(|length| **length >= bits) {
         return Some(format!("it has prefixes of {length} bits among those that are shorter than {bits}"));
@@ -199,17 +199,17 @@ fn hash(family: Family, prefix: &Prefix, seed: u64) -> u32 {
 }
 
 /// The buckets where a prefix may be, if they do not go on at the first one behind the last.
-pub(crate) fn buckets(family: Family, shape: &Shape, prefix: &Prefix) -> Option<Range<usize>> {
-    let first = (hash(family, prefix, shape.seed) & shape.mask) as usize;
+pub(crate) fn buckets(family: Family, info: &TableInfo, prefix: &Prefix) -> Option<Range<usize>> {
+    let first = (hash(family, prefix, info.seed) & info.mask) as usize;
     let end = first + PROBES as usize;
-    (end <= shape.mask as usize + 1).then_some(first..end)
+    (end <= info.mask as usize + 1).then_some(first..end)
 }
 
 /// A table in memory, which programs may be reading; or a part of it.
 pub(crate) struct Table<'a> {
     pub(crate) family: Family,
     /// Without a [`fault`].
-    pub(crate) shape: Shape,
+    pub(crate) info: TableInfo,
     /// The buckets, one after the other.
     pub(crate) words: &'a [AtomicU64],
     /// Which bucket is the first of them. In a part of a table only a single address is found, and changed, whose
@@ -220,17 +220,17 @@ pub(crate) struct Table<'a> {
 impl Table<'_> {
     /// Fills a table that no program reads yet.
     pub(crate) fn fill(&mut self, layout: &Layout) -> Result<(), TakesNewTable> {
-        self.shape = Shape { seed: self.shape.seed, mask: self.shape.mask, ..layout.shape };
-        let (words, rest) = (self.family.words(), self.family.rest());
+        self.info = TableInfo { seed: self.info.seed, mask: self.info.mask, ..layout.info };
+        let (words, word_index) = (self.family.words(), self.family.word_index());
         for (place, word) in self.words.iter().enumerate() {
-            let is_address = place % words < rest;
+            let is_address = place % words < word_index;
             word.store(if is_address { FREE } else { 0 }, Ordering::Relaxed);
         }
         // From the first bucket to the last: each one at random would be out of every cache.
         let mut in_order: Vec<(u32, &(Prefix, Entry))> = layout
             .entries
             .iter()
-            .map(|entry| (hash(self.family, &entry.0, self.shape.seed) & self.shape.mask, entry))
+            .map(|entry| (hash(self.family, &entry.0, self.info.seed) & self.info.mask, entry))
             .collect();
         in_order.sort_unstable_by_key(|(bucket, _)| *bucket);
         in_order.iter().try_for_each(|(_, (prefix, entry))| self.insert(prefix, *entry).map(drop))
@@ -244,7 +244,7 @@ impl Table<'_> {
 
     /// The places where a prefix may be, in the order of a search.
     fn places(&self, prefix: &Prefix) -> impl Iterator<Item = usize> {
-        let (hash, mask) = (hash(self.family, prefix, self.shape.seed), self.shape.mask);
+        let (hash, mask) = (hash(self.family, prefix, self.info.seed), self.info.mask);
         let all = self.all_places();
         (0..PROBES)
             .flat_map(move |probe| {
@@ -262,7 +262,7 @@ impl Table<'_> {
         self.word(place, word).load(Ordering::Acquire)
     }
 
-    /// What makes up the address of an entry, in the words before its rest.
+    /// What makes up the address of an entry, in the words before its metadata.
     fn is_at(&self, place: usize, bits: u128) -> bool {
         match self.family {
             Family::V4 => self.load(place, 0) as u32 == ((bits >> 96) as u32).to_be(),
@@ -275,17 +275,17 @@ impl Table<'_> {
             Family::V4 => self.load(place, 0) >> 32,
             Family::V6 => self.load(place, 3),
         };
-        Entry::read(self.load(place, self.family.rest()), rule as u32)
+        Entry::read(self.load(place, self.family.word_index()), rule as u32)
     }
 
     /// The entry of exactly this prefix, and its place: the one that a program finds.
     fn find(&self, prefix: &Prefix) -> Option<(usize, Entry)> {
         for place in self.places(prefix) {
-            let rest = self.load(place, self.family.rest());
-            if length(rest) == u64::from(prefix.len()) && is_taken(rest) && self.is_at(place, bits(prefix)) {
+            let word = self.load(place, self.family.word_index());
+            if length(word) == u64::from(prefix.len()) && is_taken(word) && self.is_at(place, bits(prefix)) {
                 return Some((place, self.entry(place)));
             }
-            if rest == 0 && place % ENTRIES == ENTRIES - 1 {
+            if word == 0 && place % ENTRIES == ENTRIES - 1 {
                 break;
             }
         }
@@ -300,8 +300,8 @@ impl Table<'_> {
     /// All entries, with their places.
     fn entries(&self) -> impl Iterator<Item = (usize, Prefix, Entry)> {
         self.all_places().filter_map(|place| {
-            let rest = self.load(place, self.family.rest());
-            if !is_taken(rest) {
+            let word = self.load(place, self.family.word_index());
+            if !is_taken(word) {
                 return None;
             }
             let bits = match self.family {
@@ -311,7 +311,7 @@ impl Table<'_> {
                         | u128::from(u64::from_be(self.load(place, 1)))
                 }
             };
-            let prefix = self.family.prefix(bits, length(rest) as u8)?;
+            let prefix = self.family.prefix(bits, length(word) as u8)?;
             Some((place, prefix, self.entry(place)))
         })
     }
@@ -327,8 +327,8 @@ impl Table<'_> {
 
     /// Puts an entry in the first free place, from one instant to the next.
     fn insert(&self, prefix: &Prefix, entry: Entry) -> Result<usize, TakesNewTable> {
-        let rest = self.family.rest();
-        let is_free = |place: &usize| !is_taken(self.load(*place, rest));
+        let word_index = self.family.word_index();
+        let is_free = |place: &usize| !is_taken(self.load(*place, word_index));
         let place = self.places(prefix).find(is_free).ok_or(TakesNewTable)?;
         let (bits, rule) = (bits(prefix), u64::from(entry.target.rule));
         match self.family {
@@ -343,26 +343,26 @@ impl Table<'_> {
                 self.word(place, 3).store(rule, Ordering::Release);
             }
         }
-        self.word(place, rest).store(entry.rest(), Ordering::Release);
+        self.word(place, word_index).store(entry.word(), Ordering::Release);
         Ok(place)
     }
 
     /// Takes an entry away, from one instant to the next. A search goes on behind the last place of a bucket, as before.
     fn remove(&mut self, place: usize) {
-        let rest = self.family.rest();
+        let word_index = self.family.word_index();
         let is_last = place % ENTRIES == ENTRIES - 1;
         let gone = Target { rule: 0, kind: TARGET_GONE, on_down: 0, mss: 0, index: 0 };
         let gone = Entry { target: gone, length: u8::MAX, is_own: false };
-        self.word(place, rest).store(if is_last { gone.rest() } else { 0 }, Ordering::Release);
-        for word in 0..rest {
+        self.word(place, word_index).store(if is_last { gone.word() } else { 0 }, Ordering::Release);
+        for word in 0..word_index {
             self.word(place, word).store(FREE, Ordering::Release);
         }
-        self.shape.used = self.shape.used.saturating_sub(1);
+        self.info.used = self.info.used.saturating_sub(1);
     }
 
     fn lengths(&self) -> &[u8] {
-        let count = (self.shape.count as usize).min(LENGTHS);
-        &self.shape.lengths[..count]
+        let count = (self.info.count as usize).min(LENGTHS);
+        &self.info.lengths[..count]
     }
 
     /// The target of the longest of the sources that rules speak about which hold a prefix.
@@ -373,7 +373,7 @@ impl Table<'_> {
             .find_map(|wider| self.source(&wider))
     }
 
-    /// Lets a source have this target from one instant to the next, or none. Returns what it had. `settle` waits until no
+    /// Lets a source have this target from one instant to the next, or none. Returns what it had. `wait_for_grace_period` waits until no
     /// search is under way that began before: one that has passed the new entry's place has to find the old one still.
     ///
     /// # Errors
@@ -383,13 +383,13 @@ impl Table<'_> {
         &mut self,
         prefix: &Prefix,
         target: Option<Target>,
-        settle: impl FnOnce(),
+        wait_for_grace_period: impl FnOnce(),
     ) -> Result<Option<Target>, TakesNewTable> {
         let before = self.find(prefix);
         let had = before.filter(|(_, entry)| entry.is_own).map(|(_, entry)| entry.target);
         let mut after = target.map(|target| Entry { target, length: prefix.len(), is_own: true });
         if prefix.is_host() {
-            if after.is_some() && self.shape.hosts == 0 {
+            if after.is_some() && self.info.hosts == 0 {
                 return Err(TakesNewTable);
             }
         } else {
@@ -403,21 +403,21 @@ impl Table<'_> {
             }
             if after.is_none() && had.is_some() && has_longer {
                 let around = prefix.len().checked_sub(1).and_then(|longest| self.around(prefix, longest));
-                after = Some(guidepost(prefix.len(), around));
+                after = Some(marker(prefix.len(), around));
             }
             if target.is_some() {
-                self.guide_to(prefix)?;
+                self.mark_path_to(prefix)?;
             }
         }
         if let Some(entry) = after {
-            let room = (self.shape.mask as usize + 1) * ENTRIES;
-            if (self.shape.used as usize + 1) * SPARE * 4 > room * 5 {
+            let room = (self.info.mask as usize + 1) * ENTRIES;
+            if (self.info.used as usize + 1) * SPARE * 4 > room * 5 {
                 return Err(TakesNewTable);
             }
             self.insert(prefix, entry)?;
-            self.shape.used += 1;
+            self.info.used += 1;
             if before.is_some() {
-                settle();
+                wait_for_grace_period();
             }
         } else if had.is_none() {
             return Ok(None);
@@ -428,7 +428,7 @@ impl Table<'_> {
         Ok(had)
     }
 
-    /// Whether there are longer prefixes within one, single addresses aside, and whether there are guideposts among them.
+    /// Whether there are longer prefixes within one, single addresses aside, and whether there are markers among them.
     fn within(&self, prefix: &Prefix) -> (bool, bool) {
         if self.lengths().last().is_none_or(|longest| *longest <= prefix.len()) {
             return (false, false);
@@ -443,25 +443,25 @@ impl Table<'_> {
         (has_longer, has_guideposts)
     }
 
-    /// Puts the guideposts that a prefix needs. They say what holds now: no packet sees a difference.
-    fn guide_to(&mut self, prefix: &Prefix) -> Result<(), TakesNewTable> {
+    /// Puts the markers that a prefix needs. They say what holds now: no packet sees a difference.
+    fn mark_path_to(&mut self, prefix: &Prefix) -> Result<(), TakesNewTable> {
         let path = paths(self.lengths()).swap_remove(usize::from(prefix.len()));
         for length in path {
             let Some(at) = Prefix::holding(prefix.address(), length) else { continue };
             if self.find(&at).is_none() {
-                self.insert(&at, guidepost(length, self.around(&at, length)))?;
-                self.shape.used += 1;
+                self.insert(&at, marker(length, self.around(&at, length)))?;
+                self.info.used += 1;
             }
         }
         Ok(())
     }
 
     /// Takes away what a change has left that was cut off: half an entry, and the second of two for one prefix. Counts the
-    /// rest.
+    /// metadata.
     pub(crate) fn tidy(&mut self) {
-        let rest = self.family.rest();
-        for place in self.all_places().filter(|place| !is_taken(self.load(*place, rest))) {
-            for word in 0..rest {
+        let word_index = self.family.word_index();
+        for place in self.all_places().filter(|place| !is_taken(self.load(*place, word_index))) {
+            for word in 0..word_index {
                 self.word(place, word).store(FREE, Ordering::Release);
             }
         }
@@ -471,18 +471,18 @@ impl Table<'_> {
             .map(|(place, ..)| place)
             .collect();
         doubles.into_iter().for_each(|place| self.remove(place));
-        self.shape.used = self.entries().count() as u32;
+        self.info.used = self.entries().count() as u32;
     }
 }
 
-/// The shape to try next where a table could not be filled: with other hashes, and at last with more room.
-pub(crate) fn other_shape(shape: &Shape, attempt: u32) -> Shape {
-    let mask = if attempt.is_multiple_of(4) { shape.mask << 1 | 1 } else { shape.mask };
-    Shape { seed: stir(shape.seed ^ u64::from(attempt)), mask, ..*shape }
+/// The info to try next where a table could not be filled: with other hashes, and at last with more room.
+pub(crate) fn other_info(info: &TableInfo, attempt: u32) -> TableInfo {
+    let mask = if attempt.is_multiple_of(4) { info.mask << 1 | 1 } else { info.mask };
+    TableInfo { seed: mix64(info.seed ^ u64::from(attempt)), mask, ..*info }
 }
 
-fn is_taken(rest: u64) -> bool {
-    rest != 0 && rest & KIND != u64::from(TARGET_GONE)
+fn is_taken(word: u64) -> bool {
+    word != 0 && word & KIND != u64::from(TARGET_GONE)
 }
 
 /// An IPv6 address as a table has it: two words in network byte order.
@@ -505,34 +505,34 @@ mod tests {
     /// A table with memory of its own.
     struct Owned {
         family: Family,
-        shape: Shape,
+        info: TableInfo,
         words: Vec<AtomicU64>,
     }
 
     impl Owned {
         fn new(family: Family, own: &BTreeMap<Prefix, Target>) -> Self {
             let layout = lay_out(own.iter().map(|(prefix, target)| (*prefix, *target)).collect());
-            let mut shape = layout.shape;
+            let mut info = layout.info;
             for attempt in 1.. {
-                let buckets = shape.mask as usize + 1;
+                let buckets = info.mask as usize + 1;
                 let words =
                     (0..buckets * ENTRIES * family.words()).map(|_| AtomicU64::new(7)).collect::<Vec<_>>();
-                let mut table = Table { family, shape, words: &words, first: 0 };
+                let mut table = Table { family, info, words: &words, first: 0 };
                 if table.fill(&layout).is_ok() {
-                    return Self { family, shape: table.shape, words };
+                    return Self { family, info: table.info, words };
                 }
-                shape = other_shape(&shape, attempt);
+                info = other_info(&info, attempt);
             }
             unreachable!("a table without end has room")
         }
 
         fn table(&self) -> Table<'_> {
-            Table { family: self.family, shape: self.shape, words: &self.words, first: 0 }
+            Table { family: self.family, info: self.info, words: &self.words, first: 0 }
         }
 
         /// The part of the table where a prefix may be.
         fn part(&self, prefix: &Prefix) -> Option<Table<'_>> {
-            let buckets = buckets(self.family, &self.shape, prefix)?;
+            let buckets = buckets(self.family, &self.info, prefix)?;
             let words = ENTRIES * self.family.words();
             let part = &self.words[buckets.start * words..buckets.end * words];
             Some(Table { words: part, first: buckets.start, ..self.table() })
@@ -542,7 +542,7 @@ mod tests {
         fn look_up(&self, address: IpAddr) -> Option<Target> {
             let table = self.table();
             let host = Prefix::from(address);
-            if self.shape.hosts != 0
+            if self.info.hosts != 0
                 && let Some((_, entry)) = table.find(&host)
             {
                 return Some(entry.target);
@@ -629,7 +629,7 @@ mod tests {
                 match table.set(&source, after, || ()) {
                     Ok(found) => {
                         prop_assert_eq!(found, had);
-                        owned.shape = table.shape;
+                        owned.info = table.info;
                     }
                     Err(TakesNewTable) => {
                         for packet in &packets {
@@ -652,7 +652,7 @@ mod tests {
                 prop_assert_eq!(&sources, &own);
                 let mut tidied = owned.table();
                 tidied.tidy();
-                prop_assert_eq!(tidied.shape, owned.shape, "nothing is left over");
+                prop_assert_eq!(tidied.info, owned.info, "nothing is left over");
             }
         }
 
@@ -676,12 +676,12 @@ mod tests {
                 .enumerate()
                 .map(|(nth, word)| AtomicU64::new(if nth < zeros { 0 } else { word }))
                 .collect();
-            let mut shape = Shape { seed, mask: 63, used, hosts, count: lengths.len() as u32, lengths: [200; LENGTHS] };
-            for (to, length) in shape.lengths.iter_mut().zip(lengths) {
+            let mut info = TableInfo { seed, mask: 63, used, hosts, count: lengths.len() as u32, lengths: [200; LENGTHS] };
+            for (to, length) in info.lengths.iter_mut().zip(lengths) {
                 *to = length;
             }
-            prop_assert_eq!(fault(family, &shape, 64), None);
-            let mut table = Table { family, shape, words: &words, first: 0 };
+            prop_assert_eq!(fault(family, &info, 64), None);
+            let mut table = Table { family, info, words: &words, first: 0 };
             let _ = table.sources();
             let prefix = Prefix::holding(address(family, bits), self::lengths(family)[length]).unwrap();
             let _ = table.set(&prefix, Some(target(1)), || ());
@@ -690,27 +690,27 @@ mod tests {
             table.tidy();
         }
 
-        /// The shapes of tables that are written here are without a fault, and of others no more gets by than a table takes.
+        /// The infos of tables that are written here are without a fault, and of others no more gets by than a table takes.
         #[test]
-        fn a_shape_is_looked_through(v4: bool, number: u32, at in 0..36_usize, own in vec((any::<u16>(), 0..14_usize), 1..60)) {
+        fn table_infos_are_checked(v4: bool, number: u32, at in 0..36_usize, own in vec((any::<u16>(), 0..14_usize), 1..60)) {
             let family = family(v4);
             let own = own.into_iter().map(|(bits, length)| {
                 (Prefix::holding(address(family, bits), lengths(family)[length]).unwrap(), target(1))
             });
             let owned = Owned::new(family, &own.collect());
-            let buckets = owned.shape.mask + 1;
-            prop_assert_eq!(fault(family, &owned.shape, buckets), None);
+            let buckets = owned.info.mask + 1;
+            prop_assert_eq!(fault(family, &owned.info, buckets), None);
             for number in [number, 0, 1, 127, 128, 200 << 8, u32::MAX] {
-                let mut shape = owned.shape;
+                let mut info = owned.info;
                 match at {
-                    0 => shape.mask = number,
-                    1 => shape.used = number,
-                    2 => shape.hosts = number,
-                    3 => shape.count = number,
-                    _ => shape.lengths[at * 4 - 16..][..4].copy_from_slice(&number.to_ne_bytes()),
+                    0 => info.mask = number,
+                    1 => info.used = number,
+                    2 => info.hosts = number,
+                    3 => info.count = number,
+                    _ => info.lengths[at * 4 - 16..][..4].copy_from_slice(&number.to_ne_bytes()),
                 }
-                if fault(family, &shape, buckets).is_none() {
-                    let mut table = Table { shape, ..owned.table() };
+                if fault(family, &info, buckets).is_none() {
+                    let mut table = Table { info, ..owned.table() };
                     let _ = table.set(&Prefix::holding(address(family, 7), 31).unwrap(), Some(target(1)), || ());
                     table.tidy();
                 }
@@ -750,14 +750,14 @@ mod tests {
         assert_eq!(
             table.set(&prefix("10.0.0.0/8"), None, || ()),
             Err(TakesNewTable),
-            "guideposts have its target"
+            "markers have its target"
         );
         assert_eq!(
             table.set(&prefix("10.4.0.0/20"), Some(target(5)), || ()),
             Err(TakesNewTable),
             "a new length"
         );
-        assert_eq!(table.source(&prefix("10.2.0.0/16")), None, "a guidepost is no source");
+        assert_eq!(table.source(&prefix("10.2.0.0/16")), None, "a marker is no source");
     }
 
     #[test]

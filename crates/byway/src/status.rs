@@ -10,10 +10,10 @@ use crate::{
     kernel::{
         actual,
         hook::Hook,
-        listing::{Referred, User},
+        listing::{Lookup, User},
         network::{Link, Network},
         pins::Pins,
-        rules::Done,
+        rules::RuleCounters,
         tables::{Tables, add},
     },
     plan::{Role, Slot},
@@ -51,13 +51,13 @@ pub struct RuleStatus {
     /// What was dropped.
     pub dropped: Count,
     /// What found no next hop in service, and was passed or dropped for that.
-    pub down: Count,
+    pub no_next_hop: Count,
     /// What of the departed had TCP's MSS option clamped.
     pub clamped: Count,
     /// What was too big for its next hop, and was answered with an ICMP error in its place.
-    pub answered: Count,
+    pub icmp_sent: Count,
     /// What was too big for its next hop, and was dropped: no error is sent about such a packet, or too many had been sent.
-    pub refused: Count,
+    pub too_big_dropped: Count,
     /// The next hop's device is gone.
     pub device_gone: bool,
 }
@@ -107,19 +107,19 @@ pub struct NextHopStatus {
     /// What of it reached the egress of its device. What departed and did not arrive is lost, or waits for its neighbour.
     pub arrived: Count,
     /// What it should have had, and did not get because it was out of service.
-    pub skipped: Count,
+    pub failed_over: Count,
     /// As in [`RuleStatus`].
     pub clamped: Count,
     /// As in [`RuleStatus`].
-    pub answered: Count,
+    pub icmp_sent: Count,
     /// As in [`RuleStatus`].
-    pub refused: Count,
+    pub too_big_dropped: Count,
 }
 
 /// What left by an attachment, and why it was left alone. Each packet is counted once in `seen`, and once more here or at
 /// the rule that it found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Seen {
+pub struct AttachmentCounters {
     /// Everything, but for what arrived redirected.
     pub seen: Count,
     /// Neither IPv4 nor IPv6.
@@ -140,16 +140,6 @@ pub struct Seen {
     pub not_matched: Count,
 }
 
-/// Why a device carries a program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Watch {
-    /// It is an attachment: sources of packets that leave by it are looked up.
-    Departures,
-    /// A next hop is on it: what was redirected to there is counted.
-    Arrivals,
-}
-
 /// A device that carries one of Byway's programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Attachment {
@@ -157,21 +147,21 @@ pub struct Attachment {
     #[serde(flatten)]
     pub device: Device,
     /// What is watched there.
-    pub watches: Watch,
+    pub role: Role,
     /// How the program is attached.
     pub hook: Hook,
     /// The program is there. If not, the device has gone, or somebody has taken the program off.
-    pub is_there: bool,
+    pub is_installed: bool,
     /// The device is gone.
     pub device_gone: bool,
     /// What left by it; nothing where arrivals alone are watched.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub counted: Option<Seen>,
+    pub counters: Option<AttachmentCounters>,
 }
 
 /// A next hop whose device takes smaller packets than an attachment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Narrow {
+pub struct MtuMismatch {
     /// The next hop.
     #[serde(flatten)]
     pub next_hop: NextHop,
@@ -184,24 +174,28 @@ pub struct Narrow {
 }
 
 /// Which of these next hops have a device that takes smaller packets than an attachment.
-pub(crate) fn narrow(pins: &Pins, network: &mut Network, next_hops: &[NextHop]) -> Result<Vec<Narrow>> {
+pub(crate) fn mtu_mismatches(
+    pins: &Pins,
+    network: &mut Network,
+    next_hops: &[NextHop],
+) -> Result<Vec<MtuMismatch>> {
     let links = network.links()?;
-    let attachments = actual::placed(pins, network, &links)?;
+    let attachments = actual::installed(pins, network, &links)?;
     let widest = attachments
         .iter()
-        .filter(|placed| placed.role == Role::Departure)
-        .filter_map(|placed| links.get(&placed.device.index))
+        .filter(|installed| installed.role == Role::Departure)
+        .filter_map(|installed| links.get(&installed.device.index))
         .max_by_key(|link| link.mtu);
-    let narrow = |next_hop: &NextHop| {
+    let mtu_mismatches = |next_hop: &NextHop| {
         let (widest, mtu) = (widest?, links.get(&next_hop.device.index)?.mtu);
-        (mtu < widest.mtu).then(|| Narrow {
+        (mtu < widest.mtu).then(|| MtuMismatch {
             next_hop: next_hop.clone(),
             mtu,
             attachment: widest.device.clone(),
             attachment_mtu: widest.mtu,
         })
     };
-    Ok(next_hops.iter().filter_map(narrow).collect())
+    Ok(next_hops.iter().filter_map(mtu_mismatches).collect())
 }
 
 /// All of Byway's in one network namespace.
@@ -221,25 +215,29 @@ pub struct Status {
 /// Reads the devices that carry a program, by name.
 pub(crate) fn read_attachments(pins: &Pins, network: &mut Network) -> Result<Vec<Attachment>> {
     let links = network.links()?;
-    let placed = actual::placed(pins, network, &links)?;
-    placed.into_iter().map(|placed| attachment_status(pins, &links, placed)).collect()
+    let installed = actual::installed(pins, network, &links)?;
+    installed.into_iter().map(|installed| attachment_status(pins, &links, installed)).collect()
 }
 
 /// The rule in a record and what it did, or nothing where the record makes no sense.
-pub(crate) fn rule_status(referred: &Referred, record: &RuleRecord, done: Done) -> Option<RuleStatus> {
-    let rule = referred.rule(record)?;
-    let Done { done, arrived, rare } = done;
-    let of = |is_it: bool| if is_it { done.into() } else { Count::default() };
+pub(crate) fn rule_status(
+    lookup: &Lookup,
+    record: &RuleRecord,
+    counters: RuleCounters,
+) -> Option<RuleStatus> {
+    let rule = lookup.rule(record)?;
+    let RuleCounters { matched, arrived, exceptions } = counters;
+    let of = |is_it: bool| if is_it { matched.into() } else { Count::default() };
     Some(RuleStatus {
-        device_gone: referred.is_gone(record),
+        device_gone: lookup.is_gone(record),
         departed: of(!matches!(rule.target, Target::Pass | Target::Drop)),
         arrived: arrived.into(),
         passed: of(rule.target == Target::Pass),
         dropped: of(rule.target == Target::Drop),
-        down: rare.down.into(),
-        clamped: rare.clamped.into(),
-        answered: rare.answered.into(),
-        refused: rare.refused.into(),
+        no_next_hop: exceptions.no_next_hop.into(),
+        clamped: exceptions.clamped.into(),
+        icmp_sent: exceptions.icmp_sent.into(),
+        too_big_dropped: exceptions.too_big_dropped.into(),
         rule,
     })
 }
@@ -268,10 +266,10 @@ pub(crate) fn next_hop_status(
         groups: user.groups,
         departed: counters.departed.into(),
         arrived: counters.arrived.into(),
-        skipped: counters.skipped.into(),
+        failed_over: counters.failed_over.into(),
         clamped: counters.clamped.into(),
-        answered: counters.answered.into(),
-        refused: counters.refused.into(),
+        icmp_sent: counters.icmp_sent.into(),
+        too_big_dropped: counters.too_big_dropped.into(),
         next_hop: next_hop.clone(),
     })
 }
@@ -292,25 +290,25 @@ fn is_silent(health: &NextHopHealth, is_on_link: bool, now: u64) -> bool {
 pub(crate) fn attachment_status(
     pins: &Pins,
     links: &BTreeMap<u32, Link>,
-    placed: actual::Placed,
+    installed: actual::Installed,
 ) -> Result<Attachment> {
-    let departs = placed.role == Role::Departure;
-    let counters = pins.tables.attachment_counters(placed.device.index)?;
+    let departs = installed.role == Role::Departure;
+    let counters = pins.tables.attachment_counters(installed.device.index)?;
     Ok(Attachment {
-        watches: if departs { Watch::Departures } else { Watch::Arrivals },
-        hook: placed.attached.hook,
-        is_there: placed.is_there,
-        device_gone: !links.contains_key(&placed.device.index),
-        device: placed.device,
-        counted: departs.then(|| seen(&counters)),
+        role: installed.role,
+        hook: installed.attached.hook,
+        is_installed: installed.is_installed,
+        device_gone: !links.contains_key(&installed.device.index),
+        device: installed.device,
+        counters: departs.then(|| seen(&counters)),
     })
 }
 
-fn seen(counters: &byway_abi::AttachmentCounters) -> Seen {
+fn seen(counters: &byway_abi::AttachmentCounters) -> AttachmentCounters {
     let of = |class: usize| counters.of[class].into();
     let mut seen = byway_abi::Count::default();
     counters.of.iter().for_each(|count| add(&mut seen, *count));
-    Seen {
+    AttachmentCounters {
         seen: seen.into(),
         not_ip: of(class::NOT_IP),
         malformed: of(class::MALFORMED),

@@ -223,8 +223,8 @@ $b poweroff -f
 
 /// Starts the daemon that hands the host's files to a machine, and waits until it is ready.
 fn share_files(socket: &Path) -> Result<Running> {
-    let mend = "It comes with Debian 12's qemu-system-x86, later with the package virtiofsd, and needs root.";
-    let program = run::find("virtiofsd").with_context(|| format!("there is no virtiofsd\n{mend}"))?;
+    let help = "It comes with Debian 12's qemu-system-x86, later with the package virtiofsd, and needs root.";
+    let program = run::find("virtiofsd").with_context(|| format!("there is no virtiofsd\n{help}"))?;
     let log = socket.with_extension("log");
     let output = fs::File::create(&log).context("creating virtiofsd's log")?;
     let errors = output.try_clone().context("creating virtiofsd's log")?;
@@ -233,13 +233,13 @@ fn share_files(socket: &Path) -> Result<Running> {
     // The host's files hold still while tests run; asking after each again makes starting a program five times slower.
     command.args(["-o", "source=/", "-o", "cache=always", "-o", "sandbox=chroot", "--rlimit-nofile=0"]);
     command.stdin(Stdio::null()).stdout(output).stderr(errors);
-    let mut child = Running(command.spawn().with_context(|| run::cannot_start(&command, mend))?);
+    let mut child = Running(command.spawn().with_context(|| run::cannot_start(&command, help))?);
 
     let deadline = Instant::now() + Duration::from_secs(10);
     while !socket.exists() {
         let ended = child.0.try_wait().context("waiting for virtiofsd")?;
         if ended.is_some() || Instant::now() > deadline {
-            bail!("virtiofsd does not share the host's files\n{}\n{mend}", tail(&log));
+            bail!("virtiofsd does not share the host's files\n{}\n{help}", tail(&log));
         }
         thread::sleep(Duration::from_millis(20));
     }

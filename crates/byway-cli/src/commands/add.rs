@@ -1,7 +1,7 @@
 use clap::Args;
 
 use super::Error;
-use crate::{answer::Answer, grammar};
+use crate::{grammar, output::Output};
 
 /// Add a rule: what becomes of packets from a source
 ///
@@ -26,7 +26,7 @@ pub(crate) struct Add {
 }
 
 impl Add {
-    pub(crate) fn exec(&self) -> Result<Answer, Error> {
+    pub(crate) fn exec(&self) -> Result<Output, Error> {
         let spec = grammar::rule(&self.rule)?;
         super::put("added", |byway| byway.add(&spec))
     }

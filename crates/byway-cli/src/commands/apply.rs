@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::{Error, FILE};
 use crate::{
-    answer::Answer,
+    output::Output,
     render::{changes, progress::with_bar},
 };
 
@@ -37,7 +37,7 @@ pub(crate) struct Apply {
 }
 
 impl Apply {
-    pub(crate) fn exec(&self, json: bool) -> Result<Answer, Error> {
+    pub(crate) fn exec(&self, json: bool) -> Result<Output, Error> {
         let config = super::read(&self.file)?;
         let mut byway = with_bar(Byway::open()?);
         let mut waits = None;
@@ -64,7 +64,7 @@ impl Apply {
                 None => Ok(()),
             }
         })?;
-        Ok(Answer::printed())
+        Ok(Output::printed())
     }
 }
 

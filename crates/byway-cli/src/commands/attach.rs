@@ -2,9 +2,9 @@ use byway::Byway;
 use clap::Args;
 
 use super::Error;
-use crate::{answer::Answer, grammar, render};
+use crate::{grammar, output::Output, render};
 
-/// Watch the egress of interfaces
+/// Role the egress of interfaces
 ///
 /// Without a name these are the interfaces that carry a default route now, of either family.
 #[derive(Debug, Args)]
@@ -19,9 +19,9 @@ pub(crate) struct Attach {
 }
 
 impl Attach {
-    pub(crate) fn exec(&self) -> Result<Answer, Error> {
+    pub(crate) fn exec(&self) -> Result<Output, Error> {
         let devices = grammar::devices(&self.devices)?;
         let attached = Byway::open()?.attach(&devices)?;
-        Ok(Answer::line(format!("attached to {}", render::names(&attached)), &attached))
+        Ok(Output::line(format!("attached to {}", render::names(&attached)), &attached))
     }
 }

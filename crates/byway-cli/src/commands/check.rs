@@ -1,18 +1,18 @@
 use std::path::PathBuf;
 
-use byway::{look_at_host, read_config};
+use byway::{lint_host, read_config};
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::{Error, FILE};
 use crate::{
-    answer::Answer,
+    output::Output,
     render::{count, problems},
 };
 
 /// Say what is wrong with a configuration
 ///
-/// All of it at once, each with its place and the mend. It needs no privilege, and no kernel that Byway runs on.
+/// All of it at once, each with its place and the help. It needs no privilege, and no kernel that Byway runs on.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -31,10 +31,10 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    pub(crate) fn exec(&self, json: bool) -> Result<Answer, Error> {
+    pub(crate) fn exec(&self, json: bool) -> Result<Output, Error> {
         let mut reading = read_config(&self.file)?;
         if !self.offline {
-            look_at_host(&mut reading)?;
+            lint_host(&mut reading)?;
         }
         if !json {
             problems::print(&reading).map_err(Error::Print)?;
@@ -44,7 +44,7 @@ impl Check {
         let Some(config) = &reading.config else {
             let text = format!("{}: {}\n", self.file.display(), problems::counted(&reading));
             let json = Some(json!({ "rules": null, "groups": null, "problems": problems }));
-            return Ok(Answer { text, json, exit_code: 2 });
+            return Ok(Output { text, json, exit_code: 2 });
         };
         let (rules, groups) = (config.rule_count(), config.groups.len());
         let mut text = format!(
@@ -56,6 +56,6 @@ impl Check {
         if !reading.problems.is_empty() {
             text += &format!(", {}", problems::counted(&reading));
         }
-        Ok(Answer::line(text, json!({ "rules": rules, "groups": groups, "problems": problems })))
+        Ok(Output::line(text, json!({ "rules": rules, "groups": groups, "problems": problems })))
     }
 }

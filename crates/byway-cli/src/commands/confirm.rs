@@ -2,17 +2,17 @@ use byway::Byway;
 use clap::Args;
 
 use super::Error;
-use crate::answer::Answer;
+use crate::output::Output;
 
 /// Keep what `byway apply --confirm` has changed
 #[derive(Debug, Args)]
 pub(crate) struct Confirm {}
 
 impl Confirm {
-    pub(crate) fn exec(&self) -> Result<Answer, Error> {
+    pub(crate) fn exec(&self) -> Result<Output, Error> {
         let has_waited = Byway::open()?.confirm()?;
         let line =
             if has_waited { "confirmed: the last apply stays" } else { "no apply waits to be confirmed" };
-        Ok(Answer::line(line, serde_json::json!({ "confirmed": has_waited })))
+        Ok(Output::line(line, serde_json::json!({ "confirmed": has_waited })))
     }
 }

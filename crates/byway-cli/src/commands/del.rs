@@ -2,7 +2,7 @@ use byway::Byway;
 use clap::Args;
 
 use super::Error;
-use crate::{answer::Answer, grammar};
+use crate::{grammar, output::Output};
 
 /// Delete a rule
 ///
@@ -19,9 +19,9 @@ pub(crate) struct Del {
 }
 
 impl Del {
-    pub(crate) fn exec(&self) -> Result<Answer, Error> {
+    pub(crate) fn exec(&self) -> Result<Output, Error> {
         let selector = grammar::selector(&self.selector)?;
         let rule = Byway::open()?.del(&selector)?;
-        Ok(Answer::line(format!("deleted: {rule}"), &rule))
+        Ok(Output::line(format!("deleted: {rule}"), &rule))
     }
 }

@@ -2,7 +2,7 @@ use byway::Byway;
 use clap::Args;
 
 use super::Error;
-use crate::{answer::Answer, grammar, render};
+use crate::{grammar, output::Output, render};
 
 /// Stop watching interfaces
 ///
@@ -20,7 +20,7 @@ pub(crate) struct Detach {
 }
 
 impl Detach {
-    pub(crate) fn exec(&self) -> Result<Answer, Error> {
+    pub(crate) fn exec(&self) -> Result<Output, Error> {
         let devices = grammar::devices(&self.devices)?;
         let detached = Byway::open()?.detach(&devices)?;
         let text = if detached.is_empty() {
@@ -28,6 +28,6 @@ impl Detach {
         } else {
             format!("detached from {}", render::names(&detached))
         };
-        Ok(Answer::line(text, &detached))
+        Ok(Output::line(text, &detached))
     }
 }

@@ -4,7 +4,7 @@ use byway::Byway;
 use clap::Args;
 
 use super::{Error, FILE};
-use crate::{answer::Answer, render::changes};
+use crate::{output::Output, render::changes};
 
 /// Show what `apply` would change, and change nothing
 ///
@@ -22,12 +22,12 @@ pub(crate) struct Diff {
 }
 
 impl Diff {
-    pub(crate) fn exec(&self, json: bool) -> Result<Answer, Error> {
+    pub(crate) fn exec(&self, json: bool) -> Result<Output, Error> {
         let config = super::read(&self.file)?;
         let changes = Byway::open()?.diff(&config)?;
         super::print(|out| {
             if json { changes::write_json(&changes, out) } else { changes::write_diff(&changes, out) }
         })?;
-        Ok(Answer { exit_code: if changes.is_empty() { 0 } else { 3 }, ..Answer::printed() })
+        Ok(Output { exit_code: if changes.is_empty() { 0 } else { 3 }, ..Output::printed() })
     }
 }

@@ -4,7 +4,7 @@ use byway::Byway;
 use clap::Args;
 
 use super::Error;
-use crate::answer::Answer;
+use crate::output::Output;
 
 /// Print what holds as a configuration
 ///
@@ -17,9 +17,9 @@ Examples:
 pub(crate) struct Export {}
 
 impl Export {
-    pub(crate) fn exec(&self) -> Result<Answer, Error> {
+    pub(crate) fn exec(&self) -> Result<Output, Error> {
         let config = Byway::open()?.export()?;
         super::print(|out| write!(out, "{config}").map_err(Error::Print))?;
-        Ok(Answer::printed())
+        Ok(Output::printed())
     }
 }

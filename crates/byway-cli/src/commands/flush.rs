@@ -2,7 +2,7 @@ use byway::Byway;
 use clap::Args;
 
 use super::Error;
-use crate::{answer::Answer, render::count};
+use crate::{output::Output, render::count};
 
 /// Delete all rules
 ///
@@ -11,8 +11,8 @@ use crate::{answer::Answer, render::count};
 pub(crate) struct Flush {}
 
 impl Flush {
-    pub(crate) fn exec(&self) -> Result<Answer, Error> {
+    pub(crate) fn exec(&self) -> Result<Output, Error> {
         let rules = Byway::open()?.flush()?;
-        Ok(Answer::line(format!("deleted {}", count(rules.len() as u64, "rule")), &rules))
+        Ok(Output::line(format!("deleted {}", count(rules.len() as u64, "rule")), &rules))
     }
 }

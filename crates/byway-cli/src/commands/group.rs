@@ -3,8 +3,8 @@ use clap::{Args, Subcommand};
 
 use super::Error;
 use crate::{
-    answer::Answer,
     grammar,
+    output::Output,
     render::{self, table},
 };
 
@@ -45,25 +45,25 @@ A flow keeps its next hop as long as that is in service. Rules lead to the group
 }
 
 impl Group {
-    pub(crate) fn exec(&self) -> Result<Answer, Error> {
+    pub(crate) fn exec(&self) -> Result<Output, Error> {
         let mut byway = Byway::open()?;
         let (said, group) = match &self.verb {
             Verb::Add { group } => ("added", byway.add_group(&grammar::group(group)?)?),
             Verb::Replace { group } => ("holds now", byway.replace_group(&grammar::group(group)?)?),
             Verb::Del { name } => {
                 let group = byway.del_group(name)?;
-                return Ok(Answer::line(format!("deleted: group {group}"), &group));
+                return Ok(Output::line(format!("deleted: group {group}"), &group));
             }
             Verb::Show => {
                 let groups = byway.groups()?;
-                return Ok(Answer::line(table::groups(&groups), &groups));
+                return Ok(Output::line(table::groups(&groups), &groups));
             }
         };
         let mut text = format!("{said}: group {group}");
         let next_hops: Vec<NextHop> = group.members.iter().map(|member| member.next_hop.clone()).collect();
-        for narrow in byway.narrow(&next_hops)? {
-            text += &format!("\n{}", render::narrow(&narrow, Mss::Auto));
+        for mismatch in byway.mtu_mismatches(&next_hops)? {
+            text += &format!("\n{}", render::mtu_mismatch(&mismatch, Mss::Auto));
         }
-        Ok(Answer::line(text, &group))
+        Ok(Output::line(text, &group))
     }
 }

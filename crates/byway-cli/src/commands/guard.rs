@@ -8,7 +8,7 @@ use nix::{
 };
 
 use super::Error;
-use crate::answer::Answer;
+use crate::output::Output;
 
 /// How often it looks whether the apply has been confirmed.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    pub(crate) fn exec(&self) -> Result<Answer, Error> {
+    pub(crate) fn exec(&self) -> Result<Output, Error> {
         let mut byway = Byway::open()?;
         leave_the_terminal().map_err(Error::Guard)?;
         // The apply goes on when it reads this, and closes its end.
@@ -32,14 +32,14 @@ impl Guard {
         // The time begins anew when the change is done, and so the note of the apply is asked for it each time.
         loop {
             match byway.time_to_confirm(&self.token) {
-                Ok(None) => return Ok(Answer::printed()),
+                Ok(None) => return Ok(Output::printed()),
                 Ok(Some(left)) if !left.is_zero() => thread::sleep(left.min(PAUSE)),
                 // It is over, or nobody can tell.
                 _ => match byway.rollback_unless_confirmed(&self.token) {
-                    Ok(Some(_)) => return Ok(Answer::printed()),
+                    Ok(Some(_)) => return Ok(Output::printed()),
                     // The change has ended only now. Or there is nothing to go back to.
                     Ok(None) if !self.is_over(&byway) => {}
-                    Ok(None) => return Ok(Answer::printed()),
+                    Ok(None) => return Ok(Output::printed()),
                     // Whatever keeps it from going back may pass, and there is nobody else who would.
                     Err(_) => thread::sleep(PAUSE),
                 },

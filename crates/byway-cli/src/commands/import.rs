@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::Error;
-use crate::answer::Answer;
+use crate::output::Output;
 
 /// Say the host's policy routing as a configuration
 ///
@@ -21,7 +21,7 @@ old entries of `ip rule` last: as long as they are there they decide first.")]
 pub(crate) struct Import {}
 
 impl Import {
-    pub(crate) fn exec(&self) -> Result<Answer, Error> {
+    pub(crate) fn exec(&self) -> Result<Output, Error> {
         let imported = byway::import()?;
         let line = summary(imported.imported, imported.left_out, imported.without_equivalent);
         // Beside the configuration, which is likely to go into a file.
@@ -32,7 +32,7 @@ impl Import {
             "left_out": imported.left_out,
             "without_equivalent": imported.without_equivalent,
         });
-        Ok(Answer { text: imported.to_string(), json: Some(json), exit_code: 0 })
+        Ok(Output { text: imported.to_string(), json: Some(json), exit_code: 0 })
     }
 }
 

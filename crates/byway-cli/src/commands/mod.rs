@@ -28,8 +28,8 @@ use byway::{Byway, Device, NextHop, Rule, config::Config, read_config};
 use clap::Subcommand;
 
 use crate::{
-    answer::Answer,
     grammar::GrammarError,
+    output::Output,
     render::{self, problems},
 };
 
@@ -58,7 +58,7 @@ pub(crate) enum Command {
 
 impl Command {
     /// Does the work. `json` says that the answer's JSON form alone is wanted.
-    pub(crate) fn exec(&self, json: bool) -> Result<Answer, Error> {
+    pub(crate) fn exec(&self, json: bool) -> Result<Output, Error> {
         match self {
             Self::Add(command) => command.exec(),
             Self::Replace(command) => command.exec(),
@@ -83,7 +83,7 @@ impl Command {
 }
 
 /// Lets a rule hold, and says what was attached to on the way where nothing was before.
-fn put(said: &str, put: impl FnOnce(&mut Byway) -> Result<Rule, byway::Error>) -> Result<Answer, Error> {
+fn put(said: &str, put: impl FnOnce(&mut Byway) -> Result<Rule, byway::Error>) -> Result<Output, Error> {
     let mut byway = Byway::open()?;
     let before = render::watched(&byway.attachments()?);
     let rule = put(&mut byway)?;
@@ -96,10 +96,10 @@ fn put(said: &str, put: impl FnOnce(&mut Byway) -> Result<Rule, byway::Error>) -
         text += &format!("\nattached to {}", render::names(&attached));
     }
     let next_hops: Vec<NextHop> = rule.target.next_hops().cloned().collect();
-    for narrow in byway.narrow(&next_hops)? {
-        text += &format!("\n{}", render::narrow(&narrow, rule.mss));
+    for mismatch in byway.mtu_mismatches(&next_hops)? {
+        text += &format!("\n{}", render::mtu_mismatch(&mismatch, rule.mss));
     }
-    Ok(Answer::line(text, &rule))
+    Ok(Output::line(text, &rule))
 }
 
 /// Where the configuration is.

@@ -2,7 +2,7 @@ use byway::Byway;
 use clap::{Args, Subcommand};
 
 use super::Error;
-use crate::{answer::Answer, grammar};
+use crate::{grammar, output::Output};
 
 /// Take a next hop out of service, or put it back
 ///
@@ -35,13 +35,13 @@ enum Verb {
 }
 
 impl Nexthop {
-    pub(crate) fn exec(&self) -> Result<Answer, Error> {
+    pub(crate) fn exec(&self) -> Result<Output, Error> {
         let (words, is_down) = match &self.verb {
             Verb::Down { next_hop } => (next_hop, true),
             Verb::Up { next_hop } => (next_hop, false),
         };
         let next_hop = Byway::open()?.set_next_hop_down(&grammar::next_hop(words)?, is_down)?;
         let said = if is_down { "out of service" } else { "in service" };
-        Ok(Answer::line(format!("{said}: {next_hop}"), &next_hop))
+        Ok(Output::line(format!("{said}: {next_hop}"), &next_hop))
     }
 }

@@ -1,7 +1,7 @@
 use clap::Args;
 
 use super::Error;
-use crate::{answer::Answer, grammar};
+use crate::{grammar, output::Output};
 
 /// Change a rule, or add it
 ///
@@ -20,7 +20,7 @@ pub(crate) struct Replace {
 }
 
 impl Replace {
-    pub(crate) fn exec(&self) -> Result<Answer, Error> {
+    pub(crate) fn exec(&self) -> Result<Output, Error> {
         let spec = grammar::rule(&self.rule)?;
         super::put("holds now", |byway| byway.replace(&spec))
     }

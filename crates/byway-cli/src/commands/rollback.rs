@@ -3,7 +3,7 @@ use clap::Args;
 
 use super::Error;
 use crate::{
-    answer::Answer,
+    output::Output,
     render::{changes, progress::with_bar},
 };
 
@@ -15,7 +15,7 @@ use crate::{
 pub(crate) struct Rollback {}
 
 impl Rollback {
-    pub(crate) fn exec(&self, json: bool) -> Result<Answer, Error> {
+    pub(crate) fn exec(&self, json: bool) -> Result<Output, Error> {
         let changes = with_bar(Byway::open()?).rollback()?;
         super::print(|out| {
             if json {
@@ -24,6 +24,6 @@ impl Rollback {
                 changes::write_done(&changes, "as before", out)
             }
         })?;
-        Ok(Answer::printed())
+        Ok(Output::printed())
     }
 }

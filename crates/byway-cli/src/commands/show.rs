@@ -9,8 +9,8 @@ use clap::Args;
 
 use super::{Error, print};
 use crate::{
-    answer::Answer,
     grammar::{self, Shown},
+    output::Output,
     render::table::{self, Since},
 };
 
@@ -39,7 +39,7 @@ pub(crate) struct Show {
 }
 
 impl Show {
-    pub(crate) fn exec(&self, json: bool) -> Result<Answer, Error> {
+    pub(crate) fn exec(&self, json: bool) -> Result<Output, Error> {
         let what = grammar::shown(&self.what)?;
         let mut byway = Byway::open()?;
         if let Some(seconds) = self.watch {
@@ -47,7 +47,7 @@ impl Show {
         }
         if let Shown::Rule(selector) = what {
             let rule = byway.rule(&selector)?;
-            return Ok(Answer::line(table::rule(&rule, None)?, &rule));
+            return Ok(Output::line(table::rule(&rule, None)?, &rule));
         }
         let listing = byway.listing()?;
         print(|out| {
@@ -60,7 +60,7 @@ impl Show {
             .and_then(|()| out.write_all(b"\n"))
             .map_err(Error::Print)
         })?;
-        Ok(Answer::printed())
+        Ok(Output::printed())
     }
 }
 
@@ -75,7 +75,7 @@ fn write_json(listing: &Listing, out: &mut impl Write) -> Result<(), Error> {
 }
 
 /// Looks again and again, until the reader has seen enough.
-fn watch(byway: &mut Byway, what: Shown, pause: Duration, json: bool) -> Result<Answer, Error> {
+fn watch(byway: &mut Byway, what: Shown, pause: Duration, json: bool) -> Result<Output, Error> {
     let mut before: Option<(Status, Instant)> = None;
     loop {
         let (status, now) = (look(byway, what)?, Instant::now());
@@ -94,7 +94,7 @@ fn watch(byway: &mut Byway, what: Shown, pause: Duration, json: bool) -> Result<
             .map_err(Error::Print)
         })?;
         if !goes_on {
-            return Ok(Answer::printed());
+            return Ok(Output::printed());
         }
         before = Some((status, now));
         thread::sleep(pause);

@@ -9,11 +9,11 @@ pub(crate) mod table;
 
 use std::fmt::{self, Display};
 
-use byway::{Attachment, Device, Mss, Narrow, Watch};
+use byway::{Attachment, Device, Mss, MtuMismatch, Role};
 
 /// The devices that are watched for departures.
 pub(crate) fn watched(attachments: &[Attachment]) -> Vec<Device> {
-    let watched = attachments.iter().filter(|attachment| attachment.watches == Watch::Departures);
+    let watched = attachments.iter().filter(|attachment| attachment.role == Role::Departure);
     watched.map(|attachment| attachment.device.clone()).collect()
 }
 
@@ -28,7 +28,7 @@ pub(crate) fn names(devices: &[Device]) -> String {
 }
 
 /// What becomes of packets that do not fit a next hop.
-pub(crate) fn narrow(narrow: &Narrow, mss: Mss) -> String {
+pub(crate) fn mtu_mismatch(mismatch: &MtuMismatch, mss: Mss) -> String {
     let tcp = match mss {
         Mss::Auto => "TCP's MSS is clamped to fit".to_owned(),
         Mss::Off => "TCP's MSS is left alone".to_owned(),
@@ -36,7 +36,7 @@ pub(crate) fn narrow(narrow: &Narrow, mss: Mss) -> String {
     };
     format!(
         "{} takes packets of {} bytes, {} of {}: {tcp}, and what is too big is answered with an ICMP error",
-        narrow.next_hop.device.name, narrow.mtu, narrow.attachment.name, narrow.attachment_mtu
+        mismatch.next_hop.device.name, mismatch.mtu, mismatch.attachment.name, mismatch.attachment_mtu
     )
 }
 

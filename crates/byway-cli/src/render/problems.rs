@@ -38,8 +38,8 @@ fn group<'a>(reading: &'a Reading, problem: &'a Problem) -> Group<'a> {
     if let Some((place, what)) = &problem.also {
         group = group.element(snippet(reading, place, AnnotationKind::Context, Some(what)));
     }
-    match &problem.mend {
-        Some(mend) => group.element(Level::HELP.message(mend.as_str())),
+    match &problem.help {
+        Some(help) => group.element(Level::HELP.message(help.as_str())),
         None => group,
     }
 }
@@ -86,7 +86,7 @@ pub(crate) fn json(reading: &Reading) -> Value {
         json!({
             "severity": severity,
             "message": problem.message,
-            "mend": problem.mend,
+            "help": problem.help,
             "place": place(&problem.place),
             "also": problem.also.as_ref().map(|(at, _)| place(at)),
         })

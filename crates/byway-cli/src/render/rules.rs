@@ -59,14 +59,14 @@ fn columns<'a>(since: Option<&'a Since<'_>>) -> Columns<'a, RuleStatus> {
     });
     // What is seldom has a column only where there is something to see.
     columns
-        .number("DOWN", |it, to| write!(to, "{}", thousands(it.down.packets)))
-        .only_where(|it| it.down.packets > 0)
+        .number("NO NEXT HOP", |it, to| write!(to, "{}", thousands(it.no_next_hop.packets)))
+        .only_where(|it| it.no_next_hop.packets > 0)
         .number("CLAMPED", |it, to| write!(to, "{}", thousands(it.clamped.packets)))
         .only_where(|it| it.clamped.packets > 0)
-        .number("ANSWERED", |it, to| write!(to, "{}", thousands(it.answered.packets)))
-        .only_where(|it| it.answered.packets > 0)
-        .number("REFUSED", |it, to| write!(to, "{}", thousands(it.refused.packets)))
-        .only_where(|it| it.refused.packets > 0)
+        .number("ICMP SENT", |it, to| write!(to, "{}", thousands(it.icmp_sent.packets)))
+        .only_where(|it| it.icmp_sent.packets > 0)
+        .number("TOO BIG", |it, to| write!(to, "{}", thousands(it.too_big_dropped.packets)))
+        .only_where(|it| it.too_big_dropped.packets > 0)
         .text("MSS", |it, to| write!(to, "{}", it.rule.mss))
         .only_where(|it| it.rule.mss != Mss::Auto)
         .text("NAME", |it, to| to.write_str(it.rule.name.as_deref().unwrap_or_default()))
@@ -92,7 +92,14 @@ fn rates<'a>(columns: &mut Columns<'a, RuleStatus>, since: &'a Since<'_>) {
 
 /// What a rule has met, whatever became of it.
 fn met(status: &RuleStatus) -> Count {
-    let all = [status.departed, status.passed, status.dropped, status.down, status.answered, status.refused];
+    let all = [
+        status.departed,
+        status.passed,
+        status.dropped,
+        status.no_next_hop,
+        status.icmp_sent,
+        status.too_big_dropped,
+    ];
     Count {
         packets: all.iter().fold(0, |sum, count| sum.saturating_add(count.packets)),
         bytes: all.iter().fold(0, |sum, count| sum.saturating_add(count.bytes)),

@@ -7,8 +7,8 @@ use std::{
 };
 
 use byway::{
-    Attachment, Count, GroupStatus, Listing, NextHop, NextHopState, NextHopStatus, RuleStatus, Seen, Status,
-    Watch,
+    Attachment, AttachmentCounters, Count, GroupStatus, Listing, NextHop, NextHopState, NextHopStatus, Role,
+    RuleStatus, Status,
 };
 
 use super::{columns::Columns, count, rules, rules::each, thousands};
@@ -100,13 +100,13 @@ pub(crate) fn next_hops(next_hops: &[NextHopStatus], since: Option<&Since<'_>>) 
         });
     }
     columns
-        .number("SKIPPED", |it, to| write!(to, "{}", thousands(it.skipped.packets)))
+        .number("FAILED OVER", |it, to| write!(to, "{}", thousands(it.failed_over.packets)))
         .number("CLAMPED", |it, to| write!(to, "{}", thousands(it.clamped.packets)))
         .only_where(|it| it.clamped.packets > 0)
-        .number("ANSWERED", |it, to| write!(to, "{}", thousands(it.answered.packets)))
-        .only_where(|it| it.answered.packets > 0)
-        .number("REFUSED", |it, to| write!(to, "{}", thousands(it.refused.packets)))
-        .only_where(|it| it.refused.packets > 0);
+        .number("ICMP SENT", |it, to| write!(to, "{}", thousands(it.icmp_sent.packets)))
+        .only_where(|it| it.icmp_sent.packets > 0)
+        .number("TOO BIG", |it, to| write!(to, "{}", thousands(it.too_big_dropped.packets)))
+        .only_where(|it| it.too_big_dropped.packets > 0);
     let troubles: Vec<String> = next_hops.iter().filter_map(trouble_of_next_hop).collect();
     let parts = [columns.table(next_hops), troubles.join("\n")];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n\n")
@@ -114,8 +114,8 @@ pub(crate) fn next_hops(next_hops: &[NextHopStatus], since: Option<&Since<'_>>) 
 
 /// What left by each attachment, a column each, and why it was left alone.
 pub(crate) fn attachments(attachments: &[Attachment], since: Option<&Since<'_>>) -> String {
-    let counted = |attachments: &[Attachment]| -> Vec<(String, Seen)> {
-        let counted = attachments.iter().filter_map(|it| Some((it.device.name.clone(), it.counted?)));
+    let counted = |attachments: &[Attachment]| -> Vec<(String, AttachmentCounters)> {
+        let counted = attachments.iter().filter_map(|it| Some((it.device.name.clone(), it.counters?)));
         counted.collect()
     };
     let now = counted(attachments);
@@ -139,7 +139,7 @@ pub(crate) fn attachments(attachments: &[Attachment], since: Option<&Since<'_>>)
     columns.table(&CLASSES)
 }
 
-type Class = (&'static str, fn(&Seen) -> Count);
+type Class = (&'static str, fn(&AttachmentCounters) -> Count);
 const CLASSES: [Class; 9] = [
     ("seen", |seen| seen.seen),
     ("matched by no rule", |seen| seen.not_matched),
@@ -178,10 +178,10 @@ fn attachment_table(attachments: &[Attachment]) -> String {
     let mut columns = Columns::<Attachment>::new();
     columns
         .text("DEV", |it, to| to.write_str(&it.device.name))
-        .text("WATCHED FOR", |it, to| {
-            to.write_str(match it.watches {
-                Watch::Departures => "departures",
-                Watch::Arrivals => "arrivals",
+        .text("ROLE", |it, to| {
+            to.write_str(match it.role {
+                Role::Departure => "departure",
+                Role::Arrival => "arrival",
             })
         })
         .text("HOOK", |it, to| write!(to, "{}", it.hook));
@@ -215,7 +215,7 @@ fn trouble_of_attachment(attachment: &Attachment) -> Option<String> {
     if attachment.device_gone {
         return Some(format!("{name}: the device is gone; byway's next change forgets it"));
     }
-    (!attachment.is_there)
+    (!attachment.is_installed)
         .then(|| format!("{name}: somebody has taken byway's program off; byway's next change puts it back"))
 }
 
@@ -252,7 +252,7 @@ fn trouble_of_next_hop(status: &NextHopStatus) -> Option<String> {
 }
 
 fn nothing_watched(attachments: &[Attachment], has_rules: bool) -> Option<String> {
-    let watched = attachments.iter().any(|attachment| attachment.watches == Watch::Departures);
+    let watched = attachments.iter().any(|attachment| attachment.role == Role::Departure);
     (!watched && has_rules).then(|| {
         "no interface is watched for departures, so that no rule does anything; `byway attach` attaches"
             .to_owned()
@@ -269,16 +269,20 @@ mod tests {
         Device { name: name.into(), index }
     }
 
-    fn attachment(name: &str, index: u32, watches: Watch) -> Attachment {
-        let seen =
-            Seen { seen: packets(100), not_matched: packets(96), multicast: packets(4), ..Seen::default() };
+    fn attachment(name: &str, index: u32, role: Role) -> Attachment {
+        let seen = AttachmentCounters {
+            seen: packets(100),
+            not_matched: packets(96),
+            multicast: packets(4),
+            ..AttachmentCounters::default()
+        };
         Attachment {
             device: device(name, index),
-            watches,
+            role,
             hook: Hook::Tcx,
-            is_there: true,
+            is_installed: true,
             device_gone: false,
-            counted: (watches == Watch::Departures).then_some(seen),
+            counters: (role == Role::Departure).then_some(seen),
         }
     }
 
@@ -305,10 +309,10 @@ mod tests {
             arrived: packets(arrived),
             passed: packets(0),
             dropped: packets(0),
-            down: packets(0),
+            no_next_hop: packets(0),
             clamped: packets(0),
-            answered: packets(0),
-            refused: packets(0),
+            icmp_sent: packets(0),
+            too_big_dropped: packets(0),
             device_gone: false,
         }
     }
@@ -323,16 +327,15 @@ mod tests {
             groups: vec![],
             departed: packets(departed),
             arrived: packets(arrived),
-            skipped: packets(0),
+            failed_over: packets(0),
             clamped: packets(0),
-            answered: packets(0),
-            refused: packets(0),
+            icmp_sent: packets(0),
+            too_big_dropped: packets(0),
         }
     }
 
     fn status(rules: Vec<RuleStatus>, next_hops: Vec<NextHopStatus>) -> Status {
-        let attachments =
-            vec![attachment("eth0", 2, Watch::Departures), attachment("eth1", 3, Watch::Arrivals)];
+        let attachments = vec![attachment("eth0", 2, Role::Departure), attachment("eth1", 3, Role::Arrival)];
         Status { attachments, rules, groups: vec![], next_hops }
     }
 
@@ -364,7 +367,7 @@ FROM            VIA            DEV   OWNER  PACKETS    BYTES  ARRIVED  NAME
         let member = |gateway, weight| Member { next_hop: next_hop(gateway), weight };
         several.rule.target = Target::NextHops(vec![member("10.111.221.21", 1), member("10.111.221.22", 3)]);
         several.rule.on_down = OnDown::Drop;
-        several.down = packets(2);
+        several.no_next_hop = packets(2);
         let mut group = rule("192.168.1.9", 0, 0, None);
         group.rule.target = Target::Group("uplinks".into());
         let shown = listing(&status(vec![exception, several, group], vec![]), None).unwrap();

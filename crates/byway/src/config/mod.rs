@@ -10,7 +10,7 @@ mod warnings;
 pub(crate) mod write;
 
 pub use problem::{File, PROBLEMS_MAX, Place, Problem, Severity};
-pub(crate) use read::Mention;
+pub(crate) use read::HostRef;
 pub use read::{Reading, read};
 
 use std::collections::{BTreeMap, HashMap};
@@ -27,8 +27,8 @@ pub struct Config {
     /// The groups, by name.
     pub groups: Vec<GroupSpec>,
     /// What rules say of their packets.
-    pub(crate) treatments: Vec<TreatmentSpec>,
-    /// Which packets the rules speak about, in order and each once, and which treatment those get.
+    pub(crate) actions: Vec<ActionSpec>,
+    /// Which packets the rules speak about, in order and each once, and which action those get.
     pub(crate) rules: Vec<(Selector, u32)>,
 }
 
@@ -43,7 +43,7 @@ pub enum Attach {
 
 /// What a rule says of its packets: everything but which they are. Many rules say the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct TreatmentSpec {
+pub(crate) struct ActionSpec {
     /// As in [`RuleSpec`].
     pub(crate) target: TargetSpec,
     /// As in [`RuleSpec`].
@@ -63,13 +63,13 @@ impl Config {
     ) -> Self {
         let mut config = Self { attach, groups, ..Self::default() };
         config.groups.sort_by(|one, other| one.name.cmp(&other.name));
-        let mut places: HashMap<TreatmentSpec, u32> = HashMap::new();
+        let mut places: HashMap<ActionSpec, u32> = HashMap::new();
         let mut rules = BTreeMap::new();
         for RuleSpec { selector, target, on_down, mss, owner: _, name } in specs {
-            let treatment = TreatmentSpec { target, on_down, mss, name };
-            let place = *places.entry(treatment).or_insert_with_key(|treatment| {
-                config.treatments.push(treatment.clone());
-                config.treatments.len() as u32 - 1
+            let action = ActionSpec { target, on_down, mss, name };
+            let place = *places.entry(action).or_insert_with_key(|action| {
+                config.actions.push(action.clone());
+                config.actions.len() as u32 - 1
             });
             rules.insert(selector, place);
         }
@@ -84,8 +84,8 @@ impl Config {
 
     /// The rules, by source and destination.
     pub fn rules(&self) -> impl Iterator<Item = RuleSpec> {
-        self.rules.iter().map(|(selector, treatment)| {
-            let TreatmentSpec { target, on_down, mss, name } = self.treatments[*treatment as usize].clone();
+        self.rules.iter().map(|(selector, action)| {
+            let ActionSpec { target, on_down, mss, name } = self.actions[*action as usize].clone();
             RuleSpec { selector: *selector, target, on_down, mss, owner: Owner::Config, name }
         })
     }

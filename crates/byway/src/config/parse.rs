@@ -9,9 +9,9 @@ use toml::{
 };
 
 use super::{
-    Attach, TreatmentSpec,
+    ActionSpec, Attach,
     problem::{PROBLEMS_MAX, Place, Problem, token},
-    read::{Draft, Mention, Origin},
+    read::{Draft, HostRef, Origin},
     values::{Notes, Value},
 };
 use crate::{
@@ -121,7 +121,7 @@ impl Parser<'_> {
         let attach = match value.get_ref() {
             DeValue::String(text) if text == "auto" => {
                 let place = self.notes().place(value.span());
-                self.draft.mentions.push((Mention::AttachAuto, place));
+                self.draft.host_refs.push((HostRef::AttachAuto, place));
                 Attach::Auto
             }
             DeValue::Array(names) => {
@@ -136,7 +136,7 @@ impl Parser<'_> {
                         let sentence = format!("`attach` names {name} twice; once is enough");
                         self.draft.problems.push(Problem::warning(place.clone(), &sentence));
                     }
-                    self.draft.mentions.push((Mention::Attach(name.to_owned()), place));
+                    self.draft.host_refs.push((HostRef::Attach(name.to_owned()), place));
                     devices.push(name.to_owned());
                 }
                 Attach::Devices(devices)
@@ -167,8 +167,8 @@ impl Parser<'_> {
             let on_down = self.on_down(table).unwrap_or(self.defaults.on_down);
             let Some(members) = self.members(table) else {
                 if get(table, "nexthops").is_none() && !has_unknown {
-                    let mend = "write `nexthops = [{ via = \"192.0.2.1\", dev = \"eth1\" }]`";
-                    self.notes().wrong(name.span(), &format!("the group {text} needs next hops; {mend}"));
+                    let help = "write `nexthops = [{ via = \"192.0.2.1\", dev = \"eth1\" }]`";
+                    self.notes().wrong(name.span(), &format!("the group {text} needs next hops; {help}"));
                 }
                 continue;
             };
@@ -202,7 +202,7 @@ impl Parser<'_> {
 
     fn rule(&mut self, table: &DeTable<'_>, span: Range<usize>) {
         let has_unknown = self.notes().unknown_keys(table, RULE_KEYS, "a rule");
-        let treatment = self.treatment(table, span.clone(), has_unknown);
+        let action = self.action(table, span.clone(), has_unknown);
         let to = match get(table, "to") {
             Some(value) => self.prefixes("to", value).into_iter().map(|(to, _)| Some(to)).collect(),
             None => vec![None],
@@ -223,9 +223,9 @@ impl Parser<'_> {
                     .wrong(value.span(), "a rule has `from` or `from-file`; leave one of them out");
             }
         };
-        let Some(treatment) = treatment else { return };
-        let gateways = treatment.target.gateways();
-        let number = self.draft.treatment(treatment, Place { file: self.number, span });
+        let Some(action) = action else { return };
+        let gateways = action.target.gateways();
+        let number = self.draft.action(action, Place { file: self.number, span });
         for (source, origin) in from {
             for destination in &to {
                 if self.draft.rules.len() > MAX_RULES as usize {
@@ -246,12 +246,7 @@ impl Parser<'_> {
     }
 
     /// What a rule says of its packets.
-    fn treatment(
-        &mut self,
-        table: &DeTable<'_>,
-        span: Range<usize>,
-        has_unknown: bool,
-    ) -> Option<TreatmentSpec> {
+    fn action(&mut self, table: &DeTable<'_>, span: Range<usize>, has_unknown: bool) -> Option<ActionSpec> {
         let target = self.target(table, span.clone(), has_unknown);
         let on_down = self.on_down(table);
         let mss = self.mss(table);
@@ -281,7 +276,7 @@ impl Parser<'_> {
             let at = get(table, key).map_or(span.clone(), Spanned::span);
             self.notes().wrong(at, &error.to_string());
         }
-        is_right.then_some(TreatmentSpec { target, on_down, mss, name })
+        is_right.then_some(ActionSpec { target, on_down, mss, name })
     }
 
     fn target(&mut self, table: &DeTable<'_>, span: Range<usize>, has_unknown: bool) -> Option<TargetSpec> {
@@ -361,10 +356,10 @@ impl Parser<'_> {
         }
         if let Some((name, said)) = next_hop.device().zip(of("dev")) {
             let place = self.notes().place(said);
-            self.draft.mentions.push((Mention::Device(name.to_owned()), place));
+            self.draft.host_refs.push((HostRef::Device(name.to_owned()), place));
         }
         let place = self.notes().place(of("via").or(of("dev")).unwrap_or(span));
-        self.draft.mentions.push((Mention::NextHop(next_hop.clone()), place));
+        self.draft.host_refs.push((HostRef::NextHop(next_hop.clone()), place));
         Some(next_hop)
     }
 

@@ -65,7 +65,7 @@ pub struct Problem {
     /// What is wrong.
     pub message: String,
     /// What to do.
-    pub mend: Option<String>,
+    pub help: Option<String>,
     /// Where it is.
     pub place: Place,
     /// Another place that it is about, and what is there.
@@ -84,11 +84,11 @@ impl Problem {
     }
 
     fn new(severity: Severity, place: Place, sentence: &str) -> Self {
-        let (message, mend) = match sentence.rsplit_once("; ") {
-            Some((message, mend)) => (message, Some(mend.to_owned())),
+        let (message, help) = match sentence.rsplit_once("; ") {
+            Some((message, help)) => (message, Some(help.to_owned())),
             None => (sentence, None),
         };
-        Self { severity, message: message.to_owned(), mend, place, also: None }
+        Self { severity, message: message.to_owned(), help, place, also: None }
     }
 
     pub(crate) fn also(self, place: Place, what: &str) -> Self {

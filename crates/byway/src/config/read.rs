@@ -8,7 +8,7 @@ use std::{
 use byway_abi::MAX_RULES;
 
 use super::{
-    Attach, Config, TreatmentSpec, parse,
+    ActionSpec, Attach, Config, parse,
     problem::{File, PROBLEMS_MAX, Place, Problem, Problems, Severity, token},
     values::nearest,
     warnings,
@@ -25,12 +25,12 @@ pub struct Reading {
     /// The configuration, unless one of those is an error.
     pub config: Option<Config>,
     /// Where it says what only the host knows.
-    pub(crate) mentions: Vec<(Mention, Place)>,
+    pub(crate) host_refs: Vec<(HostRef, Place)>,
 }
 
 /// Something of the host that a configuration speaks of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Mention {
+pub(crate) enum HostRef {
     /// An interface of a next hop.
     Device(String),
     /// A next hop.
@@ -89,19 +89,19 @@ pub(super) struct Draft {
     /// The names of all groups, of those as well that mean nothing.
     pub(super) named: BTreeSet<String>,
     /// What the files say of the host.
-    pub(super) mentions: Vec<(Mention, Place)>,
+    pub(super) host_refs: Vec<(HostRef, Place)>,
     /// The groups that rules lead to.
     pub(super) uses: Vec<(String, Place)>,
-    treatments: Vec<(TreatmentSpec, Place)>,
-    /// The rules, with their treatments.
+    actions: Vec<(ActionSpec, Place)>,
+    /// The rules, with their actions.
     pub(super) rules: Vec<(Selector, u32, Origin)>,
 }
 
 impl Draft {
-    /// Gives a treatment a number.
-    pub(super) fn treatment(&mut self, treatment: TreatmentSpec, place: Place) -> u32 {
-        self.treatments.push((treatment, place));
-        self.treatments.len() as u32 - 1
+    /// Gives a action a number.
+    pub(super) fn action(&mut self, action: ActionSpec, place: Place) -> u32 {
+        self.actions.push((action, place));
+        self.actions.len() as u32 - 1
     }
 
     pub(super) fn place(&self, origin: Origin) -> Place {
@@ -122,7 +122,7 @@ impl Draft {
         }
         let is_right = self.problems.as_slice().iter().all(|problem| problem.severity != Severity::Error);
         if is_right {
-            let target = |number: u32| &self.treatments[number as usize].0.target;
+            let target = |number: u32| &self.actions[number as usize].0.target;
             let mut odd = Problems::default();
             warnings::look(&self.rules, target, &mut |selector, origin, sentence| {
                 let sentence = format!("the rule {selector} {sentence}");
@@ -137,19 +137,19 @@ impl Draft {
                 self.problems.push(Problem::warning(place.clone(), &sentence));
             }
         }
-        let Self { files, problems, attach, groups, treatments, rules, mentions, .. } = self;
+        let Self { files, problems, attach, groups, actions, rules, host_refs, .. } = self;
         let mut problems = problems.into_vec();
         sort(&mut problems);
         let config = is_right.then(|| {
-            let rules = rules.into_iter().map(|(selector, treatment, _)| (selector, treatment)).collect();
+            let rules = rules.into_iter().map(|(selector, action, _)| (selector, action)).collect();
             Config {
                 attach: attach.map(|(attach, _)| attach),
                 groups: groups.into_values().map(|(group, _)| group).collect(),
-                treatments: treatments.into_iter().map(|(treatment, _)| treatment).collect(),
+                actions: actions.into_iter().map(|(action, _)| action).collect(),
                 rules,
             }
         });
-        Reading { files, problems, config, mentions }
+        Reading { files, problems, config, host_refs }
     }
 
     /// Groups that rules lead to have to be there, and to take their packets.
@@ -159,15 +159,15 @@ impl Draft {
             if self.named.contains(name) {
                 continue;
             }
-            let mend = match nearest(name, &known) {
+            let help = match nearest(name, &known) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => format!("make it: `[group.{name}]`"),
             };
-            let sentence = format!("there is no group `{name}`; {mend}");
+            let sentence = format!("there is no group `{name}`; {help}");
             self.problems.push(Problem::error(place.clone(), &sentence));
         }
-        for (selector, treatment, origin) in &self.rules {
-            let TargetSpec::Group(name) = &self.treatments[*treatment as usize].0.target else { continue };
+        for (selector, action, origin) in &self.rules {
+            let TargetSpec::Group(name) = &self.actions[*action as usize].0.target else { continue };
             let Some((group, _)) = self.groups.get(name) else { continue };
             let gateways = group.members.iter().filter_map(|member| member.next_hop.gateway());
             let gateways: Vec<_> =
@@ -212,17 +212,17 @@ mod tests {
         read([("/etc/byway/byway.toml".into(), text.to_owned())], load)
     }
 
-    /// The problems of a text, each as `line:column underlined: message; mend`.
+    /// The problems of a text, each as `line:column underlined: message; help`.
     fn problems(text: &str) -> Vec<String> {
         let reading = reading(text);
         let is_error = |problem: &Problem| problem.severity == Severity::Error;
         assert_eq!(reading.config.is_none(), reading.problems.iter().any(is_error), "{text}");
-        let shown = |Problem { message, mend, place, .. }: &Problem| {
+        let shown = |Problem { message, help, place, .. }: &Problem| {
             let file = &reading.files[place.file];
             let (line, column) = file.line_and_column(place.span.start);
             let underlined = file.text[place.span.clone()].lines().next().unwrap_or("");
-            let mend = mend.as_ref().map_or_else(String::new, |mend| format!("; {mend}"));
-            format!("{line}:{column} {underlined}: {message}{mend}")
+            let help = help.as_ref().map_or_else(String::new, |help| format!("; {help}"));
+            format!("{line}:{column} {underlined}: {message}{help}")
         };
         reading.problems.iter().map(shown).collect()
     }

@@ -60,14 +60,14 @@ impl Notes<'_> {
             if known.contains(&name) {
                 continue;
             }
-            let mend = match name {
+            let help = match name {
                 "pass" | "drop" if known.contains(&"target") => format!("write `target = \"{name}\"`"),
                 _ => match nearest(name, known) {
                     Some(meant) => format!("did you mean `{meant}`?"),
                     None => format!("the keys of {of} are `{}`", known.join("`, `")),
                 },
             };
-            self.wrong(key.span(), &format!("{of} has no key `{name}`; {mend}"));
+            self.wrong(key.span(), &format!("{of} has no key `{name}`; {help}"));
         }
         self.problems.as_slice().len() > before
     }

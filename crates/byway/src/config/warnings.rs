@@ -32,7 +32,7 @@ pub(super) fn look<'a>(
 ) {
     // The sources around the one at hand, widest first.
     let mut around: Vec<Source> = Vec::new();
-    for (selector, treatment, origin) in rules {
+    for (selector, action, origin) in rules {
         let prefix = selector.source();
         while around.last().is_some_and(|wider| !wider.prefix.covers(&prefix)) {
             leave(&mut around, say);
@@ -47,7 +47,7 @@ pub(super) fn look<'a>(
                 first: (*selector, *origin),
             });
         }
-        let passes = *target(*treatment) == TargetSpec::Pass;
+        let passes = *target(*action) == TargetSpec::Pass;
         if passes && !is_exception(selector, &around) {
             let sentence = "passes what no other rule speaks about, which is left alone without it; delete it, or \
                             say what it is an exception from";

@@ -5,7 +5,7 @@ use std::{
     fmt::{self, Display, Formatter, Write as _},
 };
 
-use super::{Attach, Config, TreatmentSpec};
+use super::{ActionSpec, Attach, Config};
 use crate::{
     prefix::Prefix,
     rule::{GroupSpec, MemberSpec, Mss, NextHopSpec, TargetSpec},
@@ -31,17 +31,17 @@ impl Display for Config {
         // Those that say the same of other sources are written together, each where its first source has its place.
         let mut places: BTreeMap<(u32, Option<Prefix>), usize> = BTreeMap::new();
         let mut written: Vec<(u32, Option<Prefix>, Vec<Prefix>)> = Vec::new();
-        for (selector, treatment) in &self.rules {
-            let of = (*treatment, selector.destination());
+        for (selector, action) in &self.rules {
+            let of = (*action, selector.destination());
             let place = *places.entry(of).or_insert_with(|| {
                 written.push((of.0, of.1, Vec::new()));
                 written.len() - 1
             });
             written[place].2.push(selector.source());
         }
-        for (treatment, to, from) in written {
+        for (action, to, from) in written {
             writeln!(f)?;
-            write_rule(&from, to, &self.treatments[treatment as usize], f)?;
+            write_rule(&from, to, &self.actions[action as usize], f)?;
         }
         Ok(())
     }
@@ -60,11 +60,11 @@ pub(crate) fn write_group(group: &GroupSpec, f: &mut impl fmt::Write) -> fmt::Re
 pub(crate) fn write_rule(
     from: &[Prefix],
     to: Option<Prefix>,
-    treatment: &TreatmentSpec,
+    action: &ActionSpec,
     f: &mut impl fmt::Write,
 ) -> fmt::Result {
     writeln!(f, "[[rule]]")?;
-    if let Some(name) = &treatment.name {
+    if let Some(name) = &action.name {
         writeln!(f, "name = {}", quoted(name))?;
     }
     match from {
@@ -74,7 +74,7 @@ pub(crate) fn write_rule(
     if let Some(to) = to {
         writeln!(f, "to = \"{to}\"")?;
     }
-    match &treatment.target {
+    match &action.target {
         TargetSpec::NextHop(next_hop) => {
             if let Some(gateway) = next_hop.gateway() {
                 writeln!(f, "via = \"{gateway}\"")?;
@@ -88,10 +88,10 @@ pub(crate) fn write_rule(
         TargetSpec::Pass => writeln!(f, "target = \"pass\"")?,
         TargetSpec::Drop => writeln!(f, "target = \"drop\"")?,
     }
-    if !treatment.on_down.is_default() {
-        writeln!(f, "on-down = \"{}\"", treatment.on_down)?;
+    if !action.on_down.is_default() {
+        writeln!(f, "on-down = \"{}\"", action.on_down)?;
     }
-    match treatment.mss {
+    match action.mss {
         Mss::Auto => Ok(()),
         Mss::Off => writeln!(f, "mss = \"off\""),
         Mss::Bytes(bytes) => writeln!(f, "mss = {bytes}"),
@@ -136,6 +136,6 @@ pub(crate) fn quoted(text: &str) -> String {
 
 /// A key, in quotes where it needs them.
 fn key(name: &str) -> String {
-    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-    if name.bytes().all(is_bare) && !name.is_empty() { name.to_owned() } else { quoted(name) }
+    let is_l3 = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if name.bytes().all(is_l3) && !name.is_empty() { name.to_owned() } else { quoted(name) }
 }

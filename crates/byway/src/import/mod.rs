@@ -69,8 +69,8 @@ impl Imported {
             ..Config::default()
         };
         for rule in self.written() {
-            let treatment = u32::try_from(config.treatments.len()).unwrap_or(u32::MAX);
-            config.treatments.push(text::treatment(&rule.target));
+            let treatment = u32::try_from(config.actions.len()).unwrap_or(u32::MAX);
+            config.actions.push(text::treatment(&rule.target));
             config.rules.extend(rule.from.iter().map(|from| (Selector::new(*from, rule.to), treatment)));
         }
         config.groups.sort_by(|one, other| one.name.cmp(&other.name));

@@ -11,7 +11,7 @@ use super::{
     target,
 };
 use crate::{
-    config::{TreatmentSpec, write},
+    config::{ActionSpec, write},
     rule::{Mss, OnDown, TargetSpec},
 };
 
@@ -116,8 +116,8 @@ fn write_rule(rule: &Written, f: &mut Formatter<'_>) -> fmt::Result {
 }
 
 /// What a rule says of its packets where nothing but the target is known.
-pub(crate) fn treatment(target: &TargetSpec) -> TreatmentSpec {
-    TreatmentSpec { target: target.clone(), on_down: OnDown::Pass, mss: Mss::Auto, name: None }
+pub(crate) fn treatment(target: &TargetSpec) -> ActionSpec {
+    ActionSpec { target: target.clone(), on_down: OnDown::Pass, mss: Mss::Auto, name: None }
 }
 
 /// One paragraph.

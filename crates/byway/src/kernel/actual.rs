@@ -22,22 +22,26 @@ use super::{
 use crate::{
     error::Result,
     plan::{Actual, Neighbour, Role, Slot, Unseen},
-    rule::{Device, NextHop, Selector, Target, Treatment},
+    rule::{Action, Device, NextHop, Selector, Target},
 };
 
 /// A device that Byway has put a program on, as its record says.
 #[derive(Debug, Clone)]
-pub(crate) struct Placed {
+pub(crate) struct Installed {
     pub(crate) device: Device,
     pub(crate) role: Role,
     pub(crate) attached: Attached,
     /// The kernel says that the program is there.
-    pub(crate) is_there: bool,
+    pub(crate) is_installed: bool,
 }
 
 /// The devices with a program, those included that have lost it.
-pub(crate) fn placed(pins: &Pins, network: &mut Network, links: &BTreeMap<u32, Link>) -> Result<Vec<Placed>> {
-    let mut placed = Vec::new();
+pub(crate) fn installed(
+    pins: &Pins,
+    network: &mut Network,
+    links: &BTreeMap<u32, Link>,
+) -> Result<Vec<Installed>> {
+    let mut installed = Vec::new();
     for (index, record) in pins.tables.devices()? {
         let hook = if record.hook == HOOK_CLSACT { Hook::Clsact } else { Hook::Tcx };
         let recorded = if record.role == ROLE_DEPARTURE { Role::Departure } else { Role::Arrival };
@@ -51,15 +55,15 @@ pub(crate) fn placed(pins: &Pins, network: &mut Network, links: &BTreeMap<u32, L
             Some(Role::Departure) if !pins.tables.is_watched(index)? => None,
             on_device => on_device,
         };
-        placed.push(Placed {
+        installed.push(Installed {
             device: link.map_or_else(|| wire::read_device(&record.name, index), |link| link.device.clone()),
             role: on_device.unwrap_or(recorded),
             attached: Attached { hook, qdisc_added: record.qdisc_added != 0 },
-            is_there: on_device.is_some(),
+            is_installed: on_device.is_some(),
         });
     }
-    placed.sort_by(|a, b| a.device.cmp(&b.device));
-    Ok(placed)
+    installed.sort_by(|a, b| a.device.cmp(&b.device));
+    Ok(installed)
 }
 
 /// How long a reader begins anew because somebody has changed something meanwhile.
@@ -74,11 +78,11 @@ pub(crate) fn actual(
     network: &mut Network,
     only: Option<&Selector>,
 ) -> Result<(Actual, BTreeMap<u32, Link>)> {
-    undisturbed(pins, || read(pins, network, only))
+    read_consistent(pins, || read(pins, network, only))
 }
 
 /// What `read` finds between two changes. It is asked again where somebody has changed something meanwhile.
-pub(crate) fn undisturbed<T>(pins: Option<&Pins>, mut read: impl FnMut() -> Result<T>) -> Result<T> {
+pub(crate) fn read_consistent<T>(pins: Option<&Pins>, mut read: impl FnMut() -> Result<T>) -> Result<T> {
     let stamp = || match pins {
         Some(pins) => [meta::NEXT_RULE, meta::NEXT_SET, meta::NEXT_HOP, meta::GENERATION]
             .iter()
@@ -110,11 +114,11 @@ fn read(
     let mtus = links.iter().map(|(index, link)| (*index, link.mtu)).collect();
     let mut actual = Actual { devices, mtus, ..Actual::default() };
     let Some(pins) = pins else { return Ok((actual, links)) };
-    for placed in placed(pins, network, &links)? {
-        if placed.is_there {
-            actual.programs.insert(placed.device.index, (placed.device, placed.role));
-        } else if placed.role == Role::Departure && links.contains_key(&placed.device.index) {
-            actual.lost.insert(placed.device.index, placed.device);
+    for installed in installed(pins, network, &links)? {
+        if installed.is_installed {
+            actual.programs.insert(installed.device.index, (installed.device, installed.role));
+        } else if installed.role == Role::Departure && links.contains_key(&installed.device.index) {
+            actual.lost.insert(installed.device.index, installed.device);
         }
     }
 
@@ -135,8 +139,8 @@ fn read(
     };
     let mut shared = Shared::default();
     let mut found = |id: u32, record: &RuleRecord| {
-        let treatment = shared.treatment(record, || target(record.kind, record.index, &slots, &groups))?;
-        Some((wire::selector(record)?, (id, treatment)))
+        let action = shared.action(record, || target(record.kind, record.index, &slots, &groups))?;
+        Some((wire::selector(record)?, (id, action)))
     };
     actual.rules = match records {
         Some(records) => records.iter().filter_map(|(id, record)| found(*id, record)).collect(),
@@ -200,7 +204,7 @@ fn read_one(
 
 /// What rules say, each once: a million of them say few things.
 #[derive(Default)]
-struct Shared(HashMap<Said, Option<Rc<Treatment>>>);
+struct Shared(HashMap<Said, Option<Rc<Action>>>);
 
 /// What a record says of its packets.
 #[derive(PartialEq, Eq, Hash)]
@@ -214,15 +218,11 @@ struct Said {
 }
 
 impl Shared {
-    /// The treatment in a record, or nothing where that makes no sense.
-    fn treatment(
-        &mut self,
-        record: &RuleRecord,
-        target: impl FnOnce() -> Option<Target>,
-    ) -> Option<Rc<Treatment>> {
+    /// The action in a record, or nothing where that makes no sense.
+    fn action(&mut self, record: &RuleRecord, target: impl FnOnce() -> Option<Target>) -> Option<Rc<Action>> {
         let RuleRecord { kind, index, on_down, mss, owner, name, .. } = *record;
         let said = Said { kind, index, on_down, mss, owner, name };
-        let read = || Some(Rc::new(wire::treatment(record, target()?)?));
+        let read = || Some(Rc::new(wire::action(record, target()?)?));
         self.0.entry(said).or_insert_with(read).clone()
     }
 }

@@ -13,7 +13,7 @@ use byway_abi::{
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
 use super::{
-    actual::{actual, placed},
+    actual::{actual, installed},
     features,
     hook::{Attached, Hook},
     network::Network,
@@ -28,7 +28,7 @@ use crate::{
     error::{Error, Result},
     plan::{Actual, Role, RuleRef, Step, Switch, plan},
     prefix::Prefix,
-    rule::{Device, Group, Member, NextHop, Selector, Target, Treatment},
+    rule::{Action, Device, Group, Member, NextHop, Selector, Target},
 };
 
 /// Carries steps out. Where one fails, those before it are taken back. The caller holds the lock.
@@ -93,22 +93,22 @@ impl Executor<'_> {
             ..Progress::default()
         };
         let mut undo: Vec<Undo> = Vec::new();
-        let mut is_settled = false;
+        let mut has_grace_period_ended = false;
         for (nth, step) in steps.iter().enumerate() {
             if let Some(progress) = self.progress.filter(|_| nth % REPORT == 0) {
                 progress(nth, steps.len());
             }
-            is_settled |= *step == Step::Settle;
+            has_grace_period_ended |= *step == Step::WaitForGracePeriod;
             match self.step(step, &mut progress) {
                 Ok(back) => undo.extend(back),
                 // What is asked for holds by now. What is left over is tidied by the next change.
-                Err(_) if is_settled => return Ok(()),
+                Err(_) if has_grace_period_ended => return Ok(()),
                 Err(failure) => return Err(self.take_back(undo, &progress.recorded, failure)),
             }
         }
         // One entry that took new tables.
         if progress.stale.generation.is_some() {
-            settle(&mut self.pins.tables);
+            end_grace_period(&mut self.pins.tables);
             if clear(&mut self.pins.tables, &progress.stale).is_err() {
                 return Ok(());
             }
@@ -139,8 +139,8 @@ impl Executor<'_> {
         let by = |step: Step| Ok(Some(Undo::Step(step)));
         // Those that may be large, or many, are not copied.
         match step {
-            Step::Record(selector, treatment, instead_of) => {
-                let target = record_rule(tables, progress, selector, treatment, *instead_of)?;
+            Step::Record(selector, action, instead_of) => {
+                let target = record_rule(tables, progress, selector, action, *instead_of)?;
                 // One for all of them, of which there may be a million.
                 let is_first = progress.recorded.is_empty();
                 progress.recorded.push(target);
@@ -227,8 +227,8 @@ impl Executor<'_> {
                 let in_force = tables.generation()? & 1;
                 put_group(tables, progress, &group, in_force).map(Some)
             }
-            Step::Settle => {
-                settle(tables);
+            Step::WaitForGracePeriod => {
+                end_grace_period(tables);
                 Ok(None)
             }
             Step::Clear => {
@@ -270,12 +270,12 @@ impl Executor<'_> {
             Undo::Entry(source, entry, stale) => {
                 let mut stale = stale;
                 stale.generation = set_source(tables, &source, entry)?.1;
-                settle(tables);
+                end_grace_period(tables);
                 clear(tables, &stale)
             }
             Undo::Generation(generation, stale) => {
                 tables.set_generation(generation)?;
-                settle(tables);
+                end_grace_period(tables);
                 clear(tables, &stale)
             }
         }
@@ -286,19 +286,19 @@ impl Executor<'_> {
     pub(crate) fn tidy(&mut self) -> Result<bool> {
         let _quiet = SignalsWait::begin();
         let links = self.network.links()?;
-        let placed = placed(self.pins, self.network, &links)?;
-        let gone = placed.iter().filter(|placed| !links.contains_key(&placed.device.index));
-        for placed in gone.clone() {
-            self.pins.programs.detach(self.network, &placed.device, placed.attached)?;
-            self.pins.tables.forget_device(placed.device.index)?;
+        let installed = installed(self.pins, self.network, &links)?;
+        let gone = installed.iter().filter(|installed| !links.contains_key(&installed.device.index));
+        for installed in gone.clone() {
+            self.pins.programs.detach(self.network, &installed.device, installed.attached)?;
+            self.pins.tables.forget_device(installed.device.index)?;
         }
         if self.pins.tables.meta(meta::CHANGING)? == 0 {
             return Ok(gone.count() > 0);
         }
-        for placed in placed.iter().filter(|placed| !placed.is_there) {
+        for installed in installed.iter().filter(|installed| !installed.is_installed) {
             // Half of an attach: the record, perhaps a qdisc.
-            self.pins.programs.detach(self.network, &placed.device, placed.attached)?;
-            self.pins.tables.forget_device(placed.device.index)?;
+            self.pins.programs.detach(self.network, &installed.device, installed.attached)?;
+            self.pins.tables.forget_device(installed.device.index)?;
         }
         tidy_tables(&mut self.pins.tables)?;
         let (actual, _) = actual(Some(self.pins), self.network, None)?;
@@ -317,10 +317,15 @@ impl Executor<'_> {
         }
         let _quiet = SignalsWait::begin();
         let links = self.network.links()?;
-        let placed = placed(self.pins, self.network, &links)?;
+        let installed = installed(self.pins, self.network, &links)?;
         self.pins.load_programs()?;
-        for placed in placed.into_iter().filter(|placed| placed.is_there) {
-            self.pins.programs.replace(self.network, &placed.device, placed.role, placed.attached.hook)?;
+        for installed in installed.into_iter().filter(|installed| installed.is_installed) {
+            self.pins.programs.replace(
+                self.network,
+                &installed.device,
+                installed.role,
+                installed.attached.hook,
+            )?;
         }
         self.pins.renew_programs()
     }
@@ -382,21 +387,16 @@ fn record_rule(
     tables: &mut Tables,
     progress: &Progress,
     selector: &Selector,
-    treatment: &Treatment,
+    action: &Action,
     instead_of: Option<u32>,
 ) -> Result<byway_abi::Target> {
-    match &treatment.target {
+    match &action.target {
         Target::NextHop(next_hop) => {
-            tables.record(selector, treatment, TARGET_NEXT_HOP, slot(progress, next_hop)?)
+            tables.record(selector, action, TARGET_NEXT_HOP, slot(progress, next_hop)?)
         }
         Target::Group(name) => {
             let id = progress.groups.get(name).copied();
-            tables.record(
-                selector,
-                treatment,
-                TARGET_GROUP,
-                id.ok_or_else(|| Error::NoSuchGroup(name.clone()))?,
-            )
+            tables.record(selector, action, TARGET_GROUP, id.ok_or_else(|| Error::NoSuchGroup(name.clone()))?)
         }
         Target::NextHops(all) => {
             let before = match instead_of {
@@ -405,17 +405,17 @@ fn record_rule(
             };
             let members = members(progress, all)?;
             let id = tables.next_set()?;
-            let group = next_hops::group("", &members, treatment.on_down, treatment.owner, before.as_ref());
+            let group = next_hops::group("", &members, action.on_down, action.owner, before.as_ref());
             let made = tables.next_hops.make_group(id, &group);
-            let recorded = made.and_then(|()| tables.record(selector, treatment, TARGET_GROUP, id));
+            let recorded = made.and_then(|()| tables.record(selector, action, TARGET_GROUP, id));
             if recorded.is_err() {
                 // Nothing leads there; what cannot be removed now is tidied by the next change.
                 let _ = tables.next_hops.forget_group(id);
             }
             recorded
         }
-        Target::Pass => tables.record(selector, treatment, TARGET_PASS, 0),
-        Target::Drop => tables.record(selector, treatment, TARGET_DROP, 0),
+        Target::Pass => tables.record(selector, action, TARGET_PASS, 0),
+        Target::Drop => tables.record(selector, action, TARGET_DROP, 0),
     }
 }
 
@@ -495,7 +495,7 @@ fn set_source(
     source: &Prefix,
     target: Option<byway_abi::Target>,
 ) -> Result<(Option<byway_abi::Target>, Option<u32>)> {
-    if let Ok(old) = tables.set_source(source, target, wait_for_packets)? {
+    if let Ok(old) = tables.set_source(source, target, wait_for_grace_period)? {
         return Ok((old, None));
     }
     let generation = tables.generation()?;
@@ -565,12 +565,12 @@ fn clear(tables: &mut Tables, stale: &Stale) -> Result<()> {
 }
 
 /// Waits until no packet is under way any more that has seen what held before.
-fn settle(tables: &mut Tables) {
-    wait_for_packets();
-    tables.settled();
+fn end_grace_period(tables: &mut Tables) {
+    wait_for_grace_period();
+    tables.grace_period_ended();
 }
 
-pub(super) fn wait_for_packets() {
+pub(super) fn wait_for_grace_period() {
     if sys::wait_for_programs().is_err() {
         // CPUs that are set apart do not take part. A program runs for less than a thousandth of this.
         thread::sleep(Duration::from_millis(10));
@@ -582,7 +582,7 @@ fn tidy_tables(tables: &mut Tables) -> Result<()> {
     let records = tables.rules()?;
     let all = || records.held.values().chain(records.leftover.values());
     let selectors: Vec<Selector> = all().filter_map(wire::selector).collect();
-    settle(tables);
+    end_grace_period(tables);
     // A change that was cut off behind its switch has left the generation before, one that was cut off ahead of it the
     // one to come: both have the place that the one in force has not.
     tables.remove_generation(tables.generation()?.wrapping_add(1))?;

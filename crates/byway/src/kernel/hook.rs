@@ -63,7 +63,7 @@ pub(crate) struct Programs {
 
 impl Programs {
     /// The names of the programs: in the object, and of their pins.
-    pub(crate) const NAMES: [&str; 4] = ["departure", "departure_bare", "arrival", "arrival_bare"];
+    pub(crate) const NAMES: [&str; 4] = ["departure", "departure_l3", "arrival", "arrival_l3"];
 
     /// Opens the programs that are pinned in `programs`, for the links that are pinned below `folder`.
     pub(crate) fn open(programs: &Path, folder: &Path) -> Result<Self> {
@@ -72,8 +72,8 @@ impl Programs {
                 .map_err(|error| Error::kernel(format!("open the program {name}"), error))
         };
         Ok(Self {
-            departure: [open("departure")?, open("departure_bare")?],
-            arrival: [open("arrival")?, open("arrival_bare")?],
+            departure: [open("departure")?, open("departure_l3")?],
+            arrival: [open("arrival")?, open("arrival_l3")?],
             links: links(folder),
         })
     }
@@ -89,7 +89,7 @@ impl Programs {
             Role::Departure => &mut self.departure,
             Role::Arrival => &mut self.arrival,
         };
-        Ok(if network.link(device)?.header == Header::None { bare } else { ethernet })
+        Ok(if network.link(device)?.header == Header::L3 { bare } else { ethernet })
     }
 
     /// Whether it is one of the programs of a role.

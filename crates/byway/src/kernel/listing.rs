@@ -9,7 +9,7 @@ use super::{
     network::{Link, Network},
     next_hops,
     order::{Place, sort},
-    rules::Done,
+    rules::RuleCounters,
     tables::Tables,
     wire,
 };
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// What the records of rules refer to.
-pub(crate) struct Referred {
+pub(crate) struct Lookup {
     /// Every device there is, by ifindex.
     pub(crate) links: BTreeMap<u32, Link>,
     /// The next hops by their slots.
@@ -40,12 +40,12 @@ pub(crate) struct User {
 
 /// How many rules lead to each next hop by itself, by its slot, and to each group, by its identity.
 #[derive(Default)]
-pub(crate) struct Uses {
+pub(crate) struct RefCounts {
     of_slots: BTreeMap<u32, usize>,
     of_groups: BTreeMap<u32, usize>,
 }
 
-impl Referred {
+impl Lookup {
     pub(crate) fn read(tables: &Tables, network: &mut Network) -> Result<Self> {
         let links = network.links()?;
         let (mut next_hops, mut slots) = (BTreeMap::new(), BTreeMap::new());
@@ -69,7 +69,7 @@ impl Referred {
     }
 
     /// The groups that have a name, by that, with the number of rules that lead to each.
-    pub(crate) fn groups(&self, uses: &Uses) -> Vec<(Group, usize)> {
+    pub(crate) fn groups(&self, uses: &RefCounts) -> Vec<(Group, usize)> {
         let named = |(id, wire): (&u32, &byway_abi::Group)| {
             Some((next_hops::read_group(wire, &self.next_hops)?, uses.of_group(*id)))
         };
@@ -79,7 +79,7 @@ impl Referred {
     }
 
     /// The next hops that anything leads to, with that.
-    pub(crate) fn next_hops(&self, uses: &Uses) -> Vec<(&NextHop, Slot, User)> {
+    pub(crate) fn next_hops(&self, uses: &RefCounts) -> Vec<(&NextHop, Slot, User)> {
         let mut users: BTreeMap<u32, User> = BTreeMap::new();
         for (slot, rules) in &uses.of_slots {
             users.entry(*slot).or_default().rules += rules;
@@ -106,7 +106,7 @@ impl Referred {
     }
 }
 
-impl Uses {
+impl RefCounts {
     fn count(&mut self, record: &RuleRecord) {
         let of = match record.kind {
             TARGET_NEXT_HOP => &mut self.of_slots,
@@ -124,28 +124,30 @@ impl Uses {
 /// The rules that hold, in the order of a listing.
 pub(crate) struct Order {
     pub(crate) places: Vec<Place>,
-    /// Those of which anything rare was counted by then: it is seldom, and one look is a call to the kernel.
-    rare: BTreeSet<u32>,
+    /// Those that had exception counters by then: few have, and one look is a call to the kernel.
+    exceptions: BTreeSet<u32>,
 }
 
 impl Order {
     /// Finds them, and what they lead to.
-    pub(crate) fn read(tables: &Tables) -> Result<(Self, Uses)> {
+    pub(crate) fn read(tables: &Tables) -> Result<(Self, RefCounts)> {
         let mut places = Vec::with_capacity(tables.noted_rules()?.min(MAX_RULES) as usize);
-        let mut uses = Uses::default();
+        let mut uses = RefCounts::default();
         for record in tables.held()? {
             let (id, record) = record?;
             uses.count(&record);
             places.push(Place::new(id, &record));
         }
         sort(&mut places, &|id| tables.rule_record(id))?;
-        Ok((Self { places, rare: tables.rare()? }, uses))
+        Ok((Self { places, exceptions: tables.exceptions()? }, uses))
     }
 
     /// The record of a rule and what it did, or nothing where it is gone by now.
-    pub(crate) fn rule(&self, tables: &Tables, place: &Place) -> Result<Option<(RuleRecord, Done)>> {
+    pub(crate) fn rule(&self, tables: &Tables, place: &Place) -> Result<Option<(RuleRecord, RuleCounters)>> {
         match tables.rule_record(place.id)?.filter(|record| place.is_of(record)) {
-            Some(record) => Ok(Some((record, tables.done(place.id, self.rare.contains(&place.id))?))),
+            Some(record) => {
+                Ok(Some((record, tables.rule_counters(place.id, self.exceptions.contains(&place.id))?)))
+            }
             None => Ok(None),
         }
     }

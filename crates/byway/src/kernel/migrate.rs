@@ -29,12 +29,13 @@
 
 use std::{collections::BTreeSet, ffi::OsString, fs, io, path::Path};
 
+use aya::{maps::MapData, programs::SchedClassifier};
 use byway_abi::{SCHEMA, meta};
 
 use super::{
-    actual::{Placed, placed},
+    actual::{Installed, installed},
     bpffs,
-    execute::{SignalsWait, wait_for_packets},
+    execute::{SignalsWait, wait_for_grace_period},
     hook::Programs,
     network::Network,
     pins::{self, Pins},
@@ -56,7 +57,7 @@ pub(crate) struct Migration {
     pub(crate) rounds: &'static [u32],
 }
 
-/// How a map, or each map of a folder, changes its shape, which no program writes to.
+/// How a map, or each map of a folder, changes its shape, which no program writes to; or how a pin changes its name.
 pub(crate) struct Conversion {
     /// The pin, or the folder.
     pub(crate) from: &'static str,
@@ -71,7 +72,34 @@ pub(crate) struct Conversion {
 pub(crate) const MIGRATIONS: &[Migration] = &[
     // Packets carry a mark that a sender cannot guess. The maps keep their shapes, and two come with the programs.
     Migration { from: 7, converted: &[], removed: &[], rounds: &[2, 1] },
+    // Names of now for the same maps and programs.
+    Migration {
+        from: 8,
+        converted: &[
+            Conversion { from: "SHAPES", to: "TABLE_INFO", convert: pin_map_again },
+            Conversion { from: "RECENT", to: "SOURCE_CACHE", convert: pin_map_again },
+            Conversion { from: "RARE_COUNTERS", to: "EXCEPTION_COUNTERS", convert: pin_map_again },
+            Conversion { from: "departure_bare", to: "departure_l3", convert: pin_program_again },
+            Conversion { from: "arrival_bare", to: "arrival_l3", convert: pin_program_again },
+        ],
+        removed: &[],
+        rounds: &[],
+    },
 ];
+
+/// Pins a map under another name: it stays the same one, which programs of both schemas write to.
+fn pin_map_again(from: &Path, to: &Path) -> Result<()> {
+    let action = || format!("pin {} as {}", from.display(), to.display());
+    let map = MapData::from_pin(from).map_err(|error| Error::kernel(action(), error))?;
+    map.pin(to).map_err(|error| Error::kernel(action(), error))
+}
+
+/// Pins a program under another name.
+fn pin_program_again(from: &Path, to: &Path) -> Result<()> {
+    let action = || format!("pin {} as {}", from.display(), to.display());
+    let mut program = SchedClassifier::from_pin(from).map_err(|error| Error::kernel(action(), error))?;
+    program.pin(to).map_err(|error| Error::kernel(action(), error))
+}
 
 /// The migrations from a schema to that of this byway, if there is a way.
 fn way(migrations: &[Migration], found: u32) -> Option<&[Migration]> {
@@ -151,13 +179,13 @@ fn put_in_place(
     }
     let pins = Pins { tables: Tables::open(folder)?, programs: Programs::open(folder, folder)? };
     let links = network.links()?;
-    let mut placed = placed(&pins, network, &links)?;
-    placed.retain(|placed| placed.is_there);
+    let mut installed = installed(&pins, network, &links)?;
+    installed.retain(|installed| installed.is_installed);
     // In front those that are there, to go back to.
     rounds.insert(0, pins.programs);
     for round in 1..rounds.len() {
-        if let Err(failure) = put_on_all(&mut rounds[round], network, &placed, between) {
-            return Err(go_back(&mut rounds[..=round], network, &placed, failure));
+        if let Err(failure) = put_on_all(&mut rounds[round], network, &installed, between) {
+            return Err(go_back(&mut rounds[..=round], network, &installed, failure));
         }
     }
     Ok(())
@@ -167,21 +195,21 @@ fn put_in_place(
 fn put_on_all(
     programs: &mut Programs,
     network: &mut Network,
-    placed: &[Placed],
+    installed: &[Installed],
     between: &mut dyn FnMut(&'static str),
 ) -> Result<()> {
-    for Placed { device, role, attached, .. } in placed {
+    for Installed { device, role, attached, .. } in installed {
         programs.replace(network, device, *role, attached.hook)?;
         between("a device has other programs");
     }
-    wait_for_packets();
+    wait_for_grace_period();
     Ok(())
 }
 
 /// Puts the programs of the rounds before the last of these on each device again, in reverse.
-fn go_back(rounds: &mut [Programs], network: &mut Network, placed: &[Placed], failure: Error) -> Error {
+fn go_back(rounds: &mut [Programs], network: &mut Network, installed: &[Installed], failure: Error) -> Error {
     let mut before = rounds.iter_mut().rev().skip(1);
-    let undone = before.try_for_each(|programs| put_on_all(programs, network, placed, &mut |_| ()));
+    let undone = before.try_for_each(|programs| put_on_all(programs, network, installed, &mut |_| ()));
     match undone {
         Ok(()) => failure,
         Err(undo) => Error::NotUndone { failure: Box::new(failure), undo: Box::new(undo) },
@@ -281,7 +309,7 @@ mod tests {
     }
 
     type Wide = [u8; size_of::<RuleRecord>()];
-    type Narrow = [u8; size_of::<RuleRecord>() - 8];
+    type Short = [u8; size_of::<RuleRecord>() - 8];
 
     fn open(pin: &Path) -> Map {
         Map::from_map_data(MapData::from_pin(pin).unwrap()).unwrap()
@@ -303,11 +331,11 @@ mod tests {
     fn widen_rules(from: &Path, to: &Path) -> Result<()> {
         bpffs::make_folder(to)?;
         for name in names(from)? {
-            let old: Array<_, Narrow> = open(&from.join(&name)).try_into().unwrap();
+            let old: Array<_, Short> = open(&from.join(&name)).try_into().unwrap();
             let mut new: Array<MapData, Wide> = Array::create(old.len(), 1 << 10).unwrap(); // BPF_F_MMAPABLE
             for index in 0..old.len() {
                 let mut wide = [0; size_of::<Wide>()];
-                wide[..size_of::<Narrow>()].copy_from_slice(&old.get(&index, 0).unwrap());
+                wide[..size_of::<Short>()].copy_from_slice(&old.get(&index, 0).unwrap());
                 new.set(index, wide, 0).unwrap();
             }
             new.pin(to.join(&name)).unwrap();
@@ -343,7 +371,7 @@ mod tests {
         old.pin(folder.join("NEIGHBOURS_OLD")).unwrap();
         bpffs::make_folder(&folder.join("rules_old")).unwrap();
         let new: Array<_, Wide> = open(&folder.join("rules/0")).try_into().unwrap();
-        let mut old: Array<MapData, Narrow> = Array::create(new.len(), 0).unwrap();
+        let mut old: Array<MapData, Short> = Array::create(new.len(), 0).unwrap();
         for index in 0..new.len() {
             let wide = new.get(&index, 0).unwrap();
             old.set(index, std::array::from_fn(|nth| wide[nth]), 0).unwrap();
@@ -410,7 +438,7 @@ mod tests {
             make_old(&folder);
             let counted = seed.server.run(|| {
                 let refused = byway().rules().unwrap_err();
-                assert!(matches!(refused, Error::Schema { .. }), "{refused}");
+                assert!(matches!(refused, Error::Schema { .. } | Error::OlderSchema { .. }), "{refused}");
                 tables::read_meta(&folder, meta::SCHEMA).unwrap()
             });
             assert_eq!(counted, SCHEMA - 2);
@@ -424,7 +452,10 @@ mod tests {
             assert!(rule.departed.packets > before.departed.packets + cut as u64, "{rule:?}");
             assert_eq!(rule.departed, rule.arrived);
             let attachments = seed.server.run(|| byway().attachments().unwrap());
-            assert!(attachments.len() == 2 && attachments.iter().all(|it| it.is_there), "{attachments:?}");
+            assert!(
+                attachments.len() == 2 && attachments.iter().all(|it| it.is_installed),
+                "{attachments:?}"
+            );
             assert!(!folder.join("renewed").exists());
             if at.is_none() {
                 for name in ["NEIGHBOURS_OLD", "rules_old", "UNUSED"] {

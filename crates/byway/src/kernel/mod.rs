@@ -6,7 +6,6 @@ mod clsact;
 pub(crate) mod execute;
 mod features;
 pub(crate) mod hook;
-pub(crate) mod kept;
 pub(crate) mod listing;
 pub(crate) mod migrate;
 pub(crate) mod namespace;
@@ -16,6 +15,7 @@ pub(crate) mod order;
 pub(crate) mod pins;
 pub(crate) mod policy;
 pub(crate) mod privilege;
+pub(crate) mod rollback_store;
 pub(crate) mod rules;
 mod sources;
 #[allow(unsafe_code)]

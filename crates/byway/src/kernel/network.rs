@@ -50,7 +50,7 @@ pub(crate) enum Header {
     /// An Ethernet header.
     Ethernet,
     /// The IP header at once: tun, WireGuard, ppp, IP tunnels.
-    None,
+    L3,
     /// Anything else, such as InfiniBand's.
     Other,
 }
@@ -316,7 +316,7 @@ fn header(link_layer: LinkLayerType) -> Header {
         | LinkLayerType::Tunnel6
         | LinkLayerType::Sit
         | LinkLayerType::Ipgre
-        | LinkLayerType::Ip6gre => Header::None,
+        | LinkLayerType::Ip6gre => Header::L3,
         _ => Header::Other,
     }
 }

@@ -15,7 +15,7 @@ use byway_abi::{
 };
 
 use super::{
-    tables::{add, failed, found, gone, map, patiently},
+    tables::{add, failed, ignore_missing, map, optional, retry_enomem},
     wire,
 };
 use crate::{
@@ -75,7 +75,7 @@ impl NextHops {
             if wire.flags & NEXT_HOP_FREE != 0 {
                 continue;
             }
-            let device = found(self.devices.get(index, 0))
+            let device = optional(self.devices.get(index, 0))
                 .map_err(|error| failed("read the map", "NEXT_HOP_DEVICES", error))?;
             let is_down = wire.flags & NEXT_HOP_DOWN != 0;
             let slot = Slot { index, is_down, is_gone: device.is_none(), mtu: wire.mtu };
@@ -142,10 +142,10 @@ impl NextHops {
         for cpu in values.iter() {
             add(&mut sum.departed, cpu.departed);
             add(&mut sum.arrived, cpu.arrived);
-            add(&mut sum.skipped, cpu.skipped);
+            add(&mut sum.failed_over, cpu.failed_over);
             add(&mut sum.clamped, cpu.clamped);
-            add(&mut sum.answered, cpu.answered);
-            add(&mut sum.refused, cpu.refused);
+            add(&mut sum.icmp_sent, cpu.icmp_sent);
+            add(&mut sum.too_big_dropped, cpu.too_big_dropped);
         }
         Ok(sum)
     }
@@ -168,14 +168,14 @@ impl NextHops {
     }
 
     pub(crate) fn group(&self, key: GroupKey) -> Result<Option<Group>> {
-        found(self.groups.get(&key, 0)).map_err(|error| failed("read the map", "GROUPS", error))
+        optional(self.groups.get(&key, 0)).map_err(|error| failed("read the map", "GROUPS", error))
     }
 
     /// Makes a group in one generation, or lets it be another there, from one instant to the next; or removes it.
     pub(crate) fn set_group(&mut self, key: GroupKey, group: Option<&Group>) -> Result<()> {
         match group {
-            Some(group) => patiently(|| self.groups.insert(key, group, 0)),
-            None => gone(self.groups.remove(&key)),
+            Some(group) => retry_enomem(|| self.groups.insert(key, group, 0)),
+            None => ignore_missing(self.groups.remove(&key)),
         }
         .map_err(|error| failed("write the map", "GROUPS", error))
     }

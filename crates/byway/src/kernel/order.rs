@@ -104,18 +104,18 @@ mod tests {
     use super::{super::wire, *};
     use crate::{
         prefix::Prefix,
-        rule::{Mss, OnDown, Owner, Selector, Target, Treatment},
+        rule::{Action, Mss, OnDown, Owner, Selector, Target},
     };
 
     fn record(selector: &Selector) -> RuleRecord {
-        let treatment = Treatment {
+        let action = Action {
             target: Target::Pass,
             on_down: OnDown::Pass,
             mss: Mss::Auto,
             owner: Owner::Api,
             name: None,
         };
-        wire::rule_record(selector, &treatment, TARGET_PASS, 0)
+        wire::rule_record(selector, &action, TARGET_PASS, 0)
     }
 
     /// Close together, so that they have much in common, or anywhere.

@@ -9,13 +9,13 @@ use std::{
 };
 
 use aya::maps::{Array, ArrayOfMaps, MapData, PerCpuHashMap};
-use byway_abi::{Count, Counters, MAX_CHUNKS, RareCounters, RuleRecord, TARGET_NEXT_HOP, chunk_len};
+use byway_abi::{Count, Counters, ExceptionCounters, MAX_CHUNKS, RuleRecord, TARGET_NEXT_HOP, chunk_len};
 
 use super::{
     bpffs,
     sources::{INNER, memory},
     sys::{Memory, RECORD_WORDS, record_of_words, record_to_words},
-    tables::{add, failed, found, gone, map},
+    tables::{add, failed, ignore_missing, map, optional},
 };
 use crate::error::{Error, Result};
 
@@ -34,11 +34,11 @@ const COUNTER_WORDS: usize = size_of::<Counters>() / size_of::<u64>();
 pub(crate) struct Rules {
     folder: PathBuf,
     outer: ArrayOfMaps<MapData, Array<MapData, Counters>>,
-    rare: PerCpuHashMap<MapData, u32, RareCounters>,
+    exceptions: PerCpuHashMap<MapData, u32, ExceptionCounters>,
     /// How many records were removed since packets were waited for.
     removed: u32,
-    /// The rules that have rare counters, likewise, where many are removed: a rule that went before gets none any more.
-    rare_ids: Option<BTreeSet<u32>>,
+    /// The rules that have exception counters, likewise, where many are removed: a rule that went before gets none any more.
+    exception_ids: Option<BTreeSet<u32>>,
     /// Those opened so far, of all that there may be.
     chunks: Vec<OnceCell<Chunk>>,
     /// How many there are.
@@ -55,10 +55,10 @@ struct Chunk {
 
 /// What a rule did, summed over the CPUs.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Done {
-    pub(crate) done: Count,
+pub(crate) struct RuleCounters {
+    pub(crate) matched: Count,
     pub(crate) arrived: Count,
-    pub(crate) rare: RareCounters,
+    pub(crate) exceptions: ExceptionCounters,
 }
 
 impl Rules {
@@ -67,9 +67,9 @@ impl Rules {
         Ok(Self {
             folder: folder.to_owned(),
             outer: map!(folder, "COUNTERS"),
-            rare: map!(folder, "RARE_COUNTERS"),
+            exceptions: map!(folder, "EXCEPTION_COUNTERS"),
             removed: 0,
-            rare_ids: None,
+            exception_ids: None,
             chunks: (0..MAX_CHUNKS).map(|_| OnceCell::new()).collect(),
             made: Cell::new(made(folder)),
             cpus,
@@ -215,24 +215,25 @@ impl Rules {
     }
 
     /// No packet is under way any more that has seen a rule which held before.
-    pub(crate) fn settled(&mut self) {
-        (self.removed, self.rare_ids) = (0, None);
+    pub(crate) fn grace_period_ended(&mut self) {
+        (self.removed, self.exception_ids) = (0, None);
     }
 
     /// Removes a record that no packet sees. One that is not there is no error.
     pub(crate) fn remove(&mut self, id: u32) -> Result<()> {
         self.removed = self.removed.saturating_add(1);
-        let has_rare = if self.removed <= ONE_BY_ONE {
+        let has_exceptions = if self.removed <= ONE_BY_ONE {
             true
         } else {
-            let ids = match self.rare_ids.take() {
+            let ids = match self.exception_ids.take() {
                 Some(ids) => ids,
-                None => self.rare()?,
+                None => self.exceptions()?,
             };
-            self.rare_ids.insert(ids).remove(&id)
+            self.exception_ids.insert(ids).remove(&id)
         };
-        if has_rare {
-            gone(self.rare.remove(&id)).map_err(|error| failed("write the map", "RARE_COUNTERS", error))?;
+        if has_exceptions {
+            ignore_missing(self.exceptions.remove(&id))
+                .map_err(|error| failed("write the map", "EXCEPTION_COUNTERS", error))?;
         }
         if let Some((chunk, place)) = self.chunk(id)?
             && let Some(word) = chunk.records.words().get(place * RECORD_WORDS + FAMILY)
@@ -271,34 +272,34 @@ impl Rules {
         Ok(false)
     }
 
-    /// The rules of which anything rare is counted.
-    pub(crate) fn rare(&self) -> Result<BTreeSet<u32>> {
-        let all = self.rare.keys().collect::<std::result::Result<_, _>>();
-        all.map_err(|error| failed("read the map", "RARE_COUNTERS", error))
+    /// The rules that have exception counters.
+    pub(crate) fn exceptions(&self) -> Result<BTreeSet<u32>> {
+        let all = self.exceptions.keys().collect::<std::result::Result<_, _>>();
+        all.map_err(|error| failed("read the map", "EXCEPTION_COUNTERS", error))
     }
 
-    /// What a rule did. All zero where the rule is gone. What is rare is a call to the kernel, and zero without it.
-    pub(crate) fn done(&self, id: u32, with_rare: bool) -> Result<Done> {
-        let mut sum = Done::default();
+    /// What a rule did. All zero where the rule is gone. Exceptions take a call to the kernel, and zero without it.
+    pub(crate) fn counters(&self, id: u32, with_exceptions: bool) -> Result<RuleCounters> {
+        let mut sum = RuleCounters::default();
         if let Some((chunk, place)) = self.chunk(id)? {
             for cpu in 0..self.cpus {
                 let mut words = counters(chunk, cpu, place).map(|word| word.load(Ordering::Relaxed));
                 let mut count =
                     || Count { packets: words.next().unwrap_or(0), bytes: words.next().unwrap_or(0) };
-                add(&mut sum.done, count());
+                add(&mut sum.matched, count());
                 add(&mut sum.arrived, count());
             }
         }
-        if !with_rare {
+        if !with_exceptions {
             return Ok(sum);
         }
-        let rare =
-            found(self.rare.get(&id, 0)).map_err(|error| failed("read the map", "RARE_COUNTERS", error))?;
-        for cpu in rare.iter().flat_map(|values| values.iter()) {
-            add(&mut sum.rare.down, cpu.down);
-            add(&mut sum.rare.clamped, cpu.clamped);
-            add(&mut sum.rare.answered, cpu.answered);
-            add(&mut sum.rare.refused, cpu.refused);
+        let exceptions = optional(self.exceptions.get(&id, 0))
+            .map_err(|error| failed("read the map", "EXCEPTION_COUNTERS", error))?;
+        for cpu in exceptions.iter().flat_map(|values| values.iter()) {
+            add(&mut sum.exceptions.no_next_hop, cpu.no_next_hop);
+            add(&mut sum.exceptions.clamped, cpu.clamped);
+            add(&mut sum.exceptions.icmp_sent, cpu.icmp_sent);
+            add(&mut sum.exceptions.too_big_dropped, cpu.too_big_dropped);
         }
         Ok(sum)
     }

@@ -12,7 +12,7 @@ use std::{
 use aya::maps::{Array, ArrayOfMaps, MapData, MapError};
 use byway_abi::{
     Target,
-    sources::{ENTRIES, Shape, Shapes, WORDS4, WORDS6},
+    sources::{ENTRIES, TableInfo, TableInfos, WORDS4, WORDS6},
 };
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     prefix::Prefix,
-    sources::{Family, Layout, Table, TakesNewTable, buckets, fault, lay_out, other_shape},
+    sources::{Family, Layout, Table, TakesNewTable, buckets, fault, lay_out, other_info},
 };
 
 /// `BPF_F_MMAPABLE` and `BPF_F_INNER_MAP` (include/uapi/linux/bpf.h), as `crates/byway-ebpf/src/maps.rs` has them.
@@ -42,7 +42,7 @@ pub(crate) struct Sources {
     folder: PathBuf,
     outer4: ArrayOfMaps<MapData, Inner4>,
     outer6: ArrayOfMaps<MapData, Inner6>,
-    shapes: Array<MapData, Shapes>,
+    infos: Array<MapData, TableInfos>,
     /// The tables that were opened last, and the generation that they are of.
     opened: RefCell<Option<(u32, Tables)>>,
 }
@@ -56,23 +56,23 @@ struct Tables {
 
 /// The tables of one generation.
 pub(crate) struct Generation {
-    shapes: Shapes,
+    infos: TableInfos,
     tables: Tables,
 }
 
 impl Generation {
     fn table(&self, family: Family) -> Option<Table<'_>> {
-        let (memory, shape) = match family {
-            Family::V4 => (self.tables.v4.as_ref()?, self.shapes.v4),
-            Family::V6 => (self.tables.v6.as_ref()?, self.shapes.v6),
+        let (memory, info) = match family {
+            Family::V4 => (self.tables.v4.as_ref()?, self.infos.v4),
+            Family::V6 => (self.tables.v6.as_ref()?, self.infos.v6),
         };
-        Some(Table { family, shape, words: memory.words(), first: 0 })
+        Some(Table { family, info, words: memory.words(), first: 0 })
     }
 
-    fn shape(&mut self, family: Family) -> &mut Shape {
+    fn info(&mut self, family: Family) -> &mut TableInfo {
         match family {
-            Family::V4 => &mut self.shapes.v4,
-            Family::V6 => &mut self.shapes.v6,
+            Family::V4 => &mut self.infos.v4,
+            Family::V6 => &mut self.infos.v6,
         }
     }
 
@@ -94,7 +94,7 @@ impl Generation {
 /// The table that a source is in; of a single address the part where that may be.
 struct Part {
     family: Family,
-    shapes: Shapes,
+    infos: TableInfos,
     memory: Rc<Memory>,
     /// The first bucket that is there.
     first: usize,
@@ -102,11 +102,11 @@ struct Part {
 
 impl Part {
     fn table(&self) -> Table<'_> {
-        let shape = match self.family {
-            Family::V4 => self.shapes.v4,
-            Family::V6 => self.shapes.v6,
+        let info = match self.family {
+            Family::V4 => self.infos.v4,
+            Family::V6 => self.infos.v6,
         };
-        Table { family: self.family, shape, words: self.memory.words(), first: self.first }
+        Table { family: self.family, info, words: self.memory.words(), first: self.first }
     }
 }
 
@@ -117,7 +117,7 @@ impl Sources {
             folder: folder.to_owned(),
             outer4: map!(folder, "SOURCES4"),
             outer6: map!(folder, "SOURCES6"),
-            shapes: map!(folder, "SHAPES"),
+            infos: map!(folder, "TABLE_INFO"),
             opened: RefCell::new(None),
         })
     }
@@ -140,24 +140,24 @@ impl Sources {
             None => Tables { v4: open(Family::V4)?, v6: open(Family::V6)? },
         };
         *self.opened.borrow_mut() = Some((generation, tables.clone()));
-        let shapes = self.shapes(generation)?;
-        let check = |family: Family, shape, memory: Option<&Rc<Memory>>| match memory {
+        let infos = self.infos(generation)?;
+        let check = |family: Family, info, memory: Option<&Rc<Memory>>| match memory {
             Some(memory) => {
-                self.check(family, shape, (memory.words().len() / (ENTRIES * family.words())) as u32)
+                self.check(family, info, (memory.words().len() / (ENTRIES * family.words())) as u32)
             }
             None => Ok(()),
         };
-        check(Family::V4, &shapes.v4, tables.v4.as_ref())?;
-        check(Family::V6, &shapes.v6, tables.v6.as_ref())?;
-        Ok(Generation { shapes, tables })
+        check(Family::V4, &infos.v4, tables.v4.as_ref())?;
+        check(Family::V6, &infos.v6, tables.v6.as_ref())?;
+        Ok(Generation { infos, tables })
     }
 
-    /// Refuses a shape that is none of a table of so many buckets. Whoever reads without the lock may find the shape of one
-    /// table beside another, and begins anew ([`undisturbed`](super::actual::undisturbed)).
-    fn check(&self, family: Family, shape: &Shape, buckets: u32) -> Result<()> {
-        fault(family, shape, buckets).map_or(Ok(()), |fault| {
+    /// Refuses a info that is none of a table of so many buckets. Whoever reads without the lock may find the info of one
+    /// table beside another, and begins anew ([`read_consistent`](super::actual::read_consistent)).
+    fn check(&self, family: Family, info: &TableInfo, buckets: u32) -> Result<()> {
+        fault(family, info, buckets).map_or(Ok(()), |fault| {
             let what = format!("it says of {} that {fault}", name(family));
-            Err(Error::Damaged { path: self.folder.clone(), map: "SHAPES", what })
+            Err(Error::Damaged { path: self.folder.clone(), map: "TABLE_INFO", what })
         })
     }
 
@@ -174,30 +174,30 @@ impl Sources {
     /// one rule does.
     fn part(&self, generation: u32, source: &Prefix) -> Result<Option<Part>> {
         let family = Family::of(source);
-        let shapes = self.shapes(generation)?;
-        let shape = match family {
-            Family::V4 => &shapes.v4,
-            Family::V6 => &shapes.v6,
+        let infos = self.infos(generation)?;
+        let info = match family {
+            Family::V4 => &infos.v4,
+            Family::V6 => &infos.v6,
         };
         let is_open = self.opened.borrow().as_ref().is_some_and(|(of, _)| *of == generation);
         let map = if is_open || !source.is_host() { None } else { self.open_map(family, generation)? };
         if let Some(map) = &map {
-            let info = map.info().map_err(|error| failed("look at the map", name(family), error))?;
-            self.check(family, shape, info.max_entries())?;
+            let map_info = map.info().map_err(|error| failed("look at the map", name(family), error))?;
+            self.check(family, info, map_info.max_entries())?;
         }
-        let few = map.and_then(|map| Some((map, buckets(family, shape, source)?)));
+        let few = map.and_then(|map| Some((map, buckets(family, info, source)?)));
         let Some((map, few)) = few else {
             let tables = self.generation(generation)?.tables;
             let memory = match family {
                 Family::V4 => tables.v4,
                 Family::V6 => tables.v6,
             };
-            return Ok(memory.map(|memory| Part { family, shapes, memory, first: 0 }));
+            return Ok(memory.map(|memory| Part { family, infos, memory, first: 0 }));
         };
         let bytes = ENTRIES * family.words() * size_of::<u64>();
         let first = few.start * bytes / LARGEST_PAGE * LARGEST_PAGE;
         let memory = part_of_memory(&map, name(family), first..few.end * bytes)?;
-        Ok(Some(Part { family, shapes, memory: Rc::new(memory), first: first / bytes }))
+        Ok(Some(Part { family, infos, memory: Rc::new(memory), first: first / bytes }))
     }
 
     /// The target of the rule, or the rules, for exactly this source in a generation.
@@ -205,12 +205,12 @@ impl Sources {
         Ok(self.part(generation, source)?.and_then(|part| part.table().source(source)))
     }
 
-    fn shapes(&self, generation: u32) -> Result<Shapes> {
-        self.shapes.get(&(generation & 1), 0).map_err(|error| failed("read the map", "SHAPES", error))
+    fn infos(&self, generation: u32) -> Result<TableInfos> {
+        self.infos.get(&(generation & 1), 0).map_err(|error| failed("read the map", "TABLE_INFO", error))
     }
 
-    fn set_shapes(&mut self, generation: u32, shapes: Shapes) -> Result<()> {
-        self.shapes.set(generation & 1, shapes, 0).map_err(|error| failed("write the map", "SHAPES", error))
+    fn set_infos(&mut self, generation: u32, infos: TableInfos) -> Result<()> {
+        self.infos.set(generation & 1, infos, 0).map_err(|error| failed("write the map", "TABLE_INFO", error))
     }
 
     /// Lets a source have this target, or none, in the generation in force and from one instant to the next, that is when
@@ -220,24 +220,24 @@ impl Sources {
         generation: u32,
         source: &Prefix,
         target: Option<Target>,
-        settle: impl Fn(),
+        wait_for_grace_period: impl Fn(),
     ) -> Result<std::result::Result<Option<Target>, TakesNewTable>> {
         let Some(part) = self.part(generation, source)? else {
             return Ok(if target.is_some() { Err(TakesNewTable) } else { Ok(None) });
         };
-        let mut shapes = part.shapes;
-        self.end_epoch(generation, &mut shapes)?;
+        let mut infos = part.infos;
+        self.end_epoch(generation, &mut infos)?;
         let mut table = part.table();
-        let set = table.set(source, target, &settle);
+        let set = table.set(source, target, &wait_for_grace_period);
         match part.family {
-            Family::V4 => shapes.v4 = table.shape,
-            Family::V6 => shapes.v6 = table.shape,
+            Family::V4 => infos.v4 = table.info,
+            Family::V6 => infos.v6 = table.info,
         }
         if !cfg!(target_arch = "x86_64") {
             // Elsewhere a CPU may see what was written last before the rest, and keep what was there for the new epoch.
-            settle();
+            wait_for_grace_period();
         }
-        self.begin_epoch(generation, shapes)?;
+        self.begin_epoch(generation, infos)?;
         Ok(set)
     }
 
@@ -246,23 +246,23 @@ impl Sources {
         let v6 = sources.split_off(sources.partition_point(|(source, _)| Family::of(source) == Family::V4));
         let v4 = self.make_table(Family::V4, generation, sources)?;
         let v6 = self.make_table(Family::V6, generation, v6)?;
-        self.begin_epoch(generation, Shapes { v4, v6, ..Shapes::EMPTY })
+        self.begin_epoch(generation, TableInfos { v4, v6, ..TableInfos::EMPTY })
     }
 
     /// Lets no search rely on what others have found.
-    fn end_epoch(&mut self, generation: u32, shapes: &mut Shapes) -> Result<()> {
-        shapes.epoch = 0;
-        self.set_shapes(generation, *shapes)
+    fn end_epoch(&mut self, generation: u32, infos: &mut TableInfos) -> Result<()> {
+        infos.epoch = 0;
+        self.set_infos(generation, *infos)
     }
 
     /// Lets searches rely on what others find from now on.
-    fn begin_epoch(&mut self, generation: u32, shapes: Shapes) -> Result<()> {
-        let first = self.shapes(0)?;
+    fn begin_epoch(&mut self, generation: u32, infos: TableInfos) -> Result<()> {
+        let first = self.infos(0)?;
         let epoch = first.last_epoch.wrapping_add(1).max(1);
         if generation & 1 != 0 {
-            self.set_shapes(0, Shapes { last_epoch: epoch, ..first })?;
+            self.set_infos(0, TableInfos { last_epoch: epoch, ..first })?;
         }
-        self.set_shapes(generation, Shapes { epoch, last_epoch: epoch, ..shapes })
+        self.set_infos(generation, TableInfos { epoch, last_epoch: epoch, ..infos })
     }
 
     fn make_table(
@@ -270,17 +270,17 @@ impl Sources {
         family: Family,
         generation: u32,
         sources: Vec<(Prefix, Target)>,
-    ) -> Result<Shape> {
+    ) -> Result<TableInfo> {
         if sources.is_empty() {
             self.remove_table(family, generation)?;
-            return Ok(Shape::EMPTY);
+            return Ok(TableInfo::EMPTY);
         }
         let layout = lay_out(sources);
-        let mut shape = layout.shape;
+        let mut info = layout.info;
         for attempt in 1..=ATTEMPTS {
-            match self.try_make_table(family, generation, &layout, shape)? {
-                Ok(shape) => return Ok(shape),
-                Err(TakesNewTable) => shape = other_shape(&shape, attempt),
+            match self.try_make_table(family, generation, &layout, info)? {
+                Ok(info) => return Ok(info),
+                Err(TakesNewTable) => info = other_info(&info, attempt),
             }
         }
         Err(Error::kernel(format!("fill the table {}", name(family)), "no hash spreads these sources"))
@@ -291,12 +291,12 @@ impl Sources {
         family: Family,
         generation: u32,
         layout: &Layout,
-        shape: Shape,
-    ) -> Result<std::result::Result<Shape, TakesNewTable>> {
+        info: TableInfo,
+    ) -> Result<std::result::Result<TableInfo, TakesNewTable>> {
         let making = |error| failed("make the map", name(family), error);
         self.remove_table(family, generation)?;
         let pin = self.pin(family, generation);
-        let buckets = shape.mask.saturating_add(1);
+        let buckets = info.mask.saturating_add(1);
         match family {
             Family::V4 => Inner4::create(buckets, INNER).map_err(making)?.pin(&pin),
             Family::V6 => Inner6::create(buckets, INNER).map_err(making)?.pin(&pin),
@@ -304,11 +304,11 @@ impl Sources {
         .map_err(|error| Error::kernel(format!("pin the map {}", name(family)), error))?;
         let data = MapData::from_pin(&pin).map_err(|error| failed("open the map", name(family), error))?;
         let memory = memory(&data, name(family))?;
-        let mut table = Table { family, shape, words: memory.words(), first: 0 };
+        let mut table = Table { family, info, words: memory.words(), first: 0 };
         if table.fill(layout).is_err() {
             return Ok(Err(TakesNewTable));
         }
-        let shape = table.shape;
+        let info = table.info;
         let map = aya::maps::Map::from_map_data(data).map_err(making)?;
         let slot = generation & 1;
         match family {
@@ -316,15 +316,15 @@ impl Sources {
             Family::V6 => self.outer6.set(slot, &map.try_into().map_err(making)?, 0),
         }
         .map_err(|error| failed("write the map", name(family), error))?;
-        Ok(Ok(shape))
+        Ok(Ok(info))
     }
 
     /// Removes the tables of a generation that is not in force.
     pub(crate) fn remove(&mut self, generation: u32) -> Result<()> {
         self.remove_table(Family::V4, generation)?;
         self.remove_table(Family::V6, generation)?;
-        let last_epoch = self.shapes(generation)?.last_epoch;
-        self.set_shapes(generation, Shapes { last_epoch, ..Shapes::EMPTY })
+        let last_epoch = self.infos(generation)?.last_epoch;
+        self.set_infos(generation, TableInfos { last_epoch, ..TableInfos::EMPTY })
     }
 
     fn remove_table(&mut self, family: Family, generation: u32) -> Result<()> {
@@ -343,14 +343,14 @@ impl Sources {
     /// Takes away what a change has left in the tables in force that was cut off.
     pub(crate) fn tidy(&mut self, generation: u32) -> Result<()> {
         let mut tables = self.generation(generation)?;
-        self.end_epoch(generation, &mut tables.shapes)?;
+        self.end_epoch(generation, &mut tables.infos)?;
         for family in [Family::V4, Family::V6] {
             let Some(mut table) = tables.table(family) else { continue };
             table.tidy();
-            let shape = table.shape;
-            *tables.shape(family) = shape;
+            let info = table.info;
+            *tables.info(family) = info;
         }
-        self.begin_epoch(generation, tables.shapes)
+        self.begin_epoch(generation, tables.infos)
     }
 }
 

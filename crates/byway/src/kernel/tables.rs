@@ -29,14 +29,14 @@ use byway_abi::{
 
 use super::{
     next_hops::NextHops,
-    rules::{Done, Rules},
+    rules::{RuleCounters, Rules},
     sources::{Generation, Sources},
     wire,
 };
 use crate::{
     error::{Error, Result},
     prefix::Prefix,
-    rule::{Selector, Treatment},
+    rule::{Action, Selector},
     sources::TakesNewTable,
 };
 
@@ -44,8 +44,8 @@ use crate::{
 pub(crate) const NAMES: [&str; 22] = [
     "SOURCES4",
     "SOURCES6",
-    "SHAPES",
-    "RECENT",
+    "TABLE_INFO",
+    "SOURCE_CACHE",
     "DESTINATIONS4",
     "DESTINATIONS6",
     "NEXT_HOPS",
@@ -55,7 +55,7 @@ pub(crate) const NAMES: [&str; 22] = [
     "GROUPS",
     "FRAGMENTS",
     "COUNTERS",
-    "RARE_COUNTERS",
+    "EXCEPTION_COUNTERS",
     "ATTACHMENTS",
     "ATTACHMENT_COUNTERS",
     "SETS",
@@ -110,7 +110,7 @@ pub(crate) struct Records {
 /// A set of destinations: its identity, and what it has.
 pub(crate) type Set = (u32, Vec<Prefix>);
 
-/// Reads one slot of `META` without touching any other map, whose shape may be another version's.
+/// Reads one slot of `META` without touching any other map, whose info may be another version's.
 pub(crate) fn read_meta(folder: &Path, slot: u32) -> Result<u32> {
     let meta: Array<MapData, u32> =
         open(folder, "META")?.try_into().map_err(|error| failed("open the map", "META", error))?;
@@ -224,12 +224,12 @@ impl Tables {
     pub(crate) fn record(
         &mut self,
         selector: &Selector,
-        treatment: &Treatment,
+        action: &Action,
         kind: u8,
         index: u32,
     ) -> Result<Target> {
         let id = self.free_identity()?;
-        let record = wire::rule_record(selector, treatment, kind, index);
+        let record = wire::rule_record(selector, action, kind, index);
         self.rules.write(id, record)?;
         Ok(wire::target(id, &record))
     }
@@ -305,8 +305,8 @@ impl Tables {
     }
 
     /// No packet is under way any more that has seen a rule which held before.
-    pub(crate) fn settled(&mut self) {
-        self.rules.settled();
+    pub(crate) fn grace_period_ended(&mut self) {
+        self.rules.grace_period_ended();
     }
 
     /// The groups of the generation in force, by identity: those with a name, and those of one rule each.
@@ -368,10 +368,10 @@ impl Tables {
         &mut self,
         source: &Prefix,
         target: Option<Target>,
-        settle: impl Fn(),
+        wait_for_grace_period: impl Fn(),
     ) -> Result<std::result::Result<Option<Target>, TakesNewTable>> {
         let generation = self.generation()?;
-        self.sources.set(generation, source, target, settle)
+        self.sources.set(generation, source, target, wait_for_grace_period)
     }
 
     /// Makes the source tables of a generation that is not in force. Where that fails nothing is left of them.
@@ -399,7 +399,7 @@ impl Tables {
 
     /// The entry of a set for a destination, or for one around it.
     fn destination(&self, set: u32, destination: &Prefix) -> Result<Option<Target>> {
-        found(match key(set, destination) {
+        optional(match key(set, destination) {
             AnyKey::V4(bits, key) => self.destinations4.get(&Key::new(bits, key), 0),
             AnyKey::V6(bits, key) => self.destinations6.get(&Key::new(bits, key), 0),
         })
@@ -409,11 +409,11 @@ impl Tables {
     /// Makes a set of a source's destinations, which nothing leads to yet. Where that fails nothing is left of it.
     pub(crate) fn make_set(&mut self, source: &Prefix, destinations: &[(Prefix, Target)]) -> Result<Set> {
         let id = self.next_set()?;
-        patiently(|| self.sets.insert(id, wire::set_record(source), 0))
+        retry_enomem(|| self.sets.insert(id, wire::set_record(source), 0))
             .map_err(|error| failed("write the map", "SETS", error))?;
         let set = (id, destinations.iter().map(|(destination, _)| *destination).collect());
         for (destination, target) in destinations {
-            let put = patiently(|| match key(id, destination) {
+            let put = retry_enomem(|| match key(id, destination) {
                 AnyKey::V4(bits, key) => self.destinations4.insert(&Key::new(bits, key), *target, 0),
                 AnyKey::V6(bits, key) => self.destinations6.insert(&Key::new(bits, key), *target, 0),
             });
@@ -429,13 +429,13 @@ impl Tables {
     /// Removes a set that no packet looks at any more.
     pub(crate) fn remove_set(&mut self, (id, destinations): &Set) -> Result<()> {
         for destination in destinations {
-            gone(match key(*id, destination) {
+            ignore_missing(match key(*id, destination) {
                 AnyKey::V4(bits, key) => self.destinations4.remove(&Key::new(bits, key)),
                 AnyKey::V6(bits, key) => self.destinations6.remove(&Key::new(bits, key)),
             })
             .map_err(|error| failed("write the destinations", &destination.to_string(), error))?;
         }
-        gone(self.sets.remove(id)).map_err(|error| failed("write the map", "SETS", error))
+        ignore_missing(self.sets.remove(id)).map_err(|error| failed("write the map", "SETS", error))
     }
 
     /// Whether any source has a set.
@@ -513,14 +513,14 @@ impl Tables {
         }
     }
 
-    /// What a rule did, summed over the CPUs, with what is rare or without. All zero where the rule is gone.
-    pub(crate) fn done(&self, id: u32, with_rare: bool) -> Result<Done> {
-        self.rules.done(id, with_rare)
+    /// What a rule did, summed over the CPUs, with exceptions or without. All zero where the rule is gone.
+    pub(crate) fn rule_counters(&self, id: u32, with_exceptions: bool) -> Result<RuleCounters> {
+        self.rules.counters(id, with_exceptions)
     }
 
-    /// The rules of which anything rare is counted.
-    pub(super) fn rare(&self) -> Result<BTreeSet<u32>> {
-        self.rules.rare()
+    /// The rules that have exception counters.
+    pub(super) fn exceptions(&self) -> Result<BTreeSet<u32>> {
+        self.rules.exceptions()
     }
 
     /// Lets the rules speak about what leaves by a device, and begins to count that, from zero, unless it is counted already.
@@ -593,17 +593,17 @@ impl Tables {
     /// Whether the rules speak about what leaves by a device. The kernel ends that when the device goes or moves to another
     /// network namespace, from which it may have come back.
     pub(crate) fn is_watched(&self, index: u32) -> Result<bool> {
-        let device = found(self.attachments.get(index, 0));
+        let device = optional(self.attachments.get(index, 0));
         device.map(|device| device.is_some()).map_err(|error| failed("read the map", "ATTACHMENTS", error))
     }
 
     pub(crate) fn forget_device(&mut self, index: u32) -> Result<()> {
-        gone(self.attachments.remove(index))
+        ignore_missing(self.attachments.remove(index))
             .map_err(|error| failed("write the map", "ATTACHMENTS", error))?;
         if let Some(place) = self.attachment_place(index)? {
             self.set_attachment_counters(place, AttachmentCounters::default())?;
         }
-        gone(self.devices.remove(&index)).map_err(|error| failed("write the map", "DEVICES", error))
+        ignore_missing(self.devices.remove(&index)).map_err(|error| failed("write the map", "DEVICES", error))
     }
 
     /// The neighbours that Byway keeps, as ifindex and gateway.
@@ -623,7 +623,7 @@ impl Tables {
     }
 
     pub(crate) fn forget_neighbour(&mut self, index: u32, gateway: IpAddr) -> Result<()> {
-        gone(self.neighbours.remove(&wire::neighbour_key(index, gateway)))
+        ignore_missing(self.neighbours.remove(&wire::neighbour_key(index, gateway)))
             .map_err(|error| failed("write the map", "NEIGHBOURS", error))
     }
 }
@@ -663,7 +663,7 @@ const REFILL_STEP: Duration = Duration::from_micros(50);
 
 /// An insertion that waits for memory. The kernel takes a map's elements from a small stock that it fills up in the
 /// background (kernel/bpf/memalloc.c), and says `ENOMEM` to whoever is faster than that.
-pub(super) fn patiently(
+pub(super) fn retry_enomem(
     mut insert: impl FnMut() -> std::result::Result<(), MapError>,
 ) -> std::result::Result<(), MapError> {
     for _ in 0..REFILL_STEPS {
@@ -678,7 +678,9 @@ pub(super) fn patiently(
 }
 
 /// A look-up without its "no such key".
-pub(super) fn found<T>(result: std::result::Result<T, MapError>) -> std::result::Result<Option<T>, MapError> {
+pub(super) fn optional<T>(
+    result: std::result::Result<T, MapError>,
+) -> std::result::Result<Option<T>, MapError> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(None),
@@ -687,7 +689,7 @@ pub(super) fn found<T>(result: std::result::Result<T, MapError>) -> std::result:
 }
 
 /// A removal without its "no such key".
-pub(super) fn gone(result: std::result::Result<(), MapError>) -> std::result::Result<(), MapError> {
+pub(super) fn ignore_missing(result: std::result::Result<(), MapError>) -> std::result::Result<(), MapError> {
     match result {
         Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),

@@ -9,7 +9,7 @@ use byway_abi::{
 
 use crate::{
     prefix::Prefix,
-    rule::{Device, Mss, NextHop, OnDown, Owner, Rule, Selector, Target, Treatment, is_name},
+    rule::{Action, Device, Mss, NextHop, OnDown, Owner, Rule, Selector, Target, is_name},
 };
 
 /// An IPv4 address in the first four bytes.
@@ -143,7 +143,7 @@ pub(super) fn read_neighbour(wire: &NeighbourKey) -> Option<(u32, IpAddr)> {
 }
 
 /// The record of a rule whose target is of this kind and has this slot, or identity.
-pub(super) fn rule_record(selector: &Selector, treatment: &Treatment, kind: u8, index: u32) -> RuleRecord {
+pub(super) fn rule_record(selector: &Selector, action: &Action, kind: u8, index: u32) -> RuleRecord {
     let source = selector.source();
     let destination = selector.destination().unwrap_or(Prefix::all_like(source.address()));
     RuleRecord {
@@ -153,12 +153,12 @@ pub(super) fn rule_record(selector: &Selector, treatment: &Treatment, kind: u8, 
         index,
         source_len: source.len(),
         destination_len: destination.len(),
-        owner: owner(treatment.owner),
+        owner: owner(action.owner),
         kind,
-        on_down: on_down(treatment.on_down),
+        on_down: on_down(action.on_down),
         reserved: 0,
-        mss: mss(treatment.mss),
-        name: name(treatment.name.as_deref().unwrap_or("")),
+        mss: mss(action.mss),
+        name: name(action.name.as_deref().unwrap_or("")),
     }
 }
 
@@ -178,13 +178,13 @@ pub(super) fn selector(record: &RuleRecord) -> Option<Selector> {
 
 /// The rule in a record, or nothing where the record makes no sense.
 pub(super) fn rule(record: &RuleRecord, target: Target) -> Option<Rule> {
-    Some(Rule::new(selector(record)?, &treatment(record, target)?))
+    Some(Rule::new(selector(record)?, &action(record, target)?))
 }
 
 /// What the rule in a record says of its packets, or nothing where that makes no sense.
-pub(super) fn treatment(record: &RuleRecord, target: Target) -> Option<Treatment> {
+pub(super) fn action(record: &RuleRecord, target: Target) -> Option<Action> {
     let name = read_name(&record.name);
-    Some(Treatment {
+    Some(Action {
         target,
         on_down: read_on_down(record.on_down),
         mss: read_mss(record.mss),
@@ -219,30 +219,30 @@ mod tests {
         })
     }
 
-    fn any_rule() -> impl Strategy<Value = (Selector, Treatment)> {
+    fn any_rule() -> impl Strategy<Value = (Selector, Action)> {
         let prefixes =
             any::<bool>().prop_flat_map(|v4| (any_prefix(v4), proptest::option::of(any_prefix(v4))));
         let name = proptest::option::of("[a-z]{1,32}");
         (prefixes, any::<bool>(), any::<bool>(), any::<u16>(), name).prop_map(
             |((source, destination), passes, drops, mss, name)| {
-                let treatment = Treatment {
+                let action = Action {
                     target: if passes { Target::Pass } else { Target::Drop },
                     on_down: if drops { OnDown::Drop } else { OnDown::Pass },
                     mss: read_mss(mss),
                     owner: Owner::Config,
                     name,
                 };
-                (Selector::new(source, destination), treatment)
+                (Selector::new(source, destination), action)
             },
         )
     }
 
     proptest! {
         #[test]
-        fn a_rule_survives_its_record((selector, treatment) in any_rule()) {
-            let kind = if treatment.target == Target::Pass { TARGET_PASS } else { TARGET_DROP };
-            let record = rule_record(&selector, &treatment, kind, 7);
-            prop_assert_eq!(rule(&record, treatment.target.clone()), Some(Rule::new(selector, &treatment)));
+        fn a_rule_survives_its_record((selector, action) in any_rule()) {
+            let kind = if action.target == Target::Pass { TARGET_PASS } else { TARGET_DROP };
+            let record = rule_record(&selector, &action, kind, 7);
+            prop_assert_eq!(rule(&record, action.target.clone()), Some(Rule::new(selector, &action)));
         }
 
         #[test]

@@ -18,7 +18,7 @@ const PERIOD: Duration = Duration::from_micros(100);
 const SILENCE: Duration = Duration::from_millis(200);
 
 /// What was seen while something was done.
-pub(super) struct Seen {
+pub(super) struct AttachmentCounters {
     pub(super) sent: usize,
     /// When packets came to each receiver.
     pub(super) arrivals: [Vec<Instant>; 2],
@@ -31,7 +31,7 @@ pub(super) fn seen(
     to: SocketAddr,
     receivers: &[UdpSocket; 2],
     doing: impl FnOnce() -> Result<()>,
-) -> Result<Seen> {
+) -> Result<AttachmentCounters> {
     let [stop, all_sent] = [const { AtomicBool::new(false) }; 2];
     thread::scope(|scope| {
         let receiving =
@@ -44,11 +44,11 @@ pub(super) fn seen(
         let [one, other] =
             receiving.map(|thread| thread.join().unwrap_or_else(|cause| panic::resume_unwind(cause)));
         done?;
-        Ok(Seen { sent: sent?, arrivals: [one?, other?] })
+        Ok(AttachmentCounters { sent: sent?, arrivals: [one?, other?] })
     })
 }
 
-impl Seen {
+impl AttachmentCounters {
     pub(super) fn lost(&self) -> usize {
         self.sent.saturating_sub(self.arrivals.iter().map(Vec::len).sum())
     }

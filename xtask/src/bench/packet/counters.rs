@@ -1,4 +1,4 @@
-//! What it costs that packets are counted: Byway's programs loaded without some counters, over the same maps.
+//! What it costs that packets are counters: Byway's programs loaded without some counters, over the same maps.
 
 use std::fs;
 

@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::Error;
-use crate::answer::Answer;
+use crate::output::Output;
 
 /// Before the name of each host of a demo that stays.
 const PREFIX: &str = "byway-demo";
@@ -34,7 +34,7 @@ pub(crate) struct Demo {
 }
 
 impl Demo {
-    pub(crate) fn exec(&self, json: bool) -> Result<Answer, Error> {
+    pub(crate) fn exec(&self, json: bool) -> Result<Output, Error> {
         if self.clean {
             return clean();
         }
@@ -55,12 +55,12 @@ impl Demo {
     }
 }
 
-fn answer(told: story::Told) -> Result<Answer, Error> {
+fn answer(told: story::Told) -> Result<Output, Error> {
     let exit_code = u8::from(!told.is_as_expected());
-    Ok(Answer { exit_code, ..Answer::told(json!(told)) })
+    Ok(Output { exit_code, ..Output::told(json!(told)) })
 }
 
-fn clean() -> Result<Answer, Error> {
+fn clean() -> Result<Output, Error> {
     if kept_server().exists() {
         sweep(&kept_server())?;
     }
@@ -70,7 +70,7 @@ fn clean() -> Result<Answer, Error> {
     } else {
         format!("removed {}", removed.join(", "))
     };
-    Ok(Answer::line(text, &removed))
+    Ok(Output::line(text, &removed))
 }
 
 /// The server that `--keep` leaves, as `ip netns` knows it.

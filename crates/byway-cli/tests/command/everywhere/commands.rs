@@ -51,7 +51,7 @@ fn groups_and_next_hops_have_commands_of_their_own() {
     assert_eq!(json["groups"][0]["nexthops"][0]["weight"], 2);
     assert_eq!(json["groups"][0]["rules"], 1);
     assert_eq!(json["rules"][0]["target"]["group"], "up");
-    let counted = &json["attachments"][0]["counted"];
+    let counted = &json["attachments"][0]["counters"];
     assert!(counted["seen"]["packets"].as_u64().unwrap() > 0 && counted["not_matched"]["packets"].is_u64());
     assert!(done(server, "show attachments").starts_with("PACKETS"));
 
@@ -203,15 +203,13 @@ fn json_is_for_programs() {
     assert_eq!(of_rule["departed"]["packets"], 1);
     assert_eq!(of_rule["device_gone"], false);
     let attachments = shown["attachments"].as_array().unwrap();
-    let watches: Vec<_> = attachments
-        .iter()
-        .map(|it| (it["name"].as_str().unwrap(), it["watches"].as_str().unwrap()))
-        .collect();
-    assert_eq!(watches, [("eth0", "departures"), ("eth1", "arrivals")]);
+    let roles: Vec<_> =
+        attachments.iter().map(|it| (it["name"].as_str().unwrap(), it["role"].as_str().unwrap())).collect();
+    assert_eq!(roles, [("eth0", "departure"), ("eth1", "arrival")]);
     assert!(
         attachments
             .iter()
-            .all(|it| it["is_there"] == true && it["ifindex"].is_u64() && it["hook"].is_string())
+            .all(|it| it["is_installed"] == true && it["ifindex"].is_u64() && it["hook"].is_string())
     );
     assert_eq!(json("flush")[0], rule);
     assert_eq!(json("detach")[0]["name"], "eth0");
@@ -417,7 +415,7 @@ fn a_narrower_next_hop_is_told_and_what_came_of_it_has_columns() {
     );
     let columns = |words: &str| {
         let shown = done(server, words);
-        let of = ["MTU", "CLAMPED", "ANSWERED", "REFUSED"];
+        let of = ["MTU", "CLAMPED", "ICMP SENT", "TOO BIG"];
         of.into_iter().filter(|column| shown.contains(column)).collect::<Vec<_>>()
     };
     assert_eq!(columns("show"), Vec::<&str>::new());
@@ -425,19 +423,23 @@ fn a_narrower_next_hop_is_told_and_what_came_of_it_has_columns() {
 
     let service = server.tcp_bulk_serve((IPV4.service, 30100).into()).unwrap();
     seed.client.tcp_bulk(service.address(), 1_000_000, ANSWER).unwrap();
-    assert_eq!(columns("show"), ["CLAMPED", "ANSWERED"]);
-    assert_eq!(columns("show nexthops"), ["MTU", "CLAMPED", "ANSWERED"]);
+    assert_eq!(columns("show"), ["CLAMPED", "ICMP SENT"]);
+    assert_eq!(columns("show nexthops"), ["MTU", "CLAMPED", "ICMP SENT"]);
 
     // The first fragment to an address that the server knows nothing about is answered, and the second is refused.
     seed.client.address("eth0", "10.111.222.12/24").unwrap();
     let socket = server.run(|| UdpSocket::bind((IPV4.service, 0))).unwrap();
     let _ = socket.send_to(&[0; 4_700], "10.111.222.12:9");
-    assert!(wait_until(ANSWER, || columns("show") == ["CLAMPED", "ANSWERED", "REFUSED"]));
-    assert_eq!(columns("show nexthops"), ["MTU", "CLAMPED", "ANSWERED", "REFUSED"]);
+    assert!(wait_until(ANSWER, || columns("show") == ["CLAMPED", "ICMP SENT", "TOO BIG"]));
+    assert_eq!(columns("show nexthops"), ["MTU", "CLAMPED", "ICMP SENT", "TOO BIG"]);
     let json: serde_json::Value = serde_json::from_str(&done(server, "--json show")).unwrap();
     for of in [&json["rules"][0], &json["nexthops"][0]] {
-        assert_eq!((&of["clamped"]["packets"], &of["refused"]["packets"]), (&1.into(), &1.into()), "{json}");
-        assert!(of["answered"]["packets"].as_u64().unwrap() > 1, "{json}");
+        assert_eq!(
+            (&of["clamped"]["packets"], &of["too_big_dropped"]["packets"]),
+            (&1.into(), &1.into()),
+            "{json}"
+        );
+        assert!(of["icmp_sent"]["packets"].as_u64().unwrap() > 1, "{json}");
     }
     assert_eq!(json["nexthops"][0]["mtu"], 1_280);
 
@@ -466,7 +468,7 @@ fn the_demo_shows_the_failure_and_the_cure() {
     assert_eq!(said.code, Some(0), "{said:?}");
     for line in [
         "   ✗ no connection within 1.2 s",
-        "   ✓ Seen: the failure before, and the success after, for IPv4 and for IPv6.",
+        "   ✓ AttachmentCounters: the failure before, and the success after, for IPv4 and for IPv6.",
         "   Removed: rules, programs and hosts. Nothing is left of this on the machine.",
     ] {
         assert!(said.out.lines().any(|it| it == line), "{line:?} is missing in:\n{}", said.out);

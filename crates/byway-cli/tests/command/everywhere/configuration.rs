@@ -173,7 +173,7 @@ fn attachments_are_as_the_file_says_if_it_says_so() {
     let watched = |seed: &Seed| {
         let shown = json(seed, "--json show");
         let departures =
-            shown["attachments"].as_array().unwrap().iter().filter(|it| it["watches"] == "departures");
+            shown["attachments"].as_array().unwrap().iter().filter(|it| it["role"] == "departure");
         departures.map(|it| it["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     let file = File::new(&format!("attach = [\"eth1\"]\n{VIP}"));

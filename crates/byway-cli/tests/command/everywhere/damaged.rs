@@ -18,9 +18,9 @@ use aya::{
     },
 };
 use byway_abi::{
-    AttachmentCounters, Counters, DeviceRecord, Group, GroupKey, NeighbourKey, NextHop, NextHopCounters,
-    NextHopHealth, RareCounters, RuleRecord, SetRecord, Target, meta,
-    sources::{ENTRIES, Recent, Shapes, WORDS4, WORDS6},
+    AttachmentCounters, Counters, DeviceRecord, ExceptionCounters, Group, GroupKey, NeighbourKey, NextHop,
+    NextHopCounters, NextHopHealth, RuleRecord, SetRecord, Target, meta,
+    sources::{CachedSource, ENTRIES, TableInfos, WORDS4, WORDS6},
 };
 use byway_lab::seed::Seed;
 
@@ -234,7 +234,7 @@ fn damage(pin: &Path, random: &mut Random) {
         // In the outer maps there are these, and what else the kernel takes is another Byway's.
         "SOURCES4" => array::<{ ENTRIES * WORDS4 * 8 }>(pin, random),
         "SOURCES6" => array::<{ ENTRIES * WORDS6 * 8 }>(pin, random),
-        "SHAPES" => array::<{ size_of::<Shapes>() }>(pin, random),
+        "TABLE_INFO" => array::<{ size_of::<TableInfos>() }>(pin, random),
         "NEXT_HOPS" => array::<{ size_of::<NextHop>() }>(pin, random),
         "NEXT_HOP_HEALTH" => array::<{ size_of::<NextHopHealth>() }>(pin, random),
         "META" => {
@@ -250,7 +250,7 @@ fn damage(pin: &Path, random: &mut Random) {
         // Of schema 8.
         "SECRET" => array::<8>(pin, random),
         "PROBE" => cpu_array::<24>(pin, random),
-        "RECENT" => cpu_array::<{ size_of::<Recent>() }>(pin, random),
+        "SOURCE_CACHE" => cpu_array::<{ size_of::<CachedSource>() }>(pin, random),
         "NEXT_HOP_COUNTERS" => cpu_array::<{ size_of::<NextHopCounters>() }>(pin, random),
         "ATTACHMENT_COUNTERS" => cpu_array::<{ size_of::<AttachmentCounters>() }>(pin, random),
         "GROUPS" => hash::<{ size_of::<GroupKey>() }, { size_of::<Group>() }>(pin, random),
@@ -258,7 +258,7 @@ fn damage(pin: &Path, random: &mut Random) {
         "DEVICES" => hash::<4, { size_of::<DeviceRecord>() }>(pin, random),
         "NEIGHBOURS" => hash::<{ size_of::<NeighbourKey>() }, 4>(pin, random),
         "FRAGMENTS" => hash::<40, 16>(pin, random),
-        "RARE_COUNTERS" => cpu_hash::<4, { size_of::<RareCounters>() }>(pin, random),
+        "EXCEPTION_COUNTERS" => cpu_hash::<4, { size_of::<ExceptionCounters>() }>(pin, random),
         "DESTINATIONS4" => trie::<8>(pin, random),
         "DESTINATIONS6" => trie::<20>(pin, random),
         // The kernel takes devices that there are, and no others.

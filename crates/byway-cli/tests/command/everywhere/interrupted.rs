@@ -96,8 +96,8 @@ fn killed_while_renewing_the_programs() {
     };
     let attachments = || {
         let json: serde_json::Value = serde_json::from_str(&done(&seed.server, "--json show")).unwrap();
-        let there = json["attachments"].as_array().unwrap().iter().filter(|it| it["is_there"] == true);
-        there.map(|it| format!("{} {}", it["name"], it["watches"])).collect::<Vec<_>>()
+        let there = json["attachments"].as_array().unwrap().iter().filter(|it| it["is_installed"] == true);
+        there.map(|it| format!("{} {}", it["name"], it["role"])).collect::<Vec<_>>()
     };
     let before = attachments();
     outdate();

@@ -193,7 +193,7 @@ fn an_attachment_without_a_carrier_for_a_while() {
             }
             assert!(hosts.goes(hosts.source(5), hosts.far(1), Way::Router1), "{:?}", the_rule(&hosts.server));
         }
-        assert!(attachments(&hosts, hook).iter().all(|attachment| attachment.is_there));
+        assert!(attachments(&hosts, hook).iter().all(|attachment| attachment.is_installed));
         undo(&hosts, hook);
     });
 }
@@ -288,10 +288,10 @@ fn an_attachment_that_was_in_another_namespace_for_a_while() {
         assert_eq!(way(&hosts), Way::Gateway, "the kernel has let go of it for good");
         let shown = attachments(&hosts, hook);
         let back = shown.iter().find(|attachment| attachment.device.name == "eth0").unwrap();
-        assert!(!back.device_gone && !back.is_there, "{back:?}");
+        assert!(!back.device_gone && !back.is_installed, "{back:?}");
         on(&hosts.server, hook, |byway| byway.attach(&["eth0"])).unwrap();
         assert_eq!(names(&hosts, hook), ["eth0", "eth1"]);
-        assert!(attachments(&hosts, hook).iter().all(|attachment| attachment.is_there));
+        assert!(attachments(&hosts, hook).iter().all(|attachment| attachment.is_installed));
         assert_eq!(way(&hosts), Way::Router1);
         undo(&hosts, hook);
     });

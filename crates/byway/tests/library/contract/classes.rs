@@ -1,6 +1,8 @@
 //! One packet of each class, and of each kind of target: the program's word, and where it is counted.
 
-use byway::{Count, GroupSpec, MemberSpec, NextHopSpec, OnDown, Owner, RuleSpec, Seen, TargetSpec};
+use byway::{
+    AttachmentCounters, Count, GroupSpec, MemberSpec, NextHopSpec, OnDown, Owner, RuleSpec, TargetSpec,
+};
 use byway_lab::{
     Node,
     seed::{IPV4, IPV6, Seed},
@@ -35,7 +37,7 @@ fn to(source: &str, target: TargetSpec) -> RuleSpec {
 }
 
 /// What an attachment has left alone, by class.
-fn classes(seen: &Seen) -> [(&'static str, Count); 8] {
+fn classes(seen: &AttachmentCounters) -> [(&'static str, Count); 8] {
     [
         ("not_ip", seen.not_ip),
         ("malformed", seen.malformed),
@@ -48,9 +50,9 @@ fn classes(seen: &Seen) -> [(&'static str, Count); 8] {
     ]
 }
 
-fn seen(node: &Node) -> Seen {
+fn seen(node: &Node) -> AttachmentCounters {
     let attachments = on(node, any_hook(), |byway| byway.attachments()).unwrap();
-    attachments.iter().find(|it| it.device.name == QUIET).unwrap().counted.unwrap()
+    attachments.iter().find(|it| it.device.name == QUIET).unwrap().counters.unwrap()
 }
 
 /// Lets one packet pass, and says which classes have grown by one.

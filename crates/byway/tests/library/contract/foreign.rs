@@ -225,10 +225,10 @@ fn a_program_that_was_taken_off_is_missed_and_put_back() {
             }),
         }
         let attachments = on(&seed.server, *hook, |byway| byway.attachments()).unwrap();
-        assert!(!attachments[0].is_there, "{attachments:?}");
+        assert!(!attachments[0].is_installed, "{attachments:?}");
         on(&seed.server, *hook, |byway| byway.attach(&["eth0"])).unwrap();
         let attachments = on(&seed.server, *hook, |byway| byway.attachments()).unwrap();
-        assert!(attachments[0].is_there, "{attachments:?}");
+        assert!(attachments[0].is_installed, "{attachments:?}");
     }
 }
 
@@ -266,7 +266,7 @@ fn what_is_taken_away_blocks_no_later_change() {
         let attachments = on(&seed.server, *hook, |byway| byway.attachments()).unwrap();
         let names: Vec<&str> = attachments.iter().map(|it| it.device.name.as_str()).collect();
         assert_eq!(names, ["eth0", "eth1"]);
-        assert!(attachments.iter().all(|it| it.is_there));
+        assert!(attachments.iter().all(|it| it.is_installed));
         on(&seed.server, *hook, |byway| byway.flush().and_then(|_| byway.detach(&[]))).unwrap();
         assert_eq!(pins(), Vec::<String>::new());
     }

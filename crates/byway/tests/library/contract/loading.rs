@@ -15,7 +15,7 @@ fn all_programs_are_loaded_and_verified() {
         let seed = Seed::new().unwrap();
         on(&seed.server, *hook, |byway| byway.attach(&["eth0"])).unwrap();
         let folder = pins().remove(0);
-        for name in ["departure", "arrival", "departure_bare", "arrival_bare"] {
+        for name in ["departure", "arrival", "departure_l3", "arrival_l3"] {
             let program = SchedClassifier::from_pin(format!("{folder}/{name}")).unwrap();
             assert!(program.info().unwrap().size_translated().is_some_and(|bytes| bytes > 0), "{name}");
         }

@@ -24,10 +24,24 @@ use byway::{Byway, Error, GroupSpec, Hook, MemberSpec, OnDown, Owner, TargetSpec
 use byway_abi::{SCHEMA, meta};
 use byway_lab::wait_until;
 
-/// The programs and maps of schema 7, as the byway had them that was the last to pin it.
+/// What a byway of an older schema pinned.
+struct Old {
+    schema: u32,
+    /// Its programs and maps, as the byway had them that was the last to pin it.
+    object: &'static [u8],
+    /// The maps that it pinned besides [`MAPS`].
+    maps: &'static [&'static str],
+}
+
 static OBJECT_7: &[u8] = aya::include_bytes_aligned!("schemas/7.bpf.o");
-/// The maps that it pinned.
-const MAPS_7: [&str; 20] = [
+static OBJECT_8: &[u8] = aya::include_bytes_aligned!("schemas/8.bpf.o");
+const OLD: [Old; 2] = [
+    Old { schema: 7, object: OBJECT_7, maps: &[] },
+    Old { schema: 8, object: OBJECT_8, maps: &["PROBE", "SECRET"] },
+];
+
+/// The maps that both pinned, by the names of then.
+const MAPS: [&str; 20] = [
     "SOURCES4",
     "SOURCES6",
     "SHAPES",
@@ -49,7 +63,21 @@ const MAPS_7: [&str; 20] = [
     "NEIGHBOURS",
     "META",
 ];
-const PROGRAMS: [&str; 4] = ["departure", "departure_bare", "arrival", "arrival_bare"];
+/// The programs, likewise.
+const OLD_PROGRAMS: [&str; 4] = ["departure", "departure_bare", "arrival", "arrival_bare"];
+const PROGRAMS: [&str; 4] = ["departure", "departure_l3", "arrival", "arrival_l3"];
+
+/// The name of now.
+fn now(name: &str) -> &str {
+    match name {
+        "SHAPES" => "TABLE_INFO",
+        "RECENT" => "SOURCE_CACHE",
+        "RARE_COUNTERS" => "EXCEPTION_COUNTERS",
+        "departure_bare" => "departure_l3",
+        "arrival_bare" => "arrival_l3",
+        name => name,
+    }
+}
 
 fn open_meta(folder: &Path) -> Array<MapData, u32> {
     let meta = MapData::from_pin(folder.join("META")).unwrap();
@@ -60,9 +88,9 @@ fn program(folder: &Path, name: &str) -> u32 {
     SchedClassifier::from_pin(folder.join(name)).unwrap().info().unwrap().id()
 }
 
-/// Pins maps and programs of schema 7 for the server, with what `fill` puts there by this byway's own means: the maps that it
-/// writes have the same shapes. Returns the folder.
-fn pin_schema_7(hosts: &Routers, hook: Hook, fill: impl FnOnce(&mut Byway) + Send) -> PathBuf {
+/// Pins maps and programs of an older schema for the server, with what `fill` puts there by this byway's own means: the maps
+/// that it writes have the same shapes. Returns the folder.
+fn pin_old(old: &Old, hosts: &Routers, hook: Hook, fill: impl FnOnce(&mut Byway) + Send) -> PathBuf {
     on(&hosts.server, hook, |byway| byway.attach(&["eth0"])).unwrap();
     let folder = PathBuf::from(pins().remove(0));
     let object = open_meta(&folder).get(&meta::OBJECT, 0).unwrap();
@@ -73,26 +101,37 @@ fn pin_schema_7(hosts: &Routers, hook: Hook, fill: impl FnOnce(&mut Byway) + Sen
     let has_check_mtu =
         is_helper_supported(ProgramType::SchedClassifier, BpfHelper::BPF_FUNC_check_mtu).unwrap();
     let has_check_mtu = u32::from(has_check_mtu);
+    let secret = 0x5EC2_E700_0000_0001_u64;
     let mut loader = EbpfLoader::new();
     loader.override_global("HAS_CHECK_MTU", &has_check_mtu, true);
-    for name in MAPS_7 {
-        loader.map_pin_path(name, folder.join(name));
+    loader.override_global("MARK_SECRET", &secret, false);
+    let maps = || MAPS.iter().chain(old.maps).copied();
+    // Until all is there, they pass for this byway's, and have the names of now.
+    for name in maps() {
+        loader.map_pin_path(name, folder.join(now(name)));
     }
-    let mut loaded = loader.load(OBJECT_7).unwrap();
-    for name in PROGRAMS {
+    let mut loaded = loader.load(old.object).unwrap();
+    for name in OLD_PROGRAMS {
         let program: &mut SchedClassifier = loaded.program_mut(name).unwrap().try_into().unwrap();
         program.load().unwrap();
-        program.pin(folder.join(name)).unwrap();
+        program.pin(folder.join(now(name))).unwrap();
     }
-    // Until all is there, they pass for this byway's.
+    if old.maps.contains(&"SECRET") {
+        let map = MapData::from_pin(folder.join("SECRET")).unwrap();
+        let mut map: Array<MapData, u64> = Map::from_map_data(map).unwrap().try_into().unwrap();
+        map.set(0, secret, 0).unwrap();
+    }
     let mut meta = open_meta(&folder);
     meta.set(meta::OBJECT, object, 0).unwrap();
     meta.set(meta::SCHEMA, SCHEMA, 0).unwrap();
     let before = program(&folder, "departure");
     on(&hosts.server, hook, fill);
     assert_eq!(program(&folder, "departure"), before);
+    for name in maps().chain(OLD_PROGRAMS).filter(|name| now(name) != *name) {
+        fs::rename(folder.join(now(name)), folder.join(name)).unwrap();
+    }
     meta.set(meta::OBJECT, 7, 0).unwrap();
-    meta.set(meta::SCHEMA, 7, 0).unwrap();
+    meta.set(meta::SCHEMA, old.schema, 0).unwrap();
     folder
 }
 
@@ -109,8 +148,9 @@ fn send_until(from: IpAddr, to: IpAddr, ends: &AtomicBool) -> u64 {
 }
 
 #[test]
-fn schema_7_is_taken_over_under_traffic() {
-    for (hook, v6) in hooks().iter().flat_map(|hook| [(*hook, false), (*hook, true)]) {
+fn an_older_schema_is_taken_over_under_traffic() {
+    let cases = hooks().iter().flat_map(|hook| [(*hook, false), (*hook, true)]);
+    for (old, (hook, v6)) in cases.flat_map(|case| OLD.iter().map(move |old| (old, case))) {
         let hosts = Routers::new(v6);
         let (far, single, grouped) = (hosts.far(1), hosts.source(5), hosts.source(900));
         let member = MemberSpec { next_hop: hosts.hop(2), weight: 1 };
@@ -124,13 +164,13 @@ fn schema_7_is_taken_over_under_traffic() {
             rule(&single.to_string(), None, TargetSpec::NextHop(hosts.hop(1))),
             rule(&grouped.to_string(), None, TargetSpec::Group("both".into())),
         ];
-        let folder = pin_schema_7(&hosts, hook, |byway| {
+        let folder = pin_old(old, &hosts, hook, |byway| {
             byway.add_group(&group).unwrap();
             byway.add_all(&specs).unwrap();
             // The device of a next hop that is an attachment as well.
             byway.attach(&["eth1"]).unwrap();
         });
-        let old = PROGRAMS.map(|name| program(&folder, name));
+        let programs = OLD_PROGRAMS.map(|name| program(&folder, name));
         // The neighbours are known before packets are counted.
         for source in [single, grouped] {
             hosts.way(source, far);
@@ -145,12 +185,13 @@ fn schema_7_is_taken_over_under_traffic() {
             thread::sleep(Duration::from_millis(200)); // traffic ahead of the change
             // Whoever reads only is told what to do.
             let refused = on(&hosts.server, hook, |byway| byway.status()).unwrap_err();
-            assert!(matches!(refused, Error::OlderSchema { found: 7, .. }), "{refused}");
+            assert!(matches!(refused, Error::OlderSchema { found, .. } if found == old.schema), "{refused}");
             assert_eq!(
                 refused.to_string(),
                 format!(
-                    "the pins in {} are an older byway's, of schema 7, and this byway works with schema {SCHEMA}; the next change takes them over with all rules and counters, as `byway apply` or `byway attach` does",
-                    folder.display()
+                    "the pins in {} are an older byway's, of schema {}, and this byway works with schema {SCHEMA}; the next change takes them over with all rules and counters, as `byway apply` or `byway attach` does",
+                    folder.display(),
+                    old.schema
                 )
             );
             on(&hosts.server, hook, |byway| byway.attach(&[])).unwrap();
@@ -161,7 +202,9 @@ fn schema_7_is_taken_over_under_traffic() {
 
         assert_eq!(open_meta(&folder).get(&meta::SCHEMA, 0).unwrap(), SCHEMA);
         let new = PROGRAMS.map(|name| program(&folder, name));
-        assert!(old.iter().all(|old| !new.contains(old)), "{old:?} {new:?}");
+        assert!(programs.iter().all(|old| !new.contains(old)), "{programs:?} {new:?}");
+        let left = MAPS.iter().chain(&OLD_PROGRAMS).filter(|name| now(name) != **name);
+        assert_eq!(left.filter(|name| folder.join(name).exists()).collect::<Vec<_>>(), Vec::<&&str>::new());
         for (source, router, sent) in [(single, 1, sent[0]), (grouped, 2, sent[1])] {
             let arrived = || hosts.counts(source, far);
             assert!(wait_until(ANSWER, || arrived()[router] as u64 == sent), "{:?} of {sent}", arrived());
@@ -173,7 +216,7 @@ fn schema_7_is_taken_over_under_traffic() {
         // What was there before is there still, and is changed as ever.
         on(&hosts.server, hook, |byway| {
             assert_eq!(byway.groups().unwrap().len(), 1);
-            assert!(byway.attachments().unwrap().iter().all(|it| it.is_there));
+            assert!(byway.attachments().unwrap().iter().all(|it| it.is_installed));
             byway.flush().unwrap();
             byway.del_group("both").unwrap();
             byway.detach(&[]).unwrap();

@@ -37,7 +37,7 @@ fn a_link_that_flaps_is_left_alone_while_it_is_down() {
                 );
                 let [next_hop] = &next_hops(&hosts.server)[..] else { panic!("one next hop") };
                 assert_eq!((next_hop.state, next_hop.device_down), (NextHopState::Silent, true));
-                assert!(next_hop.skipped.packets > 0 && the_rule(&hosts.server).down.packets > 0);
+                assert!(next_hop.failed_over.packets > 0 && the_rule(&hosts.server).no_next_hop.packets > 0);
                 hosts.server.set_up("eth1", true).unwrap();
                 assert!(
                     hosts.goes(hosts.source(5), hosts.far(1), Way::Router1),
@@ -59,7 +59,7 @@ fn a_link_that_flaps_is_left_alone_while_it_is_down() {
             let at_gateway = hosts.counts(from, to)[0];
             assert!(wait_until(ANSWER, || {
                 hosts.send(from, to);
-                the_rule(&hosts.server).down.packets > 20
+                the_rule(&hosts.server).no_next_hop.packets > 20
             }));
             assert_eq!(hosts.counts(from, to)[0], at_gateway, "on-down drop");
         }
@@ -208,7 +208,7 @@ fn a_device_that_is_gone_gets_nothing_and_neither_does_its_heir() {
             assert_eq!(heir_sends.count(|frame: &Frame| frame.source() == Some(from)), 0);
             let after = the_rule(&hosts.server);
             assert_eq!(after.departed, before.departed);
-            assert_eq!(after.down.packets, 11);
+            assert_eq!(after.no_next_hop.packets, 11);
             assert!(after.device_gone);
             let [next_hop] = &next_hops(&hosts.server)[..] else { panic!("one next hop") };
             assert_eq!(next_hop.state, NextHopState::DeviceGone);
@@ -250,7 +250,7 @@ fn an_attachment_counts_what_it_leaves_alone() {
     for hook in hooks() {
         let hosts = Routers::new(false);
         on(&hosts.server, *hook, |byway| byway.attach(&["eth0"])).unwrap();
-        let counted = || on(&hosts.server, *hook, |byway| byway.attachments()).unwrap()[0].counted.unwrap();
+        let counted = || on(&hosts.server, *hook, |byway| byway.attachments()).unwrap()[0].counters.unwrap();
         let before = counted();
         for _ in 0..7 {
             hosts.way(hosts.source(5), hosts.far(1));

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use byway::{Count, Hook, Watch};
+use byway::{Count, Hook, Role};
 use byway_lab::{
     Frame,
     seed::{Addresses, Seed},
@@ -117,7 +117,7 @@ fn both_uplinks_attached_and_rules_crossing_over() {
         let to_gateway = via(second, addresses.gateway, "eth0");
         on(&seed.server, hook, |byway| byway.add_all(&[to_router, to_gateway])).unwrap();
         let attachments = on(&seed.server, hook, |byway| byway.attachments()).unwrap();
-        assert!(attachments.iter().all(|attachment| attachment.watches == Watch::Departures));
+        assert!(attachments.iter().all(|attachment| attachment.role == Role::Departure));
 
         let far = if first.is_ipv4() { "10.99.9.9" } else { "2001:db8:99::9" }.parse().unwrap();
         let second = second.parse().unwrap();
@@ -226,7 +226,7 @@ fn a_next_hop_that_does_not_answer_shows_as_departures_without_arrivals() {
         assert!(wait_until(ANSWER, arrives), "{:?}", the_rule(&seed.server));
         // Those that would have come after a silence were not sent there any more.
         let status = the_rule(&seed.server);
-        assert_eq!(status.departed.packets + status.down.packets, sent.get(), "{status:?}");
+        assert_eq!(status.departed.packets + status.no_next_hop.packets, sent.get(), "{status:?}");
     });
 }
 

@@ -38,7 +38,7 @@ fn programs_are_replaced_and_rules_and_counters_stay() {
 
         assert!(counted() >= before, "the counters stay");
         let attachments = on(&seed.server, *hook, |byway| byway.attachments()).unwrap();
-        assert!(attachments.iter().all(|attachment| attachment.is_there), "{attachments:?}");
+        assert!(attachments.iter().all(|attachment| attachment.is_installed), "{attachments:?}");
         assert_eq!(seed.client.tcp_echo(None, service, b"again", ANSWER).unwrap(), b"again");
         assert!(counted() > before);
     }

@@ -58,7 +58,7 @@ fn big_tcp_is_not_too_big() {
             assert_eq!(bulk.bytes, BYTES);
             let status = all_arrived(&seed.server);
             assert_eq!(
-                (status.answered.packets, status.refused.packets),
+                (status.icmp_sent.packets, status.too_big_dropped.packets),
                 (0, 0),
                 "{hook}, {size}: {status:?}"
             );

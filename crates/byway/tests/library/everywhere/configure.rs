@@ -91,7 +91,7 @@ fn export_and_apply_is_the_identity() {
             // Without what has left by the attachments: the kernel itself sends something now and then.
             let status = |byway: &mut Byway| {
                 let mut status = byway.status().unwrap();
-                status.attachments.iter_mut().for_each(|it| it.counted = None);
+                status.attachments.iter_mut().for_each(|it| it.counters = None);
                 status
             };
             let before = status(&mut byway);

@@ -117,7 +117,7 @@ fn packets_of_a_vlan_device_pass_an_attachment_below_untouched() {
                 let attachments = on(&hosts.server, *hook, |byway| byway.attachments()).unwrap();
                 let attached =
                     attachments.iter().find(|attachment| attachment.device.name == "eth0").unwrap();
-                attached.counted.unwrap().tagged.packets
+                attached.counters.unwrap().tagged.packets
             };
             let tagged_before = tagged();
             for _ in 0..5 {

@@ -264,11 +264,14 @@ fn a_group_with_nothing_in_service_does_what_on_down_says() {
             assert_eq!(program.run(&frame).verdict, verdict);
         }
         let all = rules(&seed.server);
-        assert!(all.iter().all(|status| status.down.packets == 1 && status.departed.packets == 0), "{all:?}");
+        assert!(
+            all.iter().all(|status| status.no_next_hop.packets == 1 && status.departed.packets == 0),
+            "{all:?}"
+        );
         let next_hops = on(&seed.server, any_hook(), |byway| byway.next_hops()).unwrap();
         assert!(next_hops.iter().all(|it| it.state == NextHopState::Down), "{next_hops:?}");
         // Each packet once, at the next hop that would have had it.
-        assert_eq!(next_hops.iter().map(|it| it.skipped.packets).sum::<u64>(), 2, "{next_hops:?}");
+        assert_eq!(next_hops.iter().map(|it| it.failed_over.packets).sum::<u64>(), 2, "{next_hops:?}");
         assert_eq!(next_hops.iter().map(|it| it.rules).collect::<Vec<_>>(), [2, 1]);
         assert!(next_hops.iter().all(|it| it.groups == ["uplinks"]));
     }

@@ -106,13 +106,17 @@ fn counters_come_round() {
     let records: Array<_, RuleRecord> = map("rules/0").try_into().unwrap();
     let id = records.iter().position(|record| record.unwrap().family != 0).unwrap() as u32;
     for cpu in 0..nr_cpus().unwrap() as u32 {
-        of_rules.set(cpu * CHUNK_MIN + id, Counters { done: full, arrived: full }, 0).unwrap();
+        of_rules.set(cpu * CHUNK_MIN + id, Counters { matched: full, arrived: full }, 0).unwrap();
     }
-    let counters =
-        vec![
-            NextHopCounters { departed: full, arrived: full, skipped: full, ..NextHopCounters::default() };
-            nr_cpus().unwrap()
-        ];
+    let counters = vec![
+        NextHopCounters {
+            departed: full,
+            arrived: full,
+            failed_over: full,
+            ..NextHopCounters::default()
+        };
+        nr_cpus().unwrap()
+    ];
     of_next_hops.set(1, PerCpuValues::try_from(counters).unwrap(), 0).unwrap();
 
     let cpus = nr_cpus().unwrap() as u64;

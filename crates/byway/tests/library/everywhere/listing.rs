@@ -120,13 +120,13 @@ fn many_rules_one_after_the_other_are_what_they_are_at_once() {
         assert_eq!(status.groups[0].rules, 1);
         let users: Vec<_> = status.next_hops.iter().map(|it| (it.rules, it.groups.join(" "))).collect();
         assert_eq!(users, [(3, "up".to_owned()), (3, "up".to_owned())]);
-        // What is rare has counters of its own.
-        assert_eq!(status.rules.iter().filter(|it| it.down.packets > 0).count(), 1);
+        // Exceptions have counters of their own.
+        assert_eq!(status.rules.iter().filter(|it| it.no_next_hop.packets > 0).count(), 1);
         call(&hosts, |byway| {
             let mut listing = byway.listing().unwrap();
             // What has left by the attachments may be more by now: the kernel itself sends something now and then.
             for it in listing.attachments.iter_mut().chain(&mut status.attachments) {
-                it.counted = None;
+                it.counters = None;
             }
             for _ in 0..2 {
                 let rules: Vec<RuleStatus> = listing.rules().collect::<byway::Result<_>>().unwrap();

@@ -9,7 +9,7 @@ use crate::support::{any_hook, on, on_link, pins, rules, via};
 fn state(seed: &Seed) -> String {
     let mut attachments = on(&seed.server, any_hook(), |byway| byway.attachments()).unwrap();
     // The host sends packets of its own.
-    attachments.iter_mut().for_each(|attachment| attachment.counted = None);
+    attachments.iter_mut().for_each(|attachment| attachment.counters = None);
     let neighbour = seed.server.neighbour("eth1", [10, 111, 221, 21].into()).unwrap();
     format!("{:?} {:?} {attachments:?} {neighbour:?}", pins(), rules(&seed.server))
 }

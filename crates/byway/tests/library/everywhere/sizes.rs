@@ -159,13 +159,18 @@ impl Sender {
         };
         assert!(wait_until(ANSWER, is_even), "{:?} {}", self.seen_and_spoken_about(), self.name());
         let status = self.status();
-        assert_eq!((status.passed, status.dropped, status.down), Default::default(), "{}", self.name());
+        assert_eq!(
+            (status.passed, status.dropped, status.no_next_hop),
+            Default::default(),
+            "{}",
+            self.name()
+        );
     }
 
     /// What left by the attachment and was not left alone, and what of it the rule's counters know.
     fn seen_and_spoken_about(&self) -> (u64, u64) {
         let attachments = on(&self.seed.server, self.hook, |byway| byway.attachments()).unwrap();
-        let seen = attachments.iter().find_map(|attachment| attachment.counted).unwrap();
+        let seen = attachments.iter().find_map(|attachment| attachment.counters).unwrap();
         let left_alone = [
             seen.not_ip,
             seen.malformed,
@@ -178,7 +183,8 @@ impl Sender {
         ];
         let left_alone: u64 = left_alone.iter().map(|count| count.packets).sum();
         let status = self.status();
-        let spoken_about = status.departed.packets + status.answered.packets + status.refused.packets;
+        let spoken_about =
+            status.departed.packets + status.icmp_sent.packets + status.too_big_dropped.packets;
         (seen.seen.packets - left_alone, spoken_about)
     }
 }
@@ -254,7 +260,7 @@ fn tcp_connections_made_under_the_rule() {
             sender.learns(NARROW);
             sender.nothing_vanishes();
             assert_eq!(sender.status().clamped.packets, 1, "{}", sender.name());
-            assert!(sender.status().answered.packets > 0, "{}", sender.name());
+            assert!(sender.status().icmp_sent.packets > 0, "{}", sender.name());
         }
     }
 }
@@ -300,7 +306,7 @@ fn tcp_connections_made_before_the_rule() {
         sender.learns(NARROW);
         sender.nothing_vanishes();
         let status = sender.status();
-        assert!(status.answered.packets > 0 && status.departed.packets > 0, "{}", sender.name());
+        assert!(status.icmp_sent.packets > 0 && status.departed.packets > 0, "{}", sender.name());
         assert_eq!(status.clamped, Count::default(), "{}", sender.name());
     }
 }
@@ -360,8 +366,8 @@ fn udp_that_is_never_fragmented() {
         sender.nothing_vanishes();
         let status = sender.status();
         let counted = (
-            status.answered.packets,
-            status.refused.packets,
+            status.icmp_sent.packets,
+            status.too_big_dropped.packets,
             status.departed.packets,
             status.arrived.packets,
         );
@@ -389,7 +395,7 @@ fn udp_that_is_fragmented() {
             sender.learns(NARROW);
             let first = sender.status();
             assert_eq!(
-                (first.answered.packets, first.refused.packets, first.departed.packets),
+                (first.icmp_sent.packets, first.too_big_dropped.packets, first.departed.packets),
                 (1, 0, 0),
                 "{discovery:?} {}",
                 sender.name()
@@ -402,7 +408,12 @@ fn udp_that_is_fragmented() {
             }
             sender.nothing_vanishes();
             let status = sender.status();
-            assert_eq!((status.answered.packets, status.refused.packets), (1, 0), "{}", sender.name());
+            assert_eq!(
+                (status.icmp_sent.packets, status.too_big_dropped.packets),
+                (1, 0),
+                "{}",
+                sender.name()
+            );
         }
     }
 }
@@ -420,7 +431,7 @@ fn fragments_that_are_too_big() {
         sender.learns(NARROW);
         let counted = || {
             let status = sender.status();
-            (status.answered.packets, status.refused.packets, status.departed.packets)
+            (status.icmp_sent.packets, status.too_big_dropped.packets, status.departed.packets)
         };
         let expected = if sender.backend.is_some() { (1, 2, 1) } else { (1, 1, 0) };
         assert!(wait_until(ANSWER, || counted() == expected), "{}", sender.name());
@@ -446,8 +457,13 @@ fn datagrams_of_one_call() {
             sender.learns(NARROW);
             sender.nothing_vanishes();
             let status = sender.status();
-            assert_eq!(status.answered.packets, 10, "{off:?} {}", sender.name());
-            assert_eq!(status.departed.packets + status.refused.packets, 0, "{off:?} {}", sender.name());
+            assert_eq!(status.icmp_sent.packets, 10, "{off:?} {}", sender.name());
+            assert_eq!(
+                status.departed.packets + status.too_big_dropped.packets,
+                0,
+                "{off:?} {}",
+                sender.name()
+            );
             setsockopt(&ours, UdpGsoSegment, &1_200).unwrap();
             ours.send_to(&[2; 12_000], to).unwrap();
             for _ in 0..10 {
@@ -587,10 +603,10 @@ fn the_mtu_changes_while_attached() {
                 assert_eq!(arrived(), before);
             }
             let status = the_rule(&seed.server);
-            let all = status.departed.packets + status.answered.packets + status.refused.packets;
+            let all = status.departed.packets + status.icmp_sent.packets + status.too_big_dropped.packets;
             assert_eq!(all, nth as u64 + 1, "{hook} {mtu}: {status:?}");
         }
-        assert_eq!(the_rule(&seed.server).answered.packets, 4);
+        assert_eq!(the_rule(&seed.server).icmp_sent.packets, 4);
     }
 }
 
@@ -611,15 +627,15 @@ fn a_flood_is_answered_as_often_as_is_allowed() {
         });
         let counted = || {
             let status = sender.status();
-            status.answered.packets + status.refused.packets
+            status.icmp_sent.packets + status.too_big_dropped.packets
         };
         assert!(wait_until(ANSWER, || counted() == DATAGRAMS), "{}", sender.name());
         let status = sender.status();
-        assert!(status.answered.packets >= 50, "{}", sender.name());
+        assert!(status.icmp_sent.packets >= 50, "{}", sender.name());
         assert_eq!(status.departed.packets, 0, "{}", sender.name());
         let answers = || count_told(&at_attachment, sender.address) as u64;
         assert!(
-            wait_until(ANSWER, || answers() == status.answered.packets),
+            wait_until(ANSWER, || answers() == status.icmp_sent.packets),
             "{} of {}",
             answers(),
             sender.name()

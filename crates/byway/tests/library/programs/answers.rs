@@ -144,7 +144,7 @@ fn runs_into_an_answer(bench: &Bench, packet: &Packet) -> Vec<u8> {
     let (ran, counted) = bench.run(&packet.frame);
     let why = &packet.why;
     let once = Count { packets: 1, bytes: packet.frame.len() as u64 };
-    let expected = Counted { answered: once, ..Counted::default() };
+    let expected = Counted { icmp_sent: once, ..Counted::default() };
     assert_eq!((ran.verdict, counted), (REDIRECT, expected), "{why} should be answered");
     ran.frame
 }
@@ -152,7 +152,7 @@ fn runs_into_an_answer(bench: &Bench, packet: &Packet) -> Vec<u8> {
 fn is_refused(bench: &Bench, frame: &[u8], why: &str) {
     let (ran, counted) = bench.run(frame);
     let once = Count { packets: 1, bytes: frame.len() as u64 };
-    let expected = Counted { refused: once, ..Counted::default() };
+    let expected = Counted { too_big_dropped: once, ..Counted::default() };
     assert_eq!((ran.verdict, counted), (SHOT, expected), "{why} should be refused");
 }
 
@@ -514,7 +514,7 @@ fn answers_are_allowed_so_often() {
         let (answered, refused) = (of(REDIRECT), of(SHOT));
         assert_eq!(answered + refused, 500, "{verdicts:?}");
         let counted = counted(&bench.seed.server).since(before);
-        assert_eq!((counted.answered.packets, counted.refused.packets), (answered, refused));
+        assert_eq!((counted.icmp_sent.packets, counted.too_big_dropped.packets), (answered, refused));
         assert_eq!((counted.departed.packets, counted.passed.packets), (0, 0));
         let first = verdicts.iter().take_while(|verdict| **verdict == REDIRECT).count() as u64;
         (first, answered, BURST + (lasted * A_SECOND) as u64 + 1)
@@ -573,7 +573,11 @@ fn what_no_rule_redirects_is_not_answered() {
         assert!(ran.frame == packet.frame, "{}", packet.why);
     }
     for status in rules(&bench.seed.server) {
-        assert_eq!((status.answered, status.refused), (Count::default(), Count::default()), "{status:?}");
+        assert_eq!(
+            (status.icmp_sent, status.too_big_dropped),
+            (Count::default(), Count::default()),
+            "{status:?}"
+        );
     }
 }
 
@@ -599,7 +603,7 @@ fn a_group_answers_for_the_member_that_a_packet_would_go_to() {
         let packet = Packet::ipv4(&format!("192.168.3.{last}"), UDP, true, &mut random, 1_400);
         let (ran, counted) = bench.run(&packet.frame);
         assert_eq!(ran.verdict, REDIRECT, "{}", packet.why);
-        if counted.answered.packets == 1 {
+        if counted.icmp_sent.packets == 1 {
             assert_answers(&packet, &ran.frame, 1_280);
             answered += 1;
         } else {
@@ -612,7 +616,7 @@ fn a_group_answers_for_the_member_that_a_packet_would_go_to() {
     for status in on(server, any_hook(), |byway| byway.next_hops()).unwrap() {
         let narrow = status.next_hop.device.name == "eth1";
         assert_eq!(status.mtu, Some(if narrow { 1_280 } else { 1_500 }));
-        assert_eq!(status.answered.packets, if narrow { answered } else { 0 }, "{status:?}");
+        assert_eq!(status.icmp_sent.packets, if narrow { answered } else { 0 }, "{status:?}");
         assert_eq!(status.departed.packets > 0, !narrow, "{status:?}");
     }
 }
@@ -625,7 +629,7 @@ fn next_hops_that_are_narrower_than_the_attachment_are_told() {
         gateway: Some(IPV4.router),
         device: byway::Device { name: "eth1".into(), index: server.ifindex("eth1").unwrap() },
     };
-    let narrow = || on(server, any_hook(), |byway| byway.narrow(&[next_hop()])).unwrap();
+    let narrow = || on(server, any_hook(), |byway| byway.mtu_mismatches(&[next_hop()])).unwrap();
     assert_eq!(narrow(), []);
     server.set_mtu("eth1", 1_499).unwrap();
     let [told] = &narrow()[..] else { panic!("{:?}", narrow()) };

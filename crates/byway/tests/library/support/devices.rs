@@ -307,7 +307,7 @@ impl Hosts {
         let all_arrived = |status: &RuleStatus| status.departed.packets == status.arrived.packets;
         assert!(wait_until(ANSWER, || all_arrived(&status())), "{context}: {:?}", status());
         assert!(status().departed.packets >= 5, "{context}: {:?}", status());
-        assert_eq!(status().down.packets, 0, "{context}");
+        assert_eq!(status().no_next_hop.packets, 0, "{context}");
         assert!(wait_until(ANSWER, || self.heard()[1] >= at_router + 5), "{context}: {:?}", self.heard());
         assert_eq!(self.heard()[0], at_gateway, "{context}: nothing goes to the gateway any more");
 

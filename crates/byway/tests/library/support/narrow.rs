@@ -25,8 +25,8 @@ pub(crate) const PACE: Duration = Duration::from_millis(1);
 pub(crate) struct Counted {
     pub(crate) departed: Count,
     pub(crate) clamped: Count,
-    pub(crate) answered: Count,
-    pub(crate) refused: Count,
+    pub(crate) icmp_sent: Count,
+    pub(crate) too_big_dropped: Count,
     pub(crate) passed: Count,
 }
 
@@ -39,8 +39,8 @@ impl Counted {
         Self {
             departed: grown(self.departed, before.departed),
             clamped: grown(self.clamped, before.clamped),
-            answered: grown(self.answered, before.answered),
-            refused: grown(self.refused, before.refused),
+            icmp_sent: grown(self.icmp_sent, before.icmp_sent),
+            too_big_dropped: grown(self.too_big_dropped, before.too_big_dropped),
             passed: grown(self.passed, before.passed),
         }
     }
@@ -56,15 +56,15 @@ pub(crate) fn counted(node: &Node) -> Counted {
     let by_rules = status.rules.iter().fold(Counted::default(), |counted, status| Counted {
         departed: sum(counted.departed, status.departed),
         clamped: sum(counted.clamped, status.clamped),
-        answered: sum(counted.answered, status.answered),
-        refused: sum(counted.refused, status.refused),
+        icmp_sent: sum(counted.icmp_sent, status.icmp_sent),
+        too_big_dropped: sum(counted.too_big_dropped, status.too_big_dropped),
         passed: sum(counted.passed, status.passed),
     });
     let by_next_hops = status.next_hops.iter().fold(Counted::default(), |counted, status| Counted {
         departed: sum(counted.departed, status.departed),
         clamped: sum(counted.clamped, status.clamped),
-        answered: sum(counted.answered, status.answered),
-        refused: sum(counted.refused, status.refused),
+        icmp_sent: sum(counted.icmp_sent, status.icmp_sent),
+        too_big_dropped: sum(counted.too_big_dropped, status.too_big_dropped),
         passed: by_rules.passed,
     });
     assert_eq!(by_rules, by_next_hops, "rules and next hops count differently");

@@ -63,11 +63,12 @@ impl Comparison {
         )?;
         for it in &status.rules {
             let counted = self.model.rule_counters(&it.rule.selector());
-            let expected = [counted.departed, counted.arrived, counted.passed, counted.dropped, counted.down];
-            let shown = [it.departed, it.arrived, it.passed, it.dropped, it.down];
+            let expected =
+                [counted.departed, counted.arrived, counted.passed, counted.dropped, counted.no_next_hop];
+            let shown = [it.departed, it.arrived, it.passed, it.dropped, it.no_next_hop];
             is(&it.rule.to_string(), expected.map(Count::from), shown)?;
-            let expected = [counted.clamped, counted.answered, counted.refused];
-            let shown = [it.clamped, it.answered, it.refused];
+            let expected = [counted.clamped, counted.icmp_sent, counted.too_big_dropped];
+            let shown = [it.clamped, it.icmp_sent, it.too_big_dropped];
             is(&it.rule.to_string(), expected.map(Count::from), shown)?;
         }
         let states: BTreeMap<_, _> = self.model.next_hops().collect();
@@ -75,16 +76,16 @@ impl Comparison {
         for it in &status.next_hops {
             let counted = self.model.next_hop_counters(&it.next_hop);
             let state = if states[&it.next_hop] { NextHopState::Down } else { NextHopState::Up };
-            let expected = [counted.departed, counted.arrived, counted.skipped].map(Count::from);
-            let shown = [it.departed, it.arrived, it.skipped];
+            let expected = [counted.departed, counted.arrived, counted.failed_over].map(Count::from);
+            let shown = [it.departed, it.arrived, it.failed_over];
             is(&it.next_hop.to_string(), (state, expected), (it.state, shown))?;
-            let expected = [counted.clamped, counted.answered, counted.refused].map(Count::from);
-            is(&it.next_hop.to_string(), expected, [it.clamped, it.answered, it.refused])?;
+            let expected = [counted.clamped, counted.icmp_sent, counted.too_big_dropped].map(Count::from);
+            is(&it.next_hop.to_string(), expected, [it.clamped, it.icmp_sent, it.too_big_dropped])?;
             is("its MTU", Some(self.model.mtu(&it.next_hop)), it.mtu.map(|mtu| mtu as usize))?;
         }
         for ifindex in &self.attachments {
             let attachment = status.attachments.iter().find(|it| it.device.index == *ifindex);
-            let seen = attachment.and_then(|it| it.counted).ok_or("an attachment is gone")?;
+            let seen = attachment.and_then(|it| it.counters).ok_or("an attachment is gone")?;
             let counted = self.model.attachment_counters(*ifindex);
             let shown = [
                 (class::NOT_IP, seen.not_ip),

@@ -117,7 +117,7 @@ impl Comparison {
                 self.model.count_rule(selector, |it| model::add(&mut it.dropped, size));
             }
             Expected::Down(selector, _, next_hops) => {
-                self.model.count_rule(selector, |it| model::add(&mut it.down, size));
+                self.model.count_rule(selector, |it| model::add(&mut it.no_next_hop, size));
                 let tries = self.count_skipped(next_hops.iter(), size)?;
                 let is_group = !matches!(self.model.rule(selector).target, Target::NextHop(_));
                 if tries == 0 || !is_group && tries != 1 {
@@ -267,10 +267,10 @@ impl Comparison {
         }
         let size = size(frame);
         self.model.count_rule(selector, |it| {
-            model::add(if answered { &mut it.answered } else { &mut it.refused }, size)
+            model::add(if answered { &mut it.icmp_sent } else { &mut it.too_big_dropped }, size)
         });
         self.model.count_next_hop(next_hop, |it| {
-            model::add(if answered { &mut it.answered } else { &mut it.refused }, size)
+            model::add(if answered { &mut it.icmp_sent } else { &mut it.too_big_dropped }, size)
         });
         Ok(match (answered, may_be_answered) {
             (true, _) => ANSWERED,
@@ -288,13 +288,15 @@ impl Comparison {
     ) -> Result<u64, String> {
         let mut tries = 0;
         for next_hop in down {
-            let (now, before) =
-                (self.program.next_hop(next_hop)?.skipped, self.model.next_hop_counters(next_hop).skipped);
+            let (now, before) = (
+                self.program.next_hop(next_hop)?.failed_over,
+                self.model.next_hop_counters(next_hop).failed_over,
+            );
             let grown = (now.packets - before.packets) / size.packets;
             let mut expected = before;
             (0..grown).for_each(|_| model::add(&mut expected, size));
             is(&format!("skipped by {next_hop}"), expected, now)?;
-            self.model.count_next_hop(next_hop, |it| it.skipped = now);
+            self.model.count_next_hop(next_hop, |it| it.failed_over = now);
             tries += grown;
         }
         Ok(tries)

@@ -137,10 +137,10 @@ pub(crate) struct RuleCounters {
     pub(crate) arrived: Count,
     pub(crate) passed: Count,
     pub(crate) dropped: Count,
-    pub(crate) down: Count,
+    pub(crate) no_next_hop: Count,
     pub(crate) clamped: Count,
-    pub(crate) answered: Count,
-    pub(crate) refused: Count,
+    pub(crate) icmp_sent: Count,
+    pub(crate) too_big_dropped: Count,
 }
 
 struct RuleState {

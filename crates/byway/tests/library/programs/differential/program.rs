@@ -16,8 +16,8 @@ use aya::{
 };
 use byway::{Device, NextHop, Prefix, Selector};
 use byway_abi::{
-    AttachmentCounters, Counters, FAMILY_IPV4, FAMILY_IPV6, MAX_NEXT_HOPS, NEXT_HOP_FREE, NextHopCounters,
-    RareCounters, RuleRecord, TARGET_DROP, TARGET_PASS, chunk_len,
+    AttachmentCounters, Counters, ExceptionCounters, FAMILY_IPV4, FAMILY_IPV6, MAX_NEXT_HOPS, NEXT_HOP_FREE,
+    NextHopCounters, RuleRecord, TARGET_DROP, TARGET_PASS, chunk_len,
 };
 
 use crate::support::{departure::REDIRECT, proven::Proven};
@@ -76,7 +76,7 @@ pub(crate) struct Program {
     next_hops: Array<MapData, byway_abi::NextHop>,
     /// By chunks of rules.
     counters: Vec<Array<MapData, Counters>>,
-    rare: PerCpuHashMap<MapData, u32, RareCounters>,
+    exceptions: PerCpuHashMap<MapData, u32, ExceptionCounters>,
     next_hop_counters: PerCpuArray<MapData, NextHopCounters>,
     proven: RefCell<Proven>,
     attachment_counters: PerCpuArray<MapData, AttachmentCounters>,
@@ -93,7 +93,7 @@ impl Program {
             folder: folder.to_owned(),
             next_hops: open(folder, "NEXT_HOPS"),
             counters: Vec::new(),
-            rare: open(folder, "RARE_COUNTERS"),
+            exceptions: open(folder, "EXCEPTION_COUNTERS"),
             next_hop_counters: open(folder, "NEXT_HOP_COUNTERS"),
             proven: RefCell::new(Proven::open(folder)),
             attachment_counters: open(folder, "ATTACHMENT_COUNTERS"),
@@ -172,15 +172,15 @@ impl Program {
                 TARGET_DROP => &mut sum.dropped,
                 _ => &mut sum.departed,
             };
-            add(done, counters.done);
+            add(done, counters.matched);
             add(&mut sum.arrived, counters.arrived);
         }
-        if let Ok(per_cpu) = self.rare.get(&id, 0) {
+        if let Ok(per_cpu) = self.exceptions.get(&id, 0) {
             for cpu in per_cpu.iter() {
-                add(&mut sum.down, cpu.down);
+                add(&mut sum.no_next_hop, cpu.no_next_hop);
                 add(&mut sum.clamped, cpu.clamped);
-                add(&mut sum.answered, cpu.answered);
-                add(&mut sum.refused, cpu.refused);
+                add(&mut sum.icmp_sent, cpu.icmp_sent);
+                add(&mut sum.too_big_dropped, cpu.too_big_dropped);
             }
         }
         Ok(sum)
@@ -192,10 +192,10 @@ impl Program {
         Ok(summed(&per_cpu, |sum: &mut NextHopCounters, cpu| {
             add(&mut sum.departed, cpu.departed);
             add(&mut sum.arrived, cpu.arrived);
-            add(&mut sum.skipped, cpu.skipped);
+            add(&mut sum.failed_over, cpu.failed_over);
             add(&mut sum.clamped, cpu.clamped);
-            add(&mut sum.answered, cpu.answered);
-            add(&mut sum.refused, cpu.refused);
+            add(&mut sum.icmp_sent, cpu.icmp_sent);
+            add(&mut sum.too_big_dropped, cpu.too_big_dropped);
         }))
     }
 

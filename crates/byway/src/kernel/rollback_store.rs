@@ -28,13 +28,13 @@ use crate::{
     config::Reading,
     error::{Error, Result},
     files::{FileError, read_copy},
-    going_back::Before,
+    rollback::Before,
 };
 
 const RUN: &str = "/run/byway";
 
 /// The folder of one network namespace. Whoever changes anything in it holds the lock.
-pub(crate) struct Kept {
+pub(crate) struct RollbackStore {
     folder: PathBuf,
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn now() -> Result<Duration> {
     now.map(Duration::from).map_err(|errno| Error::kernel("read the clock", errno))
 }
 
-impl Kept {
+impl RollbackStore {
     /// That of the calling thread's network namespace, whether it is there or not.
     pub(crate) fn open() -> Result<Self> {
         Ok(Self { folder: Path::new(RUN).join(namespace::key()?) })
@@ -75,7 +75,7 @@ impl Kept {
         self.folder.join("unconfirmed")
     }
 
-    /// Keeps a copy. The one before stays until [`Kept::is_applied`].
+    /// Keeps a copy. The one before stays until [`RollbackStore::is_applied`].
     pub(crate) fn save(&self, copy: &Before) -> Result<()> {
         let Before { config, attached } = copy;
         let unfinished = self.folder.join("unfinished");

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 /// An answer in both forms: text for people, JSON for programs.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Output {
     /// Whole lines.
     pub(crate) text: String,
     /// One value, or nothing where it has been printed.
@@ -14,7 +14,7 @@ pub(crate) struct Answer {
     pub(crate) exit_code: u8,
 }
 
-impl Answer {
+impl Output {
     /// One line for a person, and the object that it speaks about.
     pub(crate) fn line(text: impl Into<String>, json: impl Serialize) -> Self {
         let mut text = text.into();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    config::{Attach, Config, TreatmentSpec},
+    config::{ActionSpec, Attach, Config},
     plan::Desired,
     resolve::View,
     rule::{Group, GroupSpec, Member, MemberSpec, Mss, NextHopSpec, OnDown, Owner, TargetSpec},
@@ -37,8 +37,8 @@ impl Before {
             }
             true
         });
-        for treatment in &mut config.treatments {
-            let left = match &mut treatment.target {
+        for action in &mut config.actions {
+            let left = match &mut action.target {
                 TargetSpec::NextHop(next_hop) if is_gone(next_hop, view) => Vec::new(),
                 TargetSpec::NextHops(members) => {
                     members.retain(|member| !is_gone(&member.next_hop, view));
@@ -46,14 +46,14 @@ impl Before {
                 }
                 TargetSpec::Group(name) => match instead.get(name) {
                     Some((members, on_down)) => {
-                        treatment.on_down = *on_down;
+                        action.on_down = *on_down;
                         members.clone()
                     }
                     None => continue,
                 },
                 _ => continue,
             };
-            lead_to(treatment, left);
+            lead_to(action, left);
         }
         let Some(Attach::Devices(before)) = &config.attach else { return config };
         let before: BTreeSet<String> = before.iter().cloned().collect();
@@ -77,16 +77,16 @@ fn is_another(group: &Group, spec: &GroupSpec) -> bool {
 }
 
 /// Gives a rule what is left of its next hops.
-fn lead_to(treatment: &mut TreatmentSpec, left: Vec<MemberSpec>) {
+fn lead_to(action: &mut ActionSpec, left: Vec<MemberSpec>) {
     if !left.is_empty() {
-        treatment.target = TargetSpec::NextHops(left);
+        action.target = TargetSpec::NextHops(left);
         return;
     }
-    treatment.target = match treatment.on_down {
+    action.target = match action.on_down {
         OnDown::Drop => TargetSpec::Drop,
         OnDown::Pass => TargetSpec::Pass,
     };
-    (treatment.on_down, treatment.mss) = (OnDown::Pass, Mss::Auto);
+    (action.on_down, action.mss) = (OnDown::Pass, Mss::Auto);
 }
 
 /// Members as they are asked for.

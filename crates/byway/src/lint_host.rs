@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    config::{Mention, Reading},
+    config::{HostRef, Reading},
     error::{Error, Result},
     kernel::network::Network,
     resolve::View,
@@ -21,19 +21,19 @@ use crate::{
 /// # Errors
 ///
 /// Those of the kernel.
-pub fn look_at_host(reading: &mut Reading) -> Result<()> {
+pub fn lint_host(reading: &mut Reading) -> Result<()> {
     let mut network = Network::open()?;
     let links = network.links()?;
     let mut view = View::new(&mut network, &links);
     // Of what is said many times each place is shown, but the host is asked once.
-    let mut odd: HashMap<Mention, Option<String>> = HashMap::new();
+    let mut odd: HashMap<HostRef, Option<String>> = HashMap::new();
     let mut strict = BTreeSet::new();
-    for (mention, place) in std::mem::take(&mut reading.mentions) {
-        let sentence = match odd.get(&mention) {
+    for (host_ref, place) in std::mem::take(&mut reading.host_refs) {
+        let sentence = match odd.get(&host_ref) {
             Some(known) => known,
             None => {
-                let found = look_at(&mention, &mut view, &mut strict)?;
-                odd.entry(mention).or_insert(found)
+                let found = look_at(&host_ref, &mut view, &mut strict)?;
+                odd.entry(host_ref).or_insert(found)
             }
         };
         if let Some(sentence) = sentence {
@@ -45,17 +45,17 @@ pub fn look_at_host(reading: &mut Reading) -> Result<()> {
 
 /// What is odd about something on this host, in a sentence. `strict` are the devices whose `rp_filter` has been said to be
 /// strict.
-fn look_at(mention: &Mention, view: &mut View<'_>, strict: &mut BTreeSet<String>) -> Result<Option<String>> {
-    let found = match mention {
-        Mention::Device(name) if !view.has(name) => Err(Error::NoSuchDevice(name.clone())),
-        Mention::Device(_) => return Ok(None),
+fn look_at(host_ref: &HostRef, view: &mut View<'_>, strict: &mut BTreeSet<String>) -> Result<Option<String>> {
+    let found = match host_ref {
+        HostRef::Device(name) if !view.has(name) => Err(Error::NoSuchDevice(name.clone())),
+        HostRef::Device(_) => return Ok(None),
         // Its device has been said to be missing.
-        Mention::NextHop(next_hop) if next_hop.device().is_some_and(|name| !view.has(name)) => {
+        HostRef::NextHop(next_hop) if next_hop.device().is_some_and(|name| !view.has(name)) => {
             return Ok(None);
         }
-        Mention::NextHop(next_hop) => view.resolve(&TargetSpec::NextHop(next_hop.clone())),
-        Mention::Attach(name) => view.attachable(name).map(|_| Target::Pass),
-        Mention::AttachAuto => view.default_gateway_devices().map(|_| Target::Pass),
+        HostRef::NextHop(next_hop) => view.resolve(&TargetSpec::NextHop(next_hop.clone())),
+        HostRef::Attach(name) => view.attachable(name).map(|_| Target::Pass),
+        HostRef::AttachAuto => view.default_gateway_devices().map(|_| Target::Pass),
     };
     match found {
         Ok(Target::NextHop(next_hop)) => {
