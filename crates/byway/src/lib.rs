@@ -28,45 +28,38 @@
 
 #![deny(unsafe_code)]
 
-mod asked;
-mod buckets;
-mod byway;
-mod change;
-mod changes;
-mod compile;
 pub mod config;
-mod configure;
 mod error;
-mod files;
+mod handle;
 mod import;
 mod kernel;
-mod lint_host;
-mod listing;
-mod merge;
-mod plan;
+mod policy;
 mod prefix;
-mod resolve;
-mod rollback;
 mod rule;
-mod sources;
-mod status;
+mod show;
 
-pub use byway::Byway;
-pub use changes::{Change, Changes, Counts};
+pub use config::{
+    Attach,
+    files::{FILE_MAX, FileError, read_config},
+};
 pub use error::{Error, Result};
-pub use files::{FILE_MAX, FileError, read_config};
+pub use handle::{Byway, lint_host};
 pub use import::Imported;
 pub use kernel::{hook::Hook, namespace::enter_namespace, policy::import};
-pub use lint_host::lint_host;
-pub use listing::Listing;
-pub use plan::Role;
+pub use policy::{
+    changes::{Change, Changes, Counts},
+    plan::Role,
+};
 pub use prefix::{Prefix, PrefixError};
 pub use rule::{
     Device, GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec, MSS_MAX, MSS_MIN, Member, MemberSpec, Mss, NextHop,
     NextHopSpec, OnDown, Owner, RULE_NAME_MAX, Rule, RuleError, RuleSpec, Selector, Target, TargetSpec,
     WEIGHT_MAX,
 };
-pub use status::{
-    Attachment, AttachmentCounters, Count, GroupStatus, MtuMismatch, NextHopState, NextHopStatus, RuleStatus,
-    Status,
+pub use show::{
+    listing::Listing,
+    status::{
+        Attachment, AttachmentCounters, Count, GroupStatus, MtuMismatch, NextHopState, NextHopStatus,
+        RuleStatus, Status,
+    },
 };

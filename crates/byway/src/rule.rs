@@ -387,6 +387,14 @@ pub(crate) struct Action {
     pub(crate) name: Option<String>,
 }
 
+impl Action {
+    /// Whether another one says the same, whoever put it in.
+    pub(crate) fn is_same_but_for_the_owner(&self, other: &Self) -> bool {
+        let Self { target, on_down, mss, owner: _, name } = self;
+        (target, on_down, mss, name) == (&other.target, &other.on_down, &other.mss, &other.name)
+    }
+}
+
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.selector(), self.target)?;

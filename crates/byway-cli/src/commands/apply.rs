@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use byway::Byway;
+use byway::{Byway, Owner};
 use clap::Args;
 
 use super::{Error, FILE};
@@ -42,7 +42,7 @@ impl Apply {
         let mut byway = with_bar(Byway::open()?);
         let mut waits = None;
         let changes = match self.confirm {
-            None => byway.apply(&config)?,
+            None => byway.apply(Owner::Config, &config)?,
             Some(within) => byway.apply_until_confirmed(&config, within, |token| {
                 waits = Some(within);
                 start_guard(token)

@@ -4,7 +4,7 @@ use clap::Args;
 use super::Error;
 use crate::{grammar, output::Output, render};
 
-/// Role the egress of interfaces
+/// Watch the egress of interfaces
 ///
 /// Without a name these are the interfaces that carry a default route now, of either family.
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use byway::Byway;
+use byway::{Byway, Owner};
 use clap::Args;
 
 use super::{Error, FILE};
@@ -24,7 +24,7 @@ pub(crate) struct Diff {
 impl Diff {
     pub(crate) fn exec(&self, json: bool) -> Result<Output, Error> {
         let config = super::read(&self.file)?;
-        let changes = Byway::open()?.diff(&config)?;
+        let changes = Byway::open()?.diff(Owner::Config, &config)?;
         super::print(|out| {
             if json { changes::write_json(&changes, out) } else { changes::write_diff(&changes, out) }
         })?;

@@ -35,7 +35,7 @@ impl Guard {
                 Ok(None) => return Ok(Output::printed()),
                 Ok(Some(left)) if !left.is_zero() => thread::sleep(left.min(PAUSE)),
                 // It is over, or nobody can tell.
-                _ => match byway.rollback_unless_confirmed(&self.token) {
+                _ => match byway.rollback_unless_confirmed(&self.token, false) {
                     Ok(Some(_)) => return Ok(Output::printed()),
                     // The change has ended only now. Or there is nothing to go back to.
                     Ok(None) if !self.is_over(&byway) => {}

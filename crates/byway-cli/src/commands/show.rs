@@ -19,7 +19,7 @@ use crate::{
 #[command(after_help = "\
 PACKETS and BYTES are what the rule has met. ARRIVED is what of it reached the
 egress of the next hop's device; the rest waits for the next hop's neighbour, or
-is lost because that does not answer. DOWN is what found no next hop in service.
+is lost because that does not answer. NO NEXT HOP is what found none in service.
 
 Examples:
   byway show

@@ -345,9 +345,9 @@ mod tests {
             vec![rule("192.168.1.5", 1_204, 1_201, None), rule("192.168.2.0/24", 0, 0, Some("office"))];
         let shown = status(rules, vec![of_next_hop("10.111.221.21", NextHopState::Up, 1_204, 1_201)]);
         let expected = "\
-DEV   WATCHED FOR  HOOK
-eth0  departures   tcx
-eth1  arrivals     tcx
+DEV   ROLE       HOOK
+eth0  departure  tcx
+eth1  arrival    tcx
 
 FROM            VIA            DEV   OWNER  PACKETS    BYTES  ARRIVED  NAME
 192.168.1.5     10.111.221.21  eth1  cli      1,204  120,400    1,201
@@ -372,11 +372,11 @@ FROM            VIA            DEV   OWNER  PACKETS    BYTES  ARRIVED  NAME
         group.rule.target = Target::Group("uplinks".into());
         let shown = listing(&status(vec![exception, several, group], vec![]), None).unwrap();
         let expected = "\
-FROM         TO          VIA                     DEV   ON-DOWN  OWNER  PACKETS  BYTES  ARRIVED  DOWN
-192.168.1.7  10.0.0.0/8  pass                                   cli         12  1,200              0
-192.168.1.8              10.111.221.21           eth1  drop     cli         10  1,000        8     2
+FROM         TO          VIA                     DEV   ON-DOWN  OWNER  PACKETS  BYTES  ARRIVED  NO NEXT HOP
+192.168.1.7  10.0.0.0/8  pass                                   cli         12  1,200                    0
+192.168.1.8              10.111.221.21           eth1  drop     cli         10  1,000        8            2
                          10.111.221.22 weight 3  eth1
-192.168.1.9              group uplinks                          cli          0      0        0     0";
+192.168.1.9              group uplinks                          cli          0      0        0            0";
         assert_eq!(shown.split("\n\n").nth(1), Some(expected), "{shown}");
     }
 
@@ -389,11 +389,11 @@ FROM         TO          VIA                     DEV   ON-DOWN  OWNER  PACKETS  
             of_next_hop("10.111.221.24", NextHopState::Silent, 5, 5),
         ];
         let expected = "\
-VIA            DEV   STATE       MTU  RULES  DEPARTED  ARRIVED  SKIPPED
-10.111.221.21  eth1  no answer  1500      1     1,204        0        0
-10.111.221.22  eth1  down       1500      1         7        7        0
-10.111.221.23  eth1  up         1500      1         1        0        0
-10.111.221.24  eth1  no answer  1500      1         5        5        0
+VIA            DEV   STATE       MTU  RULES  DEPARTED  ARRIVED  FAILED OVER
+10.111.221.21  eth1  no answer  1500      1     1,204        0            0
+10.111.221.22  eth1  down       1500      1         7        7            0
+10.111.221.23  eth1  up         1500      1         1        0            0
+10.111.221.24  eth1  no answer  1500      1         5        5            0
 
 1,204 of 1,204 departed packets did not arrive: 10.111.221.21 does not answer on eth1
 via 10.111.221.22 dev eth1 is out of service; `byway nexthop up via 10.111.221.22 dev eth1` puts it back

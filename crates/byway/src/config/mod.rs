@@ -2,6 +2,7 @@
 //!
 //! docs/configuration.md is the reference of the file's keys. The words are those of the command line.
 
+pub(crate) mod files;
 mod parse;
 mod problem;
 mod read;
@@ -13,9 +14,14 @@ pub use problem::{File, PROBLEMS_MAX, Place, Problem, Severity};
 pub(crate) use read::HostRef;
 pub use read::{Reading, read};
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 
-use crate::rule::{GroupSpec, Mss, OnDown, Owner, RuleSpec, Selector, TargetSpec};
+use crate::rule::{
+    GroupSpec, Mss, OnDown, Owner, RuleError, RuleSpec, Selector, TargetSpec, check_families, check_treatment,
+};
 
 /// How a host should be.
 ///
@@ -75,6 +81,25 @@ impl Config {
         }
         config.rules = rules.into_iter().collect();
         config
+    }
+
+    /// Checks what can be checked without the kernel.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), RuleError> {
+        self.groups.iter().try_for_each(GroupSpec::check)?;
+        for ActionSpec { target, on_down, mss, name } in &self.actions {
+            check_treatment(target, *on_down, *mss, name.as_deref())?;
+        }
+        // Many rules have few gateways.
+        let gateways: Vec<Vec<IpAddr>> = self.actions.iter().map(|action| action.target.gateways()).collect();
+        for (selector, action) in &self.rules {
+            selector.check()?;
+            check_families(&selector.source(), &gateways[*action as usize])?;
+        }
+        Ok(())
     }
 
     /// How many rules there are.

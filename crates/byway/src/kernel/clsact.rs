@@ -19,7 +19,7 @@ use byway_netlink::{
 use super::network::Network;
 use crate::{
     error::{Error, Result},
-    plan::Role,
+    policy::plan::Role,
     rule::Device,
 };
 

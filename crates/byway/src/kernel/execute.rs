@@ -13,20 +13,20 @@ use byway_abi::{
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
 use super::{
-    actual::{actual, installed},
     features,
     hook::{Attached, Hook},
     network::Network,
     next_hops,
     pins::Pins,
+    snapshot::{actual, installed},
     sys,
     tables::{Set, Tables},
     wire,
 };
 use crate::{
-    compile::Entry,
     error::{Error, Result},
-    plan::{Actual, Role, RuleRef, Step, Switch, plan},
+    policy::compile::Entry,
+    policy::plan::{Actual, Role, RuleRef, Step, Switch, plan},
     prefix::Prefix,
     rule::{Action, Device, Group, Member, NextHop, Selector, Target},
 };
@@ -301,7 +301,7 @@ impl Executor<'_> {
             self.pins.tables.forget_device(installed.device.index)?;
         }
         tidy_tables(&mut self.pins.tables)?;
-        let (actual, _) = actual(Some(self.pins), self.network, None)?;
+        let actual = actual(self.pins, self.network)?;
         let steps = plan(&actual, &actual.as_desired());
         self.carry_out(&actual, &steps)?;
         self.pins.tables.set_meta(meta::CHANGING, 0)?;

@@ -14,14 +14,10 @@ use aya::programs::{
 };
 use serde::Serialize;
 
-use super::{
-    clsact,
-    network::{Header, Network},
-    sys,
-};
+use super::{clsact, network::Network, sys};
 use crate::{
     error::{Error, Result},
-    plan::Role,
+    policy::{plan::Role, snapshot::Header},
     rule::Device,
 };
 

@@ -33,12 +33,12 @@ use aya::{maps::MapData, programs::SchedClassifier};
 use byway_abi::{SCHEMA, meta};
 
 use super::{
-    actual::{Installed, installed},
     bpffs,
     execute::{SignalsWait, wait_for_grace_period},
     hook::Programs,
     network::Network,
     pins::{self, Pins},
+    snapshot::{Installed, installed},
     tables::{self, Tables},
 };
 use crate::error::{Error, Result};

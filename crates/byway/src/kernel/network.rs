@@ -1,7 +1,8 @@
 //! What the network stack knows: devices, routes and neighbours (rtnetlink(7)).
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    fs,
     net::IpAddr,
 };
 
@@ -21,39 +22,12 @@ use ipnet::IpNet;
 
 use crate::{
     error::{Error, Result},
-    plan::Neighbour,
-    rule::{Device, RuleError},
+    policy::{
+        plan::Neighbour,
+        snapshot::{Found, Header, Host, Link, Local, Questions},
+    },
+    rule::Device,
 };
-
-/// What Byway needs to know of a device.
-#[derive(Debug, Clone)]
-pub(crate) struct Link {
-    pub(crate) device: Device,
-    pub(crate) header: Header,
-    /// The longest packet that it takes, in bytes without a link-layer header.
-    pub(crate) mtu: u32,
-    pub(crate) is_loopback: bool,
-    pub(crate) is_up: bool,
-    /// It has neighbours that are looked up (no `IFF_NOARP`).
-    has_neighbours: bool,
-    /// Other names that it answers to (ip-link(8), `altname`).
-    pub(crate) other_names: Vec<String>,
-    /// The devices of this network namespace that its packets leave by in the end: what a macvlan or ipvlan is on, or
-    /// the bridge, bond or team that it is part of, seen from below.
-    pub(crate) parent: Option<u32>,
-    pub(crate) master: Option<u32>,
-}
-
-/// What the packets of a device begin with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Header {
-    /// An Ethernet header.
-    Ethernet,
-    /// The IP header at once: tun, WireGuard, ppp, IP tunnels.
-    L3,
-    /// Anything else, such as InfiniBand's.
-    Other,
-}
 
 /// One network namespace's stack.
 #[derive(Debug)]
@@ -98,8 +72,52 @@ impl Network {
         }
     }
 
+    /// Reads what the stack says of what is asked, with these devices.
+    pub(crate) fn host(
+        &mut self,
+        links: BTreeMap<u32, Link>,
+        questions: &Questions,
+        is_attached: bool,
+    ) -> Result<Host> {
+        let mut host = Host { links, ..Host::default() };
+        if questions.default_routes || (questions.default_routes_unless_attached && !is_attached) {
+            host.default_routes = self.default_route_devices()?;
+        }
+        if questions.rp_filter {
+            host.strict_rp_filter = strict_rp_filter(&host.links);
+        }
+        // Each table once, however many gateways there are.
+        let mut local: BTreeMap<bool, Vec<RouteMessage>> = BTreeMap::new();
+        let mut of_device: BTreeMap<(bool, u32), Vec<RouteMessage>> = BTreeMap::new();
+        for (gateway, name) in &questions.gateways {
+            let (family, is_v4) = (family(*gateway), gateway.is_ipv4());
+            let routes = host.gateways.entry(*gateway).or_default();
+            let Some(name) = name else {
+                routes.found = self.look_up(*gateway)?;
+                continue;
+            };
+            let Some(link) = host.links.values().find(|link| link.is_called(name)) else { continue };
+            let local = match local.entry(is_v4) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(empty) => {
+                    empty.insert(self.routes(family, RouteAttribute::Table(RT_TABLE_LOCAL.into()))?)
+                }
+            };
+            routes.local = local.iter().filter(|route| covers(route, *gateway)).find_map(local_kind);
+            let index = link.device.index;
+            let of_device = match of_device.entry((is_v4, index)) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(empty) => empty.insert(self.routes(family, RouteAttribute::Oif(index))?),
+            };
+            if of_device.iter().any(|route| is_connected(route) && covers(route, *gateway)) {
+                routes.on_link.insert(index);
+            }
+        }
+        Ok(host)
+    }
+
     /// The devices that carry a default route of the main table, of either family.
-    pub(crate) fn default_route_devices(&mut self) -> Result<BTreeSet<u32>> {
+    fn default_route_devices(&mut self) -> Result<BTreeSet<u32>> {
         let mut devices = BTreeSet::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let main = RouteAttribute::Table(RouteHeader::RT_TABLE_MAIN.into());
@@ -112,17 +130,8 @@ impl Network {
         Ok(devices)
     }
 
-    /// Whether a connected route of the device covers the gateway, so that it is a neighbour there.
-    pub(crate) fn is_on_link(&mut self, gateway: IpAddr, device: &Device) -> Result<bool> {
-        let routes = self.routes(family(gateway), RouteAttribute::Oif(device.index))?;
-        Ok(routes.iter().any(|route| is_connected(route) && covers(route, gateway)))
-    }
-
-    /// The device on which the routing table finds the gateway as a neighbour.
-    pub(crate) fn device_of_gateway(&mut self, gateway: IpAddr) -> Result<u32> {
-        if matches!(gateway, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
-            return Err(Error::LinkLocalGateway(gateway));
-        }
+    /// Asks the routing tables for the way to a gateway.
+    fn look_up(&mut self, gateway: IpAddr) -> Result<Found> {
         let mut request = RouteMessage::default();
         request.header.address_family = family(gateway);
         request.header.destination_prefix_length = if gateway.is_ipv4() { 32 } else { 128 };
@@ -130,32 +139,22 @@ impl Network {
         let route = match self.netlink.get(RouteNetlinkMessage::GetRoute(request)) {
             Ok(RouteNetlinkMessage::NewRoute(route)) => route,
             // No route, or one that says no (`unreachable`, `prohibit`, `blackhole`).
-            Ok(_) => return Err(Error::NoDeviceForGateway(gateway)),
+            Ok(_) => return Ok(Found::Nothing),
             Err(error)
                 if matches!(
                     error.raw_os_error(),
                     Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL)
                 ) =>
             {
-                return Err(Error::NoDeviceForGateway(gateway));
+                return Ok(Found::Nothing);
             }
             Err(error) => return Err(Error::kernel(format!("look up the route to {gateway}"), error)),
         };
-        check_kind(route.header.kind, gateway)?;
-        match route_devices(&route).first() {
-            Some(device) if is_connected(&route) => Ok(*device),
-            _ => Err(Error::NoDeviceForGateway(gateway)),
-        }
-    }
-
-    /// Refuses a gateway that is one of this host's addresses, or a broadcast address of one of its networks.
-    pub(crate) fn check_gateway(&mut self, gateway: IpAddr) -> Result<()> {
-        let local = RouteAttribute::Table(u32::from(RT_TABLE_LOCAL));
-        let routes = self.routes(family(gateway), local)?;
-        for route in routes.iter().filter(|route| covers(route, gateway)) {
-            check_kind(route.header.kind, gateway)?;
-        }
-        Ok(())
+        Ok(match (local_kind(&route), route_devices(&route).first()) {
+            (Some(local), _) => Found::Local(local),
+            (None, Some(device)) if is_connected(&route) => Found::Device(*device),
+            (None, _) => Found::Nothing,
+        })
     }
 
     fn routes(&mut self, family: AddressFamily, filter: RouteAttribute) -> Result<Vec<RouteMessage>> {
@@ -325,12 +324,28 @@ fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
-fn check_kind(kind: RouteType, gateway: IpAddr) -> Result<()> {
-    match kind {
-        RouteType::Local => Err(Error::GatewayIsLocal(gateway)),
-        RouteType::Broadcast => Err(RuleError::NotAGateway(gateway, "a broadcast address").into()),
-        _ => Ok(()),
+/// Why what this route leads to is no gateway, if it is none.
+fn local_kind(route: &RouteMessage) -> Option<Local> {
+    match route.header.kind {
+        RouteType::Local => Some(Local::Address),
+        RouteType::Broadcast => Some(Local::Broadcast),
+        _ => None,
     }
+}
+
+/// The devices that are strict about senders. A setting that cannot be read is none.
+fn strict_rp_filter(links: &BTreeMap<u32, Link>) -> BTreeSet<u32> {
+    let setting = |of: &str| {
+        let text = fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{of}/rp_filter")).unwrap_or_default();
+        text.trim().parse::<u8>().unwrap_or(0)
+    };
+    let all = setting("all");
+    links
+        .values()
+        .map(|link| &link.device)
+        .filter(|it| setting(&it.name).max(all) == 1)
+        .map(|it| it.index)
+        .collect()
 }
 
 /// The devices that a route leads out of: one, or several where it is a multipath route.

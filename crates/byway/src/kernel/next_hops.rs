@@ -19,9 +19,9 @@ use super::{
     wire,
 };
 use crate::{
-    buckets,
     error::{Error, Result},
-    plan::Slot,
+    policy::buckets,
+    policy::plan::Slot,
     rule::{Member, NextHop, OnDown, Owner},
 };
 
@@ -239,7 +239,7 @@ pub(super) fn makes_sense(wire: &Group, slots: &BTreeMap<u32, NextHop>) -> bool 
 }
 
 /// The group that goes by a name, or nothing where it is a rule's own or makes no sense.
-pub(super) fn read_group(wire: &Group, slots: &BTreeMap<u32, NextHop>) -> Option<crate::rule::Group> {
+pub(crate) fn read_group(wire: &Group, slots: &BTreeMap<u32, NextHop>) -> Option<crate::rule::Group> {
     let name = wire::read_name(&wire.name);
     Some(crate::rule::Group {
         name: (!name.is_empty()).then_some(name)?,

@@ -35,9 +35,9 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    policy::source_table::TakesNewTable,
     prefix::Prefix,
     rule::{Action, Selector},
-    sources::TakesNewTable,
 };
 
 /// The names of the maps: in the object, and of their pins.
@@ -473,7 +473,7 @@ impl Tables {
 
     /// The records of the rules that hold, with their identities, in the order of those. Where somebody lets other rules hold
     /// meanwhile, some of both.
-    pub(super) fn held(&self) -> Result<impl Iterator<Item = Result<(u32, RuleRecord)>>> {
+    pub(crate) fn held(&self) -> Result<impl Iterator<Item = Result<(u32, RuleRecord)>>> {
         let generation = self.in_force()?;
         let holds = move |id, record: &RuleRecord| match wire::selector(record) {
             Some(selector) => self.leads_to(&generation, &selector, id),
@@ -519,7 +519,7 @@ impl Tables {
     }
 
     /// The rules that have exception counters.
-    pub(super) fn exceptions(&self) -> Result<BTreeSet<u32>> {
+    pub(crate) fn exceptions(&self) -> Result<BTreeSet<u32>> {
         self.rules.exceptions()
     }
 

@@ -46,7 +46,7 @@ pub(crate) fn name<const N: usize>(name: &str) -> [u8; N] {
 
 /// The name of a rule or a group in such a field; empty where it has none, or what is there is no name. That is so shown as
 /// what it does, and the next apply puts it right.
-pub(super) fn read_name(wire: &[u8]) -> String {
+pub(crate) fn read_name(wire: &[u8]) -> String {
     std::str::from_utf8(text(wire))
         .ok()
         .filter(|name| is_name(name, wire.len()))
@@ -143,7 +143,7 @@ pub(super) fn read_neighbour(wire: &NeighbourKey) -> Option<(u32, IpAddr)> {
 }
 
 /// The record of a rule whose target is of this kind and has this slot, or identity.
-pub(super) fn rule_record(selector: &Selector, action: &Action, kind: u8, index: u32) -> RuleRecord {
+pub(crate) fn rule_record(selector: &Selector, action: &Action, kind: u8, index: u32) -> RuleRecord {
     let source = selector.source();
     let destination = selector.destination().unwrap_or(Prefix::all_like(source.address()));
     RuleRecord {
@@ -177,7 +177,7 @@ pub(super) fn selector(record: &RuleRecord) -> Option<Selector> {
 }
 
 /// The rule in a record, or nothing where the record makes no sense.
-pub(super) fn rule(record: &RuleRecord, target: Target) -> Option<Rule> {
+pub(crate) fn rule(record: &RuleRecord, target: Target) -> Option<Rule> {
     Some(Rule::new(selector(record)?, &action(record, target)?))
 }
 

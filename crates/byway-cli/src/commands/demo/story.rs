@@ -39,13 +39,13 @@ const PICTURE: &str = "
 /// What was seen.
 #[derive(Debug, Serialize)]
 pub(super) struct Told {
-    ipv4: AttachmentCounters,
-    ipv6: AttachmentCounters,
+    ipv4: Seen,
+    ipv6: Seen,
 }
 
 /// What was seen of one family.
 #[derive(Debug, Serialize)]
-struct AttachmentCounters {
+struct Seen {
     /// Without a rule the client got no answer.
     failed_before: bool,
     /// The replies that went to the default gateway instead.
@@ -89,7 +89,7 @@ pub(super) fn tell(seed: &Seed, aloud: bool) -> Result<Told, Error> {
         }
     }
     let verdict = if told.is_as_expected() {
-        good("AttachmentCounters: the failure before, and the success after, for IPv4 and for IPv6.")
+        good("Seen: the failure before, and the success after, for IPv4 and for IPv6.")
     } else {
         bad("This is not what should have been seen: the failure before, and the success after.")
     };
@@ -118,7 +118,7 @@ pub(super) fn end(aloud: bool) {
     say.line("   Removed: rules, programs and hosts. Nothing is left of this on the machine.");
 }
 
-fn family(seed: &Seed, say: &Voice, name: &str, addresses: Addresses) -> Result<AttachmentCounters, Error> {
+fn family(seed: &Seed, say: &Voice, name: &str, addresses: Addresses) -> Result<Seen, Error> {
     let Addresses { service, router, .. } = addresses;
     let address = SocketAddr::new(service, PORT);
     let _listener = seed.server.tcp_serve(address).map_err(Error::Demo)?;
@@ -169,7 +169,7 @@ fn family(seed: &Seed, say: &Voice, name: &str, addresses: Addresses) -> Result<
         Ok(_) => say.line(bad("connected, but other bytes came back than were sent")),
         Err(error) => say.line(bad(format!("no connection: {error}"))),
     }
-    Ok(AttachmentCounters {
+    Ok(Seen {
         failed_before: before.is_err(),
         lost_replies: lost,
         worked_after,

@@ -39,7 +39,7 @@ fn groups_and_next_hops_have_commands_of_their_own() {
         assert!(shown.contains(&format!("byway nexthop up via {hop} dev eth1` puts it back")), "{shown}");
     }
     assert!(!works(&seed, SILENCE), "nothing is in service, and normal routing loses it");
-    assert!(done(server, "show").contains("DOWN"));
+    assert!(done(server, "show").contains("NO NEXT HOP"));
     assert_eq!(
         done(server, "nexthop up via 10.111.221.22 dev eth1"),
         "in service: via 10.111.221.22 dev eth1\n"
@@ -173,7 +173,7 @@ fn a_long_listing_is_printed_on_the_way() {
         let said =
             crate::support::Said::from(server.output(Command::new("bash").args(["-c", &head])).unwrap());
         assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
-        assert_eq!(said.out, if json.is_empty() { "DEV   WATCHED FOR  HOOK\n" } else { "{\n" });
+        assert_eq!(said.out, if json.is_empty() { "DEV   ROLE       HOOK\n" } else { "{\n" });
     }
 }
 
@@ -468,7 +468,7 @@ fn the_demo_shows_the_failure_and_the_cure() {
     assert_eq!(said.code, Some(0), "{said:?}");
     for line in [
         "   ✗ no connection within 1.2 s",
-        "   ✓ AttachmentCounters: the failure before, and the success after, for IPv4 and for IPv6.",
+        "   ✓ Seen: the failure before, and the success after, for IPv4 and for IPv6.",
         "   Removed: rules, programs and hosts. Nothing is left of this on the machine.",
     ] {
         assert!(said.out.lines().any(|it| it == line), "{line:?} is missing in:\n{}", said.out);

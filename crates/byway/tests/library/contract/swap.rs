@@ -43,7 +43,9 @@ fn rules_and_the_groups_that_they_lead_to_change_in_the_same_instant() {
         Config::new(None, groups, rules)
     };
     let states = [state(1, 2), state(2, 1)];
-    let apply = |state| on(&hosts.server, hook, |byway| byway.apply(state).map(|it| it.counts())).unwrap();
+    let apply = |state| {
+        on(&hosts.server, hook, |byway| byway.apply(Owner::Config, state).map(|it| it.counts())).unwrap()
+    };
     apply(&states[0]);
     let sampled = [0, 1, RULES - 2, RULES - 1];
     let flows: Vec<(IpAddr, IpAddr)> = sampled.iter().map(|nth| (hosts.source(nth + 1), far)).collect();

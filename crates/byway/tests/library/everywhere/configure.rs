@@ -100,8 +100,8 @@ fn export_and_apply_is_the_identity() {
             let errors = reading.problems.iter().filter(|it| it.severity == Severity::Error);
             assert_eq!(errors.count(), 0, "{text}");
             let config = reading.config.unwrap();
-            assert!(byway.diff(&config).unwrap().is_empty(), "{text}");
-            assert!(byway.apply(&config).unwrap().is_empty(), "{text}");
+            assert!(byway.diff(Owner::Config, &config).unwrap().is_empty(), "{text}");
+            assert!(byway.apply(Owner::Config, &config).unwrap().is_empty(), "{text}");
             assert_eq!(status(&mut byway), before, "{text}");
             assert_eq!(byway.export().unwrap().to_string(), text);
 
@@ -109,10 +109,10 @@ fn export_and_apply_is_the_identity() {
             byway.flush().unwrap();
             byway.del_group("up.links").unwrap();
             byway.detach(&[]).unwrap();
-            byway.apply(&config).unwrap();
+            byway.apply(Owner::Config, &config).unwrap();
             assert_eq!(byway.export().unwrap().to_string(), text);
             assert!(byway.status().unwrap().rules.iter().all(|it| it.rule.owner == Owner::Config));
-            byway.apply(&byway::config::Config::default()).unwrap();
+            byway.apply(Owner::Config, &byway::config::Config::default()).unwrap();
         });
         Ok(())
     });

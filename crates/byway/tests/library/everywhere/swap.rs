@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, thread};
 
-use byway::{Owner, RuleSpec, TargetSpec};
+use byway::{Byway, Changes, Owner, RuleSpec, TargetSpec, config::Config};
 use byway_lab::{Frame, wait_until};
 
 use crate::support::{
@@ -43,7 +43,7 @@ fn ten_thousand_rules_change_back_and_forth_under_traffic() {
             })
             .collect();
         assert_eq!(old.len(), 10_000);
-        on(&hosts.server, hook, |byway| byway.reconcile(Owner::Api, &old)).unwrap();
+        on(&hosts.server, hook, |byway| apply(byway, &old)).unwrap();
 
         let sampled = [0, NETWORKS / 2, NETWORKS - 1];
         let flows: Vec<(IpAddr, IpAddr)> = sampled
@@ -56,7 +56,7 @@ fn ten_thousand_rules_change_back_and_forth_under_traffic() {
             traffic.sees(&flows);
             for _ in 0..2 {
                 for set in [&new, &old] {
-                    on(&hosts.server, hook, |byway| byway.reconcile(Owner::Api, set)).unwrap();
+                    on(&hosts.server, hook, |byway| apply(byway, set)).unwrap();
                     traffic.sees(&flows);
                 }
             }
@@ -86,6 +86,11 @@ fn ten_thousand_rules_change_back_and_forth_under_traffic() {
     }
 }
 
+/// Applies rules as those of the owner `api`.
+fn apply(byway: &mut Byway, specs: &[RuleSpec]) -> byway::Result<Changes> {
+    byway.apply(Owner::Api, &Config::new(None, vec![], specs.iter().cloned()))
+}
+
 /// A rule that both sets have is the same rule, with the same counters, however much changes around it.
 #[test]
 fn counters_survive_a_swap_around_them() {
@@ -99,27 +104,30 @@ fn counters_survive_a_swap_around_them() {
         set.push(kept.clone());
         set
     });
-    on(&hosts.server, hook, |byway| byway.reconcile(Owner::Api, &sets[0])).unwrap();
+    on(&hosts.server, hook, |byway| apply(byway, &sets[0])).unwrap();
     hosts.way("192.168.0.5".parse().unwrap(), hosts.far(1));
     for (round, set) in [&sets[1], &sets[0], &sets[1]].into_iter().enumerate() {
-        on(&hosts.server, hook, |byway| byway.reconcile(Owner::Api, set)).unwrap();
+        on(&hosts.server, hook, |byway| apply(byway, set)).unwrap();
         hosts.way("192.168.0.5".parse().unwrap(), hosts.far(1));
         let status = rules(&hosts.server).into_iter().find(|it| it.rule.selector() == kept.selector).unwrap();
         assert_eq!(status.departed.packets, 2 + round as u64);
     }
     // Rules of others are none of its business.
-    let of_cli = RuleSpec { owner: Owner::Cli, ..rule("192.168.0.77", None, TargetSpec::Pass) };
+    let of_cli = RuleSpec { owner: Owner::Cli, ..rule("192.168.0.77", None, TargetSpec::Drop) };
     on(&hosts.server, hook, |byway| byway.add(&of_cli)).unwrap();
-    on(&hosts.server, hook, |byway| byway.reconcile(Owner::Api, &[])).unwrap();
+    on(&hosts.server, hook, |byway| apply(byway, &[])).unwrap();
     assert_eq!(rules(&hosts.server).len(), 1);
     // Nothing to put needs nothing to watch.
     on(&hosts.server, hook, |byway| byway.detach(&[])).unwrap();
-    on(&hosts.server, hook, |byway| byway.reconcile(Owner::Api, &[])).unwrap();
+    on(&hosts.server, hook, |byway| apply(byway, &[])).unwrap();
     assert_eq!(on(&hosts.server, hook, |byway| byway.attachments()).unwrap(), []);
-    let taken = RuleSpec { owner: Owner::Api, ..of_cli };
-    let error = on(&hosts.server, hook, |byway| byway.reconcile(Owner::Api, &[taken])).unwrap_err();
+    // What another owner says as well is left to it.
+    on(&hosts.server, hook, |byway| apply(byway, std::slice::from_ref(&of_cli))).unwrap();
+    assert_eq!(rules(&hosts.server)[0].rule.owner, Owner::Cli);
+    let taken = RuleSpec { target: TargetSpec::Pass, ..of_cli };
+    let error = on(&hosts.server, hook, |byway| apply(byway, &[taken])).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "there is a rule for that already (from 192.168.0.77 pass); use `replace` to change it"
+        "there is a rule for that already (from 192.168.0.77 drop), which belongs to cli; delete it first: `byway del from 192.168.0.77`"
     );
 }

@@ -5,18 +5,21 @@ use std::collections::BTreeMap;
 use byway_abi::{DEVICE_REFUSES, NextHopHealth, RuleRecord, SILENCE, SILENCE_ON_LINK, class};
 use serde::Serialize;
 
+use super::lookup::{Lookup, User};
 use crate::{
     error::{Error, Result},
     kernel::{
-        actual,
         hook::Hook,
-        listing::{Lookup, User},
-        network::{Link, Network},
+        network::Network,
         pins::Pins,
         rules::RuleCounters,
+        snapshot::{Installed, installed},
         tables::{Tables, add},
     },
-    plan::{Role, Slot},
+    policy::{
+        plan::{Role, Slot},
+        snapshot::Link,
+    },
     rule::{Device, Group, NextHop, Rule, Target},
 };
 
@@ -180,7 +183,7 @@ pub(crate) fn mtu_mismatches(
     next_hops: &[NextHop],
 ) -> Result<Vec<MtuMismatch>> {
     let links = network.links()?;
-    let attachments = actual::installed(pins, network, &links)?;
+    let attachments = installed(pins, network, &links)?;
     let widest = attachments
         .iter()
         .filter(|installed| installed.role == Role::Departure)
@@ -215,8 +218,8 @@ pub struct Status {
 /// Reads the devices that carry a program, by name.
 pub(crate) fn read_attachments(pins: &Pins, network: &mut Network) -> Result<Vec<Attachment>> {
     let links = network.links()?;
-    let installed = actual::installed(pins, network, &links)?;
-    installed.into_iter().map(|installed| attachment_status(pins, &links, installed)).collect()
+    let all = installed(pins, network, &links)?;
+    all.into_iter().map(|installed| attachment_status(pins, &links, installed)).collect()
 }
 
 /// The rule in a record and what it did, or nothing where the record makes no sense.
@@ -290,7 +293,7 @@ fn is_silent(health: &NextHopHealth, is_on_link: bool, now: u64) -> bool {
 pub(crate) fn attachment_status(
     pins: &Pins,
     links: &BTreeMap<u32, Link>,
-    installed: actual::Installed,
+    installed: Installed,
 ) -> Result<Attachment> {
     let departs = installed.role == Role::Departure;
     let counters = pins.tables.attachment_counters(installed.device.index)?;

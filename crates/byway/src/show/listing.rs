@@ -5,19 +5,21 @@ use serde::{
     ser::{Error as _, SerializeSeq, SerializeStruct},
 };
 
-use crate::{
-    error::Result,
-    kernel::{
-        actual::{installed, read_consistent},
-        listing::{Lookup, Order, RefCounts},
-        network::Network,
-        pins::Pins,
-    },
-    rule::Selector,
+use super::{
+    lookup::{Lookup, Order, RefCounts},
     status::{
         Attachment, GroupStatus, NextHopStatus, RuleStatus, Status, attachment_status, next_hop_status,
         rule_status,
     },
+};
+use crate::{
+    error::Result,
+    kernel::{
+        network::Network,
+        pins::Pins,
+        snapshot::{installed, read_consistent},
+    },
+    rule::Selector,
 };
 
 /// Up to how many rules a listing reads at once.

@@ -1,8 +1,8 @@
-//! Reading what the kernel holds.
+//! Reading a snapshot: what the pins and the network stack say.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,7 @@ use byway_abi::{
 
 use super::{
     hook::{Attached, Hook},
-    network::{Link, Network},
+    network::Network,
     next_hops,
     pins::Pins,
     tables::Tables,
@@ -21,7 +21,10 @@ use super::{
 };
 use crate::{
     error::Result,
-    plan::{Actual, Neighbour, Role, Slot, Unseen},
+    policy::{
+        plan::{Actual, Neighbour, Role, Slot, Unseen},
+        snapshot::{Link, Questions, Snapshot},
+    },
     rule::{Action, Device, NextHop, Selector, Target},
 };
 
@@ -72,13 +75,33 @@ const READ_AGAIN: Duration = Duration::from_secs(5);
 /// Up to how many rules all are read in any case.
 const FEW: usize = 1_000;
 
-/// What the kernel holds, as it was between two changes: all of it, or of many rules the one for exactly these packets.
-pub(crate) fn actual(
-    pins: Option<&Pins>,
-    network: &mut Network,
-    only: Option<&Selector>,
-) -> Result<(Actual, BTreeMap<u32, Link>)> {
-    read_consistent(pins, || read(pins, network, only))
+/// How much of a snapshot a change needs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Scope<'a> {
+    /// Of many rules the one for exactly these packets, where nothing else is changed.
+    pub(crate) only: Option<&'a Selector>,
+    /// What it names of the network stack.
+    pub(crate) questions: Questions,
+}
+
+impl Scope<'_> {
+    /// All rules.
+    pub(crate) fn all(questions: Questions) -> Self {
+        Self { only: None, questions }
+    }
+}
+
+/// Reads a snapshot: what is pinned as it was between two changes, and what the network stack says of what is asked.
+pub(crate) fn snapshot(pins: Option<&Pins>, network: &mut Network, scope: &Scope<'_>) -> Result<Snapshot> {
+    let (actual, links) = read_consistent(pins, || read(pins, network, scope.only))?;
+    let is_attached = actual.programs.values().any(|(_, role)| *role == Role::Departure);
+    let host = network.host(links, &scope.questions, is_attached || !actual.lost.is_empty())?;
+    Ok(Snapshot { actual, host })
+}
+
+/// Reads what is pinned, all of it.
+pub(super) fn actual(pins: &Pins, network: &mut Network) -> Result<Actual> {
+    read_consistent(Some(pins), || read(Some(pins), network, None)).map(|(actual, _)| actual)
 }
 
 /// What `read` finds between two changes. It is asked again where somebody has changed something meanwhile.
@@ -204,7 +227,7 @@ fn read_one(
 
 /// What rules say, each once: a million of them say few things.
 #[derive(Default)]
-struct Shared(HashMap<Said, Option<Rc<Action>>>);
+struct Shared(HashMap<Said, Option<Arc<Action>>>);
 
 /// What a record says of its packets.
 #[derive(PartialEq, Eq, Hash)]
@@ -219,17 +242,21 @@ struct Said {
 
 impl Shared {
     /// The action in a record, or nothing where that makes no sense.
-    fn action(&mut self, record: &RuleRecord, target: impl FnOnce() -> Option<Target>) -> Option<Rc<Action>> {
+    fn action(
+        &mut self,
+        record: &RuleRecord,
+        target: impl FnOnce() -> Option<Target>,
+    ) -> Option<Arc<Action>> {
         let RuleRecord { kind, index, on_down, mss, owner, name, .. } = *record;
         let said = Said { kind, index, on_down, mss, owner, name };
-        let read = || Some(Rc::new(wire::action(record, target()?)?));
+        let read = || Some(Arc::new(wire::action(record, target()?)?));
         self.0.entry(said).or_insert_with(read).clone()
     }
 }
 
 /// The next hops there are. A device has the name that it has now; one that is gone keeps its last, whatever has its
 /// ifindex.
-pub(super) fn next_hops_of_now(tables: &Tables, links: &BTreeMap<u32, Link>) -> Result<Vec<(NextHop, Slot)>> {
+pub(crate) fn next_hops_of_now(tables: &Tables, links: &BTreeMap<u32, Link>) -> Result<Vec<(NextHop, Slot)>> {
     let mut all = tables.next_hops.all()?;
     for (next_hop, slot) in &mut all {
         if let Some(link) = links.get(&next_hop.device.index).filter(|_| !slot.is_gone) {
@@ -240,7 +267,7 @@ pub(super) fn next_hops_of_now(tables: &Tables, links: &BTreeMap<u32, Link>) -> 
 }
 
 /// The groups there are, by identity: those that make sense with the next hops in these slots.
-pub(super) fn groups_of_now(
+pub(crate) fn groups_of_now(
     tables: &Tables,
     slots: &BTreeMap<u32, NextHop>,
 ) -> Result<BTreeMap<u32, byway_abi::Group>> {
@@ -250,7 +277,7 @@ pub(super) fn groups_of_now(
 }
 
 /// The target that a record means, or nothing where it makes no sense.
-pub(super) fn target(
+pub(crate) fn target(
     kind: u8,
     index: u32,
     slots: &BTreeMap<u32, NextHop>,

@@ -4,33 +4,32 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     config::{ActionSpec, Attach, Config},
-    plan::Desired,
-    resolve::View,
+    policy::{plan::Desired, snapshot::Host},
     rule::{Group, GroupSpec, Member, MemberSpec, Mss, NextHopSpec, OnDown, Owner, TargetSpec},
 };
 
 /// The configuration's part of a state that an apply has ended, and what else it has done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Before {
+pub(crate) struct Saved {
     /// What it said, and where it was attached.
     pub(crate) config: Config,
     /// Where the apply has attached to, or stayed attached, by name.
     pub(crate) attached: BTreeSet<String>,
 }
 
-impl Before {
+impl Saved {
     /// The configuration to apply to go back to it, from what holds now.
     ///
     /// Next hops whose device is gone are left out. A rule of which none is left does what it says for the case that none is in
     /// service: what else would become of its packets is the business of other rules, or of nobody. A group whose
     /// name has been taken is what its rules lead to by themselves. Of the attachments those come and go that the apply
     /// has taken off and put on.
-    pub(crate) fn possible(self, view: &View<'_>, holds: &Desired) -> Config {
+    pub(crate) fn feasible(self, host: &Host, desired: &Desired) -> Config {
         let Self { mut config, attached } = self;
         let mut instead: BTreeMap<String, (Vec<MemberSpec>, OnDown)> = BTreeMap::new();
         config.groups.retain_mut(|group| {
-            group.members.retain(|member| !is_gone(&member.next_hop, view));
-            let is_taken = holds.groups.get(&group.name).is_some_and(|it| is_another(it, group));
+            group.members.retain(|member| !is_gone(&member.next_hop, host));
+            let is_taken = desired.groups.get(&group.name).is_some_and(|it| is_another(it, group));
             if is_taken || group.members.is_empty() {
                 instead.insert(group.name.clone(), (std::mem::take(&mut group.members), group.on_down));
                 return false;
@@ -39,9 +38,9 @@ impl Before {
         });
         for action in &mut config.actions {
             let left = match &mut action.target {
-                TargetSpec::NextHop(next_hop) if is_gone(next_hop, view) => Vec::new(),
+                TargetSpec::NextHop(next_hop) if is_gone(next_hop, host) => Vec::new(),
                 TargetSpec::NextHops(members) => {
-                    members.retain(|member| !is_gone(&member.next_hop, view));
+                    members.retain(|member| !is_gone(&member.next_hop, host));
                     std::mem::take(members)
                 }
                 TargetSpec::Group(name) => match instead.get(name) {
@@ -57,17 +56,17 @@ impl Before {
         }
         let Some(Attach::Devices(before)) = &config.attach else { return config };
         let before: BTreeSet<String> = before.iter().cloned().collect();
-        let now: BTreeSet<String> = holds.attachments.values().map(|device| device.name.clone()).collect();
+        let now: BTreeSet<String> = desired.attachments.values().map(|device| device.name.clone()).collect();
         let kept = now.iter().filter(|name| before.contains(*name) || !attached.contains(*name));
-        let back = before.difference(&attached).filter(|name| view.attachable(name).is_ok());
+        let back = before.difference(&attached).filter(|name| host.attachable(name).is_ok());
         config.attach =
             Some(Attach::Devices(kept.chain(back).cloned().collect::<BTreeSet<_>>().into_iter().collect()));
         config
     }
 }
 
-fn is_gone(next_hop: &NextHopSpec, view: &View<'_>) -> bool {
-    next_hop.device().is_some_and(|name| !view.has(name))
+fn is_gone(next_hop: &NextHopSpec, host: &Host) -> bool {
+    next_hop.device().is_some_and(|name| !host.has(name))
 }
 
 /// Whether somebody else has a group by this name that says something else.

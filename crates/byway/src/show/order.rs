@@ -101,7 +101,8 @@ mod tests {
     use byway_abi::TARGET_PASS;
     use proptest::{collection::vec, prelude::*};
 
-    use super::{super::wire, *};
+    use super::*;
+    use crate::kernel::wire;
     use crate::{
         prefix::Prefix,
         rule::{Action, Mss, OnDown, Owner, Selector, Target},

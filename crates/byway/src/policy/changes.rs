@@ -3,8 +3,8 @@
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{
-    merge::merged,
-    plan::Desired,
+    policy::merge::merged,
+    policy::plan::Desired,
     rule::{Device, Group, Rule},
 };
 

@@ -4,18 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use byway_abi::{MAX_RULES, RuleRecord, TARGET_GROUP, TARGET_NEXT_HOP};
 
-use super::{
-    actual,
-    network::{Link, Network},
-    next_hops,
-    order::{Place, sort},
-    rules::RuleCounters,
-    tables::Tables,
-    wire,
-};
+use super::order::{Place, sort};
 use crate::{
     error::Result,
-    plan::Slot,
+    kernel::{
+        network::Network,
+        next_hops,
+        rules::RuleCounters,
+        snapshot::{groups_of_now, next_hops_of_now, target},
+        tables::Tables,
+        wire,
+    },
+    policy::{plan::Slot, snapshot::Link},
     rule::{Group, NextHop, Rule},
 };
 
@@ -49,17 +49,17 @@ impl Lookup {
     pub(crate) fn read(tables: &Tables, network: &mut Network) -> Result<Self> {
         let links = network.links()?;
         let (mut next_hops, mut slots) = (BTreeMap::new(), BTreeMap::new());
-        for (next_hop, slot) in actual::next_hops_of_now(tables, &links)? {
+        for (next_hop, slot) in next_hops_of_now(tables, &links)? {
             next_hops.insert(slot.index, next_hop);
             slots.insert(slot.index, slot);
         }
-        let groups = actual::groups_of_now(tables, &next_hops)?;
+        let groups = groups_of_now(tables, &next_hops)?;
         Ok(Self { links, next_hops, slots, groups })
     }
 
     /// The rule in a record, or nothing where the record makes no sense.
     pub(crate) fn rule(&self, record: &RuleRecord) -> Option<Rule> {
-        let target = actual::target(record.kind, record.index, &self.next_hops, &self.groups)?;
+        let target = target(record.kind, record.index, &self.next_hops, &self.groups)?;
         wire::rule(record, target)
     }
 

@@ -23,12 +23,14 @@ use std::{
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::{bpffs, namespace};
 use crate::{
-    config::Reading,
+    config::{
+        Reading,
+        files::{FileError, read_copy},
+    },
     error::{Error, Result},
-    files::{FileError, read_copy},
-    rollback::Before,
+    kernel::{bpffs, namespace},
+    policy::rollback::Saved,
 };
 
 const RUN: &str = "/run/byway";
@@ -45,6 +47,13 @@ pub(crate) struct Unconfirmed {
     pub(crate) token: String,
     /// Until when, on the clock of [`now`].
     pub(crate) until: Duration,
+}
+
+impl Unconfirmed {
+    /// How long it still waits.
+    pub(crate) fn time_left(&self) -> Result<Duration> {
+        Ok(self.until.saturating_sub(now()?))
+    }
 }
 
 /// The time since the kernel started, also while the machine slept (`CLOCK_BOOTTIME`, clock_gettime(2)).
@@ -75,9 +84,9 @@ impl RollbackStore {
         self.folder.join("unconfirmed")
     }
 
-    /// Keeps a copy. The one before stays until [`RollbackStore::is_applied`].
-    pub(crate) fn save(&self, copy: &Before) -> Result<()> {
-        let Before { config, attached } = copy;
+    /// Keeps a copy. The one before stays until [`RollbackStore::commit`].
+    pub(crate) fn save(&self, copy: &Saved) -> Result<()> {
+        let Saved { config, attached } = copy;
         let unfinished = self.folder.join("unfinished");
         remove(&unfinished)?;
         let written =
@@ -106,26 +115,26 @@ impl RollbackStore {
     }
 
     /// The copy, if there is one, and the one before that, if an apply was cut off.
-    pub(crate) fn copies(&self) -> Result<(Option<Before>, Option<Before>)> {
+    pub(crate) fn copies(&self) -> Result<(Option<Saved>, Option<Saved>)> {
         let older = copy(&self.older())?;
         // One that was cut off between the two had come no further.
         Ok(copy(&self.before())?.map_or((older.clone(), None), |last| (Some(last), older)))
     }
 
     /// The apply has been carried out.
-    pub(crate) fn is_applied(&self) -> Result<()> {
+    pub(crate) fn commit(&self) -> Result<()> {
         self.discard(&self.older())
     }
 
     /// The apply has failed, or was cut off ahead of its change: the copy before is the one to go back to.
-    pub(crate) fn has_failed(&self) -> Result<()> {
+    pub(crate) fn abort(&self) -> Result<()> {
         remove(&self.note())?;
         self.discard(&self.before())?;
         rename(&self.older(), &self.before())
     }
 
     /// The copy is the state of now, or nobody wants it any more.
-    pub(crate) fn forget(&self) -> Result<()> {
+    pub(crate) fn clear(&self) -> Result<()> {
         remove(&self.note())?;
         self.discard(&self.older())?;
         self.discard(&self.before())?;
@@ -158,7 +167,7 @@ impl RollbackStore {
     }
 
     /// No apply waits any more.
-    pub(crate) fn is_confirmed(&self) -> Result<()> {
+    pub(crate) fn confirm(&self) -> Result<()> {
         remove(&self.note())
     }
 
@@ -226,7 +235,7 @@ fn remove(path: &Path) -> Result<()> {
 }
 
 /// The copy in a folder, if there is one.
-fn copy(folder: &Path) -> Result<Option<Before>> {
+fn copy(folder: &Path) -> Result<Option<Saved>> {
     let path = folder.join("config.toml");
     let action = || format!("go back to what {} says", path.display());
     let reading = match read_copy(&path) {
@@ -239,5 +248,5 @@ fn copy(folder: &Path) -> Result<Option<Before>> {
     };
     let names = fs::read_to_string(folder.join("attached"));
     let names = names.map_err(|error| Error::kernel(action(), error))?;
-    Ok(Some(Before { config, attached: names.lines().map(str::to_owned).collect() }))
+    Ok(Some(Saved { config, attached: names.lines().map(str::to_owned).collect() }))
 }

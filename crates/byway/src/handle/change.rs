@@ -1,0 +1,125 @@
+//! The one way to a change: [`begin`](Byway::begin) reads what is and lets a request edit a copy of it,
+//! [`commit`](Byway::commit) plans the difference and carries it out.
+
+use super::Byway;
+use crate::{
+    error::{Error, Result},
+    kernel::{
+        bpffs,
+        execute::Executor,
+        migrate,
+        pins::Pins,
+        snapshot::{Scope, snapshot},
+    },
+    policy::transaction::Transaction,
+};
+
+/// A change that is decided, and not carried out.
+pub(crate) struct Change<T> {
+    pub(crate) transaction: Transaction,
+    /// What the request returned.
+    pub(crate) returned: T,
+    pins: Option<Pins>,
+    /// Nothing where there is nothing, and should be nothing.
+    lock: Option<bpffs::Lock>,
+}
+
+impl<T> Change<T> {
+    /// Whether no other Byway changes anything as long as this is there.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.lock.is_some()
+    }
+}
+
+impl Byway {
+    /// Edits and commits. `edit` may refuse.
+    pub(crate) fn change<T>(
+        &mut self,
+        scope: &Scope<'_>,
+        edit: impl Fn(&mut Transaction) -> Result<T>,
+    ) -> Result<T> {
+        let mut change = self.begin(scope, edit)?;
+        self.commit(&mut change)?;
+        Ok(change.returned)
+    }
+
+    /// Reads what is, and lets `edit` change a copy of it. `edit` is called before anything is touched in the kernel, and
+    /// called again where something was tidied then, or where another Byway was quicker.
+    pub(crate) fn begin<T>(
+        &mut self,
+        scope: &Scope<'_>,
+        edit: impl Fn(&mut Transaction) -> Result<T>,
+    ) -> Result<Change<T>> {
+        let mut first = None;
+        if !Pins::are_there()? {
+            let (transaction, returned) = self.decide(None, scope, &edit)?;
+            if transaction.wants_nothing() {
+                return Ok(Change { transaction, returned, pins: None, lock: None });
+            }
+            first = Some((transaction, returned));
+            bpffs::ensure_mounted()?;
+        }
+        let lock = self.lock()?;
+        // Ahead of the decision, which takes reading what is.
+        migrate::take_over(&mut self.network)?;
+        let mut pins = Pins::open()?; // another Byway may have made or removed them in the meantime
+        let mut decided = match (&pins, first) {
+            (None, Some(first)) if !lock.has_waited => first,
+            _ => self.decide(pins.as_ref(), scope, &edit)?,
+        };
+        Pins::remove_unfinished()?;
+        if let Some(pins) = &mut pins {
+            let mut executor = self.executor(pins);
+            executor.renew()?;
+            if executor.tidy()? {
+                decided = self.decide(Some(pins), scope, &edit)?;
+            }
+        }
+        let (transaction, returned) = decided;
+        Ok(Change { transaction, returned, pins, lock: Some(lock) })
+    }
+
+    /// Reads what is, and lets `edit` change a copy of it. Changes nothing.
+    pub(crate) fn decide<T>(
+        &mut self,
+        pins: Option<&Pins>,
+        scope: &Scope<'_>,
+        edit: impl Fn(&mut Transaction) -> Result<T>,
+    ) -> Result<(Transaction, T)> {
+        let mut transaction = Transaction::on(snapshot(pins, &mut self.network, scope)?);
+        let returned = edit(&mut transaction)?;
+        transaction.check()?;
+        Ok((transaction, returned))
+    }
+
+    /// Plans the difference between what is and what should be, and carries it out, all or nothing.
+    pub(crate) fn commit<T>(&mut self, change: &mut Change<T>) -> Result<()> {
+        let Change { transaction, pins, .. } = change;
+        // Also where nothing changes: what follows from it may have to be put right.
+        let steps = transaction.plan();
+        let is_new = pins.is_none();
+        let mut pins = match pins.take() {
+            Some(pins) => pins,
+            None if steps.is_empty() => return Ok(()),
+            None => Pins::create()?,
+        };
+        let carried_out = self.executor(&mut pins).carry_out(&transaction.snapshot.actual, &steps);
+        match &carried_out {
+            Ok(()) if transaction.desired.is_empty() => pins.remove()?,
+            // What was made for a change that failed goes with it.
+            Err(error) if is_new && !matches!(error, Error::NotUndone { .. }) => pins.remove()?,
+            _ => {}
+        }
+        carried_out
+    }
+
+    /// Waits until no other Byway changes anything in this network namespace.
+    pub(crate) fn lock(&self) -> Result<bpffs::Lock> {
+        bpffs::Lock::wait()
+    }
+
+    fn executor<'a>(&'a mut self, pins: &'a mut Pins) -> Executor<'a> {
+        let Self { network, hook, progress } = self;
+        Executor { pins, network, hook: *hook, progress: progress.as_ref().map(|it| &*it.0) }
+    }
+}

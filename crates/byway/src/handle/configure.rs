@@ -1,0 +1,398 @@
+//! Configurations: what one would change, applying it, going back.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    io,
+    time::Duration,
+};
+
+use super::{
+    Byway,
+    rollback_store::{self, RollbackStore, Unconfirmed},
+};
+use crate::{
+    config::{ActionSpec, Attach, Config, Reading},
+    error::{Error, Result},
+    kernel::{
+        bpffs,
+        network::Network,
+        pins::Pins,
+        snapshot::{Scope, snapshot},
+    },
+    policy::{
+        changes::Changes,
+        plan::Desired,
+        resolve::Checks,
+        rollback::{Saved, members},
+        snapshot::Questions,
+        transaction::Transaction,
+    },
+    rule::{Action, GroupSpec, Owner, Target, TargetSpec},
+};
+
+/// What a rollback did.
+#[derive(Debug, Clone, Copy)]
+struct RolledBack {
+    /// How many rules the configuration had.
+    rules: usize,
+    /// The apply was cut off ahead of its change, and so was none.
+    was_none: bool,
+}
+
+impl Byway {
+    /// Returns what [`Byway::apply`] would change. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::apply`].
+    pub fn diff(&mut self, owner: Owner, config: &Config) -> Result<Changes> {
+        config.check()?;
+        let pins = Pins::open()?;
+        let scope = Scope::all(Questions::config(config));
+        let (transaction, ()) =
+            self.decide(pins.as_ref(), &scope, |transaction| transaction.apply(owner, config))?;
+        Ok(transaction.into_changes(config.rule_count()))
+    }
+
+    /// Replaces all rules and groups of an owner by those of `config` in one instant, and the attachments where `config` names
+    /// them. Those of other owners stay: where one says the same as `config`, it is left to its owner. A rule that is the same
+    /// as before keeps its counters.
+    ///
+    /// What the owner [`Owner::Config`] had before is saved for [`Byway::rollback`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RuleOfAnother`] and [`Error::GroupOfAnother`] where another owner has one that says something else,
+    /// [`Error::GroupInUse`] where a rule of another owner leads to a group that is to go, [`Error::Unconfirmed`] while
+    /// another apply waits to be confirmed, and those of [`Byway::attach`] and [`Byway::add`].
+    pub fn apply(&mut self, owner: Owner, config: &Config) -> Result<Changes> {
+        if owner == Owner::Config {
+            return self.apply_saving(config, |_| Ok(()), |_| Ok(()));
+        }
+        config.check()?;
+        let scope = Scope::all(Questions::config(config));
+        let mut change = self.begin(&scope, |transaction| transaction.apply(owner, config))?;
+        self.commit(&mut change)?;
+        Ok(change.transaction.into_changes(config.rule_count()))
+    }
+
+    /// Applies a configuration of the owner [`Owner::Config`] that is rolled back unless [`Byway::confirm`] comes within this
+    /// time. The time begins when the change is done; [`Byway::unconfirmed`] says how much of it is left.
+    ///
+    /// `start_guard` gets a token, and starts whatever calls [`Byway::rollback_unless_confirmed`] with it when the time is
+    /// over, whatever becomes of this process. It is called ahead of the change, and not where there is nothing to change.
+    /// Where the guard dies, the next [`Byway::rollback_if_overdue`] does its work.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::apply`], and of `start_guard`.
+    pub fn apply_until_confirmed(
+        &mut self,
+        config: &Config,
+        within: Duration,
+        start_guard: impl FnOnce(&str) -> io::Result<()>,
+    ) -> Result<Changes> {
+        let token = format!("{}-{}", std::process::id(), rollback_store::now()?.as_nanos());
+        let wait = |store: &RollbackStore| {
+            let until = rollback_store::now()? + within;
+            store.wait_for(&Unconfirmed { token: token.clone(), until })
+        };
+        let prepare = |store: &RollbackStore| {
+            wait(store)?;
+            start_guard(&token).map_err(Error::io("start the guard that would take the apply back"))
+        };
+        self.apply_saving(config, prepare, wait)
+    }
+
+    fn apply_saving(
+        &mut self,
+        config: &Config,
+        prepare: impl FnOnce(&RollbackStore) -> Result<()>,
+        begin_to_wait: impl FnOnce(&RollbackStore) -> Result<()>,
+    ) -> Result<Changes> {
+        config.check()?;
+        let store = RollbackStore::open()?;
+        let scope = Scope::all(Questions::config(config));
+        let mut change = self.begin(&scope, |transaction| {
+            if store.unconfirmed()?.is_some() {
+                return Err(Error::Unconfirmed);
+            }
+            transaction.apply(Owner::Config, config)
+        })?;
+        if change.transaction.changes_nothing() {
+            self.commit(&mut change)?;
+            return Ok(change.transaction.into_changes(config.rule_count()));
+        }
+        store.save(&saved(&change.transaction))?;
+        // What was before is, or what is asked for: the copy to go back to is of one change in any case.
+        match prepare(&store).and_then(|()| self.commit(&mut change)) {
+            Ok(()) => {
+                // Where that cannot be noted, the time has begun ahead of the change.
+                let _ = begin_to_wait(&store);
+                store.commit()?;
+            }
+            // The new rules may be in force: whoever waits for them to be confirmed, or wants to go back, has to know.
+            Err(failure @ Error::NotUndone { .. }) => return Err(failure),
+            Err(failure) => return Err(store.abort().err().unwrap_or(failure)),
+        }
+        Ok(change.transaction.into_changes(config.rule_count()))
+    }
+
+    /// Keeps what the last apply has changed that waits to be confirmed. Says whether one has waited: an apply that changes
+    /// nothing does not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TakenBack`], [`Error::TooLateToConfirm`].
+    pub fn confirm(&mut self) -> Result<bool> {
+        let store = RollbackStore::open()?;
+        let nothing_waits = || store.what_was_undone().map_or(Ok(false), |how| Err(Error::TakenBack(how)));
+        if !bpffs::is_mounted() {
+            bpffs::check_not_hidden()?;
+            return nothing_waits();
+        }
+        let _lock = self.lock()?;
+        match store.unconfirmed()? {
+            None => nothing_waits(),
+            Some(unconfirmed) if unconfirmed.time_left()?.is_zero() => Err(Error::TooLateToConfirm),
+            Some(_) => store.confirm().map(|()| true),
+        }
+    }
+
+    /// Returns how long the last apply still waits to be confirmed, if it waits. No time is left where it is overdue: nobody
+    /// has rolled it back, since its guard has died.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the note of it.
+    pub fn unconfirmed(&self) -> Result<Option<Duration>> {
+        RollbackStore::open()?.unconfirmed()?.map(|unconfirmed| unconfirmed.time_left()).transpose()
+    }
+
+    /// Returns how long the apply of this token still waits to be confirmed, likewise.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::unconfirmed`].
+    pub fn time_to_confirm(&self, token: &str) -> Result<Option<Duration>> {
+        time_left(&RollbackStore::open()?, token)
+    }
+
+    /// Goes back to what was before the last apply, as far as the configuration goes: its rules, its groups and, if they
+    /// changed with it, the attachments. There is nothing to go back to then.
+    ///
+    /// Next hops whose device is gone are left out. A rule of which none is left passes or drops its packets, as it says for
+    /// the case that none is in service.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NothingToRollBack`], and those of [`Byway::apply`].
+    pub fn rollback(&mut self) -> Result<Changes> {
+        let changes = self.go_back(&Back::Asked)?;
+        changes.ok_or(Error::NothingToRollBack)
+    }
+
+    /// Goes back if the apply of this token waits to be confirmed and its time is over, or if `at_once` is set.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::rollback`].
+    pub fn rollback_unless_confirmed(&mut self, token: &str, at_once: bool) -> Result<Option<Changes>> {
+        if bpffs::is_mounted() {
+            // The apply may be under way. Where it is the first change of all, nobody would see anything of it yet.
+            drop(self.lock()?);
+        }
+        let back = Back::Unconfirmed { token: token.to_owned(), at_once };
+        let gone_back = self.go_back(&back);
+        if let Err(error) = &gone_back {
+            let store = RollbackStore::open()?;
+            let _lock = self.lock()?;
+            if back.is_due(&store)? {
+                store.note_undone(&format!(
+                    "nobody confirmed it in time, and to take it back failed: {error}"
+                ))?;
+            }
+        }
+        gone_back
+    }
+
+    /// Goes back if an apply waits to be confirmed and its time is over: its guard has died.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::rollback`].
+    pub fn rollback_if_overdue(&mut self) -> Result<Option<Changes>> {
+        match RollbackStore::open()?.unconfirmed()? {
+            Some(unconfirmed) if unconfirmed.time_left()?.is_zero() => {
+                self.rollback_unless_confirmed(&unconfirmed.token, false)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn go_back(&mut self, back: &Back) -> Result<Option<Changes>> {
+        let store = RollbackStore::open()?;
+        let mut change = self.begin(&Scope::default(), |transaction| {
+            if !back.is_due(&store)? {
+                return Ok(None);
+            }
+            let (Some(last), older) = store.copies()? else { return Ok(None) };
+            let rolled_back = |rules| Some(RolledBack { rules, was_none: false });
+            let Some(older) = older else { return go_back_to(last, transaction).map(rolled_back) };
+            // The last apply was cut off. Where it has changed nothing, it was none.
+            let rules = go_back_to(last, transaction)?;
+            match back {
+                _ if !transaction.changes_nothing() => Ok(rolled_back(rules)),
+                Back::Unconfirmed { .. } => Ok(Some(RolledBack { rules, was_none: true })),
+                Back::Asked => go_back_to(older, transaction).map(rolled_back),
+            }
+        })?;
+        self.commit(&mut change)?;
+        let Some(rolled_back) = change.returned else { return Ok(None) };
+        let note = || {
+            if rolled_back.was_none {
+                store.abort()?;
+            } else {
+                store.clear()?;
+            }
+            match back {
+                Back::Unconfirmed { .. } => {
+                    store.note_undone("it was taken back, since nobody confirmed it in time")
+                }
+                Back::Asked => Ok(()),
+            }
+        };
+        if change.is_locked() {
+            note()?;
+        } else {
+            // There was nothing, and is nothing.
+            bpffs::ensure_mounted()?;
+            let _lock = self.lock()?;
+            // Somebody may have applied something meanwhile.
+            if Pins::open()?.is_none() {
+                note()?;
+            }
+        }
+        Ok(Some(change.transaction.into_changes(rolled_back.rules)))
+    }
+
+    /// Returns everything as a configuration: the rules and groups of all owners, and the attachments. To apply it changes
+    /// nothing, as long as the devices of its next hops are there.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::status`].
+    pub fn export(&mut self) -> Result<Config> {
+        let pins = Pins::open()?;
+        let snapshot = snapshot(pins.as_ref(), &mut self.network, &Scope::default())?;
+        let held = snapshot.actual.as_desired();
+        Ok(as_config(&held, Some(attached(&held)), |_| true))
+    }
+}
+
+/// Adds to what was read what is odd about a configuration on this host, in the calling thread's network namespace: next hops
+/// that cannot be reached, interfaces that are not there, and strict `rp_filter` where requests come in. On another host it may
+/// be right. Needs no privilege.
+///
+/// # Errors
+///
+/// Those of the kernel.
+pub fn lint_host(reading: &mut Reading) -> Result<()> {
+    let mut network = Network::open()?;
+    let links = network.links()?;
+    let questions = Questions::host_refs(reading.host_refs.iter().map(|(host_ref, _)| host_ref));
+    let host = network.host(links, &questions, false)?;
+    reading.lint_host(&host)
+}
+
+/// Why to go back.
+enum Back {
+    /// Somebody asks for it.
+    Asked,
+    /// The apply of this token waits to be confirmed: when its time is over, or at once.
+    Unconfirmed { token: String, at_once: bool },
+}
+
+impl Back {
+    fn is_due(&self, store: &RollbackStore) -> Result<bool> {
+        match self {
+            Self::Asked => Ok(true),
+            Self::Unconfirmed { token, at_once } => {
+                Ok(time_left(store, token)?.is_some_and(|left| *at_once || left.is_zero()))
+            }
+        }
+    }
+}
+
+/// How long this apply still waits to be confirmed, if it waits.
+fn time_left(store: &RollbackStore, token: &str) -> Result<Option<Duration>> {
+    let unconfirmed = store.unconfirmed()?.filter(|it| it.token == token);
+    unconfirmed.map(|unconfirmed| unconfirmed.time_left()).transpose()
+}
+
+/// Puts what was saved in the place of what the configuration says now. Returns how many rules that has.
+fn go_back_to(saved: Saved, transaction: &mut Transaction) -> Result<usize> {
+    // Its next hops name their devices, and were looked at when they were applied.
+    transaction.checks = Checks::Trust;
+    let config = saved.feasible(&transaction.snapshot.host, &transaction.desired);
+    transaction.apply(Owner::Config, &config)?;
+    Ok(config.rule_count())
+}
+
+/// The configuration's part of what is, with the attachments if they are to change.
+fn saved(transaction: &Transaction) -> Saved {
+    let Transaction { held, desired, .. } = transaction;
+    let attach = (held.attachments != desired.attachments).then(|| attached(held));
+    Saved {
+        config: as_config(held, attach, |owner| owner == Owner::Config),
+        attached: desired.attachments.values().map(|device| device.name.clone()).collect(),
+    }
+}
+
+fn attached(held: &Desired) -> Attach {
+    let mut names: Vec<String> = held.attachments.values().map(|device| device.name.clone()).collect();
+    names.sort();
+    Attach::Devices(names)
+}
+
+/// The rules and groups of these owners as a configuration.
+fn as_config(held: &Desired, attach: Option<Attach>, is_meant: impl Fn(Owner) -> bool) -> Config {
+    let mut config = Config { attach, ..Config::default() };
+    // A configuration names the groups that its rules lead to, also where one is left to another owner.
+    let led_to: BTreeSet<&str> = held
+        .rules
+        .values()
+        .filter(|rule| is_meant(rule.owner))
+        .filter_map(|rule| if let Target::Group(name) = &rule.target { Some(name.as_str()) } else { None })
+        .collect();
+    let groups = held.groups.values();
+    let groups = groups.filter(|group| is_meant(group.owner) || led_to.contains(group.name.as_str()));
+    config.groups.extend(groups.map(|group| GroupSpec {
+        name: group.name.clone(),
+        members: members(&group.members),
+        on_down: group.on_down,
+        owner: Owner::Config,
+    }));
+    let mut places = HashMap::new();
+    for (selector, action) in held.rules.iter().filter(|(_, rule)| is_meant(rule.owner)) {
+        let Action { target, on_down, mss, owner: _, name } = &**action;
+        let place = *places.entry((target, on_down, mss, name)).or_insert_with(|| {
+            config.actions.push(spec(action));
+            config.actions.len() as u32 - 1
+        });
+        config.rules.push((*selector, place));
+    }
+    config
+}
+
+fn spec(action: &Action) -> ActionSpec {
+    let target = match &action.target {
+        Target::NextHop(next_hop) => TargetSpec::NextHop(next_hop.into()),
+        Target::NextHops(all) => TargetSpec::NextHops(members(all)),
+        Target::Group(name) => TargetSpec::Group(name.clone()),
+        Target::Pass => TargetSpec::Pass,
+        Target::Drop => TargetSpec::Drop,
+    };
+    let Action { on_down, mss, name, .. } = action;
+    ActionSpec { target, on_down: *on_down, mss: *mss, name: name.clone() }
+}

@@ -1,0 +1,312 @@
+//! The handle: what a person asks for.
+
+mod change;
+mod configure;
+mod rollback_store;
+
+pub use configure::lint_host;
+
+use std::slice;
+
+use crate::{
+    config::Attach,
+    error::{Error, Result},
+    kernel::{hook::Hook, network::Network, pins::Pins, privilege, snapshot::Scope},
+    policy::{
+        request::{OnConflict, Request},
+        snapshot::Questions,
+    },
+    rule::{Device, Group, GroupSpec, NextHop, NextHopSpec, Rule, RuleSpec, Selector, TargetSpec},
+    show::{
+        listing::{self, Listing},
+        status::{self, Attachment, GroupStatus, MtuMismatch, NextHopStatus, RuleStatus, Status},
+    },
+};
+
+/// Byway in one network namespace: that of the thread that called [`Byway::open`], which every call has to be
+/// made from as well.
+///
+/// What it changes stays in the kernel when the handle or the process is gone. Changes wait for each other, also
+/// between processes, and a call that fails has changed nothing.
+#[derive(Debug)]
+pub struct Byway {
+    network: Network,
+    hook: Option<Hook>,
+    progress: Option<Progress>,
+}
+
+/// What is told how far a change is.
+struct Progress(Box<dyn Fn(usize, usize)>);
+
+impl std::fmt::Debug for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Progress")
+    }
+}
+
+impl Byway {
+    /// Opens Byway in the calling thread's network namespace ([`enter_namespace`](crate::enter_namespace) goes to
+    /// another one). Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Privilege`] names the capability that is missing.
+    pub fn open() -> Result<Self> {
+        privilege::check()?;
+        Ok(Self { network: Network::open()?, hook: None, progress: None })
+    }
+
+    /// Attaches with this hook from now on, instead of with tcx where the kernel has it and clsact where not.
+    #[must_use]
+    pub fn with_hook(mut self, hook: Hook) -> Self {
+        self.hook = Some(hook);
+        self
+    }
+
+    /// Tells `progress` from time to time how many steps of a change are done, of how many. A change of many rules has about
+    /// one for each.
+    #[must_use]
+    pub fn with_progress(mut self, progress: impl Fn(usize, usize) + 'static) -> Self {
+        self.progress = Some(Progress(Box::new(progress)));
+        self
+    }
+
+    /// Attaches to the named devices, or to each that carries a default route where none is named: puts the departure program
+    /// on their egress. Those that are attached already stay so. Returns the attachments asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchDevice`], [`Error::Loopback`], [`Error::UnknownHeader`], [`Error::NoDefaultRoute`],
+    /// [`Error::IngressQdisc`], and those of the kernel.
+    pub fn attach(&mut self, devices: &[&str]) -> Result<Vec<Device>> {
+        let attach = match devices {
+            [] => Attach::Auto,
+            names => Attach::Devices(names.iter().map(|name| (*name).to_owned()).collect()),
+        };
+        self.change(&Scope::all(Questions::attach(&attach)), |transaction| transaction.attach(&attach))
+    }
+
+    /// Detaches from the named devices, or from all where none is named. Rules stay, and redirect nothing where nothing is
+    /// attached. Once there is neither rule nor attachment, nothing of Byway is left in the kernel. Returns the devices
+    /// detached from.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAttached`], and those of the kernel.
+    pub fn detach(&mut self, devices: &[&str]) -> Result<Vec<Device>> {
+        self.change(&Scope::default(), |transaction| match devices {
+            [] => Ok(transaction.detach_all()),
+            names => transaction.detach(names),
+        })
+    }
+
+    /// Adds a rule. Attaches to the default-gateway devices where nothing is attached.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RuleExists`], [`Error::TablesFull`], [`Error::Rule`], [`Error::NotOnLink`] and its like for a next hop that
+    /// cannot work, those of [`Byway::attach`], and those of the kernel.
+    pub fn add(&mut self, spec: &RuleSpec) -> Result<Rule> {
+        self.add_all(slice::from_ref(spec)).and_then(only)
+    }
+
+    /// Adds several rules, or none of them where one is wrong. Returns them by source and destination, and that is the order
+    /// in which they are looked at: the error is about the first one that is wrong.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::add`].
+    pub fn add_all(&mut self, specs: &[RuleSpec]) -> Result<Vec<Rule>> {
+        self.put(specs, OnConflict::Refuse)
+    }
+
+    /// Adds a rule, or puts it in the place of the one for the same packets. Its counters start at zero, unless it is the
+    /// same rule.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::add`] but [`Error::RuleExists`].
+    pub fn replace(&mut self, spec: &RuleSpec) -> Result<Rule> {
+        self.replace_all(slice::from_ref(spec)).and_then(only)
+    }
+
+    /// Replaces several rules, all in the same instant; or none of them where one is wrong. Returns them by source and
+    /// destination.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::replace`].
+    pub fn replace_all(&mut self, specs: &[RuleSpec]) -> Result<Vec<Rule>> {
+        self.put(specs, OnConflict::Replace)
+    }
+
+    fn put(&mut self, specs: &[RuleSpec], on_conflict: OnConflict) -> Result<Vec<Rule>> {
+        specs.iter().try_for_each(RuleSpec::check)?;
+        let request = Request::of_specs(specs);
+        let scope = Scope {
+            only: match specs {
+                // Of groups that are one rule's own there is a limited number.
+                [spec] if !matches!(spec.target, TargetSpec::NextHops(_)) => Some(&spec.selector),
+                _ => None,
+            },
+            questions: Questions::targets(specs.iter().map(|spec| &spec.target)),
+        };
+        let actions = self.change(&scope, |transaction| {
+            let actions = request.put(transaction, on_conflict)?;
+            if !specs.is_empty() {
+                transaction.attach_unless_attached()?;
+            }
+            Ok(actions)
+        })?;
+        Ok(request.rules(&actions))
+    }
+
+    /// Deletes the rule for exactly these packets, and returns it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchRule`], and those of the kernel.
+    pub fn del(&mut self, selector: &Selector) -> Result<Rule> {
+        let scope = Scope { only: Some(selector), ..Scope::default() };
+        self.change(&scope, |transaction| transaction.delete_rule(selector))
+    }
+
+    /// Deletes all rules, of every owner, and returns them. Attachments and groups stay.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel.
+    pub fn flush(&mut self) -> Result<Vec<Rule>> {
+        self.change(&Scope::default(), |transaction| Ok(transaction.flush()))
+    }
+
+    /// Adds a group of next hops, for rules to lead to.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::GroupExists`], [`Error::Rule`], [`Error::NotOnLink`] and its like for a next hop that cannot work, and
+    /// those of the kernel.
+    pub fn add_group(&mut self, spec: &GroupSpec) -> Result<Group> {
+        self.put_group(spec, OnConflict::Refuse)
+    }
+
+    /// Adds a group, or replaces the one of that name in one instant. Flows stay where they are as far as the new group lets
+    /// them. A group of the configuration stays the configuration's, and the next apply puts it right.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::add_group`] but [`Error::GroupExists`].
+    pub fn replace_group(&mut self, spec: &GroupSpec) -> Result<Group> {
+        self.put_group(spec, OnConflict::Replace)
+    }
+
+    fn put_group(&mut self, spec: &GroupSpec, on_conflict: OnConflict) -> Result<Group> {
+        spec.check()?;
+        let scope = Scope::all(Questions::group(spec));
+        self.change(&scope, |transaction| transaction.put_group(spec, on_conflict))
+    }
+
+    /// Deletes a group that no rule leads to, and returns it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchGroup`], [`Error::GroupInUse`], and those of the kernel.
+    pub fn del_group(&mut self, name: &str) -> Result<Group> {
+        self.change(&Scope::default(), |transaction| transaction.delete_group(name))
+    }
+
+    /// Takes a next hop out of service (`is_down`) or puts it back, in every rule and group that has it. It stays so
+    /// until it is put back, or nothing has it any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchNextHop`], [`Error::AmbiguousNextHop`], and those of the kernel.
+    pub fn set_next_hop_down(&mut self, spec: &NextHopSpec, is_down: bool) -> Result<NextHop> {
+        self.change(&Scope::default(), |transaction| transaction.set_down(spec, is_down))
+    }
+
+    /// All that there is, read at once. Where there may be many rules, [`Byway::listing`] takes less memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Schema`], and those of the kernel.
+    pub fn status(&mut self) -> Result<Status> {
+        let Some(pins) = Pins::open()? else { return Ok(Status::default()) };
+        listing::status(pins, &mut self.network)
+    }
+
+    /// All that there is, with the rules one after the other.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::status`].
+    pub fn listing(&mut self) -> Result<Listing> {
+        let Some(pins) = Pins::open()? else { return Ok(Listing::default()) };
+        listing::read(pins, &mut self.network)
+    }
+
+    /// The rules that hold, by source and destination, with their counters.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::status`].
+    pub fn rules(&mut self) -> Result<Vec<RuleStatus>> {
+        Ok(self.status()?.rules)
+    }
+
+    /// The rule for exactly these packets, with its counters. It takes no longer where there are many.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchRule`], and those of [`Byway::status`].
+    pub fn rule(&mut self, selector: &Selector) -> Result<RuleStatus> {
+        let found = match Pins::open()? {
+            Some(pins) => listing::rule(&pins, &mut self.network, selector)?,
+            None => None,
+        };
+        found.ok_or(Error::NoSuchRule(*selector))
+    }
+
+    /// The groups that have a name, by that.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::status`].
+    pub fn groups(&mut self) -> Result<Vec<GroupStatus>> {
+        Ok(self.listing()?.groups)
+    }
+
+    /// The next hops of all rules and groups, with their counters.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::status`].
+    pub fn next_hops(&mut self) -> Result<Vec<NextHopStatus>> {
+        Ok(self.listing()?.next_hops)
+    }
+
+    /// The devices that carry a program, by name.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::status`].
+    pub fn attachments(&mut self) -> Result<Vec<Attachment>> {
+        let Some(pins) = Pins::open()? else { return Ok(Vec::new()) };
+        status::read_attachments(&pins, &mut self.network)
+    }
+
+    /// Which of these next hops have a device that takes smaller packets than an attachment. TCP's MSS option is clamped on
+    /// the way there, and what is too big is answered with an ICMP error.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::status`].
+    pub fn mtu_mismatches(&mut self, next_hops: &[NextHop]) -> Result<Vec<MtuMismatch>> {
+        let Some(pins) = Pins::open()? else { return Ok(Vec::new()) };
+        status::mtu_mismatches(&pins, &mut self.network, next_hops)
+    }
+}
+
+fn only(rules: Vec<Rule>) -> Result<Rule> {
+    rules.into_iter().next().ok_or_else(|| Error::kernel("put the rule", "no rule was asked for"))
+}

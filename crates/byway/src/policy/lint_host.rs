@@ -1,0 +1,73 @@
+//! What this host says of a configuration, without privilege: what an apply would refuse here, and what keeps requests from
+//! coming in.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::{resolve::Checks, snapshot::Host};
+use crate::{
+    config::{HostRef, Reading},
+    error::{Error, Result},
+    rule::{Target, TargetSpec},
+};
+
+impl Reading {
+    /// Adds what is odd about a configuration on this host: next hops that cannot be reached, interfaces that are not there,
+    /// and strict `rp_filter` where requests come in. On another host it may be right.
+    pub(crate) fn lint_host(&mut self, host: &Host) -> Result<()> {
+        // Each place is shown, but each thing is looked at once.
+        let mut odd: HashMap<HostRef, Option<String>> = HashMap::new();
+        let mut strict = BTreeSet::new();
+        for (host_ref, place) in std::mem::take(&mut self.host_refs) {
+            let sentence = match odd.get(&host_ref) {
+                Some(known) => known,
+                None => {
+                    let found = lint(&host_ref, host, &mut strict)?;
+                    odd.entry(host_ref).or_insert(found)
+                }
+            };
+            if let Some(sentence) = sentence {
+                self.warn(place, sentence);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is odd about something on this host, in a sentence. `strict` are the devices whose `rp_filter` has been said to be
+/// strict.
+fn lint(host_ref: &HostRef, host: &Host, strict: &mut BTreeSet<u32>) -> Result<Option<String>> {
+    let found = match host_ref {
+        HostRef::Device(name) if !host.has(name) => Err(Error::NoSuchDevice(name.clone())),
+        HostRef::Device(_) => return Ok(None),
+        // Its device has been said to be missing.
+        HostRef::NextHop(next_hop) if next_hop.device().is_some_and(|name| !host.has(name)) => {
+            return Ok(None);
+        }
+        HostRef::NextHop(next_hop) => host.resolve(&TargetSpec::NextHop(next_hop.clone()), &Checks::Full),
+        HostRef::Attach(name) => host.attachable(name).map(|_| Target::Pass),
+        HostRef::AttachAuto => host.default_gateway_devices().map(|_| Target::Pass),
+    };
+    match found {
+        Ok(Target::NextHop(next_hop)) => {
+            let device = next_hop.device;
+            if !host.strict_rp_filter.contains(&device.index) || !strict.insert(device.index) {
+                return Ok(None);
+            }
+            let name = device.name;
+            Ok(Some(format!(
+                "{name} drops what comes in from where no route leads back by {name} (strict rp_filter), so that there may \
+                 be nothing to answer; `sysctl {}=2` lets it in",
+                sysctl(&name)
+            )))
+        }
+        Ok(_) => Ok(None),
+        Err(error) if error.is_bad_request() => Ok(Some(format!("on this host {error}"))),
+        Err(error) => Err(error),
+    }
+}
+
+/// The setting's name. Where the device's has a dot, the parts stand between slashes (sysctl(8)).
+fn sysctl(device: &str) -> String {
+    let between = if device.contains('.') { "/" } else { "." };
+    ["net", "ipv4", "conf", device, "rp_filter"].join(between)
+}

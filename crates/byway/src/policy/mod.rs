@@ -1,0 +1,16 @@
+//! What should be, and how to get there. Pure: plain data comes in, and plain data goes out; no decision asks the kernel.
+//!
+//! [`Snapshot`](snapshot::Snapshot) -> [`Transaction`](transaction::Transaction) -> [`plan`](plan::plan) -> steps.
+
+pub(crate) mod buckets;
+pub(crate) mod changes;
+pub(crate) mod compile;
+mod lint_host;
+pub(crate) mod merge;
+pub(crate) mod plan;
+pub(crate) mod request;
+pub(crate) mod resolve;
+pub(crate) mod rollback;
+pub(crate) mod snapshot;
+pub(crate) mod source_table;
+pub(crate) mod transaction;

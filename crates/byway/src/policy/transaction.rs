@@ -1,0 +1,269 @@
+//! A change in the making: a copy of what is, which requests edit, and may refuse to. Nothing of it is in the kernel until it
+//! is [committed](crate::Byway).
+
+use std::collections::BTreeSet;
+
+use byway_abi::{MAX_DESTINATIONS, MAX_GROUPS, MAX_NEXT_HOPS};
+
+use super::{
+    changes::Changes,
+    compile::{compile, destinations},
+    plan::{Desired, Step, plan},
+    request::{OnConflict, Request, gateways},
+    resolve::Checks,
+    snapshot::Snapshot,
+};
+use crate::{
+    config::{Attach, Config},
+    error::{Error, Result},
+    rule::{
+        Action, Device, Group, GroupSpec, NextHop, NextHopSpec, Owner, Rule, Selector, Target, check_families,
+    },
+};
+
+/// What should be, beside what is.
+#[derive(Debug, Clone)]
+pub(crate) struct Transaction {
+    pub(crate) snapshot: Snapshot,
+    /// What is.
+    pub(crate) held: Desired,
+    /// What should be.
+    pub(crate) desired: Desired,
+    pub(crate) checks: Checks,
+}
+
+impl Transaction {
+    pub(crate) fn on(snapshot: Snapshot) -> Self {
+        let held = snapshot.actual.as_desired();
+        Self { desired: held.clone(), held, snapshot, checks: Checks::Full }
+    }
+
+    /// Whether what should be is what is.
+    pub(crate) fn changes_nothing(&self) -> bool {
+        self.held == self.desired
+    }
+
+    /// Whether nothing should be.
+    pub(crate) fn wants_nothing(&self) -> bool {
+        self.desired == Desired::default()
+    }
+
+    /// Refuses what does not fit, or cannot work as a whole.
+    pub(crate) fn check(&self) -> Result<()> {
+        let Self { snapshot, held, desired, checks } = self;
+        if self.changes_nothing() {
+            return Ok(());
+        }
+        let next_hops = [held.next_hops(), desired.next_hops()];
+        check_room(desired, next_hops[0].union(&next_hops[1]).count())?;
+        if *checks == Checks::Trust {
+            return Ok(());
+        }
+        // What is so already is not this change's fault, which may be the way out.
+        let before = snapshot.host.stacked(&next_hops[0], &held.attachments);
+        let after = snapshot.host.stacked(&next_hops[1], &desired.attachments);
+        match after.difference(&before).next() {
+            Some((upper, lower)) => Err(Error::Stacked { upper: upper.clone(), lower: lower.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// The steps from what is to what should be.
+    pub(crate) fn plan(&self) -> Vec<Step> {
+        plan(&self.snapshot.actual, &self.desired)
+    }
+
+    /// What changes, by a configuration with so many rules.
+    pub(crate) fn into_changes(self, rules: usize) -> Changes {
+        let Self { snapshot, mut held, desired, .. } = self;
+        // Those that have lost their program get it back.
+        held.attachments.retain(|index, _| !snapshot.actual.lost.contains_key(index));
+        Changes::new(held, desired, rules)
+    }
+
+    /// Adds attachments. Returns the devices that are asked for.
+    pub(crate) fn attach(&mut self, attach: &Attach) -> Result<Vec<Device>> {
+        let devices = self.devices(attach)?;
+        self.desired.attachments.extend(devices.iter().map(|device| (device.index, device.clone())));
+        Ok(devices)
+    }
+
+    /// Adds the default-gateway devices where nothing is attached.
+    pub(crate) fn attach_unless_attached(&mut self) -> Result<()> {
+        if self.desired.attachments.is_empty() {
+            self.attach(&Attach::Auto)?;
+        }
+        Ok(())
+    }
+
+    fn devices(&self, attach: &Attach) -> Result<Vec<Device>> {
+        let host = &self.snapshot.host;
+        match attach {
+            Attach::Auto => host.default_gateway_devices(),
+            Attach::Devices(names) => names.iter().map(|name| host.attachable(name)).collect(),
+        }
+    }
+
+    /// Takes attachments off, and returns their devices.
+    pub(crate) fn detach(&mut self, names: &[&str]) -> Result<Vec<Device>> {
+        let Self { snapshot, desired, .. } = self;
+        let detach = |name: &&str| {
+            let mut attachments = desired.attachments.iter();
+            let is_it =
+                |index: &u32, device: &Device| device.name == *name || snapshot.host.is_called(*index, name);
+            let index = attachments.find(|(index, device)| is_it(index, device)).map(|(index, _)| *index);
+            let detached = index.and_then(|index| desired.attachments.remove(&index));
+            detached.ok_or_else(|| Error::NotAttached((*name).to_owned()))
+        };
+        names.iter().map(detach).collect()
+    }
+
+    /// Takes all attachments off, and returns their devices.
+    pub(crate) fn detach_all(&mut self) -> Vec<Device> {
+        std::mem::take(&mut self.desired.attachments).into_values().collect()
+    }
+
+    /// Deletes the rule for exactly these packets, and returns it.
+    pub(crate) fn delete_rule(&mut self, selector: &Selector) -> Result<Rule> {
+        let action = self.desired.rules.remove(selector).ok_or(Error::NoSuchRule(*selector))?;
+        Ok(Rule::new(*selector, &action))
+    }
+
+    /// Deletes all rules, and returns them.
+    pub(crate) fn flush(&mut self) -> Vec<Rule> {
+        let flushed = std::mem::take(&mut self.desired.rules);
+        flushed.iter().map(|(selector, action)| Rule::new(*selector, action)).collect()
+    }
+
+    /// Adds a group, or puts it in the place of the one of that name. One of the configuration stays the configuration's,
+    /// which could neither put it right nor delete it else, as long as its own rules lead there.
+    pub(crate) fn put_group(&mut self, spec: &GroupSpec, on_conflict: OnConflict) -> Result<Group> {
+        let Self { snapshot, desired, checks, .. } = self;
+        let members = snapshot.host.resolve_members(&spec.members, checks)?;
+        let mut group = Group { name: spec.name.clone(), members, on_down: spec.on_down, owner: spec.owner };
+        match (desired.groups.get(&spec.name), on_conflict) {
+            (Some(existing), OnConflict::Refuse) => return Err(Error::GroupExists(existing.clone())),
+            (Some(existing), OnConflict::ReplaceOwn | OnConflict::KeepForeign)
+                if existing.owner != group.owner =>
+            {
+                if *existing == (Group { owner: existing.owner, ..group.clone() }) {
+                    return Ok(existing.clone());
+                }
+                return Err(Error::GroupOfAnother(existing.clone()));
+            }
+            (Some(existing), _) if existing.owner == Owner::Config => group.owner = Owner::Config,
+            _ => {}
+        }
+        for selector in users(desired, &group.name) {
+            check_families(&selector.source(), gateways(&group))?;
+        }
+        desired.groups.insert(group.name.clone(), group.clone());
+        Ok(group)
+    }
+
+    /// Deletes a group that no rule leads to, and returns it.
+    pub(crate) fn delete_group(&mut self, name: &str) -> Result<Group> {
+        check_unused(&self.desired, name)?;
+        self.desired.groups.remove(name).ok_or_else(|| Error::NoSuchGroup(name.to_owned()))
+    }
+
+    /// Takes a next hop out of service, or puts it back. Returns it.
+    pub(crate) fn set_down(&mut self, spec: &NextHopSpec, is_down: bool) -> Result<NextHop> {
+        let Self { snapshot, desired, .. } = self;
+        let is_meant = |next_hop: &&NextHop| {
+            let device = &next_hop.device;
+            next_hop.gateway == spec.gateway()
+                && spec
+                    .device()
+                    .is_none_or(|name| device.name == name || snapshot.host.is_called(device.index, name))
+        };
+        let meant: Vec<NextHop> = desired.next_hops().into_iter().filter(is_meant).cloned().collect();
+        match &meant[..] {
+            [] => Err(Error::NoSuchNextHop(spec.clone())),
+            [next_hop] => {
+                if is_down {
+                    desired.down.insert(next_hop.clone());
+                } else {
+                    desired.down.remove(next_hop);
+                }
+                Ok(next_hop.clone())
+            }
+            several => Err(Error::AmbiguousNextHop {
+                spec: spec.clone(),
+                devices: several.iter().map(|next_hop| next_hop.device.name.clone()).collect(),
+            }),
+        }
+    }
+
+    /// Replaces all rules and groups of an owner by those of a configuration, and the attachments where it names them. Those
+    /// of other owners stay.
+    pub(crate) fn apply(&mut self, owner: Owner, config: &Config) -> Result<()> {
+        let is_going_back = self.checks == Checks::Trust;
+        if !is_going_back {
+            self.checks = Checks::TrustInUse(self.desired.next_hops().into_iter().cloned().collect());
+        }
+        self.desired.rules.retain(|_, rule| rule.owner != owner);
+        let named: BTreeSet<&str> = config.groups.iter().map(|group| group.name.as_str()).collect();
+        let is_gone = |group: &&Group| group.owner == owner && !named.contains(group.name.as_str());
+        let gone: Vec<String> =
+            self.desired.groups.values().filter(is_gone).map(|group| group.name.clone()).collect();
+        for name in gone {
+            match check_unused(&self.desired, &name) {
+                Ok(()) => drop(self.desired.groups.remove(&name)),
+                // Somebody has led a rule there meanwhile.
+                Err(_) if is_going_back => {}
+                Err(error) => return Err(error),
+            }
+        }
+        for spec in &config.groups {
+            self.put_group(&GroupSpec { owner, ..spec.clone() }, OnConflict::ReplaceOwn)?;
+        }
+        let on_conflict = if is_going_back { OnConflict::KeepForeign } else { OnConflict::ReplaceOwn };
+        Request::of_config(config, owner).put(self, on_conflict)?;
+        match &config.attach {
+            Some(attach) => {
+                let devices = self.devices(attach)?;
+                self.desired.attachments = devices.into_iter().map(|device| (device.index, device)).collect();
+                Ok(())
+            }
+            // Going back puts rules back, and attaches where it was attached.
+            None if config.rules.is_empty() || is_going_back => Ok(()),
+            None => self.attach_unless_attached(),
+        }
+    }
+}
+
+/// The rules that lead to a group.
+fn users<'a>(desired: &'a Desired, name: &'a str) -> impl Iterator<Item = &'a Selector> {
+    let leads_there = move |rule: &Action| matches!(&rule.target, Target::Group(of_rule) if of_rule == name);
+    desired.rules.iter().filter(move |(_, rule)| leads_there(rule)).map(|(selector, _)| selector)
+}
+
+fn check_unused(desired: &Desired, name: &str) -> Result<()> {
+    match users(desired, name).next() {
+        None => Ok(()),
+        Some(first) => {
+            let rules = users(desired, name).count();
+            Err(Error::GroupInUse { name: name.to_owned(), rules, first: *first })
+        }
+    }
+}
+
+/// Refuses what does not fit into the tables, with so many next hops: those that are to go are there still when the new
+/// ones come.
+fn check_room(desired: &Desired, next_hops: usize) -> Result<()> {
+    if next_hops >= MAX_NEXT_HOPS as usize {
+        return Err(Error::TooManyNextHops { limit: MAX_NEXT_HOPS - 1 });
+    }
+    let own = desired.rules.values().filter(|rule| matches!(rule.target, Target::NextHops(_))).count();
+    if own + desired.groups.len() > MAX_GROUPS as usize {
+        return Err(Error::TooManyGroups { limit: MAX_GROUPS });
+    }
+    if desired.rules.keys().any(|selector| selector.destination().is_some()) {
+        let wanted = destinations(&compile(desired.rules.keys().map(|selector| (*selector, ())).collect()));
+        if wanted > MAX_DESTINATIONS as usize {
+            return Err(Error::TooManyDestinations { wanted, limit: MAX_DESTINATIONS });
+        }
+    }
+    Ok(())
+}
