@@ -14,7 +14,10 @@ use std::{
 
 use clap::Parser;
 
-use crate::{commands::Command, output::Output};
+use crate::{
+    commands::{Command, Options},
+    output::Output,
+};
 
 /// Send egress traffic to a next hop by its source address.
 ///
@@ -27,9 +30,8 @@ struct Cli {
     /// Work in this network namespace: a name that `ip netns` knows, or a path like /proc/PID/ns/net
     #[arg(long, global = true, value_name = "NAME|PATH")]
     netns: Option<String>,
-    /// Print JSON for programs
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    options: Options,
     #[command(subcommand)]
     command: Command,
 }
@@ -52,7 +54,7 @@ Exit codes: 0 done; 1 failed, nothing half-done; 2 usage or invalid input;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(&cli) {
-        Ok(answer) => print(&answer, cli.json),
+        Ok(answer) => print(&answer, cli.options.json),
         Err(error) => {
             // Where even this cannot be written, the exit code has to do.
             let _ = writeln!(anstream::stderr(), "byway: {error}");
@@ -65,7 +67,7 @@ fn run(cli: &Cli) -> Result<Output, commands::Error> {
     if let Some(name) = &cli.netns {
         byway::enter_namespace(name)?;
     }
-    cli.command.exec(cli.json)
+    cli.command.exec(&cli.options)
 }
 
 fn print(answer: &Output, json: bool) -> ExitCode {

@@ -1,6 +1,6 @@
 //! What can go wrong, each as one sentence for a person: what was asked, what is wrong, what to do.
 
-use std::{io, net::IpAddr, path::PathBuf};
+use std::{io, net::IpAddr, path::PathBuf, time::Duration};
 
 use thiserror::Error;
 
@@ -85,14 +85,14 @@ pub enum Error {
     GroupExists(Group),
     /// An apply waits to be confirmed.
     #[error(
-        "the last apply waits to be confirmed; do so with `byway confirm`, or take it back with `byway rollback`"
+        "the last apply waits to be confirmed; do so with `byway confirm`, or roll it back with `byway rollback`"
     )]
     Unconfirmed,
     /// The last apply waits no longer to be confirmed, and why.
     #[error("no apply waits to be confirmed; of the last one: {0}")]
     TakenBack(String),
     /// The time to confirm an apply is over, and nobody has taken it back.
-    #[error("the time to confirm that apply is over; take it back with `byway rollback`, and apply again")]
+    #[error("the time to confirm that apply is over; roll it back with `byway rollback`, and apply again")]
     TooLateToConfirm,
     /// No apply has changed anything here since the host started, or the last one has been taken back already.
     #[error(
@@ -168,6 +168,14 @@ pub enum Error {
         "cannot attach to {0}: it has an `ingress` qdisc, which leaves no room for an egress hook; replace it: `tc qdisc del dev {0} ingress; tc qdisc add dev {0} clsact`"
     )]
     IngressQdisc(String),
+    /// Another Byway has changed something in this network namespace all the time.
+    #[error("another byway has been changing this network namespace for {}: {holder}; wait until it has ended, or end it", secs(.waited))]
+    Busy {
+        /// Which process that is, in words.
+        holder: String,
+        /// How long this one has waited.
+        waited: Duration,
+    },
     /// A capability is missing.
     #[error("byway needs the capability {0}; run it as root, or give it that capability")]
     Privilege(&'static str),
@@ -261,7 +269,10 @@ pub enum Error {
 impl Error {
     /// Whether the request is at fault (exit code 2) and not its execution (exit code 1).
     pub fn is_bad_request(&self) -> bool {
-        !matches!(self, Self::Kernel { .. } | Self::NotUndone { .. } | Self::Damaged { .. })
+        !matches!(
+            self,
+            Self::Kernel { .. } | Self::NotUndone { .. } | Self::Damaged { .. } | Self::Busy { .. }
+        )
     }
 
     /// A failed call to the kernel. `action` reads after "cannot".
@@ -290,4 +301,8 @@ fn in_use(rules: usize, first: &Selector) -> String {
             format!("{rules} rules, first by the rule {first}; delete them or give them another target first")
         }
     }
+}
+
+fn secs(time: &Duration) -> String {
+    format!("{} s", time.as_secs())
 }

@@ -1,6 +1,6 @@
 use clap::Args;
 
-use super::Error;
+use super::{Error, Options};
 use crate::{grammar, output::Output};
 
 /// Add a rule: what becomes of packets from a source
@@ -26,8 +26,8 @@ pub(crate) struct Add {
 }
 
 impl Add {
-    pub(crate) fn exec(&self) -> Result<Output, Error> {
+    pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let spec = grammar::rule(&self.rule)?;
-        super::put("added", |byway| byway.add(&spec))
+        super::put(options, "added", |byway| byway.add(&spec))
     }
 }

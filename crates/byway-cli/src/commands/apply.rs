@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use byway::{Byway, Owner};
+use byway::Owner;
 use clap::Args;
 
-use super::{Error, FILE};
+use super::{Error, FILE, Options};
 use crate::{
     output::Output,
     render::{changes, progress::with_bar},
@@ -24,12 +24,12 @@ use crate::{
 Examples:
   byway apply
   byway apply byway.toml
-  byway apply --confirm 60s    taken back after a minute, unless `byway confirm` comes")]
+  byway apply --confirm 60s    rolled back after a minute, unless `byway confirm` comes")]
 pub(crate) struct Apply {
     /// The configuration
     #[arg(value_name = "FILE", default_value = FILE)]
     file: PathBuf,
-    /// Take it back after this time, as 60s or 5m, unless `byway confirm` comes first
+    /// Roll it back after this time, as 60s or 5m, unless `byway confirm` comes first
     ///
     /// Also where the terminal, the ssh session or this command is gone by then.
     #[arg(long, value_name = "TIME", value_parser = time_to_confirm)]
@@ -37,9 +37,9 @@ pub(crate) struct Apply {
 }
 
 impl Apply {
-    pub(crate) fn exec(&self, json: bool) -> Result<Output, Error> {
+    pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let config = super::read(&self.file)?;
-        let mut byway = with_bar(Byway::open()?);
+        let mut byway = with_bar(super::open_to_change(options)?);
         let mut waits = None;
         let changes = match self.confirm {
             None => byway.apply(Owner::Config, &config)?,
@@ -50,14 +50,14 @@ impl Apply {
         };
         drop(byway);
         super::print(|out| {
-            if json {
+            if options.json {
                 return changes::write_json(&changes, out);
             }
             changes::write_done(&changes, "as the configuration says", out)?;
             match waits {
                 Some(within) => writeln!(
                     out,
-                    "taken back in {}, unless `byway confirm` comes first",
+                    "rolls back in {}, unless `byway confirm` comes first",
                     humantime::format_duration(within)
                 )
                 .map_err(Error::Print),
@@ -79,7 +79,7 @@ fn time_to_confirm(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Starts the process that takes the apply back, and waits until it no longer depends on this one.
+/// Starts the process that rolls the apply back, and waits until it no longer depends on this one.
 fn start_guard(token: &str) -> io::Result<()> {
     let mut guard = Command::new(env::current_exe()?);
     guard.args(["guard", token]);

@@ -1,7 +1,6 @@
-use byway::Byway;
 use clap::Args;
 
-use super::Error;
+use super::{Error, Options};
 use crate::{grammar, output::Output, render};
 
 /// Watch the egress of interfaces
@@ -19,9 +18,9 @@ pub(crate) struct Attach {
 }
 
 impl Attach {
-    pub(crate) fn exec(&self) -> Result<Output, Error> {
+    pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let devices = grammar::devices(&self.devices)?;
-        let attached = Byway::open()?.attach(&devices)?;
+        let attached = super::open_to_change(options)?.attach(&devices)?;
         Ok(Output::line(format!("attached to {}", render::names(&attached)), &attached))
     }
 }

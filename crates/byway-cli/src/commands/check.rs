@@ -4,7 +4,7 @@ use byway::{lint_host, read_config};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Error, FILE};
+use super::{Error, FILE, Options};
 use crate::{
     output::Output,
     render::{count, problems},
@@ -31,16 +31,16 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    pub(crate) fn exec(&self, json: bool) -> Result<Output, Error> {
+    pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let mut reading = read_config(&self.file)?;
         if !self.offline {
             lint_host(&mut reading)?;
         }
-        if !json {
+        if !options.json {
             problems::print(&reading).map_err(Error::Print)?;
         }
         // Of many in a large file this takes a moment.
-        let problems = if json { problems::json(&reading) } else { Value::Null };
+        let problems = if options.json { problems::json(&reading) } else { Value::Null };
         let Some(config) = &reading.config else {
             let text = format!("{}: {}\n", self.file.display(), problems::counted(&reading));
             let json = Some(json!({ "rules": null, "groups": null, "problems": problems }));

@@ -1,7 +1,6 @@
-use byway::Byway;
 use clap::Args;
 
-use super::Error;
+use super::{Error, Options};
 use crate::output::Output;
 
 /// Keep what `byway apply --confirm` has changed
@@ -9,8 +8,8 @@ use crate::output::Output;
 pub(crate) struct Confirm {}
 
 impl Confirm {
-    pub(crate) fn exec(&self) -> Result<Output, Error> {
-        let has_waited = Byway::open()?.confirm()?;
+    pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
+        let has_waited = super::open(options)?.confirm()?;
         let line =
             if has_waited { "confirmed: the last apply stays" } else { "no apply waits to be confirmed" };
         Ok(Output::line(line, serde_json::json!({ "confirmed": has_waited })))

@@ -1,7 +1,6 @@
-use byway::Byway;
 use clap::Args;
 
-use super::Error;
+use super::{Error, Options};
 use crate::{grammar, output::Output};
 
 /// Delete a rule
@@ -19,9 +18,9 @@ pub(crate) struct Del {
 }
 
 impl Del {
-    pub(crate) fn exec(&self) -> Result<Output, Error> {
+    pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let selector = grammar::selector(&self.selector)?;
-        let rule = Byway::open()?.del(&selector)?;
+        let rule = super::open_to_change(options)?.del(&selector)?;
         Ok(Output::line(format!("deleted: {rule}"), &rule))
     }
 }

@@ -1,7 +1,6 @@
-use byway::Byway;
 use clap::Args;
 
-use super::Error;
+use super::{Error, Options};
 use crate::{grammar, output::Output, render};
 
 /// Stop watching interfaces
@@ -20,11 +19,11 @@ pub(crate) struct Detach {
 }
 
 impl Detach {
-    pub(crate) fn exec(&self) -> Result<Output, Error> {
+    pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let devices = grammar::devices(&self.devices)?;
-        let detached = Byway::open()?.detach(&devices)?;
+        let detached = super::open_to_change(options)?.detach(&devices)?;
         let text = if detached.is_empty() {
-            "was attached to nothing".to_owned()
+            "nothing was attached".to_owned()
         } else {
             format!("detached from {}", render::names(&detached))
         };

@@ -1,9 +1,9 @@
 use std::path::PathBuf;
 
-use byway::{Byway, Owner};
+use byway::Owner;
 use clap::Args;
 
-use super::{Error, FILE};
+use super::{Error, FILE, Options};
 use crate::{output::Output, render::changes};
 
 /// Show what `apply` would change, and change nothing
@@ -22,11 +22,11 @@ pub(crate) struct Diff {
 }
 
 impl Diff {
-    pub(crate) fn exec(&self, json: bool) -> Result<Output, Error> {
+    pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let config = super::read(&self.file)?;
-        let changes = Byway::open()?.diff(Owner::Config, &config)?;
+        let changes = super::open_to_change(options)?.diff(Owner::Config, &config)?;
         super::print(|out| {
-            if json { changes::write_json(&changes, out) } else { changes::write_diff(&changes, out) }
+            if options.json { changes::write_json(&changes, out) } else { changes::write_diff(&changes, out) }
         })?;
         Ok(Output { exit_code: if changes.is_empty() { 0 } else { 3 }, ..Output::printed() })
     }

@@ -1,9 +1,8 @@
 use std::io::Write;
 
-use byway::Byway;
 use clap::Args;
 
-use super::Error;
+use super::{Error, Options};
 use crate::output::Output;
 
 /// Print what holds as a configuration
@@ -17,8 +16,8 @@ Examples:
 pub(crate) struct Export {}
 
 impl Export {
-    pub(crate) fn exec(&self) -> Result<Output, Error> {
-        let config = Byway::open()?.export()?;
+    pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
+        let config = super::open(options)?.export()?;
         super::print(|out| write!(out, "{config}").map_err(Error::Print))?;
         Ok(Output::printed())
     }

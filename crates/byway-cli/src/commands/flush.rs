@@ -1,7 +1,6 @@
-use byway::Byway;
 use clap::Args;
 
-use super::Error;
+use super::{Error, Options};
 use crate::{output::Output, render::count};
 
 /// Delete all rules
@@ -11,8 +10,8 @@ use crate::{output::Output, render::count};
 pub(crate) struct Flush {}
 
 impl Flush {
-    pub(crate) fn exec(&self) -> Result<Output, Error> {
-        let rules = Byway::open()?.flush()?;
+    pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
+        let rules = super::open_to_change(options)?.flush()?;
         Ok(Output::line(format!("deleted {}", count(rules.len() as u64, "rule")), &rules))
     }
 }

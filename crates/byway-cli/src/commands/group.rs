@@ -1,7 +1,7 @@
-use byway::{Byway, Mss, NextHop};
+use byway::{Mss, NextHop};
 use clap::{Args, Subcommand};
 
-use super::Error;
+use super::{Error, Options};
 use crate::{
     grammar,
     output::Output,
@@ -45,11 +45,11 @@ A flow keeps its next hop as long as that is in service. Rules lead to the group
 }
 
 impl Group {
-    pub(crate) fn exec(&self) -> Result<Output, Error> {
-        let mut byway = Byway::open()?;
+    pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
+        let mut byway = super::open_to_change(options)?;
         let (said, group) = match &self.verb {
             Verb::Add { group } => ("added", byway.add_group(&grammar::group(group)?)?),
-            Verb::Replace { group } => ("holds now", byway.replace_group(&grammar::group(group)?)?),
+            Verb::Replace { group } => ("replaced", byway.replace_group(&grammar::group(group)?)?),
             Verb::Del { name } => {
                 let group = byway.del_group(name)?;
                 return Ok(Output::line(format!("deleted: group {group}"), &group));

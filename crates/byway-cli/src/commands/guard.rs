@@ -1,4 +1,10 @@
-use std::{env, io, io::Write, thread, time::Duration};
+use std::{
+    env, io,
+    io::Write,
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::Duration,
+};
 
 use byway::Byway;
 use clap::Args;
@@ -7,15 +13,16 @@ use nix::{
     unistd::setsid,
 };
 
-use super::Error;
+use super::{Error, Options};
 use crate::output::Output;
 
 /// How often it looks whether the apply has been confirmed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Take an apply back, unless it is confirmed in time
+/// Roll an apply back, unless it is confirmed in time
 ///
-/// `byway apply --confirm` starts it ahead of the change. It has a session of its own, so that it outlives the terminal.
+/// `byway apply --confirm` starts it ahead of the change. It has a session of its own, so that it outlives the terminal. Where a
+/// signal ends it, it rolls back at once; where it is killed, the next command does.
 #[derive(Debug, Args)]
 #[command(hide = true)]
 pub(crate) struct Guard {
@@ -24,18 +31,22 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    pub(crate) fn exec(&self) -> Result<Output, Error> {
-        let mut byway = Byway::open()?;
-        leave_the_terminal().map_err(Error::Guard)?;
+    pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
+        let mut byway = super::open_as_it_is(options)?;
+        let signals = leave_the_terminal().map_err(Error::Guard)?;
+        let _alive = byway.guarding()?;
         // The apply goes on when it reads this, and closes its end.
         writeln!(io::stdout(), "ready").map_err(Error::Print)?;
         // The time begins anew when the change is done, and so the note of the apply is asked for it each time.
+        let mut at_once = false;
         loop {
             match byway.time_to_confirm(&self.token) {
                 Ok(None) => return Ok(Output::printed()),
-                Ok(Some(left)) if !left.is_zero() => thread::sleep(left.min(PAUSE)),
+                Ok(Some(left)) if !left.is_zero() && !at_once => {
+                    at_once = signals.recv_timeout(left.min(PAUSE)).is_ok();
+                }
                 // It is over, or nobody can tell.
-                _ => match byway.rollback_unless_confirmed(&self.token, false) {
+                _ => match byway.rollback_unless_confirmed(&self.token, at_once) {
                     Ok(Some(_)) => return Ok(Output::printed()),
                     // The change has ended only now. Or there is nothing to go back to.
                     Ok(None) if !self.is_over(&byway) => {}
@@ -52,11 +63,22 @@ impl Guard {
     }
 }
 
-fn leave_the_terminal() -> io::Result<()> {
+/// Leaves the terminal, and its signals. Those that end a process mean that nobody may be left to roll back: they are handed
+/// on, to do so at once.
+fn leave_the_terminal() -> io::Result<Receiver<Signal>> {
     setsid()?;
-    let mut hang_up = SigSet::empty();
-    hang_up.add(Signal::SIGHUP);
-    hang_up.thread_block()?;
+    let mut ends = SigSet::empty();
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT].into_iter().for_each(|signal| ends.add(signal));
+    let mut blocked = ends;
+    blocked.add(Signal::SIGHUP);
+    blocked.thread_block()?;
     // Not to hold on to a file system that somebody wants to unmount.
-    env::set_current_dir("/")
+    env::set_current_dir("/")?;
+    let (sender, signals) = mpsc::channel();
+    thread::spawn(move || {
+        while let Ok(signal) = ends.wait() {
+            let _ = sender.send(signal);
+        }
+    });
+    Ok(signals)
 }

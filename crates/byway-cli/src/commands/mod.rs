@@ -22,6 +22,7 @@ mod show;
 use std::{
     io::{self, BufWriter, StdoutLock, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use byway::{Byway, Device, NextHop, Rule, config::Config, read_config};
@@ -32,6 +33,17 @@ use crate::{
     output::Output,
     render::{self, problems},
 };
+
+/// What holds for every command.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Print JSON for programs
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Wait for so long, as 5s or 2m, while another byway is changing this network namespace
+    #[arg(long, global = true, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub(crate) wait: Duration,
+}
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -57,34 +69,71 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Does the work. `json` says that the answer's JSON form alone is wanted.
-    pub(crate) fn exec(&self, json: bool) -> Result<Output, Error> {
+    /// Does the work.
+    pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         match self {
-            Self::Add(command) => command.exec(),
-            Self::Replace(command) => command.exec(),
-            Self::Del(command) => command.exec(),
-            Self::Show(command) => command.exec(json),
-            Self::Flush(command) => command.exec(),
-            Self::Group(command) => command.exec(),
-            Self::Nexthop(command) => command.exec(),
-            Self::Attach(command) => command.exec(),
-            Self::Detach(command) => command.exec(),
-            Self::Check(command) => command.exec(json),
-            Self::Diff(command) => command.exec(json),
-            Self::Apply(command) => command.exec(json),
-            Self::Confirm(command) => command.exec(),
-            Self::Rollback(command) => command.exec(json),
-            Self::Export(command) => command.exec(),
-            Self::Guard(command) => command.exec(),
+            Self::Add(command) => command.exec(options),
+            Self::Replace(command) => command.exec(options),
+            Self::Del(command) => command.exec(options),
+            Self::Show(command) => command.exec(options),
+            Self::Flush(command) => command.exec(options),
+            Self::Group(command) => command.exec(options),
+            Self::Nexthop(command) => command.exec(options),
+            Self::Attach(command) => command.exec(options),
+            Self::Detach(command) => command.exec(options),
+            Self::Check(command) => command.exec(options),
+            Self::Diff(command) => command.exec(options),
+            Self::Apply(command) => command.exec(options),
+            Self::Confirm(command) => command.exec(options),
+            Self::Rollback(command) => command.exec(options),
+            Self::Export(command) => command.exec(options),
+            Self::Guard(command) => command.exec(options),
             Self::Import(command) => command.exec(),
-            Self::Demo(command) => command.exec(json),
+            Self::Demo(command) => command.exec(options.json),
         }
     }
 }
 
-/// Lets a rule hold, and says what was attached to on the way where nothing was before.
-fn put(said: &str, put: impl FnOnce(&mut Byway) -> Result<Rule, byway::Error>) -> Result<Output, Error> {
-    let mut byway = Byway::open()?;
+/// Opens Byway. Where the guard of an apply has died that nobody confirmed in time, its work is done first.
+fn open(options: &Options) -> Result<Byway, Error> {
+    let mut byway = open_as_it_is(options)?;
+    match byway.rollback_if_overdue() {
+        Ok(None) => {}
+        Ok(Some(_)) => {
+            anstream::eprintln!("byway: nobody confirmed the last apply in time, so it was rolled back")
+        }
+        Err(error) => anstream::eprintln!(
+            "byway: nobody confirmed the last apply in time, and to roll it back failed: {error}"
+        ),
+    }
+    Ok(byway)
+}
+
+/// Opens Byway to change something.
+fn open_to_change(options: &Options) -> Result<Byway, Error> {
+    let byway = open(options)?;
+    if let Some(left) = byway.unconfirmed()? {
+        anstream::eprintln!("byway: {}", render::unconfirmed(left));
+    }
+    Ok(byway)
+}
+
+fn open_as_it_is(options: &Options) -> Result<Byway, Error> {
+    let limit = humantime::format_duration(options.wait).to_string();
+    Ok(Byway::open()?.with_wait(options.wait).with_on_wait(move |holder| {
+        anstream::eprintln!(
+            "byway: {holder} is changing this network namespace; waiting for it, up to {limit} (`--wait`)"
+        );
+    }))
+}
+
+/// Puts a rule, and says what was attached to on the way where nothing was before.
+fn put(
+    options: &Options,
+    said: &str,
+    put: impl FnOnce(&mut Byway) -> Result<Rule, byway::Error>,
+) -> Result<Output, Error> {
+    let mut byway = open_to_change(options)?;
     let before = render::watched(&byway.attachments()?);
     let rule = put(&mut byway)?;
     let attached: Vec<Device> = render::watched(&byway.attachments()?)

@@ -1,7 +1,6 @@
-use byway::Byway;
 use clap::{Args, Subcommand};
 
-use super::Error;
+use super::{Error, Options};
 use crate::{grammar, output::Output};
 
 /// Take a next hop out of service, or put it back
@@ -35,12 +34,13 @@ enum Verb {
 }
 
 impl Nexthop {
-    pub(crate) fn exec(&self) -> Result<Output, Error> {
+    pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let (words, is_down) = match &self.verb {
             Verb::Down { next_hop } => (next_hop, true),
             Verb::Up { next_hop } => (next_hop, false),
         };
-        let next_hop = Byway::open()?.set_next_hop_down(&grammar::next_hop(words)?, is_down)?;
+        let next_hop =
+            super::open_to_change(options)?.set_next_hop_down(&grammar::next_hop(words)?, is_down)?;
         let said = if is_down { "out of service" } else { "in service" };
         Ok(Output::line(format!("{said}: {next_hop}"), &next_hop))
     }

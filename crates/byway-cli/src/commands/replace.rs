@@ -1,6 +1,6 @@
 use clap::Args;
 
-use super::Error;
+use super::{Error, Options};
 use crate::{grammar, output::Output};
 
 /// Change a rule, or add it
@@ -20,8 +20,8 @@ pub(crate) struct Replace {
 }
 
 impl Replace {
-    pub(crate) fn exec(&self) -> Result<Output, Error> {
+    pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let spec = grammar::rule(&self.rule)?;
-        super::put("holds now", |byway| byway.replace(&spec))
+        super::put(options, "replaced", |byway| byway.replace(&spec))
     }
 }

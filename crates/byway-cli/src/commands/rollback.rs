@@ -1,7 +1,6 @@
-use byway::Byway;
 use clap::Args;
 
-use super::Error;
+use super::{Error, Options};
 use crate::{
     output::Output,
     render::{changes, progress::with_bar},
@@ -15,10 +14,10 @@ use crate::{
 pub(crate) struct Rollback {}
 
 impl Rollback {
-    pub(crate) fn exec(&self, json: bool) -> Result<Output, Error> {
-        let changes = with_bar(Byway::open()?).rollback()?;
+    pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
+        let changes = with_bar(super::open_as_it_is(options)?).rollback()?;
         super::print(|out| {
-            if json {
+            if options.json {
                 changes::write_json(&changes, out)
             } else {
                 changes::write_done(&changes, "as before", out)

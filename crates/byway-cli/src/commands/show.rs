@@ -7,11 +7,14 @@ use std::{
 use byway::{Byway, Listing, Status};
 use clap::Args;
 
-use super::{Error, print};
+use super::{Error, Options, print};
 use crate::{
     grammar::{self, Shown},
     output::Output,
-    render::table::{self, Since},
+    render::{
+        self,
+        table::{self, Since},
+    },
 };
 
 /// Show rules with their counters, and what is attached where
@@ -39,11 +42,11 @@ pub(crate) struct Show {
 }
 
 impl Show {
-    pub(crate) fn exec(&self, json: bool) -> Result<Output, Error> {
+    pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let what = grammar::shown(&self.what)?;
-        let mut byway = Byway::open()?;
+        let mut byway = super::open(options)?;
         if let Some(seconds) = self.watch {
-            return watch(&mut byway, what, Duration::from_secs(seconds), json);
+            return watch(&mut byway, what, Duration::from_secs(seconds), options.json);
         }
         if let Shown::Rule(selector) = what {
             let rule = byway.rule(&selector)?;
@@ -52,7 +55,7 @@ impl Show {
         let listing = byway.listing()?;
         print(|out| {
             match what {
-                _ if json => return write_json(&listing, out),
+                _ if options.json => return write_json(&listing, out),
                 Shown::NextHops => write!(out, "{}", table::next_hops(&listing.next_hops, None)),
                 Shown::Attachments => write!(out, "{}", table::attachments(&listing.attachments, None)),
                 Shown::All | Shown::Rule(_) => return write_text(&listing, out),
@@ -66,6 +69,9 @@ impl Show {
 
 fn write_text(listing: &Listing, out: &mut impl Write) -> Result<(), Error> {
     table::write_listing(listing, out)?;
+    if let Some(left) = listing.unconfirmed {
+        write!(out, "\n\n{}", render::unconfirmed(left)).map_err(Error::Print)?;
+    }
     out.write_all(b"\n").map_err(Error::Print)
 }
 

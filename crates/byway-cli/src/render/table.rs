@@ -216,7 +216,7 @@ fn trouble_of_attachment(attachment: &Attachment) -> Option<String> {
         return Some(format!("{name}: the device is gone; byway's next change forgets it"));
     }
     (!attachment.is_installed)
-        .then(|| format!("{name}: somebody has taken byway's program off; byway's next change puts it back"))
+        .then(|| format!("byway's program on {name} is missing (detached by someone else); byway's next change puts it back"))
 }
 
 fn trouble_of_next_hop(status: &NextHopStatus) -> Option<String> {
@@ -336,7 +336,7 @@ mod tests {
 
     fn status(rules: Vec<RuleStatus>, next_hops: Vec<NextHopStatus>) -> Status {
         let attachments = vec![attachment("eth0", 2, Role::Departure), attachment("eth1", 3, Role::Arrival)];
-        Status { attachments, rules, groups: vec![], next_hops }
+        Status { attachments, rules, next_hops, ..Status::default() }
     }
 
     #[test]

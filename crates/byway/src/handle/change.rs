@@ -7,6 +7,7 @@ use crate::{
     kernel::{
         bpffs,
         execute::Executor,
+        lock::{Lock, Wait},
         migrate,
         pins::Pins,
         snapshot::{Scope, snapshot},
@@ -21,7 +22,7 @@ pub(crate) struct Change<T> {
     pub(crate) returned: T,
     pins: Option<Pins>,
     /// Nothing where there is nothing, and should be nothing.
-    lock: Option<bpffs::Lock>,
+    lock: Option<Lock>,
 }
 
 impl<T> Change<T> {
@@ -114,12 +115,13 @@ impl Byway {
     }
 
     /// Waits until no other Byway changes anything in this network namespace.
-    pub(crate) fn lock(&self) -> Result<bpffs::Lock> {
-        bpffs::Lock::wait()
+    pub(crate) fn lock(&self) -> Result<Lock> {
+        let tell = self.on_wait.as_ref().map(|it| &*it.0 as &dyn Fn(&str));
+        Lock::wait(&Wait { limit: self.wait, tell })
     }
 
     fn executor<'a>(&'a mut self, pins: &'a mut Pins) -> Executor<'a> {
-        let Self { network, hook, progress } = self;
+        let Self { network, hook, progress, .. } = self;
         Executor { pins, network, hook: *hook, progress: progress.as_ref().map(|it| &*it.0) }
     }
 }

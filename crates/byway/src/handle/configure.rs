@@ -99,7 +99,7 @@ impl Byway {
         };
         let prepare = |store: &RollbackStore| {
             wait(store)?;
-            start_guard(&token).map_err(Error::io("start the guard that would take the apply back"))
+            start_guard(&token).map_err(Error::io("start the guard that would roll the apply back"))
         };
         self.apply_saving(config, prepare, wait)
     }
@@ -209,21 +209,32 @@ impl Byway {
             let _lock = self.lock()?;
             if back.is_due(&store)? {
                 store.note_undone(&format!(
-                    "nobody confirmed it in time, and to take it back failed: {error}"
+                    "nobody confirmed it in time, and to roll it back failed: {error}"
                 ))?;
             }
         }
         gone_back
     }
 
-    /// Goes back if an apply waits to be confirmed and its time is over: its guard has died.
+    /// Says to all others that the guard of the last apply is alive, as long as the returned value is there. Else they do its
+    /// work ([`Byway::rollback_if_overdue`]).
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn guarding(&self) -> Result<impl Drop + use<>> {
+        RollbackStore::open()?.lock_guard()
+    }
+
+    /// Goes back if an apply waits to be confirmed, its time is over, and its guard has died.
     ///
     /// # Errors
     ///
     /// Those of [`Byway::rollback`].
     pub fn rollback_if_overdue(&mut self) -> Result<Option<Changes>> {
-        match RollbackStore::open()?.unconfirmed()? {
-            Some(unconfirmed) if unconfirmed.time_left()?.is_zero() => {
+        let store = RollbackStore::open()?;
+        match store.unconfirmed()? {
+            Some(unconfirmed) if unconfirmed.time_left()?.is_zero() && !store.has_guard() => {
                 self.rollback_unless_confirmed(&unconfirmed.token, false)
             }
             _ => Ok(None),
@@ -257,7 +268,7 @@ impl Byway {
             }
             match back {
                 Back::Unconfirmed { .. } => {
-                    store.note_undone("it was taken back, since nobody confirmed it in time")
+                    store.note_undone("it was rolled back, since nobody confirmed it in time")
                 }
                 Back::Asked => Ok(()),
             }

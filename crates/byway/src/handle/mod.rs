@@ -6,12 +6,12 @@ mod rollback_store;
 
 pub use configure::lint_host;
 
-use std::slice;
+use std::{slice, time::Duration};
 
 use crate::{
     config::Attach,
     error::{Error, Result},
-    kernel::{hook::Hook, network::Network, pins::Pins, privilege, snapshot::Scope},
+    kernel::{hook::Hook, lock, network::Network, pins::Pins, privilege, snapshot::Scope},
     policy::{
         request::{OnConflict, Request},
         snapshot::Questions,
@@ -33,6 +33,8 @@ pub struct Byway {
     network: Network,
     hook: Option<Hook>,
     progress: Option<Progress>,
+    wait: Duration,
+    on_wait: Option<OnWait>,
 }
 
 /// What is told how far a change is.
@@ -41,6 +43,15 @@ struct Progress(Box<dyn Fn(usize, usize)>);
 impl std::fmt::Debug for Progress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Progress")
+    }
+}
+
+/// What is told whom a change waits for.
+struct OnWait(Box<dyn Fn(&str)>);
+
+impl std::fmt::Debug for OnWait {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OnWait")
     }
 }
 
@@ -53,7 +64,7 @@ impl Byway {
     /// [`Error::Privilege`] names the capability that is missing.
     pub fn open() -> Result<Self> {
         privilege::check()?;
-        Ok(Self { network: Network::open()?, hook: None, progress: None })
+        Ok(Self { network: Network::open()?, hook: None, progress: None, wait: lock::WAIT, on_wait: None })
     }
 
     /// Attaches with this hook from now on, instead of with tcx where the kernel has it and clsact where not.
@@ -68,6 +79,20 @@ impl Byway {
     #[must_use]
     pub fn with_progress(mut self, progress: impl Fn(usize, usize) + 'static) -> Self {
         self.progress = Some(Progress(Box::new(progress)));
+        self
+    }
+
+    /// Waits for another Byway's change in this network namespace for so long at the most, and not for a minute.
+    #[must_use]
+    pub fn with_wait(mut self, limit: Duration) -> Self {
+        self.wait = limit;
+        self
+    }
+
+    /// Tells `on_wait` which process a change waits for, where that takes more than a second.
+    #[must_use]
+    pub fn with_on_wait(mut self, on_wait: impl Fn(&str) + 'static) -> Self {
+        self.on_wait = Some(OnWait(Box::new(on_wait)));
         self
     }
 
@@ -231,8 +256,9 @@ impl Byway {
     ///
     /// [`Error::Schema`], and those of the kernel.
     pub fn status(&mut self) -> Result<Status> {
-        let Some(pins) = Pins::open()? else { return Ok(Status::default()) };
-        listing::status(pins, &mut self.network)
+        let unconfirmed = self.unconfirmed()?;
+        let Some(pins) = Pins::open()? else { return Ok(Status { unconfirmed, ..Status::default() }) };
+        Ok(Status { unconfirmed, ..listing::status(pins, &mut self.network)? })
     }
 
     /// All that there is, with the rules one after the other.
@@ -241,8 +267,12 @@ impl Byway {
     ///
     /// Those of [`Byway::status`].
     pub fn listing(&mut self) -> Result<Listing> {
-        let Some(pins) = Pins::open()? else { return Ok(Listing::default()) };
-        listing::read(pins, &mut self.network)
+        let mut listing = match Pins::open()? {
+            Some(pins) => listing::read(pins, &mut self.network)?,
+            None => Listing::default(),
+        };
+        listing.unconfirmed = self.unconfirmed()?;
+        Ok(listing)
     }
 
     /// The rules that hold, by source and destination, with their counters.

@@ -10,18 +10,22 @@
 //!     unfinished/         a copy that is being made
 //!     gone/               one that is being removed
 //!     unconfirmed         which apply waits, and until when, in milliseconds
+//!     guard               locked (flock) by the guard of that apply as long as it is alive
 //!     undone              what became of an apply that nobody confirmed, in a sentence
 //! ```
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, BufWriter, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use nix::time::{ClockId, clock_gettime};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    time::{ClockId, clock_gettime},
+};
 
 use crate::{
     config::{
@@ -80,8 +84,27 @@ impl RollbackStore {
         self.folder.join("undone")
     }
 
+    fn guard(&self) -> PathBuf {
+        self.folder.join("guard")
+    }
+
     fn note(&self) -> PathBuf {
         self.folder.join("unconfirmed")
+    }
+
+    /// Says that the guard of an apply is alive, as long as the lock is there.
+    pub(crate) fn lock_guard(&self) -> Result<Flock<File>> {
+        self.write(&self.guard(), &|_| Ok(()))?;
+        let action = || format!("lock {}", self.guard().display());
+        let file = File::open(self.guard()).map_err(Error::io(action()))?;
+        Flock::lock(file, FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, errno)| Error::kernel(action(), errno))
+    }
+
+    /// Whether the guard of the last apply is alive.
+    pub(crate) fn has_guard(&self) -> bool {
+        let lock = |file| Flock::lock(file, FlockArg::LockSharedNonblock);
+        File::open(self.guard()).is_ok_and(|file| lock(file).is_err())
     }
 
     /// Keeps a copy. The one before stays until [`RollbackStore::commit`].
@@ -128,14 +151,14 @@ impl RollbackStore {
 
     /// The apply has failed, or was cut off ahead of its change: the copy before is the one to go back to.
     pub(crate) fn abort(&self) -> Result<()> {
-        remove(&self.note())?;
+        self.confirm()?;
         self.discard(&self.before())?;
         rename(&self.older(), &self.before())
     }
 
     /// The copy is the state of now, or nobody wants it any more.
     pub(crate) fn clear(&self) -> Result<()> {
-        remove(&self.note())?;
+        self.confirm()?;
         self.discard(&self.older())?;
         self.discard(&self.before())?;
         // Leaves no empty folder behind. One with something in it cannot be removed like this.
@@ -168,7 +191,8 @@ impl RollbackStore {
 
     /// No apply waits any more.
     pub(crate) fn confirm(&self) -> Result<()> {
-        remove(&self.note())
+        remove(&self.note())?;
+        remove(&self.guard())
     }
 
     /// Says what became of an apply that nobody confirmed.

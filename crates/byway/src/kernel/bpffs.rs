@@ -1,7 +1,7 @@
-//! The BPF file system: where the pins are, and the lock on them.
+//! The BPF file system: where the pins are.
 
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder},
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
@@ -9,10 +9,8 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{Flock, FlockArg},
     mount::{MsFlags, mount},
     sys::statfs::{FsType, statfs},
-    unistd::Uid,
 };
 
 use crate::error::{Error, Result};
@@ -68,59 +66,6 @@ fn netns_exec(mountinfo: &str) -> Option<&str> {
         .filter_map(|line| line.split_once(" - "))
         .rfind(|(head, tail)| head.split(' ').nth(4) == Some("/sys") && tail.starts_with("sysfs "))?;
     tail.split(' ').nth(1).filter(|source| !["sysfs", "sys", "none"].contains(source))
-}
-
-/// The right to change what is pinned: no other Byway on this host has it at the same time.
-#[derive(Debug)]
-pub(crate) struct Lock {
-    _held: Flock<File>,
-    /// Another Byway had it meanwhile.
-    pub(crate) has_waited: bool,
-}
-
-impl Lock {
-    /// Waits for the right, and makes the folder if need be.
-    pub(crate) fn wait() -> Result<Self> {
-        let path = folder();
-        let mut has_waited = false;
-        loop {
-            make_folder(&path)?;
-            let file = match File::open(&path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue, // removed just now
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    return Err(Error::NotOurs(path));
-                }
-                Err(error) => return Err(Error::kernel(format!("open {}", path.display()), error)),
-            };
-            // Another user who holds the lock could keep everybody waiting.
-            let owner = file.metadata().map_err(Error::io(format!("look at {}", path.display())))?.uid();
-            if owner != 0 && owner != Uid::effective().as_raw() {
-                return Err(Error::NotOurs(path));
-            }
-            let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).or_else(|(file, errno)| {
-                has_waited = true;
-                if errno == Errno::EWOULDBLOCK {
-                    Flock::lock(file, FlockArg::LockExclusive)
-                } else {
-                    Err((file, errno))
-                }
-            });
-            let lock = lock.map_err(|(_, errno)| Error::kernel(format!("lock {}", path.display()), errno))?;
-            // While this waited, another Byway may have removed the folder and a third made it anew.
-            let same = |now: fs::Metadata| lock.metadata().is_ok_and(|mine| mine.ino() == now.ino());
-            if fs::metadata(&path).is_ok_and(same) {
-                return Ok(Self { _held: lock, has_waited });
-            }
-        }
-    }
-}
-
-impl Drop for Lock {
-    /// Leaves no empty folder behind. One with pins in it cannot be removed like this.
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(folder());
-    }
 }
 
 /// Which folder this is, as long as it is there.

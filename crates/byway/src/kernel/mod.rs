@@ -5,6 +5,7 @@ mod clsact;
 pub(crate) mod execute;
 mod features;
 pub(crate) mod hook;
+pub(crate) mod lock;
 pub(crate) mod migrate;
 pub(crate) mod namespace;
 pub(crate) mod network;

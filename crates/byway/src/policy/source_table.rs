@@ -443,7 +443,7 @@ impl Table<'_> {
         (has_longer, has_guideposts)
     }
 
-    /// Puts the markers that a prefix needs. They say what holds now: no packet sees a difference.
+    /// Puts the markers that a prefix needs. They say what replaced: no packet sees a difference.
     fn mark_path_to(&mut self, prefix: &Prefix) -> Result<(), TakesNewTable> {
         let path = paths(self.lengths()).swap_remove(usize::from(prefix.len()));
         for length in path {

@@ -1,5 +1,7 @@
 //! All that there is, with the rules one after the other.
 
+use std::time::Duration;
+
 use serde::{
     Serialize, Serializer,
     ser::{Error as _, SerializeSeq, SerializeStruct},
@@ -9,7 +11,7 @@ use super::{
     lookup::{Lookup, Order, RefCounts},
     status::{
         Attachment, GroupStatus, NextHopStatus, RuleStatus, Status, attachment_status, next_hop_status,
-        rule_status,
+        rule_status, whole_seconds,
     },
 };
 use crate::{
@@ -38,6 +40,8 @@ pub struct Listing {
     pub groups: Vec<GroupStatus>,
     /// The next hops of all rules and groups.
     pub next_hops: Vec<NextHopStatus>,
+    /// How long the last apply still waits to be confirmed, if it waits. No time is left where it is overdue.
+    pub unconfirmed: Option<Duration>,
     rules: Vec<RuleStatus>,
     /// In the place of those, where there are many.
     many: Option<Many>,
@@ -77,10 +81,13 @@ impl std::fmt::Debug for Listing {
 
 impl Serialize for Listing {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let mut all = serializer.serialize_struct("Listing", 4)?;
+        let mut all = serializer.serialize_struct("Listing", 5)?;
         all.serialize_field("attachments", &self.attachments)?;
         all.serialize_field("groups", &self.groups)?;
         all.serialize_field("nexthops", &self.next_hops)?;
+        if let Some(left) = self.unconfirmed {
+            all.serialize_field("seconds_to_confirm", &whole_seconds(left))?;
+        }
         all.serialize_field("rules", &Rules(self))?;
         all.end()
     }
@@ -111,8 +118,8 @@ pub(crate) fn read(pins: Pins, network: &mut Network) -> Result<Listing> {
 /// Reads all that there is.
 pub(crate) fn status(pins: Pins, network: &mut Network) -> Result<Status> {
     let (listing, ..) = read_consistent(Some(&pins), || read_up_to(usize::MAX, &pins, network))?;
-    let Listing { attachments, groups, next_hops, rules, many: _ } = listing;
-    Ok(Status { attachments, rules, groups, next_hops })
+    let Listing { attachments, groups, next_hops, rules, .. } = listing;
+    Ok(Status { attachments, rules, groups, next_hops, unconfirmed: None })
 }
 
 /// Reads the rule for exactly these packets, if there is one.
@@ -145,6 +152,7 @@ fn read_up_to(at_once: usize, pins: &Pins, network: &mut Network) -> Result<(Lis
             true => rules(pins, &lookup, &order).collect::<Result<_>>()?,
             false => Vec::new(),
         },
+        unconfirmed: None,
         many: None,
     };
     Ok((listing, lookup, order))

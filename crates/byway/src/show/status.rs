@@ -1,9 +1,9 @@
 //! What there is and what it did, as a listing shows it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use byway_abi::{DEVICE_REFUSES, NextHopHealth, RuleRecord, SILENCE, SILENCE_ON_LINK, class};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::lookup::{Lookup, User};
 use crate::{
@@ -213,6 +213,22 @@ pub struct Status {
     /// The next hops of all rules and groups.
     #[serde(rename = "nexthops")]
     pub next_hops: Vec<NextHopStatus>,
+    /// How long the last apply still waits to be confirmed, if it waits. No time is left where it is overdue.
+    #[serde(
+        rename = "seconds_to_confirm",
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "seconds"
+    )]
+    pub unconfirmed: Option<Duration>,
+}
+
+fn seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    time.map(whole_seconds).serialize(serializer)
+}
+
+/// Whole seconds, rounded up.
+pub(super) fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 /// Reads the devices that carry a program, by name.

@@ -34,9 +34,9 @@ fn each_command_finds_what_the_one_before_it_has_left() {
          192.168.1.5 10.111.221.21 eth1 cli\n\
          2001:db8:1::/48 2001:db8:221::21 eth1 cli\n"
     );
-    assert_eq!(done(server, "replace from 192.168.1.5 dev eth0"), "holds now: from 192.168.1.5 dev eth0\n");
+    assert_eq!(done(server, "replace from 192.168.1.5 dev eth0"), "replaced: from 192.168.1.5 dev eth0\n");
     assert!(!works(&seed, SILENCE));
-    assert_eq!(done(server, &format!("replace {RULE}")), format!("holds now: {RULE}\n"));
+    assert_eq!(done(server, &format!("replace {RULE}")), format!("replaced: {RULE}\n"));
     assert!(works(&seed, ANSWER));
     assert_eq!(done(server, "detach"), "detached from eth0\n");
     assert!(!works(&seed, SILENCE), "nothing is watched");
@@ -54,6 +54,6 @@ fn each_command_finds_what_the_one_before_it_has_left() {
     assert_eq!(done(server, "flush"), "deleted 3 rules\n");
     assert_eq!(done(server, "flush"), "deleted 0 rules\n");
     assert_eq!(done(server, "detach"), "detached from eth0\n");
-    assert_eq!(done(server, "detach"), "was attached to nothing\n");
+    assert_eq!(done(server, "detach"), "nothing was attached\n");
     assert_eq!(pins(), Vec::<String>::new(), "nothing is left");
 }

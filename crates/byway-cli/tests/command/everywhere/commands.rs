@@ -57,7 +57,7 @@ fn groups_and_next_hops_have_commands_of_their_own() {
 
     assert_eq!(
         done(server, &format!("group replace up {two} on-down drop")),
-        format!("holds now: group up {two} on-down drop\n")
+        format!("replaced: group up {two} on-down drop\n")
     );
     assert!(works(&seed, ANSWER));
     done(server, "flush");
@@ -445,10 +445,10 @@ fn a_narrower_next_hop_is_told_and_what_came_of_it_has_columns() {
 
     for (mss, tcp) in [("off", "TCP's MSS is left alone"), ("1000", "TCP's MSS is clamped to 1000")] {
         let rule = format!("{RULE} mss {mss}");
-        assert_eq!(done(server, &format!("replace {rule}")), format!("holds now: {rule}\n{}", told(tcp)));
+        assert_eq!(done(server, &format!("replace {rule}")), format!("replaced: {rule}\n{}", told(tcp)));
     }
     set_mtu(1_500);
-    assert_eq!(done(server, &format!("replace {RULE}")), format!("holds now: {RULE}\n"));
+    assert_eq!(done(server, &format!("replace {RULE}")), format!("replaced: {RULE}\n"));
 }
 
 #[test]

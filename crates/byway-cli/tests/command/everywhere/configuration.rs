@@ -10,8 +10,11 @@ use std::{
 use aya::programs::tc::{TcAttachType, qdisc_detach_program};
 use byway_lab::{seed::Seed, wait_until};
 use nix::{
+    fcntl::{Flock, FlockArg},
     libc::{SIGCONT, SIGSTOP},
     mount::{MsFlags, mount},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 use tempfile::TempDir;
 
@@ -423,10 +426,10 @@ fn what_is_confirmed_stays() {
     let file = File::new(VIP);
     assert_eq!(done(&seed.server, "confirm"), "no apply waits to be confirmed\n");
     let said = done(&seed.server, &file.words("apply --confirm 5m"));
-    assert_eq!(said.lines().last().unwrap(), "taken back in 5m, unless `byway confirm` comes first");
+    assert_eq!(said.lines().last().unwrap(), "rolls back in 5m, unless `byway confirm` comes first");
     // The next one has to wait, but not what is done by hand.
     file.write("");
-    let sentence = "the last apply waits to be confirmed; do so with `byway confirm`, or take it back with `byway rollback`";
+    let sentence = "the last apply waits to be confirmed; do so with `byway confirm`, or roll it back with `byway rollback`";
     assert_eq!(refused(&seed.server, &file.words("apply")), sentence);
     done(&seed.server, "add from 192.168.1.6 drop");
     assert_eq!(done(&seed.server, "confirm"), "confirmed: the last apply stays\n");
@@ -469,17 +472,96 @@ fn what_nobody_confirms_is_taken_back() {
     let said = Said::from(ended);
     let [.., applied, waits] = &said.out.lines().collect::<Vec<_>>()[..] else { panic!("{said:?}") };
     assert_eq!(*applied, "1 rule added, 0 changed, 0 deleted; 0 stayed as they were", "{said:?}");
-    assert_eq!(*waits, "taken back in 2s, unless `byway confirm` comes first");
+    assert_eq!(*waits, "rolls back in 2s, unless `byway confirm` comes first");
 
-    assert!(wait_until(ANSWER, || rules(&seed) == 0), "it was not taken back");
+    assert!(wait_until(ANSWER, || rules(&seed) == 0), "it was not rolled back");
     assert!(start.elapsed() >= Duration::from_secs(2));
     assert!(wait_until(ANSWER, || guards().is_empty()));
     assert_eq!(
         refused(&seed.server, "confirm"),
-        "no apply waits to be confirmed; of the last one: it was taken back, since nobody confirmed it in time"
+        "no apply waits to be confirmed; of the last one: it was rolled back, since nobody confirmed it in time"
     );
     refused(&seed.server, "rollback");
     assert!(pins().is_empty(), "as before");
+}
+
+/// A service manager or a logout ends the guard: nobody is left to roll back later, and so it does at once.
+#[test]
+fn a_guard_that_is_ended_rolls_back_at_once() {
+    let seed = Seed::new().unwrap();
+    let file = File::new(VIP);
+    done(&seed.server, &file.words("apply --confirm 1h"));
+    let shown = done(&seed.server, "show");
+    let last = shown.lines().last().unwrap();
+    assert!(last.starts_with("the last apply waits to be confirmed, 3"), "{shown}");
+    assert!(last.ends_with(" s left; `byway confirm` keeps it"), "{shown}");
+    assert!(json(&seed, "--json show")["seconds_to_confirm"].as_u64().unwrap() > 3_000);
+    let added = call(&seed.server, "add from 192.168.1.6 drop");
+    assert!(added.err.starts_with("byway: the last apply waits to be confirmed, 3"), "{added:?}");
+    signal_guard(Signal::SIGTERM);
+    assert!(wait_until(ANSWER, || rules(&seed) == 1), "it was not rolled back");
+    assert!(wait_until(ANSWER, || guards().is_empty()));
+    assert!(!done(&seed.server, "show").contains("confirm"));
+}
+
+/// Where the guard is killed, the next command does its work, whatever it is.
+#[test]
+fn a_guard_that_is_killed_is_missed() {
+    let seed = Seed::new().unwrap();
+    let file = File::new(VIP);
+    for words in ["show", "diff", "add from 192.168.1.6 drop", "confirm"] {
+        done(&seed.server, &file.words("apply --confirm 1s"));
+        let is_over = Instant::now() + Duration::from_secs(1);
+        signal_guard(Signal::SIGKILL);
+        assert!(wait_until(ANSWER, || guards().is_empty()));
+        assert!(wait_until(ANSWER, || Instant::now() > is_over));
+        let words = if words == "diff" { file.words(words) } else { words.to_owned() };
+        let said = call(&seed.server, &words);
+        let sentence = "byway: nobody confirmed the last apply in time, so it was rolled back\n";
+        assert!(said.err.starts_with(sentence), "byway {words}: {said:?}");
+        let left = json(&seed, "--json show");
+        assert!(left.get("seconds_to_confirm").is_none() && rules(&seed) <= 1, "{left}");
+        assert!(left["rules"].as_array().unwrap().iter().all(|it| it["owner"] == "cli"), "{left}");
+        done(&seed.server, "flush");
+    }
+}
+
+/// Sends a signal to the guard of this lab.
+fn signal_guard(signal: Signal) {
+    let [guard] = &guards()[..] else { panic!("one guard: {:?}", guards()) };
+    let process = guard.rsplit('/').next().unwrap().parse().unwrap();
+    kill(Pid::from_raw(process), signal).unwrap();
+}
+
+/// A change that waits for another one says for whom, and does so no longer than it is told. Readers do not wait, and no
+/// network namespace for another.
+#[test]
+fn a_change_waits_for_another_one_and_says_so() {
+    let seed = Seed::new().unwrap();
+    done(&seed.server, "add from 192.168.1.5 via 10.111.221.21 dev eth1");
+    // As a byway of schema 8 does; a newer one shares this with those of other network namespaces.
+    let folder = fs::File::open("/sys/fs/bpf/byway").unwrap();
+    let other = Flock::lock(folder, FlockArg::LockSharedNonblock).unwrap();
+    done(&seed.server, "add from 192.168.1.6 drop");
+    let folder = other.unlock().map(|()| fs::File::open("/sys/fs/bpf/byway").unwrap()).unwrap();
+    let lock = Flock::lock(folder, FlockArg::LockExclusiveNonblock).unwrap();
+    let own = std::process::id();
+    for words in ["add from 192.168.1.7 drop", "confirm", "rollback"] {
+        let said = call(&seed.server, &format!("--wait 1500ms {words}"));
+        let [waits, busy] = &said.err.lines().collect::<Vec<_>>()[..] else { panic!("{words}: {said:?}") };
+        assert!(waits.starts_with(&format!("byway: process {own} (`")), "{said:?}");
+        assert!(waits.ends_with("waiting for it, up to 1s 500ms (`--wait`)"), "{said:?}");
+        let sentence = "byway: another byway has been changing this network namespace for 1 s: process ";
+        assert!(busy.starts_with(sentence) && busy.contains(&own.to_string()), "{said:?}");
+        assert_eq!(said.code, Some(1));
+    }
+    assert_eq!(rules(&seed), 2);
+    // And goes on when the other one is done.
+    let waits = start(&seed.server, "add from 192.168.1.7 drop");
+    drop(lock);
+    let mut waits = waits;
+    assert!(waits.wait_for(ANSWER).unwrap().success());
+    assert_eq!(rules(&seed), 3);
 }
 
 /// However long the change takes, there is the whole time to confirm it.
@@ -495,7 +577,7 @@ fn the_time_to_confirm_begins_when_the_change_is_done() {
     let goes_on = Instant::now();
     apply.signal(SIGCONT).unwrap();
     assert!(apply.wait_for(ANSWER).unwrap().success());
-    assert!(wait_until(ANSWER, || rules(&seed) == 0), "it was not taken back");
+    assert!(wait_until(ANSWER, || rules(&seed) == 0), "it was not rolled back");
     assert!(goes_on.elapsed() >= TIME);
     assert!(wait_until(ANSWER, || guards().is_empty()));
 }
