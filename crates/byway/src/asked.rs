@@ -11,9 +11,9 @@ use byway_abi::MAX_RULES;
 use crate::{
     config::ActionSpec,
     error::{Error, Result},
+    model::{Action, Group, Owner, Rule, RuleSpec, Selector, Target, check_families},
     plan::Desired,
     resolve::View,
-    rule::{Action, Group, Owner, Rule, RuleSpec, Selector, Target, check_families},
 };
 
 /// Rules by source and destination, and what they say, each once: many say the same, and to resolve a target asks the

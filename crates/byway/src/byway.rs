@@ -5,7 +5,7 @@ use crate::{
     error::{Error, Result},
     kernel::{hook::Hook, network::Network, pins::Pins, privilege},
     listing::{self, Listing},
-    rule::{
+    model::{
         Action, Device, Group, GroupSpec, NextHop, NextHopSpec, Owner, Rule, RuleSpec, Selector, TargetSpec,
         check_families,
     },

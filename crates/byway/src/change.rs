@@ -9,9 +9,9 @@ use crate::{
     compile::{compile, destinations},
     error::{Error, Result},
     kernel::{actual::actual, bpffs, execute::Executor, migrate, pins::Pins},
+    model::{Selector, Target},
     plan::{Actual, Desired, plan},
     resolve::View,
-    rule::{Selector, Target},
 };
 
 /// What was decided.

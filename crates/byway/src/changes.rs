@@ -4,8 +4,8 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{
     merge::merged,
+    model::{Device, Group, Rule},
     plan::Desired,
-    rule::{Device, Group, Rule},
 };
 
 /// What an apply changes, or would change.

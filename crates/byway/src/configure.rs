@@ -20,10 +20,10 @@ use crate::{
         pins::Pins,
         rollback_store::{self, RollbackStore, Unconfirmed},
     },
+    model::{Action, Group, GroupSpec, Owner, Target, TargetSpec, check_families},
     plan::Desired,
     resolve::View,
     rollback::{Before, members},
-    rule::{Action, Group, GroupSpec, Owner, Target, TargetSpec, check_families},
 };
 
 /// What it was to go back.

@@ -43,11 +43,10 @@ mod kernel;
 mod lint_host;
 mod listing;
 mod merge;
+mod model;
 mod plan;
-mod prefix;
 mod resolve;
 mod rollback;
-mod rule;
 mod sources;
 mod status;
 
@@ -59,13 +58,12 @@ pub use import::Imported;
 pub use kernel::{hook::Hook, namespace::enter_namespace, policy::import};
 pub use lint_host::lint_host;
 pub use listing::Listing;
-pub use plan::Role;
-pub use prefix::{Prefix, PrefixError};
-pub use rule::{
+pub use model::{
     Device, GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec, MSS_MAX, MSS_MIN, Member, MemberSpec, Mss, NextHop,
-    NextHopSpec, OnDown, Owner, RULE_NAME_MAX, Rule, RuleError, RuleSpec, Selector, Target, TargetSpec,
-    WEIGHT_MAX,
+    NextHopSpec, OnDown, Owner, Prefix, PrefixError, RULE_NAME_MAX, Rule, RuleError, RuleSpec, Selector,
+    Target, TargetSpec, WEIGHT_MAX,
 };
+pub use plan::Role;
 pub use status::{
     Attachment, AttachmentCounters, Count, GroupStatus, MtuMismatch, NextHopState, NextHopStatus, RuleStatus,
     Status,

@@ -10,8 +10,8 @@ use crate::{
     config::{HostRef, Reading},
     error::{Error, Result},
     kernel::network::Network,
+    model::{Target, TargetSpec},
     resolve::View,
-    rule::{Target, TargetSpec},
 };
 
 /// Adds what is odd about a configuration on this host, in the calling thread's network namespace: next hops that cannot be

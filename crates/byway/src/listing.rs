@@ -13,7 +13,7 @@ use crate::{
         network::Network,
         pins::Pins,
     },
-    rule::Selector,
+    model::Selector,
     status::{
         Attachment, GroupStatus, NextHopStatus, RuleStatus, Status, attachment_status, next_hop_status,
         rule_status,

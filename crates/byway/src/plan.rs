@@ -20,8 +20,7 @@ use serde::Serialize;
 use crate::{
     compile::{Entries, Entry, compile},
     merge::merged,
-    prefix::Prefix,
-    rule::{Action, Device, Group, NextHop, Selector},
+    model::{Action, Device, Group, NextHop, Prefix, Selector},
 };
 
 /// Which program a device carries, and so why.
@@ -398,7 +397,7 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
-    use crate::rule::{Member, Mss, OnDown, Owner, Rule, Target};
+    use crate::model::{Member, Mss, OnDown, Owner, Rule, Target};
 
     fn device(index: u32) -> Device {
         Device { name: format!("eth{index}"), index }

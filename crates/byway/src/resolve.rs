@@ -8,7 +8,7 @@ use std::{
 use crate::{
     error::{Error, Result},
     kernel::network::{Header, Link, Network},
-    rule::{Device, Member, MemberSpec, NextHop, NextHopSpec, Target, TargetSpec, check_distinct},
+    model::{Device, Member, MemberSpec, NextHop, NextHopSpec, Target, TargetSpec, check_distinct},
 };
 
 /// The network stack as a decision sees it.

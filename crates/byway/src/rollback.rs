@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     config::{ActionSpec, Attach, Config},
+    model::{Group, GroupSpec, Member, MemberSpec, Mss, NextHopSpec, OnDown, Owner, TargetSpec},
     plan::Desired,
     resolve::View,
-    rule::{Group, GroupSpec, Member, MemberSpec, Mss, NextHopSpec, OnDown, Owner, TargetSpec},
 };
 
 /// The configuration's part of a state that an apply has ended, and what else it has done.

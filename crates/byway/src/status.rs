@@ -16,8 +16,8 @@ use crate::{
         rules::RuleCounters,
         tables::{Tables, add},
     },
+    model::{Device, Group, NextHop, Rule, Target},
     plan::{Role, Slot},
-    rule::{Device, Group, NextHop, Rule, Target},
 };
 
 /// Packets and their bytes.

@@ -15,7 +15,7 @@ pub use read::{Reading, read};
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::rule::{GroupSpec, Mss, OnDown, Owner, RuleSpec, Selector, TargetSpec};
+use crate::model::{GroupSpec, Mss, OnDown, Owner, RuleSpec, Selector, TargetSpec};
 
 /// How a host should be.
 ///

@@ -13,7 +13,7 @@ use super::{
     values::nearest,
     warnings,
 };
-use crate::rule::{GroupSpec, NextHopSpec, Selector, TargetSpec, check_families};
+use crate::model::{GroupSpec, NextHopSpec, Selector, TargetSpec, check_families};
 
 /// What was read.
 #[derive(Debug, Default)]
@@ -196,10 +196,7 @@ mod tests {
     use proptest::{collection::vec, option, prelude::*};
 
     use super::*;
-    use crate::{
-        prefix::Prefix,
-        rule::{MemberSpec, Mss, NextHopSpec, OnDown, Owner, RuleSpec},
-    };
+    use crate::model::{MemberSpec, Mss, NextHopSpec, OnDown, Owner, Prefix, RuleSpec};
 
     fn reading(text: &str) -> Reading {
         let load = &mut |path: &Path| match path.to_str() {

@@ -21,8 +21,8 @@ use super::{
 };
 use crate::{
     error::Result,
+    model::{Action, Device, NextHop, Selector, Target},
     plan::{Actual, Neighbour, Role, Slot, Unseen},
-    rule::{Action, Device, NextHop, Selector, Target},
 };
 
 /// A device that Byway has put a program on, as its record says.

@@ -26,9 +26,8 @@ use super::{
 use crate::{
     compile::Entry,
     error::{Error, Result},
+    model::{Action, Device, Group, Member, NextHop, Prefix, Selector, Target},
     plan::{Actual, Role, RuleRef, Step, Switch, plan},
-    prefix::Prefix,
-    rule::{Action, Device, Group, Member, NextHop, Selector, Target},
 };
 
 /// Carries steps out. Where one fails, those before it are taken back. The caller holds the lock.

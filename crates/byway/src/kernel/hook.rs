@@ -21,8 +21,8 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    model::Device,
     plan::Role,
-    rule::Device,
 };
 
 /// How a program is attached.

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     error::Result,
+    model::{Group, NextHop, Rule},
     plan::Slot,
-    rule::{Group, NextHop, Rule},
 };
 
 /// What the records of rules refer to.

@@ -21,8 +21,8 @@ use ipnet::IpNet;
 
 use crate::{
     error::{Error, Result},
+    model::{Device, RuleError},
     plan::Neighbour,
-    rule::{Device, RuleError},
 };
 
 /// What Byway needs to know of a device.

@@ -21,8 +21,8 @@ use super::{
 use crate::{
     buckets,
     error::{Error, Result},
+    model::{Member, NextHop, OnDown, Owner},
     plan::Slot,
-    rule::{Member, NextHop, OnDown, Owner},
 };
 
 /// The open maps.
@@ -239,9 +239,9 @@ pub(super) fn makes_sense(wire: &Group, slots: &BTreeMap<u32, NextHop>) -> bool 
 }
 
 /// The group that goes by a name, or nothing where it is a rule's own or makes no sense.
-pub(super) fn read_group(wire: &Group, slots: &BTreeMap<u32, NextHop>) -> Option<crate::rule::Group> {
+pub(super) fn read_group(wire: &Group, slots: &BTreeMap<u32, NextHop>) -> Option<crate::model::Group> {
     let name = wire::read_name(&wire.name);
-    Some(crate::rule::Group {
+    Some(crate::model::Group {
         name: (!name.is_empty()).then_some(name)?,
         members: members(wire, slots)?,
         on_down: wire::read_on_down(wire.on_down),

@@ -102,10 +102,7 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::{super::wire, *};
-    use crate::{
-        prefix::Prefix,
-        rule::{Action, Mss, OnDown, Owner, Selector, Target},
-    };
+    use crate::model::{Action, Mss, OnDown, Owner, Prefix, Selector, Target};
 
     fn record(selector: &Selector) -> RuleRecord {
         let action = Action {

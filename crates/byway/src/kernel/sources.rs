@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    prefix::Prefix,
+    model::Prefix,
     sources::{Family, Layout, Table, TakesNewTable, buckets, fault, lay_out, other_info},
 };
 

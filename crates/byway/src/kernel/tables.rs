@@ -35,8 +35,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    prefix::Prefix,
-    rule::{Action, Selector},
+    model::{Action, Prefix, Selector},
     sources::TakesNewTable,
 };
 

@@ -7,10 +7,7 @@ use byway_abi::{
     OWNER_API, OWNER_CLI, OWNER_CONFIG, RuleRecord, SetRecord,
 };
 
-use crate::{
-    prefix::Prefix,
-    rule::{Action, Device, Mss, NextHop, OnDown, Owner, Rule, Selector, Target, is_name},
-};
+use crate::model::{Action, Device, Mss, NextHop, OnDown, Owner, Prefix, Rule, Selector, Target, is_name};
 
 /// An IPv4 address in the first four bytes.
 pub(super) fn address(address: IpAddr) -> [u8; 16] {
