@@ -97,7 +97,7 @@ pub(crate) fn rule(words: &[String]) -> Result<RuleSpec, GrammarError> {
         [_] => return Err(GrammarError::NoTarget(selector)),
     };
     let name = values.remove("name").map(str::to_owned);
-    Ok(RuleSpec { selector, target, on_down, mss, owner: Owner::Cli, name })
+    Ok(RuleSpec { selector, target, on_down, mss, owner: Owner::CLI, name })
 }
 
 /// `from PREFIX [to PREFIX]`
@@ -144,7 +144,7 @@ pub(crate) fn group(words: &[String]) -> Result<GroupSpec, GrammarError> {
     if members.is_empty() {
         return Err(GrammarError::NoMembers(name.clone()));
     }
-    Ok(GroupSpec { name: name.clone(), members, on_down, owner: Owner::Cli })
+    Ok(GroupSpec { name: name.clone(), members, on_down, owner: Owner::CLI })
 }
 
 /// `via ADDR [dev IF]` or `dev IF`
@@ -296,7 +296,7 @@ mod tests {
                 target,
                 on_down: OnDown::Pass,
                 mss: Mss::Auto,
-                owner: Owner::Cli,
+                owner: Owner::CLI,
                 name: name.map(str::to_owned),
             };
             assert_eq!(rule(&words(text)), Ok(expected), "{text}");

@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         target,
         on_down: OnDown::Pass,
         mss: Mss::Auto,
-        owner: Owner::Api,
+        owner: Owner::API,
         name: None,
     })?;
     println!("{rule}, for ten seconds");

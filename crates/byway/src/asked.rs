@@ -68,7 +68,7 @@ impl<'a> Asked<'a> {
 
     /// The rules of a configuration.
     pub(crate) fn from_config(actions: &'a [ActionSpec], rules: &'a [(Selector, u32)]) -> Self {
-        let actions = actions.iter().map(|it| (Said::Config(it), Owner::Config)).collect();
+        let actions = actions.iter().map(|it| (Said::Config(it), Owner::CONFIG)).collect();
         Self { actions, rules: Rules::Config(rules) }
     }
 

@@ -241,8 +241,8 @@ impl Byway {
             }
             let members = view.resolve_members(&spec.members)?;
             // Else the configuration could neither put it right nor let it go, as long as its own rules lead there.
-            let is_config = desired.groups.get(&spec.name).is_some_and(|it| it.owner == Owner::Config);
-            let owner = if is_config { Owner::Config } else { spec.owner };
+            let is_config = desired.groups.get(&spec.name).is_some_and(|it| it.owner == Owner::CONFIG);
+            let owner = if is_config { Owner::CONFIG } else { spec.owner };
             let group = Group { name: spec.name.clone(), members, on_down: spec.on_down, owner };
             for selector in users(desired, &spec.name) {
                 check_families(&selector.source(), gateways(&group))?;

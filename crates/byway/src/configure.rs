@@ -47,7 +47,7 @@ impl Byway {
         Ok(decision.changes(config.rule_count()))
     }
 
-    /// Lets exactly the rules and groups of a configuration hold, of those that belong to [`Owner::Config`], from one
+    /// Lets exactly the rules and groups of a configuration hold, of those that belong to [`Owner::CONFIG`], from one
     /// instant to the next; and attaches as it says. Those of others stay: where one is the same as the
     /// configuration's, that is left to it. A rule that is the same as before keeps its counters.
     ///
@@ -275,9 +275,9 @@ fn put_back(before: Before, view: &mut View<'_>, desired: &mut Desired) -> Resul
 /// Puts what a configuration says in the place of what it said before.
 fn put(config: &Config, view: &mut View<'_>, desired: &mut Desired) -> Result<()> {
     view.in_use = desired.next_hops().into_iter().cloned().collect();
-    desired.rules.retain(|_, rule| rule.owner != Owner::Config);
+    desired.rules.retain(|_, rule| rule.owner != Owner::CONFIG);
     let named: BTreeSet<&str> = config.groups.iter().map(|group| group.name.as_str()).collect();
-    let is_gone = |group: &Group| group.owner == Owner::Config && !named.contains(group.name.as_str());
+    let is_gone = |group: &Group| group.owner == Owner::CONFIG && !named.contains(group.name.as_str());
     let mut gone = Vec::new();
     for name in desired.groups.values().filter(|group| is_gone(group)).map(|group| &group.name) {
         match users(desired, name).next() {
@@ -316,9 +316,9 @@ fn put(config: &Config, view: &mut View<'_>, desired: &mut Desired) -> Result<()
 
 fn put_group(spec: &GroupSpec, view: &mut View<'_>, desired: &mut Desired) -> Result<()> {
     let members = view.resolve_members(&spec.members)?;
-    let group = Group { name: spec.name.clone(), members, on_down: spec.on_down, owner: Owner::Config };
+    let group = Group { name: spec.name.clone(), members, on_down: spec.on_down, owner: Owner::CONFIG };
     match desired.groups.get(&group.name) {
-        Some(existing) if existing.owner != Owner::Config => {
+        Some(existing) if existing.owner != Owner::CONFIG => {
             if *existing == (Group { owner: existing.owner, ..group }) {
                 return Ok(());
             }
@@ -338,7 +338,7 @@ fn before<T>(decision: &Decision<T>) -> Before {
     let Decision { held, desired, .. } = decision;
     let attach = (held.attachments != desired.attachments).then(|| attached(held));
     Before {
-        config: as_config(held, attach, |owner| owner == Owner::Config),
+        config: as_config(held, attach, |owner| owner == Owner::CONFIG),
         attached: desired.attachments.values().map(|device| device.name.clone()).collect(),
     }
 }
@@ -365,7 +365,7 @@ fn as_config(held: &Desired, attach: Option<Attach>, is_meant: impl Fn(Owner) ->
         name: group.name.clone(),
         members: members(&group.members),
         on_down: group.on_down,
-        owner: Owner::Config,
+        owner: Owner::CONFIG,
     }));
     let mut places = HashMap::new();
     for (selector, action) in held.rules.iter().filter(|(_, rule)| is_meant(rule.owner)) {

@@ -17,7 +17,7 @@
 //!     target: TargetSpec::NextHop(NextHopSpec::ViaDev("10.111.221.21".parse()?, "eth1".into())),
 //!     on_down: OnDown::Pass,
 //!     mss: Mss::Auto,
-//!     owner: Owner::Api,
+//!     owner: Owner::API,
 //!     name: None,
 //! })?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -60,8 +60,8 @@ pub use lint_host::lint_host;
 pub use listing::Listing;
 pub use model::{
     Device, GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec, MSS_MAX, MSS_MIN, Member, MemberSpec, Mss, NextHop,
-    NextHopSpec, OnDown, Owner, Prefix, PrefixError, RULE_NAME_MAX, Rule, RuleError, RuleSpec, Selector,
-    Target, TargetSpec, WEIGHT_MAX,
+    NextHopSpec, OnDown, Owner, OwnerError, Prefix, PrefixError, RULE_NAME_MAX, Rule, RuleError, RuleSpec,
+    Selector, Target, TargetSpec, WEIGHT_MAX,
 };
 pub use plan::Role;
 pub use status::{

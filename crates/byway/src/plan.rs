@@ -414,7 +414,7 @@ mod tests {
             target,
             on_down: OnDown::Pass,
             mss: Mss::Auto,
-            owner: Owner::Cli,
+            owner: Owner::CLI,
             name: None,
         }
     }
@@ -426,7 +426,7 @@ mod tests {
 
     fn group(name: &str, members: Vec<NextHop>) -> Group {
         let members = members.into_iter().map(|next_hop| Member { next_hop, weight: 1 }).collect();
-        Group { name: name.into(), members, on_down: OnDown::Pass, owner: Owner::Cli }
+        Group { name: name.into(), members, on_down: OnDown::Pass, owner: Owner::CLI }
     }
 
     fn desired(attachments: &[u32], rules: Vec<Rule>, groups: Vec<Group>) -> Desired {

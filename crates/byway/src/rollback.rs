@@ -73,7 +73,7 @@ fn is_gone(next_hop: &NextHopSpec, view: &View<'_>) -> bool {
 /// Whether somebody else has a group by this name that says something else.
 fn is_another(group: &Group, spec: &GroupSpec) -> bool {
     let is_same = group.on_down == spec.on_down && members(&group.members) == spec.members;
-    group.owner != Owner::Config && !is_same
+    group.owner != Owner::CONFIG && !is_same
 }
 
 /// Gives a rule what is left of its next hops.

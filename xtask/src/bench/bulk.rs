@@ -111,7 +111,7 @@ pub(super) fn add(seed: &Seed, source: &str, addresses: &Addresses) -> Result<()
         target: TargetSpec::NextHop(NextHopSpec::ViaDev(addresses.router, "eth1".into())),
         on_down: OnDown::Pass,
         mss: Mss::Auto,
-        owner: Owner::Api,
+        owner: Owner::API,
         name: None,
     };
     seed.server.run(|| Byway::open()?.add(&spec))?;

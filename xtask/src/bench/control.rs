@@ -101,7 +101,7 @@ fn rule(nth: u32, gateway: IpAddr, device: &str, mss: Mss) -> RuleSpec {
         target: TargetSpec::NextHop(NextHopSpec::ViaDev(gateway, device.into())),
         on_down: OnDown::Pass,
         mss,
-        owner: Owner::Api,
+        owner: Owner::API,
         name: None,
     }
 }

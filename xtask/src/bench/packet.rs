@@ -233,7 +233,7 @@ impl Rules {
                 target: target.clone(),
                 on_down: OnDown::Pass,
                 mss: Mss::Auto,
-                owner: Owner::Api,
+                owner: Owner::API,
                 name: None,
             });
             sources.push(match case {
@@ -308,7 +308,7 @@ impl Contestant {
                     name: GROUP.into(),
                     members: vec![MemberSpec { next_hop: next_hop(addresses), weight: 1 }],
                     on_down: OnDown::Pass,
-                    owner: Owner::Api,
+                    owner: Owner::API,
                 })?;
             }
             byway.add_all(specs)?;

@@ -302,7 +302,7 @@ mod tests {
                 target: Target::NextHop(next_hop("10.111.221.21")),
                 on_down: OnDown::Pass,
                 mss: Mss::Auto,
-                owner: Owner::Cli,
+                owner: Owner::CLI,
                 name: name.map(str::to_owned),
             },
             departed: packets(departed),

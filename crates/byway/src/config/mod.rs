@@ -86,7 +86,7 @@ impl Config {
     pub fn rules(&self) -> impl Iterator<Item = RuleSpec> {
         self.rules.iter().map(|(selector, action)| {
             let ActionSpec { target, on_down, mss, name } = self.actions[*action as usize].clone();
-            RuleSpec { selector: *selector, target, on_down, mss, owner: Owner::Config, name }
+            RuleSpec { selector: *selector, target, on_down, mss, owner: Owner::CONFIG, name }
         })
     }
 }

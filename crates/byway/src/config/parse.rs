@@ -169,7 +169,7 @@ impl Parser<'_> {
                 }
                 continue;
             };
-            let group = GroupSpec { name: text.to_owned(), members, on_down, owner: Owner::Config };
+            let group = GroupSpec { name: text.to_owned(), members, on_down, owner: Owner::CONFIG };
             if let Err(error) = group.check() {
                 self.notes().wrong(name.span(), &error.to_string());
             }

@@ -24,7 +24,7 @@ pub(crate) fn groups(sections: &mut [Section], names: &TableNames) -> Vec<GroupS
             Some(group) => group.name.clone(),
             None => {
                 let name = free_name(rule.table.unwrap_or_default(), names, &mut taken);
-                let (members, owner) = (members.clone(), Owner::Config);
+                let (members, owner) = (members.clone(), Owner::CONFIG);
                 groups.push(GroupSpec { name: name.clone(), members, on_down: OnDown::Pass, owner });
                 name
             }

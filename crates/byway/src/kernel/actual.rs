@@ -222,7 +222,7 @@ impl Shared {
     fn action(&mut self, record: &RuleRecord, target: impl FnOnce() -> Option<Target>) -> Option<Rc<Action>> {
         let RuleRecord { kind, index, on_down, mss, owner, name, .. } = *record;
         let said = Said { kind, index, on_down, mss, owner, name };
-        let read = || Some(Rc::new(wire::action(record, target()?)?));
+        let read = || Some(Rc::new(wire::action(record, target()?)));
         self.0.entry(said).or_insert_with(read).clone()
     }
 }

@@ -391,7 +391,7 @@ mod tests {
             target: TargetSpec::NextHop(NextHopSpec::ViaDev(IPV4.router, "eth1".into())),
             on_down: OnDown::Pass,
             mss: Mss::Auto,
-            owner: Owner::Api,
+            owner: Owner::API,
             name: Some("service".into()),
         }
     }

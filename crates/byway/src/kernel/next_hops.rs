@@ -206,7 +206,7 @@ pub(super) fn group(
         weights: [0; MAX_MEMBERS],
         count: members.len() as u32,
         on_down: wire::on_down(on_down),
-        owner: wire::owner(owner),
+        owner: owner.number(),
         reserved: 0,
         name: wire::name(name),
         buckets: buckets::assign(members, before),
@@ -245,6 +245,6 @@ pub(super) fn read_group(wire: &Group, slots: &BTreeMap<u32, NextHop>) -> Option
         name: (!name.is_empty()).then_some(name)?,
         members: members(wire, slots)?,
         on_down: wire::read_on_down(wire.on_down),
-        owner: wire::read_owner(wire.owner)?,
+        owner: Owner::new(wire.owner),
     })
 }

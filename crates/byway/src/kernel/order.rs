@@ -109,7 +109,7 @@ mod tests {
             target: Target::Pass,
             on_down: OnDown::Pass,
             mss: Mss::Auto,
-            owner: Owner::Api,
+            owner: Owner::API,
             name: None,
         };
         wire::rule_record(selector, &action, TARGET_PASS, 0)

@@ -267,7 +267,7 @@ mod tests {
             target,
             on_down: OnDown::Pass,
             mss: Mss::Auto,
-            owner: Owner::Cli,
+            owner: Owner::CLI,
             name: None,
         }
     }

@@ -13,7 +13,7 @@ pub(crate) use check::{
     check_weight, is_name,
 };
 pub use group::{GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec};
-pub use owner::Owner;
+pub use owner::{Owner, OwnerError};
 pub use prefix::{Prefix, PrefixError};
 pub(crate) use rule::Action;
 pub use rule::{RULE_NAME_MAX, Rule, RuleSpec, Selector};

@@ -94,7 +94,7 @@ impl Contestant {
                             target: TargetSpec::NextHop(NextHopSpec::ViaDev(gateway, device.to_owned())),
                             on_down: OnDown::Pass,
                             mss: Mss::Auto,
-                            owner: Owner::Api,
+                            owner: Owner::API,
                             name: None,
                         })
                     })

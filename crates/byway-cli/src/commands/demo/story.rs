@@ -144,7 +144,7 @@ fn family(seed: &Seed, say: &Voice, name: &str, addresses: Addresses) -> Result<
         target: TargetSpec::NextHop(NextHopSpec::ViaDev(router, "eth1".into())),
         on_down: OnDown::Pass,
         mss: Mss::Auto,
-        owner: Owner::Cli,
+        owner: Owner::CLI,
         name: None,
     };
     let rule = seed.server.run(|| Byway::open()?.add(&spec))?;

@@ -152,7 +152,7 @@ fn a_long_listing_is_printed_on_the_way() {
         target: byway::TargetSpec::Pass,
         on_down: byway::OnDown::Pass,
         mss: byway::Mss::Auto,
-        owner: byway::Owner::Api,
+        owner: byway::Owner::API,
         name: (nth == 2_999).then(|| "the-last-one".to_owned()),
     };
     let rules: Vec<_> = (0..3_000).rev().map(rule).collect();

@@ -78,7 +78,7 @@ fn one_packet_of_each() {
         server.sysctl(&format!("net.ipv6.conf.{QUIET}.disable_ipv6"), "1").unwrap();
         let member = MemberSpec { next_hop: NextHopSpec::ViaDev(IPV4.router, "eth1".into()), weight: 1 };
         let group =
-            GroupSpec { name: "up".into(), members: vec![member], on_down: OnDown::Pass, owner: Owner::Api };
+            GroupSpec { name: "up".into(), members: vec![member], on_down: OnDown::Pass, owner: Owner::API };
         on(server, *hook, |byway| byway.attach(&[QUIET])).unwrap();
         on(server, *hook, |byway| byway.add_group(&group)).unwrap();
         let specs = [

@@ -158,7 +158,7 @@ fn an_older_schema_is_taken_over_under_traffic() {
             name: "both".into(),
             members: vec![member],
             on_down: OnDown::Drop,
-            owner: Owner::Api,
+            owner: Owner::API,
         };
         let specs = [
             rule(&single.to_string(), None, TargetSpec::NextHop(hosts.hop(1))),

@@ -32,7 +32,7 @@ fn rules_and_the_groups_that_they_lead_to_change_in_the_same_instant() {
             name: name.into(),
             members: vec![MemberSpec { next_hop: hosts.hop(router), weight: 1 }],
             on_down: OnDown::Drop,
-            owner: Owner::Config,
+            owner: Owner::CONFIG,
         };
         let groups = vec![group("group1", one), group("group2", other)];
         let by = |router| if router == one { "group1" } else { "group2" };

@@ -48,7 +48,7 @@ fn any_rule() -> impl Strategy<Value = RuleSpec> {
         })
     };
     let mss = prop_oneof![Just(Mss::Auto), Just(Mss::Off), Just(Mss::Bytes(1_400))];
-    let owner = prop_oneof![Just(Owner::Cli), Just(Owner::Api), Just(Owner::Config)];
+    let owner = prop_oneof![Just(Owner::CLI), Just(Owner::API), Just(Owner::CONFIG)];
     let selector = (prefix([192, 168, 1]), option::of(prefix([203, 0, 113])));
     (selector, target, any::<bool>(), mss, owner, option::of("[a-z]{1,8}")).prop_map(
         |((source, destination), target, drops, mss, owner, name)| {
@@ -82,7 +82,7 @@ fn export_and_apply_is_the_identity() {
                 byway.attach(&["eth0", "eth1"]).unwrap();
             }
             let on_down = if drops { OnDown::Drop } else { OnDown::Pass };
-            let group = GroupSpec { name: "up.links".into(), members, on_down, owner: Owner::Cli };
+            let group = GroupSpec { name: "up.links".into(), members, on_down, owner: Owner::CLI };
             byway.replace_group(&group).unwrap();
             rules.sort_by_key(|rule| rule.selector);
             rules.dedup_by_key(|rule| rule.selector);
@@ -111,7 +111,7 @@ fn export_and_apply_is_the_identity() {
             byway.detach(&[]).unwrap();
             byway.apply(&config).unwrap();
             assert_eq!(byway.export().unwrap().to_string(), text);
-            assert!(byway.status().unwrap().rules.iter().all(|it| it.rule.owner == Owner::Config));
+            assert!(byway.status().unwrap().rules.iter().all(|it| it.rule.owner == Owner::CONFIG));
             byway.apply(&byway::config::Config::default()).unwrap();
         });
         Ok(())

@@ -45,7 +45,7 @@ fn hosts(addresses: &Addresses) -> Seed {
 }
 
 fn group(name: &str, members: Vec<MemberSpec>, on_down: OnDown) -> GroupSpec {
-    GroupSpec { name: name.into(), members, on_down, owner: Owner::Api }
+    GroupSpec { name: name.into(), members, on_down, owner: Owner::API }
 }
 
 fn to_group(addresses: &Addresses, name: &str) -> RuleSpec {

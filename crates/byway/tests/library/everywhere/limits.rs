@@ -74,7 +74,7 @@ fn a_thousand_groups_fit_and_one_more_is_refused() {
         name: name.into(),
         members: members(),
         on_down: OnDown::Pass,
-        owner: Owner::Api,
+        owner: Owner::API,
     };
     call(&hosts, |byway| byway.add_group(&group("last"))).unwrap();
     for error in [

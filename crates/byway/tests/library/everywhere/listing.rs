@@ -21,7 +21,7 @@ fn both(hosts: &Routers) -> (GroupSpec, TargetSpec) {
     let members: Vec<MemberSpec> =
         [1, 2].map(|router| MemberSpec { next_hop: hosts.hop(router), weight: 1 }).to_vec();
     let group =
-        GroupSpec { name: "up".into(), members: members.clone(), on_down: OnDown::Pass, owner: Owner::Api };
+        GroupSpec { name: "up".into(), members: members.clone(), on_down: OnDown::Pass, owner: Owner::API };
     (group, TargetSpec::NextHops(members))
 }
 

@@ -43,7 +43,7 @@ fn ten_thousand_rules_change_back_and_forth_under_traffic() {
             })
             .collect();
         assert_eq!(old.len(), 10_000);
-        on(&hosts.server, hook, |byway| byway.reconcile(Owner::Api, &old)).unwrap();
+        on(&hosts.server, hook, |byway| byway.reconcile(Owner::API, &old)).unwrap();
 
         let sampled = [0, NETWORKS / 2, NETWORKS - 1];
         let flows: Vec<(IpAddr, IpAddr)> = sampled
@@ -56,7 +56,7 @@ fn ten_thousand_rules_change_back_and_forth_under_traffic() {
             traffic.sees(&flows);
             for _ in 0..2 {
                 for set in [&new, &old] {
-                    on(&hosts.server, hook, |byway| byway.reconcile(Owner::Api, set)).unwrap();
+                    on(&hosts.server, hook, |byway| byway.reconcile(Owner::API, set)).unwrap();
                     traffic.sees(&flows);
                 }
             }
@@ -99,25 +99,25 @@ fn counters_survive_a_swap_around_them() {
         set.push(kept.clone());
         set
     });
-    on(&hosts.server, hook, |byway| byway.reconcile(Owner::Api, &sets[0])).unwrap();
+    on(&hosts.server, hook, |byway| byway.reconcile(Owner::API, &sets[0])).unwrap();
     hosts.way("192.168.0.5".parse().unwrap(), hosts.far(1));
     for (round, set) in [&sets[1], &sets[0], &sets[1]].into_iter().enumerate() {
-        on(&hosts.server, hook, |byway| byway.reconcile(Owner::Api, set)).unwrap();
+        on(&hosts.server, hook, |byway| byway.reconcile(Owner::API, set)).unwrap();
         hosts.way("192.168.0.5".parse().unwrap(), hosts.far(1));
         let status = rules(&hosts.server).into_iter().find(|it| it.rule.selector() == kept.selector).unwrap();
         assert_eq!(status.departed.packets, 2 + round as u64);
     }
     // Rules of others are none of its business.
-    let of_cli = RuleSpec { owner: Owner::Cli, ..rule("192.168.0.77", None, TargetSpec::Pass) };
+    let of_cli = RuleSpec { owner: Owner::CLI, ..rule("192.168.0.77", None, TargetSpec::Pass) };
     on(&hosts.server, hook, |byway| byway.add(&of_cli)).unwrap();
-    on(&hosts.server, hook, |byway| byway.reconcile(Owner::Api, &[])).unwrap();
+    on(&hosts.server, hook, |byway| byway.reconcile(Owner::API, &[])).unwrap();
     assert_eq!(rules(&hosts.server).len(), 1);
     // Nothing to put needs nothing to watch.
     on(&hosts.server, hook, |byway| byway.detach(&[])).unwrap();
-    on(&hosts.server, hook, |byway| byway.reconcile(Owner::Api, &[])).unwrap();
+    on(&hosts.server, hook, |byway| byway.reconcile(Owner::API, &[])).unwrap();
     assert_eq!(on(&hosts.server, hook, |byway| byway.attachments()).unwrap(), []);
-    let taken = RuleSpec { owner: Owner::Api, ..of_cli };
-    let error = on(&hosts.server, hook, |byway| byway.reconcile(Owner::Api, &[taken])).unwrap_err();
+    let taken = RuleSpec { owner: Owner::API, ..of_cli };
+    let error = on(&hosts.server, hook, |byway| byway.reconcile(Owner::API, &[taken])).unwrap_err();
     assert_eq!(
         error.to_string(),
         "there is a rule for that already (from 192.168.0.77 pass); use `replace` to change it"

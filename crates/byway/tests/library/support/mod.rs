@@ -52,7 +52,7 @@ pub(crate) fn via(source: &str, gateway: IpAddr, device: &str) -> RuleSpec {
         target: TargetSpec::NextHop(NextHopSpec::ViaDev(gateway, device.into())),
         on_down: OnDown::Pass,
         mss: Mss::Auto,
-        owner: Owner::Api,
+        owner: Owner::API,
         name: None,
     }
 }

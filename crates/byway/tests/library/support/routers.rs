@@ -192,7 +192,7 @@ pub(crate) fn rule(source: &str, destination: Option<&str>, target: TargetSpec) 
         target,
         on_down: OnDown::Pass,
         mss: Mss::Auto,
-        owner: Owner::Api,
+        owner: Owner::API,
         name: None,
     }
 }

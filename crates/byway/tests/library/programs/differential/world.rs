@@ -129,14 +129,14 @@ impl World {
             target,
             on_down,
             mss: if leads_on { mss(random) } else { Mss::Auto },
-            owner: Owner::Api,
+            owner: Owner::API,
             name: random.percent(10).then(|| format!("r{}", random.below(1_000))),
         }
     }
 
     pub(crate) fn group(&self, random: &mut Random, name: &str, for_v4: bool) -> Group {
         let on_down = if random.percent(50) { OnDown::Drop } else { OnDown::Pass };
-        Group { name: name.to_owned(), members: self.members(random, for_v4, 1), on_down, owner: Owner::Api }
+        Group { name: name.to_owned(), members: self.members(random, for_v4, 1), on_down, owner: Owner::API }
     }
 
     /// An IPv4 packet may go to a gateway of either family, an IPv6 packet to one of its own (RFC 8950).
