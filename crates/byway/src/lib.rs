@@ -38,6 +38,7 @@ pub mod config;
 mod configure;
 mod error;
 mod files;
+pub mod grammar;
 mod import;
 mod kernel;
 mod lint_host;

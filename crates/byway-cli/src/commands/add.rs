@@ -1,7 +1,8 @@
+use byway::{Owner, grammar};
 use clap::Args;
 
 use super::Error;
-use crate::{grammar, output::Output};
+use crate::output::Output;
 
 /// Add a rule: what becomes of packets from a source
 ///
@@ -27,7 +28,7 @@ pub(crate) struct Add {
 
 impl Add {
     pub(crate) fn exec(&self) -> Result<Output, Error> {
-        let spec = grammar::rule(&self.rule)?;
+        let spec = grammar::rule(&self.rule)?.owner(Owner::CLI);
         super::put("added", |byway| byway.add(&spec))
     }
 }

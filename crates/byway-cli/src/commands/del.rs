@@ -1,8 +1,8 @@
-use byway::Byway;
+use byway::{Byway, grammar};
 use clap::Args;
 
 use super::Error;
-use crate::{grammar, output::Output};
+use crate::output::Output;
 
 /// Delete a rule
 ///

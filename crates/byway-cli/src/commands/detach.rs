@@ -1,8 +1,8 @@
-use byway::Byway;
+use byway::{Byway, grammar};
 use clap::Args;
 
 use super::Error;
-use crate::{grammar, output::Output, render};
+use crate::{output::Output, render};
 
 /// Stop watching interfaces
 ///

@@ -1,9 +1,8 @@
-use byway::{Byway, Mss, NextHop};
+use byway::{Byway, GroupSpec, Mss, NextHop, Owner, grammar};
 use clap::{Args, Subcommand};
 
 use super::Error;
 use crate::{
-    grammar,
     output::Output,
     render::{self, table},
 };
@@ -48,8 +47,8 @@ impl Group {
     pub(crate) fn exec(&self) -> Result<Output, Error> {
         let mut byway = Byway::open()?;
         let (said, group) = match &self.verb {
-            Verb::Add { group } => ("added", byway.add_group(&grammar::group(group)?)?),
-            Verb::Replace { group } => ("holds now", byway.replace_group(&grammar::group(group)?)?),
+            Verb::Add { group } => ("added", byway.add_group(&spec(group)?)?),
+            Verb::Replace { group } => ("holds now", byway.replace_group(&spec(group)?)?),
             Verb::Del { name } => {
                 let group = byway.del_group(name)?;
                 return Ok(Output::line(format!("deleted: group {group}"), &group));
@@ -66,4 +65,8 @@ impl Group {
         }
         Ok(Output::line(text, &group))
     }
+}
+
+fn spec(words: &[String]) -> Result<GroupSpec, Error> {
+    Ok(grammar::group(words)?.owner(Owner::CLI))
 }

@@ -1,8 +1,8 @@
-use byway::Byway;
+use byway::{Byway, grammar};
 use clap::{Args, Subcommand};
 
 use super::Error;
-use crate::{grammar, output::Output};
+use crate::output::Output;
 
 /// Take a next hop out of service, or put it back
 ///

@@ -1,7 +1,8 @@
+use byway::{Owner, grammar};
 use clap::Args;
 
 use super::Error;
-use crate::{grammar, output::Output};
+use crate::output::Output;
 
 /// Change a rule, or add it
 ///
@@ -21,7 +22,7 @@ pub(crate) struct Replace {
 
 impl Replace {
     pub(crate) fn exec(&self) -> Result<Output, Error> {
-        let spec = grammar::rule(&self.rule)?;
+        let spec = grammar::rule(&self.rule)?.owner(Owner::CLI);
         super::put("holds now", |byway| byway.replace(&spec))
     }
 }

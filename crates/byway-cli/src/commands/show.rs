@@ -4,12 +4,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use byway::{Byway, Listing, Status};
+use byway::{
+    Byway, Listing, Selector, Status,
+    grammar::{self, GrammarError},
+};
 use clap::Args;
 
 use super::{Error, print};
 use crate::{
-    grammar::{self, Shown},
     output::Output,
     render::table::{self, Since},
 };
@@ -40,7 +42,7 @@ pub(crate) struct Show {
 
 impl Show {
     pub(crate) fn exec(&self, json: bool) -> Result<Output, Error> {
-        let what = grammar::shown(&self.what)?;
+        let what = shown(&self.what)?;
         let mut byway = Byway::open()?;
         if let Some(seconds) = self.watch {
             return watch(&mut byway, what, Duration::from_secs(seconds), json);
@@ -61,6 +63,35 @@ impl Show {
             .map_err(Error::Print)
         })?;
         Ok(Output::printed())
+    }
+}
+
+/// What is to be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    All,
+    NextHops,
+    Attachments,
+    Rule(Selector),
+}
+
+/// Nothing, `nexthops`, `attachments` or `from PREFIX [to PREFIX]`
+fn shown(words: &[String]) -> Result<Shown, GrammarError> {
+    let (first, rest) = match words {
+        [] => return Ok(Shown::All),
+        [first, rest @ ..] => (first.as_str(), rest.first()),
+    };
+    match (first, rest) {
+        ("nexthops", None) => Ok(Shown::NextHops),
+        ("attachments", None) => Ok(Shown::Attachments),
+        ("nexthops" | "attachments", Some(word)) => {
+            Err(GrammarError::Unknown(word.clone(), format!("nothing behind `{first}`")))
+        }
+        ("from" | "to", _) => grammar::selector(words).map(Shown::Rule),
+        _ => {
+            let expected = "`nexthops`, `attachments`, or a rule's `from` and `to`";
+            Err(GrammarError::Unknown(first.to_owned(), expected.to_owned()))
+        }
     }
 }
 
@@ -120,4 +151,43 @@ fn text(what: Shown, status: &Status, since: Option<&Since<'_>>, json: bool) -> 
         (Shown::Attachments, _) => table::attachments(&status.attachments, since),
         (Shown::All | Shown::Rule(_), _) => table::listing(status, since)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_rule_is_shown_by_the_words_that_delete_it() {
+        let rule = |text| grammar::selector(&words(text)).map(Shown::Rule);
+        for text in ["from 192.0.2.7", "from 192.0.2.7 to 10.0.0.0/8", "to 10.0.0.0/8 from 192.0.2.7"] {
+            assert_eq!(shown(&words(text)), rule(text), "{text}");
+        }
+        let others = [("", Shown::All), ("nexthops", Shown::NextHops), ("attachments", Shown::Attachments)];
+        for (text, what) in others {
+            assert_eq!(shown(&words(text)), Ok(what), "{text}");
+        }
+        for (text, sentence) in [
+            (
+                "me",
+                "`me` is not a word that belongs here; expected `nexthops`, `attachments`, or a rule's `from` and `to`",
+            ),
+            (
+                "nexthops from 192.0.2.7",
+                "`from` is not a word that belongs here; expected nothing behind `nexthops`",
+            ),
+            ("from", "`from` needs a source address or prefix behind it"),
+            ("to 10.0.0.0/8", "a rule needs `from PREFIX`, the source of the packets, like `from 192.0.2.7`"),
+            (
+                "from 192.0.2.7 nexthops",
+                "`nexthops` is not a word that belongs here; expected `from` or `to`",
+            ),
+        ] {
+            assert_eq!(shown(&words(text)).unwrap_err().to_string(), sentence, "{text}");
+        }
+    }
 }

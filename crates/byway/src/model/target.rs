@@ -137,21 +137,30 @@ impl Target {
     }
 }
 
-pub(super) fn write_members(members: &[Member], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    for (nth, member) in members.iter().enumerate() {
-        write!(f, "{}nexthop {}", if nth == 0 { "" } else { " " }, member.next_hop)?;
-        if member.weight != 1 {
-            write!(f, " weight {}", member.weight)?;
-        }
+/// Writes things with a space between each two.
+pub(super) fn write_all(all: &[impl fmt::Display], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (nth, one) in all.iter().enumerate() {
+        write!(f, "{}{one}", if nth == 0 { "" } else { " " })?;
     }
     Ok(())
+}
+
+fn write_member(next_hop: &impl fmt::Display, weight: u16, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "nexthop {next_hop}")?;
+    if weight == 1 { Ok(()) } else { write!(f, " weight {weight}") }
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_member(&self.next_hop, self.weight, f)
+    }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NextHop(next_hop) => next_hop.fmt(f),
-            Self::NextHops(members) => write_members(members, f),
+            Self::NextHops(members) => write_all(members, f),
             Self::Group(name) => write!(f, "group {name}"),
             Self::Pass => f.write_str("pass"),
             Self::Drop => f.write_str("drop"),
@@ -160,7 +169,20 @@ impl fmt::Display for Target {
 }
 
 /// A next hop as it is asked for, before the device is looked up.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+///
+/// ```
+/// use byway::NextHopSpec;
+///
+/// let gateway = "192.0.2.1".parse()?;
+/// assert_eq!(NextHopSpec::via(gateway).to_string(), "via 192.0.2.1");
+/// assert_eq!(NextHopSpec::via(gateway).dev("eth1").to_string(), "via 192.0.2.1 dev eth1");
+/// assert_eq!(NextHopSpec::on_link("wg0").to_string(), "dev wg0");
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+///
+/// In JSON an object with one or both of the keys `gateway` and `device`, a device being its name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "NextHopFields", into = "NextHopFields")]
 pub enum NextHopSpec {
     /// A gateway, on the device where the routing table finds it.
     Via(IpAddr),
@@ -170,7 +192,60 @@ pub enum NextHopSpec {
     Dev(String),
 }
 
+/// A [`NextHopSpec`] in JSON.
+#[derive(Serialize, Deserialize)]
+struct NextHopFields {
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    gateway: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    device: Option<String>,
+}
+
+impl From<NextHopSpec> for NextHopFields {
+    fn from(spec: NextHopSpec) -> Self {
+        let gateway = spec.gateway();
+        match spec {
+            NextHopSpec::Via(_) => Self { gateway, device: None },
+            NextHopSpec::ViaDev(_, device) | NextHopSpec::Dev(device) => {
+                Self { gateway, device: Some(device) }
+            }
+        }
+    }
+}
+
+impl TryFrom<NextHopFields> for NextHopSpec {
+    type Error = &'static str;
+
+    fn try_from(fields: NextHopFields) -> Result<Self, &'static str> {
+        match (fields.gateway, fields.device) {
+            (Some(gateway), Some(device)) => Ok(Self::ViaDev(gateway, device)),
+            (Some(gateway), None) => Ok(Self::Via(gateway)),
+            (None, Some(device)) => Ok(Self::Dev(device)),
+            (None, None) => Err("a next hop needs a `gateway`, a `device` or both"),
+        }
+    }
+}
+
 impl NextHopSpec {
+    /// A gateway, on the device where the routing table finds it.
+    pub fn via(gateway: IpAddr) -> Self {
+        Self::Via(gateway)
+    }
+
+    /// A device: the packet's own destination is the neighbour.
+    pub fn on_link(device: impl Into<String>) -> Self {
+        Self::Dev(device.into())
+    }
+
+    /// Names the device.
+    #[must_use]
+    pub fn dev(self, device: impl Into<String>) -> Self {
+        match self.gateway() {
+            Some(gateway) => Self::ViaDev(gateway, device.into()),
+            None => Self::Dev(device.into()),
+        }
+    }
+
     /// The gateway, if there is one.
     pub fn gateway(&self) -> Option<IpAddr> {
         match self {
@@ -209,16 +284,54 @@ impl fmt::Display for NextHopSpec {
 }
 
 /// A next hop of a group, as it is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MemberSpec {
     /// Where its packets go.
+    #[serde(flatten)]
     pub next_hop: NextHopSpec,
     /// As in [`Member`].
+    #[serde(default = "one")]
     pub weight: u16,
 }
 
+fn one() -> u16 {
+    1
+}
+
+impl MemberSpec {
+    /// A next hop of weight 1.
+    pub fn new(next_hop: NextHopSpec) -> Self {
+        Self { next_hop, weight: 1 }
+    }
+
+    /// Sets the weight.
+    #[must_use]
+    pub fn weight(self, weight: u16) -> Self {
+        Self { weight, ..self }
+    }
+}
+
+impl From<NextHopSpec> for MemberSpec {
+    fn from(next_hop: NextHopSpec) -> Self {
+        Self::new(next_hop)
+    }
+}
+
+impl From<&Member> for MemberSpec {
+    fn from(member: &Member) -> Self {
+        Self { next_hop: NextHopSpec::from(&member.next_hop), weight: member.weight }
+    }
+}
+
+impl fmt::Display for MemberSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_member(&self.next_hop, self.weight, f)
+    }
+}
+
 /// A target as it is asked for, before the devices are looked up.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum TargetSpec {
     /// [`Target::NextHop`]
@@ -231,4 +344,40 @@ pub enum TargetSpec {
     Pass,
     /// [`Target::Drop`]
     Drop,
+}
+
+impl From<NextHopSpec> for TargetSpec {
+    fn from(next_hop: NextHopSpec) -> Self {
+        Self::NextHop(next_hop)
+    }
+}
+
+impl From<Vec<MemberSpec>> for TargetSpec {
+    fn from(members: Vec<MemberSpec>) -> Self {
+        Self::NextHops(members)
+    }
+}
+
+impl From<&Target> for TargetSpec {
+    fn from(target: &Target) -> Self {
+        match target {
+            Target::NextHop(next_hop) => Self::NextHop(next_hop.into()),
+            Target::NextHops(members) => Self::NextHops(members.iter().map(MemberSpec::from).collect()),
+            Target::Group(name) => Self::Group(name.clone()),
+            Target::Pass => Self::Pass,
+            Target::Drop => Self::Drop,
+        }
+    }
+}
+
+impl fmt::Display for TargetSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NextHop(next_hop) => next_hop.fmt(f),
+            Self::NextHops(members) => write_all(members, f),
+            Self::Group(name) => write!(f, "group {name}"),
+            Self::Pass => f.write_str("pass"),
+            Self::Drop => f.write_str("drop"),
+        }
+    }
 }
