@@ -8,18 +8,14 @@
 //! interfaces that carry a default route.
 //!
 //! ```no_run
-//! use byway::{Byway, Mss, NextHopSpec, OnDown, Owner, RuleSpec, TargetSpec};
+//! use byway::{Byway, NextHopSpec, RuleSpec};
 //!
 //! let mut byway = Byway::open()?;
 //! byway.attach(&["eth0"])?;
-//! byway.add(&RuleSpec {
-//!     selector: "192.168.1.5".parse()?,
-//!     target: TargetSpec::NextHop(NextHopSpec::ViaDev("10.111.221.21".parse()?, "eth1".into())),
-//!     on_down: OnDown::Pass,
-//!     mss: Mss::Auto,
-//!     owner: Owner::API,
-//!     name: None,
-//! })?;
+//! let next_hop = NextHopSpec::via("10.111.221.21".parse()?).dev("eth1");
+//! byway.add(&RuleSpec::new("192.168.1.5".parse()?, next_hop).name("web"))?;
+//! // The same in the words of the command line.
+//! byway.replace(&"from 192.168.1.5 via 10.111.221.21 dev eth1 name web".parse()?)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use aya::maps::MapData;
-use byway::{Byway, Mss, NextHopSpec, OnDown, Owner, RuleSpec, TargetSpec};
+use byway::{Byway, Mss, NextHopSpec, RuleSpec};
 use byway_lab::seed::{IPV4, Seed};
 
 use super::{
@@ -96,14 +96,11 @@ fn spec(nth: u32, other: u32) -> RuleSpec {
 }
 
 fn rule(nth: u32, gateway: IpAddr, device: &str, mss: Mss) -> RuleSpec {
-    RuleSpec {
-        selector: byway::Selector::new(address(true, nth).into(), None),
-        target: TargetSpec::NextHop(NextHopSpec::ViaDev(gateway, device.into())),
-        on_down: OnDown::Pass,
-        mss,
-        owner: Owner::API,
-        name: None,
-    }
+    RuleSpec::new(
+        byway::Selector::new(address(true, nth).into(), None),
+        NextHopSpec::via(gateway).dev(device),
+    )
+    .mss(mss)
 }
 
 fn timed(seed: &Seed, call: impl FnOnce(&mut Byway) -> byway::Result<()> + Send) -> Result<Duration> {

@@ -135,7 +135,11 @@ fn watch(byway: &mut Byway, what: Shown, pause: Duration, json: bool) -> Result<
 /// What is to be shown and no more.
 fn look(byway: &mut Byway, what: Shown) -> Result<Status, Error> {
     Ok(match what {
-        Shown::Rule(selector) => Status { rules: vec![byway.rule(&selector)?], ..Status::default() },
+        Shown::Rule(selector) => {
+            let mut status = Status::default();
+            status.rules.push(byway.rule(&selector)?);
+            status
+        }
         Shown::All | Shown::NextHops | Shown::Attachments => byway.status()?,
     })
 }

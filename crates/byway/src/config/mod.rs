@@ -34,6 +34,7 @@ pub struct Config {
 
 /// The interfaces whose egress is to be watched: these, and no others.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Attach {
     /// Those that carry a default route.
     Auto,

@@ -13,6 +13,7 @@ use super::{
 
 /// What is wrong with a rule in itself, whatever the kernel holds.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum RuleError {
     /// An IPv6 source with an IPv4 gateway. The other way round works (RFC 8950).
     #[error(

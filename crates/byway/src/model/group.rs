@@ -30,6 +30,7 @@ pub const GROUP_MAX: usize = byway_abi::MAX_MEMBERS;
 ///
 /// In JSON it is a [`Group`] with [`MemberSpec`]s; `on_down` and `owner` may be missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct GroupSpec {
     /// What rules call it, [`GROUP_NAME_MAX`] bytes at the most.
     pub name: String,

@@ -96,6 +96,7 @@ impl fmt::Display for Selector {
 ///
 /// In JSON it is a [`Rule`] with [`NextHopSpec`]s; what may be missing there may be so here, and the owner as well.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct RuleSpec {
     /// The packets that it speaks about.
     #[serde(flatten)]

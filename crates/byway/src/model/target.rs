@@ -183,6 +183,7 @@ impl fmt::Display for Target {
 /// In JSON an object with one or both of the keys `gateway` and `device`, a device being its name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "NextHopFields", into = "NextHopFields")]
+#[non_exhaustive]
 pub enum NextHopSpec {
     /// A gateway, on the device where the routing table finds it.
     Via(IpAddr),
@@ -285,6 +286,7 @@ impl fmt::Display for NextHopSpec {
 
 /// A next hop of a group, as it is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct MemberSpec {
     /// Where its packets go.
     #[serde(flatten)]

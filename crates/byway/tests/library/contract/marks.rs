@@ -152,7 +152,7 @@ fn another_byway_is_refused_where_there_is_one() {
                 })
             })
         };
-        let second = RuleSpec { selector: "192.168.1.77".parse().unwrap(), ..first.clone() };
+        let second = RuleSpec::new("192.168.1.77".parse().unwrap(), first.target.clone());
         let refused = in_a_container(&|byway| byway.add(&second).map(drop));
         assert!(matches!(&refused, Err(Error::AnotherByway(device)) if device == "eth1"), "{refused:?}");
         let refused = in_a_container(&|byway| byway.attach(&["eth0"]).map(drop));

@@ -20,7 +20,7 @@ use aya::{
     programs::{ProgramType, SchedClassifier},
     sys::{BpfHelper, is_helper_supported},
 };
-use byway::{Byway, Error, GroupSpec, Hook, MemberSpec, OnDown, Owner, TargetSpec};
+use byway::{Byway, Error, GroupSpec, Hook, MemberSpec, OnDown, TargetSpec};
 use byway_abi::{SCHEMA, meta};
 use byway_lab::wait_until;
 
@@ -153,13 +153,8 @@ fn an_older_schema_is_taken_over_under_traffic() {
     for (old, (hook, v6)) in cases.flat_map(|case| OLD.iter().map(move |old| (old, case))) {
         let hosts = Routers::new(v6);
         let (far, single, grouped) = (hosts.far(1), hosts.source(5), hosts.source(900));
-        let member = MemberSpec { next_hop: hosts.hop(2), weight: 1 };
-        let group = GroupSpec {
-            name: "both".into(),
-            members: vec![member],
-            on_down: OnDown::Drop,
-            owner: Owner::API,
-        };
+        let member = MemberSpec::new(hosts.hop(2));
+        let group = GroupSpec::new("both", [member]).on_down(OnDown::Drop);
         let specs = [
             rule(&single.to_string(), None, TargetSpec::NextHop(hosts.hop(1))),
             rule(&grouped.to_string(), None, TargetSpec::Group("both".into())),

@@ -52,7 +52,7 @@ fn a_link_that_flaps_is_left_alone_while_it_is_down() {
                 // The address went with the link.
                 hosts.server.address("eth1", "2001:db8:1::2/64").unwrap();
             }
-            let dropping = RuleSpec { on_down: OnDown::Drop, ..spec };
+            let dropping = spec.on_down(OnDown::Drop);
             on(&hosts.server, *hook, |byway| byway.replace(&dropping)).unwrap();
             hosts.server.set_up("eth1", false).unwrap();
             let (from, to) = (hosts.source(5), hosts.far(1));
@@ -121,7 +121,7 @@ fn a_group_goes_on_by_its_other_member() {
     for hook in hooks() {
         for v6 in [false, true] {
             let hosts = Routers::new(v6);
-            let member = |router| MemberSpec { next_hop: hosts.hop(router), weight: 1 };
+            let member = |router| MemberSpec::new(hosts.hop(router));
             let target = TargetSpec::NextHops(vec![member(1), member(2)]);
             let spec = rule(&hosts.source(5).to_string(), None, target);
             on(&hosts.server, *hook, |byway| byway.add(&spec)).unwrap();

@@ -28,11 +28,10 @@ fn rules_and_the_groups_that_they_lead_to_change_in_the_same_instant() {
     let hook = any_hook();
     let far = hosts.far(1);
     let state = |one: usize, other: usize| {
-        let group = |name: &str, router| GroupSpec {
-            name: name.into(),
-            members: vec![MemberSpec { next_hop: hosts.hop(router), weight: 1 }],
-            on_down: OnDown::Drop,
-            owner: Owner::CONFIG,
+        let group = |name: &str, router| {
+            GroupSpec::new(name, [MemberSpec::new(hosts.hop(router))])
+                .on_down(OnDown::Drop)
+                .owner(Owner::CONFIG)
         };
         let groups = vec![group("group1", one), group("group2", other)];
         let by = |router| if router == one { "group1" } else { "group2" };

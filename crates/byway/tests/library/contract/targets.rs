@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 fn verdict(source: &str, target: TargetSpec) -> RuleSpec {
-    RuleSpec { target, ..via(source, [10, 0, 0, 1].into(), "eth1") }
+    RuleSpec::new(source.parse().unwrap(), target)
 }
 
 /// A network of sources, and three addresses of it: by the rule, an exception, and one that is dropped.

@@ -30,7 +30,7 @@ fn any_members() -> impl Strategy<Value = Vec<MemberSpec>> {
     ];
     (1..=3_usize, vec(1..=256_u16, 3)).prop_map(move |(count, weights)| {
         let members = distinct.iter().cloned().zip(weights).take(count);
-        members.map(|(next_hop, weight)| MemberSpec { next_hop, weight }).collect()
+        members.map(|(next_hop, weight)| MemberSpec::new(next_hop).weight(weight)).collect()
     })
 }
 
@@ -54,14 +54,11 @@ fn any_rule() -> impl Strategy<Value = RuleSpec> {
         |((source, destination), target, drops, mss, owner, name)| {
             let has_own = matches!(target, TargetSpec::NextHop(_) | TargetSpec::NextHops(_));
             let leads_on = !matches!(target, TargetSpec::Pass | TargetSpec::Drop);
-            RuleSpec {
-                selector: Selector::new(source, destination),
-                on_down: if drops && has_own { OnDown::Drop } else { OnDown::Pass },
-                mss: if leads_on { mss } else { Mss::Auto },
-                target,
-                owner,
-                name,
-            }
+            let on_down = if drops && has_own { OnDown::Drop } else { OnDown::Pass };
+            let mss = if leads_on { mss } else { Mss::Auto };
+            let spec = RuleSpec::new(Selector::new(source, destination), target);
+            let spec = spec.on_down(on_down).mss(mss).owner(owner);
+            if let Some(name) = name { spec.name(name) } else { spec }
         },
     )
 }
@@ -82,7 +79,7 @@ fn export_and_apply_is_the_identity() {
                 byway.attach(&["eth0", "eth1"]).unwrap();
             }
             let on_down = if drops { OnDown::Drop } else { OnDown::Pass };
-            let group = GroupSpec { name: "up.links".into(), members, on_down, owner: Owner::CLI };
+            let group = GroupSpec::new("up.links", members).on_down(on_down).owner(Owner::CLI);
             byway.replace_group(&group).unwrap();
             rules.sort_by_key(|rule| rule.selector);
             rules.dedup_by_key(|rule| rule.selector);

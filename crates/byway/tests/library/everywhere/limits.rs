@@ -6,7 +6,7 @@ use aya::{
     maps::{Array, Map, MapData, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
-use byway::{Byway, Error, GroupSpec, MemberSpec, NextHopSpec, OnDown, Owner, RuleSpec, TargetSpec};
+use byway::{Byway, Error, GroupSpec, MemberSpec, NextHopSpec, OnDown, RuleSpec, TargetSpec};
 use byway_abi::{CHUNK_MIN, Counters, NextHopCounters, RuleRecord};
 
 use crate::support::{
@@ -66,16 +66,11 @@ fn a_thousand_next_hops_fit_and_one_more_is_refused() {
 #[test]
 fn a_thousand_groups_fit_and_one_more_is_refused() {
     let hosts = hosts();
-    let members = || (0..2).map(|nth| MemberSpec { next_hop: hop(nth), weight: 1 }).collect::<Vec<_>>();
+    let members = || (0..2).map(|nth| MemberSpec::new(hop(nth))).collect::<Vec<_>>();
     let spec = |nth: u32| rule(&source(nth), None, TargetSpec::NextHops(members()));
     let all: Vec<RuleSpec> = (0..1_023).map(spec).collect();
     call(&hosts, |byway| byway.add_all(&all)).unwrap();
-    let group = |name: &str| GroupSpec {
-        name: name.into(),
-        members: members(),
-        on_down: OnDown::Pass,
-        owner: Owner::API,
-    };
+    let group = |name: &str| GroupSpec::new(name, members());
     call(&hosts, |byway| byway.add_group(&group("last"))).unwrap();
     for error in [
         call(&hosts, |byway| byway.add_group(&group("more"))).unwrap_err(),
@@ -84,8 +79,7 @@ fn a_thousand_groups_fit_and_one_more_is_refused() {
         assert!(matches!(error, Error::TooManyGroups { limit: 1_024 }), "{error}");
     }
     // All of them are replaced at once, when old and new are there together.
-    let dropping: Vec<RuleSpec> =
-        all.iter().map(|spec| RuleSpec { on_down: OnDown::Drop, ..spec.clone() }).collect();
+    let dropping: Vec<RuleSpec> = all.iter().map(|spec| spec.clone().on_down(OnDown::Drop)).collect();
     call(&hosts, |byway| byway.replace_all(&dropping)).unwrap();
     assert!(rules(&hosts.server).iter().all(|status| status.rule.on_down == OnDown::Drop));
 }

@@ -1,6 +1,6 @@
 //! Listings: one rule alone, and many one after the other.
 
-use byway::{Byway, Error, GroupSpec, MemberSpec, OnDown, Owner, RuleSpec, RuleStatus, Selector, TargetSpec};
+use byway::{Byway, Error, GroupSpec, MemberSpec, RuleSpec, RuleStatus, Selector, TargetSpec};
 
 use crate::support::{
     FAMILIES, any_hook, on,
@@ -18,10 +18,8 @@ fn selector(source: &str, destination: Option<&str>) -> Selector {
 
 /// A group called `up` of both routers, and next hops of a rule's own.
 fn both(hosts: &Routers) -> (GroupSpec, TargetSpec) {
-    let members: Vec<MemberSpec> =
-        [1, 2].map(|router| MemberSpec { next_hop: hosts.hop(router), weight: 1 }).to_vec();
-    let group =
-        GroupSpec { name: "up".into(), members: members.clone(), on_down: OnDown::Pass, owner: Owner::API };
+    let members: Vec<MemberSpec> = [1, 2].map(|router| MemberSpec::new(hosts.hop(router))).to_vec();
+    let group = GroupSpec::new("up", members.clone());
     (group, TargetSpec::NextHops(members))
 }
 

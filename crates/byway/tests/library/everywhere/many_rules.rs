@@ -64,7 +64,7 @@ fn tables_grow_and_shrink_while_each_rule_holds() {
     put(via("10.200.0.1", &first));
     assert_eq!(next_hops(), 2);
     // Also where that is a rule with several next hops of its own.
-    let several = [&first, &third].map(|hop| MemberSpec { next_hop: hop.clone(), weight: 1 });
+    let several = [&first, &third].map(|hop| MemberSpec::new(hop.clone()));
     put(rule("10.200.0.3", None, TargetSpec::NextHops(several.to_vec())));
     put(one.clone());
     call(&hosts, |byway| byway.del(&one.selector)).unwrap();

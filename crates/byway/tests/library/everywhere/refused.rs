@@ -46,7 +46,7 @@ fn each_mistake_has_its_sentence_and_changes_nothing() {
             "10.111.221.255 cannot be a gateway: it is a broadcast address; name the address of the next router",
         ),
         (
-            RuleSpec { target: gateway("10.111.221.255"), ..on_link("192.168.1.5", "eth1") },
+            RuleSpec::new("192.168.1.5".parse().unwrap(), gateway("10.111.221.255")),
             "10.111.221.255 cannot be a gateway: it is a broadcast address; name the address of the next router",
         ),
         (
@@ -54,15 +54,15 @@ fn each_mistake_has_its_sentence_and_changes_nothing() {
             "eth2 is down, so that the gateway 10.111.229.1 cannot be on-link there; bring it up: `ip link set eth2 up`",
         ),
         (
-            RuleSpec { target: gateway("10.111.222.11"), ..on_link("192.168.1.5", "eth1") },
+            RuleSpec::new("192.168.1.5".parse().unwrap(), gateway("10.111.222.11")),
             "no device leads straight to the gateway 10.111.222.11: no connected route covers it; name the device with `dev`, or check the address",
         ),
         (
-            RuleSpec { target: gateway("10.111.221.11"), ..on_link("192.168.1.5", "eth1") },
+            RuleSpec::new("192.168.1.5".parse().unwrap(), gateway("10.111.221.11")),
             "the gateway 10.111.221.11 is an address of this host; name the address of the next router",
         ),
         (
-            RuleSpec { target: gateway("fe80::1"), ..on_link("2001:db8:1::5", "eth1") },
+            RuleSpec::new("2001:db8:1::5".parse().unwrap(), gateway("fe80::1")),
             "the gateway fe80::1 is link-local and exists on every link; name the device with `dev`",
         ),
         (
@@ -70,7 +70,7 @@ fn each_mistake_has_its_sentence_and_changes_nothing() {
             "the gateway 10.111.221.21 is IPv4, but packets from 2001:db8:1::5 are IPv6, which an IPv4 gateway cannot take; name an IPv6 gateway",
         ),
         (
-            RuleSpec { name: Some("two words".into()), ..on_link("192.168.1.5", "eth1") },
+            on_link("192.168.1.5", "eth1").name("two words"),
             "`two words` cannot be a rule's name; use 1 to 32 letters, digits, `-`, `_`, `.` or `:`",
         ),
     ];
@@ -96,7 +96,7 @@ fn each_mistake_has_its_sentence_and_changes_nothing() {
 fn a_device_is_found_by_route_look_up() {
     let seed = Seed::new().unwrap();
     for (source, hop) in [("192.168.1.5", "10.111.221.21"), ("2001:db8:1::5", "2001:db8:221::21")] {
-        let spec = RuleSpec { target: gateway(hop), ..on_link(source, "eth0") };
+        let spec = RuleSpec::new(source.parse().unwrap(), gateway(hop));
         let rule = on(&seed.server, any_hook(), |byway| byway.add(&spec)).unwrap();
         assert_eq!(rule.target.to_string(), format!("via {hop} dev eth1"));
     }

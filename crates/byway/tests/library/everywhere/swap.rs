@@ -108,7 +108,7 @@ fn counters_survive_a_swap_around_them() {
         assert_eq!(status.departed.packets, 2 + round as u64);
     }
     // Rules of others are none of its business.
-    let of_cli = RuleSpec { owner: Owner::CLI, ..rule("192.168.0.77", None, TargetSpec::Pass) };
+    let of_cli = rule("192.168.0.77", None, TargetSpec::Pass).owner(Owner::CLI);
     on(&hosts.server, hook, |byway| byway.add(&of_cli)).unwrap();
     on(&hosts.server, hook, |byway| byway.reconcile(Owner::API, &[])).unwrap();
     assert_eq!(rules(&hosts.server).len(), 1);
@@ -116,7 +116,7 @@ fn counters_survive_a_swap_around_them() {
     on(&hosts.server, hook, |byway| byway.detach(&[])).unwrap();
     on(&hosts.server, hook, |byway| byway.reconcile(Owner::API, &[])).unwrap();
     assert_eq!(on(&hosts.server, hook, |byway| byway.attachments()).unwrap(), []);
-    let taken = RuleSpec { owner: Owner::API, ..of_cli };
+    let taken = of_cli.owner(Owner::API);
     let error = on(&hosts.server, hook, |byway| byway.reconcile(Owner::API, &[taken])).unwrap_err();
     assert_eq!(
         error.to_string(),

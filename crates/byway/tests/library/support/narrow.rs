@@ -160,5 +160,5 @@ impl Bench {
 
 /// A rule with another word about the MSS.
 pub(crate) fn with_mss(spec: RuleSpec, mss: Mss) -> RuleSpec {
-    RuleSpec { mss, ..spec }
+    spec.mss(mss)
 }
