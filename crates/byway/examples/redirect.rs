@@ -6,7 +6,7 @@
 
 use std::{env, error::Error, net::IpAddr, thread, time::Duration};
 
-use byway::{Byway, NextHopSpec, RuleSpec, Selector};
+use byway::{Attach, Byway, NextHopSpec, RuleSpec, Selector};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let gateway: IpAddr = gateway.parse()?;
 
     let mut byway = Byway::open()?;
-    byway.attach(&[attach_to])?;
+    byway.attach(&Attach::devices([attach_to]))?;
     let next_hop = NextHopSpec::via(gateway).dev(device);
     let rule = byway.add(&RuleSpec::new(selector, next_hop))?;
     println!("{rule}, for ten seconds");

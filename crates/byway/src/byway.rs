@@ -2,6 +2,7 @@
 
 use crate::{
     asked::{Asked, Existing, attach_where_nothing_is, exists, gateways, users},
+    config::Attach,
     error::{Error, Result},
     kernel::{hook::Hook, network::Network, pins::Pins, privilege},
     listing::{self, Listing},
@@ -60,38 +61,33 @@ impl Byway {
         self
     }
 
-    /// Attaches to the named devices, or to each that carries a default route where none is named: puts the
-    /// departure program on their egress. Those that are attached already stay so. Returns the attachments asked
-    /// for.
+    /// Attaches to these devices as well: puts the departure program on their egress. Returns the attachments asked for.
     ///
     /// # Errors
     ///
     /// [`Error::NoSuchDevice`], [`Error::Loopback`], [`Error::UnknownHeader`], [`Error::NoDefaultRoute`],
     /// [`Error::IngressQdisc`], and those of the kernel.
-    pub fn attach(&mut self, devices: &[&str]) -> Result<Vec<Device>> {
+    pub fn attach(&mut self, devices: &Attach) -> Result<Vec<Device>> {
         self.change(|view, desired| {
-            let found = if devices.is_empty() {
-                view.default_gateway_devices()?
-            } else {
-                devices.iter().map(|name| view.attachable(name)).collect::<Result<_>>()?
+            let found = match devices {
+                Attach::Auto => view.default_gateway_devices()?,
+                Attach::Devices(names) => {
+                    names.iter().map(|name| view.attachable(name)).collect::<Result<_>>()?
+                }
             };
             desired.attachments.extend(found.iter().map(|device| (device.index, device.clone())));
             Ok(found)
         })
     }
 
-    /// Detaches from the named devices, or from all where none is named. Rules stay, and redirect nothing where
-    /// nothing is attached. Once there is neither rule nor attachment, nothing of Byway is left in the kernel.
-    /// Returns the devices detached from.
+    /// Detaches from the named devices. Rules stay, and redirect nothing where nothing is attached. Once there is neither
+    /// rule nor attachment, nothing of Byway is left in the kernel. Returns the devices detached from.
     ///
     /// # Errors
     ///
     /// [`Error::NotAttached`], and those of the kernel.
     pub fn detach(&mut self, devices: &[&str]) -> Result<Vec<Device>> {
         self.change(|view, desired| {
-            if devices.is_empty() {
-                return Ok(std::mem::take(&mut desired.attachments).into_values().collect());
-            }
             let mut detached = Vec::new();
             for name in devices {
                 let found = desired
@@ -103,6 +99,15 @@ impl Byway {
             }
             Ok(detached)
         })
+    }
+
+    /// Detaches from all devices, otherwise as [`Byway::detach`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel.
+    pub fn detach_all(&mut self) -> Result<Vec<Device>> {
+        self.change(|_, desired| Ok(std::mem::take(&mut desired.attachments).into_values().collect()))
     }
 
     /// Lets a new rule hold. Where nothing is attached it attaches to the default-gateway devices as well.
@@ -267,13 +272,26 @@ impl Byway {
         })
     }
 
-    /// Takes a next hop out of service (`is_down`) or puts it back, in every rule and group that has it. It stays so
-    /// until it is put back, or nothing has it any more.
+    /// Takes a next hop out of service, in every rule and group that has it. It stays so until it is put back, or nothing
+    /// has it any more.
     ///
     /// # Errors
     ///
     /// [`Error::NoSuchNextHop`], [`Error::AmbiguousNextHop`], and those of the kernel.
-    pub fn set_next_hop_down(&mut self, spec: &NextHopSpec, is_down: bool) -> Result<NextHop> {
+    pub fn take_out_of_service(&mut self, spec: &NextHopSpec) -> Result<NextHop> {
+        self.set_next_hop_down(spec, true)
+    }
+
+    /// Puts a next hop back in service.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::take_out_of_service`].
+    pub fn put_in_service(&mut self, spec: &NextHopSpec) -> Result<NextHop> {
+        self.set_next_hop_down(spec, false)
+    }
+
+    fn set_next_hop_down(&mut self, spec: &NextHopSpec, is_down: bool) -> Result<NextHop> {
         self.change(|view, desired| {
             let is_meant = |next_hop: &&NextHop| {
                 next_hop.gateway == spec.gateway()

@@ -8,10 +8,10 @@
 //! interfaces that carry a default route.
 //!
 //! ```no_run
-//! use byway::{Byway, NextHopSpec, RuleSpec};
+//! use byway::{Attach, Byway, NextHopSpec, RuleSpec};
 //!
 //! let mut byway = Byway::open()?;
-//! byway.attach(&["eth0"])?;
+//! byway.attach(&Attach::devices(["eth0"]))?;
 //! let next_hop = NextHopSpec::via("10.111.221.21".parse()?).dev("eth1");
 //! byway.add(&RuleSpec::new("192.168.1.5".parse()?, next_hop).name("web"))?;
 //! // The same in the words of the command line.
@@ -49,6 +49,7 @@ mod status;
 
 pub use byway::Byway;
 pub use changes::{Change, Changes, Counts};
+pub use config::Attach;
 pub use error::{Error, Result};
 pub use files::{FILE_MAX, FileError, read_config};
 pub use import::Imported;

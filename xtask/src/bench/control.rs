@@ -59,7 +59,7 @@ fn over_rules(effort: Effort) -> Result<Vec<Chart>> {
                 timed(&seed, |byway| byway.replace_all(&others).map(drop))?,
                 timed(&seed, |byway| byway.flush().map(drop))?,
             ];
-            timed(&seed, |byway| byway.detach(&[]).map(drop))?;
+            timed(&seed, |byway| byway.detach_all().map(drop))?;
             let [add, del, list, replace, flush] = calls.map(|call| call.as_secs_f64() * 1e3);
             Ok([all.as_secs_f64() * 1e3, add, del, list, replace, flush, bytes / 1e6])
         })?;

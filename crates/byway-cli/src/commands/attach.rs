@@ -4,7 +4,7 @@ use clap::Args;
 use super::Error;
 use crate::{output::Output, render};
 
-/// Role the egress of interfaces
+/// Watch the egress of interfaces
 ///
 /// Without a name these are the interfaces that carry a default route now, of either family.
 #[derive(Debug, Args)]
@@ -21,6 +21,7 @@ pub(crate) struct Attach {
 impl Attach {
     pub(crate) fn exec(&self) -> Result<Output, Error> {
         let devices = grammar::devices(&self.devices)?;
+        let devices = if devices.is_empty() { byway::Attach::Auto } else { byway::Attach::devices(devices) };
         let attached = Byway::open()?.attach(&devices)?;
         Ok(Output::line(format!("attached to {}", render::names(&attached)), &attached))
     }

@@ -22,7 +22,8 @@ pub(crate) struct Detach {
 impl Detach {
     pub(crate) fn exec(&self) -> Result<Output, Error> {
         let devices = grammar::devices(&self.devices)?;
-        let detached = Byway::open()?.detach(&devices)?;
+        let mut byway = Byway::open()?;
+        let detached = if devices.is_empty() { byway.detach_all()? } else { byway.detach(&devices)? };
         let text = if detached.is_empty() {
             "was attached to nothing".to_owned()
         } else {

@@ -36,12 +36,14 @@ enum Verb {
 
 impl Nexthop {
     pub(crate) fn exec(&self) -> Result<Output, Error> {
-        let (words, is_down) = match &self.verb {
-            Verb::Down { next_hop } => (next_hop, true),
-            Verb::Up { next_hop } => (next_hop, false),
+        let (said, next_hop) = match &self.verb {
+            Verb::Down { next_hop } => {
+                ("out of service", Byway::open()?.take_out_of_service(&grammar::next_hop(next_hop)?)?)
+            }
+            Verb::Up { next_hop } => {
+                ("in service", Byway::open()?.put_in_service(&grammar::next_hop(next_hop)?)?)
+            }
         };
-        let next_hop = Byway::open()?.set_next_hop_down(&grammar::next_hop(words)?, is_down)?;
-        let said = if is_down { "out of service" } else { "in service" };
         Ok(Output::line(format!("{said}: {next_hop}"), &next_hop))
     }
 }

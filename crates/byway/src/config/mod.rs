@@ -32,7 +32,7 @@ pub struct Config {
     pub(crate) rules: Vec<(Selector, u32)>,
 }
 
-/// The interfaces whose egress is to be watched: these, and no others.
+/// Interfaces to attach to. A configuration means these, and no others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Attach {
@@ -40,6 +40,13 @@ pub enum Attach {
     Auto,
     /// Those of these names.
     Devices(Vec<String>),
+}
+
+impl Attach {
+    /// Those of these names.
+    pub fn devices<T: Into<String>>(names: impl IntoIterator<Item = T>) -> Self {
+        Self::Devices(names.into_iter().map(Into::into).collect())
+    }
 }
 
 /// What a rule says of its packets: everything but which they are. Many rules say the same.

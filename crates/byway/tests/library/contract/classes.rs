@@ -1,6 +1,6 @@
 //! One packet of each class, and of each kind of target: the program's word, and where it is counted.
 
-use byway::{AttachmentCounters, Count, GroupSpec, MemberSpec, NextHopSpec, RuleSpec, TargetSpec};
+use byway::{Attach, AttachmentCounters, Count, GroupSpec, MemberSpec, NextHopSpec, RuleSpec, TargetSpec};
 use byway_lab::{
     Node,
     seed::{IPV4, IPV6, Seed},
@@ -76,7 +76,7 @@ fn one_packet_of_each() {
         server.sysctl(&format!("net.ipv6.conf.{QUIET}.disable_ipv6"), "1").unwrap();
         let member = MemberSpec::new(NextHopSpec::via(IPV4.router).dev("eth1"));
         let group = GroupSpec::new("up", [member]);
-        on(server, *hook, |byway| byway.attach(&[QUIET])).unwrap();
+        on(server, *hook, |byway| byway.attach(&Attach::devices([QUIET]))).unwrap();
         on(server, *hook, |byway| byway.add_group(&group)).unwrap();
         let specs = [
             via(&IPV4.service.to_string(), IPV4.router, "eth1"),

@@ -1,7 +1,7 @@
 //! What holds, as a configuration, and back: nothing changes.
 
 use byway::{
-    Byway, GroupSpec, MemberSpec, Mss, NextHopSpec, OnDown, Owner, RuleSpec, Selector, TargetSpec,
+    Attach, Byway, GroupSpec, MemberSpec, Mss, NextHopSpec, OnDown, Owner, RuleSpec, Selector, TargetSpec,
     config::{Severity, read},
 };
 use byway_lab::seed::{IPV4, Seed};
@@ -63,6 +63,29 @@ fn any_rule() -> impl Strategy<Value = RuleSpec> {
     )
 }
 
+/// Also one that this version has no name for.
+#[test]
+fn what_another_owner_has_stays() {
+    let seed = Seed::new().unwrap();
+    seed.server.run(|| {
+        let mut byway = Byway::open().unwrap();
+        let owner = Owner::new(42);
+        let rule = "from 192.168.1.7 pass".parse::<RuleSpec>().unwrap().owner(owner);
+        let group = "up nexthop via 10.111.221.21 dev eth1".parse::<GroupSpec>().unwrap().owner(owner);
+        byway.add(&rule).unwrap();
+        byway.add_group(&group).unwrap();
+        byway.reconcile(Owner::API, &[]).unwrap();
+        byway.apply(&byway::config::Config::default()).unwrap();
+        let status = byway.status().unwrap();
+        assert_eq!(status.rules.iter().map(|it| RuleSpec::from(&it.rule)).collect::<Vec<_>>(), [rule]);
+        assert_eq!(status.groups.iter().map(|it| GroupSpec::from(&it.group)).collect::<Vec<_>>(), [group]);
+        assert_eq!(status.rules[0].rule.owner.to_string(), "42");
+        byway.flush().unwrap();
+        byway.del_group("up").unwrap();
+        byway.detach_all().unwrap();
+    });
+}
+
 #[test]
 fn export_and_apply_is_the_identity() {
     let seed = Seed::new().unwrap();
@@ -74,9 +97,9 @@ fn export_and_apply_is_the_identity() {
         seed.server.run(|| {
             let mut byway = Byway::open().unwrap();
             byway.flush().unwrap();
-            byway.detach(&[]).unwrap();
+            byway.detach_all().unwrap();
             if attaches {
-                byway.attach(&["eth0", "eth1"]).unwrap();
+                byway.attach(&Attach::devices(["eth0", "eth1"])).unwrap();
             }
             let on_down = if drops { OnDown::Drop } else { OnDown::Pass };
             let group = GroupSpec::new("up.links", members).on_down(on_down).owner(Owner::CLI);
@@ -105,7 +128,7 @@ fn export_and_apply_is_the_identity() {
             // On a host where nothing of it holds it makes the same rules, of the configuration.
             byway.flush().unwrap();
             byway.del_group("up.links").unwrap();
-            byway.detach(&[]).unwrap();
+            byway.detach_all().unwrap();
             byway.apply(&config).unwrap();
             assert_eq!(byway.export().unwrap().to_string(), text);
             assert!(byway.status().unwrap().rules.iter().all(|it| it.rule.owner == Owner::CONFIG));

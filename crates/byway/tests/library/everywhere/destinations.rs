@@ -48,7 +48,7 @@ fn exceptions_and_detours_by_destination() {
         ]);
         assert_eq!(ways(), [Way::Router2, Way::Router1, Way::Router1, Way::Gateway]);
 
-        on(&hosts.server, hook, |byway| byway.flush().and_then(|_| byway.detach(&[]))).unwrap();
+        on(&hosts.server, hook, |byway| byway.flush().and_then(|_| byway.detach_all())).unwrap();
         assert_eq!(ways(), [Way::Gateway; 4]);
         assert_eq!(pins(), Vec::<String>::new());
     }

@@ -146,7 +146,7 @@ fn taking_a_next_hop_out_moves_its_flows_alone_and_putting_it_back_returns_them(
 
         // By hand: the flows of that one alone, to both others in about the same numbers.
         let gone = slots[1];
-        call(&|byway| drop(byway.set_next_hop_down(&hop(&addresses, 1), true).unwrap()));
+        call(&|byway| drop(byway.take_out_of_service(&hop(&addresses, 1)).unwrap()));
         let without = slots_of_flows(&program, &addresses, FLOWS);
         assert!(all.iter().all(|(flow, slot)| *slot == gone || without[flow] == *slot));
         assert_eq!(share(&without, gone), 0);
@@ -155,7 +155,7 @@ fn taking_a_next_hop_out_moves_its_flows_alone_and_putting_it_back_returns_them(
             let half = share(&all, gone) / 2;
             assert!(taken.abs_diff(half) < half / 5, "{taken} of {half}");
         }
-        call(&|byway| drop(byway.set_next_hop_down(&hop(&addresses, 1), false).unwrap()));
+        call(&|byway| drop(byway.put_in_service(&hop(&addresses, 1)).unwrap()));
         assert_eq!(slots_of_flows(&program, &addresses, FLOWS), all);
 
         // By another group in its place.
@@ -255,7 +255,7 @@ fn a_group_with_nothing_in_service_does_what_on_down_says() {
             byway.add_group(&group("uplinks", members, on_down)).unwrap();
             byway.add_all(&[to_group(&addresses, "uplinks"), other]).unwrap();
             for nth in [0, 1] {
-                byway.set_next_hop_down(&hop(&addresses, nth), true).unwrap();
+                byway.take_out_of_service(&hop(&addresses, nth)).unwrap();
             }
         });
         let program = Departure::on(&seed.server, "eth0");
@@ -316,11 +316,11 @@ fn what_cannot_be_a_group_is_refused() {
         "the group uplinks is in use by the rule from 192.168.1.5; delete it or give it another target first",
     );
     refused(
-        &|byway| byway.set_next_hop_down(&hop(&addresses, 3), true).map(drop),
+        &|byway| byway.take_out_of_service(&hop(&addresses, 3)).map(drop),
         "no rule and no group has the next hop via 10.111.221.103 dev eth1; `byway show nexthops` lists them",
     );
     on(&seed.server, hook, |byway| byway.flush()).unwrap();
-    on(&seed.server, hook, |byway| byway.detach(&[])).unwrap();
+    on(&seed.server, hook, |byway| byway.detach_all()).unwrap();
     assert_eq!(pins().len(), 1, "the group is kept");
     on(&seed.server, hook, |byway| byway.del_group("uplinks")).unwrap();
     assert_eq!(pins(), Vec::<String>::new());

@@ -59,7 +59,7 @@ fn a_thousand_next_hops_fit_and_one_more_is_refused() {
     let next_hops = call(&hosts, |byway| byway.next_hops()).unwrap();
     assert_eq!(next_hops.len(), 1_023);
     assert!(next_hops.iter().all(|it| it.rules == 1), "each has its own");
-    call(&hosts, |byway| byway.flush().and_then(|_| byway.detach(&[]))).unwrap();
+    call(&hosts, |byway| byway.flush().and_then(|_| byway.detach_all())).unwrap();
     assert_eq!(pins(), Vec::<String>::new());
 }
 

@@ -109,7 +109,7 @@ fn many_rules_one_after_the_other_are_what_they_are_at_once() {
     specs.push(rule("192.168.0.6", None, TargetSpec::NextHop(hosts.hop(2))));
     for specs in [&specs[specs.len() - 4..], &specs] {
         call(&hosts, |byway| byway.replace_all(specs)).unwrap();
-        call(&hosts, |byway| byway.set_next_hop_down(&second, true)).unwrap();
+        call(&hosts, |byway| byway.take_out_of_service(&second)).unwrap();
         assert_eq!(hosts.way(hosts.source(5), hosts.far(1)), Way::Router1);
         assert_eq!(hosts.way(hosts.source(6), hosts.far(1)), Way::Gateway);
         let mut status = call(&hosts, |byway| byway.status()).unwrap();
@@ -156,7 +156,7 @@ fn rules_that_change_while_they_are_listed() {
         // All of Byway's may go, too.
         let again = listing.rules();
         byway.flush().unwrap();
-        byway.detach(&[]).unwrap();
+        byway.detach_all().unwrap();
         assert_eq!(again.count(), 0);
     });
 }

@@ -88,6 +88,6 @@ fn tables_grow_and_shrink_while_each_rule_holds() {
     assert_eq!(rules(&hosts.server).len(), 0);
     put(via(&from.to_string(), &first));
     assert_eq!(hosts.way(from, to), Way::Router1);
-    call(&hosts, |byway| byway.flush().and_then(|_| byway.detach(&[]))).unwrap();
+    call(&hosts, |byway| byway.flush().and_then(|_| byway.detach_all())).unwrap();
     assert_eq!(pins(), Vec::<String>::new());
 }

@@ -1,6 +1,6 @@
 //! What cannot work is refused in one sentence, and nothing has changed then.
 
-use byway::{Byway, Error, NextHopSpec, RuleSpec, TargetSpec};
+use byway::{Attach, Byway, Error, NextHopSpec, RuleSpec, TargetSpec};
 use byway_lab::{Lab, seed::Seed};
 
 use crate::support::{any_hook, on, on_link, pins, rules, via};
@@ -122,6 +122,13 @@ fn rules_are_added_once_and_deleted_once() {
         let error = on(&seed.server, any_hook(), |byway| byway.detach(&["eth1"])).unwrap_err();
         assert_eq!(error.to_string(), "byway is not attached to eth1; `byway show` lists the attachments");
     }
+    // None is none, and not all.
+    let attached = || on(&seed.server, any_hook(), |byway| byway.attachments()).unwrap();
+    let before = attached();
+    assert_eq!(on(&seed.server, any_hook(), |byway| byway.detach(&[])).unwrap(), []);
+    let none = Attach::Devices(Vec::new());
+    assert_eq!(on(&seed.server, any_hook(), |byway| byway.attach(&none)).unwrap(), []);
+    assert_eq!(attached(), before);
     on(&seed.server, any_hook(), |byway| byway.del(&spec.selector)).unwrap();
     assert!(matches!(
         on(&seed.server, any_hook(), |byway| byway.del(&spec.selector)),
@@ -142,7 +149,7 @@ fn nothing_to_attach_to_is_said() {
         );
         assert_eq!(pins(), Vec::<String>::new());
     };
-    no_default_route(on(&a, any_hook(), |byway| byway.attach(&[]).map(drop)));
+    no_default_route(on(&a, any_hook(), |byway| byway.attach(&Attach::Auto).map(drop)));
     let spec = via("10.9.9.9", "10.0.0.2".parse().unwrap(), "eth1");
     no_default_route(on(&a, any_hook(), |byway| byway.add(&spec).map(drop)));
 
@@ -150,10 +157,10 @@ fn nothing_to_attach_to_is_said() {
     lab.link((&a, "eth2"), (&b, "eth2")).unwrap();
     a.address("eth2", "2001:db8::1/64").unwrap();
     a.route("unreachable default metric 900").unwrap();
-    no_default_route(on(&a, any_hook(), |byway| byway.attach(&[]).map(drop)));
+    no_default_route(on(&a, any_hook(), |byway| byway.attach(&Attach::Auto).map(drop)));
     a.route("default via 10.0.0.2").unwrap();
     a.route("default via 2001:db8::2").unwrap();
-    let attached = on(&a, any_hook(), |byway| byway.attach(&[])).unwrap();
+    let attached = on(&a, any_hook(), |byway| byway.attach(&Attach::Auto)).unwrap();
     let names: Vec<&str> = attached.iter().map(|device| device.name.as_str()).collect();
     assert_eq!(names, ["eth1", "eth2"]);
 }
@@ -183,8 +190,8 @@ fn pins_of_another_schema_are_left_alone() {
     refused(|byway, spec| byway.replace(spec).map(drop));
     refused(|byway, spec| byway.del(&spec.selector).map(drop));
     refused(|byway, _| byway.flush().map(drop));
-    refused(|byway, _| byway.attach(&[]).map(drop));
-    refused(|byway, _| byway.detach(&[]).map(drop));
+    refused(|byway, _| byway.attach(&Attach::Auto).map(drop));
+    refused(|byway, _| byway.detach_all().map(drop));
     refused(|byway, _| byway.rules().map(drop));
     meta.set(0, byway_abi::SCHEMA, 0).unwrap();
     assert_eq!(rules(&seed.server).len(), 1);
@@ -210,9 +217,9 @@ fn a_change_that_fails_half_way_is_taken_back() {
     assert_eq!(managed(after), managed(before));
 
     // The same with something there before: it stays as it was.
-    on(&seed.server, byway::Hook::Clsact, |byway| byway.attach(&["eth1"])).unwrap();
+    on(&seed.server, byway::Hook::Clsact, |byway| byway.attach(&Attach::devices(["eth1"]))).unwrap();
     let before = state(&seed);
-    on(&seed.server, byway::Hook::Clsact, |byway| byway.attach(&["eth0"])).unwrap_err();
+    on(&seed.server, byway::Hook::Clsact, |byway| byway.attach(&Attach::devices(["eth0"]))).unwrap_err();
     assert_eq!(state(&seed), before);
 }
 
@@ -232,9 +239,9 @@ fn a_next_hop_above_an_attachment_is_refused() {
     let error = call(|byway| byway.add(&on_link("192.168.1.5", "mv1")).map(drop)).unwrap_err();
     assert!(error.to_string().starts_with("mv1 sends its packets through eth0"), "{error}");
     // The other way round: the rule first, on another attachment, and then the device below.
-    call(|byway| byway.attach(&["eth1"]).map(drop)).unwrap();
+    call(|byway| byway.attach(&Attach::devices(["eth1"])).map(drop)).unwrap();
     call(|byway| byway.add(&on_link("192.168.1.5", "mv0")).map(drop)).unwrap();
-    let error = call(|byway| byway.attach(&["eth0"]).map(drop)).unwrap_err();
+    let error = call(|byway| byway.attach(&Attach::devices(["eth0"])).map(drop)).unwrap_err();
     assert_eq!(error.to_string(), sentence);
     assert!(error.is_bad_request());
 }

@@ -113,7 +113,7 @@ fn counters_survive_a_swap_around_them() {
     on(&hosts.server, hook, |byway| byway.reconcile(Owner::API, &[])).unwrap();
     assert_eq!(rules(&hosts.server).len(), 1);
     // Nothing to put needs nothing to watch.
-    on(&hosts.server, hook, |byway| byway.detach(&[])).unwrap();
+    on(&hosts.server, hook, |byway| byway.detach_all()).unwrap();
     on(&hosts.server, hook, |byway| byway.reconcile(Owner::API, &[])).unwrap();
     assert_eq!(on(&hosts.server, hook, |byway| byway.attachments()).unwrap(), []);
     let taken = of_cli.owner(Owner::API);

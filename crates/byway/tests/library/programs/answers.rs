@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use byway::{Count, MemberSpec, NextHop, NextHopSpec, RuleSpec, TargetSpec};
+use byway::{Attach, Count, MemberSpec, NextHop, NextHopSpec, RuleSpec, TargetSpec};
 use byway_lab::{
     seed::{IPV4, IPV6},
     wait_until,
@@ -483,7 +483,7 @@ fn byway_changes_rules_where_a_device_has_lost_ipv6() {
     let hook = any_hook();
     server.set_mtu("eth1", 1_000).unwrap();
     let spec = via("192.168.7.7", IPV4.router, "eth1");
-    on(server, hook, |byway| byway.attach(&[])).unwrap();
+    on(server, hook, |byway| byway.attach(&Attach::Auto)).unwrap();
     on(server, hook, |byway| byway.add(&spec)).unwrap();
     on(server, hook, |byway| byway.del(&spec.selector)).unwrap();
     on(server, hook, |byway| byway.flush()).unwrap();
@@ -646,7 +646,7 @@ fn another_mtu_counts_at_once() {
         is_answered(&bench, &packet, 1_280);
     } else {
         bench.departs(&packet.frame, "what was small enough at the last change");
-        on(&bench.seed.server, any_hook(), |byway| byway.attach(&[])).unwrap();
+        on(&bench.seed.server, any_hook(), |byway| byway.attach(&Attach::Auto)).unwrap();
         is_answered(&bench, &packet, 1_280);
     }
 }

@@ -156,9 +156,10 @@ impl Comparison {
 
     fn set_down(&mut self, next_hop: &NextHop, is_down: bool) {
         self.history.push(format!("nexthop {next_hop} {}", if is_down { "down" } else { "up" }));
-        self.byway
-            .set_next_hop_down(&next_hop.into(), is_down)
-            .unwrap_or_else(|error| self.fail(&error.to_string()));
+        let spec = next_hop.into();
+        let said =
+            if is_down { self.byway.take_out_of_service(&spec) } else { self.byway.put_in_service(&spec) };
+        said.unwrap_or_else(|error| self.fail(&error.to_string()));
         self.model.set_down(next_hop, is_down);
         self.settle();
     }
