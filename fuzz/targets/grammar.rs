@@ -1,25 +1,31 @@
-//! Any words as a rule, a group, a next hop, devices or what is to be shown: they are understood or refused, and a rule
-//! that is understood is understood from its own words as well.
+//! Any words as a rule, a group, a next hop or devices: they are understood or refused, and what is understood is understood
+//! from its own words as well.
 #![no_main]
 
+use byway::{GroupSpec, MemberSpec, NextHopSpec, RuleSpec, Selector, TargetSpec, grammar};
 use libfuzzer_sys::fuzz_target;
 
-#[allow(dead_code, reason = "the command uses all of it")]
-#[path = "../../crates/byway-cli/src/grammar.rs"]
-mod grammar;
-
 fuzz_target!(|text: &str| {
-    let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
-    let _ = grammar::selector(&words);
-    let _ = grammar::shown(&words);
-    let _ = grammar::next_hop(&words);
+    let words: Vec<&str> = text.split_whitespace().collect();
     let _ = grammar::devices(&words);
-    if let Ok(group) = grammar::group(&words) {
-        let _ = group.check();
+    if let Ok(selector) = text.parse::<Selector>() {
+        assert_eq!(selector.to_string().parse(), Ok(selector));
     }
-    if let Ok(rule) = grammar::rule(&words) {
+    if let Ok(next_hop) = text.parse::<NextHopSpec>() {
+        assert_eq!(next_hop.to_string().parse(), Ok(next_hop));
+    }
+    if let Ok(member) = text.parse::<MemberSpec>() {
+        assert_eq!(member.to_string().parse(), Ok(member));
+    }
+    if let Ok(target) = text.parse::<TargetSpec>() {
+        assert_eq!(target.to_string().parse(), Ok(target));
+    }
+    if let Ok(group) = text.parse::<GroupSpec>() {
+        let _ = group.check();
+        assert_eq!(group.to_string().parse(), Ok(group));
+    }
+    if let Ok(rule) = text.parse::<RuleSpec>() {
         let _ = rule.check();
-        let selector: Vec<String> = rule.selector.to_string().split(' ').map(str::to_owned).collect();
-        assert_eq!(grammar::selector(&selector), Ok(rule.selector));
+        assert_eq!(rule.to_string().parse(), Ok(rule));
     }
 });

@@ -425,7 +425,7 @@ pub struct Group {
     pub count: u32,
     /// [`ON_DOWN_PASS`] or [`ON_DOWN_DROP`].
     pub on_down: u8,
-    /// [`OWNER_CLI`], [`OWNER_API`] or [`OWNER_CONFIG`].
+    /// [`OWNER_CLI`] or another number, whichever it is.
     pub owner: u8,
     /// Keeps the record free of padding.
     pub reserved: u16,
@@ -459,6 +459,9 @@ pub const OWNER_CLI: u8 = 1;
 pub const OWNER_API: u8 = 2;
 /// [`RuleRecord::owner`] of a rule from the configuration.
 pub const OWNER_CONFIG: u8 = 3;
+/// [`RuleRecord::owner`] of a rule from a Kubernetes cluster. 5 to 15 are for owners to come, 16 to 254 for the programs of others;
+/// 0 and 255 are reserved.
+pub const OWNER_KUBERNETES: u8 = 4;
 
 /// The record of a rule, in the chunk of its identity: what a listing shows. No program reads it.
 ///
@@ -479,7 +482,7 @@ pub struct RuleRecord {
     pub source_len: u8,
     /// The destination prefix's length in bits; 0 for a rule that says nothing of destinations.
     pub destination_len: u8,
-    /// [`OWNER_CLI`], [`OWNER_API`] or [`OWNER_CONFIG`].
+    /// [`OWNER_CLI`] or another number, whichever it is.
     pub owner: u8,
     /// [`Target::kind`].
     pub kind: u8,

@@ -6,7 +6,7 @@
 
 use std::{env, error::Error, net::IpAddr, thread, time::Duration};
 
-use byway::{Byway, Mss, NextHopSpec, OnDown, Owner, RuleSpec, Selector, TargetSpec};
+use byway::{Attach, Byway, NextHopSpec, RuleSpec, Selector};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -17,16 +17,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let gateway: IpAddr = gateway.parse()?;
 
     let mut byway = Byway::open()?;
-    byway.attach(&[attach_to])?;
-    let target = TargetSpec::NextHop(NextHopSpec::ViaDev(gateway, device.clone()));
-    let rule = byway.add(&RuleSpec {
-        selector,
-        target,
-        on_down: OnDown::Pass,
-        mss: Mss::Auto,
-        owner: Owner::Api,
-        name: None,
-    })?;
+    byway.attach(&Attach::devices([attach_to]))?;
+    let next_hop = NextHopSpec::via(gateway).dev(device);
+    let rule = byway.add(&RuleSpec::new(selector, next_hop))?;
     println!("{rule}, for ten seconds");
 
     thread::sleep(Duration::from_secs(10));

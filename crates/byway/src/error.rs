@@ -4,10 +4,7 @@ use std::{io, net::IpAddr, path::PathBuf, time::Duration};
 
 use thiserror::Error;
 
-use crate::{
-    prefix::PrefixError,
-    rule::{Group, NextHopSpec, Rule, RuleError, Selector},
-};
+use crate::model::{Group, NextHopSpec, PrefixError, Rule, RuleError, Selector};
 
 /// Why Byway did not do what was asked. Nothing has changed then, except where [`Error::NotUndone`] says so.
 #[derive(Debug, Error)]

@@ -8,18 +8,14 @@
 //! interfaces that carry a default route.
 //!
 //! ```no_run
-//! use byway::{Byway, Mss, NextHopSpec, OnDown, Owner, RuleSpec, TargetSpec};
+//! use byway::{Attach, Byway, NextHopSpec, RuleSpec};
 //!
 //! let mut byway = Byway::open()?;
-//! byway.attach(&["eth0"])?;
-//! byway.add(&RuleSpec {
-//!     selector: "192.168.1.5".parse()?,
-//!     target: TargetSpec::NextHop(NextHopSpec::ViaDev("10.111.221.21".parse()?, "eth1".into())),
-//!     on_down: OnDown::Pass,
-//!     mss: Mss::Auto,
-//!     owner: Owner::Api,
-//!     name: None,
-//! })?;
+//! byway.attach(&Attach::devices(["eth0"]))?;
+//! let next_hop = NextHopSpec::via("10.111.221.21".parse()?).dev("eth1");
+//! byway.add(&RuleSpec::new("192.168.1.5".parse()?, next_hop).name("web"))?;
+//! // The same in the words of the command line.
+//! byway.replace(&"from 192.168.1.5 via 10.111.221.21 dev eth1 name web".parse()?)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -30,12 +26,12 @@
 
 pub mod config;
 mod error;
+pub mod grammar;
 mod handle;
 mod import;
 mod kernel;
+mod model;
 mod policy;
-mod prefix;
-mod rule;
 mod show;
 
 pub use config::{
@@ -46,15 +42,14 @@ pub use error::{Error, Result};
 pub use handle::{Byway, lint_host};
 pub use import::Imported;
 pub use kernel::{hook::Hook, namespace::enter_namespace, policy::import};
+pub use model::{
+    Device, GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec, MSS_MAX, MSS_MIN, Member, MemberSpec, Mss, NextHop,
+    NextHopSpec, OnDown, Owner, OwnerError, Prefix, PrefixError, RULE_NAME_MAX, Rule, RuleError, RuleSpec,
+    Selector, Target, TargetSpec, WEIGHT_MAX,
+};
 pub use policy::{
     changes::{Change, Changes, Counts},
     plan::Role,
-};
-pub use prefix::{Prefix, PrefixError};
-pub use rule::{
-    Device, GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec, MSS_MAX, MSS_MIN, Member, MemberSpec, Mss, NextHop,
-    NextHopSpec, OnDown, Owner, RULE_NAME_MAX, Rule, RuleError, RuleSpec, Selector, Target, TargetSpec,
-    WEIGHT_MAX,
 };
 pub use show::{
     listing::Listing,

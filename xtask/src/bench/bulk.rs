@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Result, ensure};
-use byway::{Byway, Mss, NextHopSpec, OnDown, Owner, RuleSpec, TargetSpec};
+use byway::{Byway, NextHopSpec, RuleSpec};
 use byway_lab::{
     Service,
     seed::{Addresses, IPV4, IPV6, Seed},
@@ -106,14 +106,7 @@ impl Hosts {
 
 /// Adds a rule on the server: what comes from `source` goes to the router.
 pub(super) fn add(seed: &Seed, source: &str, addresses: &Addresses) -> Result<()> {
-    let spec = RuleSpec {
-        selector: source.parse()?,
-        target: TargetSpec::NextHop(NextHopSpec::ViaDev(addresses.router, "eth1".into())),
-        on_down: OnDown::Pass,
-        mss: Mss::Auto,
-        owner: Owner::Api,
-        name: None,
-    };
+    let spec = RuleSpec::new(source.parse()?, NextHopSpec::via(addresses.router).dev("eth1"));
     seed.server.run(|| Byway::open()?.add(&spec))?;
     Ok(())
 }

@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use aya::maps::MapData;
-use byway::{Byway, Mss, NextHopSpec, OnDown, Owner, RuleSpec, TargetSpec};
+use byway::{Byway, Mss, NextHopSpec, RuleSpec};
 use byway_lab::seed::{IPV4, Seed};
 
 use super::{
@@ -59,7 +59,7 @@ fn over_rules(effort: Effort) -> Result<Vec<Chart>> {
                 timed(&seed, |byway| byway.replace_all(&others).map(drop))?,
                 timed(&seed, |byway| byway.flush().map(drop))?,
             ];
-            timed(&seed, |byway| byway.detach(&[]).map(drop))?;
+            timed(&seed, |byway| byway.detach_all().map(drop))?;
             let [add, del, list, replace, flush] = calls.map(|call| call.as_secs_f64() * 1e3);
             Ok([all.as_secs_f64() * 1e3, add, del, list, replace, flush, bytes / 1e6])
         })?;
@@ -96,14 +96,11 @@ fn spec(nth: u32, other: u32) -> RuleSpec {
 }
 
 fn rule(nth: u32, gateway: IpAddr, device: &str, mss: Mss) -> RuleSpec {
-    RuleSpec {
-        selector: byway::Selector::new(address(true, nth).into(), None),
-        target: TargetSpec::NextHop(NextHopSpec::ViaDev(gateway, device.into())),
-        on_down: OnDown::Pass,
-        mss,
-        owner: Owner::Api,
-        name: None,
-    }
+    RuleSpec::new(
+        byway::Selector::new(address(true, nth).into(), None),
+        NextHopSpec::via(gateway).dev(device),
+    )
+    .mss(mss)
 }
 
 fn timed(seed: &Seed, call: impl FnOnce(&mut Byway) -> byway::Result<()> + Send) -> Result<Duration> {

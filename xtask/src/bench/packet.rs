@@ -24,9 +24,7 @@ use aya::{
     programs::{ProgramFd, SchedClassifier, TestRun},
     util::nr_cpus,
 };
-use byway::{
-    Byway, GroupSpec, MemberSpec, Mss, NextHopSpec, OnDown, Owner, Prefix, RuleSpec, Selector, TargetSpec,
-};
+use byway::{Byway, GroupSpec, MemberSpec, NextHopSpec, Prefix, RuleSpec, Selector, TargetSpec};
 use byway_abi::NextHopCounters;
 use byway_lab::{
     seed::{Addresses, IPV4, IPV6, Seed},
@@ -228,14 +226,7 @@ impl Rules {
                 (_, false) => 128,
             };
             let source = Prefix::holding(address, length).filter(|prefix| seen.insert(*prefix));
-            specs.push(RuleSpec {
-                selector: Selector::new(source.unwrap_or(address.into()), None),
-                target: target.clone(),
-                on_down: OnDown::Pass,
-                mss: Mss::Auto,
-                owner: Owner::Api,
-                name: None,
-            });
+            specs.push(RuleSpec::new(Selector::new(source.unwrap_or(address.into()), None), target.clone()));
             sources.push(match case {
                 // From the same networks, and from none of the addresses.
                 Case::Miss => self::address(is_v4, nth + RULES[RULES.len() - 1]),
@@ -304,12 +295,7 @@ impl Contestant {
         seed.server.run(|| -> Result<()> {
             let mut byway = Byway::open()?;
             if case == Case::Group {
-                byway.add_group(&GroupSpec {
-                    name: GROUP.into(),
-                    members: vec![MemberSpec { next_hop: next_hop(addresses), weight: 1 }],
-                    on_down: OnDown::Pass,
-                    owner: Owner::Api,
-                })?;
+                byway.add_group(&GroupSpec::new(GROUP, [MemberSpec::new(next_hop(addresses))]))?;
             }
             byway.add_all(specs)?;
             Ok(())

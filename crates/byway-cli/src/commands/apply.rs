@@ -42,7 +42,7 @@ impl Apply {
         let mut byway = with_bar(super::open_to_change(options)?);
         let mut waits = None;
         let changes = match self.confirm {
-            None => byway.apply(Owner::Config, &config)?,
+            None => byway.apply(Owner::CONFIG, &config)?,
             Some(within) => byway.apply_until_confirmed(&config, within, |token| {
                 waits = Some(within);
                 start_guard(token)

@@ -3,7 +3,6 @@ use clap::{Args, Subcommand};
 
 use super::{Error, Options};
 use crate::{
-    grammar,
     output::Output,
     render::{self, table},
 };
@@ -66,4 +65,8 @@ impl Group {
         }
         Ok(Output::line(text, &group))
     }
+}
+
+fn spec(words: &[String]) -> Result<GroupSpec, Error> {
+    Ok(grammar::group(words)?.owner(Owner::CLI))
 }

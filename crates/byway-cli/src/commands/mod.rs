@@ -25,11 +25,10 @@ use std::{
     time::Duration,
 };
 
-use byway::{Byway, Device, NextHop, Rule, config::Config, read_config};
+use byway::{Byway, Device, NextHop, Rule, config::Config, grammar::GrammarError, read_config};
 use clap::Subcommand;
 
 use crate::{
-    grammar::GrammarError,
     output::Output,
     render::{self, problems},
 };
@@ -189,7 +188,7 @@ fn print(write: impl FnOnce(&mut BufWriter<StdoutLock<'_>>) -> Result<(), Error>
 /// Why a command did not do its work.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error(transparent)]
+    #[error("{}", in_words_of_the_command(.0))]
     Grammar(#[from] GrammarError),
     #[error(transparent)]
     Byway(#[from] byway::Error),
@@ -218,5 +217,15 @@ impl Error {
             Self::Lab(byway_lab::Error::Privilege { .. }) => 2,
             Self::Byway(_) | Self::Lab(_) | Self::Demo(_) | Self::Guard(_) | Self::Print(_) => 1,
         }
+    }
+}
+
+/// What is wrong with words, with the command that takes them where one word alone would say little.
+fn in_words_of_the_command(error: &GrammarError) -> String {
+    match error {
+        GrammarError::NoGroup => {
+            "a group needs a name, like `byway group add uplinks nexthop ...`".to_owned()
+        }
+        error => error.to_string(),
     }
 }

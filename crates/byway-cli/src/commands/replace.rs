@@ -1,3 +1,4 @@
+use byway::{Owner, grammar};
 use clap::Args;
 
 use super::{Error, Options};

@@ -4,12 +4,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use byway::{Byway, Listing, Status};
+use byway::{
+    Byway, Listing, Selector, Status,
+    grammar::{self, GrammarError},
+};
 use clap::Args;
 
 use super::{Error, Options, print};
 use crate::{
-    grammar::{self, Shown},
     output::Output,
     render::{
         self,
@@ -67,6 +69,35 @@ impl Show {
     }
 }
 
+/// What is to be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    All,
+    NextHops,
+    Attachments,
+    Rule(Selector),
+}
+
+/// Nothing, `nexthops`, `attachments` or `from PREFIX [to PREFIX]`
+fn shown(words: &[String]) -> Result<Shown, GrammarError> {
+    let (first, rest) = match words {
+        [] => return Ok(Shown::All),
+        [first, rest @ ..] => (first.as_str(), rest.first()),
+    };
+    match (first, rest) {
+        ("nexthops", None) => Ok(Shown::NextHops),
+        ("attachments", None) => Ok(Shown::Attachments),
+        ("nexthops" | "attachments", Some(word)) => {
+            Err(GrammarError::Unknown(word.clone(), format!("nothing behind `{first}`")))
+        }
+        ("from" | "to", _) => grammar::selector(words).map(Shown::Rule),
+        _ => {
+            let expected = "`nexthops`, `attachments`, or a rule's `from` and `to`";
+            Err(GrammarError::Unknown(first.to_owned(), expected.to_owned()))
+        }
+    }
+}
+
 fn write_text(listing: &Listing, out: &mut impl Write) -> Result<(), Error> {
     table::write_listing(listing, out)?;
     if let Some(left) = listing.unconfirmed {
@@ -110,7 +141,11 @@ fn watch(byway: &mut Byway, what: Shown, pause: Duration, json: bool) -> Result<
 /// What is to be shown and no more.
 fn look(byway: &mut Byway, what: Shown) -> Result<Status, Error> {
     Ok(match what {
-        Shown::Rule(selector) => Status { rules: vec![byway.rule(&selector)?], ..Status::default() },
+        Shown::Rule(selector) => {
+            let mut status = Status::default();
+            status.rules.push(byway.rule(&selector)?);
+            status
+        }
         Shown::All | Shown::NextHops | Shown::Attachments => byway.status()?,
     })
 }
@@ -126,4 +161,43 @@ fn text(what: Shown, status: &Status, since: Option<&Since<'_>>, json: bool) -> 
         (Shown::Attachments, _) => table::attachments(&status.attachments, since),
         (Shown::All | Shown::Rule(_), _) => table::listing(status, since)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_rule_is_shown_by_the_words_that_delete_it() {
+        let rule = |text| grammar::selector(&words(text)).map(Shown::Rule);
+        for text in ["from 192.0.2.7", "from 192.0.2.7 to 10.0.0.0/8", "to 10.0.0.0/8 from 192.0.2.7"] {
+            assert_eq!(shown(&words(text)), rule(text), "{text}");
+        }
+        let others = [("", Shown::All), ("nexthops", Shown::NextHops), ("attachments", Shown::Attachments)];
+        for (text, what) in others {
+            assert_eq!(shown(&words(text)), Ok(what), "{text}");
+        }
+        for (text, sentence) in [
+            (
+                "me",
+                "`me` is not a word that belongs here; expected `nexthops`, `attachments`, or a rule's `from` and `to`",
+            ),
+            (
+                "nexthops from 192.0.2.7",
+                "`from` is not a word that belongs here; expected nothing behind `nexthops`",
+            ),
+            ("from", "`from` needs a source address or prefix behind it"),
+            ("to 10.0.0.0/8", "a rule needs `from PREFIX`, the source of the packets, like `from 192.0.2.7`"),
+            (
+                "from 192.0.2.7 nexthops",
+                "`nexthops` is not a word that belongs here; expected `from` or `to`",
+            ),
+        ] {
+            assert_eq!(shown(&words(text)).unwrap_err().to_string(), sentence, "{text}");
+        }
+    }
 }

@@ -207,6 +207,8 @@ fn state(status: &NextHopStatus) -> &'static str {
         _ if status.device_down => "device down",
         NextHopState::Silent => "no answer",
         NextHopState::Up => "up",
+        // One of a later library.
+        _ => "?",
     }
 }
 
@@ -241,13 +243,11 @@ fn trouble_of_next_hop(status: &NextHopStatus) -> Option<String> {
             };
             Some(if lost > 0 { format!("{}: {why}", losses()) } else { why })
         }
-        NextHopState::Up if status.device_down => {
-            Some(format!("{device} is down, so that nothing gets to {who} there"))
-        }
-        NextHopState::Up if lost > 0 && arrived.packets == 0 => {
+        _ if status.device_down => Some(format!("{device} is down, so that nothing gets to {who} there")),
+        _ if lost > 0 && arrived.packets == 0 => {
             Some(format!("{}: does {who} answer on {device}?", losses()))
         }
-        NextHopState::Up => (lost > 0).then(|| format!("{} at {who} on {device}", losses())),
+        _ => (lost > 0).then(|| format!("{} at {who} on {device}", losses())),
     }
 }
 
@@ -270,20 +270,13 @@ mod tests {
     }
 
     fn attachment(name: &str, index: u32, role: Role) -> Attachment {
-        let seen = AttachmentCounters {
-            seen: packets(100),
-            not_matched: packets(96),
-            multicast: packets(4),
-            ..AttachmentCounters::default()
-        };
-        Attachment {
-            device: device(name, index),
-            role,
-            hook: Hook::Tcx,
-            is_installed: true,
-            device_gone: false,
-            counters: (role == Role::Departure).then_some(seen),
-        }
+        let mut counters = AttachmentCounters::default();
+        counters.seen = packets(100);
+        counters.not_matched = packets(96);
+        counters.multicast = packets(4);
+        let mut attachment = Attachment::new(device(name, index), role, Hook::Tcx);
+        attachment.counters = (role == Role::Departure).then_some(counters);
+        attachment
     }
 
     fn packets(packets: u64) -> Count {
@@ -295,43 +288,24 @@ mod tests {
     }
 
     fn rule(source: &str, departed: u64, arrived: u64, name: Option<&str>) -> RuleStatus {
-        RuleStatus {
-            rule: Rule {
-                source: source.parse().unwrap(),
-                destination: None,
-                target: Target::NextHop(next_hop("10.111.221.21")),
-                on_down: OnDown::Pass,
-                mss: Mss::Auto,
-                owner: Owner::Cli,
-                name: name.map(str::to_owned),
-            },
-            departed: packets(departed),
-            arrived: packets(arrived),
-            passed: packets(0),
-            dropped: packets(0),
-            no_next_hop: packets(0),
-            clamped: packets(0),
-            icmp_sent: packets(0),
-            too_big_dropped: packets(0),
-            device_gone: false,
-        }
+        let mut status = RuleStatus::new(Rule {
+            source: source.parse().unwrap(),
+            destination: None,
+            target: Target::NextHop(next_hop("10.111.221.21")),
+            on_down: OnDown::Pass,
+            mss: Mss::Auto,
+            owner: Owner::CLI,
+            name: name.map(str::to_owned),
+        });
+        (status.departed, status.arrived) = (packets(departed), packets(arrived));
+        status
     }
 
     fn of_next_hop(gateway: &str, state: NextHopState, departed: u64, arrived: u64) -> NextHopStatus {
-        NextHopStatus {
-            next_hop: next_hop(gateway),
-            state,
-            device_down: false,
-            mtu: Some(1500),
-            rules: 1,
-            groups: vec![],
-            departed: packets(departed),
-            arrived: packets(arrived),
-            failed_over: packets(0),
-            clamped: packets(0),
-            icmp_sent: packets(0),
-            too_big_dropped: packets(0),
-        }
+        let mut status = NextHopStatus::new(next_hop(gateway), state);
+        (status.mtu, status.rules) = (Some(1500), 1);
+        (status.departed, status.arrived) = (packets(departed), packets(arrived));
+        status
     }
 
     fn status(rules: Vec<RuleStatus>, next_hops: Vec<NextHopStatus>) -> Status {
@@ -427,7 +401,11 @@ multicast                 4";
 
     #[test]
     fn rules_without_an_attachment_are_pointed_out() {
-        let alone = Status { rules: vec![rule("192.168.1.5", 0, 0, None)], ..Status::default() };
+        let alone = {
+            let mut status = Status::default();
+            status.rules = vec![rule("192.168.1.5", 0, 0, None)];
+            status
+        };
         let shown = listing(&alone, None).unwrap();
         assert!(shown.starts_with("attached to nothing\n\nFROM"), "{shown}");
         assert!(shown.ends_with("`byway attach` attaches"), "{shown}");

@@ -17,6 +17,7 @@ pub const FILE_MAX: u64 = 128 * 1024 * 1024;
 
 /// Why a file cannot be a part of a configuration.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum FileError {
     /// It is not there.
     #[error("there is no file {}; name the configuration, or write one there", .0.display())]

@@ -19,7 +19,7 @@ use std::{
     net::IpAddr,
 };
 
-use crate::rule::{
+use crate::model::{
     GroupSpec, Mss, OnDown, Owner, RuleError, RuleSpec, Selector, TargetSpec, check_families, check_treatment,
 };
 
@@ -38,13 +38,21 @@ pub struct Config {
     pub(crate) rules: Vec<(Selector, u32)>,
 }
 
-/// The interfaces whose egress is to be watched: these, and no others.
+/// Interfaces to attach to. A configuration means these, and no others.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Attach {
     /// Those that carry a default route.
     Auto,
     /// Those of these names.
     Devices(Vec<String>),
+}
+
+impl Attach {
+    /// Those of these names.
+    pub fn devices<T: Into<String>>(names: impl IntoIterator<Item = T>) -> Self {
+        Self::Devices(names.into_iter().map(Into::into).collect())
+    }
 }
 
 /// What a rule says of its packets: everything but which they are. Many rules say the same.
@@ -111,7 +119,7 @@ impl Config {
     pub fn rules(&self) -> impl Iterator<Item = RuleSpec> {
         self.rules.iter().map(|(selector, action)| {
             let ActionSpec { target, on_down, mss, name } = self.actions[*action as usize].clone();
-            RuleSpec { selector: *selector, target, on_down, mss, owner: Owner::Config, name }
+            RuleSpec { selector: *selector, target, on_down, mss, owner: Owner::CONFIG, name }
         })
     }
 }

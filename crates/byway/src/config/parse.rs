@@ -14,13 +14,10 @@ use super::{
     read::{Draft, HostRef, Origin},
     values::{Notes, Value},
 };
-use crate::{
-    prefix::Prefix,
-    rule::{
-        GroupSpec, MSS_MAX, MSS_MIN, MemberSpec, Mss, NextHopSpec, OnDown, Owner, RuleError, Selector,
-        TargetSpec, WEIGHT_MAX, check_families, check_gateway, check_mss, check_name, check_on_down,
-        check_treatment, check_weight,
-    },
+use crate::model::{
+    GroupSpec, MSS_MAX, MSS_MIN, MemberSpec, Mss, NextHopSpec, OnDown, Owner, Prefix, RuleError, Selector,
+    TargetSpec, WEIGHT_MAX, check_families, check_gateway, check_mss, check_name, check_on_down,
+    check_treatment, check_weight,
 };
 
 /// The keys of a file.
@@ -172,7 +169,7 @@ impl Parser<'_> {
                 }
                 continue;
             };
-            let group = GroupSpec { name: text.to_owned(), members, on_down, owner: Owner::Config };
+            let group = GroupSpec { name: text.to_owned(), members, on_down, owner: Owner::CONFIG };
             if let Err(error) = group.check() {
                 self.notes().wrong(name.span(), &error.to_string());
             }
@@ -499,7 +496,7 @@ impl Parser<'_> {
                     }
                     Err(error) => {
                         let place = Place { file, span: at..at + word.len() };
-                        let error: crate::prefix::PrefixError = error;
+                        let error: crate::model::PrefixError = error;
                         self.draft.problems.push(Problem::error(place, &error.to_string()));
                     }
                 }

@@ -13,7 +13,7 @@ use super::{
     values::nearest,
     warnings,
 };
-use crate::rule::{GroupSpec, NextHopSpec, Selector, TargetSpec, check_families};
+use crate::model::{GroupSpec, NextHopSpec, Selector, TargetSpec, check_families};
 
 /// What was read.
 #[derive(Debug, Default)]
@@ -196,10 +196,7 @@ mod tests {
     use proptest::{collection::vec, option, prelude::*};
 
     use super::*;
-    use crate::{
-        prefix::Prefix,
-        rule::{MemberSpec, Mss, NextHopSpec, OnDown, Owner, RuleSpec},
-    };
+    use crate::model::{MemberSpec, Mss, NextHopSpec, OnDown, Owner, Prefix, RuleSpec};
 
     fn reading(text: &str) -> Reading {
         let load = &mut |path: &Path| match path.to_str() {
@@ -533,7 +530,7 @@ mod tests {
                     on_down: if drops && has_own { OnDown::Drop } else { OnDown::Pass },
                     mss: if leads_on { mss } else { Mss::Auto },
                     target,
-                    owner: Owner::Config,
+                    owner: Owner::CONFIG,
                     name,
                 }
             },
@@ -547,7 +544,7 @@ mod tests {
             members in any_members(),
             attach in option::of(vec("[a-z0-9]{1,15}", 0..3)),
         ) {
-            let group = GroupSpec { name: "up.links".into(), members, on_down: OnDown::Drop, owner: Owner::Config };
+            let group = GroupSpec { name: "up.links".into(), members, on_down: OnDown::Drop, owner: Owner::CONFIG };
             let config = Config::new(attach.map(Attach::Devices), vec![group], specs);
             let text = config.to_string();
             let reading = reading(&text);

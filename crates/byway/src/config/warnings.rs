@@ -1,10 +1,7 @@
 //! What is legal, and cannot have been meant.
 
 use super::read::Origin;
-use crate::{
-    prefix::Prefix,
-    rule::{Selector, TargetSpec},
-};
+use crate::model::{Prefix, Selector, TargetSpec};
 
 /// More destinations than these around a rule, and one of them will be what it is an exception from.
 const MANY: usize = 64;

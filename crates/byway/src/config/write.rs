@@ -6,10 +6,7 @@ use std::{
 };
 
 use super::{ActionSpec, Attach, Config};
-use crate::{
-    prefix::Prefix,
-    rule::{GroupSpec, MemberSpec, Mss, NextHopSpec, TargetSpec},
-};
+use crate::model::{GroupSpec, MemberSpec, Mss, NextHopSpec, Prefix, TargetSpec};
 
 /// Sources on a line, so that it stays within the width of a page.
 const ON_A_LINE: usize = 100;

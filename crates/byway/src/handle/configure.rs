@@ -19,6 +19,7 @@ use crate::{
         pins::Pins,
         snapshot::{Scope, snapshot},
     },
+    model::{Action, GroupSpec, Owner, Target, TargetSpec},
     policy::{
         changes::Changes,
         plan::Desired,
@@ -27,7 +28,6 @@ use crate::{
         snapshot::Questions,
         transaction::Transaction,
     },
-    rule::{Action, GroupSpec, Owner, Target, TargetSpec},
 };
 
 /// What a rollback did.
@@ -58,7 +58,7 @@ impl Byway {
     /// them. Those of other owners stay: where one says the same as `config`, it is left to its owner. A rule that is the same
     /// as before keeps its counters.
     ///
-    /// What the owner [`Owner::Config`] had before is saved for [`Byway::rollback`].
+    /// What the owner [`Owner::CONFIG`] had before is saved for [`Byway::rollback`].
     ///
     /// # Errors
     ///
@@ -66,7 +66,7 @@ impl Byway {
     /// [`Error::GroupInUse`] where a rule of another owner leads to a group that is to go, [`Error::Unconfirmed`] while
     /// another apply waits to be confirmed, and those of [`Byway::attach`] and [`Byway::add`].
     pub fn apply(&mut self, owner: Owner, config: &Config) -> Result<Changes> {
-        if owner == Owner::Config {
+        if owner == Owner::CONFIG {
             return self.apply_saving(config, |_| Ok(()), |_| Ok(()));
         }
         config.check()?;
@@ -76,7 +76,7 @@ impl Byway {
         Ok(change.transaction.into_changes(config.rule_count()))
     }
 
-    /// Applies a configuration of the owner [`Owner::Config`] that is rolled back unless [`Byway::confirm`] comes within this
+    /// Applies a configuration of the owner [`Owner::CONFIG`] that is rolled back unless [`Byway::confirm`] comes within this
     /// time. The time begins when the change is done; [`Byway::unconfirmed`] says how much of it is left.
     ///
     /// `start_guard` gets a token, and starts whatever calls [`Byway::rollback_unless_confirmed`] with it when the time is
@@ -117,7 +117,7 @@ impl Byway {
             if store.unconfirmed()?.is_some() {
                 return Err(Error::Unconfirmed);
             }
-            transaction.apply(Owner::Config, config)
+            transaction.apply(Owner::CONFIG, config)
         })?;
         if change.transaction.changes_nothing() {
             self.commit(&mut change)?;
@@ -346,7 +346,7 @@ fn go_back_to(saved: Saved, transaction: &mut Transaction) -> Result<usize> {
     // Its next hops name their devices, and were looked at when they were applied.
     transaction.checks = Checks::Trust;
     let config = saved.feasible(&transaction.snapshot.host, &transaction.desired);
-    transaction.apply(Owner::Config, &config)?;
+    transaction.apply(Owner::CONFIG, &config)?;
     Ok(config.rule_count())
 }
 
@@ -355,7 +355,7 @@ fn saved(transaction: &Transaction) -> Saved {
     let Transaction { held, desired, .. } = transaction;
     let attach = (held.attachments != desired.attachments).then(|| attached(held));
     Saved {
-        config: as_config(held, attach, |owner| owner == Owner::Config),
+        config: as_config(held, attach, |owner| owner == Owner::CONFIG),
         attached: desired.attachments.values().map(|device| device.name.clone()).collect(),
     }
 }
@@ -382,7 +382,7 @@ fn as_config(held: &Desired, attach: Option<Attach>, is_meant: impl Fn(Owner) ->
         name: group.name.clone(),
         members: members(&group.members),
         on_down: group.on_down,
-        owner: Owner::Config,
+        owner: Owner::CONFIG,
     }));
     let mut places = HashMap::new();
     for (selector, action) in held.rules.iter().filter(|(_, rule)| is_meant(rule.owner)) {

@@ -12,11 +12,11 @@ use crate::{
     config::Attach,
     error::{Error, Result},
     kernel::{hook::Hook, lock, network::Network, pins::Pins, privilege, snapshot::Scope},
+    model::{Device, Group, GroupSpec, NextHop, NextHopSpec, Rule, RuleSpec, Selector, TargetSpec},
     policy::{
         request::{OnConflict, Request},
         snapshot::Questions,
     },
-    rule::{Device, Group, GroupSpec, NextHop, NextHopSpec, Rule, RuleSpec, Selector, TargetSpec},
     show::{
         listing::{self, Listing},
         status::{self, Attachment, GroupStatus, MtuMismatch, NextHopStatus, RuleStatus, Status},
@@ -96,33 +96,34 @@ impl Byway {
         self
     }
 
-    /// Attaches to the named devices, or to each that carries a default route where none is named: puts the departure program
-    /// on their egress. Those that are attached already stay so. Returns the attachments asked for.
+    /// Attaches to devices: puts the departure program on their egress. Those that are attached already stay so. Returns the
+    /// attachments asked for.
     ///
     /// # Errors
     ///
     /// [`Error::NoSuchDevice`], [`Error::Loopback`], [`Error::UnknownHeader`], [`Error::NoDefaultRoute`],
     /// [`Error::IngressQdisc`], and those of the kernel.
-    pub fn attach(&mut self, devices: &[&str]) -> Result<Vec<Device>> {
-        let attach = match devices {
-            [] => Attach::Auto,
-            names => Attach::Devices(names.iter().map(|name| (*name).to_owned()).collect()),
-        };
-        self.change(&Scope::all(Questions::attach(&attach)), |transaction| transaction.attach(&attach))
+    pub fn attach(&mut self, attach: &Attach) -> Result<Vec<Device>> {
+        self.change(&Scope::all(Questions::attach(attach)), |transaction| transaction.attach(attach))
     }
 
-    /// Detaches from the named devices, or from all where none is named. Rules stay, and redirect nothing where nothing is
-    /// attached. Once there is neither rule nor attachment, nothing of Byway is left in the kernel. Returns the devices
-    /// detached from.
+    /// Detaches from the named devices. Rules stay, and redirect nothing where nothing is attached. Once there is neither rule
+    /// nor attachment, nothing of Byway is left in the kernel. Returns the devices detached from.
     ///
     /// # Errors
     ///
     /// [`Error::NotAttached`], and those of the kernel.
     pub fn detach(&mut self, devices: &[&str]) -> Result<Vec<Device>> {
-        self.change(&Scope::default(), |transaction| match devices {
-            [] => Ok(transaction.detach_all()),
-            names => transaction.detach(names),
-        })
+        self.change(&Scope::default(), |transaction| transaction.detach(devices))
+    }
+
+    /// Detaches from all devices, likewise. Returns the devices detached from: none where nothing was attached.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel.
+    pub fn detach_all(&mut self) -> Result<Vec<Device>> {
+        self.change(&Scope::default(), |transaction| Ok(transaction.detach_all()))
     }
 
     /// Adds a rule. Attaches to the default-gateway devices where nothing is attached.
@@ -240,14 +241,23 @@ impl Byway {
         self.change(&Scope::default(), |transaction| transaction.delete_group(name))
     }
 
-    /// Takes a next hop out of service (`is_down`) or puts it back, in every rule and group that has it. It stays so
-    /// until it is put back, or nothing has it any more.
+    /// Takes a next hop out of service, in every rule and group that has it. It stays so until it is put back, or nothing has
+    /// it any more.
     ///
     /// # Errors
     ///
     /// [`Error::NoSuchNextHop`], [`Error::AmbiguousNextHop`], and those of the kernel.
-    pub fn set_next_hop_down(&mut self, spec: &NextHopSpec, is_down: bool) -> Result<NextHop> {
-        self.change(&Scope::default(), |transaction| transaction.set_down(spec, is_down))
+    pub fn take_out_of_service(&mut self, spec: &NextHopSpec) -> Result<NextHop> {
+        self.change(&Scope::default(), |transaction| transaction.set_down(spec, true))
+    }
+
+    /// Puts a next hop back in service.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::take_out_of_service`].
+    pub fn put_in_service(&mut self, spec: &NextHopSpec) -> Result<NextHop> {
+        self.change(&Scope::default(), |transaction| transaction.set_down(spec, false))
     }
 
     /// All that there is, read at once. Where there may be many rules, [`Byway::listing`] takes less memory.

@@ -13,10 +13,7 @@ use super::{
     target::{Main, target},
     walk::{self, Decided, Link, Verdict},
 };
-use crate::{
-    prefix::Prefix,
-    rule::{Selector, TargetSpec},
-};
+use crate::model::{Prefix, Selector, TargetSpec};
 
 /// Sources with the same entries of `ip rule`, except for the sources that these name.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use super::{
     target::{self, DIFFERS},
     walk::{Decided, Verdict},
 };
-use crate::rule::TargetSpec;
+use crate::model::TargetSpec;
 
 /// How many of the same kind are named one by one.
 const NAMED: usize = 4;

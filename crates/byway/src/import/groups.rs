@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::{policy::TableNames, sections::Section};
-use crate::rule::{GROUP_NAME_MAX, GroupSpec, MemberSpec, OnDown, Owner, TargetSpec, is_name};
+use crate::model::{GROUP_NAME_MAX, GroupSpec, MemberSpec, OnDown, Owner, TargetSpec, is_name};
 
 /// Makes groups of the sets that are there more than once, and has the rules name them.
 pub(crate) fn groups(sections: &mut [Section], names: &TableNames) -> Vec<GroupSpec> {
@@ -24,7 +24,7 @@ pub(crate) fn groups(sections: &mut [Section], names: &TableNames) -> Vec<GroupS
             Some(group) => group.name.clone(),
             None => {
                 let name = free_name(rule.table.unwrap_or_default(), names, &mut taken);
-                let (members, owner) = (members.clone(), Owner::Config);
+                let (members, owner) = (members.clone(), Owner::CONFIG);
                 groups.push(GroupSpec { name: name.clone(), members, on_down: OnDown::Pass, owner });
                 name
             }

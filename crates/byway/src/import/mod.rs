@@ -39,7 +39,7 @@ use std::collections::BTreeSet;
 use self::{policy::Policy, sections::Section, tables::Tables, target::Main};
 use crate::{
     config::{Attach, Config},
-    rule::{GroupSpec, Selector, TargetSpec},
+    model::{GroupSpec, Selector, TargetSpec},
 };
 
 /// The host's policy routing as a configuration.

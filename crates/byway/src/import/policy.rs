@@ -6,7 +6,7 @@ use std::{
     net::IpAddr,
 };
 
-use crate::prefix::Prefix;
+use crate::model::Prefix;
 
 /// Linux's own tables (`RT_TABLE_*`, include/uapi/linux/rtnetlink.h).
 pub(crate) const DEFAULT: u32 = 253;

@@ -11,10 +11,7 @@ use super::{
     walk::{Verdict, decide},
     without,
 };
-use crate::{
-    prefix::Prefix,
-    rule::{Selector, TargetSpec},
-};
+use crate::model::{Prefix, Selector, TargetSpec};
 
 /// What stands together: a comment, and rules with comments of their own.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::policy::{Action, Policy, RouteKind, TableRoute};
-use crate::prefix::Prefix;
+use crate::model::Prefix;
 
 /// The routes of all tables, by what they lead to. Those that Linux passes over are not among them.
 #[derive(Debug)]

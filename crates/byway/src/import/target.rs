@@ -7,10 +7,7 @@ use super::{
     tables::Tables,
     walk::Verdict,
 };
-use crate::{
-    prefix::Prefix,
-    rule::{GROUP_MAX, MemberSpec, NextHopSpec, TargetSpec, WEIGHT_MAX},
-};
+use crate::model::{GROUP_MAX, MemberSpec, NextHopSpec, Prefix, TargetSpec, WEIGHT_MAX};
 
 /// What a remark begins with where Byway does not do what Linux does.
 pub(crate) const DIFFERS: &str = "Differs: ";

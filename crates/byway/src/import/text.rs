@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     config::{ActionSpec, write},
-    rule::{Mss, OnDown, TargetSpec},
+    model::{Mss, OnDown, TargetSpec},
 };
 
 /// The width of comments.

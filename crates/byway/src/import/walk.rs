@@ -5,7 +5,7 @@ use super::{
     policy::{Action, PolicyRule, Refusal, TableRoute},
     tables::{Tables, is_ipv4},
 };
-use crate::prefix::Prefix;
+use crate::model::Prefix;
 
 /// An entry, as far as packets of one source are concerned. It applies to all of them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -1,7 +1,7 @@
 //! What has no equivalent: why, and what to do instead.
 
 use super::policy::{Action, Condition, PolicyRule};
-use crate::rule::Selector;
+use crate::model::Selector;
 
 /// Why Byway has no rule in place of an entry, and what to do about it; nothing where it has.
 pub(crate) fn why(rule: &PolicyRule) -> Option<String> {

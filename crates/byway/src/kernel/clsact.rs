@@ -19,8 +19,8 @@ use byway_netlink::{
 use super::network::Network;
 use crate::{
     error::{Error, Result},
+    model::Device,
     policy::plan::Role,
-    rule::Device,
 };
 
 /// Where Byway's filter stands in a clsact chain: behind those that an operator has put first, ahead of those

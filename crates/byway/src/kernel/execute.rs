@@ -25,10 +25,10 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    model::Prefix,
+    model::{Action, Device, Group, Member, NextHop, Selector, Target},
     policy::compile::Entry,
     policy::plan::{Actual, Role, RuleRef, Step, Switch, plan},
-    prefix::Prefix,
-    rule::{Action, Device, Group, Member, NextHop, Selector, Target},
 };
 
 /// Carries steps out. Where one fails, those before it are taken back. The caller holds the lock.

@@ -17,8 +17,8 @@ use serde::Serialize;
 use super::{clsact, network::Network, sys};
 use crate::{
     error::{Error, Result},
+    model::Device,
     policy::{plan::Role, snapshot::Header},
-    rule::Device,
 };
 
 /// How a program is attached.

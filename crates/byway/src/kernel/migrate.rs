@@ -274,7 +274,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{Byway, Hook, Mss, NextHopSpec, OnDown, Owner, RuleSpec, TargetSpec};
+    use crate::{Attach, Byway, Hook, Mss, NextHopSpec, OnDown, Owner, RuleSpec, TargetSpec};
 
     /// A migration from this schema that changes nothing.
     const fn from(from: u32) -> Migration {
@@ -391,7 +391,7 @@ mod tests {
             target: TargetSpec::NextHop(NextHopSpec::ViaDev(IPV4.router, "eth1".into())),
             on_down: OnDown::Pass,
             mss: Mss::Auto,
-            owner: Owner::Api,
+            owner: Owner::API,
             name: Some("service".into()),
         }
     }
@@ -446,7 +446,7 @@ mod tests {
             println!("{hook}, {cut}: {at:?}");
             assert_eq!(cut_off_at(&seed, usize::MAX), None);
             // What comes behind the new schema is the next change's.
-            seed.server.run(|| byway().attach(&[]).unwrap());
+            seed.server.run(|| byway().attach(&Attach::Auto).unwrap());
             let rule = seed.server.run(|| byway().rules().unwrap().remove(0));
             assert_eq!(rule.rule, before.rule);
             assert!(rule.departed.packets > before.departed.packets + cut as u64, "{rule:?}");
@@ -466,7 +466,7 @@ mod tests {
             }
             remove_old(&folder, MADE_UP).unwrap();
         }
-        seed.server.run(|| byway().flush().and_then(|_| byway().detach(&[])).unwrap());
+        seed.server.run(|| byway().flush().and_then(|_| byway().detach_all()).unwrap());
         assert!(!folder.exists());
     }
 

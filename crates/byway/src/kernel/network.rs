@@ -22,11 +22,11 @@ use ipnet::IpNet;
 
 use crate::{
     error::{Error, Result},
+    model::Device,
     policy::{
         plan::Neighbour,
         snapshot::{Found, Header, Host, Link, Local, Questions},
     },
-    rule::Device,
 };
 
 /// One network namespace's stack.

@@ -20,9 +20,9 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    model::{Member, NextHop, OnDown, Owner},
     policy::buckets,
     policy::plan::Slot,
-    rule::{Member, NextHop, OnDown, Owner},
 };
 
 /// The open maps.
@@ -206,7 +206,7 @@ pub(super) fn group(
         weights: [0; MAX_MEMBERS],
         count: members.len() as u32,
         on_down: wire::on_down(on_down),
-        owner: wire::owner(owner),
+        owner: owner.number(),
         reserved: 0,
         name: wire::name(name),
         buckets: buckets::assign(members, before),
@@ -239,12 +239,12 @@ pub(super) fn makes_sense(wire: &Group, slots: &BTreeMap<u32, NextHop>) -> bool 
 }
 
 /// The group that goes by a name, or nothing where it is a rule's own or makes no sense.
-pub(crate) fn read_group(wire: &Group, slots: &BTreeMap<u32, NextHop>) -> Option<crate::rule::Group> {
+pub(crate) fn read_group(wire: &Group, slots: &BTreeMap<u32, NextHop>) -> Option<crate::model::Group> {
     let name = wire::read_name(&wire.name);
-    Some(crate::rule::Group {
+    Some(crate::model::Group {
         name: (!name.is_empty()).then_some(name)?,
         members: members(wire, slots)?,
         on_down: wire::read_on_down(wire.on_down),
-        owner: wire::read_owner(wire.owner)?,
+        owner: Owner::new(wire.owner),
     })
 }

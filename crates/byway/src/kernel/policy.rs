@@ -26,7 +26,7 @@ use crate::{
             Action, Condition, Hop, LOCAL, Policy, PolicyRule, Refusal, RouteKind, TableNames, TableRoute,
         },
     },
-    prefix::Prefix,
+    model::Prefix,
 };
 
 /// Where the names of routing tables stand, the first before the others (ip-route(8)).

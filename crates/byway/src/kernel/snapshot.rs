@@ -21,11 +21,11 @@ use super::{
 };
 use crate::{
     error::Result,
+    model::{Action, Device, NextHop, Selector, Target},
     policy::{
         plan::{Actual, Neighbour, Role, Slot, Unseen},
         snapshot::{Link, Questions, Snapshot},
     },
-    rule::{Action, Device, NextHop, Selector, Target},
 };
 
 /// A device that Byway has put a program on, as its record says.
@@ -249,7 +249,7 @@ impl Shared {
     ) -> Option<Arc<Action>> {
         let RuleRecord { kind, index, on_down, mss, owner, name, .. } = *record;
         let said = Said { kind, index, on_down, mss, owner, name };
-        let read = || Some(Arc::new(wire::action(record, target()?)?));
+        let read = || Some(Arc::new(wire::action(record, target()?)));
         self.0.entry(said).or_insert_with(read).clone()
     }
 }

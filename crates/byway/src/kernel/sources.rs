@@ -21,8 +21,8 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    model::Prefix,
     policy::source_table::{Family, Layout, Table, TakesNewTable, buckets, fault, lay_out, other_info},
-    prefix::Prefix,
 };
 
 /// `BPF_F_MMAPABLE` and `BPF_F_INNER_MAP` (include/uapi/linux/bpf.h), as `crates/byway-ebpf/src/maps.rs` has them.

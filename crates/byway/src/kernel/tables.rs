@@ -35,9 +35,9 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    model::Prefix,
+    model::{Action, Selector},
     policy::source_table::TakesNewTable,
-    prefix::Prefix,
-    rule::{Action, Selector},
 };
 
 /// The names of the maps: in the object, and of their pins.

@@ -4,13 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use byway_abi::{
     FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, MSS_AUTO, MSS_OFF, NeighbourKey, ON_DOWN_DROP, ON_DOWN_PASS,
-    OWNER_API, OWNER_CLI, OWNER_CONFIG, RuleRecord, SetRecord,
+    RuleRecord, SetRecord,
 };
 
-use crate::{
-    prefix::Prefix,
-    rule::{Action, Device, Mss, NextHop, OnDown, Owner, Rule, Selector, Target, is_name},
-};
+use crate::model::{Action, Device, Mss, NextHop, OnDown, Owner, Prefix, Rule, Selector, Target, is_name};
 
 /// An IPv4 address in the first four bytes.
 pub(super) fn address(address: IpAddr) -> [u8; 16] {
@@ -65,23 +62,6 @@ pub(super) fn read_device(wire: &[u8], index: u32) -> Device {
 fn text(wire: &[u8]) -> &[u8] {
     let end = wire.iter().position(|byte| *byte == 0).unwrap_or(wire.len());
     &wire[..end]
-}
-
-pub(super) fn owner(owner: Owner) -> u8 {
-    match owner {
-        Owner::Cli => OWNER_CLI,
-        Owner::Api => OWNER_API,
-        Owner::Config => OWNER_CONFIG,
-    }
-}
-
-pub(super) fn read_owner(wire: u8) -> Option<Owner> {
-    match wire {
-        OWNER_CLI => Some(Owner::Cli),
-        OWNER_API => Some(Owner::Api),
-        OWNER_CONFIG => Some(Owner::Config),
-        _ => None,
-    }
 }
 
 pub(super) fn on_down(on_down: OnDown) -> u8 {
@@ -153,7 +133,7 @@ pub(crate) fn rule_record(selector: &Selector, action: &Action, kind: u8, index:
         index,
         source_len: source.len(),
         destination_len: destination.len(),
-        owner: owner(action.owner),
+        owner: action.owner.number(),
         kind,
         on_down: on_down(action.on_down),
         reserved: 0,
@@ -178,19 +158,19 @@ pub(super) fn selector(record: &RuleRecord) -> Option<Selector> {
 
 /// The rule in a record, or nothing where the record makes no sense.
 pub(crate) fn rule(record: &RuleRecord, target: Target) -> Option<Rule> {
-    Some(Rule::new(selector(record)?, &action(record, target)?))
+    Some(Rule::new(selector(record)?, &action(record, target)))
 }
 
-/// What the rule in a record says of its packets, or nothing where that makes no sense.
-pub(super) fn action(record: &RuleRecord, target: Target) -> Option<Action> {
+/// What the rule in a record says of its packets.
+pub(super) fn action(record: &RuleRecord, target: Target) -> Action {
     let name = read_name(&record.name);
-    Some(Action {
+    Action {
         target,
         on_down: read_on_down(record.on_down),
         mss: read_mss(record.mss),
-        owner: read_owner(record.owner)?,
+        owner: Owner::new(record.owner),
         name: (!name.is_empty()).then_some(name),
-    })
+    }
 }
 
 pub(super) fn set_record(source: &Prefix) -> SetRecord {
@@ -223,13 +203,13 @@ mod tests {
         let prefixes =
             any::<bool>().prop_flat_map(|v4| (any_prefix(v4), proptest::option::of(any_prefix(v4))));
         let name = proptest::option::of("[a-z]{1,32}");
-        (prefixes, any::<bool>(), any::<bool>(), any::<u16>(), name).prop_map(
-            |((source, destination), passes, drops, mss, name)| {
+        (prefixes, any::<bool>(), any::<bool>(), any::<u16>(), any::<u8>(), name).prop_map(
+            |((source, destination), passes, drops, mss, owner, name)| {
                 let action = Action {
                     target: if passes { Target::Pass } else { Target::Drop },
                     on_down: if drops { OnDown::Drop } else { OnDown::Pass },
                     mss: read_mss(mss),
-                    owner: Owner::Config,
+                    owner: Owner::new(owner),
                     name,
                 };
                 (Selector::new(source, destination), action)

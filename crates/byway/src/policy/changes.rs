@@ -3,9 +3,9 @@
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{
+    model::{Device, Group, Rule},
     policy::merge::merged,
     policy::plan::Desired,
-    rule::{Device, Group, Rule},
 };
 
 /// What an apply changes, or would change.

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{prefix::Prefix, rule::Selector};
+use crate::model::{Prefix, Selector};
 
 /// What the tables hold for a source.
 #[derive(Debug, Clone, PartialEq, Eq)]

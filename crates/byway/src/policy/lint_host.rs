@@ -7,7 +7,7 @@ use super::{resolve::Checks, snapshot::Host};
 use crate::{
     config::{HostRef, Reading},
     error::{Error, Result},
-    rule::{Target, TargetSpec},
+    model::{Target, TargetSpec},
 };
 
 impl Reading {

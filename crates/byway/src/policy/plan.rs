@@ -18,10 +18,10 @@ use std::{
 use serde::Serialize;
 
 use crate::{
+    model::Prefix,
+    model::{Action, Device, Group, NextHop, Selector},
     policy::compile::{Entries, Entry, compile},
     policy::merge::merged,
-    prefix::Prefix,
-    rule::{Action, Device, Group, NextHop, Selector},
 };
 
 /// Which program a device carries, and so why.
@@ -405,7 +405,7 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
-    use crate::rule::{Member, Mss, OnDown, Owner, Rule, Target};
+    use crate::model::{Member, Mss, OnDown, Owner, Rule, Target};
 
     fn device(index: u32) -> Device {
         Device { name: format!("eth{index}"), index }
@@ -422,7 +422,7 @@ mod tests {
             target,
             on_down: OnDown::Pass,
             mss: Mss::Auto,
-            owner: Owner::Cli,
+            owner: Owner::CLI,
             name: None,
         }
     }
@@ -434,7 +434,7 @@ mod tests {
 
     fn group(name: &str, members: Vec<NextHop>) -> Group {
         let members = members.into_iter().map(|next_hop| Member { next_hop, weight: 1 }).collect();
-        Group { name: name.into(), members, on_down: OnDown::Pass, owner: Owner::Cli }
+        Group { name: name.into(), members, on_down: OnDown::Pass, owner: Owner::CLI }
     }
 
     fn desired(attachments: &[u32], rules: Vec<Rule>, groups: Vec<Group>) -> Desired {

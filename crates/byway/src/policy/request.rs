@@ -13,7 +13,7 @@ use super::{resolve::Checks, snapshot::Host, transaction::Transaction};
 use crate::{
     config::{ActionSpec, Config},
     error::{Error, Result},
-    rule::{Action, Group, Owner, Rule, RuleSpec, Selector, Target, check_families},
+    model::{Action, Group, Owner, Rule, RuleSpec, Selector, Target, check_families},
 };
 
 /// Rules by source and destination, with their owner.

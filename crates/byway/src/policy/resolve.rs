@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::snapshot::{Found, Header, Host, Link, Local};
 use crate::{
     error::{Error, Result},
-    rule::{Device, Member, MemberSpec, NextHop, NextHopSpec, RuleError, Target, TargetSpec, check_distinct},
+    model::{
+        Device, Member, MemberSpec, NextHop, NextHopSpec, RuleError, Target, TargetSpec, check_distinct,
+    },
 };
 
 /// Which next hops are looked at.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     config::{ActionSpec, Attach, Config},
+    model::{Group, GroupSpec, Member, MemberSpec, Mss, NextHopSpec, OnDown, Owner, TargetSpec},
     policy::{plan::Desired, snapshot::Host},
-    rule::{Group, GroupSpec, Member, MemberSpec, Mss, NextHopSpec, OnDown, Owner, TargetSpec},
 };
 
 /// The configuration's part of a state that an apply has ended, and what else it has done.
@@ -72,7 +72,7 @@ fn is_gone(next_hop: &NextHopSpec, host: &Host) -> bool {
 /// Whether somebody else has a group by this name that says something else.
 fn is_another(group: &Group, spec: &GroupSpec) -> bool {
     let is_same = group.on_down == spec.on_down && members(&group.members) == spec.members;
-    group.owner != Owner::Config && !is_same
+    group.owner != Owner::CONFIG && !is_same
 }
 
 /// Gives a rule what is left of its next hops.

@@ -8,7 +8,7 @@ use std::{
 use super::plan::Actual;
 use crate::{
     config::{Attach, Config, HostRef},
-    rule::{Device, GroupSpec, MemberSpec, NextHopSpec, TargetSpec},
+    model::{Device, GroupSpec, MemberSpec, NextHopSpec, TargetSpec},
 };
 
 /// Everything, as it was in one instant.

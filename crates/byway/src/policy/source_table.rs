@@ -17,7 +17,7 @@ use byway_abi::{
     },
 };
 
-use crate::prefix::Prefix;
+use crate::model::Prefix;
 
 /// Buckets of the smallest table: a page of the smaller family's.
 const MIN_BUCKETS: usize = 64;

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     config::{Attach, Config},
     error::{Error, Result},
-    rule::{
+    model::{
         Action, Device, Group, GroupSpec, NextHop, NextHopSpec, Owner, Rule, Selector, Target, check_families,
     },
 };
@@ -151,7 +151,7 @@ impl Transaction {
                 }
                 return Err(Error::GroupOfAnother(existing.clone()));
             }
-            (Some(existing), _) if existing.owner == Owner::Config => group.owner = Owner::Config,
+            (Some(existing), _) if existing.owner == Owner::CONFIG => group.owner = Owner::CONFIG,
             _ => {}
         }
         for selector in users(desired, &group.name) {

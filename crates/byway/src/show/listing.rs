@@ -21,7 +21,7 @@ use crate::{
         pins::Pins,
         snapshot::{installed, read_consistent},
     },
-    rule::Selector,
+    model::Selector,
 };
 
 /// Up to how many rules a listing reads at once.

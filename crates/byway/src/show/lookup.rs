@@ -15,8 +15,8 @@ use crate::{
         tables::Tables,
         wire,
     },
+    model::{Group, NextHop, Rule},
     policy::{plan::Slot, snapshot::Link},
-    rule::{Group, NextHop, Rule},
 };
 
 /// What the records of rules refer to.

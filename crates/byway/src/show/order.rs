@@ -103,17 +103,14 @@ mod tests {
 
     use super::*;
     use crate::kernel::wire;
-    use crate::{
-        prefix::Prefix,
-        rule::{Action, Mss, OnDown, Owner, Selector, Target},
-    };
+    use crate::model::{Action, Mss, OnDown, Owner, Prefix, Selector, Target};
 
     fn record(selector: &Selector) -> RuleRecord {
         let action = Action {
             target: Target::Pass,
             on_down: OnDown::Pass,
             mss: Mss::Auto,
-            owner: Owner::Api,
+            owner: Owner::API,
             name: None,
         };
         wire::rule_record(selector, &action, TARGET_PASS, 0)

@@ -16,11 +16,11 @@ use crate::{
         snapshot::{Installed, installed},
         tables::{Tables, add},
     },
+    model::{Device, Group, NextHop, Rule, Target},
     policy::{
         plan::{Role, Slot},
         snapshot::Link,
     },
-    rule::{Device, Group, NextHop, Rule, Target},
 };
 
 /// Packets and their bytes.
@@ -40,6 +40,7 @@ impl From<byway_abi::Count> for Count {
 
 /// A rule that holds, and what it did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct RuleStatus {
     /// The rule.
     #[serde(flatten)]
@@ -65,8 +66,27 @@ pub struct RuleStatus {
     pub device_gone: bool,
 }
 
+impl RuleStatus {
+    /// A rule that has met no packet yet.
+    pub fn new(rule: Rule) -> Self {
+        Self {
+            rule,
+            departed: Count::default(),
+            arrived: Count::default(),
+            passed: Count::default(),
+            dropped: Count::default(),
+            no_next_hop: Count::default(),
+            clamped: Count::default(),
+            icmp_sent: Count::default(),
+            too_big_dropped: Count::default(),
+            device_gone: false,
+        }
+    }
+}
+
 /// A group with a name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct GroupStatus {
     /// The group.
     #[serde(flatten)]
@@ -75,9 +95,17 @@ pub struct GroupStatus {
     pub rules: usize,
 }
 
+impl GroupStatus {
+    /// A group that so many rules lead to.
+    pub fn new(group: Group, rules: usize) -> Self {
+        Self { group, rules }
+    }
+}
+
 /// Whether packets get to a next hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum NextHopState {
     /// It is in service.
     Up,
@@ -91,6 +119,7 @@ pub enum NextHopState {
 
 /// A next hop of a rule or a group, and what went there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct NextHopStatus {
     /// The next hop.
     #[serde(flatten)]
@@ -119,9 +148,30 @@ pub struct NextHopStatus {
     pub too_big_dropped: Count,
 }
 
+impl NextHopStatus {
+    /// A next hop that no packet has gone to yet, and whose device nothing is known of.
+    pub fn new(next_hop: NextHop, state: NextHopState) -> Self {
+        Self {
+            next_hop,
+            state,
+            device_down: false,
+            mtu: None,
+            rules: 0,
+            groups: Vec::new(),
+            departed: Count::default(),
+            arrived: Count::default(),
+            failed_over: Count::default(),
+            clamped: Count::default(),
+            icmp_sent: Count::default(),
+            too_big_dropped: Count::default(),
+        }
+    }
+}
+
 /// What left by an attachment, and why it was left alone. Each packet is counted once in `seen`, and once more here or at
 /// the rule that it found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct AttachmentCounters {
     /// Everything, but for what arrived redirected.
     pub seen: Count,
@@ -145,6 +195,7 @@ pub struct AttachmentCounters {
 
 /// A device that carries one of Byway's programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Attachment {
     /// The device.
     #[serde(flatten)]
@@ -162,8 +213,16 @@ pub struct Attachment {
     pub counters: Option<AttachmentCounters>,
 }
 
+impl Attachment {
+    /// A device that carries its program, without counters.
+    pub fn new(device: Device, role: Role, hook: Hook) -> Self {
+        Self { device, role, hook, is_installed: true, device_gone: false, counters: None }
+    }
+}
+
 /// A next hop whose device takes smaller packets than an attachment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct MtuMismatch {
     /// The next hop.
     #[serde(flatten)]
@@ -203,6 +262,7 @@ pub(crate) fn mtu_mismatches(
 
 /// All of Byway's in one network namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Status {
     /// The devices that carry a program, by name.
     pub attachments: Vec<Attachment>,

@@ -37,12 +37,12 @@ pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
                 step(&seed, |_| read(&list).map(drop))?,
                 step(&seed, |_| read(&array).map(drop))?,
                 step(&seed, |byway| differs(byway, &list))?,
-                step(&seed, |byway| Ok(byway.apply(Owner::Config, &read(&list)?).map(drop)?))?,
+                step(&seed, |byway| Ok(byway.apply(Owner::CONFIG, &read(&list)?).map(drop)?))?,
                 step(&seed, |byway| differs(byway, &one))?,
-                step(&seed, |byway| Ok(byway.apply(Owner::Config, &read(&one)?).map(drop)?))?,
+                step(&seed, |byway| Ok(byway.apply(Owner::CONFIG, &read(&one)?).map(drop)?))?,
             ];
             step(&seed, |byway| {
-                byway.apply(Owner::Config, &Config::default())?;
+                byway.apply(Owner::CONFIG, &Config::default())?;
                 Ok(byway.detach(&[]).map(drop)?)
             })?;
             let [a, b, c, d, e, f] = steps;
@@ -102,7 +102,7 @@ fn read(path: &Path) -> Result<Config> {
 }
 
 fn differs(byway: &mut Byway, path: &Path) -> Result<()> {
-    ensure!(byway.diff(Owner::Config, &read(path)?)?.rules().count() > 0, "nothing differs");
+    ensure!(byway.diff(Owner::CONFIG, &read(path)?)?.rules().count() > 0, "nothing differs");
     Ok(())
 }
 

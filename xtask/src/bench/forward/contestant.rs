@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr};
 
 use anyhow::Result;
 use aya::{Ebpf, programs::tc::TcAttachType};
-use byway::{Byway, Mss, NextHopSpec, OnDown, Owner, RuleSpec, TargetSpec};
+use byway::{Byway, NextHopSpec, RuleSpec};
 use byway_lab::Node;
 
 use super::{BYWAY_SIZES, traffic::source};
@@ -89,14 +89,7 @@ impl Contestant {
             Self::Byway(_) => {
                 let specs: Vec<RuleSpec> = sources
                     .map(|source| {
-                        Ok(RuleSpec {
-                            selector: source.to_string().parse()?,
-                            target: TargetSpec::NextHop(NextHopSpec::ViaDev(gateway, device.to_owned())),
-                            on_down: OnDown::Pass,
-                            mss: Mss::Auto,
-                            owner: Owner::Api,
-                            name: None,
-                        })
+                        Ok(RuleSpec::new(source.to_string().parse()?, NextHopSpec::via(gateway).dev(device)))
                     })
                     .collect::<Result<_>>()?;
                 router.run(|| Byway::open()?.add_all(&specs))?;

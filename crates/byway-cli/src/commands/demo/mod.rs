@@ -86,7 +86,7 @@ fn sweep(namespace: &Path) -> Result<(), Error> {
         byway::enter_namespace(&namespace)?;
         let mut byway = Byway::open()?;
         byway.flush()?;
-        byway.detach(&[]).map(drop)
+        byway.detach_all().map(drop)
     });
     match sweep.join() {
         Ok(swept) => Ok(swept?),

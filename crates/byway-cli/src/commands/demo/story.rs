@@ -8,7 +8,7 @@ use std::{
 };
 
 use anstyle::{AnsiColor, Style};
-use byway::{Byway, Mss, NextHopSpec, OnDown, Owner, Prefix, RuleSpec, RuleStatus, TargetSpec};
+use byway::{Byway, NextHopSpec, Owner, Prefix, RuleSpec, RuleStatus};
 use byway_lab::{
     Capture, Direction, Frame,
     seed::{Addresses, IPV4, IPV6, Seed},
@@ -139,14 +139,8 @@ fn family(seed: &Seed, say: &Voice, name: &str, addresses: Addresses) -> Result<
 
     say.line(format!("\n{}", bold(format!("{name}: a rule for the source of the replies"))));
     say.command(&format!("add from {service} via {router} dev eth1"));
-    let spec = RuleSpec {
-        selector: Prefix::from(service).into(),
-        target: TargetSpec::NextHop(NextHopSpec::ViaDev(router, "eth1".into())),
-        on_down: OnDown::Pass,
-        mss: Mss::Auto,
-        owner: Owner::Cli,
-        name: None,
-    };
+    let spec =
+        RuleSpec::new(Prefix::from(service).into(), NextHopSpec::via(router).dev("eth1")).owner(Owner::CLI);
     let rule = seed.server.run(|| Byway::open()?.add(&spec))?;
     say.line(format!("   added: {rule}"));
 

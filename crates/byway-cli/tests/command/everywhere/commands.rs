@@ -147,13 +147,10 @@ fn one_rule_is_shown_alone() {
 fn a_long_listing_is_printed_on_the_way() {
     let seed = Seed::new().unwrap();
     let server = &seed.server;
-    let rule = |nth: u16| byway::RuleSpec {
-        selector: byway::Prefix::from(std::net::IpAddr::from([10, 128, (nth >> 8) as u8, nth as u8])).into(),
-        target: byway::TargetSpec::Pass,
-        on_down: byway::OnDown::Pass,
-        mss: byway::Mss::Auto,
-        owner: byway::Owner::Api,
-        name: (nth == 2_999).then(|| "the-last-one".to_owned()),
+    let rule = |nth: u16| {
+        let source = byway::Prefix::from(std::net::IpAddr::from([10, 128, (nth >> 8) as u8, nth as u8]));
+        let spec = byway::RuleSpec::new(source.into(), byway::TargetSpec::Pass);
+        if nth == 2_999 { spec.name("the-last-one") } else { spec }
     };
     let rules: Vec<_> = (0..3_000).rev().map(rule).collect();
     server.run(|| byway::Byway::open().unwrap().add_all(&rules)).unwrap();

@@ -4,7 +4,7 @@ use crate::{
     import::policy::{
         Action, Condition, DEFAULT, Hop, LOCAL, MAIN, Policy, PolicyRule, Refusal, RouteKind, TableRoute,
     },
-    prefix::Prefix,
+    model::Prefix,
 };
 
 /// Reads lines such as `100: from 10.1.0.5 lookup isp1`, `table isp1: default via 10.1.0.1 dev eth1`, `-6 table main:

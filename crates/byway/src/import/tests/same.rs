@@ -12,8 +12,7 @@ use crate::{
         policy::{Action, Hop, LOCAL, MAIN, Policy, PolicyRule, Refusal, RouteKind, TableRoute},
         translate,
     },
-    prefix::Prefix,
-    rule::{NextHopSpec, TargetSpec},
+    model::{NextHopSpec, Prefix, TargetSpec},
 };
 
 /// What becomes of a packet: the next hops that it may go to, and none where it is dropped.

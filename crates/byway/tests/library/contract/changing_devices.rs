@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, net::UdpSocket, time::Duration};
 
-use byway::{Attachment, Hook, NextHopState, TargetSpec};
+use byway::{Attach, Attachment, Hook, NextHopState, TargetSpec};
 use byway_lab::{Node, wait_until};
 
 use crate::support::{
@@ -45,7 +45,7 @@ fn names(hosts: &Routers, hook: Hook) -> Vec<String> {
 /// Takes everything back, and sees that nothing is left.
 fn undo(hosts: &Routers, hook: Hook) {
     on(&hosts.server, hook, |byway| byway.flush()).unwrap();
-    on(&hosts.server, hook, |byway| byway.detach(&[])).unwrap();
+    on(&hosts.server, hook, |byway| byway.detach_all()).unwrap();
     assert_eq!(pins(), Vec::<String>::new());
 }
 
@@ -117,7 +117,7 @@ fn names_that_change_places() {
     assert!(hosts.goes(hosts.source(5), hosts.far(1), Way::Router1), "{:?}", the_rule(&hosts.server));
     let status = the_rule(&hosts.server);
     assert_eq!(status.rule.target.to_string(), "via 10.0.1.1 dev eth2");
-    on(&hosts.server, any_hook(), |byway| byway.attach(&["eth0"])).unwrap();
+    on(&hosts.server, any_hook(), |byway| byway.attach(&Attach::devices(["eth0"]))).unwrap();
     assert_eq!(way(&hosts), Way::Router1, "also after the next change");
     undo(&hosts, any_hook());
 }
@@ -156,7 +156,7 @@ fn of_other_addresses() {
         hosts.server.set_up("eth1", true).unwrap();
         assert!(hosts.goes(hosts.source(5), hosts.far(1), Way::Router1), "{:?}", the_rule(&hosts.server));
         // A change of anything else asks nobody about this rule.
-        on(&hosts.server, hook, |byway| byway.attach(&["eth2"])).unwrap();
+        on(&hosts.server, hook, |byway| byway.attach(&Attach::devices(["eth2"]))).unwrap();
         assert_eq!(way(&hosts), Way::Router1);
         undo(&hosts, hook);
     });
@@ -253,21 +253,21 @@ fn an_attachment_in_another_namespace_is_forgotten() {
         let shown = attachments(&hosts, hook);
         let gone = shown.iter().find(|attachment| attachment.device.name == "eth0").unwrap();
         assert!(gone.device_gone, "{hook:?} {gone:?}");
-        on(&hosts.server, hook, |byway| byway.attach(&["eth2"])).unwrap();
+        on(&hosts.server, hook, |byway| byway.attach(&Attach::devices(["eth2"]))).unwrap();
         assert_eq!(names(&hosts, hook), ["eth1", "eth2"], "it is forgotten");
         assert!(is_free(&hosts, &elsewhere), "{hook:?} {v6}: {:?}", the_rule(&hosts.server));
 
         // Byway is at home there as well, with rules of its own, and the device comes back as a new one.
-        on(&elsewhere, hook, |byway| byway.attach(&[])).unwrap();
+        on(&elsewhere, hook, |byway| byway.attach(&Attach::Auto)).unwrap();
         assert!(is_free(&hosts, &elsewhere), "there is no rule there");
-        on(&elsewhere, hook, |byway| byway.detach(&[])).unwrap();
+        on(&elsewhere, hook, |byway| byway.detach_all()).unwrap();
         elsewhere.move_link("eth0", &hosts.server).unwrap();
         hosts.server.set_up("eth0", true).unwrap();
         hosts.server.address("eth0", if v6 { "2001:db8:0::2/64" } else { "10.0.0.2/24" }).unwrap();
         let gateway = if v6 { "2001:db8:0::1" } else { "10.0.0.1" };
         hosts.server.route(&format!("default via {gateway} dev eth0")).unwrap();
         assert_eq!(way(&hosts), Way::Gateway, "nobody has attached to it");
-        on(&hosts.server, hook, |byway| byway.attach(&[])).unwrap();
+        on(&hosts.server, hook, |byway| byway.attach(&Attach::Auto)).unwrap();
         assert_eq!(way(&hosts), Way::Router1);
         undo(&hosts, hook);
     });
@@ -289,7 +289,7 @@ fn an_attachment_that_was_in_another_namespace_for_a_while() {
         let shown = attachments(&hosts, hook);
         let back = shown.iter().find(|attachment| attachment.device.name == "eth0").unwrap();
         assert!(!back.device_gone && !back.is_installed, "{back:?}");
-        on(&hosts.server, hook, |byway| byway.attach(&["eth0"])).unwrap();
+        on(&hosts.server, hook, |byway| byway.attach(&Attach::devices(["eth0"]))).unwrap();
         assert_eq!(names(&hosts, hook), ["eth0", "eth1"]);
         assert!(attachments(&hosts, hook).iter().all(|attachment| attachment.is_installed));
         assert_eq!(way(&hosts), Way::Router1);
@@ -309,7 +309,7 @@ fn a_next_hops_device_in_another_namespace() {
         assert_eq!(way(&hosts), Way::Gateway);
         let next_hops = on(&hosts.server, hook, |byway| byway.next_hops()).unwrap();
         assert_eq!(next_hops[0].state, NextHopState::DeviceGone);
-        on(&hosts.server, hook, |byway| byway.attach(&["eth2"])).unwrap();
+        on(&hosts.server, hook, |byway| byway.attach(&Attach::devices(["eth2"]))).unwrap();
         assert_eq!(names(&hosts, hook), ["eth0", "eth2"], "it is forgotten");
 
         // It comes back, and is used again once it is asked for.
@@ -344,7 +344,7 @@ fn an_attachment_that_is_made_anew() {
         assert!(wait_until(ANSWER, || at_gateway() == 1), "nobody has attached to it");
         assert_eq!(the_rule(&hosts.server).departed, before.departed);
 
-        on(&hosts.server, hook, |byway| byway.attach(&[])).unwrap();
+        on(&hosts.server, hook, |byway| byway.attach(&Attach::Auto)).unwrap();
         assert_eq!(names(&hosts, hook), ["eth0", "eth1"], "the old one is forgotten");
         assert_eq!(way(&hosts), Way::Router1);
         assert_eq!(at_gateway(), 1);

@@ -1,8 +1,6 @@
 //! One packet of each class, and of each kind of target: the program's word, and where it is counted.
 
-use byway::{
-    AttachmentCounters, Count, GroupSpec, MemberSpec, NextHopSpec, OnDown, Owner, RuleSpec, TargetSpec,
-};
+use byway::{Attach, AttachmentCounters, Count, GroupSpec, MemberSpec, NextHopSpec, RuleSpec, TargetSpec};
 use byway_lab::{
     Node,
     seed::{IPV4, IPV6, Seed},
@@ -33,7 +31,7 @@ fn malformed(mut frame: Vec<u8>) -> Vec<u8> {
 }
 
 fn to(source: &str, target: TargetSpec) -> RuleSpec {
-    RuleSpec { target, ..via(source, IPV4.router, "eth1") }
+    RuleSpec::new(source.parse().unwrap(), target)
 }
 
 /// What an attachment has left alone, by class.
@@ -76,10 +74,9 @@ fn one_packet_of_each() {
         let server = &seed.server;
         seed.lab.link((server, QUIET), (&seed.gateway, QUIET)).unwrap();
         server.sysctl(&format!("net.ipv6.conf.{QUIET}.disable_ipv6"), "1").unwrap();
-        let member = MemberSpec { next_hop: NextHopSpec::ViaDev(IPV4.router, "eth1".into()), weight: 1 };
-        let group =
-            GroupSpec { name: "up".into(), members: vec![member], on_down: OnDown::Pass, owner: Owner::Api };
-        on(server, *hook, |byway| byway.attach(&[QUIET])).unwrap();
+        let member = MemberSpec::new(NextHopSpec::via(IPV4.router).dev("eth1"));
+        let group = GroupSpec::new("up", [member]);
+        on(server, *hook, |byway| byway.attach(&Attach::devices([QUIET]))).unwrap();
         on(server, *hook, |byway| byway.add_group(&group)).unwrap();
         let specs = [
             via(&IPV4.service.to_string(), IPV4.router, "eth1"),

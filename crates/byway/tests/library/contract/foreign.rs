@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 
 use aya::programs::{SchedClassifier, TcAttachType};
-use byway::Hook;
+use byway::{Attach, Hook};
 use byway_lab::{
     Capture,
     seed::{Addresses, IPV4, Seed},
@@ -56,7 +56,7 @@ fn a_miss_reaches_the_programs_ahead_and_behind() {
         assert_eq!(status.departed, status.arrived);
 
         // Both are still there when Byway has gone, and still see what passes.
-        on(&seed.server, hook, |byway| byway.flush().and_then(|_| byway.detach(&[]))).unwrap();
+        on(&seed.server, hook, |byway| byway.flush().and_then(|_| byway.detach_all())).unwrap();
         assert_eq!(pins(), Vec::<String>::new());
         let before = seen();
         send(&seed, &addresses, false, 20);
@@ -182,8 +182,10 @@ fn a_program_on_the_next_hops_device_that_ends_the_chain_is_not_seen() {
 /// filter into meanwhile.
 #[test]
 fn a_clsact_qdisc_goes_only_with_whom_it_came() {
-    let attach = |seed: &Seed| on(&seed.server, Hook::Clsact, |byway| byway.attach(&["eth0"])).unwrap();
-    let detach = |seed: &Seed| on(&seed.server, Hook::Clsact, |byway| byway.detach(&[])).unwrap();
+    let attach = |seed: &Seed| {
+        on(&seed.server, Hook::Clsact, |byway| byway.attach(&Attach::devices(["eth0"]))).unwrap()
+    };
+    let detach = |seed: &Seed| on(&seed.server, Hook::Clsact, |byway| byway.detach_all()).unwrap();
     // Adding the qdisc fails where there is one.
     let has_clsact = |seed: &Seed| seed.server.run(|| aya::programs::tc::qdisc_add_clsact("eth0").is_err());
 
@@ -212,7 +214,7 @@ fn a_clsact_qdisc_goes_only_with_whom_it_came() {
 fn a_program_that_was_taken_off_is_missed_and_put_back() {
     for hook in hooks() {
         let seed = Seed::new().unwrap();
-        on(&seed.server, *hook, |byway| byway.attach(&["eth0"])).unwrap();
+        on(&seed.server, *hook, |byway| byway.attach(&Attach::devices(["eth0"]))).unwrap();
         match hook {
             Hook::Tcx => {
                 let folder = pins().remove(0);
@@ -226,7 +228,7 @@ fn a_program_that_was_taken_off_is_missed_and_put_back() {
         }
         let attachments = on(&seed.server, *hook, |byway| byway.attachments()).unwrap();
         assert!(!attachments[0].is_installed, "{attachments:?}");
-        on(&seed.server, *hook, |byway| byway.attach(&["eth0"])).unwrap();
+        on(&seed.server, *hook, |byway| byway.attach(&Attach::devices(["eth0"]))).unwrap();
         let attachments = on(&seed.server, *hook, |byway| byway.attachments()).unwrap();
         assert!(attachments[0].is_installed, "{attachments:?}");
     }
@@ -240,7 +242,7 @@ fn byway_goes_first_in_a_tcx_chain() {
     }
     let seed = Seed::new().unwrap();
     let foreign = seed.server.run(|| Foreign::attach("there", "eth0", Hook::Tcx, Place::Behind));
-    on(&seed.server, Hook::Tcx, |byway| byway.attach(&["eth0"])).unwrap();
+    on(&seed.server, Hook::Tcx, |byway| byway.attach(&Attach::devices(["eth0"]))).unwrap();
     let (_, chain) = seed.server.run(|| SchedClassifier::query_tcx("eth0", TcAttachType::Egress)).unwrap();
     let names: Vec<_> = chain.iter().map(|program| program.id()).collect();
     assert_eq!(names.len(), 2);
@@ -253,7 +255,7 @@ fn what_is_taken_away_blocks_no_later_change() {
     for hook in hooks() {
         let seed = Seed::new().unwrap();
         seed.lab.link((&seed.server, "eth9"), (&seed.router, "eth9")).unwrap();
-        on(&seed.server, *hook, |byway| byway.attach(&["eth0", "eth9"])).unwrap();
+        on(&seed.server, *hook, |byway| byway.attach(&Attach::devices(["eth0", "eth9"]))).unwrap();
         if *hook == Hook::Clsact {
             seed.server.run(|| crate::support::delete_clsact_qdisc("eth0"));
         }
@@ -267,7 +269,7 @@ fn what_is_taken_away_blocks_no_later_change() {
         let names: Vec<&str> = attachments.iter().map(|it| it.device.name.as_str()).collect();
         assert_eq!(names, ["eth0", "eth1"]);
         assert!(attachments.iter().all(|it| it.is_installed));
-        on(&seed.server, *hook, |byway| byway.flush().and_then(|_| byway.detach(&[]))).unwrap();
+        on(&seed.server, *hook, |byway| byway.flush().and_then(|_| byway.detach_all())).unwrap();
         assert_eq!(pins(), Vec::<String>::new());
     }
 }

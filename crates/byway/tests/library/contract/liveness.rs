@@ -65,9 +65,9 @@ impl Death {
 
 /// A group of both routers.
 pub(crate) fn group(hosts: &Routers) -> RuleSpec {
-    let member = |router| MemberSpec { next_hop: hosts.hop(router), weight: 1 };
+    let member = |router| MemberSpec::new(hosts.hop(router));
     let both = TargetSpec::NextHops(vec![member(1), member(2)]);
-    RuleSpec { on_down: OnDown::Drop, ..rule(&hosts.source(5).to_string(), None, both) }
+    rule(&hosts.source(5).to_string(), None, both).on_down(OnDown::Drop)
 }
 
 /// As many flows as make it sure that each router has some.
@@ -167,7 +167,7 @@ fn a_tunnel_that_is_down_costs_nobody_a_packet() {
         let hosts = Routers::new(false);
         let _wire = tun::Wire::new((&hosts.server, "tun0"), (&hosts.gateway, "tun0")).unwrap();
         let members = [byway::NextHopSpec::Dev("tun0".into()), hosts.hop(2)];
-        let members = members.into_iter().map(|next_hop| MemberSpec { next_hop, weight: 1 }).collect();
+        let members = members.into_iter().map(|next_hop| MemberSpec::new(next_hop)).collect();
         let spec = rule(&hosts.source(5).to_string(), None, TargetSpec::NextHops(members));
         on(&hosts.server, *hook, |byway| byway.add(&spec)).unwrap();
         let (sockets, to) = (sockets(&hosts), SocketAddr::new(hosts.far(1), 9));

@@ -1,6 +1,7 @@
 //! The verifier of this kernel takes the programs, and packets pass them, with an Ethernet header and without.
 
 use aya::programs::SchedClassifier;
+use byway::Attach;
 use byway_lab::seed::Seed;
 
 use crate::support::{
@@ -13,13 +14,13 @@ use crate::support::{
 fn all_programs_are_loaded_and_verified() {
     for hook in hooks() {
         let seed = Seed::new().unwrap();
-        on(&seed.server, *hook, |byway| byway.attach(&["eth0"])).unwrap();
+        on(&seed.server, *hook, |byway| byway.attach(&Attach::devices(["eth0"]))).unwrap();
         let folder = pins().remove(0);
         for name in ["departure", "arrival", "departure_l3", "arrival_l3"] {
             let program = SchedClassifier::from_pin(format!("{folder}/{name}")).unwrap();
             assert!(program.info().unwrap().size_translated().is_some_and(|bytes| bytes > 0), "{name}");
         }
-        on(&seed.server, *hook, |byway| byway.detach(&[])).unwrap();
+        on(&seed.server, *hook, |byway| byway.detach_all()).unwrap();
         assert_eq!(pins(), Vec::<String>::new());
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use aya::maps::{Array, Map, MapData};
 
-use byway::{Byway, Error, Hook, NextHopState, RuleSpec, TargetSpec};
+use byway::{Attach, Byway, Error, Hook, NextHopState, RuleSpec, TargetSpec};
 use byway_abi::{MARK_OF_7, mark};
 use byway_lab::{
     Frame,
@@ -115,10 +115,10 @@ fn a_sender_behind_the_host_cannot_pass_a_packet_off_as_one_that_has_departed() 
 #[test]
 fn a_mark_that_is_lost_makes_the_next_hop_look_dead_and_no_more() {
     for hook in hooks() {
-        for attached in [&["eth0"][..], &["eth0", "eth1"]] {
+        for attached in [Attach::devices(["eth0"]), Attach::devices(["eth0", "eth1"])] {
             let hosts = Routers::new(false);
             let spec = rule(&hosts.source(5).to_string(), None, TargetSpec::NextHop(hosts.hop(1)));
-            on(&hosts.server, *hook, |byway| byway.attach(attached)).unwrap();
+            on(&hosts.server, *hook, |byway| byway.attach(&attached)).unwrap();
             on(&hosts.server, *hook, |byway| byway.add(&spec)).unwrap();
             let (from, to) = (hosts.source(5), hosts.far(1));
             assert!(hosts.goes(from, to, Way::Router1));
@@ -152,14 +152,14 @@ fn another_byway_is_refused_where_there_is_one() {
                 })
             })
         };
-        let second = RuleSpec { selector: "192.168.1.77".parse().unwrap(), ..first.clone() };
+        let second = RuleSpec::new("192.168.1.77".parse().unwrap(), first.target.clone());
         let refused = in_a_container(&|byway| byway.add(&second).map(drop));
         assert!(matches!(&refused, Err(Error::AnotherByway(device)) if device == "eth1"), "{refused:?}");
-        let refused = in_a_container(&|byway| byway.attach(&["eth0"]).map(drop));
+        let refused = in_a_container(&|byway| byway.attach(&Attach::devices(["eth0"])).map(drop));
         assert!(matches!(&refused, Err(Error::AnotherByway(device)) if device == "eth0"), "{refused:?}");
         // On another device it is welcome.
         seed.lab.link((&seed.server, "eth9"), (&seed.gateway, "eth9")).unwrap();
-        in_a_container(&|byway| byway.attach(&["eth9"]).map(drop)).unwrap();
+        in_a_container(&|byway| byway.attach(&Attach::devices(["eth9"])).map(drop)).unwrap();
 
         let heard = seed.router.capture("eth0").unwrap();
         for _ in 0..20 {

@@ -20,7 +20,7 @@ use aya::{
     programs::{ProgramType, SchedClassifier},
     sys::{BpfHelper, is_helper_supported},
 };
-use byway::{Byway, Error, GroupSpec, Hook, MemberSpec, OnDown, Owner, TargetSpec};
+use byway::{Attach, Byway, Error, GroupSpec, Hook, MemberSpec, OnDown, TargetSpec};
 use byway_abi::{SCHEMA, meta};
 use byway_lab::wait_until;
 
@@ -91,10 +91,10 @@ fn program(folder: &Path, name: &str) -> u32 {
 /// Pins maps and programs of an older schema for the server, with what `fill` puts there by this byway's own means: the maps
 /// that it writes have the same shapes. Returns the folder.
 fn pin_old(old: &Old, hosts: &Routers, hook: Hook, fill: impl FnOnce(&mut Byway) + Send) -> PathBuf {
-    on(&hosts.server, hook, |byway| byway.attach(&["eth0"])).unwrap();
+    on(&hosts.server, hook, |byway| byway.attach(&Attach::devices(["eth0"]))).unwrap();
     let folder = PathBuf::from(pins().remove(0));
     let object = open_meta(&folder).get(&meta::OBJECT, 0).unwrap();
-    on(&hosts.server, hook, |byway| byway.detach(&[])).unwrap();
+    on(&hosts.server, hook, |byway| byway.detach_all()).unwrap();
     assert!(!folder.exists());
 
     fs::create_dir_all(folder.join("links")).unwrap();
@@ -153,13 +153,8 @@ fn an_older_schema_is_taken_over_under_traffic() {
     for (old, (hook, v6)) in cases.flat_map(|case| OLD.iter().map(move |old| (old, case))) {
         let hosts = Routers::new(v6);
         let (far, single, grouped) = (hosts.far(1), hosts.source(5), hosts.source(900));
-        let member = MemberSpec { next_hop: hosts.hop(2), weight: 1 };
-        let group = GroupSpec {
-            name: "both".into(),
-            members: vec![member],
-            on_down: OnDown::Drop,
-            owner: Owner::Api,
-        };
+        let member = MemberSpec::new(hosts.hop(2));
+        let group = GroupSpec::new("both", [member]).on_down(OnDown::Drop);
         let specs = [
             rule(&single.to_string(), None, TargetSpec::NextHop(hosts.hop(1))),
             rule(&grouped.to_string(), None, TargetSpec::Group("both".into())),
@@ -168,7 +163,7 @@ fn an_older_schema_is_taken_over_under_traffic() {
             byway.add_group(&group).unwrap();
             byway.add_all(&specs).unwrap();
             // The device of a next hop that is an attachment as well.
-            byway.attach(&["eth1"]).unwrap();
+            byway.attach(&Attach::devices(["eth1"])).unwrap();
         });
         let programs = OLD_PROGRAMS.map(|name| program(&folder, name));
         // The neighbours are known before packets are counted.
@@ -194,7 +189,7 @@ fn an_older_schema_is_taken_over_under_traffic() {
                     old.schema
                 )
             );
-            on(&hosts.server, hook, |byway| byway.attach(&[])).unwrap();
+            on(&hosts.server, hook, |byway| byway.attach(&Attach::Auto)).unwrap();
             thread::sleep(Duration::from_millis(200)); // and behind it
             ends.store(true, Ordering::Relaxed);
             senders.map(|sender| sender.join().unwrap() + 1)
@@ -219,7 +214,7 @@ fn an_older_schema_is_taken_over_under_traffic() {
             assert!(byway.attachments().unwrap().iter().all(|it| it.is_installed));
             byway.flush().unwrap();
             byway.del_group("both").unwrap();
-            byway.detach(&[]).unwrap();
+            byway.detach_all().unwrap();
         });
         assert_eq!(pins(), Vec::<String>::new());
     }
@@ -229,13 +224,14 @@ fn an_older_schema_is_taken_over_under_traffic() {
 #[test]
 fn what_is_newer_or_too_old_is_refused() {
     let hosts = Routers::new(false);
-    on(&hosts.server, hooks()[0], |byway| byway.attach(&["eth0"])).unwrap();
+    on(&hosts.server, hooks()[0], |byway| byway.attach(&Attach::devices(["eth0"]))).unwrap();
     let folder = PathBuf::from(pins().remove(0));
     for found in [SCHEMA + 1, 6, 0, u32::MAX] {
         open_meta(&folder).set(meta::SCHEMA, found, 0).unwrap();
-        for call in
-            [|byway: &mut Byway| byway.attach(&[]).map(drop), |byway: &mut Byway| byway.status().map(drop)]
-        {
+        for call in [
+            |byway: &mut Byway| byway.attach(&Attach::Auto).map(drop),
+            |byway: &mut Byway| byway.status().map(drop),
+        ] {
             let refused = on(&hosts.server, hooks()[0], call).unwrap_err();
             assert!(matches!(refused, Error::Schema { .. }), "{refused}");
         }

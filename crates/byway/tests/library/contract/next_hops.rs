@@ -7,7 +7,7 @@ use crate::support::{
     routers::{Routers, Way, rule},
     the_rule,
 };
-use byway::{MemberSpec, NextHopSpec, NextHopState, NextHopStatus, OnDown, RuleSpec, TargetSpec};
+use byway::{Attach, MemberSpec, NextHopSpec, NextHopState, NextHopStatus, OnDown, RuleSpec, TargetSpec};
 use byway_lab::{
     Frame, Node,
     seed::{IPV4, IPV6, Seed},
@@ -52,7 +52,7 @@ fn a_link_that_flaps_is_left_alone_while_it_is_down() {
                 // The address went with the link.
                 hosts.server.address("eth1", "2001:db8:1::2/64").unwrap();
             }
-            let dropping = RuleSpec { on_down: OnDown::Drop, ..spec };
+            let dropping = spec.on_down(OnDown::Drop);
             on(&hosts.server, *hook, |byway| byway.replace(&dropping)).unwrap();
             hosts.server.set_up("eth1", false).unwrap();
             let (from, to) = (hosts.source(5), hosts.far(1));
@@ -109,7 +109,7 @@ fn the_next_change_has_gateways_kept_resolved_again() {
     hosts.server.set_up("eth1", false).unwrap();
     hosts.server.set_up("eth1", true).unwrap();
     assert!(!is_managed());
-    on(&hosts.server, any_hook(), |byway| byway.attach(&[])).unwrap();
+    on(&hosts.server, any_hook(), |byway| byway.attach(&Attach::Auto)).unwrap();
     assert!(is_managed());
     on(&hosts.server, any_hook(), |byway| byway.flush()).unwrap();
     assert!(!is_managed());
@@ -121,7 +121,7 @@ fn a_group_goes_on_by_its_other_member() {
     for hook in hooks() {
         for v6 in [false, true] {
             let hosts = Routers::new(v6);
-            let member = |router| MemberSpec { next_hop: hosts.hop(router), weight: 1 };
+            let member = |router| MemberSpec::new(hosts.hop(router));
             let target = TargetSpec::NextHops(vec![member(1), member(2)]);
             let spec = rule(&hosts.source(5).to_string(), None, target);
             on(&hosts.server, *hook, |byway| byway.add(&spec)).unwrap();
@@ -200,7 +200,7 @@ fn a_device_that_is_gone_gets_nothing_and_neither_does_its_heir() {
             // Another device by its number, with a program that would receive what is redirected there.
             hosts.server.run(|| add_bridge("heir", index));
             assert_eq!(hosts.server.ifindex("heir").unwrap(), index);
-            on(&hosts.server, *hook, |byway| byway.attach(&["heir"])).unwrap();
+            on(&hosts.server, *hook, |byway| byway.attach(&Attach::devices(["heir"]))).unwrap();
             let heir_sends = hosts.server.capture("heir").unwrap();
             for _ in 0..10 {
                 assert_eq!(hosts.way(from, to), Way::Gateway);
@@ -249,7 +249,7 @@ fn gateways_of_the_other_family_and_link_local_ones() {
 fn an_attachment_counts_what_it_leaves_alone() {
     for hook in hooks() {
         let hosts = Routers::new(false);
-        on(&hosts.server, *hook, |byway| byway.attach(&["eth0"])).unwrap();
+        on(&hosts.server, *hook, |byway| byway.attach(&Attach::devices(["eth0"]))).unwrap();
         let counted = || on(&hosts.server, *hook, |byway| byway.attachments()).unwrap()[0].counters.unwrap();
         let before = counted();
         for _ in 0..7 {

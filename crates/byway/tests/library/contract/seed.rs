@@ -53,7 +53,7 @@ fn story(traffic: Traffic, addresses: Addresses) {
         call(&seed, traffic, &addresses, SILENCE).expect_err("the rule is gone");
         assert!(wait_until(ANSWER, || lost.count(is_reply) > at_gateway), "the reply should go there again");
 
-        on(&seed.server, *hook, |byway| byway.detach(&[])).unwrap();
+        on(&seed.server, *hook, |byway| byway.detach_all()).unwrap();
         assert_eq!(pins(), Vec::<String>::new());
     }
 }

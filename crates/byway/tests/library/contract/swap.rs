@@ -28,11 +28,10 @@ fn rules_and_the_groups_that_they_lead_to_change_in_the_same_instant() {
     let hook = any_hook();
     let far = hosts.far(1);
     let state = |one: usize, other: usize| {
-        let group = |name: &str, router| GroupSpec {
-            name: name.into(),
-            members: vec![MemberSpec { next_hop: hosts.hop(router), weight: 1 }],
-            on_down: OnDown::Drop,
-            owner: Owner::Config,
+        let group = |name: &str, router| {
+            GroupSpec::new(name, [MemberSpec::new(hosts.hop(router))])
+                .on_down(OnDown::Drop)
+                .owner(Owner::CONFIG)
         };
         let groups = vec![group("group1", one), group("group2", other)];
         let by = |router| if router == one { "group1" } else { "group2" };
@@ -44,7 +43,7 @@ fn rules_and_the_groups_that_they_lead_to_change_in_the_same_instant() {
     };
     let states = [state(1, 2), state(2, 1)];
     let apply = |state| {
-        on(&hosts.server, hook, |byway| byway.apply(Owner::Config, state).map(|it| it.counts())).unwrap()
+        on(&hosts.server, hook, |byway| byway.apply(Owner::CONFIG, state).map(|it| it.counts())).unwrap()
     };
     apply(&states[0]);
     let sampled = [0, 1, RULES - 2, RULES - 1];

@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 fn verdict(source: &str, target: TargetSpec) -> RuleSpec {
-    RuleSpec { target, ..via(source, [10, 0, 0, 1].into(), "eth1") }
+    RuleSpec::new(source.parse().unwrap(), target)
 }
 
 /// A network of sources, and three addresses of it: by the rule, an exception, and one that is dropped.
@@ -97,7 +97,7 @@ fn exceptions_go_the_ordinary_way_and_what_is_dropped_goes_nowhere() {
         send(&seed, dropped, addresses.client, 5);
         assert!(wait_until(ANSWER, || at_router.count(from(dropped)) == 5), "by the rule around it");
 
-        on(&seed.server, hook, |byway| byway.flush().and_then(|_| byway.detach(&[]))).unwrap();
+        on(&seed.server, hook, |byway| byway.flush().and_then(|_| byway.detach_all())).unwrap();
         assert_eq!(pins(), Vec::<String>::new());
     }
 }

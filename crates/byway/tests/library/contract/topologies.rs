@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use byway::{Count, Hook, Role};
+use byway::{Attach, Count, Hook, Role};
 use byway_lab::{
     Frame,
     seed::{Addresses, Seed},
@@ -112,7 +112,7 @@ fn both_uplinks_attached_and_rules_crossing_over() {
         let gateway_hears = seed.gateway.capture("eth0").unwrap();
         let router_hears = seed.router.capture("eth0").unwrap();
 
-        on(&seed.server, hook, |byway| byway.attach(&["eth0", "eth1"])).unwrap();
+        on(&seed.server, hook, |byway| byway.attach(&Attach::devices(["eth0", "eth1"]))).unwrap();
         let to_router = via(&first.to_string(), addresses.router, "eth1");
         let to_gateway = via(second, addresses.gateway, "eth0");
         on(&seed.server, hook, |byway| byway.add_all(&[to_router, to_gateway])).unwrap();
@@ -304,7 +304,7 @@ fn the_kernel_keeps_the_gateway_resolved_where_it_can() {
         seed.server.permanent_neighbour("eth1", addresses.router, [2, 0, 0, 0, 0, 9]).unwrap();
         on(&seed.server, hook, |byway| byway.replace(&spec)).unwrap();
         on(&seed.server, hook, |byway| byway.flush()).unwrap();
-        on(&seed.server, hook, |byway| byway.detach(&[])).unwrap();
+        on(&seed.server, hook, |byway| byway.detach_all()).unwrap();
         let kept = neighbour().unwrap();
         assert_eq!(kept.lladdr, Some([2, 0, 0, 0, 0, 9]));
         assert!(!kept.managed);

@@ -1,5 +1,6 @@
 //! Another build of Byway finds the programs of an older one: it puts its own in their place, over the same maps.
 
+use byway::Attach;
 use std::net::SocketAddr;
 
 use aya::{
@@ -32,7 +33,7 @@ fn programs_are_replaced_and_rules_and_counters_stay() {
         // Looking changes nothing; the next change renews the programs, whatever it is.
         assert!(counted() >= before);
         assert_eq!((id("departure"), id("arrival")), old);
-        on(&seed.server, *hook, |byway| byway.attach(&[])).unwrap();
+        on(&seed.server, *hook, |byway| byway.attach(&Attach::Auto)).unwrap();
         assert_ne!(id("departure"), old.0);
         assert_ne!(id("arrival"), old.1);
 

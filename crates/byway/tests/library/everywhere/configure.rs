@@ -1,7 +1,7 @@
 //! What holds, as a configuration, and back: nothing changes.
 
 use byway::{
-    Byway, GroupSpec, MemberSpec, Mss, NextHopSpec, OnDown, Owner, RuleSpec, Selector, TargetSpec,
+    Attach, Byway, GroupSpec, MemberSpec, Mss, NextHopSpec, OnDown, Owner, RuleSpec, Selector, TargetSpec,
     config::{Severity, read},
 };
 use byway_lab::seed::{IPV4, Seed};
@@ -30,7 +30,7 @@ fn any_members() -> impl Strategy<Value = Vec<MemberSpec>> {
     ];
     (1..=3_usize, vec(1..=256_u16, 3)).prop_map(move |(count, weights)| {
         let members = distinct.iter().cloned().zip(weights).take(count);
-        members.map(|(next_hop, weight)| MemberSpec { next_hop, weight }).collect()
+        members.map(|(next_hop, weight)| MemberSpec::new(next_hop).weight(weight)).collect()
     })
 }
 
@@ -48,22 +48,42 @@ fn any_rule() -> impl Strategy<Value = RuleSpec> {
         })
     };
     let mss = prop_oneof![Just(Mss::Auto), Just(Mss::Off), Just(Mss::Bytes(1_400))];
-    let owner = prop_oneof![Just(Owner::Cli), Just(Owner::Api), Just(Owner::Config)];
+    let owner = prop_oneof![Just(Owner::CLI), Just(Owner::API), Just(Owner::CONFIG)];
     let selector = (prefix([192, 168, 1]), option::of(prefix([203, 0, 113])));
     (selector, target, any::<bool>(), mss, owner, option::of("[a-z]{1,8}")).prop_map(
         |((source, destination), target, drops, mss, owner, name)| {
             let has_own = matches!(target, TargetSpec::NextHop(_) | TargetSpec::NextHops(_));
             let leads_on = !matches!(target, TargetSpec::Pass | TargetSpec::Drop);
-            RuleSpec {
-                selector: Selector::new(source, destination),
-                on_down: if drops && has_own { OnDown::Drop } else { OnDown::Pass },
-                mss: if leads_on { mss } else { Mss::Auto },
-                target,
-                owner,
-                name,
-            }
+            let on_down = if drops && has_own { OnDown::Drop } else { OnDown::Pass };
+            let mss = if leads_on { mss } else { Mss::Auto };
+            let spec = RuleSpec::new(Selector::new(source, destination), target);
+            let spec = spec.on_down(on_down).mss(mss).owner(owner);
+            if let Some(name) = name { spec.name(name) } else { spec }
         },
     )
+}
+
+/// Also one that this version has no name for.
+#[test]
+fn what_another_owner_has_stays() {
+    let seed = Seed::new().unwrap();
+    seed.server.run(|| {
+        let mut byway = Byway::open().unwrap();
+        let owner = Owner::new(42);
+        let rule = "from 192.168.1.7 pass".parse::<RuleSpec>().unwrap().owner(owner);
+        let group = "up nexthop via 10.111.221.21 dev eth1".parse::<GroupSpec>().unwrap().owner(owner);
+        byway.add(&rule).unwrap();
+        byway.add_group(&group).unwrap();
+        byway.reconcile(Owner::API, &[]).unwrap();
+        byway.apply(&byway::config::Config::default()).unwrap();
+        let status = byway.status().unwrap();
+        assert_eq!(status.rules.iter().map(|it| RuleSpec::from(&it.rule)).collect::<Vec<_>>(), [rule]);
+        assert_eq!(status.groups.iter().map(|it| GroupSpec::from(&it.group)).collect::<Vec<_>>(), [group]);
+        assert_eq!(status.rules[0].rule.owner.to_string(), "42");
+        byway.flush().unwrap();
+        byway.del_group("up").unwrap();
+        byway.detach_all().unwrap();
+    });
 }
 
 #[test]
@@ -77,12 +97,12 @@ fn export_and_apply_is_the_identity() {
         seed.server.run(|| {
             let mut byway = Byway::open().unwrap();
             byway.flush().unwrap();
-            byway.detach(&[]).unwrap();
+            byway.detach_all().unwrap();
             if attaches {
-                byway.attach(&["eth0", "eth1"]).unwrap();
+                byway.attach(&Attach::devices(["eth0", "eth1"])).unwrap();
             }
             let on_down = if drops { OnDown::Drop } else { OnDown::Pass };
-            let group = GroupSpec { name: "up.links".into(), members, on_down, owner: Owner::Cli };
+            let group = GroupSpec::new("up.links", members).on_down(on_down).owner(Owner::CLI);
             byway.replace_group(&group).unwrap();
             rules.sort_by_key(|rule| rule.selector);
             rules.dedup_by_key(|rule| rule.selector);
@@ -100,8 +120,8 @@ fn export_and_apply_is_the_identity() {
             let errors = reading.problems.iter().filter(|it| it.severity == Severity::Error);
             assert_eq!(errors.count(), 0, "{text}");
             let config = reading.config.unwrap();
-            assert!(byway.diff(Owner::Config, &config).unwrap().is_empty(), "{text}");
-            assert!(byway.apply(Owner::Config, &config).unwrap().is_empty(), "{text}");
+            assert!(byway.diff(Owner::CONFIG, &config).unwrap().is_empty(), "{text}");
+            assert!(byway.apply(Owner::CONFIG, &config).unwrap().is_empty(), "{text}");
             assert_eq!(status(&mut byway), before, "{text}");
             assert_eq!(byway.export().unwrap().to_string(), text);
 
@@ -109,10 +129,10 @@ fn export_and_apply_is_the_identity() {
             byway.flush().unwrap();
             byway.del_group("up.links").unwrap();
             byway.detach(&[]).unwrap();
-            byway.apply(Owner::Config, &config).unwrap();
+            byway.apply(Owner::CONFIG, &config).unwrap();
             assert_eq!(byway.export().unwrap().to_string(), text);
-            assert!(byway.status().unwrap().rules.iter().all(|it| it.rule.owner == Owner::Config));
-            byway.apply(Owner::Config, &byway::config::Config::default()).unwrap();
+            assert!(byway.status().unwrap().rules.iter().all(|it| it.rule.owner == Owner::CONFIG));
+            byway.apply(Owner::CONFIG, &byway::config::Config::default()).unwrap();
         });
         Ok(())
     });

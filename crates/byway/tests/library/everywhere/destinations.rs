@@ -48,7 +48,7 @@ fn exceptions_and_detours_by_destination() {
         ]);
         assert_eq!(ways(), [Way::Router2, Way::Router1, Way::Router1, Way::Gateway]);
 
-        on(&hosts.server, hook, |byway| byway.flush().and_then(|_| byway.detach(&[]))).unwrap();
+        on(&hosts.server, hook, |byway| byway.flush().and_then(|_| byway.detach_all())).unwrap();
         assert_eq!(ways(), [Way::Gateway; 4]);
         assert_eq!(pins(), Vec::<String>::new());
     }
@@ -91,7 +91,7 @@ fn too_many_destinations_are_refused() {
     assert!(error.to_string().starts_with("the rules would tell 160800 destinations apart"), "{error}");
     assert_eq!(rules(&hosts.server).len(), 400);
     // Rules for all destinations have nothing from the network around them.
-    let all = |nth: usize| byway::RuleSpec { selector: few(nth).selector.source().into(), ..few(nth) };
+    let all = |nth: usize| byway::RuleSpec::new(few(nth).selector.source().into(), few(nth).target);
     specs.extend((0..400).map(all));
     on(&hosts.server, hook, |byway| byway.replace_all(&specs)).unwrap();
     assert_eq!(rules(&hosts.server).len(), 800);

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use byway::{Error, NextHopSpec, TargetSpec};
+use byway::{Attach, Error, NextHopSpec, TargetSpec};
 use byway_lab::{Bonding, wait_until};
 
 use crate::support::{
@@ -87,7 +87,7 @@ fn a_bond_above_an_attachment_is_refused() {
     let kind = Kind::Bond(Bonding::ActiveBackup);
     let Some(hosts) = unless_lacking(Hosts::joined(Kind::Veth, kind, false)) else { return };
     for hook in hooks() {
-        on(&hosts.server, *hook, |byway| byway.attach(&["b1"])).unwrap();
+        on(&hosts.server, *hook, |byway| byway.attach(&Attach::devices(["b1"]))).unwrap();
         let spec = on_link(&hosts.source().to_string(), "bond1");
         let error = on(&hosts.server, *hook, |byway| byway.add(&spec)).unwrap_err();
         assert!(matches!(error, Error::Stacked { .. }), "{error}");
@@ -172,18 +172,18 @@ fn members_of_a_vrf() {
         hosts.bound_to = Some("vrf0");
         hosts.serve();
         for hook in hooks() {
-            let error = on(&hosts.server, *hook, |byway| byway.attach(&[])).unwrap_err();
+            let error = on(&hosts.server, *hook, |byway| byway.attach(&Attach::Auto)).unwrap_err();
             assert!(matches!(error, Error::NoDefaultRoute), "the main table has none: {error}");
             hosts.tell(*hook, &hosts.via());
 
             // The device of the routing domain itself stands above its members.
-            on(&hosts.server, *hook, |byway| byway.attach(&["eth0"])).unwrap();
+            on(&hosts.server, *hook, |byway| byway.attach(&Attach::devices(["eth0"]))).unwrap();
             let spec = on_link(&hosts.source().to_string(), "vrf0");
             let error = on(&hosts.server, *hook, |byway| byway.add(&spec)).unwrap_err();
             assert!(matches!(error, Error::Stacked { .. }), "{error}");
             hosts.undo(*hook);
             // Packets of its sockets do not pass it, as long as it has no queueing discipline.
-            on(&hosts.server, *hook, |byway| byway.attach(&["vrf0"])).unwrap();
+            on(&hosts.server, *hook, |byway| byway.attach(&Attach::devices(["vrf0"]))).unwrap();
             let spec = rule(&hosts.source().to_string(), None, TargetSpec::NextHop(hosts.via()));
             on(&hosts.server, *hook, |byway| byway.add(&spec)).unwrap();
             hosts.call(SILENCE).expect_err("the gateway does not lead to the service");

@@ -1,5 +1,6 @@
 //! Devices whose packets have no Ethernet header, as an attachment and as the device of a next hop.
 
+use byway::Attach;
 use byway_lab::wait_until;
 
 use crate::support::{
@@ -76,7 +77,7 @@ fn found_by_the_default_route() {
     for kind in [Kind::Tun, Kind::WireGuard, Kind::IpIp, Kind::Gre] {
         let Some(hosts) = unless_lacking(Hosts::joined(kind, Kind::Veth, false)) else { continue };
         for hook in hooks() {
-            let attached = on(&hosts.server, *hook, |byway| byway.attach(&[])).unwrap();
+            let attached = on(&hosts.server, *hook, |byway| byway.attach(&Attach::Auto)).unwrap();
             let names: Vec<&str> = attached.iter().map(|device| device.name.as_str()).collect();
             assert_eq!(names, [hosts.uplink.as_str()]);
             hosts.undo(*hook);

@@ -66,7 +66,7 @@ fn a_service_address_after_reverse_nat(addresses: Addresses, backend_address: &s
         seed.server.rule(&format!("from {backend_address} lookup 100")).unwrap();
         assert_eq!(call(ANSWER).unwrap(), b"hello");
 
-        on(&seed.server, *hook, |byway| byway.detach(&[])).unwrap();
+        on(&seed.server, *hook, |byway| byway.detach_all()).unwrap();
         assert_eq!(pins(), Vec::<String>::new());
     }
 }

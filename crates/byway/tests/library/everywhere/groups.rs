@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
 };
 
-use byway::{GroupSpec, MemberSpec, NextHopSpec, NextHopState, OnDown, Owner, RuleSpec, TargetSpec};
+use byway::{GroupSpec, MemberSpec, NextHopSpec, NextHopState, OnDown, RuleSpec, TargetSpec};
 use byway_lab::{
     seed::{Addresses, IPV4, IPV6, Seed},
     wait_until,
@@ -31,7 +31,7 @@ fn hop(addresses: &Addresses, nth: u16) -> NextHopSpec {
 }
 
 fn member(addresses: &Addresses, nth: u16, weight: u16) -> MemberSpec {
-    MemberSpec { next_hop: hop(addresses, nth), weight }
+    MemberSpec::new(hop(addresses, nth)).weight(weight)
 }
 
 fn hosts(addresses: &Addresses) -> Seed {
@@ -45,7 +45,7 @@ fn hosts(addresses: &Addresses) -> Seed {
 }
 
 fn group(name: &str, members: Vec<MemberSpec>, on_down: OnDown) -> GroupSpec {
-    GroupSpec { name: name.into(), members, on_down, owner: Owner::Api }
+    GroupSpec::new(name, members).on_down(on_down)
 }
 
 fn to_group(addresses: &Addresses, name: &str) -> RuleSpec {
@@ -146,7 +146,7 @@ fn taking_a_next_hop_out_moves_its_flows_alone_and_putting_it_back_returns_them(
 
         // By hand: the flows of that one alone, to both others in about the same numbers.
         let gone = slots[1];
-        call(&|byway| drop(byway.set_next_hop_down(&hop(&addresses, 1), true).unwrap()));
+        call(&|byway| drop(byway.take_out_of_service(&hop(&addresses, 1)).unwrap()));
         let without = slots_of_flows(&program, &addresses, FLOWS);
         assert!(all.iter().all(|(flow, slot)| *slot == gone || without[flow] == *slot));
         assert_eq!(share(&without, gone), 0);
@@ -155,7 +155,7 @@ fn taking_a_next_hop_out_moves_its_flows_alone_and_putting_it_back_returns_them(
             let half = share(&all, gone) / 2;
             assert!(taken.abs_diff(half) < half / 5, "{taken} of {half}");
         }
-        call(&|byway| drop(byway.set_next_hop_down(&hop(&addresses, 1), false).unwrap()));
+        call(&|byway| drop(byway.put_in_service(&hop(&addresses, 1)).unwrap()));
         assert_eq!(slots_of_flows(&program, &addresses, FLOWS), all);
 
         // By another group in its place.
@@ -177,7 +177,7 @@ fn taking_a_next_hop_out_moves_its_flows_alone_and_putting_it_back_returns_them(
 
         // A rule's own next hops do the same, also when it had one before.
         let several = |all: &[u16]| TargetSpec::NextHops(members(all));
-        let own = |target| RuleSpec { target, ..to_group(&addresses, "uplinks") };
+        let own = |target| RuleSpec::new(to_group(&addresses, "uplinks").selector, target);
         call(&|byway| drop(byway.replace(&own(TargetSpec::NextHop(hop(&addresses, 0)))).unwrap()));
         let one = slots_of_flows(&program, &addresses, 1)[&0];
         call(&|byway| drop(byway.replace(&own(several(&[0, 1]))).unwrap()));
@@ -250,12 +250,12 @@ fn a_group_with_nothing_in_service_does_what_on_down_says() {
         let seed = hosts(&addresses);
         let members = vec![member(&addresses, 0, 1), member(&addresses, 1, 1)];
         let other: RuleSpec =
-            RuleSpec { on_down, ..rule("192.168.7.7", None, TargetSpec::NextHop(hop(&addresses, 0))) };
+            rule("192.168.7.7", None, TargetSpec::NextHop(hop(&addresses, 0))).on_down(on_down);
         on(&seed.server, any_hook(), |byway| {
             byway.add_group(&group("uplinks", members, on_down)).unwrap();
             byway.add_all(&[to_group(&addresses, "uplinks"), other]).unwrap();
             for nth in [0, 1] {
-                byway.set_next_hop_down(&hop(&addresses, nth), true).unwrap();
+                byway.take_out_of_service(&hop(&addresses, nth)).unwrap();
             }
         });
         let program = Departure::on(&seed.server, "eth0");
@@ -316,11 +316,11 @@ fn what_cannot_be_a_group_is_refused() {
         "the group uplinks is in use by the rule from 192.168.1.5; delete it or give it another target first",
     );
     refused(
-        &|byway| byway.set_next_hop_down(&hop(&addresses, 3), true).map(drop),
+        &|byway| byway.take_out_of_service(&hop(&addresses, 3)).map(drop),
         "no rule and no group has the next hop via 10.111.221.103 dev eth1; `byway show nexthops` lists them",
     );
     on(&seed.server, hook, |byway| byway.flush()).unwrap();
-    on(&seed.server, hook, |byway| byway.detach(&[])).unwrap();
+    on(&seed.server, hook, |byway| byway.detach_all()).unwrap();
     assert_eq!(pins().len(), 1, "the group is kept");
     on(&seed.server, hook, |byway| byway.del_group("uplinks")).unwrap();
     assert_eq!(pins(), Vec::<String>::new());

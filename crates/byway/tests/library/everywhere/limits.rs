@@ -6,7 +6,7 @@ use aya::{
     maps::{Array, Map, MapData, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
-use byway::{Byway, Error, GroupSpec, MemberSpec, NextHopSpec, OnDown, Owner, RuleSpec, TargetSpec};
+use byway::{Byway, Error, GroupSpec, MemberSpec, NextHopSpec, OnDown, RuleSpec, TargetSpec};
 use byway_abi::{CHUNK_MIN, Counters, NextHopCounters, RuleRecord};
 
 use crate::support::{
@@ -59,23 +59,18 @@ fn a_thousand_next_hops_fit_and_one_more_is_refused() {
     let next_hops = call(&hosts, |byway| byway.next_hops()).unwrap();
     assert_eq!(next_hops.len(), 1_023);
     assert!(next_hops.iter().all(|it| it.rules == 1), "each has its own");
-    call(&hosts, |byway| byway.flush().and_then(|_| byway.detach(&[]))).unwrap();
+    call(&hosts, |byway| byway.flush().and_then(|_| byway.detach_all())).unwrap();
     assert_eq!(pins(), Vec::<String>::new());
 }
 
 #[test]
 fn a_thousand_groups_fit_and_one_more_is_refused() {
     let hosts = hosts();
-    let members = || (0..2).map(|nth| MemberSpec { next_hop: hop(nth), weight: 1 }).collect::<Vec<_>>();
+    let members = || (0..2).map(|nth| MemberSpec::new(hop(nth))).collect::<Vec<_>>();
     let spec = |nth: u32| rule(&source(nth), None, TargetSpec::NextHops(members()));
     let all: Vec<RuleSpec> = (0..1_023).map(spec).collect();
     call(&hosts, |byway| byway.add_all(&all)).unwrap();
-    let group = |name: &str| GroupSpec {
-        name: name.into(),
-        members: members(),
-        on_down: OnDown::Pass,
-        owner: Owner::Api,
-    };
+    let group = |name: &str| GroupSpec::new(name, members());
     call(&hosts, |byway| byway.add_group(&group("last"))).unwrap();
     for error in [
         call(&hosts, |byway| byway.add_group(&group("more"))).unwrap_err(),
@@ -84,8 +79,7 @@ fn a_thousand_groups_fit_and_one_more_is_refused() {
         assert!(matches!(error, Error::TooManyGroups { limit: 1_024 }), "{error}");
     }
     // All of them are replaced at once, when old and new are there together.
-    let dropping: Vec<RuleSpec> =
-        all.iter().map(|spec| RuleSpec { on_down: OnDown::Drop, ..spec.clone() }).collect();
+    let dropping: Vec<RuleSpec> = all.iter().map(|spec| spec.clone().on_down(OnDown::Drop)).collect();
     call(&hosts, |byway| byway.replace_all(&dropping)).unwrap();
     assert!(rules(&hosts.server).iter().all(|status| status.rule.on_down == OnDown::Drop));
 }

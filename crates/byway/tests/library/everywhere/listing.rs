@@ -1,6 +1,6 @@
 //! Listings: one rule alone, and many one after the other.
 
-use byway::{Byway, Error, GroupSpec, MemberSpec, OnDown, Owner, RuleSpec, RuleStatus, Selector, TargetSpec};
+use byway::{Byway, Error, GroupSpec, MemberSpec, RuleSpec, RuleStatus, Selector, TargetSpec};
 
 use crate::support::{
     FAMILIES, any_hook, on,
@@ -18,10 +18,8 @@ fn selector(source: &str, destination: Option<&str>) -> Selector {
 
 /// A group called `up` of both routers, and next hops of a rule's own.
 fn both(hosts: &Routers) -> (GroupSpec, TargetSpec) {
-    let members: Vec<MemberSpec> =
-        [1, 2].map(|router| MemberSpec { next_hop: hosts.hop(router), weight: 1 }).to_vec();
-    let group =
-        GroupSpec { name: "up".into(), members: members.clone(), on_down: OnDown::Pass, owner: Owner::Api };
+    let members: Vec<MemberSpec> = [1, 2].map(|router| MemberSpec::new(hosts.hop(router))).to_vec();
+    let group = GroupSpec::new("up", members.clone());
     (group, TargetSpec::NextHops(members))
 }
 
@@ -111,7 +109,7 @@ fn many_rules_one_after_the_other_are_what_they_are_at_once() {
     specs.push(rule("192.168.0.6", None, TargetSpec::NextHop(hosts.hop(2))));
     for specs in [&specs[specs.len() - 4..], &specs] {
         call(&hosts, |byway| byway.replace_all(specs)).unwrap();
-        call(&hosts, |byway| byway.set_next_hop_down(&second, true)).unwrap();
+        call(&hosts, |byway| byway.take_out_of_service(&second)).unwrap();
         assert_eq!(hosts.way(hosts.source(5), hosts.far(1)), Way::Router1);
         assert_eq!(hosts.way(hosts.source(6), hosts.far(1)), Way::Gateway);
         let mut status = call(&hosts, |byway| byway.status()).unwrap();
@@ -158,7 +156,7 @@ fn rules_that_change_while_they_are_listed() {
         // All of Byway's may go, too.
         let again = listing.rules();
         byway.flush().unwrap();
-        byway.detach(&[]).unwrap();
+        byway.detach_all().unwrap();
         assert_eq!(again.count(), 0);
     });
 }

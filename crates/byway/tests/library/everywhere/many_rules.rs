@@ -64,7 +64,7 @@ fn tables_grow_and_shrink_while_each_rule_holds() {
     put(via("10.200.0.1", &first));
     assert_eq!(next_hops(), 2);
     // Also where that is a rule with several next hops of its own.
-    let several = [&first, &third].map(|hop| MemberSpec { next_hop: hop.clone(), weight: 1 });
+    let several = [&first, &third].map(|hop| MemberSpec::new(hop.clone()));
     put(rule("10.200.0.3", None, TargetSpec::NextHops(several.to_vec())));
     put(one.clone());
     call(&hosts, |byway| byway.del(&one.selector)).unwrap();
@@ -88,6 +88,6 @@ fn tables_grow_and_shrink_while_each_rule_holds() {
     assert_eq!(rules(&hosts.server).len(), 0);
     put(via(&from.to_string(), &first));
     assert_eq!(hosts.way(from, to), Way::Router1);
-    call(&hosts, |byway| byway.flush().and_then(|_| byway.detach(&[]))).unwrap();
+    call(&hosts, |byway| byway.flush().and_then(|_| byway.detach_all())).unwrap();
     assert_eq!(pins(), Vec::<String>::new());
 }

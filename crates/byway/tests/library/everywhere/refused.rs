@@ -1,6 +1,6 @@
 //! What cannot work is refused in one sentence, and nothing has changed then.
 
-use byway::{Byway, Error, NextHopSpec, RuleSpec, TargetSpec};
+use byway::{Attach, Byway, Error, NextHopSpec, RuleSpec, TargetSpec};
 use byway_lab::{Lab, seed::Seed};
 
 use crate::support::{any_hook, on, on_link, pins, rules, via};
@@ -46,7 +46,7 @@ fn each_mistake_has_its_sentence_and_changes_nothing() {
             "10.111.221.255 cannot be a gateway: it is a broadcast address; name the address of the next router",
         ),
         (
-            RuleSpec { target: gateway("10.111.221.255"), ..on_link("192.168.1.5", "eth1") },
+            RuleSpec::new("192.168.1.5".parse().unwrap(), gateway("10.111.221.255")),
             "10.111.221.255 cannot be a gateway: it is a broadcast address; name the address of the next router",
         ),
         (
@@ -54,15 +54,15 @@ fn each_mistake_has_its_sentence_and_changes_nothing() {
             "eth2 is down, so that the gateway 10.111.229.1 cannot be on-link there; bring it up: `ip link set eth2 up`",
         ),
         (
-            RuleSpec { target: gateway("10.111.222.11"), ..on_link("192.168.1.5", "eth1") },
+            RuleSpec::new("192.168.1.5".parse().unwrap(), gateway("10.111.222.11")),
             "no device leads straight to the gateway 10.111.222.11: no connected route covers it; name the device with `dev`, or check the address",
         ),
         (
-            RuleSpec { target: gateway("10.111.221.11"), ..on_link("192.168.1.5", "eth1") },
+            RuleSpec::new("192.168.1.5".parse().unwrap(), gateway("10.111.221.11")),
             "the gateway 10.111.221.11 is an address of this host; name the address of the next router",
         ),
         (
-            RuleSpec { target: gateway("fe80::1"), ..on_link("2001:db8:1::5", "eth1") },
+            RuleSpec::new("2001:db8:1::5".parse().unwrap(), gateway("fe80::1")),
             "the gateway fe80::1 is link-local and exists on every link; name the device with `dev`",
         ),
         (
@@ -70,7 +70,7 @@ fn each_mistake_has_its_sentence_and_changes_nothing() {
             "the gateway 10.111.221.21 is IPv4, but packets from 2001:db8:1::5 are IPv6, which an IPv4 gateway cannot take; name an IPv6 gateway",
         ),
         (
-            RuleSpec { name: Some("two words".into()), ..on_link("192.168.1.5", "eth1") },
+            on_link("192.168.1.5", "eth1").name("two words"),
             "`two words` cannot be a rule's name; use 1 to 32 letters, digits, `-`, `_`, `.` or `:`",
         ),
     ];
@@ -96,7 +96,7 @@ fn each_mistake_has_its_sentence_and_changes_nothing() {
 fn a_device_is_found_by_route_look_up() {
     let seed = Seed::new().unwrap();
     for (source, hop) in [("192.168.1.5", "10.111.221.21"), ("2001:db8:1::5", "2001:db8:221::21")] {
-        let spec = RuleSpec { target: gateway(hop), ..on_link(source, "eth0") };
+        let spec = RuleSpec::new(source.parse().unwrap(), gateway(hop));
         let rule = on(&seed.server, any_hook(), |byway| byway.add(&spec)).unwrap();
         assert_eq!(rule.target.to_string(), format!("via {hop} dev eth1"));
     }
@@ -122,6 +122,13 @@ fn rules_are_added_once_and_deleted_once() {
         let error = on(&seed.server, any_hook(), |byway| byway.detach(&["eth1"])).unwrap_err();
         assert_eq!(error.to_string(), "byway is not attached to eth1; `byway show` lists the attachments");
     }
+    // None is none, and not all.
+    let attached = || on(&seed.server, any_hook(), |byway| byway.attachments()).unwrap();
+    let before = attached();
+    assert_eq!(on(&seed.server, any_hook(), |byway| byway.detach(&[])).unwrap(), []);
+    let none = Attach::Devices(Vec::new());
+    assert_eq!(on(&seed.server, any_hook(), |byway| byway.attach(&none)).unwrap(), []);
+    assert_eq!(attached(), before);
     on(&seed.server, any_hook(), |byway| byway.del(&spec.selector)).unwrap();
     assert!(matches!(
         on(&seed.server, any_hook(), |byway| byway.del(&spec.selector)),
@@ -142,7 +149,7 @@ fn nothing_to_attach_to_is_said() {
         );
         assert_eq!(pins(), Vec::<String>::new());
     };
-    no_default_route(on(&a, any_hook(), |byway| byway.attach(&[]).map(drop)));
+    no_default_route(on(&a, any_hook(), |byway| byway.attach(&Attach::Auto).map(drop)));
     let spec = via("10.9.9.9", "10.0.0.2".parse().unwrap(), "eth1");
     no_default_route(on(&a, any_hook(), |byway| byway.add(&spec).map(drop)));
 
@@ -150,10 +157,10 @@ fn nothing_to_attach_to_is_said() {
     lab.link((&a, "eth2"), (&b, "eth2")).unwrap();
     a.address("eth2", "2001:db8::1/64").unwrap();
     a.route("unreachable default metric 900").unwrap();
-    no_default_route(on(&a, any_hook(), |byway| byway.attach(&[]).map(drop)));
+    no_default_route(on(&a, any_hook(), |byway| byway.attach(&Attach::Auto).map(drop)));
     a.route("default via 10.0.0.2").unwrap();
     a.route("default via 2001:db8::2").unwrap();
-    let attached = on(&a, any_hook(), |byway| byway.attach(&[])).unwrap();
+    let attached = on(&a, any_hook(), |byway| byway.attach(&Attach::Auto)).unwrap();
     let names: Vec<&str> = attached.iter().map(|device| device.name.as_str()).collect();
     assert_eq!(names, ["eth1", "eth2"]);
 }
@@ -183,8 +190,8 @@ fn pins_of_another_schema_are_left_alone() {
     refused(|byway, spec| byway.replace(spec).map(drop));
     refused(|byway, spec| byway.del(&spec.selector).map(drop));
     refused(|byway, _| byway.flush().map(drop));
-    refused(|byway, _| byway.attach(&[]).map(drop));
-    refused(|byway, _| byway.detach(&[]).map(drop));
+    refused(|byway, _| byway.attach(&Attach::Auto).map(drop));
+    refused(|byway, _| byway.detach_all().map(drop));
     refused(|byway, _| byway.rules().map(drop));
     meta.set(0, byway_abi::SCHEMA, 0).unwrap();
     assert_eq!(rules(&seed.server).len(), 1);
@@ -210,9 +217,9 @@ fn a_change_that_fails_half_way_is_taken_back() {
     assert_eq!(managed(after), managed(before));
 
     // The same with something there before: it stays as it was.
-    on(&seed.server, byway::Hook::Clsact, |byway| byway.attach(&["eth1"])).unwrap();
+    on(&seed.server, byway::Hook::Clsact, |byway| byway.attach(&Attach::devices(["eth1"]))).unwrap();
     let before = state(&seed);
-    on(&seed.server, byway::Hook::Clsact, |byway| byway.attach(&["eth0"])).unwrap_err();
+    on(&seed.server, byway::Hook::Clsact, |byway| byway.attach(&Attach::devices(["eth0"]))).unwrap_err();
     assert_eq!(state(&seed), before);
 }
 
@@ -232,9 +239,9 @@ fn a_next_hop_above_an_attachment_is_refused() {
     let error = call(|byway| byway.add(&on_link("192.168.1.5", "mv1")).map(drop)).unwrap_err();
     assert!(error.to_string().starts_with("mv1 sends its packets through eth0"), "{error}");
     // The other way round: the rule first, on another attachment, and then the device below.
-    call(|byway| byway.attach(&["eth1"]).map(drop)).unwrap();
+    call(|byway| byway.attach(&Attach::devices(["eth1"])).map(drop)).unwrap();
     call(|byway| byway.add(&on_link("192.168.1.5", "mv0")).map(drop)).unwrap();
-    let error = call(|byway| byway.attach(&["eth0"]).map(drop)).unwrap_err();
+    let error = call(|byway| byway.attach(&Attach::devices(["eth0"])).map(drop)).unwrap_err();
     assert_eq!(error.to_string(), sentence);
     assert!(error.is_bad_request());
 }

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use byway::{Count, Hook, Mss, RuleStatus};
+use byway::{Attach, Count, Hook, Mss, RuleStatus};
 use byway_lab::{
     Capture, Direction, Frame, Node, Offload, Protocol,
     seed::{Addresses, IPV4, IPV6, Seed},
@@ -299,7 +299,7 @@ fn tcp_connections_made_before_the_rule() {
         sender.seed.server.delete_route(&route).unwrap();
         narrowed(&sender.seed, NARROW);
         if !mtu_is_asked_for_each_packet() {
-            on(&sender.seed.server, sender.hook, |byway| byway.attach(&[])).unwrap();
+            on(&sender.seed.server, sender.hook, |byway| byway.attach(&Attach::Auto)).unwrap();
         }
         transfer(&ours, &theirs, &sender.name());
         transfer(&theirs, &ours, &sender.name());
@@ -591,7 +591,7 @@ fn the_mtu_changes_while_attached() {
         for (nth, mtu) in [1_500, 1_280, 1_400, 1_449, 1_450, 1_300].into_iter().enumerate() {
             seed.server.set_mtu("eth1", mtu).unwrap();
             if !mtu_is_asked_for_each_packet() {
-                on(&seed.server, hook, |byway| byway.attach(&[])).unwrap();
+                on(&seed.server, hook, |byway| byway.attach(&Attach::Auto)).unwrap();
             }
             let (before, before_told) = (arrived(), told(mtu));
             seed.server.send_frame("eth0", &frame).unwrap();

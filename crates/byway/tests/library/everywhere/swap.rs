@@ -88,7 +88,7 @@ fn ten_thousand_rules_change_back_and_forth_under_traffic() {
 
 /// Applies rules as those of the owner `api`.
 fn apply(byway: &mut Byway, specs: &[RuleSpec]) -> byway::Result<Changes> {
-    byway.apply(Owner::Api, &Config::new(None, vec![], specs.iter().cloned()))
+    byway.apply(Owner::API, &Config::new(None, vec![], specs.iter().cloned()))
 }
 
 /// A rule that both sets have is the same rule, with the same counters, however much changes around it.
@@ -113,7 +113,7 @@ fn counters_survive_a_swap_around_them() {
         assert_eq!(status.departed.packets, 2 + round as u64);
     }
     // Rules of others are none of its business.
-    let of_cli = RuleSpec { owner: Owner::Cli, ..rule("192.168.0.77", None, TargetSpec::Drop) };
+    let of_cli = RuleSpec { owner: Owner::CLI, ..rule("192.168.0.77", None, TargetSpec::Drop) };
     on(&hosts.server, hook, |byway| byway.add(&of_cli)).unwrap();
     on(&hosts.server, hook, |byway| apply(byway, &[])).unwrap();
     assert_eq!(rules(&hosts.server).len(), 1);
@@ -123,7 +123,7 @@ fn counters_survive_a_swap_around_them() {
     assert_eq!(on(&hosts.server, hook, |byway| byway.attachments()).unwrap(), []);
     // What another owner says as well is left to it.
     on(&hosts.server, hook, |byway| apply(byway, std::slice::from_ref(&of_cli))).unwrap();
-    assert_eq!(rules(&hosts.server)[0].rule.owner, Owner::Cli);
+    assert_eq!(rules(&hosts.server)[0].rule.owner, Owner::CLI);
     let taken = RuleSpec { target: TargetSpec::Pass, ..of_cli };
     let error = on(&hosts.server, hook, |byway| apply(byway, &[taken])).unwrap_err();
     assert_eq!(

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use byway::{Count, MemberSpec, NextHop, NextHopSpec, RuleSpec, TargetSpec};
+use byway::{Attach, Count, MemberSpec, NextHop, NextHopSpec, RuleSpec, TargetSpec};
 use byway_lab::{
     seed::{IPV4, IPV6},
     wait_until,
@@ -483,7 +483,7 @@ fn byway_changes_rules_where_a_device_has_lost_ipv6() {
     let hook = any_hook();
     server.set_mtu("eth1", 1_000).unwrap();
     let spec = via("192.168.7.7", IPV4.router, "eth1");
-    on(server, hook, |byway| byway.attach(&[])).unwrap();
+    on(server, hook, |byway| byway.attach(&Attach::Auto)).unwrap();
     on(server, hook, |byway| byway.add(&spec)).unwrap();
     on(server, hook, |byway| byway.del(&spec.selector)).unwrap();
     on(server, hook, |byway| byway.flush()).unwrap();
@@ -497,8 +497,7 @@ fn answers_are_allowed_so_often() {
     // Gateways of their own for some sources: other next hops, on the same device.
     let bench = Bench::new(1_280);
     let other = NextHopSpec::ViaDev([10, 111, 221, 22].into(), "eth1".into());
-    let spec =
-        RuleSpec { target: TargetSpec::NextHop(other), ..via("192.168.9.9", [10, 0, 0, 1].into(), "eth1") };
+    let spec = RuleSpec::new("192.168.9.9".parse().unwrap(), TargetSpec::NextHop(other));
     on(&bench.seed.server, any_hook(), |byway| byway.add(&spec)).unwrap();
     let mut random = Random::new(13);
     let packet = Packet::of(IPV4.service, UDP, &mut random, 1_500);
@@ -560,8 +559,8 @@ fn what_no_rule_redirects_is_not_answered() {
     let bench = Bench::with(
         1_280,
         &[
-            RuleSpec { target: TargetSpec::Pass, ..via("192.168.1.5", IPV4.router, "eth1") },
-            RuleSpec { target: TargetSpec::Drop, ..via("192.168.1.6", IPV4.router, "eth1") },
+            RuleSpec::new("192.168.1.5".parse().unwrap(), TargetSpec::Pass),
+            RuleSpec::new("192.168.1.6".parse().unwrap(), TargetSpec::Drop),
             via("192.168.1.7", IPV4.router, "eth1"),
         ],
     );
@@ -589,13 +588,10 @@ fn a_group_answers_for_the_member_that_a_packet_would_go_to() {
     bench.seed.lab.link((server, "eth2"), (router, "eth2")).unwrap();
     server.address("eth2", "10.111.223.11/24").unwrap();
     router.address("eth2", "10.111.223.21/24").unwrap();
-    let member = |address: [u8; 4], device: &str| MemberSpec {
-        next_hop: NextHopSpec::ViaDev(address.into(), device.into()),
-        weight: 1,
-    };
+    let member =
+        |address: [u8; 4], device: &str| MemberSpec::new(NextHopSpec::via(address.into()).dev(device));
     let members = vec![member([10, 111, 221, 21], "eth1"), member([10, 111, 223, 21], "eth2")];
-    let spec =
-        RuleSpec { target: TargetSpec::NextHops(members), ..via("192.168.0.0/16", IPV4.router, "eth1") };
+    let spec = RuleSpec::new("192.168.0.0/16".parse().unwrap(), TargetSpec::NextHops(members));
     on(server, any_hook(), |byway| byway.add(&spec)).unwrap();
     let mut random = Random::new(16);
     let (mut departed, mut answered) = (0, 0);
@@ -650,7 +646,7 @@ fn another_mtu_counts_at_once() {
         is_answered(&bench, &packet, 1_280);
     } else {
         bench.departs(&packet.frame, "what was small enough at the last change");
-        on(&bench.seed.server, any_hook(), |byway| byway.attach(&[])).unwrap();
+        on(&bench.seed.server, any_hook(), |byway| byway.attach(&Attach::Auto)).unwrap();
         is_answered(&bench, &packet, 1_280);
     }
 }

@@ -297,7 +297,7 @@ fn a_rule_says_what_is_clamped_to() {
 
 #[test]
 fn what_is_not_redirected_is_not_clamped() {
-    let pass = RuleSpec { target: TargetSpec::Pass, ..via("192.168.1.5", IPV4.router, "eth1") };
+    let pass = RuleSpec::new("192.168.1.5".parse().unwrap(), TargetSpec::Pass);
     let bench = Bench::with(1_280, &[pass, via("192.168.1.7", IPV4.router, "eth1")]);
     for source in ["192.168.1.5", "192.168.1.8", "2001:db8:1::5"] {
         let segment = Parts { source: source.parse().unwrap(), ..PARTS }.build();

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use byway::{Hook, NextHopSpec, RuleSpec, RuleStatus, TargetSpec};
+use byway::{Attach, Hook, NextHopSpec, RuleSpec, RuleStatus, TargetSpec};
 use byway_lab::{Bonding, Capture, Error, Frame, Lab, Node, Service, wait_until};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt::BindToDevice,
@@ -317,14 +317,14 @@ impl Hosts {
     /// Attaches to the device that leads to the gateway, and adds a rule for the service address.
     pub(crate) fn redirect(&self, hook: Hook, next_hop: NextHopSpec) {
         let (uplink, rule) = (self.uplink.as_str(), self.rule(next_hop));
-        on(&self.server, hook, |byway| byway.attach(&[uplink])).unwrap();
+        on(&self.server, hook, |byway| byway.attach(&Attach::devices([uplink]))).unwrap();
         on(&self.server, hook, |byway| byway.add(&rule)).unwrap();
     }
 
     /// Takes everything back.
     pub(crate) fn undo(&self, hook: Hook) {
         on(&self.server, hook, |byway| byway.flush()).unwrap();
-        on(&self.server, hook, |byway| byway.detach(&[])).unwrap();
+        on(&self.server, hook, |byway| byway.detach_all()).unwrap();
         assert_eq!(pins(), Vec::<String>::new(), "{hook:?} {}", self.uplink);
     }
 

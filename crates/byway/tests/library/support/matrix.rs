@@ -2,7 +2,7 @@
 
 use std::{env, iter, sync::LazyLock, thread};
 
-use byway::{Error, Hook};
+use byway::{Attach, Error, Hook};
 use byway_lab::{
     Lab,
     seed::{Addresses, IPV4, IPV6},
@@ -56,7 +56,7 @@ fn has_tcx() -> bool {
         let lab = Lab::new().unwrap();
         let (a, b) = (lab.node("a").unwrap(), lab.node("b").unwrap());
         lab.link((&a, "eth0"), (&b, "eth0")).unwrap();
-        match on(&a, Hook::Tcx, |byway| byway.attach(&["eth0"])) {
+        match on(&a, Hook::Tcx, |byway| byway.attach(&Attach::devices(["eth0"]))) {
             Ok(_) => true,
             Err(Error::KernelLacks(_)) => false,
             Err(error) => panic!("{error}"),

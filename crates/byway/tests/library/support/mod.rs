@@ -17,7 +17,7 @@ pub(crate) use matrix::{FAMILIES, any_hook, hooks, hooks_and_addresses, hooks_an
 
 use std::{net::IpAddr, time::Duration};
 
-use byway::{Byway, Hook, Mss, NextHopSpec, OnDown, Owner, RuleSpec, RuleStatus, TargetSpec};
+use byway::{Byway, Hook, NextHopSpec, RuleSpec, RuleStatus, TargetSpec};
 use byway_lab::{Node, wait_until};
 use byway_netlink::{
     NLM_F_CREATE, NLM_F_EXCL, Netlink,
@@ -47,22 +47,12 @@ pub(crate) fn on<T: Send>(node: &Node, hook: Hook, call: impl FnOnce(&mut Byway)
 
 /// A rule through a gateway on a device.
 pub(crate) fn via(source: &str, gateway: IpAddr, device: &str) -> RuleSpec {
-    RuleSpec {
-        selector: source.parse().unwrap(),
-        target: TargetSpec::NextHop(NextHopSpec::ViaDev(gateway, device.into())),
-        on_down: OnDown::Pass,
-        mss: Mss::Auto,
-        owner: Owner::Api,
-        name: None,
-    }
+    RuleSpec::new(source.parse().unwrap(), NextHopSpec::via(gateway).dev(device))
 }
 
 /// A rule straight out of a device.
 pub(crate) fn on_link(source: &str, device: &str) -> RuleSpec {
-    RuleSpec {
-        target: TargetSpec::NextHop(NextHopSpec::Dev(device.into())),
-        ..via(source, [10, 0, 0, 1].into(), device)
-    }
+    RuleSpec::new(source.parse().unwrap(), TargetSpec::NextHop(NextHopSpec::Dev(device.into())))
 }
 
 /// The only rule there is.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use byway::{Count, Mss, RuleSpec};
+use byway::{Attach, Count, Mss, RuleSpec};
 use byway_lab::{
     Node,
     seed::{IPV4, IPV6, Seed},
@@ -75,7 +75,7 @@ pub(crate) fn counted(node: &Node) -> Counted {
 pub(crate) fn set_mtu(node: &Node, device: &str, mtu: u32) {
     node.set_mtu(device, mtu).unwrap();
     if !mtu_is_asked_for_each_packet() {
-        on(node, any_hook(), |byway| byway.attach(&[])).unwrap();
+        on(node, any_hook(), |byway| byway.attach(&Attach::Auto)).unwrap();
     }
 }
 
@@ -160,5 +160,5 @@ impl Bench {
 
 /// A rule with another word about the MSS.
 pub(crate) fn with_mss(spec: RuleSpec, mss: Mss) -> RuleSpec {
-    RuleSpec { mss, ..spec }
+    spec.mss(mss)
 }

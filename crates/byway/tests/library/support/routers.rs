@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use byway::{Mss, NextHopSpec, OnDown, Owner, RuleSpec, Selector, TargetSpec};
+use byway::{NextHopSpec, RuleSpec, Selector, TargetSpec};
 use byway_lab::{Capture, Frame, Lab, Node, wait_until};
 
 use super::ANSWER;
@@ -187,12 +187,8 @@ impl Traffic {
 
 /// A rule as a test writes it.
 pub(crate) fn rule(source: &str, destination: Option<&str>, target: TargetSpec) -> RuleSpec {
-    RuleSpec {
-        selector: Selector::new(source.parse().unwrap(), destination.map(|text| text.parse().unwrap())),
+    RuleSpec::new(
+        Selector::new(source.parse().unwrap(), destination.map(|text| text.parse().unwrap())),
         target,
-        on_down: OnDown::Pass,
-        mss: Mss::Auto,
-        owner: Owner::Api,
-        name: None,
-    }
+    )
 }

@@ -119,7 +119,7 @@ impl Comparison {
     }
 
     fn put(&mut self, rules: &[Rule]) {
-        let specs: Vec<RuleSpec> = rules.iter().map(world::spec).collect();
+        let specs: Vec<RuleSpec> = rules.iter().map(RuleSpec::from).collect();
         let texts: Vec<String> = rules.iter().map(Rule::to_string).collect();
         self.history.push(format!("replace {}", texts.join("; ")));
         let put = self.byway.replace_all(&specs).unwrap_or_else(|error| self.fail(&error.to_string()));
@@ -147,10 +147,8 @@ impl Comparison {
     pub(crate) fn put_group(&mut self, name: &str, for_v4: bool) {
         let group = self.world.group(&mut self.random, name, for_v4);
         self.history.push(format!("group replace {group}"));
-        let put = self
-            .byway
-            .replace_group(&world::group_spec(&group))
-            .unwrap_or_else(|error| self.fail(&error.to_string()));
+        let put =
+            self.byway.replace_group(&(&group).into()).unwrap_or_else(|error| self.fail(&error.to_string()));
         assert_eq!(put, group);
         self.model.put_group(&group);
         self.settle();
@@ -158,9 +156,10 @@ impl Comparison {
 
     fn set_down(&mut self, next_hop: &NextHop, is_down: bool) {
         self.history.push(format!("nexthop {next_hop} {}", if is_down { "down" } else { "up" }));
-        self.byway
-            .set_next_hop_down(&world::next_hop_spec(next_hop), is_down)
-            .unwrap_or_else(|error| self.fail(&error.to_string()));
+        let spec = next_hop.into();
+        let said =
+            if is_down { self.byway.take_out_of_service(&spec) } else { self.byway.put_in_service(&spec) };
+        said.unwrap_or_else(|error| self.fail(&error.to_string()));
         self.model.set_down(next_hop, is_down);
         self.settle();
     }

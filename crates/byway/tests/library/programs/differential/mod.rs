@@ -23,7 +23,7 @@ mod world;
 
 use std::{collections::BTreeMap, env, fmt::Write, net::IpAddr, path::Path};
 
-use byway::{Byway, Device, NextHop, Rule};
+use byway::{Attach, Byway, Device, NextHop, Rule};
 use byway_lab::seed::Seed;
 use model::{Expected, Model};
 use program::Program;
@@ -140,7 +140,7 @@ struct Comparison {
 impl Comparison {
     fn new(mut byway: Byway, seed: u64, packets: usize) -> Self {
         let world = World::new(next_hops());
-        byway.attach(&ATTACHMENTS).unwrap();
+        byway.attach(&Attach::devices(ATTACHMENTS)).unwrap();
         let attachments: Vec<u32> = ATTACHMENTS.iter().map(|name| device(name).index).collect();
         let program = Program::open(Path::new(&crate::support::pins()[0]));
         let traffic = Traffic::new(attachments.clone(), program.longest());

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use byway::{
-    GROUP_MAX, Group, GroupSpec, MSS_MAX, MSS_MIN, Member, MemberSpec, Mss, NextHop, NextHopSpec, OnDown,
-    Owner, Prefix, Rule, RuleSpec, Selector, Target, TargetSpec,
+    GROUP_MAX, Group, MSS_MAX, MSS_MIN, Member, Mss, NextHop, OnDown, Owner, Prefix, Rule, RuleSpec,
+    Selector, Target,
 };
 
 use super::parse::Address;
@@ -100,7 +100,7 @@ impl World {
             let destination = random.percent(60).then(|| self.prefix(random, is_v4));
             let rule = self.rule(random, Selector::new(source, destination));
             let is_new = rules.iter().all(|other| other.selector() != rule.selector());
-            if is_new && spec(&rule).check().is_ok() {
+            if is_new && RuleSpec::from(&rule).check().is_ok() {
                 rules.push(rule);
             }
         }
@@ -129,14 +129,14 @@ impl World {
             target,
             on_down,
             mss: if leads_on { mss(random) } else { Mss::Auto },
-            owner: Owner::Api,
+            owner: Owner::API,
             name: random.percent(10).then(|| format!("r{}", random.below(1_000))),
         }
     }
 
     pub(crate) fn group(&self, random: &mut Random, name: &str, for_v4: bool) -> Group {
         let on_down = if random.percent(50) { OnDown::Drop } else { OnDown::Pass };
-        Group { name: name.to_owned(), members: self.members(random, for_v4, 1), on_down, owner: Owner::Api }
+        Group { name: name.to_owned(), members: self.members(random, for_v4, 1), on_down, owner: Owner::API }
     }
 
     /// An IPv4 packet may go to a gateway of either family, an IPv6 packet to one of its own (RFC 8950).
@@ -194,45 +194,4 @@ pub(crate) fn around(random: &mut Random, prefix: &Prefix) -> Address {
         flip(&mut address, random.between(length.saturating_sub(3), length - 1));
     }
     address
-}
-
-pub(crate) fn next_hop_spec(next_hop: &NextHop) -> NextHopSpec {
-    let device = next_hop.device.name.clone();
-    next_hop.gateway.map_or(NextHopSpec::Dev(device.clone()), |gateway| NextHopSpec::ViaDev(gateway, device))
-}
-
-fn member_specs(members: &[Member]) -> Vec<MemberSpec> {
-    members
-        .iter()
-        .map(|member| MemberSpec { next_hop: next_hop_spec(&member.next_hop), weight: member.weight })
-        .collect()
-}
-
-/// What one asks for to get the rule.
-pub(crate) fn spec(rule: &Rule) -> RuleSpec {
-    let target = match &rule.target {
-        Target::NextHop(next_hop) => TargetSpec::NextHop(next_hop_spec(next_hop)),
-        Target::NextHops(members) => TargetSpec::NextHops(member_specs(members)),
-        Target::Group(name) => TargetSpec::Group(name.clone()),
-        Target::Pass => TargetSpec::Pass,
-        Target::Drop => TargetSpec::Drop,
-        other => panic!("no rule of this test has the target {other}"),
-    };
-    RuleSpec {
-        selector: rule.selector(),
-        target,
-        on_down: rule.on_down,
-        mss: rule.mss,
-        owner: rule.owner,
-        name: rule.name.clone(),
-    }
-}
-
-pub(crate) fn group_spec(group: &Group) -> GroupSpec {
-    GroupSpec {
-        name: group.name.clone(),
-        members: member_specs(&group.members),
-        on_down: group.on_down,
-        owner: group.owner,
-    }
 }

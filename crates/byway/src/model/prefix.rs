@@ -16,6 +16,7 @@ pub struct Prefix(IpNet);
 
 /// Why a text is no [`Prefix`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum PrefixError {
     /// The text is neither an address nor a prefix.
     #[error(

@@ -1,0 +1,624 @@
+//! The words of rules, groups and next hops, which are those of iproute2 (ip-route(8), ip-rule(8)). Pure.
+//!
+//! ```text
+//! RULE    := from PREFIX [to PREFIX] TARGET [on-down pass|drop] [mss N|off] [name NAME]
+//! TARGET  := NEXTHOP | MEMBERS | group NAME | pass | drop
+//! NEXTHOP := via ADDR [dev IF] | dev IF
+//! MEMBERS := nexthop NEXTHOP [weight N] [MEMBERS]
+//! GROUP   := NAME MEMBERS [on-down pass|drop]
+//! ```
+//!
+//! As there, the pairs may come in any order; what follows a `nexthop` belongs to it. The specs print themselves in these
+//! words, and [`FromStr`] reads them back:
+//!
+//! ```
+//! use byway::{GroupSpec, RuleSpec};
+//!
+//! let rule: RuleSpec = "from 192.0.2.7 to 10.0.0.0/8 via 192.0.2.1 dev eth1 name web".parse()?;
+//! assert_eq!(rule.to_string(), "from 192.0.2.7 to 10.0.0.0/8 via 192.0.2.1 dev eth1 name web");
+//! let group: GroupSpec = "uplinks nexthop via 192.0.2.1 weight 2 nexthop dev wg0".parse()?;
+//! assert_eq!(group.members[0].weight, 2);
+//! # Ok::<(), byway::grammar::GrammarError>(())
+//! ```
+//!
+//! The functions read words that are split already, as a command line has them.
+
+use std::{collections::BTreeMap, iter::Peekable, net::IpAddr, slice, str::FromStr};
+
+use thiserror::Error;
+
+use crate::model::{
+    GroupSpec, MSS_MAX, MSS_MIN, MemberSpec, Mss, NextHopSpec, OnDown, Prefix, PrefixError, RuleSpec,
+    Selector, TargetSpec, WEIGHT_MAX,
+};
+
+/// Why words make no sense.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum GrammarError {
+    /// A word that does not belong here, and what does.
+    #[error("`{0}` is not a word that belongs here; expected {1}")]
+    Unknown(String, String),
+    /// A keyword that ends the words, and what it needs.
+    #[error("`{0}` needs {1} behind it")]
+    NoValue(&'static str, &'static str),
+    /// A keyword that may be there once.
+    #[error("`{0}` is there twice; say it once")]
+    Twice(&'static str),
+    /// A rule without `from`.
+    #[error("a rule needs `from PREFIX`, the source of the packets, like `from 192.0.2.7`")]
+    NoSource,
+    /// A rule without a target.
+    #[error(
+        "the rule {0} needs a target: `via ADDR`, `via ADDR dev IF`, `dev IF`, `nexthop ...`, `group NAME`, `pass` or `drop`"
+    )]
+    NoTarget(Selector),
+    /// Nothing where a target is expected.
+    #[error(
+        "a target is `via ADDR`, `via ADDR dev IF`, `dev IF`, `nexthop ...`, `group NAME`, `pass` or `drop`, and here is none"
+    )]
+    NoTargetAlone,
+    /// Keywords of two targets.
+    #[error("a rule has one target: `{0}` cannot stand beside `{1}`")]
+    TwoTargets(&'static str, &'static str),
+    /// A gateway that is no address.
+    #[error("`{0}` is not an IPv4 or IPv6 address; a gateway is written like `via 192.0.2.1`")]
+    Gateway(String),
+    /// A weight that is no number.
+    #[error("`{0}` is not a weight; it is a number from 1 to {WEIGHT_MAX}")]
+    Weight(String),
+    /// Something else than [`OnDown`] behind `on-down`.
+    #[error("`on-down {0}` means nothing; it is `on-down pass` or `on-down drop`")]
+    OnDown(String),
+    /// Something else than [`Mss`] behind `mss`.
+    #[error("`mss {0}` means nothing; it is `mss off`, or `mss N` with {MSS_MIN} to {MSS_MAX} bytes")]
+    Mss(String),
+    /// Neither a gateway nor a device.
+    #[error("a next hop needs `via ADDR`, `via ADDR dev IF` or `dev IF`")]
+    NoNextHop,
+    /// A group without next hops.
+    #[error("the group {0} needs next hops, like `nexthop via 192.0.2.1 dev eth1 weight 2`")]
+    NoMembers(String),
+    /// A group without a name.
+    #[error("a group needs a name, like `uplinks nexthop ...`")]
+    NoGroup,
+    /// A source or a destination that is no prefix.
+    #[error(transparent)]
+    Prefix(#[from] PrefixError),
+}
+
+/// A keyword, and what has to follow it, if anything has to.
+type Keyword = (&'static str, Option<&'static str>);
+const FROM: Keyword = ("from", Some("a source address or prefix"));
+const TO: Keyword = ("to", Some("a destination address or prefix"));
+const VIA: Keyword = ("via", Some("a gateway address"));
+const A_DEVICE: &str = "the name of a device";
+const DEV: Keyword = ("dev", Some(A_DEVICE));
+const WEIGHT: Keyword = ("weight", Some("a number"));
+const GROUP: Keyword = ("group", Some("the name of a group"));
+const ON_DOWN: Keyword = ("on-down", Some("`pass` or `drop`"));
+const MSS: Keyword = ("mss", Some("a number of bytes, or `off`"));
+const NAME: Keyword = ("name", Some("a name for the rule"));
+const PASS: Keyword = ("pass", None);
+const DROP: Keyword = ("drop", None);
+/// It has words of its own behind it.
+const NEXTHOP: Keyword = ("nexthop", None);
+
+type Words<'a, 'b> = Peekable<slice::Iter<'b, &'a str>>;
+type Values<'a> = BTreeMap<&'static str, &'a str>;
+
+fn refs<W: AsRef<str>>(words: &[W]) -> Vec<&str> {
+    words.iter().map(AsRef::as_ref).collect()
+}
+
+/// `from PREFIX [to PREFIX] TARGET [on-down pass|drop] [mss N|off] [name NAME]`
+///
+/// # Errors
+///
+/// The first thing that makes no sense.
+pub fn rule(words: &[impl AsRef<str>]) -> Result<RuleSpec, GrammarError> {
+    let keywords = [FROM, TO, VIA, DEV, NEXTHOP, GROUP, PASS, DROP, ON_DOWN, MSS, NAME];
+    let (mut values, members) = pairs(&mut refs(words).iter().peekable(), &keywords, false)?;
+    let selector = take_selector(&mut values)?;
+    let on_down = take_on_down(&mut values)?;
+    let mss = take_mss(&mut values)?;
+    let target = take_target(&mut values, members)?.ok_or(GrammarError::NoTarget(selector))?;
+    let spec = RuleSpec::new(selector, target).on_down(on_down).mss(mss);
+    Ok(match values.remove("name") {
+        Some(name) => spec.name(name),
+        None => spec,
+    })
+}
+
+/// `from PREFIX [to PREFIX]`
+///
+/// # Errors
+///
+/// The first thing that makes no sense.
+pub fn selector(words: &[impl AsRef<str>]) -> Result<Selector, GrammarError> {
+    let (mut values, _) = pairs(&mut refs(words).iter().peekable(), &[FROM, TO], false)?;
+    take_selector(&mut values)
+}
+
+/// `NAME nexthop NEXTHOP [weight N] nexthop ... [on-down pass|drop]`
+///
+/// # Errors
+///
+/// The first thing that makes no sense.
+pub fn group(words: &[impl AsRef<str>]) -> Result<GroupSpec, GrammarError> {
+    let words = refs(words);
+    let (name, rest) = match words[..] {
+        // A group may be called as the keyword is.
+        [name, ref rest @ ..] if name != NEXTHOP.0 || rest.first() == Some(&NEXTHOP.0) => (name, rest),
+        _ => return Err(GrammarError::NoGroup),
+    };
+    let (mut values, members) = pairs(&mut rest.iter().peekable(), &[NEXTHOP, ON_DOWN], false)?;
+    let on_down = take_on_down(&mut values)?;
+    if members.is_empty() {
+        return Err(GrammarError::NoMembers(name.to_owned()));
+    }
+    Ok(GroupSpec::new(name, members).on_down(on_down))
+}
+
+/// `via ADDR [dev IF]` or `dev IF`
+///
+/// # Errors
+///
+/// The first thing that makes no sense.
+pub fn next_hop(words: &[impl AsRef<str>]) -> Result<NextHopSpec, GrammarError> {
+    let (mut values, _) = pairs(&mut refs(words).iter().peekable(), &[VIA, DEV], false)?;
+    take_next_hop(&mut values)
+}
+
+/// `[dev IF]...`, each device once.
+///
+/// # Errors
+///
+/// The first thing that makes no sense.
+pub fn devices(words: &[impl AsRef<str>]) -> Result<Vec<&str>, GrammarError> {
+    let mut devices = Vec::new();
+    let mut words = words.iter().map(AsRef::as_ref);
+    while let Some(word) = words.next() {
+        if word != DEV.0 {
+            return Err(GrammarError::Unknown(word.to_owned(), "`dev IF`, once for each device".to_owned()));
+        }
+        let device = words.next().ok_or(GrammarError::NoValue(DEV.0, A_DEVICE))?;
+        if !devices.contains(&device) {
+            devices.push(device);
+        }
+    }
+    Ok(devices)
+}
+
+fn split(text: &str) -> Vec<&str> {
+    text.split_whitespace().collect()
+}
+
+impl FromStr for RuleSpec {
+    type Err = GrammarError;
+
+    /// `from PREFIX [to PREFIX] TARGET [on-down pass|drop] [mss N|off] [name NAME]`; the owner is [`Owner::API`](crate::Owner::API).
+    fn from_str(text: &str) -> Result<Self, GrammarError> {
+        rule(&split(text))
+    }
+}
+
+impl FromStr for Selector {
+    type Err = GrammarError;
+
+    /// `from PREFIX [to PREFIX]`, or the source's prefix alone.
+    fn from_str(text: &str) -> Result<Self, GrammarError> {
+        match split(text)[..] {
+            ["from" | "to", ..] => selector(&split(text)),
+            _ => Ok(text.parse::<Prefix>()?.into()),
+        }
+    }
+}
+
+impl FromStr for TargetSpec {
+    type Err = GrammarError;
+
+    /// `NEXTHOP`, `nexthop NEXTHOP [weight N] nexthop ...`, `group NAME`, `pass` or `drop`
+    fn from_str(text: &str) -> Result<Self, GrammarError> {
+        let keywords = [VIA, DEV, NEXTHOP, GROUP, PASS, DROP];
+        let (mut values, members) = pairs(&mut split(text).iter().peekable(), &keywords, false)?;
+        take_target(&mut values, members)?.ok_or(GrammarError::NoTargetAlone)
+    }
+}
+
+impl FromStr for NextHopSpec {
+    type Err = GrammarError;
+
+    /// `via ADDR [dev IF]` or `dev IF`
+    fn from_str(text: &str) -> Result<Self, GrammarError> {
+        next_hop(&split(text))
+    }
+}
+
+impl FromStr for MemberSpec {
+    type Err = GrammarError;
+
+    /// `nexthop NEXTHOP [weight N]`
+    fn from_str(text: &str) -> Result<Self, GrammarError> {
+        let (_, members) = pairs(&mut split(text).iter().peekable(), &[NEXTHOP], false)?;
+        match <[MemberSpec; 1]>::try_from(members) {
+            Ok([member]) => Ok(member),
+            Err(members) if members.is_empty() => Err(GrammarError::NoNextHop),
+            Err(_) => Err(GrammarError::Twice(NEXTHOP.0)),
+        }
+    }
+}
+
+impl FromStr for GroupSpec {
+    type Err = GrammarError;
+
+    /// `NAME nexthop NEXTHOP [weight N] nexthop ... [on-down pass|drop]`; the owner is [`Owner::API`](crate::Owner::API).
+    fn from_str(text: &str) -> Result<Self, GrammarError> {
+        group(&split(text))
+    }
+}
+
+fn take_selector(values: &mut Values<'_>) -> Result<Selector, GrammarError> {
+    let source: Prefix = values.remove("from").ok_or(GrammarError::NoSource)?.parse()?;
+    let destination = values.remove("to").map(str::parse).transpose()?;
+    Ok(Selector::new(source, destination))
+}
+
+/// The target, if there is one. A rule can say each of its words only once.
+fn take_target(
+    values: &mut Values<'_>,
+    members: Vec<MemberSpec>,
+) -> Result<Option<TargetSpec>, GrammarError> {
+    let said: Vec<&'static str> = ["pass", "drop", "group", "nexthop", "via", "dev"]
+        .into_iter()
+        .filter(|word| values.contains_key(word))
+        .collect();
+    match said[..] {
+        ["pass"] => Ok(Some(TargetSpec::Pass)),
+        ["drop"] => Ok(Some(TargetSpec::Drop)),
+        ["group"] => Ok(values.remove("group").map(|name| TargetSpec::Group(name.to_owned()))),
+        ["nexthop"] => Ok(Some(TargetSpec::NextHops(members))),
+        ["via"] | ["dev"] | ["via", "dev"] => take_next_hop(values).map(TargetSpec::NextHop).map(Some),
+        [first, second, ..] => Err(GrammarError::TwoTargets(first, second)),
+        [_] | [] => Ok(None),
+    }
+}
+
+fn take_on_down(values: &mut Values<'_>) -> Result<OnDown, GrammarError> {
+    match values.remove("on-down") {
+        None | Some("pass") => Ok(OnDown::Pass),
+        Some("drop") => Ok(OnDown::Drop),
+        Some(other) => Err(GrammarError::OnDown(other.to_owned())),
+    }
+}
+
+fn take_mss(values: &mut Values<'_>) -> Result<Mss, GrammarError> {
+    match values.remove("mss") {
+        None | Some("auto") => Ok(Mss::Auto),
+        Some("off") => Ok(Mss::Off),
+        Some(text) => text.parse().map(Mss::Bytes).map_err(|_| GrammarError::Mss(text.to_owned())),
+    }
+}
+
+fn take_next_hop(values: &mut Values<'_>) -> Result<NextHopSpec, GrammarError> {
+    let gateway = values
+        .remove("via")
+        .map(|text| text.parse::<IpAddr>().map_err(|_| GrammarError::Gateway(text.to_owned())))
+        .transpose()?;
+    match (gateway, values.remove("dev")) {
+        (Some(gateway), Some(device)) => Ok(NextHopSpec::ViaDev(gateway, device.to_owned())),
+        (Some(gateway), None) => Ok(NextHopSpec::Via(gateway)),
+        (None, Some(device)) => Ok(NextHopSpec::Dev(device.to_owned())),
+        (None, None) => Err(GrammarError::NoNextHop),
+    }
+}
+
+/// What follows a `nexthop`.
+fn member(words: &mut Words<'_, '_>) -> Result<MemberSpec, GrammarError> {
+    let (mut values, _) = pairs(words, &[VIA, DEV, WEIGHT], true)?;
+    let next_hop = take_next_hop(&mut values)?;
+    let weight = match values.remove("weight") {
+        Some(text) => text.parse().map_err(|_| GrammarError::Weight(text.to_owned()))?,
+        None => 1,
+    };
+    Ok(MemberSpec { next_hop, weight })
+}
+
+/// Reads keywords and their values. At a word that is none of them it ends, if others may follow, or fails.
+fn pairs<'a>(
+    words: &mut Words<'a, '_>,
+    keywords: &[Keyword],
+    others_may_follow: bool,
+) -> Result<(Values<'a>, Vec<MemberSpec>), GrammarError> {
+    let mut values = BTreeMap::new();
+    let mut members = Vec::new();
+    while let Some(word) = words.peek() {
+        let known = keywords.iter().find(|(keyword, _)| keyword == *word);
+        let Some((keyword, value)) = known else {
+            if others_may_follow {
+                break;
+            }
+            return Err(GrammarError::Unknown((*word).to_string(), expected(keywords)));
+        };
+        let word = words.next().copied().unwrap_or_default();
+        if *keyword == NEXTHOP.0 {
+            members.push(member(words)?);
+            values.insert(*keyword, word);
+            continue;
+        }
+        let text = match value {
+            Some(value) => words.next().ok_or(GrammarError::NoValue(keyword, value))?,
+            None => word,
+        };
+        if values.insert(*keyword, text).is_some() {
+            return Err(GrammarError::Twice(keyword));
+        }
+    }
+    Ok((values, members))
+}
+
+/// `` `from`, `via` or `dev` ``
+fn expected(keywords: &[Keyword]) -> String {
+    let quoted: Vec<String> = keywords.iter().map(|(keyword, _)| format!("`{keyword}`")).collect();
+    match &quoted[..] {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::{Debug, Display};
+
+    use proptest::{collection::vec, option, prelude::*};
+    use serde::{Serialize, de::DeserializeOwned};
+
+    use super::*;
+    use crate::model::Owner;
+
+    fn prefixes(v4: bool) -> impl Strategy<Value = Prefix> {
+        (any::<[u8; 16]>(), 0..=128_u8).prop_map(move |(octets, length)| {
+            let v4_octets: [u8; 4] = octets[..4].try_into().unwrap();
+            let address = if v4 { IpAddr::from(v4_octets) } else { IpAddr::from(octets) };
+            Prefix::holding(address, if v4 { length % 33 } else { length }).unwrap()
+        })
+    }
+
+    /// Keywords are names as well.
+    fn names() -> impl Strategy<Value = String> {
+        let keywords = [FROM, TO, VIA, DEV, WEIGHT, GROUP, ON_DOWN, MSS, NAME, PASS, DROP, NEXTHOP];
+        let keywords = keywords.map(|(keyword, _)| keyword.to_owned());
+        prop_oneof![4 => "[a-zA-Z0-9_.:-]{1,15}", 1 => prop::sample::select(keywords.to_vec())]
+    }
+
+    fn next_hops() -> impl Strategy<Value = NextHopSpec> {
+        prop_oneof![
+            any::<IpAddr>().prop_map(NextHopSpec::via),
+            names().prop_map(NextHopSpec::on_link),
+            (any::<IpAddr>(), names()).prop_map(|(gateway, device)| NextHopSpec::via(gateway).dev(device)),
+        ]
+    }
+
+    fn members() -> impl Strategy<Value = MemberSpec> {
+        (next_hops(), any::<u16>()).prop_map(|(next_hop, weight)| MemberSpec::new(next_hop).weight(weight))
+    }
+
+    fn targets() -> impl Strategy<Value = TargetSpec> {
+        prop_oneof![
+            next_hops().prop_map(TargetSpec::NextHop),
+            vec(members(), 1..4).prop_map(TargetSpec::NextHops),
+            names().prop_map(TargetSpec::Group),
+            Just(TargetSpec::Pass),
+            Just(TargetSpec::Drop),
+        ]
+    }
+
+    fn on_downs() -> impl Strategy<Value = OnDown> {
+        prop_oneof![Just(OnDown::Pass), Just(OnDown::Drop)]
+    }
+
+    fn selectors() -> impl Strategy<Value = Selector> {
+        let pairs = any::<bool>().prop_flat_map(|v4| (prefixes(v4), option::of(prefixes(v4))));
+        pairs.prop_map(|(source, destination)| Selector::new(source, destination))
+    }
+
+    fn rules() -> impl Strategy<Value = RuleSpec> {
+        let mss = prop_oneof![Just(Mss::Auto), Just(Mss::Off), any::<u16>().prop_map(Mss::Bytes)];
+        (selectors(), targets(), on_downs(), mss, option::of(names())).prop_map(
+            |(selector, target, on_down, mss, name)| RuleSpec {
+                name,
+                ..RuleSpec::new(selector, target).on_down(on_down).mss(mss)
+            },
+        )
+    }
+
+    fn groups() -> impl Strategy<Value = GroupSpec> {
+        (names(), vec(members(), 1..4), on_downs())
+            .prop_map(|(name, members, on_down)| GroupSpec::new(name, members).on_down(on_down))
+    }
+
+    fn survives_its_words<T>(value: T) -> Result<(), TestCaseError>
+    where
+        T: FromStr<Err = GrammarError> + Display + Debug + PartialEq,
+    {
+        let words = value.to_string();
+        prop_assert_eq!(words.parse(), Ok(value), "{}", words);
+        Ok(())
+    }
+
+    fn survives_json<T: Serialize + DeserializeOwned + Debug + PartialEq>(
+        value: T,
+    ) -> Result<(), TestCaseError> {
+        let json = serde_json::to_string(&value).unwrap();
+        prop_assert_eq!(serde_json::from_str::<T>(&json).unwrap(), value, "{}", json);
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_asked_for_survives_its_words(
+            selector in selectors(), next_hop in next_hops(), member in members(), target in targets(),
+            rule in rules(), group in groups(),
+        ) {
+            survives_its_words(selector)?;
+            survives_its_words(next_hop)?;
+            survives_its_words(member)?;
+            survives_its_words(target)?;
+            survives_its_words(rule)?;
+            survives_its_words(group)?;
+        }
+
+        #[test]
+        fn what_is_asked_for_survives_json(
+            selector in selectors(), next_hop in next_hops(), member in members(), target in targets(),
+            rule in rules(), group in groups(), owner: u8,
+        ) {
+            survives_json(selector)?;
+            survives_json(next_hop)?;
+            survives_json(member)?;
+            survives_json(target)?;
+            survives_json(rule.owner(Owner::new(owner)))?;
+            survives_json(group.owner(Owner::new(owner)))?;
+        }
+
+        #[test]
+        fn no_words_make_the_grammar_panic(text in ".*") {
+            let _ = text.parse::<RuleSpec>();
+            let _ = text.parse::<GroupSpec>();
+            let _ = devices(&split(&text));
+        }
+    }
+
+    #[test]
+    fn what_goes_without_saying_may_be_missing_in_json() {
+        let rule =
+            r#"{"from": "192.0.2.7", "target": {"nexthop": {"gateway": "10.0.0.1", "device": "eth1"}}}"#;
+        let spec: RuleSpec = serde_json::from_str(rule).unwrap();
+        assert_eq!(Ok(&spec), "from 192.0.2.7 via 10.0.0.1 dev eth1".parse().as_ref());
+        let group =
+            r#"{"name": "up", "nexthops": [{"device": "wg0"}, {"gateway": "10.0.0.1", "weight": 2}]}"#;
+        let spec: GroupSpec = serde_json::from_str(group).unwrap();
+        assert_eq!(Ok(&spec), "up nexthop dev wg0 nexthop via 10.0.0.1 weight 2".parse().as_ref());
+        let nowhere = r#"{"from": "192.0.2.7", "target": {"nexthop": {}}}"#;
+        let error = serde_json::from_str::<RuleSpec>(nowhere).unwrap_err();
+        assert!(error.to_string().contains("a next hop needs a `gateway`, a `device` or both"), "{error}");
+    }
+
+    fn words(text: &str) -> Vec<&str> {
+        split(text)
+    }
+
+    #[test]
+    fn each_form_of_a_rule_is_understood() {
+        let gateway = "10.0.0.1".parse().unwrap();
+        let via_dev = NextHopSpec::ViaDev(gateway, "eth1".into());
+        let one = TargetSpec::NextHop;
+        let cases = [
+            ("from 192.0.2.7 via 10.0.0.1", one(NextHopSpec::Via(gateway)), None),
+            ("from 192.0.2.7 via 10.0.0.1 dev eth1", one(via_dev.clone()), None),
+            ("dev eth1 via 10.0.0.1 from 192.0.2.7/32", one(via_dev.clone()), None),
+            ("from 192.0.2.7 dev wg0 name vpn", one(NextHopSpec::Dev("wg0".into())), Some("vpn")),
+            ("from 192.0.2.7 group uplinks", TargetSpec::Group("uplinks".into()), None),
+            (
+                "from 192.0.2.7 nexthop via 10.0.0.1 dev eth1 weight 3 nexthop dev wg0 name two",
+                TargetSpec::NextHops(vec![
+                    MemberSpec { next_hop: via_dev, weight: 3 },
+                    MemberSpec { next_hop: NextHopSpec::Dev("wg0".into()), weight: 1 },
+                ]),
+                Some("two"),
+            ),
+            ("from 192.0.2.7 pass", TargetSpec::Pass, None),
+            ("drop from 192.0.2.7 name bad", TargetSpec::Drop, Some("bad")),
+            // A device may be called as a keyword is.
+            ("from 192.0.2.7 dev via", one(NextHopSpec::Dev("via".into())), None),
+        ];
+        for (text, target, name) in cases {
+            let expected = RuleSpec {
+                name: name.map(str::to_owned),
+                ..RuleSpec::new("192.0.2.7".parse().unwrap(), target)
+            };
+            assert_eq!(rule(&words(text)), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn each_mistake_has_its_sentence() {
+        let cases = [
+            ("", "a rule needs `from PREFIX`, the source of the packets, like `from 192.0.2.7`"),
+            ("from", "`from` needs a source address or prefix behind it"),
+            (
+                "from 192.0.2.7",
+                "the rule from 192.0.2.7 needs a target: `via ADDR`, `via ADDR dev IF`, `dev IF`, `nexthop ...`, `group NAME`, `pass` or `drop`",
+            ),
+            ("from 192.0.2.7 via", "`via` needs a gateway address behind it"),
+            (
+                "from 192.0.2.7 via eth1",
+                "`eth1` is not an IPv4 or IPv6 address; a gateway is written like `via 192.0.2.1`",
+            ),
+            ("from 192.0.2.7 from 192.0.2.8 dev eth1", "`from` is there twice; say it once"),
+            (
+                "from 192.0.2.7/24 dev eth1",
+                "`192.0.2.7/24` has bits set behind its length of 24; did you mean 192.0.2.0/24?",
+            ),
+            (
+                "192.0.2.7 via 10.0.0.1",
+                "`192.0.2.7` is not a word that belongs here; expected `from`, `to`, `via`, `dev`, `nexthop`, `group`, `pass`, `drop`, `on-down`, `mss` or `name`",
+            ),
+            (
+                "from web via 10.0.0.1",
+                "`web` is not an IPv4 or IPv6 address or prefix; write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32",
+            ),
+        ];
+        for (text, sentence) in cases {
+            assert_eq!(rule(&words(text)).unwrap_err().to_string(), sentence, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_destination_narrows_a_rule() {
+        let spec = rule(&words("from 192.0.2.7 to 10.0.0.0/8 pass")).unwrap();
+        assert_eq!(spec.selector.to_string(), "from 192.0.2.7 to 10.0.0.0/8");
+        assert_eq!(selector(&words("to 10.0.0.0/8 from 192.0.2.7")), Ok(spec.selector));
+        let all = rule(&words("from 192.0.2.7 to 0.0.0.0/0 pass")).unwrap();
+        assert_eq!(all.selector, "192.0.2.7".parse().unwrap(), "all destinations are none");
+        let drops = rule(&words("from 192.0.2.7 dev wg0 on-down drop")).unwrap();
+        assert_eq!(drops.on_down, OnDown::Drop);
+    }
+
+    #[test]
+    fn groups_have_a_name_and_next_hops() {
+        let spec =
+            group(&words("uplinks nexthop via 10.0.0.1 weight 2 nexthop via 10.0.0.2 on-down drop")).unwrap();
+        assert_eq!((spec.name.as_str(), spec.members.len(), spec.on_down), ("uplinks", 2, OnDown::Drop));
+        for (text, sentence) in [
+            ("", "a group needs a name, like `uplinks nexthop ...`"),
+            ("nexthop via 10.0.0.1", "a group needs a name, like `uplinks nexthop ...`"),
+            ("uplinks", "the group uplinks needs next hops, like `nexthop via 192.0.2.1 dev eth1 weight 2`"),
+            ("uplinks nexthop", "a next hop needs `via ADDR`, `via ADDR dev IF` or `dev IF`"),
+            (
+                "uplinks nexthop via 10.0.0.1 weight many",
+                "`many` is not a weight; it is a number from 1 to 256",
+            ),
+            (
+                "uplinks nexthop dev eth1 on-down fail",
+                "`on-down fail` means nothing; it is `on-down pass` or `on-down drop`",
+            ),
+            (
+                "uplinks via 10.0.0.1",
+                "`via` is not a word that belongs here; expected `nexthop` or `on-down`",
+            ),
+        ] {
+            assert_eq!(group(&words(text)).unwrap_err().to_string(), sentence, "{text}");
+        }
+    }
+
+    #[test]
+    fn devices_are_named_one_by_one() {
+        assert_eq!(devices(&words("dev eth0 dev eth1 dev eth0")), Ok(vec!["eth0", "eth1"]));
+        assert_eq!(devices(&[""; 0]), Ok(vec![]));
+        assert_eq!(devices(&words("dev")), Err(GrammarError::NoValue("dev", "the name of a device")));
+        let sentence = "`eth0` is not a word that belongs here; expected `dev IF`, once for each device";
+        assert_eq!(devices(&words("eth0")).unwrap_err().to_string(), sentence);
+    }
+}

@@ -1,0 +1,23 @@
+//! Rules and groups as people write them. Plain data, without the kernel. Pure.
+
+mod check;
+mod group;
+mod owner;
+mod prefix;
+mod rule;
+mod target;
+
+pub use check::RuleError;
+pub(crate) use check::{
+    check_distinct, check_families, check_gateway, check_mss, check_name, check_on_down, check_treatment,
+    check_weight, is_name,
+};
+pub use group::{GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec};
+pub use owner::{Owner, OwnerError};
+pub use prefix::{Prefix, PrefixError};
+pub(crate) use rule::Action;
+pub use rule::{RULE_NAME_MAX, Rule, RuleSpec, Selector};
+pub use target::{
+    Device, MSS_MAX, MSS_MIN, Member, MemberSpec, Mss, NextHop, NextHopSpec, OnDown, Target, TargetSpec,
+    WEIGHT_MAX,
+};

@@ -1,0 +1,118 @@
+//! Who a rule or a group belongs to.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use thiserror::Error;
+
+/// Who a rule or a group belongs to: a number, as the protocol of a route is one (ip-route(8)). Whoever reconciles an
+/// owner's rules leaves those of every other owner alone, also of those that it does not know.
+///
+/// Byway gives names to some numbers. 1 to 15 are for those, 16 to 254 for the programs of others to take. 0 and 255 are
+/// reserved: nobody puts a rule in with them. A record that has any of them is read all the same, and keeps it.
+///
+/// Written by its name, or by its number where it has none.
+///
+/// ```
+/// use byway::Owner;
+///
+/// assert_eq!(Owner::CONFIG.to_string(), "config");
+/// assert_eq!(Owner::new(42).to_string(), "42");
+/// assert_eq!("config".parse(), Ok(Owner::CONFIG));
+/// assert_eq!("42".parse(), Ok(Owner::new(42)));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Owner(u8);
+
+/// The owners that have a name.
+const NAMES: [(Owner, &str); 4] =
+    [(Owner::CLI, "cli"), (Owner::API, "api"), (Owner::CONFIG, "config"), (Owner::KUBERNETES, "kubernetes")];
+
+impl Owner {
+    /// A person, with the command line.
+    pub const CLI: Self = Self(byway_abi::OWNER_CLI);
+    /// Another program, with this library.
+    pub const API: Self = Self(byway_abi::OWNER_API);
+    /// The configuration.
+    pub const CONFIG: Self = Self(byway_abi::OWNER_CONFIG);
+    /// The objects of a Kubernetes cluster.
+    pub const KUBERNETES: Self = Self(byway_abi::OWNER_KUBERNETES);
+
+    /// The owner of this number.
+    pub const fn new(number: u8) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+
+    /// Its name, if it has one.
+    pub fn name(self) -> Option<&'static str> {
+        NAMES.iter().find(|(owner, _)| *owner == self).map(|(_, name)| *name)
+    }
+}
+
+impl Default for Owner {
+    fn default() -> Self {
+        Self::API
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.pad(name),
+            None => self.0.fmt(f),
+        }
+    }
+}
+
+/// Says that a text is no [`Owner`].
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{0}` is not an owner; it is `cli`, `api`, `config`, `kubernetes` or a number from 0 to 255")]
+pub struct OwnerError(String);
+
+impl FromStr for Owner {
+    type Err = OwnerError;
+
+    fn from_str(text: &str) -> Result<Self, OwnerError> {
+        match NAMES.iter().find(|(_, name)| *name == text) {
+            Some((owner, _)) => Ok(*owner),
+            None => text.parse().map(Self).map_err(|_| OwnerError(text.to_owned())),
+        }
+    }
+}
+
+impl Serialize for Owner {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Owner {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_owner_survives_its_text() {
+        for number in 0..=u8::MAX {
+            let owner = Owner::new(number);
+            assert_eq!(owner.to_string().parse(), Ok(owner));
+            let json = serde_json::to_string(&owner).unwrap();
+            assert_eq!(serde_json::from_str::<Owner>(&json).unwrap(), owner);
+        }
+        let names = ["0", "cli", "api", "config", "kubernetes", "5"];
+        assert_eq!([0, 1, 2, 3, 4, 5].map(|number| Owner::new(number).to_string()), names);
+        for text in ["", "CLI", "256", "-1"] {
+            assert!(text.parse::<Owner>().is_err(), "{text}");
+        }
+    }
+}

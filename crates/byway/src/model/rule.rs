@@ -1,0 +1,264 @@
+//! Rules, and the packets that they speak about.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    owner::Owner,
+    prefix::Prefix,
+    target::{Mss, OnDown, Target, TargetSpec},
+};
+
+/// Longest name of a rule in bytes.
+pub const RULE_NAME_MAX: usize = byway_abi::RULE_NAME_LEN;
+
+/// What a rule speaks about, and what no two rules have in common: packets from a source, to a destination where one is
+/// named.
+///
+/// ```
+/// use byway::{Prefix, Selector};
+///
+/// let selector: Selector = "from 192.0.2.0/24 to 10.0.0.0/8".parse()?;
+/// assert_eq!(selector.source(), "192.0.2.0/24".parse()?);
+/// assert_eq!("192.0.2.7".parse::<Selector>()?.to_string(), "from 192.0.2.7");
+/// # Ok::<(), byway::grammar::GrammarError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "SelectorFields", into = "SelectorFields")]
+pub struct Selector {
+    source: Prefix,
+    destination: Option<Prefix>,
+}
+
+/// A [`Selector`] in JSON.
+#[derive(Serialize, Deserialize)]
+struct SelectorFields {
+    from: Prefix,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    to: Option<Prefix>,
+}
+
+impl From<SelectorFields> for Selector {
+    fn from(fields: SelectorFields) -> Self {
+        Self::new(fields.from, fields.to)
+    }
+}
+
+impl From<Selector> for SelectorFields {
+    fn from(selector: Selector) -> Self {
+        Self { from: selector.source, to: selector.destination }
+    }
+}
+
+impl Selector {
+    /// A destination of all addresses is none.
+    pub fn new(source: Prefix, destination: Option<Prefix>) -> Self {
+        Self { source, destination: destination.filter(|destination| !destination.is_all()) }
+    }
+
+    /// The sources.
+    pub fn source(&self) -> Prefix {
+        self.source
+    }
+
+    /// The destinations, unless they are all.
+    pub fn destination(&self) -> Option<Prefix> {
+        self.destination
+    }
+}
+
+impl From<Prefix> for Selector {
+    fn from(source: Prefix) -> Self {
+        Self::new(source, None)
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "from {}", self.source)?;
+        self.destination.map_or(Ok(()), |destination| write!(f, " to {destination}"))
+    }
+}
+
+/// A rule as it is asked for.
+///
+/// ```
+/// use byway::{NextHopSpec, OnDown, Owner, RuleSpec};
+///
+/// let next_hop = NextHopSpec::via("10.111.221.21".parse()?).dev("eth1");
+/// let spec = RuleSpec::new("192.168.1.5".parse()?, next_hop).on_down(OnDown::Drop).name("web");
+/// assert_eq!(spec.to_string(), "from 192.168.1.5 via 10.111.221.21 dev eth1 on-down drop name web");
+/// assert_eq!(spec.to_string().parse(), Ok(spec.clone()));
+/// assert_eq!(spec.owner, Owner::API);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// In JSON it is a [`Rule`] with [`NextHopSpec`]s; what may be missing there may be so here, and the owner as well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RuleSpec {
+    /// The packets that it speaks about.
+    #[serde(flatten)]
+    pub selector: Selector,
+    /// What becomes of them.
+    pub target: TargetSpec,
+    /// What becomes of them while no next hop is in service. A group has its own.
+    #[serde(skip_serializing_if = "OnDown::is_default", default)]
+    pub on_down: OnDown,
+    /// What becomes of TCP's MSS option.
+    #[serde(skip_serializing_if = "Mss::is_default", default)]
+    pub mss: Mss,
+    /// Who asks.
+    #[serde(default)]
+    pub owner: Owner,
+    /// What people call it, [`RULE_NAME_MAX`] bytes at the most.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub name: Option<String>,
+}
+
+impl RuleSpec {
+    /// A rule of [`Owner::API`] without a name, whose packets pass while no next hop is in service.
+    pub fn new(selector: Selector, target: impl Into<TargetSpec>) -> Self {
+        Self {
+            selector,
+            target: target.into(),
+            on_down: OnDown::default(),
+            mss: Mss::default(),
+            owner: Owner::default(),
+            name: None,
+        }
+    }
+
+    /// Narrows it to packets to these destinations.
+    #[must_use]
+    pub fn to(self, destination: Prefix) -> Self {
+        Self { selector: Selector::new(self.selector.source, Some(destination)), ..self }
+    }
+
+    /// Sets what becomes of its packets while no next hop is in service.
+    #[must_use]
+    pub fn on_down(self, on_down: OnDown) -> Self {
+        Self { on_down, ..self }
+    }
+
+    /// Sets what TCP's MSS option is clamped to.
+    #[must_use]
+    pub fn mss(self, mss: Mss) -> Self {
+        Self { mss, ..self }
+    }
+
+    /// Sets who asks.
+    #[must_use]
+    pub fn owner(self, owner: Owner) -> Self {
+        Self { owner, ..self }
+    }
+
+    /// Sets what people call it.
+    #[must_use]
+    pub fn name(self, name: impl Into<String>) -> Self {
+        Self { name: Some(name.into()), ..self }
+    }
+}
+
+/// Without the owner, which no words say.
+impl fmt::Display for RuleSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.selector, self.target)?;
+        write_said(self.on_down, self.mss, self.name.as_deref(), f)
+    }
+}
+
+impl From<&Rule> for RuleSpec {
+    fn from(rule: &Rule) -> Self {
+        Self {
+            selector: rule.selector(),
+            target: (&rule.target).into(),
+            on_down: rule.on_down,
+            mss: rule.mss,
+            owner: rule.owner,
+            name: rule.name.clone(),
+        }
+    }
+}
+
+/// What a rule says besides its packets and its target, as far as it is not what goes without saying.
+fn write_said(on_down: OnDown, mss: Mss, name: Option<&str>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if !on_down.is_default() {
+        write!(f, " on-down {on_down}")?;
+    }
+    if !mss.is_default() {
+        write!(f, " mss {mss}")?;
+    }
+    name.map_or(Ok(()), |name| write!(f, " name {name}"))
+}
+
+/// A rule: what becomes of packets from a source, to a destination where one is named.
+///
+/// Of all rules that speak about a packet those with the longest source count, and of those the one with the longest
+/// destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// The sources that it speaks about.
+    #[serde(rename = "from")]
+    pub source: Prefix,
+    /// The destinations, unless they are all.
+    #[serde(rename = "to", skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Prefix>,
+    /// What becomes of their packets.
+    pub target: Target,
+    /// What becomes of them while no next hop is in service.
+    #[serde(skip_serializing_if = "OnDown::is_default", default)]
+    pub on_down: OnDown,
+    /// What becomes of TCP's MSS option.
+    #[serde(skip_serializing_if = "Mss::is_default", default)]
+    pub mss: Mss,
+    /// Who put it in.
+    pub owner: Owner,
+    /// What people call it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+impl Rule {
+    pub(crate) fn new(selector: Selector, action: &Action) -> Self {
+        let Action { target, on_down, mss, owner, name } = action.clone();
+        let (source, destination) = (selector.source(), selector.destination());
+        Self { source, destination, target, on_down, mss, owner, name }
+    }
+
+    /// The packets that it speaks about.
+    pub fn selector(&self) -> Selector {
+        Selector::new(self.source, self.destination)
+    }
+}
+
+/// What a rule says of its packets: everything but which they are. Many rules say the same, and share it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Action {
+    /// As in [`Rule`].
+    pub(crate) target: Target,
+    /// As in [`Rule`].
+    pub(crate) on_down: OnDown,
+    /// As in [`Rule`].
+    pub(crate) mss: Mss,
+    /// As in [`Rule`].
+    pub(crate) owner: Owner,
+    /// As in [`Rule`].
+    pub(crate) name: Option<String>,
+}
+
+impl Action {
+    /// Whether another one says the same, whoever put it in.
+    pub(crate) fn is_same_but_for_the_owner(&self, other: &Self) -> bool {
+        let Self { target, on_down, mss, owner: _, name } = self;
+        (target, on_down, mss, name) == (&other.target, &other.on_down, &other.mss, &other.name)
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.selector(), self.target)?;
+        write_said(self.on_down, self.mss, self.name.as_deref(), f)
+    }
+}

@@ -1,0 +1,385 @@
+//! Where packets go: next hops, targets, and what is said of them.
+
+use std::{fmt, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// The largest weight of a next hop in a group, as in ip-route(8).
+pub const WEIGHT_MAX: u16 = 256;
+
+/// A network device of the network namespace at hand.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Device {
+    /// Its name now, or where it is gone the last name that is known.
+    pub name: String,
+    /// Its interface index (netdevice(7)), which stays when the device is renamed.
+    #[serde(rename = "ifindex")]
+    pub index: u32,
+}
+
+/// Where a redirected packet goes next.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NextHop {
+    /// The neighbour that gets the packet; without one the packet's own destination is the neighbour (on-link).
+    pub gateway: Option<IpAddr>,
+    /// The device that the packet leaves by.
+    pub device: Device,
+}
+
+impl fmt::Display for NextHop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(gateway) = self.gateway {
+            write!(f, "via {gateway} ")?;
+        }
+        write!(f, "dev {}", self.device.name)
+    }
+}
+
+/// A next hop of a group, and its share.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Member {
+    /// Where its packets go.
+    #[serde(flatten)]
+    pub next_hop: NextHop,
+    /// Its share of the flows, measured against the other members' weights; 1 to [`WEIGHT_MAX`].
+    pub weight: u16,
+}
+
+/// What holds for a packet while no next hop of its target is in service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDown {
+    /// It is left to normal routing.
+    #[default]
+    Pass,
+    /// It is dropped.
+    Drop,
+}
+
+impl OnDown {
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for OnDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+        })
+    }
+}
+
+/// What the MSS option of TCP is clamped to in packets that a rule sends to a next hop (RFC 9293, 3.7.1): the largest
+/// segment that the other side may send back. It is never raised.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mss {
+    /// To what fits the MTU of the next hop's device.
+    #[default]
+    Auto,
+    /// To nothing: it stays as it is.
+    Off,
+    /// To so many bytes, from [`MSS_MIN`] to [`MSS_MAX`].
+    #[serde(untagged)]
+    Bytes(u16),
+}
+
+/// The smallest MSS to clamp to, in bytes.
+pub const MSS_MIN: u16 = byway_abi::MSS_MIN;
+
+/// The largest MSS to clamp to, in bytes.
+pub const MSS_MAX: u16 = byway_abi::MSS_MAX;
+
+impl Mss {
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for Mss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.pad("auto"),
+            Self::Off => f.pad("off"),
+            Self::Bytes(bytes) => bytes.fmt(f),
+        }
+    }
+}
+
+/// What becomes of the packets that a rule speaks about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Target {
+    /// They go to a next hop.
+    NextHop(NextHop),
+    /// Each flow goes to one of several next hops.
+    NextHops(Vec<Member>),
+    /// Each flow goes to one of the next hops of the group of this name.
+    Group(String),
+    /// They are left to normal routing: an exception from a less specific rule.
+    Pass,
+    /// They are dropped.
+    Drop,
+}
+
+impl Target {
+    /// The next hops that the target names itself. A group has its own.
+    pub fn next_hops(&self) -> impl Iterator<Item = &NextHop> {
+        let (one, several) = match self {
+            Self::NextHop(next_hop) => (Some(next_hop), &[][..]),
+            Self::NextHops(members) => (None, &members[..]),
+            Self::Group(_) | Self::Pass | Self::Drop => (None, &[][..]),
+        };
+        one.into_iter().chain(several.iter().map(|member| &member.next_hop))
+    }
+}
+
+/// Writes things with a space between each two.
+pub(super) fn write_all(all: &[impl fmt::Display], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (nth, one) in all.iter().enumerate() {
+        write!(f, "{}{one}", if nth == 0 { "" } else { " " })?;
+    }
+    Ok(())
+}
+
+fn write_member(next_hop: &impl fmt::Display, weight: u16, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "nexthop {next_hop}")?;
+    if weight == 1 { Ok(()) } else { write!(f, " weight {weight}") }
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_member(&self.next_hop, self.weight, f)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NextHop(next_hop) => next_hop.fmt(f),
+            Self::NextHops(members) => write_all(members, f),
+            Self::Group(name) => write!(f, "group {name}"),
+            Self::Pass => f.write_str("pass"),
+            Self::Drop => f.write_str("drop"),
+        }
+    }
+}
+
+/// A next hop as it is asked for, before the device is looked up.
+///
+/// ```
+/// use byway::NextHopSpec;
+///
+/// let gateway = "192.0.2.1".parse()?;
+/// assert_eq!(NextHopSpec::via(gateway).to_string(), "via 192.0.2.1");
+/// assert_eq!(NextHopSpec::via(gateway).dev("eth1").to_string(), "via 192.0.2.1 dev eth1");
+/// assert_eq!(NextHopSpec::on_link("wg0").to_string(), "dev wg0");
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+///
+/// In JSON an object with one or both of the keys `gateway` and `device`, a device being its name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "NextHopFields", into = "NextHopFields")]
+#[non_exhaustive]
+pub enum NextHopSpec {
+    /// A gateway, on the device where the routing table finds it.
+    Via(IpAddr),
+    /// A gateway on a device.
+    ViaDev(IpAddr, String),
+    /// A device: the packet's own destination is the neighbour.
+    Dev(String),
+}
+
+/// A [`NextHopSpec`] in JSON.
+#[derive(Serialize, Deserialize)]
+struct NextHopFields {
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    gateway: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    device: Option<String>,
+}
+
+impl From<NextHopSpec> for NextHopFields {
+    fn from(spec: NextHopSpec) -> Self {
+        let gateway = spec.gateway();
+        match spec {
+            NextHopSpec::Via(_) => Self { gateway, device: None },
+            NextHopSpec::ViaDev(_, device) | NextHopSpec::Dev(device) => {
+                Self { gateway, device: Some(device) }
+            }
+        }
+    }
+}
+
+impl TryFrom<NextHopFields> for NextHopSpec {
+    type Error = &'static str;
+
+    fn try_from(fields: NextHopFields) -> Result<Self, &'static str> {
+        match (fields.gateway, fields.device) {
+            (Some(gateway), Some(device)) => Ok(Self::ViaDev(gateway, device)),
+            (Some(gateway), None) => Ok(Self::Via(gateway)),
+            (None, Some(device)) => Ok(Self::Dev(device)),
+            (None, None) => Err("a next hop needs a `gateway`, a `device` or both"),
+        }
+    }
+}
+
+impl NextHopSpec {
+    /// A gateway, on the device where the routing table finds it.
+    pub fn via(gateway: IpAddr) -> Self {
+        Self::Via(gateway)
+    }
+
+    /// A device: the packet's own destination is the neighbour.
+    pub fn on_link(device: impl Into<String>) -> Self {
+        Self::Dev(device.into())
+    }
+
+    /// Names the device.
+    #[must_use]
+    pub fn dev(self, device: impl Into<String>) -> Self {
+        match self.gateway() {
+            Some(gateway) => Self::ViaDev(gateway, device.into()),
+            None => Self::Dev(device.into()),
+        }
+    }
+
+    /// The gateway, if there is one.
+    pub fn gateway(&self) -> Option<IpAddr> {
+        match self {
+            Self::Via(gateway) | Self::ViaDev(gateway, _) => Some(*gateway),
+            Self::Dev(_) => None,
+        }
+    }
+
+    /// The device, if it is named.
+    pub fn device(&self) -> Option<&str> {
+        match self {
+            Self::Via(_) => None,
+            Self::ViaDev(_, device) | Self::Dev(device) => Some(device),
+        }
+    }
+}
+
+impl From<&NextHop> for NextHopSpec {
+    fn from(next_hop: &NextHop) -> Self {
+        let device = next_hop.device.name.clone();
+        match next_hop.gateway {
+            Some(gateway) => Self::ViaDev(gateway, device),
+            None => Self::Dev(device),
+        }
+    }
+}
+
+impl fmt::Display for NextHopSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Via(gateway) => write!(f, "via {gateway}"),
+            Self::ViaDev(gateway, device) => write!(f, "via {gateway} dev {device}"),
+            Self::Dev(device) => write!(f, "dev {device}"),
+        }
+    }
+}
+
+/// A next hop of a group, as it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct MemberSpec {
+    /// Where its packets go.
+    #[serde(flatten)]
+    pub next_hop: NextHopSpec,
+    /// As in [`Member`].
+    #[serde(default = "one")]
+    pub weight: u16,
+}
+
+fn one() -> u16 {
+    1
+}
+
+impl MemberSpec {
+    /// A next hop of weight 1.
+    pub fn new(next_hop: NextHopSpec) -> Self {
+        Self { next_hop, weight: 1 }
+    }
+
+    /// Sets the weight.
+    #[must_use]
+    pub fn weight(self, weight: u16) -> Self {
+        Self { weight, ..self }
+    }
+}
+
+impl From<NextHopSpec> for MemberSpec {
+    fn from(next_hop: NextHopSpec) -> Self {
+        Self::new(next_hop)
+    }
+}
+
+impl From<&Member> for MemberSpec {
+    fn from(member: &Member) -> Self {
+        Self { next_hop: NextHopSpec::from(&member.next_hop), weight: member.weight }
+    }
+}
+
+impl fmt::Display for MemberSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_member(&self.next_hop, self.weight, f)
+    }
+}
+
+/// A target as it is asked for, before the devices are looked up.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum TargetSpec {
+    /// [`Target::NextHop`]
+    NextHop(NextHopSpec),
+    /// [`Target::NextHops`]
+    NextHops(Vec<MemberSpec>),
+    /// [`Target::Group`]
+    Group(String),
+    /// [`Target::Pass`]
+    Pass,
+    /// [`Target::Drop`]
+    Drop,
+}
+
+impl From<NextHopSpec> for TargetSpec {
+    fn from(next_hop: NextHopSpec) -> Self {
+        Self::NextHop(next_hop)
+    }
+}
+
+impl From<Vec<MemberSpec>> for TargetSpec {
+    fn from(members: Vec<MemberSpec>) -> Self {
+        Self::NextHops(members)
+    }
+}
+
+impl From<&Target> for TargetSpec {
+    fn from(target: &Target) -> Self {
+        match target {
+            Target::NextHop(next_hop) => Self::NextHop(next_hop.into()),
+            Target::NextHops(members) => Self::NextHops(members.iter().map(MemberSpec::from).collect()),
+            Target::Group(name) => Self::Group(name.clone()),
+            Target::Pass => Self::Pass,
+            Target::Drop => Self::Drop,
+        }
+    }
+}
+
+impl fmt::Display for TargetSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NextHop(next_hop) => next_hop.fmt(f),
+            Self::NextHops(members) => write_all(members, f),
+            Self::Group(name) => write!(f, "group {name}"),
+            Self::Pass => f.write_str("pass"),
+            Self::Drop => f.write_str("drop"),
+        }
+    }
+}
