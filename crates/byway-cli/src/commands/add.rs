@@ -2,7 +2,7 @@ use byway::{Owner, grammar};
 use clap::Args;
 
 use super::{Error, Options};
-use crate::{grammar, output::Output};
+use crate::output::Output;
 
 /// Add a rule: what becomes of packets from a source
 ///
@@ -28,7 +28,7 @@ pub(crate) struct Add {
 
 impl Add {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let spec = grammar::rule(&self.rule)?;
+        let spec = grammar::rule(&self.rule)?.owner(Owner::CLI);
         super::put(options, "added", |byway| byway.add(&spec))
     }
 }

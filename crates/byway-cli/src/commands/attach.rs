@@ -1,7 +1,8 @@
+use byway::grammar;
 use clap::Args;
 
 use super::{Error, Options};
-use crate::{grammar, output::Output, render};
+use crate::{output::Output, render};
 
 /// Watch the egress of interfaces
 ///
@@ -20,6 +21,7 @@ pub(crate) struct Attach {
 impl Attach {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let devices = grammar::devices(&self.devices)?;
+        let devices = if devices.is_empty() { byway::Attach::Auto } else { byway::Attach::devices(devices) };
         let attached = super::open_to_change(options)?.attach(&devices)?;
         Ok(Output::line(format!("attached to {}", render::names(&attached)), &attached))
     }

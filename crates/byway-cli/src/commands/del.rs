@@ -1,7 +1,8 @@
+use byway::grammar;
 use clap::Args;
 
 use super::{Error, Options};
-use crate::{grammar, output::Output};
+use crate::output::Output;
 
 /// Delete a rule
 ///

@@ -1,7 +1,8 @@
+use byway::grammar;
 use clap::Args;
 
 use super::{Error, Options};
-use crate::{grammar, output::Output, render};
+use crate::{output::Output, render};
 
 /// Stop watching interfaces
 ///
@@ -21,7 +22,8 @@ pub(crate) struct Detach {
 impl Detach {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let devices = grammar::devices(&self.devices)?;
-        let detached = super::open_to_change(options)?.detach(&devices)?;
+        let mut byway = super::open_to_change(options)?;
+        let detached = if devices.is_empty() { byway.detach_all()? } else { byway.detach(&devices)? };
         let text = if detached.is_empty() {
             "nothing was attached".to_owned()
         } else {

@@ -1,4 +1,4 @@
-use byway::{Mss, NextHop};
+use byway::{GroupSpec, Mss, NextHop, Owner, grammar};
 use clap::{Args, Subcommand};
 
 use super::{Error, Options};
@@ -47,8 +47,8 @@ impl Group {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let mut byway = super::open_to_change(options)?;
         let (said, group) = match &self.verb {
-            Verb::Add { group } => ("added", byway.add_group(&grammar::group(group)?)?),
-            Verb::Replace { group } => ("replaced", byway.replace_group(&grammar::group(group)?)?),
+            Verb::Add { group } => ("added", byway.add_group(&spec(group)?)?),
+            Verb::Replace { group } => ("replaced", byway.replace_group(&spec(group)?)?),
             Verb::Del { name } => {
                 let group = byway.del_group(name)?;
                 return Ok(Output::line(format!("deleted: group {group}"), &group));

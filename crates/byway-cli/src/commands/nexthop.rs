@@ -1,7 +1,8 @@
+use byway::grammar;
 use clap::{Args, Subcommand};
 
 use super::{Error, Options};
-use crate::{grammar, output::Output};
+use crate::output::Output;
 
 /// Take a next hop out of service, or put it back
 ///
@@ -35,13 +36,15 @@ enum Verb {
 
 impl Nexthop {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let (words, is_down) = match &self.verb {
-            Verb::Down { next_hop } => (next_hop, true),
-            Verb::Up { next_hop } => (next_hop, false),
+        let (said, next_hop) = match &self.verb {
+            Verb::Down { next_hop } => (
+                "out of service",
+                super::open_to_change(options)?.take_out_of_service(&grammar::next_hop(next_hop)?)?,
+            ),
+            Verb::Up { next_hop } => {
+                ("in service", super::open_to_change(options)?.put_in_service(&grammar::next_hop(next_hop)?)?)
+            }
         };
-        let next_hop =
-            super::open_to_change(options)?.set_next_hop_down(&grammar::next_hop(words)?, is_down)?;
-        let said = if is_down { "out of service" } else { "in service" };
         Ok(Output::line(format!("{said}: {next_hop}"), &next_hop))
     }
 }

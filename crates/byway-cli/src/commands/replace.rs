@@ -2,7 +2,7 @@ use byway::{Owner, grammar};
 use clap::Args;
 
 use super::{Error, Options};
-use crate::{grammar, output::Output};
+use crate::output::Output;
 
 /// Change a rule, or add it
 ///
@@ -22,7 +22,7 @@ pub(crate) struct Replace {
 
 impl Replace {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let spec = grammar::rule(&self.rule)?;
+        let spec = grammar::rule(&self.rule)?.owner(Owner::CLI);
         super::put(options, "replaced", |byway| byway.replace(&spec))
     }
 }

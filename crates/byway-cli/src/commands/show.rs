@@ -45,7 +45,7 @@ pub(crate) struct Show {
 
 impl Show {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let what = grammar::shown(&self.what)?;
+        let what = shown(&self.what)?;
         let mut byway = super::open(options)?;
         if let Some(seconds) = self.watch {
             return watch(&mut byway, what, Duration::from_secs(seconds), options.json);

@@ -310,7 +310,9 @@ mod tests {
 
     fn status(rules: Vec<RuleStatus>, next_hops: Vec<NextHopStatus>) -> Status {
         let attachments = vec![attachment("eth0", 2, Role::Departure), attachment("eth1", 3, Role::Arrival)];
-        Status { attachments, rules, next_hops, ..Status::default() }
+        let mut status = Status::default();
+        (status.attachments, status.rules, status.next_hops) = (attachments, rules, next_hops);
+        status
     }
 
     #[test]

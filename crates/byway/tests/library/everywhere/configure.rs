@@ -74,8 +74,9 @@ fn what_another_owner_has_stays() {
         let group = "up nexthop via 10.111.221.21 dev eth1".parse::<GroupSpec>().unwrap().owner(owner);
         byway.add(&rule).unwrap();
         byway.add_group(&group).unwrap();
-        byway.reconcile(Owner::API, &[]).unwrap();
-        byway.apply(&byway::config::Config::default()).unwrap();
+        for other in [Owner::API, Owner::CONFIG] {
+            byway.apply(other, &byway::config::Config::default()).unwrap();
+        }
         let status = byway.status().unwrap();
         assert_eq!(status.rules.iter().map(|it| RuleSpec::from(&it.rule)).collect::<Vec<_>>(), [rule]);
         assert_eq!(status.groups.iter().map(|it| GroupSpec::from(&it.group)).collect::<Vec<_>>(), [group]);

@@ -113,7 +113,7 @@ fn counters_survive_a_swap_around_them() {
         assert_eq!(status.departed.packets, 2 + round as u64);
     }
     // Rules of others are none of its business.
-    let of_cli = RuleSpec { owner: Owner::CLI, ..rule("192.168.0.77", None, TargetSpec::Drop) };
+    let of_cli = rule("192.168.0.77", None, TargetSpec::Drop).owner(Owner::CLI);
     on(&hosts.server, hook, |byway| byway.add(&of_cli)).unwrap();
     on(&hosts.server, hook, |byway| apply(byway, &[])).unwrap();
     assert_eq!(rules(&hosts.server).len(), 1);
@@ -124,7 +124,7 @@ fn counters_survive_a_swap_around_them() {
     // What another owner says as well is left to it.
     on(&hosts.server, hook, |byway| apply(byway, std::slice::from_ref(&of_cli))).unwrap();
     assert_eq!(rules(&hosts.server)[0].rule.owner, Owner::CLI);
-    let taken = RuleSpec { target: TargetSpec::Pass, ..of_cli };
+    let taken = rule("192.168.0.77", None, TargetSpec::Pass);
     let error = on(&hosts.server, hook, |byway| apply(byway, &[taken])).unwrap_err();
     assert_eq!(
         error.to_string(),
