@@ -349,7 +349,7 @@ FROM            VIA            DEV   OWNER  PACKETS    BYTES  ARRIVED  NAME
         let shown = listing(&status(vec![exception, several, group], vec![]), None).unwrap();
         let expected = "\
 FROM         TO          VIA                     DEV   ON-DOWN  OWNER  PACKETS  BYTES  ARRIVED  NO NEXT HOP
-192.168.1.7  10.0.0.0/8  pass                                   cli         12  1,200                    0
+192.168.1.7  10.0.0.0/8  pass                                   cli         12  1,200                     0
 192.168.1.8              10.111.221.21           eth1  drop     cli         10  1,000        8            2
                          10.111.221.22 weight 3  eth1
 192.168.1.9              group uplinks                          cli          0      0        0            0";
