@@ -21,11 +21,7 @@ use crate::{
     },
     model::{Action, GroupSpec, Owner, Target, TargetSpec},
     policy::{
-        changes::Changes,
-        plan::Desired,
-        resolve::Checks,
-        rollback::{Saved, members},
-        snapshot::Questions,
+        changes::Changes, plan::Desired, resolve::Checks, rollback::Saved, snapshot::Questions,
         transaction::Transaction,
     },
 };
@@ -378,32 +374,16 @@ fn as_config(held: &Desired, attach: Option<Attach>, is_meant: impl Fn(Owner) ->
         .collect();
     let groups = held.groups.values();
     let groups = groups.filter(|group| is_meant(group.owner) || led_to.contains(group.name.as_str()));
-    config.groups.extend(groups.map(|group| GroupSpec {
-        name: group.name.clone(),
-        members: members(&group.members),
-        on_down: group.on_down,
-        owner: Owner::CONFIG,
-    }));
+    config.groups.extend(groups.map(|group| GroupSpec::from(group).owner(Owner::CONFIG)));
     let mut places = HashMap::new();
     for (selector, action) in held.rules.iter().filter(|(_, rule)| is_meant(rule.owner)) {
         let Action { target, on_down, mss, owner: _, name } = &**action;
         let place = *places.entry((target, on_down, mss, name)).or_insert_with(|| {
-            config.actions.push(spec(action));
+            let (target, name) = (TargetSpec::from(target), name.clone());
+            config.actions.push(ActionSpec { target, on_down: *on_down, mss: *mss, name });
             config.actions.len() as u32 - 1
         });
         config.rules.push((*selector, place));
     }
     config
-}
-
-fn spec(action: &Action) -> ActionSpec {
-    let target = match &action.target {
-        Target::NextHop(next_hop) => TargetSpec::NextHop(next_hop.into()),
-        Target::NextHops(all) => TargetSpec::NextHops(members(all)),
-        Target::Group(name) => TargetSpec::Group(name.clone()),
-        Target::Pass => TargetSpec::Pass,
-        Target::Drop => TargetSpec::Drop,
-    };
-    let Action { on_down, mss, name, .. } = action;
-    ActionSpec { target, on_down: *on_down, mss: *mss, name: name.clone() }
 }

@@ -1,10 +1,10 @@
-//! What held before, as far as it can hold again: devices may have gone since, and names been taken.
+//! What was before an apply, as far as it can be again: devices may have gone since, and names been taken.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     config::{ActionSpec, Attach, Config},
-    model::{Group, GroupSpec, Member, MemberSpec, Mss, NextHopSpec, OnDown, Owner, TargetSpec},
+    model::{Group, GroupSpec, MemberSpec, Mss, NextHopSpec, OnDown, Owner, TargetSpec},
     policy::{plan::Desired, snapshot::Host},
 };
 
@@ -18,12 +18,12 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
-    /// The configuration to apply to go back to it, from what holds now.
+    /// Returns the configuration to apply to go back to it, from what is now.
     ///
-    /// Next hops whose device is gone are left out. A rule of which none is left does what it says for the case that none is in
-    /// service: what else would become of its packets is the business of other rules, or of nobody. A group whose
-    /// name has been taken is what its rules lead to by themselves. Of the attachments those come and go that the apply
-    /// has taken off and put on.
+    /// Leaves out next hops whose device is gone. A rule of which none is left does what it says for the case that none is in
+    /// service: other rules must not take over its packets by accident. Where the name of a group has been taken, its rules get
+    /// its next hops for themselves. Puts those attachments back that the apply has taken off, and takes off those that it has
+    /// put on.
     pub(crate) fn feasible(self, host: &Host, desired: &Desired) -> Config {
         let Self { mut config, attached } = self;
         let mut instead: BTreeMap<String, (Vec<MemberSpec>, OnDown)> = BTreeMap::new();
@@ -71,8 +71,7 @@ fn is_gone(next_hop: &NextHopSpec, host: &Host) -> bool {
 
 /// Whether somebody else has a group by this name that says something else.
 fn is_another(group: &Group, spec: &GroupSpec) -> bool {
-    let is_same = group.on_down == spec.on_down && members(&group.members) == spec.members;
-    group.owner != Owner::CONFIG && !is_same
+    group.owner != Owner::CONFIG && GroupSpec::from(group).owner(spec.owner) != *spec
 }
 
 /// Gives a rule what is left of its next hops.
@@ -86,10 +85,4 @@ fn lead_to(action: &mut ActionSpec, left: Vec<MemberSpec>) {
         OnDown::Pass => TargetSpec::Pass,
     };
     (action.on_down, action.mss) = (OnDown::Pass, Mss::Auto);
-}
-
-/// Members as they are asked for.
-pub(crate) fn members(all: &[Member]) -> Vec<MemberSpec> {
-    let spec = |it: &Member| MemberSpec { next_hop: (&it.next_hop).into(), weight: it.weight };
-    all.iter().map(spec).collect()
 }

@@ -1,4 +1,5 @@
 //! Needs neither privilege nor kernel.
 
+mod architecture;
 mod examples;
 mod structure;

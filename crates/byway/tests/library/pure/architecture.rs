@@ -1,0 +1,82 @@
+//! ARCHITECTURE.md names what is there.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// Every file of the project below a folder, but for what is built.
+fn files(folder: &Path, all: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.is_dir() {
+            all.push(path);
+        } else if path.file_name().is_some_and(|it| it != "target" && it != ".git") {
+            files(&path, all);
+        }
+    }
+}
+
+/// What stands between single backquotes, outside of blocks of code.
+fn spans(text: &str) -> BTreeSet<&str> {
+    let outside = text.split("```").step_by(2);
+    outside.flat_map(|part| part.split('`').skip(1).step_by(2)).collect()
+}
+
+fn is_path(span: &str) -> bool {
+    let is_word = |word: &str| word.chars().all(|it| it.is_alphanumeric() || "_-.".contains(it));
+    span.contains(['/', '.']) && !span.starts_with('/') && span.split('/').all(is_word)
+}
+
+/// The last word of what looks like a path of Rust.
+fn name(span: &str) -> Option<&str> {
+    let is_name = |word: &str| {
+        word.len() > 1
+            && word.chars().all(|it| it.is_alphanumeric() || it == '_')
+            && !word.starts_with(|it: char| it.is_ascii_digit())
+    };
+    span.split("::").all(is_name).then(|| span.rsplit("::").next()).flatten()
+}
+
+#[test]
+fn all_that_the_architecture_names_is_there() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let mut all = vec![];
+    files(&root(), &mut all);
+    let sources: Vec<String> = all
+        .iter()
+        .filter(|path| path.extension().is_some_and(|it| it == "rs" || it == "toml"))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    let words: BTreeSet<&str> = sources
+        .iter()
+        .flat_map(|text| text.split(|it: char| !(it.is_alphanumeric() || it == '_')))
+        .filter(|word| !word.is_empty())
+        .collect();
+    let is_file = |span: &str| all.iter().any(|path| path.ends_with(span.trim_end_matches('/')));
+    let is_folder = |span: &str| {
+        let span = span.trim_end_matches('/');
+        all.iter().any(|path| path.ancestors().any(|folder| folder.ends_with(span)))
+    };
+    let missing: Vec<&str> = spans(&text)
+        .into_iter()
+        .filter(|span| match name(span) {
+            _ if is_path(span) => !is_file(span) && !is_folder(span),
+            Some(name) => !words.contains(name) && !is_folder(span),
+            None => false,
+        })
+        .collect();
+    assert_eq!(missing, Vec::<&str>::new());
+}
+
+#[test]
+fn spans_are_found() {
+    let text = "a `b.rs` and `C::d`\n```text\n`e`\n```\n`f g`";
+    assert_eq!(spans(text), ["b.rs", "C::d", "f g"].into());
+    assert_eq!((is_path("b.rs"), name("C::d"), name("f g")), (true, Some("d"), None));
+}
