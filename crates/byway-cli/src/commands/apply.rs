@@ -39,7 +39,7 @@ pub(crate) struct Apply {
 impl Apply {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let config = super::read(&self.file)?;
-        let mut byway = with_bar(super::open_to_change(options)?);
+        let mut byway = with_bar(super::open(options)?);
         let mut waits = None;
         let changes = match self.confirm {
             None => byway.apply(Owner::CONFIG, &config)?,

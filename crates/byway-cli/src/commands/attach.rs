@@ -22,7 +22,7 @@ impl Attach {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let devices = grammar::devices(&self.devices)?;
         let devices = if devices.is_empty() { byway::Attach::Auto } else { byway::Attach::devices(devices) };
-        let attached = super::open_to_change(options)?.attach(&devices)?;
+        let attached = super::open(options)?.attach(&devices)?;
         Ok(Output::line(format!("attached to {}", render::names(&attached)), &attached))
     }
 }

@@ -21,7 +21,7 @@ pub(crate) struct Del {
 impl Del {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let selector = grammar::selector(&self.selector)?;
-        let rule = super::open_to_change(options)?.del(&selector)?;
+        let rule = super::open(options)?.del(&selector)?;
         Ok(Output::line(format!("deleted: {rule}"), &rule))
     }
 }

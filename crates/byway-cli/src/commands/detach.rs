@@ -22,7 +22,7 @@ pub(crate) struct Detach {
 impl Detach {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let devices = grammar::devices(&self.devices)?;
-        let mut byway = super::open_to_change(options)?;
+        let mut byway = super::open(options)?;
         let detached = if devices.is_empty() { byway.detach_all()? } else { byway.detach(&devices)? };
         let text = if detached.is_empty() {
             "nothing was attached".to_owned()

@@ -24,7 +24,7 @@ pub(crate) struct Diff {
 impl Diff {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let config = super::read(&self.file)?;
-        let changes = super::open_to_change(options)?.diff(Owner::CONFIG, &config)?;
+        let changes = super::open(options)?.diff(Owner::CONFIG, &config)?;
         super::print(|out| {
             if options.json { changes::write_json(&changes, out) } else { changes::write_diff(&changes, out) }
         })?;

@@ -11,7 +11,7 @@ pub(crate) struct Flush {}
 
 impl Flush {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let rules = super::open_to_change(options)?.flush()?;
+        let rules = super::open(options)?.flush()?;
         Ok(Output::line(format!("deleted {}", count(rules.len() as u64, "rule")), &rules))
     }
 }

@@ -45,7 +45,7 @@ A flow keeps its next hop as long as that is in service. Rules lead to the group
 
 impl Group {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let mut byway = super::open_to_change(options)?;
+        let mut byway = super::open(options)?;
         let (said, group) = match &self.verb {
             Verb::Add { group } => ("added", byway.add_group(&spec(group)?)?),
             Verb::Replace { group } => ("replaced", byway.replace_group(&spec(group)?)?),

@@ -68,8 +68,28 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Does the work.
+    /// Does the work, and says what waits meanwhile.
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
+        let mut output = self.work(options)?;
+        let says_what_waits = matches!(
+            self,
+            Self::Add(_)
+                | Self::Replace(_)
+                | Self::Del(_)
+                | Self::Flush(_)
+                | Self::Group(_)
+                | Self::Nexthop(_)
+                | Self::Attach(_)
+                | Self::Detach(_)
+                | Self::Diff(_)
+        );
+        if says_what_waits && let Ok(Some(left)) = Byway::open().and_then(|byway| byway.unconfirmed()) {
+            output.text += &format!("{}\n", render::unconfirmed(left));
+        }
+        Ok(output)
+    }
+
+    fn work(&self, options: &Options) -> Result<Output, Error> {
         match self {
             Self::Add(command) => command.exec(options),
             Self::Replace(command) => command.exec(options),
@@ -108,15 +128,6 @@ fn open(options: &Options) -> Result<Byway, Error> {
     Ok(byway)
 }
 
-/// Opens Byway to change something.
-fn open_to_change(options: &Options) -> Result<Byway, Error> {
-    let byway = open(options)?;
-    if let Some(left) = byway.unconfirmed()? {
-        anstream::eprintln!("byway: {}", render::unconfirmed(left));
-    }
-    Ok(byway)
-}
-
 fn open_as_it_is(options: &Options) -> Result<Byway, Error> {
     let limit = humantime::format_duration(options.wait).to_string();
     Ok(Byway::open()?.with_wait(options.wait).with_on_wait(move |holder| {
@@ -132,7 +143,7 @@ fn put(
     said: &str,
     put: impl FnOnce(&mut Byway) -> Result<Rule, byway::Error>,
 ) -> Result<Output, Error> {
-    let mut byway = open_to_change(options)?;
+    let mut byway = open(options)?;
     let before = render::watched(&byway.attachments()?);
     let rule = put(&mut byway)?;
     let attached: Vec<Device> = render::watched(&byway.attachments()?)

@@ -37,12 +37,11 @@ enum Verb {
 impl Nexthop {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let (said, next_hop) = match &self.verb {
-            Verb::Down { next_hop } => (
-                "out of service",
-                super::open_to_change(options)?.take_out_of_service(&grammar::next_hop(next_hop)?)?,
-            ),
+            Verb::Down { next_hop } => {
+                ("out of service", super::open(options)?.take_out_of_service(&grammar::next_hop(next_hop)?)?)
+            }
             Verb::Up { next_hop } => {
-                ("in service", super::open_to_change(options)?.put_in_service(&grammar::next_hop(next_hop)?)?)
+                ("in service", super::open(options)?.put_in_service(&grammar::next_hop(next_hop)?)?)
             }
         };
         Ok(Output::line(format!("{said}: {next_hop}"), &next_hop))
