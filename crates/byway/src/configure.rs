@@ -183,7 +183,8 @@ impl Byway {
             let _lock = bpffs::Lock::wait()?;
             if is_over(&kept, token)? {
                 kept.note_undone(&format!(
-                    "nobody confirmed it in time, and to take it back failed: {error}"
+                    "nobody confirmed it in time, and to take it back failed: {}",
+                    error.sentence()
                 ))?;
             }
         }

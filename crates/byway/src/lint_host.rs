@@ -70,7 +70,7 @@ fn look_at(host_ref: &HostRef, view: &mut View<'_>, strict: &mut BTreeSet<String
             )))
         }
         Ok(_) => Ok(None),
-        Err(error) if error.is_bad_request() => Ok(Some(format!("on this host {error}"))),
+        Err(error) if error.is_bad_request() => Ok(Some(format!("on this host {}", error.sentence()))),
         Err(error) => Err(error),
     }
 }

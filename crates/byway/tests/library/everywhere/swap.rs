@@ -119,7 +119,7 @@ fn counters_survive_a_swap_around_them() {
     let taken = of_cli.owner(Owner::API);
     let error = on(&hosts.server, hook, |byway| byway.reconcile(Owner::API, &[taken])).unwrap_err();
     assert_eq!(
-        error.to_string(),
+        error.sentence(),
         "there is a rule for that already (from 192.168.0.77 pass); use `replace` to change it"
     );
 }
