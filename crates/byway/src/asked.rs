@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
-    rc::Rc,
+    sync::Arc,
 };
 
 use byway_abi::MAX_RULES;
@@ -85,8 +85,8 @@ impl<'a> Asked<'a> {
         view: &mut View<'_>,
         desired: &mut Desired,
         on_existing: impl Fn(&Selector, &Action) -> Result<Existing>,
-    ) -> Result<Vec<Option<Rc<Action>>>> {
-        let mut resolved: Vec<Option<Rc<Action>>> = vec![None; self.actions.len()];
+    ) -> Result<Vec<Option<Arc<Action>>>> {
+        let mut resolved: Vec<Option<Arc<Action>>> = vec![None; self.actions.len()];
         let mut new = Vec::with_capacity(self.all().len());
         let mut room = (MAX_RULES as usize).saturating_sub(desired.rules.len() + desired.unseen.rules);
         for (selector, place) in self.all() {
@@ -101,7 +101,7 @@ impl<'a> Asked<'a> {
             }
             let action = match &mut resolved[*place as usize] {
                 Some(action) => action,
-                unresolved => unresolved.insert(Rc::new(self.resolve(*place, view)?)),
+                unresolved => unresolved.insert(Arc::new(self.resolve(*place, view)?)),
             };
             if let Target::Group(name) = &action.target {
                 let group = desired.groups.get(name).ok_or_else(|| Error::NoSuchGroup(name.clone()))?;
@@ -133,7 +133,7 @@ impl<'a> Asked<'a> {
     }
 
     /// The rules with what they say, as [`put`](Self::put) has returned it.
-    pub(crate) fn rules(&self, actions: &[Option<Rc<Action>>]) -> Vec<Rule> {
+    pub(crate) fn rules(&self, actions: &[Option<Arc<Action>>]) -> Vec<Rule> {
         let rule = |(selector, place): &(Selector, u32)| {
             actions[*place as usize].as_ref().map(|action| Rule::new(*selector, action))
         };

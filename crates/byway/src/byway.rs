@@ -4,7 +4,7 @@ use crate::{
     asked::{Asked, Existing, attach_where_nothing_is, exists, gateways, users},
     config::Attach,
     error::{Error, Result},
-    kernel::{hook::Hook, network::Network, pins::Pins, privilege},
+    kernel::{hook::Hook, namespace, network::Network, pins::Pins, privilege},
     listing::{self, Listing},
     model::{
         Action, Device, Group, GroupSpec, NextHop, NextHopSpec, Owner, Rule, RuleSpec, Selector, TargetSpec,
@@ -13,20 +13,22 @@ use crate::{
     status::{self, Attachment, GroupStatus, MtuMismatch, NextHopStatus, RuleStatus, Status},
 };
 
-/// Byway in one network namespace: that of the thread that called [`Byway::open`], which every call has to be
-/// made from as well.
+/// Byway in one network namespace: that of the thread that called [`Byway::open`]. It may go to another thread, but a call
+/// from another namespace is refused ([`Error::OtherNamespace`]).
 ///
 /// What it changes stays in the kernel when the handle or the process is gone. Changes wait for each other, also
 /// between processes, and a call that fails has changed nothing.
 #[derive(Debug)]
 pub struct Byway {
+    /// The network namespace that it was opened in.
+    namespace: String,
     pub(crate) network: Network,
     pub(crate) hook: Option<Hook>,
     pub(crate) progress: Option<Progress>,
 }
 
 /// What is told how far a change is.
-pub(crate) struct Progress(pub(crate) Box<dyn Fn(usize, usize)>);
+pub(crate) struct Progress(pub(crate) Box<dyn Fn(usize, usize) + Send>);
 
 impl std::fmt::Debug for Progress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -43,7 +45,7 @@ impl Byway {
     /// [`Error::Privilege`] names the capability that is missing.
     pub fn open() -> Result<Self> {
         privilege::check()?;
-        Ok(Self { network: Network::open()?, hook: None, progress: None })
+        Ok(Self { namespace: namespace::key()?, network: Network::open()?, hook: None, progress: None })
     }
 
     /// Attaches with this hook from now on, instead of with tcx where the kernel has it and clsact where not.
@@ -56,7 +58,7 @@ impl Byway {
     /// Tells `progress` from time to time how many steps of a change are done, of how many. A change of many rules has about
     /// one for each.
     #[must_use]
-    pub fn with_progress(mut self, progress: impl Fn(usize, usize) + 'static) -> Self {
+    pub fn with_progress(mut self, progress: impl Fn(usize, usize) + Send + 'static) -> Self {
         self.progress = Some(Progress(Box::new(progress)));
         self
     }
@@ -161,6 +163,17 @@ impl Byway {
         self.put(Some(owner), &specs, |selector, existing| {
             if existing.owner == owner { Ok(()) } else { Err(exists(selector, existing)) }
         })
+    }
+
+    /// Refuses to go on in another network namespace than the one it was opened in: its socket would see the links of the
+    /// one, and its pins would be those of the other.
+    pub(crate) fn check_namespace(&self) -> Result<()> {
+        if namespace::key()? == self.namespace { Ok(()) } else { Err(Error::OtherNamespace) }
+    }
+
+    pub(crate) fn pins(&self) -> Result<Option<Pins>> {
+        self.check_namespace()?;
+        Pins::open()
     }
 
     /// Puts rules, among those that there are or in place of all of one owner's.
@@ -324,7 +337,7 @@ impl Byway {
     ///
     /// [`Error::Schema`], and those of the kernel.
     pub fn status(&mut self) -> Result<Status> {
-        let Some(pins) = Pins::open()? else { return Ok(Status::default()) };
+        let Some(pins) = self.pins()? else { return Ok(Status::default()) };
         listing::status(pins, &mut self.network)
     }
 
@@ -334,7 +347,7 @@ impl Byway {
     ///
     /// Those of [`Byway::status`].
     pub fn listing(&mut self) -> Result<Listing> {
-        let Some(pins) = Pins::open()? else { return Ok(Listing::default()) };
+        let Some(pins) = self.pins()? else { return Ok(Listing::default()) };
         listing::read(pins, &mut self.network)
     }
 
@@ -353,7 +366,7 @@ impl Byway {
     ///
     /// [`Error::NoSuchRule`], and those of [`Byway::status`].
     pub fn rule(&mut self, selector: &Selector) -> Result<RuleStatus> {
-        let found = match Pins::open()? {
+        let found = match self.pins()? {
             Some(pins) => listing::rule(&pins, &mut self.network, selector)?,
             None => None,
         };
@@ -384,7 +397,7 @@ impl Byway {
     ///
     /// Those of [`Byway::status`].
     pub fn attachments(&mut self) -> Result<Vec<Attachment>> {
-        let Some(pins) = Pins::open()? else { return Ok(Vec::new()) };
+        let Some(pins) = self.pins()? else { return Ok(Vec::new()) };
         status::read_attachments(&pins, &mut self.network)
     }
 
@@ -395,7 +408,7 @@ impl Byway {
     ///
     /// Those of [`Byway::status`].
     pub fn mtu_mismatches(&mut self, next_hops: &[NextHop]) -> Result<Vec<MtuMismatch>> {
-        let Some(pins) = Pins::open()? else { return Ok(Vec::new()) };
+        let Some(pins) = self.pins()? else { return Ok(Vec::new()) };
         status::mtu_mismatches(&pins, &mut self.network, next_hops)
     }
 }

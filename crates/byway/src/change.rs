@@ -67,6 +67,7 @@ impl Byway {
         decide: impl Fn(&mut View<'_>, &mut Desired) -> Result<T>,
         around: impl FnOnce(&Decision<T>, &mut dyn FnMut() -> Result<()>) -> Result<()>,
     ) -> Result<Decision<T>> {
+        self.check_namespace()?;
         let mut first = None;
         if !Pins::are_there()? {
             let decision = self.decide(None, only, &decide)?;
@@ -127,8 +128,8 @@ impl Byway {
     }
 
     fn executor<'a>(&'a mut self, pins: &'a mut Pins) -> Executor<'a> {
-        let Self { network, hook, progress } = self;
-        Executor { pins, network, hook: *hook, progress: progress.as_ref().map(|it| &*it.0) }
+        let Self { network, hook, progress, .. } = self;
+        Executor { pins, network, hook: *hook, progress: progress.as_ref().map(|it| &*it.0 as _) }
     }
 
     fn carry_out(&mut self, pins: Option<Pins>, actual: &Actual, desired: &Desired) -> Result<()> {

@@ -17,7 +17,6 @@ use crate::{
     kernel::{
         actual::actual,
         bpffs,
-        pins::Pins,
         rollback_store::{self, RollbackStore, Unconfirmed},
     },
     model::{Action, Group, GroupSpec, Owner, Target, TargetSpec, check_families},
@@ -42,7 +41,7 @@ impl Byway {
     ///
     /// Those of [`Byway::apply`].
     pub fn diff(&mut self, config: &Config) -> Result<Changes> {
-        let pins = Pins::open()?;
+        let pins = self.pins()?;
         let decision = self.decide(pins.as_ref(), None, |view, desired| put(config, view, desired))?;
         Ok(decision.changes(config.rule_count()))
     }
@@ -76,6 +75,7 @@ impl Byway {
         within: Duration,
         start_guard: impl FnOnce(&str) -> io::Result<()>,
     ) -> Result<Changes> {
+        self.check_namespace()?;
         let token = format!("{}-{}", std::process::id(), rollback_store::now()?.as_nanos());
         let wait = |kept: &RollbackStore| {
             let until = rollback_store::now()? + within;
@@ -129,6 +129,7 @@ impl Byway {
     ///
     /// [`Error::TakenBack`], [`Error::TooLateToConfirm`].
     pub fn confirm(&mut self) -> Result<bool> {
+        self.check_namespace()?;
         let kept = RollbackStore::open()?;
         let nothing_waits = || kept.what_was_undone().map_or(Ok(false), |how| Err(Error::TakenBack(how)));
         if !bpffs::is_mounted() {
@@ -149,6 +150,7 @@ impl Byway {
     ///
     /// Those of reading the note of it.
     pub fn time_to_confirm(&self, token: &str) -> Result<Option<Duration>> {
+        self.check_namespace()?;
         time_left(&RollbackStore::open()?, token)
     }
 
@@ -192,6 +194,7 @@ impl Byway {
     }
 
     fn go_back(&mut self, token: Option<&str>) -> Result<Option<Changes>> {
+        self.check_namespace()?;
         let kept = RollbackStore::open()?;
         let decide = |view: &mut View<'_>, desired: &mut Desired| {
             if let Some(token) = token
@@ -234,7 +237,7 @@ impl Byway {
             bpffs::ensure_mounted()?;
             let _lock = bpffs::Lock::wait()?;
             // Somebody may have applied something meanwhile.
-            if Pins::open()?.is_none() {
+            if self.pins()?.is_none() {
                 note(&back)?;
             }
         }
@@ -248,7 +251,7 @@ impl Byway {
     ///
     /// Those of [`Byway::status`].
     pub fn export(&mut self) -> Result<Config> {
-        let pins = Pins::open()?;
+        let pins = self.pins()?;
         let (actual, _) = actual(pins.as_ref(), &mut self.network, None)?;
         let held = actual.as_desired();
         Ok(as_config(&held, Some(attached(&held)), |_| true))

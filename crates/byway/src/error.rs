@@ -208,6 +208,9 @@ pub enum Error {
     /// The network namespace does not exist.
     #[error("there is no network namespace `{0}`")]
     NoSuchNamespace(String),
+    /// The handle was opened in another network namespace than the calling thread is in now.
+    #[error("this handle was opened in another network namespace, and works in that one alone")]
+    OtherNamespace,
     /// The kernel is too old for something.
     #[error("this kernel cannot run byway: it has no {feature}, which came with Linux {since}")]
     Unsupported {
@@ -326,6 +329,7 @@ impl Error {
             Self::NoSuchNamespace(_) => {
                 "`ip netns list` lists the named ones, and a path like /proc/PID/ns/net works too"
             }
+            Self::OtherNamespace => "open one in each namespace, on a thread that stays there",
             Self::NotUndone { .. } => "the next change by byway tidies what is left",
             Self::Prefix(_)
             | Self::Rule(_)

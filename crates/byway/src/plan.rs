@@ -12,7 +12,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    rc::Rc,
+    sync::Arc,
 };
 
 use serde::Serialize;
@@ -61,7 +61,7 @@ pub(crate) struct Actual {
     /// Attachments that have lost their program: somebody has taken it off.
     pub(crate) lost: BTreeMap<u32, Device>,
     /// The rules with their identities, but for those that are `unseen`.
-    pub(crate) rules: BTreeMap<Selector, (u32, Rc<Action>)>,
+    pub(crate) rules: BTreeMap<Selector, (u32, Arc<Action>)>,
     /// Rules that no change is asked for, and that none can concern.
     pub(crate) unseen: Unseen,
     /// The groups with a name, and their identities.
@@ -93,7 +93,7 @@ pub(crate) struct Desired {
     /// The devices whose egress is watched, by ifindex.
     pub(crate) attachments: BTreeMap<u32, Device>,
     /// The rules.
-    pub(crate) rules: BTreeMap<Selector, Rc<Action>>,
+    pub(crate) rules: BTreeMap<Selector, Arc<Action>>,
     /// Those that stay as they are, whatever they are.
     pub(crate) unseen: Unseen,
     /// The groups with a name.
@@ -144,7 +144,7 @@ pub(crate) enum Step {
     /// Make a group in the generation in force, or let it be another there from one instant to the next.
     PutGroup(Group),
     /// Make the record and the counters of a rule that nothing leads to yet. One that it replaces has this identity.
-    Record(Selector, Rc<Action>, Option<u32>),
+    Record(Selector, Arc<Action>, Option<u32>),
     /// Let other rules hold.
     Switch(Box<Switch>),
     /// Wait until no packet is under way any more that has seen what held before. Nothing is taken back from here on.
@@ -317,7 +317,7 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     if switch.as_ref().is_some_and(Switch::leaves_tables) {
         forget.push(Step::Clear);
     }
-    let kept = |selector: &Selector, rule: &Rc<Action>| desired.rules.get(selector) == Some(rule);
+    let kept = |selector: &Selector, rule: &Arc<Action>| desired.rules.get(selector) == Some(rule);
     let gone = actual.rules.iter().filter(|(selector, (_, rule))| !kept(selector, rule));
     forget.extend(gone.map(|(_, (id, _))| Step::Forget(*id)));
     let gone = actual.groups.keys().filter(|name| !desired.groups.contains_key(*name));
@@ -419,9 +419,9 @@ mod tests {
         }
     }
 
-    fn action(rule: &Rule) -> Rc<Action> {
+    fn action(rule: &Rule) -> Arc<Action> {
         let Rule { source: _, destination: _, target, on_down, mss, owner, name } = rule.clone();
-        Rc::new(Action { target, on_down, mss, owner, name })
+        Arc::new(Action { target, on_down, mss, owner, name })
     }
 
     fn group(name: &str, members: Vec<NextHop>) -> Group {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -204,7 +204,7 @@ fn read_one(
 
 /// What rules say, each once: a million of them say few things.
 #[derive(Default)]
-struct Shared(HashMap<Said, Option<Rc<Action>>>);
+struct Shared(HashMap<Said, Option<Arc<Action>>>);
 
 /// What a record says of its packets.
 #[derive(PartialEq, Eq, Hash)]
@@ -219,10 +219,14 @@ struct Said {
 
 impl Shared {
     /// The action in a record, or nothing where that makes no sense.
-    fn action(&mut self, record: &RuleRecord, target: impl FnOnce() -> Option<Target>) -> Option<Rc<Action>> {
+    fn action(
+        &mut self,
+        record: &RuleRecord,
+        target: impl FnOnce() -> Option<Target>,
+    ) -> Option<Arc<Action>> {
         let RuleRecord { kind, index, on_down, mss, owner, name, .. } = *record;
         let said = Said { kind, index, on_down, mss, owner, name };
-        let read = || Some(Rc::new(wire::action(record, target()?)));
+        let read = || Some(Arc::new(wire::action(record, target()?)));
         self.0.entry(said).or_insert_with(read).clone()
     }
 }

@@ -242,3 +242,27 @@ fn a_next_hop_above_an_attachment_is_refused() {
     assert_eq!(error.sentence(), sentence);
     assert!(error.is_bad_request());
 }
+
+/// Its links would be those of one network namespace, and its rules those of the other.
+#[test]
+fn a_handle_works_in_its_own_network_namespace_alone() {
+    let seed = Seed::new().unwrap();
+    let [server, router] = [&seed.server, &seed.router].map(|node| node.path().display().to_string());
+    let moves = move || {
+        byway::enter_namespace(&server).unwrap();
+        let mut byway = byway::Byway::open().unwrap();
+        assert_eq!(byway.status().unwrap(), byway::Status::default());
+        byway::enter_namespace(&router).unwrap();
+        for refused in [
+            byway.status().map(drop),
+            byway.attach(&Attach::Auto).map(drop),
+            byway.add(&"from 192.168.1.5 pass".parse().unwrap()).map(drop),
+            byway.export().map(drop),
+        ] {
+            assert!(matches!(refused, Err(Error::OtherNamespace)), "{refused:?}");
+        }
+        byway::enter_namespace(&server).unwrap();
+        byway.status().unwrap();
+    };
+    std::thread::spawn(moves).join().unwrap();
+}
