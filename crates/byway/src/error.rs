@@ -1,4 +1,4 @@
-//! What can go wrong, each as one sentence for a person: what was asked, what is wrong, what to do.
+//! What can go wrong, each in words for a person: what was asked and what is wrong, and apart from that what to do.
 
 use std::{io, net::IpAddr, path::PathBuf, time::Duration};
 
@@ -17,26 +17,22 @@ pub enum Error {
     #[error(transparent)]
     Rule(#[from] RuleError),
     /// There is a rule for the very same packets.
-    #[error("there is a rule for that already ({0}); use `replace` to change it")]
+    #[error("there is a rule for that already ({0})")]
     RuleExists(Box<Rule>),
     /// Another owner has a rule for the very same packets that says something else.
-    #[error("there is a rule for that already ({0}), which belongs to {owner}; delete it first: `byway del {selector}`", owner = .0.owner, selector = .0.selector())]
+    #[error("there is a rule for that already ({0}), which belongs to {owner}", owner = .0.owner)]
     RuleOfAnother(Box<Rule>),
     /// Another owner has a group of this name that is another one.
-    #[error("there is a group of that name already ({0}), which belongs to {owner}; delete it first, `byway group del {name}`, or take another name", owner = .0.owner, name = .0.name)]
+    #[error("there is a group of that name already ({0}), which belongs to {owner}", owner = .0.owner)]
     GroupOfAnother(Group),
     /// Another Byway has a program on a device, with pins that this one does not see.
-    #[error(
-        "{0} has a program of another Byway, whose BPF file system this one does not see; run byway there, or take the program off first: `tc filter del dev {0} egress prio 2842` does so where it is a filter, and a link goes with its pins"
-    )]
+    #[error("{0} has a program of another Byway, whose BPF file system this one does not see")]
     AnotherByway(String),
     /// There is no rule for exactly these packets.
-    #[error("there is no rule {0}; `byway show` lists the rules")]
+    #[error("there is no rule {0}")]
     NoSuchRule(Selector),
     /// The tables are full.
-    #[error(
-        "the rule {selector} does not fit: the tables are full, at {limit} rules; delete some, or use shorter prefixes"
-    )]
+    #[error("the rule {selector} does not fit: the tables are full, at {limit} rules")]
     TablesFull {
         /// The rule that did not fit.
         selector: Selector,
@@ -45,7 +41,7 @@ pub enum Error {
     },
     /// The rules tell too many destinations apart.
     #[error(
-        "the rules would tell {wanted} destinations apart, counting those that each source has from the ones around it, and {limit} fit; say `to` in fewer rules, or for shorter sources"
+        "the rules would tell {wanted} destinations apart, counting those that each source has from the ones around it, and {limit} fit"
     )]
     TooManyDestinations {
         /// How many they would.
@@ -54,42 +50,34 @@ pub enum Error {
         limit: u32,
     },
     /// There are too many next hops.
-    #[error(
-        "there is room for {limit} next hops, those included that are to go; delete rules or groups first"
-    )]
+    #[error("there is room for {limit} next hops, those included that are to go")]
     TooManyNextHops {
         /// How many there may be.
         limit: u32,
     },
     /// There are too many attachments.
-    #[error(
-        "there is room to count for {limit} attachments; detach from others first: `byway detach dev NAME`"
-    )]
+    #[error("there is room to count for {limit} attachments")]
     TooManyAttachments {
         /// How many there may be.
         limit: u32,
     },
     /// There are too many groups.
-    #[error(
-        "there is room for {limit} groups, and a rule with several next hops of its own has one; let rules share a group: `byway group add`"
-    )]
+    #[error("there is room for {limit} groups, and a rule with several next hops of its own has one")]
     TooManyGroups {
         /// How many there may be.
         limit: u32,
     },
     /// There is a group of this name.
-    #[error("there is a group of that name already ({0}); use `replace` to change it")]
+    #[error("there is a group of that name already ({0})")]
     GroupExists(Group),
     /// An apply waits to be confirmed.
-    #[error(
-        "the last apply waits to be confirmed; do so with `byway confirm`, or roll it back with `byway rollback`"
-    )]
+    #[error("the last apply waits to be confirmed")]
     Unconfirmed,
     /// The last apply waits no longer to be confirmed, and why.
     #[error("no apply waits to be confirmed; of the last one: {0}")]
     TakenBack(String),
     /// The time to confirm an apply is over, and nobody has taken it back.
-    #[error("the time to confirm that apply is over; roll it back with `byway rollback`, and apply again")]
+    #[error("the time to confirm that apply is over")]
     TooLateToConfirm,
     /// No apply has changed anything here since the host started, or the last one has been taken back already.
     #[error(
@@ -97,7 +85,7 @@ pub enum Error {
     )]
     NothingToRollBack,
     /// There is no group of this name.
-    #[error("there is no group `{0}`; `byway group show` lists them, and `byway group add` makes one")]
+    #[error("there is no group `{0}`")]
     NoSuchGroup(String),
     /// Rules lead to the group.
     #[error("the group {name} is in use by {}", in_use(*.rules, .first))]
@@ -110,10 +98,10 @@ pub enum Error {
         first: Selector,
     },
     /// No rule and no group has this next hop.
-    #[error("no rule and no group has the next hop {0}; `byway show nexthops` lists them")]
+    #[error("no rule and no group has the next hop {0}")]
     NoSuchNextHop(NextHopSpec),
     /// The next hop is there on several devices.
-    #[error("the next hop {spec} is there on {}; name one with `dev`", .devices.join(" and "))]
+    #[error("the next hop {spec} is there on {}", .devices.join(" and "))]
     AmbiguousNextHop {
         /// What was asked for.
         spec: NextHopSpec,
@@ -121,12 +109,10 @@ pub enum Error {
         devices: Vec<String>,
     },
     /// No device has this name.
-    #[error("there is no device `{0}` in this network namespace; `ip link` lists them")]
+    #[error("there is no device `{0}` in this network namespace")]
     NoSuchDevice(String),
     /// The gateway is no neighbour on the device.
-    #[error(
-        "the gateway {gateway} is not on-link on {device}: no connected route of {device} covers it; check the address and the device, or add a route to it with `scope link`"
-    )]
+    #[error("the gateway {gateway} is not on-link on {device}: no connected route of {device} covers it")]
     NotOnLink {
         /// The gateway.
         gateway: IpAddr,
@@ -134,57 +120,49 @@ pub enum Error {
         device: String,
     },
     /// No device was named, and the routing table knows the gateway on no attached network.
-    #[error(
-        "no device leads straight to the gateway {0}: no connected route covers it; name the device with `dev`, or check the address"
-    )]
+    #[error("no device leads straight to the gateway {0}: no connected route covers it")]
     NoDeviceForGateway(IpAddr),
     /// The gateway is one of the host's own addresses.
-    #[error("the gateway {0} is an address of this host; name the address of the next router")]
+    #[error("the gateway {0} is an address of this host")]
     GatewayIsLocal(IpAddr),
     /// A link-local gateway means nothing without its device.
-    #[error("the gateway {0} is link-local and exists on every link; name the device with `dev`")]
+    #[error("the gateway {0} is link-local and exists on every link")]
     LinkLocalGateway(IpAddr),
     /// `lo` is neither a way out nor a next hop.
-    #[error("{0} is the loopback device, which no packet leaves by; name another device")]
+    #[error("{0} is the loopback device, which no packet leaves by")]
     Loopback(String),
     /// Nothing carries a default route.
-    #[error(
-        "there is no default route, so there is no default-gateway interface to attach to; name the interface to watch with `byway attach dev IF`"
-    )]
+    #[error("there is no default route, so there is no default-gateway interface to attach to")]
     NoDefaultRoute,
     /// The device's packets begin with neither an Ethernet nor an IP header.
-    #[error(
-        "cannot attach to {0}: its packets begin with a header that is neither Ethernet's nor IP's; attach to the device that its traffic leaves by in the end, or to one above it"
-    )]
+    #[error("cannot attach to {0}: its packets begin with a header that is neither Ethernet's nor IP's")]
     UnknownHeader(String),
     /// The device carries no departure program.
-    #[error("byway is not attached to {0}; `byway show` lists the attachments")]
+    #[error("byway is not attached to {0}")]
     NotAttached(String),
     /// The clsact qdisc cannot be added.
-    #[error(
-        "cannot attach to {0}: it has an `ingress` qdisc, which leaves no room for an egress hook; replace it: `tc qdisc del dev {0} ingress; tc qdisc add dev {0} clsact`"
-    )]
+    #[error("cannot attach to {0}: it has an `ingress` qdisc, which leaves no room for an egress hook")]
     IngressQdisc(String),
     /// Another Byway has changed something in this network namespace all the time.
-    #[error("another byway has been changing this network namespace for {}: {holder}; wait until it has ended, or end it", secs(.waited))]
-    Busy {
+    #[error("another byway has been changing this network namespace for {} s: {holder}", .waited.as_secs())]
+    Locked {
         /// Which process that is, in words.
         holder: String,
         /// How long this one has waited.
         waited: Duration,
     },
     /// A capability is missing.
-    #[error("byway needs the capability {0}; run it as root, or give it that capability")]
+    #[error("byway needs the capability {0}")]
     Privilege(&'static str),
     /// No BPF file system is mounted, and this process may not mount one.
-    #[error("no BPF file system is mounted at {path}, and this process may not mount one; mount it as root: `mount -t bpf bpf {path}`", path = .0.display())]
+    #[error("no BPF file system is mounted at {path}, and this process may not mount one", path = .0.display())]
     NoBpffs(PathBuf),
     /// Another user has made the pins.
-    #[error("{path} belongs to another user; run byway as that user, or as root", path = .0.display())]
+    #[error("{path} belongs to another user", path = .0.display())]
     NotOurs(PathBuf),
     /// A packet would come back to an attachment from the device below the next hop's.
     #[error(
-        "{upper} sends its packets through {lower}, where byway is to watch departures: they would be redirected again without end; use {lower} itself, or do not attach to it"
+        "{upper} sends its packets through {lower}, where byway is to watch departures: they would be redirected again without end"
     )]
     Stacked {
         /// The next hop's device.
@@ -193,9 +171,7 @@ pub enum Error {
         lower: String,
     },
     /// The device is down, so that it has no connected routes.
-    #[error(
-        "{device} is down, so that the gateway {gateway} cannot be on-link there; bring it up: `ip link set {device} up`"
-    )]
+    #[error("{device} is down, so that the gateway {gateway} cannot be on-link there")]
     DeviceDown {
         /// The gateway.
         gateway: IpAddr,
@@ -204,11 +180,11 @@ pub enum Error {
     },
     /// The process runs under `ip netns exec`.
     #[error(
-        "`ip netns exec` hides the BPF file system, and what is pinned here would be lost when this command ends; run it outside instead: `byway --netns {0} ...`"
+        "`ip netns exec` hides the BPF file system, and what is pinned here would be lost when this command ends"
     )]
     BpffsHidden(String),
     /// The pins are of another version of Byway.
-    #[error("the pins in {path} have schema {found}, and this byway knows schema {known}; use the byway that made them, or flush and detach with it first", path = .path.display())]
+    #[error("the pins in {path} have schema {found}, and this byway knows schema {known}", path = .path.display())]
     Schema {
         /// Where they are.
         path: PathBuf,
@@ -218,7 +194,7 @@ pub enum Error {
         known: u32,
     },
     /// The pins are of an older version of Byway, and are not taken over yet.
-    #[error("the pins in {path} are an older byway's, of schema {found}, and this byway works with schema {known}; the next change takes them over with all rules and counters, as `byway apply` or `byway attach` does", path = .path.display())]
+    #[error("the pins in {path} are an older byway's, of schema {found}, and this byway works with schema {known}", path = .path.display())]
     OlderSchema {
         /// Where they are.
         path: PathBuf,
@@ -228,7 +204,7 @@ pub enum Error {
         known: u32,
     },
     /// What is in a pinned map makes no sense: something else than Byway has written there.
-    #[error("the map {map} in {path} is damaged: {what}; remove what is pinned, `rm -r {path}`, and add the rules again, for example with `byway apply`", path = .path.display())]
+    #[error("the map {map} in {path} is damaged: {what}", path = .path.display())]
     Damaged {
         /// The folder of the pins.
         path: PathBuf,
@@ -238,13 +214,35 @@ pub enum Error {
         what: String,
     },
     /// The network namespace does not exist.
-    #[error(
-        "there is no network namespace `{0}`; `ip netns list` lists the named ones, and a path like /proc/PID/ns/net works too"
-    )]
+    #[error("there is no network namespace `{0}`")]
     NoSuchNamespace(String),
-    /// The kernel cannot do what Byway is built on.
-    #[error("this kernel cannot run byway: {0}")]
-    KernelLacks(String),
+    /// The handle was opened in another network namespace than the calling thread is in now.
+    #[error("this handle was opened in another network namespace, and works in that one alone")]
+    OtherNamespace,
+    /// The kernel is too old for something.
+    #[error("this kernel cannot run byway: it has no {feature}, which came with Linux {since}")]
+    Unsupported {
+        /// What it lacks.
+        feature: &'static str,
+        /// The first version of Linux that has it.
+        since: &'static str,
+    },
+    /// What is in the kernel does not fit together: a defect, or something else than Byway has written there.
+    #[error("cannot {action}: {what}")]
+    Inconsistent {
+        /// What was tried.
+        action: String,
+        /// What does not fit.
+        what: &'static str,
+    },
+    /// Nothing is free at the moment. The same may work later.
+    #[error("cannot {action}: {what}")]
+    Busy {
+        /// What was tried.
+        action: &'static str,
+        /// What is in use.
+        what: &'static str,
+    },
     /// A call to the kernel failed.
     #[error("cannot {action}: {source}")]
     Kernel {
@@ -254,7 +252,7 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A step failed, and so did taking back the steps before it.
-    #[error("{failure}; and it could not be undone: {undo}; the next change by byway tidies what is left")]
+    #[error("{failure}; and it could not be undone: {undo}")]
     NotUndone {
         /// What failed first.
         failure: Box<Error>,
@@ -268,8 +266,121 @@ impl Error {
     pub fn is_bad_request(&self) -> bool {
         !matches!(
             self,
-            Self::Kernel { .. } | Self::NotUndone { .. } | Self::Damaged { .. } | Self::Busy { .. }
+            Self::Kernel { .. }
+                | Self::Inconsistent { .. }
+                | Self::Busy { .. }
+                | Self::Locked { .. }
+                | Self::NotUndone { .. }
+                | Self::Damaged { .. }
         )
+    }
+
+    /// What to do, where there is something. It reads after [`Display`](std::fmt::Display), what is wrong, and a semicolon.
+    pub fn help(&self) -> Option<String> {
+        let help = match self {
+            Self::RuleExists(_) | Self::GroupExists(_) => "use `replace` to change it",
+            Self::RuleOfAnother(_) => "delete it first",
+            Self::GroupOfAnother(_) => "delete it first, or take another name",
+            Self::AnotherByway(device) => {
+                return Some(format!(
+                    "run byway there, or take the program off first: `tc filter del dev {device} egress prio 2842` does so where it is a filter, and a link goes with its pins"
+                ));
+            }
+            Self::TablesFull { .. } => "delete some, or use shorter prefixes",
+            Self::TooManyDestinations { .. } => "say `to` in fewer rules, or for shorter sources",
+            Self::TooManyNextHops { .. } => "delete rules or groups first",
+            Self::TooManyAttachments { .. } => "detach from others first",
+            Self::TooManyGroups { .. } => "let rules share a group",
+            Self::Unconfirmed => "confirm it, or roll it back",
+            Self::TooLateToConfirm => "roll it back, and apply again",
+            Self::Locked { .. } => "wait until it has ended, or end it",
+            Self::GroupInUse { rules: 1, .. } => "delete it or give it another target first",
+            Self::GroupInUse { .. } => "delete them or give them another target first",
+            Self::AmbiguousNextHop { .. } => "name one with `dev`",
+            Self::NoSuchDevice(_) => "`ip link` lists them",
+            Self::NotOnLink { .. } => {
+                "check the address and the device, or add a route to it with `scope link`"
+            }
+            Self::NoDeviceForGateway(_) => "name the device with `dev`, or check the address",
+            Self::GatewayIsLocal(_) => "name the address of the next router",
+            Self::LinkLocalGateway(_) => "name the device with `dev`",
+            Self::Loopback(_) => "name another device",
+            Self::NoDefaultRoute => "name the interface to watch",
+            Self::UnknownHeader(_) => {
+                "attach to the device that its traffic leaves by in the end, or to one above it"
+            }
+            Self::IngressQdisc(device) => {
+                return Some(format!(
+                    "replace it: `tc qdisc del dev {device} ingress; tc qdisc add dev {device} clsact`"
+                ));
+            }
+            Self::Privilege(_) => "run it as root, or give it that capability",
+            Self::NoBpffs(path) => {
+                return Some(format!("mount it as root: `mount -t bpf bpf {}`", path.display()));
+            }
+            Self::NotOurs(_) => "run byway as that user, or as root",
+            Self::Stacked { lower, .. } => {
+                return Some(format!("use {lower} itself, or do not attach to it"));
+            }
+            Self::DeviceDown { device, .. } => {
+                return Some(format!("bring it up: `ip link set {device} up`"));
+            }
+            Self::BpffsHidden(namespace) => {
+                return Some(format!("run it outside instead, and enter {namespace} from there"));
+            }
+            Self::Schema { .. } => "use the byway that made them, or flush and detach with it first",
+            Self::OlderSchema { .. } => "the next change takes them over with all rules and counters",
+            Self::Damaged { path, .. } => {
+                return Some(format!(
+                    "remove what is pinned, `rm -r {}`, and add the rules again",
+                    path.display()
+                ));
+            }
+            Self::NoSuchNamespace(_) => {
+                "`ip netns list` lists the named ones, and a path like /proc/PID/ns/net works too"
+            }
+            Self::OtherNamespace => "open one in each namespace, on a thread that stays there",
+            Self::NotUndone { .. } => "the next change by byway tidies what is left",
+            Self::Prefix(_)
+            | Self::Rule(_)
+            | Self::NoSuchRule(_)
+            | Self::TakenBack(_)
+            | Self::NothingToRollBack
+            | Self::NoSuchGroup(_)
+            | Self::NoSuchNextHop(_)
+            | Self::NotAttached(_)
+            | Self::Unsupported { .. }
+            | Self::Inconsistent { .. }
+            | Self::Busy { .. }
+            | Self::Kernel { .. } => return None,
+        };
+        Some(help.to_owned())
+    }
+
+    /// What is wrong and what to do, in one sentence.
+    pub fn sentence(&self) -> String {
+        match self.help() {
+            Some(help) => format!("{self}; {help}"),
+            None => self.to_string(),
+        }
+    }
+
+    /// What the kernel said, as in errno(3), where it was the kernel.
+    pub fn errno(&self) -> Option<i32> {
+        let first: &(dyn std::error::Error + 'static) = match self {
+            Self::Kernel { source, .. } => &**source,
+            Self::NotUndone { failure, .. } => return failure.errno(),
+            _ => return None,
+        };
+        std::iter::successors(Some(first), |error| error.source()).find_map(|error| {
+            let io = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+            io.or_else(|| error.downcast_ref::<nix::Error>().map(|errno| *errno as i32))
+        })
+    }
+
+    /// What is in the kernel does not fit together. `action` reads after "cannot".
+    pub(crate) fn inconsistent(action: impl Into<String>, what: &'static str) -> Self {
+        Self::Inconsistent { action: action.into(), what }
     }
 
     /// A failed call to the kernel. `action` reads after "cannot".
@@ -290,16 +401,36 @@ impl Error {
 /// What the functions of this library return.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// By whom a group is in use, and what to do.
+/// By whom a group is in use.
 fn in_use(rules: usize, first: &Selector) -> String {
     match rules {
-        1 => format!("the rule {first}; delete it or give it another target first"),
-        rules => {
-            format!("{rules} rules, first by the rule {first}; delete them or give them another target first")
-        }
+        1 => format!("the rule {first}"),
+        rules => format!("{rules} rules, first by the rule {first}"),
     }
 }
 
-fn secs(time: &Duration) -> String {
-    format!("{} s", time.as_secs())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_word_is_found_below_what_was_tried() {
+        let refused = || Error::kernel("try it", io::Error::from_raw_os_error(libc::EBUSY));
+        assert_eq!(refused().errno(), Some(libc::EBUSY));
+        assert_eq!(Error::kernel("try it", nix::Error::ENOMEM).errno(), Some(libc::ENOMEM));
+        let undo = Box::new(Error::kernel("undo it", "no reason"));
+        assert_eq!(undo.errno(), None);
+        assert_eq!(Error::NotUndone { failure: Box::new(refused()), undo }.errno(), Some(libc::EBUSY));
+    }
+
+    #[test]
+    fn what_is_wrong_and_what_to_do_are_two_things() {
+        let error = Error::NoSuchDevice("eth7".into());
+        assert_eq!(error.to_string(), "there is no device `eth7` in this network namespace");
+        assert_eq!(error.help().unwrap(), "`ip link` lists them");
+        assert_eq!(
+            error.sentence(),
+            "there is no device `eth7` in this network namespace; `ip link` lists them"
+        );
+    }
 }

@@ -58,3 +58,20 @@ pub use show::{
         RuleStatus, Status,
     },
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A [`Listing`] is not: it reads the kernel's tables on the way, by mappings that stay with their thread.
+    #[test]
+    fn what_others_work_with_goes_from_thread_to_thread() {
+        fn is_send<T: Send>() {}
+        is_send::<Byway>();
+        is_send::<Changes>();
+        is_send::<Status>();
+        is_send::<Imported>();
+        is_send::<config::Config>();
+        is_send::<Error>();
+    }
+}

@@ -13,6 +13,7 @@ mod export;
 mod flush;
 mod group;
 mod guard;
+mod help;
 mod import;
 mod nexthop;
 mod replace;
@@ -199,9 +200,9 @@ fn print(write: impl FnOnce(&mut BufWriter<StdoutLock<'_>>) -> Result<(), Error>
 /// Why a command did not do its work.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("{}", in_words_of_the_command(.0))]
+    #[error("{}", help::of_words(.0))]
     Grammar(#[from] GrammarError),
-    #[error(transparent)]
+    #[error("{}", help::sentence(.0))]
     Byway(#[from] byway::Error),
     #[error(transparent)]
     Lab(#[from] byway_lab::Error),
@@ -228,15 +229,5 @@ impl Error {
             Self::Lab(byway_lab::Error::Privilege { .. }) => 2,
             Self::Byway(_) | Self::Lab(_) | Self::Demo(_) | Self::Guard(_) | Self::Print(_) => 1,
         }
-    }
-}
-
-/// What is wrong with words, with the command that takes them where one word alone would say little.
-fn in_words_of_the_command(error: &GrammarError) -> String {
-    match error {
-        GrammarError::NoGroup => {
-            "a group needs a name, like `byway group add uplinks nexthop ...`".to_owned()
-        }
-        error => error.to_string(),
     }
 }

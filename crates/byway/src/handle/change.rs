@@ -51,6 +51,7 @@ impl Byway {
         scope: &Scope<'_>,
         edit: impl Fn(&mut Transaction) -> Result<T>,
     ) -> Result<Change<T>> {
+        self.check_namespace()?;
         let mut first = None;
         if !Pins::are_there()? {
             let (transaction, returned) = self.decide(None, scope, &edit)?;
@@ -116,12 +117,13 @@ impl Byway {
 
     /// Waits until no other Byway changes anything in this network namespace.
     pub(crate) fn lock(&self) -> Result<Lock> {
+        self.check_namespace()?;
         let tell = self.on_wait.as_ref().map(|it| &*it.0 as &dyn Fn(&str));
         Lock::wait(&Wait { limit: self.wait, tell })
     }
 
     fn executor<'a>(&'a mut self, pins: &'a mut Pins) -> Executor<'a> {
         let Self { network, hook, progress, .. } = self;
-        Executor { pins, network, hook: *hook, progress: progress.as_ref().map(|it| &*it.0) }
+        Executor { pins, network, hook: *hook, progress: progress.as_ref().map(|it| &*it.0 as _) }
     }
 }

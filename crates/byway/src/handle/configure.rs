@@ -16,7 +16,6 @@ use crate::{
     kernel::{
         bpffs,
         network::Network,
-        pins::Pins,
         snapshot::{Scope, snapshot},
     },
     model::{Action, GroupSpec, Owner, Target, TargetSpec},
@@ -43,7 +42,7 @@ impl Byway {
     /// Those of [`Byway::apply`].
     pub fn diff(&mut self, owner: Owner, config: &Config) -> Result<Changes> {
         config.check()?;
-        let pins = Pins::open()?;
+        let pins = self.pins()?;
         let scope = Scope::all(Questions::config(config));
         let (transaction, ()) =
             self.decide(pins.as_ref(), &scope, |transaction| transaction.apply(owner, config))?;
@@ -162,6 +161,7 @@ impl Byway {
     ///
     /// Those of reading the note of it.
     pub fn unconfirmed(&self) -> Result<Option<Duration>> {
+        self.check_namespace()?;
         RollbackStore::open()?.unconfirmed()?.map(|unconfirmed| unconfirmed.time_left()).transpose()
     }
 
@@ -205,7 +205,8 @@ impl Byway {
             let _lock = self.lock()?;
             if back.is_due(&store)? {
                 store.note_undone(&format!(
-                    "nobody confirmed it in time, and to roll it back failed: {error}"
+                    "nobody confirmed it in time, and to roll it back failed: {}",
+                    error.sentence()
                 ))?;
             }
         }
@@ -276,7 +277,7 @@ impl Byway {
             bpffs::ensure_mounted()?;
             let _lock = self.lock()?;
             // Somebody may have applied something meanwhile.
-            if Pins::open()?.is_none() {
+            if self.pins()?.is_none() {
                 note()?;
             }
         }
@@ -290,7 +291,7 @@ impl Byway {
     ///
     /// Those of [`Byway::status`].
     pub fn export(&mut self) -> Result<Config> {
-        let pins = Pins::open()?;
+        let pins = self.pins()?;
         let snapshot = snapshot(pins.as_ref(), &mut self.network, &Scope::default())?;
         let held = snapshot.actual.as_desired();
         Ok(as_config(&held, Some(attached(&held)), |_| true))

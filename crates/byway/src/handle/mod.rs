@@ -11,7 +11,7 @@ use std::{slice, time::Duration};
 use crate::{
     config::Attach,
     error::{Error, Result},
-    kernel::{hook::Hook, lock, network::Network, pins::Pins, privilege, snapshot::Scope},
+    kernel::{hook::Hook, lock, namespace, network::Network, pins::Pins, privilege, snapshot::Scope},
     model::{Device, Group, GroupSpec, NextHop, NextHopSpec, Rule, RuleSpec, Selector, TargetSpec},
     policy::{
         request::{OnConflict, Request},
@@ -23,13 +23,15 @@ use crate::{
     },
 };
 
-/// Byway in one network namespace: that of the thread that called [`Byway::open`], which every call has to be
-/// made from as well.
+/// Byway in one network namespace: that of the thread that called [`Byway::open`]. It may go to another thread, but a call
+/// from another namespace is refused ([`Error::OtherNamespace`]).
 ///
 /// What it changes stays in the kernel when the handle or the process is gone. Changes wait for each other, also
 /// between processes, and a call that fails has changed nothing.
 #[derive(Debug)]
 pub struct Byway {
+    /// The network namespace that it was opened in.
+    namespace: String,
     network: Network,
     hook: Option<Hook>,
     progress: Option<Progress>,
@@ -38,7 +40,7 @@ pub struct Byway {
 }
 
 /// What is told how far a change is.
-struct Progress(Box<dyn Fn(usize, usize)>);
+struct Progress(Box<dyn Fn(usize, usize) + Send>);
 
 impl std::fmt::Debug for Progress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -47,7 +49,7 @@ impl std::fmt::Debug for Progress {
 }
 
 /// What is told whom a change waits for.
-struct OnWait(Box<dyn Fn(&str)>);
+struct OnWait(Box<dyn Fn(&str) + Send>);
 
 impl std::fmt::Debug for OnWait {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -64,7 +66,14 @@ impl Byway {
     /// [`Error::Privilege`] names the capability that is missing.
     pub fn open() -> Result<Self> {
         privilege::check()?;
-        Ok(Self { network: Network::open()?, hook: None, progress: None, wait: lock::WAIT, on_wait: None })
+        Ok(Self {
+            namespace: namespace::key()?,
+            network: Network::open()?,
+            hook: None,
+            progress: None,
+            wait: lock::WAIT,
+            on_wait: None,
+        })
     }
 
     /// Attaches with this hook from now on, instead of with tcx where the kernel has it and clsact where not.
@@ -77,7 +86,7 @@ impl Byway {
     /// Tells `progress` from time to time how many steps of a change are done, of how many. A change of many rules has about
     /// one for each.
     #[must_use]
-    pub fn with_progress(mut self, progress: impl Fn(usize, usize) + 'static) -> Self {
+    pub fn with_progress(mut self, progress: impl Fn(usize, usize) + Send + 'static) -> Self {
         self.progress = Some(Progress(Box::new(progress)));
         self
     }
@@ -91,9 +100,20 @@ impl Byway {
 
     /// Tells `on_wait` which process a change waits for, where that takes more than a second.
     #[must_use]
-    pub fn with_on_wait(mut self, on_wait: impl Fn(&str) + 'static) -> Self {
+    pub fn with_on_wait(mut self, on_wait: impl Fn(&str) + Send + 'static) -> Self {
         self.on_wait = Some(OnWait(Box::new(on_wait)));
         self
+    }
+
+    /// Refuses to go on in another network namespace than the one it was opened in: its socket would see the links of the
+    /// one, and its pins would be those of the other.
+    fn check_namespace(&self) -> Result<()> {
+        if namespace::key()? == self.namespace { Ok(()) } else { Err(Error::OtherNamespace) }
+    }
+
+    fn pins(&self) -> Result<Option<Pins>> {
+        self.check_namespace()?;
+        Pins::open()
     }
 
     /// Attaches to devices: puts the departure program on their egress. Those that are attached already stay so. Returns the
@@ -267,7 +287,7 @@ impl Byway {
     /// [`Error::Schema`], and those of the kernel.
     pub fn status(&mut self) -> Result<Status> {
         let unconfirmed = self.unconfirmed()?;
-        let Some(pins) = Pins::open()? else { return Ok(Status { unconfirmed, ..Status::default() }) };
+        let Some(pins) = self.pins()? else { return Ok(Status { unconfirmed, ..Status::default() }) };
         Ok(Status { unconfirmed, ..listing::status(pins, &mut self.network)? })
     }
 
@@ -277,7 +297,7 @@ impl Byway {
     ///
     /// Those of [`Byway::status`].
     pub fn listing(&mut self) -> Result<Listing> {
-        let mut listing = match Pins::open()? {
+        let mut listing = match self.pins()? {
             Some(pins) => listing::read(pins, &mut self.network)?,
             None => Listing::default(),
         };
@@ -300,7 +320,7 @@ impl Byway {
     ///
     /// [`Error::NoSuchRule`], and those of [`Byway::status`].
     pub fn rule(&mut self, selector: &Selector) -> Result<RuleStatus> {
-        let found = match Pins::open()? {
+        let found = match self.pins()? {
             Some(pins) => listing::rule(&pins, &mut self.network, selector)?,
             None => None,
         };
@@ -331,7 +351,7 @@ impl Byway {
     ///
     /// Those of [`Byway::status`].
     pub fn attachments(&mut self) -> Result<Vec<Attachment>> {
-        let Some(pins) = Pins::open()? else { return Ok(Vec::new()) };
+        let Some(pins) = self.pins()? else { return Ok(Vec::new()) };
         status::read_attachments(&pins, &mut self.network)
     }
 
@@ -342,7 +362,7 @@ impl Byway {
     ///
     /// Those of [`Byway::status`].
     pub fn mtu_mismatches(&mut self, next_hops: &[NextHop]) -> Result<Vec<MtuMismatch>> {
-        let Some(pins) = Pins::open()? else { return Ok(Vec::new()) };
+        let Some(pins) = self.pins()? else { return Ok(Vec::new()) };
         status::mtu_mismatches(&pins, &mut self.network, next_hops)
     }
 }

@@ -357,7 +357,7 @@ fn attached(tables: &Tables, device: &Device) -> Result<Attached> {
 
 fn slot(progress: &Progress, next_hop: &NextHop) -> Result<u32> {
     let slot = progress.slots.get(next_hop).copied();
-    slot.ok_or_else(|| Error::kernel(format!("find the next hop {next_hop}"), "it has no slot"))
+    slot.ok_or_else(|| Error::inconsistent(format!("find the next hop {next_hop}"), "it has no slot"))
 }
 
 /// The slots and weights of a group's members.
@@ -518,7 +518,7 @@ fn make_entry(
     entry: &Entry<RuleRef>,
     made: &mut Stale,
 ) -> Result<byway_abi::Target> {
-    let no_record = || Error::kernel(format!("put a rule for {source}"), "it has no record");
+    let no_record = || Error::inconsistent(format!("put a rule for {source}"), "it has no record");
     let target = |tables: &Tables, rule: &RuleRef| match rule {
         RuleRef::Held(id) => tables.target(*id),
         RuleRef::New(nth) => progress.recorded.get(*nth as usize).copied().ok_or_else(no_record),

@@ -127,7 +127,7 @@ impl Programs {
                     if error.io_error.raw_os_error() == Some(libc::EINVAL) =>
                 {
                     if hook.is_some() {
-                        return Err(Error::KernelLacks("it has no tcx, which came with Linux 6.6".into()));
+                        return Err(Error::Unsupported { feature: "tcx", since: "6.6" });
                     }
                 }
                 Err(error) => return Err(Error::kernel(format!("attach to {}", device.name), error)),

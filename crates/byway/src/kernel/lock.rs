@@ -52,7 +52,7 @@ impl Lock {
     ///
     /// # Errors
     ///
-    /// [`Error::Busy`] where another Byway keeps it for longer.
+    /// [`Error::Locked`] where another Byway keeps it for longer.
     pub(crate) fn wait(wait: &Wait<'_>) -> Result<Self> {
         let all = bpffs::folder();
         let own = all.join(format!("lock-{}", namespace::key()?));
@@ -117,7 +117,7 @@ fn lock(
         *has_waited = true;
         let waited = start.elapsed();
         if waited >= wait.limit {
-            return Err(Error::Busy { holder: holder(&file), waited });
+            return Err(Error::Locked { holder: holder(&file), waited });
         }
         if waited >= TELL_AFTER.min(wait.limit) && !is_told {
             is_told = true;

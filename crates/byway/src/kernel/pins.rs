@@ -219,7 +219,7 @@ fn load(folder: &Path, taking_over: u32) -> Result<Ebpf> {
     }
     loader.load(OBJECT).map_err(|error| match error {
         EbpfError::BtfError(_) => {
-            Error::KernelLacks(format!("it takes no BTF type information (Linux 5.10 does): {error}"))
+            Error::Unsupported { feature: "type information (BTF) that takes byway's", since: "5.10" }
         }
         EbpfError::MapError(MapError::CreateError { io_error, .. })
             if io_error.kind() == std::io::ErrorKind::PermissionDenied =>
@@ -248,7 +248,7 @@ fn refused(name: &str, error: ProgramError) -> Error {
             if verifier_log.to_string().contains("unknown func bpf_redirect_neigh")
                 || verifier_log.to_string().contains("invalid func") =>
         {
-            Error::KernelLacks("it has no bpf_redirect_neigh helper, which came with Linux 5.10".into())
+            Error::Unsupported { feature: "bpf_redirect_neigh helper", since: "5.10" }
         }
         _ => Error::kernel(format!("load the program {name}"), error),
     }

@@ -197,7 +197,10 @@ impl Rules {
     /// Writes a record, and counters from zero. Nothing leads there yet.
     pub(crate) fn write(&mut self, id: u32, record: RuleRecord) -> Result<()> {
         let Some((chunk, place)) = self.chunk(id)? else {
-            return Err(Error::kernel(format!("write the record of rule {id}"), "there is no such chunk"));
+            return Err(Error::inconsistent(
+                format!("write the record of rule {id}"),
+                "there is no such chunk",
+            ));
         };
         for cpu in 0..self.cpus {
             for word in counters(chunk, cpu, place) {

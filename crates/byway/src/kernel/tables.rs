@@ -269,7 +269,10 @@ impl Tables {
             self.rules.add_chunk()?;
             free = self.rules.free(next)?;
         }
-        let free = free.ok_or_else(|| Error::kernel("find a free identity for a rule", "all are in use"))?;
+        let free = free.ok_or_else(|| Error::Busy {
+            action: "find a free identity for a rule",
+            what: "all are in use",
+        })?;
         *self.identities()? = Identities { next: free + 1, used: used + 1 };
         Ok(free)
     }
@@ -286,7 +289,8 @@ impl Tables {
     /// What a packet that a rule speaks about finds.
     pub(crate) fn target(&self, id: u32) -> Result<Target> {
         let record = self.rule_record(id)?;
-        let record = record.ok_or_else(|| Error::kernel("read the record of a rule", "it is not there"))?;
+        let record =
+            record.ok_or_else(|| Error::inconsistent("read the record of a rule", "it is not there"))?;
         Ok(wire::target(id, &record))
     }
 

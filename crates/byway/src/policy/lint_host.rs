@@ -61,7 +61,7 @@ fn lint(host_ref: &HostRef, host: &Host, strict: &mut BTreeSet<u32>) -> Result<O
             )))
         }
         Ok(_) => Ok(None),
-        Err(error) if error.is_bad_request() => Ok(Some(format!("on this host {error}"))),
+        Err(error) if error.is_bad_request() => Ok(Some(format!("on this host {}", error.sentence()))),
         Err(error) => Err(error),
     }
 }

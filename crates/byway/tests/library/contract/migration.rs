@@ -184,7 +184,7 @@ fn an_older_schema_is_taken_over_under_traffic() {
             assert_eq!(
                 refused.to_string(),
                 format!(
-                    "the pins in {} are an older byway's, of schema {}, and this byway works with schema {SCHEMA}; the next change takes them over with all rules and counters, as `byway apply` or `byway attach` does",
+                    "the pins in {} are an older byway's, of schema {}, and this byway works with schema {SCHEMA}; the next change takes them over with all rules and counters",
                     folder.display(),
                     old.schema
                 )

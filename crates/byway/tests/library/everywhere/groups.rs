@@ -284,14 +284,11 @@ fn what_cannot_be_a_group_is_refused() {
     let hook = any_hook();
     let refused = |call: &(dyn Fn(&mut byway::Byway) -> byway::Result<()> + Sync), sentence: &str| {
         let error = on(&seed.server, hook, |byway| call(byway)).unwrap_err();
-        assert_eq!(error.to_string(), sentence);
+        assert_eq!(error.sentence(), sentence);
         assert!(error.is_bad_request());
     };
     let two = || vec![member(&addresses, 0, 1), member(&addresses, 1, 1)];
-    refused(
-        &|byway| byway.add(&to_group(&addresses, "uplinks")).map(drop),
-        "there is no group `uplinks`; `byway group show` lists them, and `byway group add` makes one",
-    );
+    refused(&|byway| byway.add(&to_group(&addresses, "uplinks")).map(drop), "there is no group `uplinks`");
     refused(
         &|byway| {
             let twice = vec![member(&addresses, 0, 1), member(&addresses, 0, 2)];
@@ -317,7 +314,7 @@ fn what_cannot_be_a_group_is_refused() {
     );
     refused(
         &|byway| byway.take_out_of_service(&hop(&addresses, 3)).map(drop),
-        "no rule and no group has the next hop via 10.111.221.103 dev eth1; `byway show nexthops` lists them",
+        "no rule and no group has the next hop via 10.111.221.103 dev eth1",
     );
     on(&seed.server, hook, |byway| byway.flush()).unwrap();
     on(&seed.server, hook, |byway| byway.detach_all()).unwrap();

@@ -58,7 +58,7 @@ fn has_tcx() -> bool {
         lab.link((&a, "eth0"), (&b, "eth0")).unwrap();
         match on(&a, Hook::Tcx, |byway| byway.attach(&Attach::devices(["eth0"]))) {
             Ok(_) => true,
-            Err(Error::KernelLacks(_)) => false,
+            Err(Error::Unsupported { .. }) => false,
             Err(error) => panic!("{error}"),
         }
     };

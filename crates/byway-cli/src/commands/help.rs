@@ -1,0 +1,85 @@
+//! What to do about an error of the library, in commands where there is one for it.
+
+use byway::{Error, grammar::GrammarError};
+
+/// What is wrong and what to do.
+pub(super) fn sentence(error: &Error) -> String {
+    let wrong = match error {
+        Error::NotUndone { failure, undo } => {
+            format!("{}; and it could not be undone: {}", sentence(failure), sentence(undo))
+        }
+        error => error.to_string(),
+    };
+    match command(error).or_else(|| error.help()) {
+        Some(help) => format!("{wrong}; {help}"),
+        None => wrong,
+    }
+}
+
+/// What to do, where that is a command.
+fn command(error: &Error) -> Option<String> {
+    let help = match error {
+        Error::RuleOfAnother(rule) => {
+            return Some(format!("delete it first: `byway del {}`", rule.selector()));
+        }
+        Error::GroupOfAnother(group) => {
+            return Some(format!("delete it first, `byway group del {}`, or take another name", group.name));
+        }
+        Error::NoSuchRule(_) => "`byway show` lists the rules",
+        Error::TooManyAttachments { .. } => "detach from others first: `byway detach dev NAME`",
+        Error::TooManyGroups { .. } => "let rules share a group: `byway group add`",
+        Error::Unconfirmed => "do so with `byway confirm`, or roll it back with `byway rollback`",
+        Error::TooLateToConfirm => "roll it back with `byway rollback`, and apply again",
+        Error::NoSuchGroup(_) => "`byway group show` lists them, and `byway group add` makes one",
+        Error::NoSuchNextHop(_) => "`byway show nexthops` lists them",
+        Error::NoDefaultRoute => "name the interface to watch with `byway attach dev IF`",
+        Error::NotAttached(_) => "`byway show` lists the attachments",
+        Error::BpffsHidden(namespace) => {
+            return Some(format!("run it outside instead: `byway --netns {namespace} ...`"));
+        }
+        Error::OlderSchema { .. } => {
+            "the next change takes them over with all rules and counters, as `byway apply` or `byway attach` does"
+        }
+        Error::Damaged { path, .. } => {
+            return Some(format!(
+                "remove what is pinned, `rm -r {}`, and add the rules again, for example with `byway apply`",
+                path.display()
+            ));
+        }
+        _ => return None,
+    };
+    Some(help.to_owned())
+}
+
+/// What is wrong with words.
+pub(super) fn of_words(error: &GrammarError) -> String {
+    match error {
+        GrammarError::NoGroup => {
+            "a group needs a name, like `byway group add uplinks nexthop ...`".to_owned()
+        }
+        error => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_stands_where_there_is_one() {
+        let error = Error::NoSuchGroup("up".into());
+        let with_command =
+            "there is no group `up`; `byway group show` lists them, and `byway group add` makes one";
+        assert_eq!(sentence(&error), with_command);
+        let other = Error::Loopback("lo".into());
+        let without = "lo is the loopback device, which no packet leaves by; name another device";
+        assert_eq!(sentence(&other), without);
+        let both = Error::NotUndone { failure: Box::new(error), undo: Box::new(other) };
+        assert_eq!(
+            sentence(&both),
+            format!(
+                "{with_command}; and it could not be undone: {without}; the next change by byway tidies what is left"
+            )
+        );
+    }
+}
