@@ -1,7 +1,5 @@
 //! From a packet's source to its target: the search through the [source tables](byway_abi::sources).
 
-use core::ptr;
-
 use byway_abi::{
     FAMILY_IPV4, TARGET_GONE, TARGET_LONGER, Target,
     sources::{
@@ -13,6 +11,8 @@ use byway_abi::{
 use crate::{
     maps::{SOURCE_CACHE, SOURCES4, SOURCES6, TABLE_INFO},
     packet::Packet,
+    read_once,
+    rows::{PerCpu, field},
 };
 
 /// So many steps of a binary search are enough for [`LENGTHS`].
@@ -27,20 +27,18 @@ const SEARCHES: usize = 3;
 pub fn find(packet: &Packet, slot: u32) -> Option<Target> {
     let infos = TABLE_INFO.get(slot)?;
     // Before the search: where something changes meanwhile, what is found is of an epoch that is over.
-    // SAFETY: a reference is good to read from.
-    let epoch = unsafe { ptr::read_volatile(&infos.epoch) };
+    let epoch = read_once(&infos.epoch);
     let is_v4 = packet.family == FAMILY_IPV4;
     let [a, b, c, d] = packet.source;
     let address = if is_v4 { [u64::from(a), 0] } else { [word(a, b), word(c, d)] };
     let place = cache_place(address) + if is_v4 { 0 } else { sources::SOURCE_CACHE_LEN };
-    // SAFETY: the entry is this CPU's own.
-    let cached = unsafe { &mut *SOURCE_CACHE.get_ptr_mut(place)? };
-    if cached.epoch != epoch || cached.address != address || epoch == 0 {
-        let found = if is_v4 { look4(slot, infos, a) } else { look6(slot, infos, address) };
-        let (word, rule) = found?;
-        *cached = CachedSource { address, word, rule, epoch };
+    let cached = SOURCE_CACHE.mine(place)?;
+    if field!(cached, epoch).get() != epoch || field!(cached, address).get() != address || epoch == 0 {
+        let (word, rule) = if is_v4 { look4(slot, infos, a)? } else { look6(slot, infos, address)? };
+        cached.set(CachedSource { address, word, rule, epoch });
     }
-    (cached.word != 0).then(|| target(cached.word, cached.rule))
+    let word = field!(cached, word).get();
+    (word != 0).then(|| target(word, field!(cached, rule).get()))
 }
 
 /// The entry of the most specific source that holds an IPv4 address, as its word and its rule; 0 where there is none.
@@ -59,7 +57,7 @@ fn look4(slot: u32, infos: &TableInfos, address: u32) -> Option<(u64, u32)> {
         let bucket = SOURCES4.get_value(slot, &(place / ENTRIES as u32))?;
         let at = place as usize % ENTRIES * WORDS4;
         // The word last: as long as it is there, so was what comes before it.
-        let (first, word) = (read(&bucket[at]), read(&bucket[at + 1]));
+        let (first, word) = (read_once(&bucket[at]), read_once(&bucket[at + 1]));
         if is_there(word) {
             return Some((word, (first >> 32) as u32));
         }
@@ -81,7 +79,7 @@ fn look6(slot: u32, infos: &TableInfos, [first, second]: [u64; 2]) -> Option<(u6
         let place = place - 1;
         let bucket = SOURCES6.get_value(slot, &(place / ENTRIES as u32))?;
         let at = place as usize % ENTRIES * WORDS6;
-        let (rule, word) = (read(&bucket[at + 3]), read(&bucket[at + 2]));
+        let (rule, word) = (read_once(&bucket[at + 3]), read_once(&bucket[at + 2]));
         if is_there(word) {
             return Some((word, rule as u32));
         }
@@ -161,14 +159,14 @@ extern "C" fn search4(slot: u32, address: u32, len: u32) -> u64 {
         let number = hash.wrapping_add(probe) & infos.v4.mask;
         let Some(bucket) = table.get(number) else { return 0 };
         for entry in 0..ENTRIES {
-            if read(&bucket[entry * WORDS4]) as u32 == address {
-                let word = read(&bucket[entry * WORDS4 + 1]);
+            if read_once(&bucket[entry * WORDS4]) as u32 == address {
+                let word = read_once(&bucket[entry * WORDS4 + 1]);
                 if length(word) == u64::from(len) && word & KIND != 0 {
                     return found(number, entry, word);
                 }
             }
         }
-        if read(&bucket[ENTRIES * WORDS4 - 1]) == 0 {
+        if read_once(&bucket[ENTRIES * WORDS4 - 1]) == 0 {
             break;
         }
     }
@@ -187,14 +185,14 @@ extern "C" fn search6(slot: u32, first: u64, second: u64, len: u32) -> u64 {
         let Some(bucket) = table.get(number) else { return 0 };
         for entry in 0..ENTRIES {
             let at = entry * WORDS6;
-            if read(&bucket[at]) == first && read(&bucket[at + 1]) == second {
-                let word = read(&bucket[at + 2]);
+            if read_once(&bucket[at]) == first && read_once(&bucket[at + 1]) == second {
+                let word = read_once(&bucket[at + 2]);
                 if length(word) == u64::from(len) && word & KIND != 0 {
                     return found(number, entry, word);
                 }
             }
         }
-        if read(&bucket[ENTRIES * WORDS6 - 2]) == 0 {
+        if read_once(&bucket[ENTRIES * WORDS6 - 2]) == 0 {
             break;
         }
     }
@@ -212,11 +210,4 @@ fn found(bucket: u32, entry: usize, word: u64) -> u64 {
 #[inline(always)]
 fn word(first: u32, second: u32) -> u64 {
     u64::from(first) | u64::from(second) << 32
-}
-
-/// Reads what userspace may write at the same time: all of it at once, and once.
-#[inline(always)]
-fn read(word: &u64) -> u64 {
-    // SAFETY: a reference is good to read from.
-    unsafe { ptr::read_volatile(word) }
 }
