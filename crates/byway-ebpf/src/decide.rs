@@ -143,10 +143,10 @@ fn answer_too_big(skb: &Skb, rule: u32, hop: &Hop, mtu: u32, size: Count) -> Ver
     let verdict = icmp_error::answer_too_big(skb, hop.slot, mtu);
     if verdict != DROP {
         count_exception(rule, size, |row| field!(row, icmp_sent));
-        hop.count(field!(hop.counters, icmp_sent), size);
+        next_hop::count(field!(hop.counters, icmp_sent), size);
     } else {
         count_exception(rule, size, |row| field!(row, too_big_dropped));
-        hop.count(field!(hop.counters, too_big_dropped), size);
+        next_hop::count(field!(hop.counters, too_big_dropped), size);
     }
     verdict
 }
@@ -287,7 +287,7 @@ fn count_arrived(rule: u32, slot: u32, size: Count) {
 #[inline(always)]
 fn count_clamped(rule: u32, hop: &Hop, size: Count) {
     count_exception(rule, size, |row| field!(row, clamped));
-    hop.count(field!(hop.counters, clamped), size);
+    next_hop::count(field!(hop.counters, clamped), size);
 }
 
 /// Counts what happens to few packets, for a rule that may have no counter for it yet.

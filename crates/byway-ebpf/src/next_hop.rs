@@ -14,7 +14,7 @@ use byway_abi::{
 };
 
 use crate::{
-    clock, count, counts, flow,
+    clock, counts, flow,
     maps::{GROUPS, NEXT_HOP_COUNTERS, NEXT_HOP_DEVICES, NEXT_HOP_HEALTH, NEXT_HOPS},
     packet::Packet,
     probe,
@@ -38,19 +38,13 @@ impl Hop {
     fn of(slot: u32) -> Option<Self> {
         Some(Self { slot, next_hop: NEXT_HOPS.get(slot)?, counters: NEXT_HOP_COUNTERS.mine(slot)? })
     }
-
-    /// Counts a packet in one of its counters.
-    #[inline(always)]
-    pub fn count(&self, counter: &Cell<Count>, size: Count) {
-        count_next_hop(counter, size);
-    }
 }
 
 /// Counts a packet in a counter of a next hop.
 #[inline(always)]
-fn count_next_hop(counter: &Cell<Count>, size: Count) {
+pub fn count(counter: &Cell<Count>, size: Count) {
     if counts(counters::OF_NEXT_HOPS) {
-        count(counter, size);
+        crate::count(counter, size);
     }
 }
 
@@ -78,16 +72,22 @@ pub fn choose(skb: &Skb, packet: &Packet, target: &Target, generation: u32, size
         }
         (pick_one(skb, target.index, target.mss), target.on_down)
     };
-    if pick.slot != pick.own
-        && let Some(counters) = NEXT_HOP_COUNTERS.mine(pick.own)
-    {
-        count_next_hop(field!(counters, failed_over), size);
+    if pick.slot != pick.own {
+        count_failed_over(pick.own, size);
     }
     match Hop::of(pick.slot) {
         Some(hop) if pick.state >= SENT => Choice::Sent(hop, pick.state == SENT_CLAMPED),
         // Slot 0 is nobody's.
         Some(hop) if pick.slot != 0 => Choice::Send(hop),
         _ => Choice::Down(on_down),
+    }
+}
+
+/// Counts a packet for the next hop that should have had it, and did not get it.
+#[inline(always)]
+fn count_failed_over(slot: u32, size: Count) {
+    if let Some(counters) = NEXT_HOP_COUNTERS.mine(slot) {
+        count(field!(counters, failed_over), size);
     }
 }
 
@@ -299,7 +299,7 @@ fn state_of_unproven(skb: &Skb, slot: u32, mss: u32) -> Option<u32> {
 /// Notes that a packet has departed to a next hop.
 #[inline(always)]
 pub fn departed(hop: &Hop, size: Count) {
-    hop.count(field!(hop.counters, departed), size);
+    count(field!(hop.counters, departed), size);
     let proven = field!(hop.counters, proven);
     proven.set(proven.get() | OUTSTANDING);
 }
@@ -308,7 +308,7 @@ pub fn departed(hop: &Hop, size: Count) {
 #[inline(always)]
 pub fn arrived(slot: u32, size: Count) {
     if let Some(counters) = NEXT_HOP_COUNTERS.mine(slot) {
-        count_next_hop(field!(counters, arrived), size);
+        count(field!(counters, arrived), size);
         let proven = field!(counters, proven);
         proven.set(proven.get() & !OUTSTANDING);
     }
