@@ -3,13 +3,14 @@
 //! Our own hash and not `skb->hash`: that one changes when TCP retransmits (`sk_rethink_txhash`), and a flow would
 //! change its next hop in the middle.
 
-use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::TcContext};
 use byway_abi::{Fragments, sources::mix64};
 
 use crate::{
+    clock,
     maps::FRAGMENTS,
     packet::Packet,
-    transport::{self, DCCP, Part, SCTP, TCP, Transport, UDP, UDP_LITE, load},
+    skb::Skb,
+    transport::{self, DCCP, Part, SCTP, TCP, Transport, UDP, UDP_LITE},
 };
 
 /// How long a fragment that came before the first one speaks for its packet, in nanoseconds.
@@ -17,13 +18,13 @@ const OUT_OF_ORDER: u64 = 1_000_000_000;
 
 /// The hash of the packet's flow. All fragments of a packet have that of the first.
 #[inline(always)]
-pub fn hash(ctx: &TcContext, packet: &Packet) -> u32 {
-    let Some(transport) = transport::find(ctx, packet.family, packet.offset) else {
+pub fn hash(skb: &Skb, packet: &Packet) -> u32 {
+    let Some(transport) = transport::find(skb, packet.family, packet.offset) else {
         return mix(packet, 0, 0);
     };
     let protocol = u32::from(transport.protocol);
     if transport.part == Part::Whole {
-        return mix(packet, protocol, ports(ctx, &transport));
+        return mix(packet, protocol, ports(skb, &transport));
     }
     let mut key = [0; 10];
     key[..4].copy_from_slice(&packet.source);
@@ -33,8 +34,7 @@ pub fn hash(ctx: &TcContext, packet: &Packet) -> u32 {
     // SAFETY: what another CPU writes meanwhile is another fragment of the same packet.
     let known = unsafe { FRAGMENTS.get(&key) };
     if transport.part == Part::FirstFragment {
-        // SAFETY: the helper only reads the clock.
-        let now = unsafe { bpf_ktime_get_ns() };
+        let now = clock::now();
         // A later fragment has come first and gone its way. Identifications come round again, so that an old
         // entry may be another packet's.
         if let Some(known) = known
@@ -43,7 +43,7 @@ pub fn hash(ctx: &TcContext, packet: &Packet) -> u32 {
         {
             return known.hash;
         }
-        let hash = mix(packet, protocol, ports(ctx, &transport));
+        let hash = mix(packet, protocol, ports(skb, &transport));
         // Where this fails, later fragments go by their addresses.
         let _ = FRAGMENTS.insert(&key, &Fragments { written: now, hash, by_first: 1 }, 0);
         return hash;
@@ -52,8 +52,7 @@ pub fn hash(ctx: &TcContext, packet: &Packet) -> u32 {
         return known.hash;
     }
     let hash = mix(packet, protocol, 0);
-    // SAFETY: the helper only reads the clock.
-    let written = unsafe { bpf_ktime_get_ns() };
+    let written = clock::now();
     // Where this fails, each fragment goes by its addresses.
     let _ = FRAGMENTS.insert(&key, &Fragments { written, hash, by_first: 0 }, 0);
     hash
@@ -61,9 +60,9 @@ pub fn hash(ctx: &TcContext, packet: &Packet) -> u32 {
 
 /// Both ports as one word, or 0 where the protocol has none.
 #[inline(always)]
-fn ports(ctx: &TcContext, transport: &Transport) -> u32 {
+fn ports(skb: &Skb, transport: &Transport) -> u32 {
     match transport.protocol {
-        TCP | UDP | DCCP | SCTP | UDP_LITE => load(ctx, transport.offset).map_or(0, u32::from_be_bytes),
+        TCP | UDP | DCCP | SCTP | UDP_LITE => skb.load(transport.offset).map_or(0, u32::from_be_bytes),
         _ => 0,
     }
 }

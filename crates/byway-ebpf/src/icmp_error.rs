@@ -8,22 +8,16 @@
 //! An IPv4 packet that may be fragmented is answered like any other. Nobody but its sender can fragment it, and Linux
 //! does, once it knows to what size.
 
-use core::ptr;
-
-use aya_ebpf::{
-    bindings::{__sk_buff, TC_ACT_SHOT},
-    helpers::generated::{
-        bpf_csum_diff, bpf_ktime_get_ns, bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail,
-        bpf_skb_load_bytes, bpf_skb_store_bytes,
-    },
-    programs::TcContext,
-};
 use byway_abi::{ANSWER_BURST, ANSWER_INTERVAL, FAMILY_IPV4};
 
 use crate::{
+    clock,
     maps::{NEXT_HOP_COUNTERS, QUOTE_HEAD_LEN, QUOTE_HEADS},
     packet::{self, ETHERNET_LEN, Packet},
-    transport::{self, ICMP, ICMPV6, Transport, load},
+    rows::{PerCpu, field},
+    skb::{Skb, sum},
+    transport::{self, ICMP, ICMPV6, Transport},
+    verdict::{self, DROP, Verdict},
 };
 
 const IPV4_LEN: usize = 20;
@@ -44,52 +38,40 @@ const HEAD: usize = QUOTE_HEAD_LEN;
 /// Of a short quote. The kernel wants an IPv4 header's length to be left.
 const HEAD_SHORT: usize = QUOTE4_SHORT - IPV4_LEN;
 
-/// `BPF_ADJ_ROOM_MAC`: room behind the Ethernet header (include/uapi/linux/bpf.h).
-const BEHIND_ETHERNET: u32 = 1;
-/// `BPF_F_INGRESS`.
-const INGRESS: u64 = 1;
-
 /// Makes the packet the answer and returns the verdict that sends it off. What cannot be answered is dropped. `slot` is the
 /// next hop's.
 #[unsafe(no_mangle)]
 #[inline(never)]
-unsafe extern "C" fn answer_too_big(skb: *mut __sk_buff, slot: u32, mtu: u32) -> i32 {
-    let ctx = &TcContext::new(skb);
-    let answer = || {
-        let packet = packet::parse(ctx, ETHERNET_LEN).ok()?;
-        let transport = transport::find(ctx, packet.family, packet.offset)?;
-        if !may_be_answered(ctx, &packet, &transport, mtu) || !is_allowed(slot)? {
-            return None;
-        }
-        let length = ctx.len() as usize - ETHERNET_LEN;
-        match packet.family {
-            FAMILY_IPV4 if length >= QUOTE4 => ipv4::<QUOTE4, HEAD>(ctx, &packet, mtu),
-            FAMILY_IPV4 if length >= QUOTE4_SHORT => ipv4::<QUOTE4_SHORT, HEAD_SHORT>(ctx, &packet, mtu),
-            FAMILY_IPV4 => None,
-            _ if length >= QUOTE6 => ipv6(ctx, &packet, mtu),
-            _ => None,
-        }
-    };
-    match answer() {
-        // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks; the helper takes numbers.
-        Some(()) => unsafe { bpf_redirect((*skb).ifindex, INGRESS) as i32 },
-        None => TC_ACT_SHOT,
+pub extern "C" fn answer_too_big(skb: &Skb, slot: u32, mtu: u32) -> Verdict {
+    match make_answer(skb, slot, mtu) {
+        Some(()) => verdict::receive_from(skb.ifindex()),
+        None => DROP,
     }
 }
 
-/// Answers a packet, or drops it. Returns the verdict, and whether it was answered.
+/// Makes the packet the answer, if it may have one.
 #[inline(always)]
-pub fn too_big(ctx: &TcContext, slot: u32, mtu: u32) -> (i32, bool) {
-    // SAFETY: the verifier has seen the function by itself.
-    let verdict = unsafe { answer_too_big(ctx.skb.skb, slot, mtu) };
-    (verdict, verdict != TC_ACT_SHOT)
+fn make_answer(skb: &Skb, slot: u32, mtu: u32) -> Option<()> {
+    let packet = packet::parse(skb, ETHERNET_LEN).ok()?;
+    let transport = transport::find(skb, packet.family, packet.offset)?;
+    if !may_be_answered(skb, &packet, &transport, mtu) || !is_allowed(slot)? {
+        return None;
+    }
+    let length = skb.len() as usize - ETHERNET_LEN;
+    match packet.family {
+        FAMILY_IPV4 if length >= QUOTE4 => ipv4::<QUOTE4, HEAD>(skb, &packet, mtu),
+        FAMILY_IPV4 if length >= QUOTE4_SHORT => ipv4::<QUOTE4_SHORT, HEAD_SHORT>(skb, &packet, mtu),
+        FAMILY_IPV4 => None,
+        _ if length >= QUOTE6 => ipv6(skb, &packet, mtu),
+        _ => None,
+    }
 }
 
 /// Whether an error may be sent about the packet (RFC 1122, 3.2.2; RFC 4443, 2.4e).
 #[inline(always)]
-fn may_be_answered(ctx: &TcContext, packet: &Packet, transport: &Transport, mtu: u32) -> bool {
+fn may_be_answered(skb: &Skb, packet: &Packet, transport: &Transport, mtu: u32) -> bool {
     // Nor where the headers run beyond the packet.
-    if !transport.is_there() || transport.offset > ctx.len() {
+    if !transport.is_there() || transport.offset > skb.len() {
         return false;
     }
     if packet.family == FAMILY_IPV4 {
@@ -102,7 +84,7 @@ fn may_be_answered(ctx: &TcContext, packet: &Packet, transport: &Transport, mtu:
             return true;
         }
         // Unreachable, source quench, redirect, time exceeded, parameter problem: errors are not answered.
-        return !matches!(load(ctx, transport.offset), None | Some([3 | 4 | 5 | 11 | 12]));
+        return !matches!(skb.load(transport.offset), None | Some([3 | 4 | 5 | 11 | 12]));
     }
     let source = packet.source;
     // The unspecified address, ::1, and ff00::/8.
@@ -113,29 +95,27 @@ fn may_be_answered(ctx: &TcContext, packet: &Packet, transport: &Transport, mtu:
         return false;
     }
     // Below 128 are the errors.
-    transport.protocol != ICMPV6 || load(ctx, transport.offset).is_some_and(|[kind]: [u8; 1]| kind >= 128)
+    transport.protocol != ICMPV6 || skb.load(transport.offset).is_some_and(|[kind]: [u8; 1]| kind >= 128)
 }
 
 /// Takes an answer from the allowance of this next hop on this CPU, if there is one left.
 #[inline(always)]
 fn is_allowed(slot: u32) -> Option<bool> {
-    // SAFETY: the entry is this CPU's own.
-    let counters = unsafe { &mut *NEXT_HOP_COUNTERS.get_ptr_mut(slot)? };
-    // SAFETY: the helper only reads the clock.
-    let now = unsafe { bpf_ktime_get_ns() };
+    let answers_until = field!(NEXT_HOP_COUNTERS.mine(slot)?, answers_until);
+    let now = clock::now();
     let earliest = now.saturating_sub(ANSWER_BURST * ANSWER_INTERVAL);
-    let until = counters.answers_until.max(earliest) + ANSWER_INTERVAL;
+    let until = answers_until.get().max(earliest) + ANSWER_INTERVAL;
     if until > now {
         return Some(false);
     }
-    counters.answers_until = until;
+    answers_until.set(until);
     Some(true)
 }
 
 #[inline(always)]
-fn ipv4<const QUOTE: usize, const HEAD: usize>(ctx: &TcContext, packet: &Packet, mtu: u32) -> Option<()> {
-    let addresses = packet::ethernet_addresses(ctx)?;
-    let quoted = shorten::<QUOTE>(ctx)?;
+fn ipv4<const QUOTE: usize, const HEAD: usize>(skb: &Skb, packet: &Packet, mtu: u32) -> Option<()> {
+    let addresses = packet::ethernet_addresses(skb)?;
+    let quoted = shorten::<QUOTE>(skb)?;
 
     const LEN: usize = IPV4_LEN + ICMP_LEN;
     let mut headers = [0_u8; LEN];
@@ -154,13 +134,13 @@ fn ipv4<const QUOTE: usize, const HEAD: usize>(ctx: &TcContext, packet: &Packet,
     ip[10..12].copy_from_slice(&of_ip.to_ne_bytes());
     let of_icmp = !fold(sum(icmp, u32::from(quoted))?);
     icmp[2..4].copy_from_slice(&of_icmp.to_ne_bytes());
-    prepend::<LEN, HEAD>(ctx, addresses, 0x0800, &headers)
+    prepend::<LEN, HEAD>(skb, addresses, 0x0800, &headers)
 }
 
 #[inline(always)]
-fn ipv6(ctx: &TcContext, packet: &Packet, mtu: u32) -> Option<()> {
-    let addresses = packet::ethernet_addresses(ctx)?;
-    let quoted = shorten::<QUOTE6>(ctx)?;
+fn ipv6(skb: &Skb, packet: &Packet, mtu: u32) -> Option<()> {
+    let addresses = packet::ethernet_addresses(skb)?;
+    let quoted = shorten::<QUOTE6>(skb)?;
 
     const LEN: usize = IPV6_LEN + ICMP_LEN;
     let mut headers = [0_u8; LEN];
@@ -177,7 +157,7 @@ fn ipv6(ctx: &TcContext, packet: &Packet, mtu: u32) -> Option<()> {
     let of_icmp = !fold(sum(icmp, u32::from(pseudo))?);
     icmp[2..4].copy_from_slice(&of_icmp.to_ne_bytes());
     ip[..8].copy_from_slice(&[0x60, 0, 0, 0, length[0], length[1], ICMPV6, 64]);
-    prepend::<LEN, { self::HEAD }>(ctx, addresses, 0x86DD, &headers)
+    prepend::<LEN, { self::HEAD }>(skb, addresses, 0x86DD, &headers)
 }
 
 #[inline(always)]
@@ -191,14 +171,9 @@ fn bytes(address: [u32; 4]) -> [u8; 16] {
 
 /// Cuts the packet off behind what is quoted, and returns the sum of that.
 #[inline(always)]
-fn shorten<const QUOTE: usize>(ctx: &TcContext) -> Option<u16> {
-    // This ends the packet's being one of segmentation offload, too, and makes it one piece.
-    // SAFETY: the helper checks the length.
-    if unsafe { bpf_skb_change_tail(ctx.skb.skb, (ETHERNET_LEN + QUOTE) as u32, 0) } != 0 {
-        return None;
-    }
-    let start = ctx.data() + ETHERNET_LEN;
-    if start + QUOTE > ctx.data_end() {
+fn shorten<const QUOTE: usize>(skb: &Skb) -> Option<u16> {
+    // This ends the packet's being one of segmentation offload, too.
+    if !skb.set_len((ETHERNET_LEN + QUOTE) as u32) {
         return None;
     }
     let mut total = 0;
@@ -206,10 +181,7 @@ fn shorten<const QUOTE: usize>(ctx: &TcContext) -> Option<u16> {
     // The helper sums up 512 bytes at a time.
     for _ in 0..QUOTE.div_ceil(512) {
         let length = if QUOTE - at < 512 { QUOTE - at } else { 512 };
-        let from = (start + at) as *mut u32;
-        // SAFETY: the bytes are there, as checked above.
-        let sum = unsafe { bpf_csum_diff(ptr::null_mut(), 0, from, length as u32, total) };
-        total = u32::try_from(sum).ok()?;
+        total = skb.sum(ETHERNET_LEN + at, length, total)?;
         at += length;
     }
     Some(fold(total))
@@ -223,38 +195,23 @@ fn shorten<const QUOTE: usize>(ctx: &TcContext) -> Option<u16> {
 /// off and put back.
 #[inline(always)]
 fn prepend<const LEN: usize, const QUOTE_HEAD: usize>(
-    ctx: &TcContext,
+    skb: &Skb,
     addresses: [u32; 3],
     ether_type: u16,
     headers: &[u8; LEN],
 ) -> Option<()> {
-    let skb = ctx.skb.skb;
     let [a, b, c] = addresses.map(u32::to_ne_bytes);
     let [high, low] = ether_type.to_be_bytes();
     let ethernet = [b[2], b[3], c[0], c[1], c[2], c[3], a[0], a[1], a[2], a[3], b[0], b[1], high, low];
-    let head = QUOTE_HEADS.get_ptr_mut(0)?;
-    let (start, head_len) = (ETHERNET_LEN as u32, QUOTE_HEAD as u32);
-    // SAFETY: the entry is this CPU's own, and at least as long as `QUOTE_HEAD`. The helpers read and write as many bytes as
-    // they are told, and check the bounds of the packet.
-    let failed = unsafe {
-        bpf_skb_load_bytes(skb.cast(), start, head.cast(), head_len) != 0
-            || bpf_skb_adjust_room(skb, -(QUOTE_HEAD as i32), BEHIND_ETHERNET, 0) != 0
-            || bpf_skb_adjust_room(skb, (LEN + QUOTE_HEAD) as i32, BEHIND_ETHERNET, 0) != 0
-            || bpf_skb_store_bytes(skb.cast(), 0, ethernet.as_ptr().cast(), start, 0) != 0
-            || bpf_skb_store_bytes(skb.cast(), start, headers.as_ptr().cast(), LEN as u32, 0) != 0
-            || bpf_skb_store_bytes(skb.cast(), start + LEN as u32, head.cast(), head_len, 0) != 0
-    };
-    (!failed).then_some(())
-}
-
-/// The sum of bytes, four at a time, not folded yet.
-#[inline(always)]
-fn sum(bytes: &[u8], seed: u32) -> Option<u32> {
-    // SAFETY: the helper reads as many bytes as there are.
-    let sum = unsafe {
-        bpf_csum_diff(ptr::null_mut(), 0, bytes.as_ptr().cast_mut().cast(), bytes.len() as u32, seed)
-    };
-    u32::try_from(sum).ok()
+    let head = &QUOTE_HEADS.mine(0)?.as_array_of_cells()[..QUOTE_HEAD];
+    let start = ETHERNET_LEN as u32;
+    let is_done = skb.load_into(start, head)
+        && skb.adjust_room(-(QUOTE_HEAD as i32))
+        && skb.adjust_room((LEN + QUOTE_HEAD) as i32)
+        && skb.store(0, &ethernet)
+        && skb.store(start, headers)
+        && skb.store_from(start + LEN as u32, head);
+    is_done.then_some(())
 }
 
 /// A sum in 16 bits (RFC 1071), in the byte order of what was summed up.

@@ -12,6 +12,7 @@
 #![no_std]
 #![no_main]
 
+mod clock;
 mod decide;
 mod flow;
 mod icmp_error;
@@ -20,49 +21,56 @@ mod mark;
 mod next_hop;
 mod packet;
 mod probe;
+mod rows;
 mod size;
+mod skb;
 mod sources;
 mod transport;
+mod verdict;
 
-use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
+use core::{cell::Cell, ptr};
+
+use aya_ebpf::{macros::classifier, programs::TcContext};
 use byway_abi::Count;
+use rows::field;
+use skb::Skb;
+use verdict::{LEAVE, Verdict};
 
 /// Egress of an attachment.
 #[classifier]
 pub fn departure(ctx: TcContext) -> i32 {
-    on_attachment(&ctx, Header::Ethernet)
+    on_attachment(Skb::of(&ctx), Header::Ethernet)
 }
 
 /// Egress of an attachment without an Ethernet header.
 #[classifier]
 pub fn departure_l3(ctx: TcContext) -> i32 {
-    on_attachment(&ctx, Header::L3)
+    on_attachment(Skb::of(&ctx), Header::L3)
 }
 
 /// Egress of a next hop's device.
 #[classifier]
 pub fn arrival(ctx: TcContext) -> i32 {
-    if let Some(verdict) = decide::arrive(&ctx, Header::Ethernet, false) {
+    let skb = Skb::of(&ctx);
+    if let Some(verdict) = decide::arrive(skb, Header::Ethernet, false) {
         return verdict;
     }
-    probe::asked(&ctx).unwrap_or(TC_ACT_UNSPEC)
+    probe::note_solicitation(skb)
 }
 
 /// Egress of a next hop's device without an Ethernet header.
 #[classifier]
 pub fn arrival_l3(ctx: TcContext) -> i32 {
-    decide::arrive(&ctx, Header::L3, false).unwrap_or(TC_ACT_UNSPEC)
+    decide::arrive(Skb::of(&ctx), Header::L3, false).unwrap_or(LEAVE)
 }
 
 #[inline(always)]
-fn on_attachment(ctx: &TcContext, header: Header) -> i32 {
-    // No closures: the compiler makes functions of those, and each takes a part of the stack that all calls share.
-    if let Some(verdict) = decide::arrive(ctx, header, true) {
-        return verdict;
-    }
-    match decide::depart(ctx, header) {
+fn on_attachment(skb: &Skb, header: Header) -> Verdict {
+    // Not `unwrap_or_else`: the compiler makes its closure a function, and each function takes a part of the stack that all
+    // calls share.
+    match decide::arrive(skb, header, true) {
         Some(verdict) => verdict,
-        None => TC_ACT_UNSPEC,
+        None => decide::depart(skb, header),
     }
 }
 
@@ -95,10 +103,9 @@ impl Header {
 
 /// The packet as it is counted: as many as it is on the wire, and its bytes as it stands.
 #[inline(always)]
-fn measure(ctx: &TcContext) -> Count {
-    // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
-    let segments = unsafe { (*ctx.skb.skb).gso_segs };
-    Count { packets: u64::from(if segments == 0 { 1 } else { segments }), bytes: u64::from(ctx.len()) }
+fn measure(skb: &Skb) -> Count {
+    let segments = skb.segments();
+    Count { packets: u64::from(if segments == 0 { 1 } else { segments }), bytes: u64::from(skb.len()) }
 }
 
 /// What is not counted: of [`byway_abi::counters`]. Userspace may set it before it loads the programs, which is how a benchmark
@@ -109,14 +116,23 @@ static UNCOUNTED: u32 = 0;
 /// Whether these counters count.
 #[inline(always)]
 fn counts(counters: u32) -> bool {
-    // SAFETY: a static that nothing writes while the program is loaded. Volatile, since the compiler knows the 0 alone.
-    unsafe { core::ptr::read_volatile(&raw const UNCOUNTED) & counters == 0 }
+    read_once(&UNCOUNTED) & counters == 0
 }
 
+/// Counts a packet. Whether it is to be counted has been asked.
 #[inline(always)]
-fn count(count: &mut Count, size: Count) {
-    count.packets += size.packets;
-    count.bytes += size.bytes;
+fn count(count: &Cell<Count>, size: Count) {
+    let (packets, bytes) = (field!(count, packets), field!(count, bytes));
+    packets.set(packets.get() + size.packets);
+    bytes.set(bytes.get() + size.bytes);
+}
+
+/// Reads all of a value at once, and once: userspace writes it, at the same time or before it loads the programs. Of a static the
+/// compiler knows no other value than the 0 here.
+#[inline(always)]
+fn read_once<T: Copy>(value: &T) -> T {
+    // SAFETY: a reference is good to read from.
+    unsafe { ptr::read_volatile(value) }
 }
 
 // `bpf_redirect_neigh` is for programs under the GPL, or under a licence that the kernel takes as such.

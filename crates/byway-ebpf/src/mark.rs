@@ -1,7 +1,13 @@
 //! The mark of a redirected packet: what says that it has departed from here, and what it needs to be received.
 
-use aya_ebpf::bindings::__sk_buff;
-use byway_abi::{MARK_OF_7, mark};
+use byway_abi::{
+    MARK_OF_7, TAKING_OVER_FROM_7,
+    mark::{HEADER, RULE, SLOT},
+};
+
+use crate::{Header, packet, packet::ETHERNET_LEN, read_once, skb::Skb};
+
+pub use byway_abi::mark::{AGAIN, COPY, FLAGS, L3, PASS, PROBE};
 
 /// The secret of this network namespace (map `SECRET`). Userspace sets it before it loads the programs; neither half is 0.
 #[unsafe(no_mangle)]
@@ -11,82 +17,118 @@ static MARK_SECRET: u64 = 0;
 #[unsafe(no_mangle)]
 static TAKING_OVER: u32 = 0;
 
+/// Whether the packets of these programs have to be known to those of schema 7.
 #[inline(always)]
-fn secret() -> u64 {
-    // SAFETY: a static that nothing writes while the program is loaded. Volatile, since the compiler knows the 0 alone.
-    unsafe { core::ptr::read_volatile(&raw const MARK_SECRET) }
+pub fn is_of_7() -> bool {
+    read_once(&TAKING_OVER) == TAKING_OVER_FROM_7
 }
 
-#[inline(always)]
-pub fn taking_over() -> u32 {
-    // SAFETY: as in `secret`.
-    unsafe { core::ptr::read_volatile(&raw const TAKING_OVER) }
+/// What a packet's mark says.
+#[derive(Clone, Copy)]
+pub struct Mark {
+    whose: Whose,
+    /// The rule's identity, or the number of a probe.
+    pub rule: u32,
+    /// The next hop's slot, and flags.
+    pub slot: u32,
 }
 
-/// Whose mark a packet carries.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Mark {
+enum Whose {
     Ours,
     /// A program's of schema 7.
     Of7,
 }
 
+impl Mark {
+    /// Whether a probe has made the packet.
+    #[inline(always)]
+    pub fn is_of_probe(&self) -> bool {
+        self.slot & (COPY | PROBE | PASS) != 0 && self.whose == Whose::Ours
+    }
+}
+
 /// The mark of a packet. One that was written by somebody else is none.
 #[inline(always)]
-pub fn mark(skb: *mut __sk_buff) -> Option<Mark> {
-    let secret = secret();
-    // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
-    unsafe {
-        if (*skb).cb[mark::SECRET_LOW] == secret as u32
-            && (*skb).cb[mark::SECRET_HIGH] == (secret >> 32) as u32
-        {
-            return Some(Mark::Ours);
-        }
-    }
-    // SAFETY: as above.
-    if taking_over() != 0 && unsafe { (*skb).tc_index } == MARK_OF_7 {
-        return Some(Mark::Of7);
-    }
-    None
+pub fn read(skb: &Skb) -> Option<Mark> {
+    let whose = if skb.secret() == read_once(&MARK_SECRET) {
+        Whose::Ours
+    } else if read_once(&TAKING_OVER) != 0 && skb.tc_index() == MARK_OF_7 {
+        Whose::Of7
+    } else {
+        return None;
+    };
+    Some(Mark { whose, rule: skb.cb(RULE), slot: skb.cb(SLOT) })
 }
 
 /// Marks a packet.
 #[inline(always)]
-pub fn set_mark(skb: *mut __sk_buff, rule: u32, header: u32, slot: u32) {
-    let secret = secret();
-    // SAFETY: the verifier lets a classifier write these fields.
-    unsafe {
-        (*skb).cb[mark::RULE] = rule;
-        (*skb).cb[mark::HEADER] = header;
-        (*skb).cb[mark::SECRET_LOW] = secret as u32;
-        (*skb).cb[mark::SECRET_HIGH] = (secret >> 32) as u32;
-        (*skb).cb[mark::SLOT] = slot;
-    }
+pub fn write(skb: &Skb, rule: u32, header: u32, slot: u32) {
+    skb.set_cb(RULE, rule);
+    skb.set_cb(HEADER, header);
+    skb.set_secret(read_once(&MARK_SECRET));
+    skb.set_cb(SLOT, slot);
 }
 
-/// Marks a packet as the programs of schema 7 do.
+/// Writes the slot and the flags of a mark anew.
 #[inline(always)]
-pub fn set_mark_of_7(skb: *mut __sk_buff, rule: u32, header: [u32; 3], slot: u32) {
-    // SAFETY: the verifier lets a classifier write these fields.
-    unsafe {
-        (*skb).tc_index = MARK_OF_7;
-        (*skb).cb[0] = rule;
-        (*skb).cb[1] = header[0];
-        (*skb).cb[2] = header[1];
-        (*skb).cb[3] = header[2];
-        (*skb).cb[4] = slot;
-    }
+pub fn write_slot(skb: &Skb, slot: u32) {
+    skb.set_cb(SLOT, slot);
 }
 
 /// Takes the mark off.
 #[inline(always)]
-pub fn unmark(skb: *mut __sk_buff) {
-    // SAFETY: the verifier lets a classifier write these fields.
-    unsafe {
-        // Neither half of the secret is 0.
-        (*skb).cb[mark::SECRET_LOW] = 0;
-        if taking_over() != 0 {
-            (*skb).tc_index = 0;
-        }
+pub fn clear(skb: &Skb) {
+    // Neither half of the secret is 0.
+    skb.set_secret(0);
+    if read_once(&TAKING_OVER) != 0 {
+        skb.set_tc_index(0);
     }
+}
+
+/// Marks a packet that departs for the next hop in a slot. Nothing where it has no Ethernet header; by now it has one, also
+/// where it came without.
+#[inline(always)]
+pub fn write_departure(skb: &Skb, rule: u32, slot: u32, header: Header) -> Option<()> {
+    let (departs_with, slot) = match header {
+        Header::Ethernet => (packet::ethernet_addresses(skb)?, slot),
+        Header::L3 => ([skb.len() - ETHERNET_LEN as u32, 0, 0], slot | L3),
+    };
+    if is_of_7() {
+        skb.set_tc_index(MARK_OF_7);
+        skb.set_cb(0, rule);
+        skb.set_cb(1, departs_with[0]);
+        skb.set_cb(2, departs_with[1]);
+        skb.set_cb(3, departs_with[2]);
+        skb.set_cb(4, slot);
+    } else {
+        write(skb, rule, hash(departs_with), slot);
+    }
+    Some(())
+}
+
+/// Two headers with the same hash would cost a packet one redirect more, and nothing else.
+#[inline(always)]
+fn hash(addresses: [u32; 3]) -> u32 {
+    addresses[0] ^ addresses[1] << 5 ^ addresses[2]
+}
+
+/// Whether the packet was queued for its neighbour, which shows in its header: it is the one that the packet departed
+/// with. Returns what header that is.
+///
+/// While the next hop's neighbour is not resolved, the kernel holds the packet back. Then it sends it with the header
+/// of the neighbour that the packet's *route* leads to (`neigh_update` in net/core/neighbour.c looks that one up
+/// anew, and the redirect has left the route in the packet): the default gateway's, on the wrong link; or none, where
+/// the route leads to a device that has none.
+#[inline(always)]
+pub fn was_queued(skb: &Skb, mark: &Mark) -> Option<Header> {
+    if mark.slot & L3 != 0 {
+        return (skb.cb(HEADER) == skb.len()).then_some(Header::L3);
+    }
+    let now = packet::ethernet_addresses(skb)?;
+    let is_same = match mark.whose {
+        Whose::Ours => skb.cb(HEADER) == hash(now),
+        Whose::Of7 => skb.cb(1) == now[0] && skb.cb(2) == now[1] && skb.cb(3) == now[2],
+    };
+    is_same.then_some(Header::Ethernet)
 }

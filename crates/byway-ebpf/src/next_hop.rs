@@ -4,138 +4,223 @@
 //! next one departs. The kernel redirects at once, so that one that has not arrived waits for its neighbour, or its device is
 //! down. Otherwise the packet itself is the next [probe].
 
-use aya_ebpf::{
-    bindings::__sk_buff,
-    helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns},
-    programs::TcContext,
-};
+use core::cell::Cell;
+
 use byway_abi::{
     BUCKETS, Count, DEVICE_REFUSES, DEVICE_TAKES, FAMILY_ON_LINK, Group, GroupKey, MAX_MEMBERS,
-    NEXT_HOP_DOWN, NextHop, NextHopCounters, NextHopHealth, OUTSTANDING, PROBE_AFTER_MAX, PROBE_AFTER_MIN,
-    PROBE_ASKED, PROBE_DROPPED, PROBE_REFUSED, PROBE_SENT, PROBE_TOO_BIG, PROVEN_FOR, SILENCE,
-    SILENCE_ON_LINK, TARGET_GROUP, Target,
+    NEXT_HOP_DOWN, NextHop, NextHopCounters, OUTSTANDING, PROBE_AFTER_MAX, PROBE_AFTER_MIN, PROBE_ASKED,
+    PROBE_DROPPED, PROBE_REFUSED, PROBE_SENT, PROBE_TOO_BIG, PROVEN_FOR, SILENCE, SILENCE_ON_LINK,
+    TARGET_GROUP, Target, counters,
 };
 
 use crate::{
-    count, counts, flow,
+    clock, counts, flow,
     maps::{GROUPS, NEXT_HOP_COUNTERS, NEXT_HOP_DEVICES, NEXT_HOP_HEALTH, NEXT_HOPS},
     packet::Packet,
     probe,
+    rows::{PerCpu, Shared, field},
+    skb::Skb,
 };
 
 /// How often a flow's hash is hashed again for another bucket, before the members are tried in turn.
 const TRIES: usize = 4;
 
+/// A next hop.
+pub struct Hop {
+    pub slot: u32,
+    pub next_hop: &'static NextHop,
+    /// What went to it, on this CPU.
+    pub counters: &'static Cell<NextHopCounters>,
+}
+
+impl Hop {
+    #[inline(always)]
+    fn of(slot: u32) -> Option<Self> {
+        Some(Self { slot, next_hop: NEXT_HOPS.get(slot)?, counters: NEXT_HOP_COUNTERS.mine(slot)? })
+    }
+}
+
+/// Counts a packet in a counter of a next hop.
+#[inline(always)]
+pub fn count(counter: &Cell<Count>, size: Count) {
+    if counts(counters::OF_NEXT_HOPS) {
+        crate::count(counter, size);
+    }
+}
+
 /// The next hop that a packet gets.
 pub enum Choice {
-    /// The one in this slot.
-    Live(u32, &'static NextHop, *mut NextHopCounters),
-    /// The one in this slot, where it has gone already, as a probe; and whether its MSS option was clamped.
-    Sent(u32, *mut NextHopCounters, bool),
+    /// This one: it is alive, or it is doubtful and there is no other way.
+    Send(Hop),
+    /// This one, where it has gone already, as a probe; and whether its MSS option was clamped.
+    Sent(Hop, bool),
     /// None is alive; what holds then is [`byway_abi::ON_DOWN_PASS`] or its like.
     Down(u8),
 }
 
 /// Picks the next hop of a target that was found in this generation.
+#[inline(always)]
+pub fn choose(skb: &Skb, packet: &Packet, target: &Target, generation: u32, size: Count) -> Choice {
+    let (pick, on_down) = if target.kind == TARGET_GROUP {
+        // SAFETY: userspace replaces groups whole, and waits for the program's run before it uses their memory again.
+        let group = unsafe { GROUPS.get(&GroupKey { group: target.index, generation }) };
+        let Some(group) = group else { return Choice::Down(target.on_down) };
+        (pick_member(skb, group, flow::hash(skb, packet), target.mss), group.on_down)
+    } else {
+        if let Some(hop) = proven(target.index) {
+            return Choice::Send(hop);
+        }
+        (pick_one(skb, target.index, target.mss), target.on_down)
+    };
+    if pick.slot != pick.own {
+        count_failed_over(pick.own, size);
+    }
+    match Hop::of(pick.slot) {
+        Some(hop) if pick.state >= SENT => Choice::Sent(hop, pick.state == SENT_CLAMPED),
+        // Slot 0 is nobody's.
+        Some(hop) if pick.slot != 0 => Choice::Send(hop),
+        _ => Choice::Down(on_down),
+    }
+}
+
+/// Counts a packet for the next hop that should have had it, and did not get it.
+#[inline(always)]
+fn count_failed_over(slot: u32, size: Count) {
+    if let Some(counters) = NEXT_HOP_COUNTERS.mine(slot) {
+        count(field!(counters, failed_over), size);
+    }
+}
+
+/// Which next hop a packet gets that does not go to a proven one at once.
+struct Pick {
+    /// The slot of the next hop that is the packet's own, where that is alive.
+    own: u32,
+    /// The slot of the one that it gets, or 0.
+    slot: u32,
+    /// The state of that one, where the packet has gone there.
+    state: u32,
+}
+
+/// The only next hop that there is.
+#[inline(always)]
+fn pick_one(skb: &Skb, slot: u32, mss: u16) -> Pick {
+    let state = state_of(skb, slot, mss.into());
+    // Where there is no other way, a packet waits for its neighbour, as it would behind a route.
+    Pick { own: slot, slot: if state == DEAD { 0 } else { slot }, state }
+}
+
+/// The member of a group that a flow gets.
 ///
 /// A flow's bucket names its member, and the buckets do not change when a member dies. The flows of a dead one look
 /// for another bucket each by itself, so that they spread by weight; the flows of the others stay where they are, and when
 /// the member is back, so are its flows.
 #[inline(always)]
-pub fn choose(ctx: &TcContext, packet: &Packet, target: &Target, generation: u32, size: Count) -> Choice {
-    let is_group = target.kind == TARGET_GROUP;
-    if !is_group && let Some((next_hop, counters)) = proven(target.index) {
-        return Choice::Live(target.index, next_hop, counters);
-    }
-    let mut group: Option<&'static Group> = None;
-    let mut hash = 0;
-    if is_group {
-        // SAFETY: userspace replaces groups whole, and waits for the program's run before it uses their memory again.
-        group = unsafe { GROUPS.get(&GroupKey { group: target.index, generation }) };
-        if group.is_none() {
-            return Choice::Down(target.on_down);
-        }
-        hash = flow::hash(ctx, packet);
-    }
-    let on_down = group.map_or(target.on_down, |group| group.on_down);
-    let start = hash;
-    let mut own = 0;
-    // Slot 0 is nobody's.
-    let mut chosen = 0;
-    let mut doubtful = 0;
-    let mut state = DEAD;
+fn pick_member(skb: &Skb, group: &Group, flow: u32, mss: u16) -> Pick {
+    let mut hash = flow;
+    let (mut own, mut doubtful) = (0, 0);
     for attempt in 0..TRIES + MAX_MEMBERS {
-        let slot = match group {
-            None => target.index,
-            Some(group) => {
-                let member = if attempt < TRIES {
-                    let bucket = hash as usize % BUCKETS;
-                    hash = flow::rehash(hash);
-                    u32::from(group.buckets[bucket])
-                } else {
-                    let nth = (attempt - TRIES) as u32;
-                    if nth >= group.count {
-                        break;
-                    }
-                    // The count is not 0 here.
-                    start.wrapping_add(nth) % group.count
-                };
-                group.members[member as usize % MAX_MEMBERS]
+        let member = if attempt < TRIES {
+            let bucket = hash as usize % BUCKETS;
+            hash = flow::rehash(hash);
+            u32::from(group.buckets[bucket])
+        } else {
+            let nth = (attempt - TRIES) as u32;
+            if nth >= group.count {
+                break;
             }
+            // The count is not 0 here.
+            flow.wrapping_add(nth) % group.count
         };
+        let slot = group.members[member as usize % MAX_MEMBERS];
         if attempt == 0 {
             own = slot;
         }
-        // SAFETY: the verifier has seen the function by itself.
-        state = unsafe { state_of(ctx.skb.skb, slot, target.mss.into()) };
+        let state = state_of(skb, slot, mss.into());
         if state >= LIVE {
-            chosen = slot;
-            break;
+            return Pick { own, slot, state };
         }
         if state == DOUBTFUL && doubtful == 0 {
             doubtful = slot;
         }
-        if !is_group {
-            break;
-        }
     }
-    // Where there is no other way, it waits for its neighbour, as it would behind a route.
-    if chosen == 0 {
-        chosen = doubtful;
-    }
-    if chosen != own
-        && let Some(counters) = NEXT_HOP_COUNTERS.get_ptr_mut(own)
-    {
-        // SAFETY: the entry is this CPU's own.
-        count(unsafe { &mut (*counters).failed_over }, size);
-    }
-    match (NEXT_HOPS.get(chosen), NEXT_HOP_COUNTERS.get_ptr_mut(chosen)) {
-        (Some(_), Some(counters)) if state == SENT || state == SENT_CLAMPED => {
-            Choice::Sent(chosen, counters, state == SENT_CLAMPED)
-        }
-        (Some(next_hop), Some(counters)) if chosen != 0 => Choice::Live(chosen, next_hop, counters),
-        _ => Choice::Down(on_down),
-    }
+    // As above: it waits.
+    Pick { own, slot: doubtful, state: DOUBTFUL }
 }
 
 /// The next hop in a slot, if it is proven to be alive. This much is quick, and true of nearly all packets. What other CPUs know
 /// is not asked: this one finds it out with its next packet, or when its own proof ends.
 #[inline(always)]
-fn proven(slot: u32) -> Option<(&'static NextHop, *mut NextHopCounters)> {
-    let next_hop = NEXT_HOPS.get(slot)?;
-    let counters = NEXT_HOP_COUNTERS.get_ptr_mut(slot)?;
-    let is_proven = next_hop.flags & NEXT_HOP_DOWN == 0
-        && is_recent(counters)
+fn proven(slot: u32) -> Option<Hop> {
+    let hop = Hop::of(slot)?;
+    let is_proven = hop.next_hop.flags & NEXT_HOP_DOWN == 0
+        && is_recent(hop.counters)
         && NEXT_HOP_DEVICES.get_ifindex(slot).is_some();
-    is_proven.then_some((next_hop, counters))
+    is_proven.then_some(hop)
 }
 
 /// Whether a probe got through a short while ago on this CPU, and everything has arrived since.
 #[inline(always)]
-fn is_recent(counters: *const NextHopCounters) -> bool {
+fn is_recent(counters: &Cell<NextHopCounters>) -> bool {
     // Signed: what is outstanding has the sign.
-    // SAFETY: the entry is this CPU's own; the helper only reads the clock.
-    unsafe { (*counters).proven as i64 > bpf_jiffies64() as i64 }
+    field!(counters, proven).get() as i64 > clock::jiffies() as i64
+}
+
+/// What all CPUs know of a next hop ([`byway_abi::NextHopHealth`]). Another CPU may write it at the same time; what is lost then
+/// costs one probe more or less.
+struct Health {
+    silent_since: Shared,
+    probed: Shared,
+    device: Shared,
+    taken: Shared,
+}
+
+impl Health {
+    #[inline(always)]
+    fn of(slot: u32) -> Option<Self> {
+        let health = NEXT_HOP_HEALTH.get_ptr_mut(slot)?;
+        // SAFETY: the map's values live as long as the program, and all programs go to these fields in this way.
+        unsafe {
+            Some(Self {
+                silent_since: Shared::new(&raw mut (*health).silent_since),
+                probed: Shared::new(&raw mut (*health).probed),
+                device: Shared::new(&raw mut (*health).device),
+                taken: Shared::new(&raw mut (*health).taken),
+            })
+        }
+    }
+
+    /// Since when no probe has got through, in nanoseconds; 0 where the last one did.
+    #[inline(always)]
+    fn silent_since(&self) -> u64 {
+        self.silent_since.get()
+    }
+
+    /// Notes what the device has done with a frame.
+    #[inline(always)]
+    fn note_device(&self, device: u64) {
+        self.device.set(device);
+    }
+
+    /// How long it has been silent, in nanoseconds. Without a gateway the device may have taken a frame since.
+    #[inline(always)]
+    fn silence(&self, is_on_link: bool, now: u64) -> u64 {
+        let (silent_since, taken) = (self.silent_since(), self.taken.get());
+        now.saturating_sub(if is_on_link && taken > silent_since { taken } else { silent_since })
+    }
+
+    /// Whether it is to be probed again, being silent.
+    #[inline(always)]
+    fn is_due(&self, now: u64) -> bool {
+        let after = now.saturating_sub(self.silent_since()) / 8;
+        let after = if after < PROBE_AFTER_MIN {
+            PROBE_AFTER_MIN
+        } else if after > PROBE_AFTER_MAX {
+            PROBE_AFTER_MAX
+        } else {
+            after
+        };
+        now.saturating_sub(self.probed.get()) >= after
+    }
 }
 
 // States of a next hop. From LIVE on the packet goes there, or has gone.
@@ -152,121 +237,88 @@ const SENT_CLAMPED: u32 = 4;
 /// The state of the next hop in a slot. Where it is time for a probe, the packet is one.
 #[unsafe(no_mangle)]
 #[inline(never)]
-unsafe extern "C" fn state_of(skb: *mut __sk_buff, slot: u32, mss: u32) -> u32 {
-    if proven(slot).is_some() {
-        return LIVE;
-    }
-    let state = || {
-        let next_hop = NEXT_HOPS.get(slot)?;
-        if next_hop.flags & NEXT_HOP_DOWN != 0 || NEXT_HOP_DEVICES.get_ifindex(slot).is_none() {
-            return None;
-        }
-        // A probe that has lost its mark on its way, and comes back as a packet like any other.
-        if probe::is_under_way(slot) {
-            return None;
-        }
-        let is_on_link = next_hop.family == FAMILY_ON_LINK;
-        let counters = NEXT_HOP_COUNTERS.get_ptr_mut(slot)?;
-        let health = NEXT_HOP_HEALTH.get_ptr_mut(slot)?;
-        // SAFETY: the map's values live as long as the program. Another CPU may write them at the same time; what is
-        // lost then costs one probe more or less.
-        let health: &mut NextHopHealth = unsafe { &mut *health };
-        // SAFETY: the helper only reads the clock.
-        let now = unsafe { bpf_ktime_get_ns() };
-        // Without a gateway, each destination is a neighbour of its own, whose silence is nobody else's. Only the device's own
-        // word counts, and if that cannot be had at all, a long silence of everybody.
-        let patience = if is_on_link { SILENCE_ON_LINK } else { SILENCE };
-        let silence = |health: &NextHopHealth| {
-            let is_later = is_on_link && health.taken > health.silent_since;
-            now.saturating_sub(if is_later { health.taken } else { health.silent_since })
-        };
-        // Before that counts, none of its packets is let go unheard: one of them makes the kernel ask for its neighbour.
-        let is_urgent = is_on_link && silence(health) > patience / 2;
-        if health.silent_since == 0 || is_urgent || is_due(health, now) {
-            let before = health.probed;
-            health.probed = now;
-            let outcome = probe::send(skb, slot, mss);
-            match outcome & !probe::CLAMPED {
-                PROBE_SENT => {
-                    health.silent_since = 0;
-                    health.device = DEVICE_TAKES;
-                    health.taken = now;
-                    // SAFETY: the entry is this CPU's own; the helper only reads the clock.
-                    unsafe { (*counters).proven = bpf_jiffies64() + PROVEN_FOR };
-                    return Some(if outcome & probe::CLAMPED != 0 { SENT_CLAMPED } else { SENT });
-                }
-                // It got there, and no further; the next packet is another probe.
-                PROBE_DROPPED => return Some(SENT),
-                // It tells nothing. Whoever sent it is told of the size, unless there is another way.
-                PROBE_TOO_BIG => {
-                    health.probed = before;
-                    return Some(if health.silent_since == 0 { LIVE } else { DOUBTFUL });
-                }
-                probe::UNPROBED if health.silent_since == 0 => return Some(LIVE),
-                PROBE_REFUSED => health.device = DEVICE_REFUSES,
-                PROBE_ASKED => {
-                    health.device = DEVICE_TAKES;
-                    health.taken = now;
-                }
-                _ => {}
-            }
-            if health.silent_since == 0 {
-                health.silent_since = now;
-            }
-        }
-        let is_dead = health.device == DEVICE_REFUSES || silence(health) >= patience;
-        Some(if is_dead { DEAD } else { DOUBTFUL })
-    };
-    state().unwrap_or(DEAD)
+extern "C" fn state_of(skb: &Skb, slot: u32, mss: u32) -> u32 {
+    if proven(slot).is_some() { LIVE } else { state_of_unproven(skb, slot, mss).unwrap_or(DEAD) }
 }
 
-/// Whether a silent next hop is to be probed again.
+/// The same of one that is not proven to be alive; nothing where no packet should go there.
 #[inline(always)]
-fn is_due(health: &NextHopHealth, now: u64) -> bool {
-    let after = now.saturating_sub(health.silent_since) / 8;
-    let after = if after < PROBE_AFTER_MIN {
-        PROBE_AFTER_MIN
-    } else if after > PROBE_AFTER_MAX {
-        PROBE_AFTER_MAX
-    } else {
-        after
-    };
-    now.saturating_sub(health.probed) >= after
+fn state_of_unproven(skb: &Skb, slot: u32, mss: u32) -> Option<u32> {
+    let next_hop = NEXT_HOPS.get(slot)?;
+    if next_hop.flags & NEXT_HOP_DOWN != 0 || NEXT_HOP_DEVICES.get_ifindex(slot).is_none() {
+        return None;
+    }
+    // A probe that has lost its mark on its way, and comes back as a packet like any other.
+    if probe::is_under_way(slot) {
+        return None;
+    }
+    let is_on_link = next_hop.family == FAMILY_ON_LINK;
+    let counters = NEXT_HOP_COUNTERS.mine(slot)?;
+    let health = Health::of(slot)?;
+    let now = clock::now();
+    // Without a gateway, each destination is a neighbour of its own, whose silence is nobody else's. Only the device's own
+    // word counts, and if that cannot be had at all, a long silence of everybody.
+    let patience = if is_on_link { SILENCE_ON_LINK } else { SILENCE };
+    // Before that counts, each of its packets is a probe: one of them makes the kernel ask for its neighbour.
+    let is_urgent = is_on_link && health.silence(is_on_link, now) > patience / 2;
+    if health.silent_since() == 0 || is_urgent || health.is_due(now) {
+        let before = health.probed.get();
+        health.probed.set(now);
+        let outcome = probe::send(skb, slot, mss);
+        match outcome & !probe::CLAMPED {
+            PROBE_SENT => {
+                health.silent_since.set(0);
+                health.note_device(DEVICE_TAKES);
+                health.taken.set(now);
+                field!(counters, proven).set(clock::jiffies() + PROVEN_FOR);
+                return Some(if outcome & probe::CLAMPED != 0 { SENT_CLAMPED } else { SENT });
+            }
+            // It got there, and no further; the next packet is another probe.
+            PROBE_DROPPED => return Some(SENT),
+            // It tells nothing. Whoever sent it is told of the size, unless there is another way.
+            PROBE_TOO_BIG => {
+                health.probed.set(before);
+                return Some(if health.silent_since() == 0 { LIVE } else { DOUBTFUL });
+            }
+            probe::UNPROBED if health.silent_since() == 0 => return Some(LIVE),
+            PROBE_REFUSED => health.note_device(DEVICE_REFUSES),
+            PROBE_ASKED => {
+                health.note_device(DEVICE_TAKES);
+                health.taken.set(now);
+            }
+            _ => {}
+        }
+        if health.silent_since() == 0 {
+            health.silent_since.set(now);
+        }
+    }
+    let is_dead = health.device.get() == DEVICE_REFUSES || health.silence(is_on_link, now) >= patience;
+    Some(if is_dead { DEAD } else { DOUBTFUL })
 }
 
 /// Notes that a packet has departed to a next hop.
 #[inline(always)]
-pub fn departed(counters: *mut NextHopCounters, size: Count) {
-    // SAFETY: the entry is this CPU's own.
-    unsafe {
-        if counts(byway_abi::counters::OF_NEXT_HOPS) {
-            count(&mut (*counters).departed, size);
-        }
-        (*counters).proven |= OUTSTANDING;
-    }
+pub fn departed(hop: &Hop, size: Count) {
+    count(field!(hop.counters, departed), size);
+    let proven = field!(hop.counters, proven);
+    proven.set(proven.get() | OUTSTANDING);
 }
 
 /// Notes that a packet has arrived at the next hop in a slot.
 #[inline(always)]
 pub fn arrived(slot: u32, size: Count) {
-    if let Some(counters) = NEXT_HOP_COUNTERS.get_ptr_mut(slot) {
-        // SAFETY: the entry is this CPU's own.
-        unsafe {
-            if counts(byway_abi::counters::OF_NEXT_HOPS) {
-                count(&mut (*counters).arrived, size);
-            }
-            (*counters).proven &= !OUTSTANDING;
-        }
+    if let Some(counters) = NEXT_HOP_COUNTERS.mine(slot) {
+        count(field!(counters, arrived), size);
+        let proven = field!(counters, proven);
+        proven.set(proven.get() & !OUTSTANDING);
     }
 }
 
 /// Notes that a packet has arrived at the next hop in a slot that had to wait for its neighbour: it has answered.
 #[inline(always)]
 pub fn neighbour_answered(slot: u32) {
-    if let Some(health) = NEXT_HOP_HEALTH.get_ptr_mut(slot) {
-        // SAFETY: as in `state_of`.
-        let health = unsafe { &mut *health };
-        health.silent_since = 0;
-        health.device = DEVICE_TAKES;
+    if let Some(health) = Health::of(slot) {
+        health.silent_since.set(0);
+        health.note_device(DEVICE_TAKES);
     }
 }

@@ -1,9 +1,11 @@
 //! From a frame to source and destination, or to the verdict that Byway leaves the packet alone.
 
-use aya_ebpf::{helpers::bpf_skb_pull_data, programs::TcContext};
 use byway_abi::{FAMILY_IPV4, FAMILY_IPV6, class};
 
-use crate::maps::{Address4, Address6};
+use crate::{
+    maps::{Address4, Address6},
+    skb::{Plain, Skb},
+};
 
 /// A packet that rules may speak about.
 #[derive(Clone, Copy)]
@@ -22,16 +24,14 @@ pub struct Packet {
 
 /// Parses the packet, whose IP header begins at `offset`, or says by its [`class`] why no rule may speak about it.
 #[inline(always)]
-pub fn parse(ctx: &TcContext, offset: usize) -> Result<Packet, usize> {
-    // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
-    let (protocol, vlan_present) = unsafe { ((*ctx.skb.skb).protocol, (*ctx.skb.skb).vlan_present) };
+pub fn parse(skb: &Skb, offset: usize) -> Result<Packet, usize> {
     // The tag of a VLAN device's packet is beside the frame by now, not in it.
-    if vlan_present != 0 {
+    if skb.is_tagged() {
         return Err(class::TAGGED);
     }
-    match protocol {
-        ETH_P_IP => ipv4(ctx, offset),
-        ETH_P_IPV6 => ipv6(ctx, offset),
+    match skb.protocol() {
+        ETH_P_IP => ipv4(skb, offset),
+        ETH_P_IPV6 => ipv6(skb, offset),
         _ => Err(class::NOT_IP),
     }
 }
@@ -74,21 +74,18 @@ struct Ipv6 {
     destination: Address6,
 }
 
-/// An IPv6 header and the first byte of what follows, which for ICMPv6 is the type of its message.
-#[repr(C)]
-struct Icmpv6 {
-    ipv6: Ipv6,
-    kind: u8,
-    rest: [u8; 3],
-}
+// SAFETY: numbers, each at a multiple of its size.
+unsafe impl Plain for Ipv4 {}
+// SAFETY: likewise.
+unsafe impl Plain for Ipv6 {}
 
 #[inline(always)]
-fn ipv4(ctx: &TcContext, offset: usize) -> Result<Packet, usize> {
-    let header = header::<Ipv4>(ctx, offset, size_of::<Ipv4>()).ok_or(class::MALFORMED)?;
+fn ipv4(skb: &Skb, offset: usize) -> Result<Packet, usize> {
+    let header = skb.pull::<Ipv4>(offset).ok_or(class::MALFORMED)?;
     let header_len = (header.version_ihl & 0x0F) as usize * 4;
     let parses = header.version_ihl >> 4 == 4
         && header_len >= size_of::<Ipv4>()
-        && ctx.len() as usize >= offset + header_len;
+        && skb.len() as usize >= offset + header_len;
     if !parses {
         return Err(class::MALFORMED);
     }
@@ -102,7 +99,7 @@ fn ipv4(ctx: &TcContext, offset: usize) -> Result<Packet, usize> {
     {
         return Err(class::LINK_LOCAL);
     }
-    if destination == u32::MAX || (offset != 0 && is_multicast_mac(ctx)) {
+    if destination == u32::MAX || (offset != 0 && is_multicast_mac(skb)) {
         return Err(class::BROADCAST);
     }
     Ok(Packet {
@@ -115,8 +112,8 @@ fn ipv4(ctx: &TcContext, offset: usize) -> Result<Packet, usize> {
 }
 
 #[inline(always)]
-fn ipv6(ctx: &TcContext, offset: usize) -> Result<Packet, usize> {
-    let header = header::<Ipv6>(ctx, offset, size_of::<Ipv6>()).ok_or(class::MALFORMED)?;
+fn ipv6(skb: &Skb, offset: usize) -> Result<Packet, usize> {
+    let header = skb.pull::<Ipv6>(offset).ok_or(class::MALFORMED)?;
     if header.version >> 4 != 6 {
         return Err(class::MALFORMED);
     }
@@ -130,14 +127,14 @@ fn ipv6(ctx: &TcContext, offset: usize) -> Result<Packet, usize> {
     {
         return Err(class::LINK_LOCAL);
     }
-    if offset != 0 && is_multicast_mac(ctx) {
+    if offset != 0 && is_multicast_mac(skb) {
         return Err(class::MULTICAST);
     }
     // Neighbour discovery between global addresses belongs to this link. Its messages carry no extension
     // header that would hide it (RFC 4861, RFC 6980).
     if protocol == NEXT_HEADER_ICMPV6 {
-        let header = self::header::<Icmpv6>(ctx, offset, size_of::<Ipv6>() + 1).ok_or(class::MALFORMED)?;
-        if (ND_ROUTER_SOLICITATION..=ND_REDIRECT).contains(&header.kind) {
+        let kind = skb.pull::<u8>(offset + size_of::<Ipv6>()).ok_or(class::MALFORMED)?;
+        if (ND_ROUTER_SOLICITATION..=ND_REDIRECT).contains(kind) {
             return Err(class::NEIGHBOUR_DISCOVERY);
         }
     }
@@ -146,19 +143,16 @@ fn ipv6(ctx: &TcContext, offset: usize) -> Result<Packet, usize> {
 
 /// Whether the frame may ask for a neighbour: ARP (RFC 826), or a neighbour solicitation (RFC 4861).
 #[inline(always)]
-pub fn is_solicitation(ctx: &TcContext) -> bool {
-    // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
-    let protocol = unsafe { (*ctx.skb.skb).protocol };
-    if protocol == ETH_P_ARP {
-        return true;
+pub fn is_solicitation(skb: &Skb) -> bool {
+    // The kernel makes its own solicitations of one piece.
+    match skb.protocol() {
+        ETH_P_ARP => true,
+        ETH_P_IPV6 => {
+            skb.at::<Ipv6>(ETHERNET_LEN).is_some_and(|header| header.next_header == NEXT_HEADER_ICMPV6)
+                && skb.at(ETHERNET_LEN + size_of::<Ipv6>()) == Some(&ND_NEIGHBOUR_SOLICITATION)
+        }
+        _ => false,
     }
-    // The kernel makes its own of one piece.
-    if protocol != ETH_P_IPV6 || ctx.data() + ETHERNET_LEN + size_of::<Icmpv6>() > ctx.data_end() {
-        return false;
-    }
-    // SAFETY: the bound is checked above, and the type is made of numbers.
-    let header = unsafe { &*((ctx.data() + ETHERNET_LEN) as *const Icmpv6) };
-    header.ipv6.next_header == NEXT_HEADER_ICMPV6 && header.kind == ND_NEIGHBOUR_SOLICITATION
 }
 
 /// 169.254.0.0/16 (RFC 3927).
@@ -176,44 +170,13 @@ fn is_within(word: u32, prefix: u32, mask: u32) -> bool {
 
 /// The twelve bytes of Ethernet addresses, destination first.
 #[inline(always)]
-pub fn ethernet_addresses(ctx: &TcContext) -> Option<[u32; 3]> {
-    if ctx.data() + 12 > ctx.data_end() {
-        return None;
-    }
-    // SAFETY: the bound is checked above. The words are not aligned, which the machines that run this do not mind;
-    // the verifier of one that does would refuse the program.
-    Some(unsafe { *(ctx.data() as *const [u32; 3]) })
+pub fn ethernet_addresses(skb: &Skb) -> Option<[u32; 3]> {
+    skb.at(0).copied()
 }
 
 /// Whether the frame goes to a broadcast or multicast MAC address. The stack has resolved a subnet's broadcast
 /// address to one by now, which cannot be told from the IPv4 header.
 #[inline(always)]
-fn is_multicast_mac(ctx: &TcContext) -> bool {
-    let first = ctx.data() as *const u8;
-    if ctx.data() + 1 > ctx.data_end() {
-        return true;
-    }
-    // SAFETY: the bound is checked above.
-    unsafe { *first & 1 != 0 }
-}
-
-/// The IP header at `offset`, or nothing where fewer than `len` of its bytes are there.
-///
-/// The kernel aligns it to four bytes (`NET_IP_ALIGN`), so that words may be loaded from it as they are.
-#[inline(always)]
-fn header<T>(ctx: &TcContext, offset: usize, len: usize) -> Option<&T> {
-    let end = offset + len;
-    if ctx.data() + end > ctx.data_end() {
-        // The bytes may lie outside the linear part. Where the frame is shorter, this fails.
-        // SAFETY: the helper checks the length.
-        if unsafe { bpf_skb_pull_data(ctx.skb.skb, end as u32) } != 0 {
-            return None;
-        }
-        if ctx.data() + end > ctx.data_end() {
-            return None;
-        }
-    }
-    // SAFETY: the bytes up to `len` are there, callers read none behind it, `T` is made of numbers, and the
-    // packet's data does not move while the reference is used: each use ends before the next call.
-    Some(unsafe { &*((ctx.data() + offset) as *const T) })
+fn is_multicast_mac(skb: &Skb) -> bool {
+    skb.at::<u8>(0).is_none_or(|first| first & 1 != 0)
 }

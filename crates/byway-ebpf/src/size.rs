@@ -3,16 +3,13 @@
 //!
 //! `bpf_redirect_neigh` looks at no MTU. What is too big for the device would vanish in it, without a word to the sender.
 
-use aya_ebpf::{
-    bindings::__sk_buff,
-    helpers::generated::{bpf_check_mtu, bpf_l4_csum_replace, bpf_skb_store_bytes},
-    programs::TcContext,
-};
 use byway_abi::{FAMILY_IPV4, MSS_AUTO, NextHop};
 
 use crate::{
     packet::{ETHERNET_LEN, Packet},
-    transport::{self, ICMPV6, TCP, UDP, load},
+    read_once,
+    skb::{SEGMENTS, Skb},
+    transport::{self, ICMPV6, TCP, UDP},
 };
 
 /// Not 0 where the kernel has `bpf_check_mtu` (Linux 5.12). Userspace sets it before it loads the programs; where it is
@@ -20,8 +17,6 @@ use crate::{
 #[unsafe(no_mangle)]
 static HAS_CHECK_MTU: u32 = 0;
 
-/// The flag of `bpf_check_mtu` that judges a segmentation-offload packet by its segments (include/uapi/linux/bpf.h).
-const SEGMENTS: u64 = 1;
 /// `gso_size` of a packet whose segments are of several sizes (`GSO_BY_FRAGS`, include/linux/skbuff.h): SCTP's.
 const BY_FRAGMENTS: u32 = 0xFFFF;
 
@@ -37,28 +32,19 @@ const ALWAYS_FITS: u32 = 68;
 
 /// Judges a packet, one of segmentation offload by its segments. The MTU is known afterwards where it has to be.
 #[inline(always)]
-pub fn check_mtu(ctx: &TcContext, packet: &Packet, next_hop: &NextHop, wants_mtu: bool) -> Size {
-    // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
-    let segment = unsafe { (*ctx.skb.skb).gso_size };
-    let length = ctx.len() - packet.offset;
+pub fn check_mtu(skb: &Skb, packet: &Packet, next_hop: &NextHop, wants_mtu: bool) -> Size {
+    let segment = skb.segment_size();
+    let length = skb.len() - packet.offset;
     if length <= ALWAYS_FITS && !wants_mtu {
         return Size::Fits(0);
     }
-    // SAFETY: a static that nothing writes while the program is loaded. Volatile, since the compiler knows the 0 alone.
-    if unsafe { core::ptr::read_volatile(&raw const HAS_CHECK_MTU) } != 0 {
+    if read_once(&HAS_CHECK_MTU) != 0 {
         // Goes in as the length to judge, 0 for the segments', and comes out as the MTU.
         let mut mtu = if segment == 0 { length } else { 0 };
         let flags = if segment == 0 { 0 } else { SEGMENTS };
-        // SAFETY: the helper reads and writes `mtu` alone.
-        let verdict = unsafe { bpf_check_mtu(ctx.skb.skb.cast(), next_hop.ifindex, &raw mut mtu, 0, flags) };
-        return match verdict {
+        return match skb.check_mtu(next_hop.ifindex, &mut mtu, flags) {
             0 => Size::Fits(mtu),
-            // SAFETY: the verifier has seen the function by itself.
-            1.. if segment != 0
-                && unsafe { is_jumbogram_of(ctx.skb.skb, packet.family, segment, mtu) } != 0 =>
-            {
-                Size::Fits(mtu)
-            }
+            1.. if segment != 0 && is_jumbogram_of(skb, packet.family, segment, mtu) != 0 => Size::Fits(mtu),
             1.. => Size::TooBig(mtu),
             _ => Size::Fits(0),
         };
@@ -68,8 +54,7 @@ pub fn check_mtu(ctx: &TcContext, packet: &Packet, next_hop: &NextHop, wants_mtu
         0 => length,
         // The sender has cut them to size; that they are too large here is not seen.
         BY_FRAGMENTS => 0,
-        // SAFETY: the verifier has seen the function by itself.
-        _ => length.min(unsafe { segment_headers(ctx.skb.skb, packet.family) } + segment),
+        _ => length.min(segment_headers(skb, packet.family) + segment),
     };
     if longest <= mtu { Size::Fits(mtu) } else { Size::TooBig(mtu) }
 }
@@ -82,27 +67,24 @@ const JUMBO_LEN: u32 = 8;
 /// the packet has; `bpf_check_mtu` counts it all the same.
 #[unsafe(no_mangle)]
 #[inline(never)]
-unsafe extern "C" fn is_jumbogram_of(skb: *mut __sk_buff, family: u32, segment: u32, mtu: u32) -> u32 {
-    let ctx = &TcContext::new(skb);
-    if family == FAMILY_IPV4 || ctx.len() <= 0xFFFF {
+extern "C" fn is_jumbogram_of(skb: &Skb, family: u32, segment: u32, mtu: u32) -> u32 {
+    if family == FAMILY_IPV4 || skb.len() <= 0xFFFF {
         return 0;
     }
     // The next header, and with the hop-by-hop header's own length of 0, its one option: jumbo payload.
-    let Some([0]) = load::<1>(ctx, ETHERNET_LEN as u32 + 6) else { return 0 };
-    let Some([_, 0, 0xC2, 4]) = load::<4>(ctx, ETHERNET_LEN as u32 + 40) else { return 0 };
-    // SAFETY: the verifier has seen the function by itself.
-    let headers = unsafe { segment_headers(skb, family) };
+    let Some([0]) = skb.load::<1>(ETHERNET_LEN as u32 + 6) else { return 0 };
+    let Some([_, 0, 0xC2, 4]) = skb.load::<4>(ETHERNET_LEN as u32 + 40) else { return 0 };
+    let headers = segment_headers(skb, family);
     if headers.wrapping_sub(JUMBO_LEN).wrapping_add(segment) <= mtu { 1 } else { 0 }
 }
 
 /// The length of what each segment begins with, from the IP header on.
 #[unsafe(no_mangle)]
 #[inline(never)]
-unsafe extern "C" fn segment_headers(skb: *mut __sk_buff, family: u32) -> u32 {
-    let ctx = &TcContext::new(skb);
-    let Some(transport) = transport::find(ctx, family, ETHERNET_LEN as u32) else { return 0 };
+extern "C" fn segment_headers(skb: &Skb, family: u32) -> u32 {
+    let Some(transport) = transport::find(skb, family, ETHERNET_LEN as u32) else { return 0 };
     let length = match transport.protocol {
-        TCP => load(ctx, transport.offset + 12).map_or(0, |[word]: [u8; 1]| u32::from(word >> 4) * 4),
+        TCP => skb.load(transport.offset + 12).map_or(0, |[word]: [u8; 1]| u32::from(word >> 4) * 4),
         UDP => 8,
         _ => 0,
     };
@@ -123,20 +105,19 @@ const MAXIMUM_SEGMENT_SIZE: u8 = 2;
 /// Clamps the MSS option of a SYN or SYN-ACK to what a rule says, or to what fits the MTU. It is never raised, and never
 /// put where there is none. Says whether there was anything to clamp.
 #[inline(always)]
-pub fn clamp_mss(ctx: &TcContext, packet: &Packet, mss: u16, mtu: u32) -> bool {
+pub fn clamp_mss(skb: &Skb, packet: &Packet, mss: u16, mtu: u32) -> bool {
     let headers = if packet.family == FAMILY_IPV4 { 40 } else { 60 };
     let limit = match mss {
         MSS_AUTO if mtu > headers => mtu - headers,
         MSS_AUTO => return false,
         mss => u32::from(mss),
     };
-    // SAFETY: the verifier has seen the function by itself.
-    unsafe { clamp_mss_to(ctx.skb.skb, packet.family, limit) != 0 }
+    clamp_mss_to(skb, packet.family, limit) != 0
 }
 
 /// Whether a closer look may find a SYN. Few packets have one, and this much is quick.
 #[inline(always)]
-pub fn may_be_syn(ctx: &TcContext, packet: &Packet) -> bool {
+pub fn may_be_syn(skb: &Skb, packet: &Packet) -> bool {
     let header = match (packet.family, packet.protocol) {
         (FAMILY_IPV4, TCP) => 20,
         (FAMILY_IPV4, _) | (_, UDP | ICMPV6) => return false,
@@ -145,42 +126,36 @@ pub fn may_be_syn(ctx: &TcContext, packet: &Packet) -> bool {
         _ => return true,
     };
     // Where an IPv4 header has options, this is one of them.
-    let flags = ctx.data() + ETHERNET_LEN + header + 13;
-    if flags + 1 > ctx.data_end() {
-        return true;
-    }
-    let start = (ctx.data() + ETHERNET_LEN) as *const u8;
-    // SAFETY: the bound is checked above, and the IP header comes before.
-    unsafe { (packet.family == FAMILY_IPV4 && *start != 0x45) || *(flags as *const u8) & SYN != 0 }
+    let Some(flags) = skb.at::<u8>(ETHERNET_LEN + header + 13) else { return true };
+    let has_options = packet.family == FAMILY_IPV4 && skb.at::<u8>(ETHERNET_LEN) != Some(&0x45);
+    has_options || flags & SYN != 0
 }
 
 /// Clamps the MSS option of a SYN or SYN-ACK. Says by a 1 whether there was anything to clamp.
 #[unsafe(no_mangle)]
 #[inline(never)]
-unsafe extern "C" fn clamp_mss_to(skb: *mut __sk_buff, family: u32, limit: u32) -> u32 {
-    let ctx = &TcContext::new(skb);
+extern "C" fn clamp_mss_to(skb: &Skb, family: u32, limit: u32) -> u32 {
     let clamp = || {
-        let transport = transport::find(ctx, family, ETHERNET_LEN as u32)?;
+        let transport = transport::find(skb, family, ETHERNET_LEN as u32)?;
         if transport.protocol != TCP || !transport.is_there() {
             return None;
         }
         let start = transport.offset;
-        let [length, flags] = load(ctx, start + 12)?;
+        let [length, flags] = skb.load(start + 12)?;
         if flags & SYN == 0 {
             return None;
         }
         let end = start + u32::from(length >> 4) * 4;
-        if end > ctx.len() {
+        if end > skb.len() {
             return None;
         }
-        // SAFETY: the verifier has seen the function by itself.
-        let at = unsafe { find_mss(skb, start + TCP_LEN, end) };
+        let at = find_mss(skb, start + TCP_LEN, end);
         if at == 0 {
             return None;
         }
-        let old = load(ctx, at)?;
+        let old = skb.load(at)?;
         let exceeds = u32::from(u16::from_be_bytes(old)) > limit;
-        (exceeds && replace(ctx, start, at, u16::from_ne_bytes(old), (limit as u16).to_be())).then_some(())
+        (exceeds && replace(skb, start, at, u16::from_ne_bytes(old), (limit as u16).to_be())).then_some(())
     };
     if clamp().is_some() { 1 } else { 0 }
 }
@@ -188,14 +163,13 @@ unsafe extern "C" fn clamp_mss_to(skb: *mut __sk_buff, family: u32, limit: u32) 
 /// Where the value of the MSS option is, among options from `start` up to `end`; 0 where it is not.
 #[unsafe(no_mangle)]
 #[inline(never)]
-unsafe extern "C" fn find_mss(skb: *mut __sk_buff, start: u32, end: u32) -> u32 {
-    let ctx = &TcContext::new(skb);
+extern "C" fn find_mss(skb: &Skb, start: u32, end: u32) -> u32 {
     let mut left = end.wrapping_sub(start);
     for _ in 0..OPTIONS {
         if !(4..=OPTIONS as u32).contains(&left) {
             break;
         }
-        let Some([kind, length]) = load(ctx, end - left) else { break };
+        let Some([kind, length]) = skb.load(end - left) else { break };
         if kind == MAXIMUM_SEGMENT_SIZE {
             return if length == 4 { end - left + 2 } else { 0 };
         }
@@ -216,16 +190,13 @@ unsafe extern "C" fn find_mss(skb: *mut __sk_buff, start: u32, end: u32) -> u32 
 
 /// Writes two bytes into the TCP header at `start`, and puts its checksum right. Both in network byte order.
 #[inline(always)]
-fn replace(ctx: &TcContext, start: u32, at: u32, old: u16, new: u16) -> bool {
-    let skb = ctx.skb.skb;
-    // SAFETY: the helper reads two bytes, and checks the bounds.
-    if unsafe { bpf_skb_store_bytes(skb.cast(), at, (&raw const new).cast(), 2, 0) } != 0 {
+fn replace(skb: &Skb, start: u32, at: u32, old: u16, new: u16) -> bool {
+    if !skb.store(at, &new.to_ne_bytes()) {
         return false;
     }
     // The sum is one of words: at an odd place each byte is the other half of its word (RFC 1071).
     let is_odd = (at - start) & 1 != 0;
     let (old, new) = if is_odd { (old.swap_bytes(), new.swap_bytes()) } else { (old, new) };
     // A checksum that the device is to fill in covers what it finds then; the helper leaves it.
-    // SAFETY: the helper checks the bounds.
-    unsafe { bpf_l4_csum_replace(skb, start + TCP_CHECKSUM, old.into(), new.into(), 2) == 0 }
+    skb.replace_in_checksum(start + TCP_CHECKSUM, old, new)
 }

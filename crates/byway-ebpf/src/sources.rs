@@ -1,18 +1,19 @@
 //! From a packet's source to its target: the search through the [source tables](byway_abi::sources).
 
-use core::ptr;
-
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps};
 use byway_abi::{
     FAMILY_IPV4, TARGET_GONE, TARGET_LONGER, Target,
     sources::{
-        self, CachedSource, ENTRIES, KIND, LENGTHS, PROBES, TableInfos, WORDS4, WORDS6, cache_place, hash4,
-        hash6, length, target,
+        self, CachedSource, ENTRIES, KIND, LENGTHS, PROBES, TableInfo, TableInfos, WORDS4, WORDS6,
+        cache_place, hash4, hash6, length, target,
     },
 };
 
 use crate::{
-    maps::{SOURCE_CACHE, SOURCES4, SOURCES6, TABLE_INFO},
+    maps::{Bucket4, Bucket6, INNER, SOURCE_CACHE, SOURCES4, SOURCES6, TABLE_INFO},
     packet::Packet,
+    read_once,
+    rows::{PerCpu, field},
 };
 
 /// So many steps of a binary search are enough for [`LENGTHS`].
@@ -27,63 +28,196 @@ const SEARCHES: usize = 3;
 pub fn find(packet: &Packet, slot: u32) -> Option<Target> {
     let infos = TABLE_INFO.get(slot)?;
     // Before the search: where something changes meanwhile, what is found is of an epoch that is over.
-    // SAFETY: a reference is good to read from.
-    let epoch = unsafe { ptr::read_volatile(&infos.epoch) };
+    let epoch = read_once(&infos.epoch);
     let is_v4 = packet.family == FAMILY_IPV4;
     let [a, b, c, d] = packet.source;
     let address = if is_v4 { [u64::from(a), 0] } else { [word(a, b), word(c, d)] };
     let place = cache_place(address) + if is_v4 { 0 } else { sources::SOURCE_CACHE_LEN };
-    // SAFETY: the entry is this CPU's own.
-    let cached = unsafe { &mut *SOURCE_CACHE.get_ptr_mut(place)? };
-    if cached.epoch != epoch || cached.address != address || epoch == 0 {
-        let found = if is_v4 { look4(slot, infos, a) } else { look6(slot, infos, address) };
-        let (word, rule) = found?;
-        *cached = CachedSource { address, word, rule, epoch };
+    let cached = SOURCE_CACHE.mine(place)?;
+    if field!(cached, epoch).get() != epoch || field!(cached, address).get() != address || epoch == 0 {
+        let (word, rule) =
+            if is_v4 { look::<V4>(slot, infos, a)? } else { look::<V6>(slot, infos, address)? };
+        cached.set(CachedSource { address, word, rule, epoch });
     }
-    (cached.word != 0).then(|| target(cached.word, cached.rule))
+    let word = field!(cached, word).get();
+    (word != 0).then(|| target(word, field!(cached, rule).get()))
 }
 
-/// The entry of the most specific source that holds an IPv4 address, as its word and its rule; 0 where there is none.
-/// Nothing where it has gone each time that it was found.
+/// What a search has to know of a family. Its entries are words ([`WORDS4`], [`WORDS6`]).
+trait Family {
+    type Address: Copy;
+    type Bucket: AsRef<[u64]> + 'static;
+
+    /// How many words an entry has.
+    const WORDS: usize;
+    /// Which of them is the one of metadata.
+    const META: usize;
+    /// How many bits an address has.
+    const BITS: u32;
+
+    fn tables() -> &'static ArrayOfMaps<Array<Self::Bucket, 1, INNER>, 2>;
+    fn info(infos: &TableInfos) -> &TableInfo;
+    fn hash(address: Self::Address, length: u32, seed: u64) -> u32;
+    /// The first bits of an address, `length` of them, which is fewer than all.
+    fn cut(address: Self::Address, length: u32) -> Self::Address;
+    /// Whether an entry has this address.
+    fn is_of(entry: &[u64], address: Self::Address) -> bool;
+    /// The rule of an entry.
+    fn rule(entry: &[u64]) -> u32;
+    /// [`search`] and [`longest`] of the family, as functions that the verifier sees by themselves: it follows those once, and not
+    /// in each state of the packet around them.
+    fn search(slot: u32, address: Self::Address, length: u32) -> u64;
+    fn longest(slot: u32, address: Self::Address) -> u32;
+}
+
+struct V4;
+
+impl Family for V4 {
+    type Address = u32;
+    type Bucket = Bucket4;
+
+    const WORDS: usize = WORDS4;
+    const META: usize = 1;
+    const BITS: u32 = 32;
+
+    #[inline(always)]
+    fn tables() -> &'static ArrayOfMaps<Array<Bucket4, 1, INNER>, 2> {
+        &SOURCES4
+    }
+
+    #[inline(always)]
+    fn info(infos: &TableInfos) -> &TableInfo {
+        &infos.v4
+    }
+
+    #[inline(always)]
+    fn hash(address: u32, length: u32, seed: u64) -> u32 {
+        hash4(address, length, seed)
+    }
+
+    #[inline(always)]
+    fn cut(address: u32, length: u32) -> u32 {
+        // By 64 bits, since length 0 shifts all of them out.
+        address & ((u64::from(u32::MAX) << (32 - (length & 31))) as u32).to_be()
+    }
+
+    #[inline(always)]
+    fn is_of(entry: &[u64], address: u32) -> bool {
+        read_once(&entry[0]) as u32 == address
+    }
+
+    #[inline(always)]
+    fn rule(entry: &[u64]) -> u32 {
+        (read_once(&entry[0]) >> 32) as u32
+    }
+
+    #[inline(always)]
+    fn search(slot: u32, address: u32, length: u32) -> u64 {
+        search4(slot, address, length)
+    }
+
+    #[inline(always)]
+    fn longest(slot: u32, address: u32) -> u32 {
+        longest4(slot, address)
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn search4(slot: u32, address: u32, length: u32) -> u64 {
+    search::<V4>(slot, address, length)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn longest4(slot: u32, address: u32) -> u32 {
+    longest::<V4>(slot, address)
+}
+
+struct V6;
+
+impl Family for V6 {
+    type Address = [u64; 2];
+    type Bucket = Bucket6;
+
+    const WORDS: usize = WORDS6;
+    const META: usize = 2;
+    const BITS: u32 = 128;
+
+    #[inline(always)]
+    fn tables() -> &'static ArrayOfMaps<Array<Bucket6, 1, INNER>, 2> {
+        &SOURCES6
+    }
+
+    #[inline(always)]
+    fn info(infos: &TableInfos) -> &TableInfo {
+        &infos.v6
+    }
+
+    #[inline(always)]
+    fn hash(address: [u64; 2], length: u32, seed: u64) -> u32 {
+        hash6(address, length, seed)
+    }
+
+    #[inline(always)]
+    fn cut([first, second]: [u64; 2], length: u32) -> [u64; 2] {
+        let mask = |length: u32| if length == 0 { 0 } else { (u64::MAX << (64 - length & 63)).to_be() };
+        let masks = if length < 64 { [mask(length), 0] } else { [u64::MAX, mask(length - 64)] };
+        [first & masks[0], second & masks[1]]
+    }
+
+    #[inline(always)]
+    fn is_of(entry: &[u64], [first, second]: [u64; 2]) -> bool {
+        read_once(&entry[0]) == first && read_once(&entry[1]) == second
+    }
+
+    #[inline(always)]
+    fn rule(entry: &[u64]) -> u32 {
+        read_once(&entry[3]) as u32
+    }
+
+    #[inline(always)]
+    fn search(slot: u32, [first, second]: [u64; 2], length: u32) -> u64 {
+        search6(slot, first, second, length)
+    }
+
+    #[inline(always)]
+    fn longest(slot: u32, [first, second]: [u64; 2]) -> u32 {
+        longest6(slot, first, second)
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn search6(slot: u32, first: u64, second: u64, length: u32) -> u64 {
+    search::<V6>(slot, [first, second], length)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn longest6(slot: u32, first: u64, second: u64) -> u32 {
+    longest::<V6>(slot, [first, second])
+}
+
+/// The entry of the most specific source that holds an address, as its word and its rule; 0 where there is none. Nothing where it
+/// has gone each time that it was found.
 #[inline(always)]
-fn look4(slot: u32, infos: &TableInfos, address: u32) -> Option<(u64, u32)> {
+fn look<F: Family>(slot: u32, infos: &TableInfos, address: F::Address) -> Option<(u64, u32)> {
     for _ in 0..SEARCHES {
-        let mut place = if infos.v4.hosts == 0 { 0 } else { search4(slot, address, 32) as u32 };
+        let mut place = if F::info(infos).hosts == 0 { 0 } else { F::search(slot, address, F::BITS) as u32 };
         if place == 0 {
-            place = prefix4(slot, address);
+            place = F::longest(slot, address);
         }
         if place == 0 {
             return Some((0, 0));
         }
         let place = place - 1;
-        let bucket = SOURCES4.get_value(slot, &(place / ENTRIES as u32))?;
-        let at = place as usize % ENTRIES * WORDS4;
+        let bucket = F::tables().get_value(slot, &(place / ENTRIES as u32))?;
+        let entry = &bucket.as_ref()[place as usize % ENTRIES * F::WORDS..][..F::WORDS];
         // The word last: as long as it is there, so was what comes before it.
-        let (first, word) = (read(&bucket[at]), read(&bucket[at + 1]));
+        let (rule, word) = (F::rule(entry), read_once(&entry[F::META]));
         if is_there(word) {
-            return Some((word, (first >> 32) as u32));
-        }
-    }
-    None
-}
-
-/// The same for an IPv6 address.
-#[inline(always)]
-fn look6(slot: u32, infos: &TableInfos, [first, second]: [u64; 2]) -> Option<(u64, u32)> {
-    for _ in 0..SEARCHES {
-        let mut place = if infos.v6.hosts == 0 { 0 } else { search6(slot, first, second, 128) as u32 };
-        if place == 0 {
-            place = prefix6(slot, first, second);
-        }
-        if place == 0 {
-            return Some((0, 0));
-        }
-        let place = place - 1;
-        let bucket = SOURCES6.get_value(slot, &(place / ENTRIES as u32))?;
-        let at = place as usize % ENTRIES * WORDS6;
-        let (rule, word) = (read(&bucket[at + 3]), read(&bucket[at + 2]));
-        if is_there(word) {
-            return Some((word, rule as u32));
+            return Some((word, rule));
         }
     }
     None
@@ -95,48 +229,19 @@ fn is_there(word: u64) -> bool {
     word & KIND != 0 && word & KIND != u64::from(TARGET_GONE)
 }
 
-/// The place of the entry of the longest prefix that holds an IPv4 address and is longer than none, counted from 1; 0 where
-/// there is none.
-// Functions of their own are verified once, and not in each state of the packet around them.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn prefix4(slot: u32, address: u32) -> u32 {
+/// The place of the entry of the longest prefix that holds an address and is longer than none, counted from 1; 0 where there is
+/// none.
+#[inline(always)]
+fn longest<F: Family>(slot: u32, address: F::Address) -> u32 {
     let Some(infos) = TABLE_INFO.get(slot) else { return 0 };
-    let (mut low, mut high, mut best) = (0, infos.v4.count, 0);
+    let (mut low, mut high, mut best) = (0, F::info(infos).count, 0);
     for _ in 0..STEPS {
         if low >= high {
             break;
         }
         let middle = (low + high) / 2;
-        let length = u32::from(infos.v4.lengths[middle as usize % LENGTHS]);
-        // By 64 bits, since length 0 shifts all of them out.
-        let mask = ((u64::from(u32::MAX) << (32 - (length & 31))) as u32).to_be();
-        let found = search4(slot, address & mask, length);
-        if found == 0 {
-            high = middle;
-        } else {
-            low = middle + 1;
-            best = if found & LONGER != 0 { 0 } else { found as u32 };
-        }
-    }
-    best
-}
-
-/// The same for an IPv6 address.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn prefix6(slot: u32, first: u64, second: u64) -> u32 {
-    let Some(infos) = TABLE_INFO.get(slot) else { return 0 };
-    let (mut low, mut high, mut best) = (0, infos.v6.count, 0);
-    for _ in 0..STEPS {
-        if low >= high {
-            break;
-        }
-        let middle = (low + high) / 2;
-        let length = u32::from(infos.v6.lengths[middle as usize % LENGTHS]);
-        let mask = |length: u32| if length == 0 { 0 } else { (u64::MAX << (64 - length & 63)).to_be() };
-        let masks = if length < 64 { [mask(length), 0] } else { [u64::MAX, mask(length - 64)] };
-        let found = search6(slot, first & masks[0], second & masks[1], length);
+        let length = u32::from(F::info(infos).lengths[middle as usize % LENGTHS]);
+        let found = F::search(slot, F::cut(address, length), length);
         if found == 0 {
             high = middle;
         } else {
@@ -150,51 +255,26 @@ extern "C" fn prefix6(slot: u32, first: u64, second: u64) -> u32 {
 /// Bit of what a search gives: a marker is there, and no rule speaks about all of its prefix.
 const LONGER: u64 = 1 << 32;
 
-/// The place of the entry of exactly this IPv4 prefix, counted from 1, and [`LONGER`]; 0 where there is none.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn search4(slot: u32, address: u32, len: u32) -> u64 {
+/// The place of the entry of exactly this prefix, counted from 1, and [`LONGER`]; 0 where there is none.
+#[inline(always)]
+fn search<F: Family>(slot: u32, address: F::Address, len: u32) -> u64 {
     let Some(infos) = TABLE_INFO.get(slot) else { return 0 };
-    let Some(table) = SOURCES4.get(slot) else { return 0 };
-    let hash = hash4(address, len, infos.v4.seed);
+    let Some(table) = F::tables().get(slot) else { return 0 };
+    let hash = F::hash(address, len, F::info(infos).seed);
     for probe in 0..PROBES {
-        let number = hash.wrapping_add(probe) & infos.v4.mask;
+        let number = hash.wrapping_add(probe) & F::info(infos).mask;
         let Some(bucket) = table.get(number) else { return 0 };
-        for entry in 0..ENTRIES {
-            if read(&bucket[entry * WORDS4]) as u32 == address {
-                let word = read(&bucket[entry * WORDS4 + 1]);
+        let words = bucket.as_ref();
+        for nth in 0..ENTRIES {
+            let entry = &words[nth * F::WORDS..][..F::WORDS];
+            if F::is_of(entry, address) {
+                let word = read_once(&entry[F::META]);
                 if length(word) == u64::from(len) && word & KIND != 0 {
-                    return found(number, entry, word);
+                    return found(number, nth, word);
                 }
             }
         }
-        if read(&bucket[ENTRIES * WORDS4 - 1]) == 0 {
-            break;
-        }
-    }
-    0
-}
-
-/// The same of an IPv6 prefix.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn search6(slot: u32, first: u64, second: u64, len: u32) -> u64 {
-    let Some(infos) = TABLE_INFO.get(slot) else { return 0 };
-    let Some(table) = SOURCES6.get(slot) else { return 0 };
-    let hash = hash6([first, second], len, infos.v6.seed);
-    for probe in 0..PROBES {
-        let number = hash.wrapping_add(probe) & infos.v6.mask;
-        let Some(bucket) = table.get(number) else { return 0 };
-        for entry in 0..ENTRIES {
-            let at = entry * WORDS6;
-            if read(&bucket[at]) == first && read(&bucket[at + 1]) == second {
-                let word = read(&bucket[at + 2]);
-                if length(word) == u64::from(len) && word & KIND != 0 {
-                    return found(number, entry, word);
-                }
-            }
-        }
-        if read(&bucket[ENTRIES * WORDS6 - 2]) == 0 {
+        if read_once(&words[(ENTRIES - 1) * F::WORDS + F::META]) == 0 {
             break;
         }
     }
@@ -212,11 +292,4 @@ fn found(bucket: u32, entry: usize, word: u64) -> u64 {
 #[inline(always)]
 fn word(first: u32, second: u32) -> u64 {
     u64::from(first) | u64::from(second) << 32
-}
-
-/// Reads what userspace may write at the same time: all of it at once, and once.
-#[inline(always)]
-fn read(word: &u64) -> u64 {
-    // SAFETY: a reference is good to read from.
-    unsafe { ptr::read_volatile(word) }
 }

@@ -1,7 +1,8 @@
 //! What follows a packet's addresses: which protocol, where its header begins, and whether it is a fragment.
 
-use aya_ebpf::{helpers::generated::bpf_skb_load_bytes, programs::TcContext};
 use byway_abi::FAMILY_IPV4;
+
+use crate::skb::Skb;
 
 // Protocol numbers, and IPv6 next headers.
 const HOP_BY_HOP: u8 = 0;
@@ -52,13 +53,13 @@ impl Transport {
 
 /// Finds it behind the IP header that begins at `start`; nothing where the packet ends before.
 #[inline(always)]
-pub fn find(ctx: &TcContext, family: u32, start: u32) -> Option<Transport> {
-    if family == FAMILY_IPV4 { ipv4(ctx, start) } else { ipv6(ctx, start) }
+pub fn find(skb: &Skb, family: u32, start: u32) -> Option<Transport> {
+    if family == FAMILY_IPV4 { ipv4(skb, start) } else { ipv6(skb, start) }
 }
 
 #[inline(always)]
-fn ipv4(ctx: &TcContext, start: u32) -> Option<Transport> {
-    let header: [u8; 20] = load(ctx, start)?;
+fn ipv4(skb: &Skb, start: u32) -> Option<Transport> {
+    let header: [u8; 20] = skb.load(start)?;
     let fragment = u16::from_be_bytes([header[6], header[7]]);
     Some(Transport {
         protocol: header[9],
@@ -74,15 +75,15 @@ fn ipv4(ctx: &TcContext, start: u32) -> Option<Transport> {
 }
 
 #[inline(always)]
-fn ipv6(ctx: &TcContext, start: u32) -> Option<Transport> {
-    let [mut next]: [u8; 1] = load(ctx, start + 6)?;
+fn ipv6(skb: &Skb, start: u32) -> Option<Transport> {
+    let [mut next]: [u8; 1] = skb.load(start + 6)?;
     let mut offset = start + 40;
     let mut part = Part::Whole;
     let mut identification = 0;
     let mut of_fragment = 0;
     for _ in 0..EXTENSION_HEADERS {
         let header: [u8; 8] = match next {
-            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION | FRAGMENT => load(ctx, offset)?,
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION | FRAGMENT => skb.load(offset)?,
             _ => break,
         };
         let length = match next {
@@ -107,14 +108,4 @@ fn ipv6(ctx: &TcContext, start: u32) -> Option<Transport> {
         }
     }
     Some(Transport { protocol: next, offset, part, identification, next: of_fragment })
-}
-
-/// Bytes of the frame, wherever they lie; nothing where it is shorter.
-#[inline(always)]
-pub fn load<const N: usize>(ctx: &TcContext, offset: u32) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    // SAFETY: the helper writes `N` bytes to `bytes`, or fails.
-    let failed =
-        unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32) };
-    (failed == 0).then_some(bytes)
 }
