@@ -1,3 +1,4 @@
 //! Needs neither privilege nor kernel.
 
 mod examples;
+mod public_api;
