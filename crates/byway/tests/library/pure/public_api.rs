@@ -133,12 +133,7 @@ fn items_of(text: &str) -> Vec<String> {
 /// A declaration up to where its body begins, or it ends.
 fn head<'a>(line: &'a str, lines: &mut impl Iterator<Item = &'a str>) -> String {
     let mut head = line.to_owned();
-    while !head.ends_with(['{', ';', '}'])
-        && !(head.ends_with(',') && !head.contains('(') && !head.contains('<'))
-    {
-        if is_field(&head) {
-            break;
-        }
+    while !head.ends_with(['{', ';', '}']) && !is_field(&head) {
         let Some(next) = lines.next() else { break };
         head += &format!(" {}", next.trim());
     }
