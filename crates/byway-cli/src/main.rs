@@ -24,7 +24,7 @@ use crate::{
 /// hold a source the longest prefix counts; order never matters. Rules live in the kernel: no daemon, and nothing
 /// is lost when this command ends.
 #[derive(Debug, Parser)]
-#[command(name = "byway", version, arg_required_else_help = true, after_help = EXAMPLES)]
+#[command(name = "byway", version, arg_required_else_help = true, after_help = after_help())]
 struct Cli {
     /// Work in this network namespace: a name that `ip netns` knows, or a path like /proc/PID/ns/net
     #[arg(long, global = true, value_name = "NAME|PATH")]
@@ -33,6 +33,15 @@ struct Cli {
     options: Options,
     #[command(subcommand)]
     command: Command,
+}
+
+fn after_help() -> String {
+    let demo = if cfg!(feature = "demo") {
+        "  byway demo                        see the problem and the cure on this machine\n"
+    } else {
+        ""
+    };
+    format!("{EXAMPLES}{demo}{EXIT_CODES}")
 }
 
 const EXAMPLES: &str = "\
@@ -45,8 +54,9 @@ Examples:
   byway --netns blue show           the same in another network namespace
   byway check                       what is wrong with /etc/byway/byway.toml
   byway diff                        what it would change here; `byway apply` changes it
-  byway demo                        see the problem and the cure on this machine
+";
 
+const EXIT_CODES: &str = "
 Exit codes: 0 done; 1 failed, nothing half-done; 2 usage or invalid input;
 3 `diff` found differences.";
 

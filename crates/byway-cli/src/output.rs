@@ -24,6 +24,7 @@ impl Output {
         Self { text, json: Some(json), exit_code: 0 }
     }
 
+    #[cfg(feature = "demo")]
     /// One whose text has been printed on the way already.
     pub(crate) fn told(json: Value) -> Self {
         Self { text: String::new(), json: Some(json), exit_code: 0 }

@@ -6,6 +6,7 @@ mod attach;
 mod check;
 mod confirm;
 mod del;
+#[cfg(feature = "demo")]
 mod demo;
 mod detach;
 mod diff;
@@ -65,6 +66,7 @@ pub(crate) enum Command {
     Export(export::Export),
     Guard(guard::Guard),
     Import(import::Import),
+    #[cfg(feature = "demo")]
     Demo(demo::Demo),
 }
 
@@ -109,6 +111,7 @@ impl Command {
             Self::Export(command) => command.exec(options),
             Self::Guard(command) => command.exec(options),
             Self::Import(command) => command.exec(),
+            #[cfg(feature = "demo")]
             Self::Demo(command) => command.exec(options.json),
         }
     }
@@ -204,8 +207,10 @@ pub(crate) enum Error {
     Grammar(#[from] GrammarError),
     #[error("{}", help::sentence(.0))]
     Byway(#[from] byway::Error),
+    #[cfg(feature = "demo")]
     #[error(transparent)]
     Lab(#[from] byway_lab::Error),
+    #[cfg(feature = "demo")]
     #[error("the demo could not go on: {0}")]
     Demo(std::io::Error),
     #[error(transparent)]
@@ -216,6 +221,7 @@ pub(crate) enum Error {
     Guard(std::io::Error),
     #[error("cannot print: {0}")]
     Print(std::io::Error),
+    #[cfg(feature = "demo")]
     #[error("the hosts of an earlier `byway demo --keep` are still up; remove them: `byway demo --clean`")]
     DemoStays,
 }
@@ -224,10 +230,13 @@ impl Error {
     /// 1 failed, 2 usage or invalid input.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Grammar(_) | Self::DemoStays | Self::File(_) | Self::Config { .. } => 2,
+            Self::Grammar(_) | Self::File(_) | Self::Config { .. } => 2,
             Self::Byway(error) if error.is_bad_request() => 2,
-            Self::Lab(byway_lab::Error::Privilege { .. }) => 2,
-            Self::Byway(_) | Self::Lab(_) | Self::Demo(_) | Self::Guard(_) | Self::Print(_) => 1,
+            #[cfg(feature = "demo")]
+            Self::DemoStays | Self::Lab(byway_lab::Error::Privilege { .. }) => 2,
+            #[cfg(feature = "demo")]
+            Self::Lab(_) | Self::Demo(_) => 1,
+            Self::Byway(_) | Self::Guard(_) | Self::Print(_) => 1,
         }
     }
 }

@@ -43,6 +43,21 @@ pub(crate) enum HostRef {
 
 /// Reads a configuration from the texts of its files: the first one, and those that add to it. `load` gets the text of a
 /// list file that a rule names, or says in a sentence why it cannot.
+///
+/// ```
+/// use byway::config::read;
+///
+/// let text = "[[rule]]\nfrom = \"192.0.2.7\"\nvia = \"10.0.0.1\"\ndev = \"eth1\"\n";
+/// let reading = read([("byway.toml".into(), text.into())], &mut |_| Err("there are no lists".into()));
+/// let config = reading.config.ok_or("something is wrong")?;
+/// let rules: Vec<String> = config.rules().map(|rule| rule.to_string()).collect();
+/// assert_eq!(rules, ["from 192.0.2.7 via 10.0.0.1 dev eth1"]);
+///
+/// let text = "[[rule]]\nfrom = \"192.0.2.7\"\ngateway = \"10.0.0.1\"\n";
+/// let reading = read([("byway.toml".into(), text.into())], &mut |_| Err("there are no lists".into()));
+/// assert!(reading.config.is_none() && reading.problems[0].message.contains("`gateway`"));
+/// # Ok::<(), &str>(())
+/// ```
 pub fn read(
     texts: impl IntoIterator<Item = (PathBuf, String)>,
     load: &mut dyn FnMut(&Path) -> Result<String, String>,

@@ -11,6 +11,16 @@ use thiserror::Error;
 /// Written `192.0.2.0/24` or `2001:db8::/32`; a single address is written without its length.
 ///
 /// Ordered by family, address and length: a prefix comes before those within it.
+///
+/// ```
+/// use byway::Prefix;
+///
+/// let network: Prefix = "192.0.2.0/24".parse()?;
+/// assert!(network.covers(&"192.0.2.7".parse()?) && !network.is_host());
+/// let error = "192.0.2.7/24".parse::<Prefix>().unwrap_err();
+/// assert!(error.to_string().ends_with("did you mean 192.0.2.0/24?"));
+/// # Ok::<(), byway::PrefixError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Prefix(IpNet);
 

@@ -458,6 +458,7 @@ fn a_reader_that_goes_away_is_no_error() {
     assert_eq!(process.wait_for(ANSWER).unwrap().code(), Some(0));
 }
 
+#[cfg(feature = "demo")]
 #[test]
 fn the_demo_shows_the_failure_and_the_cure() {
     let seed = Seed::new().unwrap(); // the demo makes a lab of its own inside

@@ -167,7 +167,7 @@ fn a_tunnel_that_is_down_costs_nobody_a_packet() {
         let hosts = Routers::new(false);
         let _wire = tun::Wire::new((&hosts.server, "tun0"), (&hosts.gateway, "tun0")).unwrap();
         let members = [byway::NextHopSpec::Dev("tun0".into()), hosts.hop(2)];
-        let members = members.into_iter().map(|next_hop| MemberSpec::new(next_hop)).collect();
+        let members = members.into_iter().map(MemberSpec::new).collect();
         let spec = rule(&hosts.source(5).to_string(), None, TargetSpec::NextHops(members));
         on(&hosts.server, *hook, |byway| byway.add(&spec)).unwrap();
         let (sockets, to) = (sockets(&hosts), SocketAddr::new(hosts.far(1), 9));

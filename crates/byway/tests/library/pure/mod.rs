@@ -2,4 +2,5 @@
 
 mod architecture;
 mod examples;
+mod public_api;
 mod structure;
