@@ -126,13 +126,13 @@ impl Node {
         self.set_link(device, "setting the MTU of", |link| link.attributes.push(LinkAttribute::Mtu(mtu)))
     }
 
-    /// Lets a device take segmentation-offload packets of so many bytes, and make them of what it receives, in both families
-    /// ("BIG TCP", Linux 6.3).
+    /// Lets a device take segmentation-offload packets of so many bytes, and make them of what it receives ("BIG TCP", Linux
+    /// 5.19). Says whether it does so for IPv4 as well (Linux 6.3): an older kernel passes over what it does not know.
     ///
     /// # Errors
     ///
     /// [`Error::System`] where there is no such device, or the kernel or the device takes no packets of this size.
-    pub fn set_gso_max_size(&self, device: &str, bytes: u32) -> Result<()> {
+    pub fn set_gso_max_size(&self, device: &str, bytes: u32) -> Result<bool> {
         self.set_link(device, "setting the largest offloaded packet of", |link| {
             link.attributes.extend([
                 LinkAttribute::GsoMaxSize(bytes),
@@ -140,7 +140,8 @@ impl Node {
                 LinkAttribute::GsoIpv4MaxSize(bytes),
                 LinkAttribute::GroIpv4MaxSize(bytes),
             ]);
-        })
+        })?;
+        Ok(self.get_link(device)?.attributes.contains(&LinkAttribute::GsoIpv4MaxSize(bytes)))
     }
 
     /// Removes a device, and with a veth its other end.
