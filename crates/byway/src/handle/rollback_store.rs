@@ -111,7 +111,7 @@ impl RollbackStore {
     pub(crate) fn save(&self, copy: &Saved) -> Result<()> {
         let Saved { config, attached } = copy;
         let unfinished = self.folder.join("unfinished");
-        remove(&unfinished)?;
+        bpffs::remove(&unfinished)?;
         let written =
             self.write(&unfinished.join("config.toml"), &|out| write!(out, "{config}")).and_then(|()| {
                 let names = attached.iter();
@@ -121,7 +121,7 @@ impl RollbackStore {
             });
         if let Err(error) = written {
             // Half of it is of no use. The reason why it is not whole matters more than that it stays.
-            let _ = remove(&unfinished);
+            let _ = bpffs::remove(&unfinished);
             return Err(error);
         }
         // One that was cut off has left two copies. Where it had changed nothing yet, the older one is of the last change.
@@ -134,7 +134,7 @@ impl RollbackStore {
             rename(&self.before(), &self.older())?;
         }
         rename(&unfinished, &self.before())?;
-        remove(&self.undone())
+        bpffs::remove(&self.undone())
     }
 
     /// The copy, if there is one, and the one before that, if an apply was cut off.
@@ -184,15 +184,15 @@ impl RollbackStore {
     pub(crate) fn wait_for(&self, unconfirmed: &Unconfirmed) -> Result<()> {
         let Unconfirmed { token, until } = unconfirmed;
         let unfinished = self.folder.join("unfinished");
-        remove(&unfinished)?;
+        bpffs::remove(&unfinished)?;
         self.write(&unfinished, &|out| writeln!(out, "{token} {}", until.as_millis()))?;
         rename(&unfinished, &self.note())
     }
 
     /// No apply waits any more.
     pub(crate) fn confirm(&self) -> Result<()> {
-        remove(&self.note())?;
-        remove(&self.guard())
+        bpffs::remove(&self.note())?;
+        bpffs::remove(&self.guard())
     }
 
     /// Says what became of an apply that nobody confirmed.
@@ -208,9 +208,9 @@ impl RollbackStore {
     /// Removes a copy, all of it or nothing.
     fn discard(&self, copy: &Path) -> Result<()> {
         let gone = self.folder.join("gone");
-        remove(&gone)?;
+        bpffs::remove(&gone)?;
         rename(copy, &gone)?;
-        remove(&gone)
+        bpffs::remove(&gone)
     }
 
     /// Writes a file that nobody else may read, whole or not at all.
@@ -220,7 +220,7 @@ impl RollbackStore {
         if let Some(folder) = path.parent() {
             bpffs::make_folder(folder)?;
         }
-        remove(path)?;
+        bpffs::remove(path)?;
         let written =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).and_then(|file| {
                 let mut out = BufWriter::new(file);
@@ -239,20 +239,6 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
     match fs::rename(from, to) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::kernel(format!("rename {} to {}", from.display(), to.display()), error))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Removes a file, or a folder with all that is in it. What is not there is no error.
-fn remove(path: &Path) -> Result<()> {
-    let removed = match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::IsADirectory => fs::remove_dir_all(path),
-        removed => removed,
-    };
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::kernel(format!("remove {}", path.display()), error))
         }
         _ => Ok(()),
     }

@@ -92,9 +92,13 @@ pub(crate) fn make_folder(path: &Path) -> Result<()> {
     }
 }
 
-/// Removes a folder with the pins in it. What is not there is no error.
-pub(crate) fn remove_folder(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
+/// Removes a file, or a folder with all that is in it. What is not there is no error.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    let removed = match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => fs::remove_dir_all(path),
+        removed => removed,
+    };
+    match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::kernel(format!("remove {}", path.display()), error))
         }

@@ -27,7 +27,7 @@
 //! What programs write cannot change its shape in this way, since they write to the old map while the new one is filled. It
 //! keeps its shape, and what is to be counted besides goes into a map of its own.
 
-use std::{collections::BTreeSet, ffi::OsString, fs, io, path::Path};
+use std::{collections::BTreeSet, ffi::OsString, fs, path::Path};
 
 use aya::{maps::MapData, programs::SchedClassifier};
 use byway_abi::{SCHEMA, meta};
@@ -168,7 +168,7 @@ fn put_in_place(
     between: &mut dyn FnMut(&'static str),
 ) -> Result<()> {
     for Conversion { from, to, convert } in way.iter().flat_map(|migration| migration.converted) {
-        remove(&folder.join(to))?;
+        bpffs::remove(&folder.join(to))?;
         convert(&folder.join(from), &folder.join(to))?;
         between("a map is converted");
     }
@@ -219,7 +219,7 @@ fn go_back(rounds: &mut [Programs], network: &mut Network, installed: &[Installe
 /// Why pins are not taken over, once all that was made for it is gone; or that it is not.
 fn without(folder: &Path, there: &BTreeSet<OsString>, object: u32, failure: Error) -> Error {
     let undone = names(folder).and_then(|now| {
-        now.difference(there).try_for_each(|name| remove(&folder.join(name)))?;
+        now.difference(there).try_for_each(|name| bpffs::remove(&folder.join(name)))?;
         tables::write_meta(folder, meta::OBJECT, object)
     });
     match undone {
@@ -233,24 +233,10 @@ pub(super) fn remove_old(folder: &Path, migrations: &[Migration]) -> Result<()> 
     for Migration { converted, removed, .. } in migrations {
         let old = converted.iter().map(|conversion| conversion.from).chain(removed.iter().copied());
         for name in old {
-            remove(&folder.join(name))?;
+            bpffs::remove(&folder.join(name))?;
         }
     }
     Ok(())
-}
-
-/// Removes a pin, or a folder of pins. What is not there is no error.
-fn remove(path: &Path) -> Result<()> {
-    let removed = match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::IsADirectory => fs::remove_dir_all(path),
-        removed => removed,
-    };
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::kernel(format!("remove {}", path.display()), error))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// What is in a folder of pins.
@@ -379,7 +365,7 @@ mod tests {
         old.pin(folder.join("rules_old/0")).unwrap();
         Array::<MapData, u32>::create(1, 0).unwrap().pin(folder.join("UNUSED")).unwrap();
         for name in ["NEIGHBOURS", "rules"] {
-            remove(&folder.join(name)).unwrap();
+            bpffs::remove(&folder.join(name)).unwrap();
         }
         tables::write_meta(folder, meta::SCHEMA, SCHEMA - 2).unwrap();
         tables::write_meta(folder, meta::OBJECT, 7).unwrap();

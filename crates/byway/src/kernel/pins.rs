@@ -84,7 +84,7 @@ impl Pins {
 
     /// Removes what a Byway has left that was cut off while it made pins or removed them. The caller holds the lock.
     pub(crate) fn remove_unfinished() -> Result<()> {
-        bpffs::remove_folder(&unfinished(&folder()?))
+        bpffs::remove(&unfinished(&folder()?))
     }
 
     /// Makes the pins. They are there from one instant to the next, whole. The caller holds the lock.
@@ -96,7 +96,7 @@ impl Pins {
         });
         if made.is_err() {
             // What failed first is what the person needs to know.
-            let _ = bpffs::remove_folder(&unfinished);
+            let _ = bpffs::remove(&unfinished);
         }
         made.and_then(|()| Self::open_in(&folder))
     }
@@ -138,7 +138,7 @@ impl Pins {
         // Out of sight first, in one instant: half of them would be read as damage.
         let unfinished = unfinished(&folder);
         fs::rename(&folder, &unfinished).map_err(Error::io(format!("remove {}", folder.display())))?;
-        bpffs::remove_folder(&unfinished)
+        bpffs::remove(&unfinished)
     }
 }
 
@@ -152,7 +152,7 @@ fn renewed(folder: &Path) -> PathBuf {
 pub(super) fn load_beside(folder: &Path, taking_over: u32) -> Result<Programs> {
     let renewed = renewed(folder);
     // What a renewal has left that was cut off, or the round before: nothing but another pin of programs that devices hold.
-    bpffs::remove_folder(&renewed)?;
+    bpffs::remove(&renewed)?;
     bpffs::make_folder(&renewed)?;
     let mut object = load(folder, taking_over)?;
     pin_programs(&mut object, &renewed)?;
@@ -166,7 +166,7 @@ pub(super) fn rename_programs(folder: &Path) -> Result<()> {
         fs::rename(renewed.join(name), folder.join(name))
             .map_err(Error::io(format!("put the program {name} in place")))?;
     }
-    bpffs::remove_folder(&renewed)
+    bpffs::remove(&renewed)
 }
 
 /// Notes that the pinned programs are this binary's, and those on the devices too.
