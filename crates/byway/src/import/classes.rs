@@ -136,8 +136,11 @@ fn class<'a>(
             *is_own && !is_initial && *of == to && except.is_none()
         });
         let (said, remarks) = said_of(&decided, chain, tables, main, &to);
-        // What Byway does not see needs a rule only where a table says something of its own.
+        // What Byway does not see needs a rule only where a table says something of its own, and where nothing may leak
+        // once main's route is gone.
         let is_idle = past.is_some()
+            && said.target != TargetSpec::Drop
+            && said.on_down != OnDown::Drop
             && !is_of_its_own(decided.verdict)
             && main.leads(decided.verdict, &[]) == Leads::Past;
         if is_asked_for || (!is_idle && said != *class.said(&to, classes)) {

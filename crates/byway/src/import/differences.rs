@@ -60,19 +60,6 @@ pub(crate) fn differences<'a>(
         let here = Here { class, said: class.said(&to, classes), to, policy, tables, main };
         here.find(&mut |remark| remarks.entry((rule, remark)).or_default().push(to), &mut standing_by);
     }
-    let jumps = (0..class.chain.len()).filter(|place| {
-        let link = &class.chain[*place];
-        link.is_conditional && matches!(link.action, Action::Goto(_))
-    });
-    let first = class.cells.first().map(|cell| cell.to);
-    let jumps = jumps.map(|place| Difference {
-        rule: first,
-        remark: format!(
-            "{DIFFERS}{} jumps over entries for some packets, and Byway does the same with all. Where there are such \
-             packets, keep the entries from there to where it jumps, and leave the rules out that are for them.",
-            comments::entries(class, place, policy).join(", ")
-        ),
-    });
     let said = remarks.into_iter().map(|((rule, remark), to)| {
         let remark = match rule.is_some_and(|rule| to.contains(&rule)) || to.iter().any(Prefix::is_all) {
             true => format!("{DIFFERS}{remark}"),
@@ -83,7 +70,35 @@ pub(crate) fn differences<'a>(
         };
         Difference { rule, remark }
     });
-    (said.chain(jumps).collect(), standing_by)
+    (said.chain(jumps(class, policy)).collect(), standing_by)
+}
+
+/// What is to be said of jumps that some packets make and others do not, or that are over entries which stay.
+fn jumps(class: &Class<'_>, policy: &Policy) -> Vec<Difference> {
+    let rule = class.cells.first().map(|cell| cell.to);
+    let quoted = |place: usize| comments::entries(class, place, policy).join(", ");
+    let mut found = Vec::new();
+    for (place, link) in class.chain.iter().enumerate() {
+        let Action::Goto(target) = link.action else { continue };
+        let over = class.chain.iter().enumerate().take(target as usize).skip(place + 1);
+        let over = over.filter(|(_, over)| over.is_conditional && !link.is_conditional).map(|(over, _)| over);
+        let remark = match (link.is_conditional, over.map(&quoted).collect::<Vec<_>>()) {
+            (true, _) => format!(
+                "{DIFFERS}{} jumps over entries for some packets, and Byway does the same with all. Where there are \
+                 such packets, keep the entries from there to where it jumps, and leave the rules out that are for them.",
+                quoted(place)
+            ),
+            (false, over) if over.is_empty() => continue,
+            (false, over) => format!(
+                "{DIFFERS}once the entries are gone, nothing jumps over {} as {} does. Where there are packets that it \
+                 is for, keep the one that jumps, and where it jumps to.",
+                comments::some_of(over),
+                quoted(place)
+            ),
+        };
+        found.push(Difference { rule, remark });
+    }
+    found
 }
 
 /// The packets of a class to a destination.
@@ -115,13 +130,13 @@ impl<'x> Here<'x> {
 
     fn find(&self, differs: &mut impl FnMut(String), standing_by: &mut BTreeMap<usize, (String, bool)>) {
         let now = self.decide(Vec::new(), None);
-        let is_known = self.is_known(&now);
-        if !is_known {
+        let is_unsaid = self.is_unsaid(&now);
+        if !is_unsaid {
             self.compare(&now, &now).into_iter().for_each(&mut *differs);
         }
         for gone in self.may_go(&now) {
             let without = self.decide(gone, None);
-            if is_known {
+            if is_unsaid {
                 continue;
             }
             let found = self.compare(&now, &without);
@@ -151,11 +166,9 @@ impl<'x> Here<'x> {
         }
     }
 
-    /// Whether a remark says of all these packets that they do not go as they did: that main's routes lead past the
-    /// attachments, or that no next hop can say what the route does.
-    fn is_known(&self, now: &Outcome<'x>) -> bool {
-        let past = self.main.past_attachments(&self.to);
-        let is_unsaid = self.class.rule_for(&self.to).is_some_and(|rule| {
+    /// Whether the rule that they go by says that no next hop can say what the route does.
+    fn is_unsaid(&self, now: &Outcome<'x>) -> bool {
+        self.class.rule_for(&self.to).is_some_and(|rule| {
             let mut cells = self.class.cells.iter().filter(|cell| cell.to == rule);
             cells.any(|cell| match (cell.decided.verdict, now.there.verdict) {
                 (Verdict::Route(said), Verdict::Route(route)) => {
@@ -163,8 +176,15 @@ impl<'x> Here<'x> {
                 }
                 _ => false,
             })
-        });
-        is_unsaid || past.is_some_and(|route| !is_same(now.there.verdict, route))
+        })
+    }
+
+    /// Whether the comment on main's routes past the attachments says it.
+    fn is_elsewhere(&self, now: &Outcome<'x>, case: &Outcome<'x>) -> bool {
+        self.main.past_attachments(&self.to).is_some_and(|past| {
+            let is_by_main = matches!(case.moved.verdict, Verdict::Route(route) if route == past);
+            is_by_main && !is_same(now.there.verdict, past)
+        })
     }
 
     /// The devices that change something when they go: one, or all of a route or of the rule.
@@ -218,7 +238,9 @@ impl<'x> Here<'x> {
         let quoted = |by: usize| comments::entries(self.class, by, self.policy).join(", ");
         let (step, other) = match (applied == there, moved == there) {
             (false, _) => ("from `byway apply` on", &applied),
-            (true, false) if !self.is_said_of_all(now, case) => ("once the entries are gone", &moved),
+            (true, false) if !self.is_said_of_all(now, case) && !self.is_elsewhere(now, case) => {
+                ("once the entries are gone", &moved)
+            }
             _ => return None,
         };
         let mut remark = step.to_owned();
@@ -239,7 +261,9 @@ impl<'x> Here<'x> {
         };
         remark += &format!(": Linux sends them {}{by}, and then they go {instead}.", there.text());
         // To go on as before, what decides has to stay, and where Byway is in the way its rule has to go.
-        let deciding: BTreeSet<usize> = [now.there.by, case.there.by].into_iter().flatten().collect();
+        let jumps = now.there.jumps.iter().chain(&case.there.jumps).copied();
+        let deciding: BTreeSet<usize> =
+            [now.there.by, case.there.by].into_iter().flatten().chain(jumps).collect();
         let goes = |by: &&usize| !self.class.chain[**by].is_initial && !self.class.chain[**by].is_conditional;
         let entries: Vec<String> = deciding.iter().filter(goes).map(|by| quoted(*by)).collect();
         let mut to_do = match entries.is_empty() {

@@ -65,6 +65,8 @@ pub(crate) struct Decided<'a> {
     pub(crate) by: Option<usize>,
     /// Who would have, and had no route.
     pub(crate) passed: Vec<usize>,
+    /// Who has jumped over others.
+    pub(crate) jumps: Vec<usize>,
     /// The routes that were found on the way: without another device than theirs it is the same way.
     pub(crate) met: Vec<&'a TableRoute>,
 }
@@ -146,7 +148,13 @@ pub(crate) fn chain(source: &Prefix, concerned: &[usize], policy: &Policy) -> Ve
 
 /// What becomes of the packets that are to go to an address of `to`, and of no longer prefix that is told apart.
 pub(crate) fn decide<'a>(chain: &[Link], tables: &Tables<'a>, to: &Prefix, case: Case<'_>) -> Decided<'a> {
-    let mut decided = Decided { verdict: Verdict::Nothing, by: None, passed: Vec::new(), met: Vec::new() };
+    let mut decided = Decided {
+        verdict: Verdict::Nothing,
+        by: None,
+        passed: Vec::new(),
+        jumps: Vec::new(),
+        met: Vec::new(),
+    };
     let mut place = 0;
     while let Some(link) = chain.get(place) {
         let here = place;
@@ -160,6 +168,7 @@ pub(crate) fn decide<'a>(chain: &[Link], tables: &Tables<'a>, to: &Prefix, case:
         }
         decided.verdict = match &link.action {
             Action::Goto(target) => {
+                decided.jumps.push(here);
                 place = *target as usize;
                 continue;
             }

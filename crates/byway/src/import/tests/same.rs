@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    slice,
 };
 
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -20,7 +21,7 @@ use crate::{
 };
 
 /// What becomes of a packet: the next hops that it may go to, and none where it is dropped.
-type Fate = Option<BTreeSet<(Option<IpAddr>, String, u16)>>;
+pub(super) type Fate = Option<BTreeSet<(Option<IpAddr>, String, u16)>>;
 
 /// Two bits of sources and three of destinations tell everything apart that there is to tell.
 fn prefix(base: [u8; 4], bits: u8) -> impl Strategy<Value = Prefix> {
@@ -115,7 +116,7 @@ fn mark() -> impl Strategy<Value = Condition> {
     (1..3_u32).prop_map(|mark| Condition::Fwmark { mark, mask: u32::MAX })
 }
 
-fn policy() -> impl Strategy<Value = Policy> {
+pub(super) fn policy() -> impl Strategy<Value = Policy> {
     (vec(entry(), 1..7), vec(route(), 0..9)).prop_map(|(rules, routes)| {
         let mut policy = host("table main: default via 10.1.0.1 dev eth0");
         policy.rules.extend(rules);
@@ -129,26 +130,37 @@ fn policy() -> impl Strategy<Value = Policy> {
 }
 
 /// What entries tell apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Packet {
-    from: IpAddr,
-    to: IpAddr,
-    mark: u32,
-    port: u16,
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Packet {
+    pub(super) from: IpAddr,
+    pub(super) to: IpAddr,
+    pub(super) mark: u32,
+    pub(super) port: u16,
 }
 
+/// The port of packets that fulfil no conditions, whatever they are.
+const PLAIN: u16 = 0;
+
 /// The packets of these addresses, those that fulfil no conditions first.
-fn packets() -> impl Iterator<Item = Packet> {
+pub(super) fn packets() -> impl Iterator<Item = Packet> {
     // The last of each is none that an entry or a route names.
     (0..9).flat_map(|to| (0..5).map(move |from| (from, to))).flat_map(|(from, to)| {
         let from = IpAddr::from([10, 0, 0, SOURCES[3] + from]);
         let to = IpAddr::from([10, 9, 0, DESTINATIONS[3] + to]);
-        [(0, 0), (1, 0), (2, 0), (0, 7), (1, 7), (2, 7)].map(|(mark, port)| Packet { from, to, mark, port })
+        [(0, PLAIN), (0, 1), (1, 1), (2, 1), (0, 7), (1, 7), (2, 7)].map(|(mark, port)| Packet {
+            from,
+            to,
+            mark,
+            port,
+        })
     })
 }
 
 /// Whether an entry is for a packet (fib_rule_match, net/core/fib_rules.c).
 fn is_for(rule: &PolicyRule, packet: Packet) -> bool {
+    if has_conditions(rule) && packet.port == PLAIN {
+        return false;
+    }
     let mut is_inverted = false;
     let is_fulfilled = rule.conditions.iter().all(|condition| match condition {
         Condition::Not => {
@@ -163,7 +175,7 @@ fn is_for(rule: &PolicyRule, packet: Packet) -> bool {
     (is_fulfilled && is_addressed) != is_inverted
 }
 
-fn has_conditions(rule: &PolicyRule) -> bool {
+pub(super) fn has_conditions(rule: &PolicyRule) -> bool {
     rule.conditions.iter().any(|condition| *condition != Condition::Not)
 }
 
@@ -188,12 +200,12 @@ fn chosen(rules: &[RuleSpec], packet: Packet) -> Option<&RuleSpec> {
 
 /// A host at one step of the move.
 #[derive(Debug, Clone, Copy)]
-struct Host<'h> {
-    policy: &'h Policy,
+pub(super) struct Host<'h> {
+    pub(super) policy: &'h Policy,
     /// The device that has gone.
-    gone: Option<&'h str>,
+    pub(super) gone: Option<&'h str>,
     /// The entries that were imported have gone.
-    is_moved: bool,
+    pub(super) is_moved: bool,
 }
 
 impl<'h> Host<'h> {
@@ -214,7 +226,7 @@ impl<'h> Host<'h> {
     }
 
     /// What Linux does (fib_rules_lookup, net/core/fib_rules.c): the route, and the entry that decides.
-    fn linux(&self, packet: Packet) -> (Option<&'h TableRoute>, Option<&'h PolicyRule>) {
+    pub(super) fn linux(&self, packet: Packet) -> (Option<&'h TableRoute>, Option<&'h PolicyRule>) {
         let is_there = |rule: &&PolicyRule| !self.is_moved || rule.is_initial() || has_conditions(rule);
         let rules: Vec<&PolicyRule> = self
             .policy
@@ -253,7 +265,7 @@ impl<'h> Host<'h> {
         (None, None)
     }
 
-    fn fate(&self, route: Option<&'h TableRoute>) -> Fate {
+    pub(super) fn fate(&self, route: Option<&'h TableRoute>) -> Fate {
         let hops = self.hops(route?);
         sum(hops.iter().map(|hop| (hop.gateway, hop.device.clone().unwrap(), hop.weight)))
     }
@@ -368,7 +380,7 @@ proptest! {
 
         let quoted = |rule: &PolicyRule| format!("`{}`", rule.text(&policy.names));
         let rules = Rules { rules: config.rules().collect(), groups: config.groups.clone() };
-        let jump = entries.clone().find(|rule| has_conditions(rule) && matches!(rule.action, Action::Goto(_)));
+        let jumps: Vec<_> = entries.clone().filter(|rule| matches!(rule.action, Action::Goto(_))).collect();
         // Those of which it is said whether devices go or not.
         let mut with_all = BTreeSet::new();
         for gone in [None, Some("eth0"), Some("eth1"), Some("eth2")] {
@@ -392,9 +404,11 @@ proptest! {
                     if is_moved && gone.is_some() && later.is_none() && !whole.leaves_past_attachments(settled) {
                         continue;
                     }
-                    let conditional = [by, later_by].into_iter().flatten().find(|rule| has_conditions(rule));
-                    let mut named: Vec<String> = conditional.map(quoted).into_iter().collect();
-                    let is_plain = conditional.is_none() && jump.is_none();
+                    // One of them is to be named, and where there is none, the device.
+                    let conditional: Vec<&PolicyRule> =
+                        [by, later_by].into_iter().flatten().filter(|rule| has_conditions(rule)).collect();
+                    let mut named: Vec<String> = conditional.iter().map(|rule| quoted(rule)).collect();
+                    let is_plain = conditional.is_empty() && !jumps.iter().any(|jump| has_conditions(jump));
                     if is_plain && is_moved && gone.is_none() && whole.leaves_by_attachment(settled) {
                         prop_assert!(false, "{packet:?}: {found:?} and not {fate:?}: {text}");
                     }
@@ -409,19 +423,22 @@ proptest! {
                     if is_plain && is_redirected && fate.is_none() && after.leaves_by_attachment(later) {
                         prop_assert!(false, "{packet:?} without {gone:?}: {found:?} leaks: {text}");
                     }
-                    match gone {
-                        None => drop(with_all.insert((packet, step))),
-                        Some(gone) if named.is_empty() && !with_all.contains(&(packet, step)) => {
-                            named.push(format!("`{gone}`"));
-                        }
-                        Some(_) => {}
+                    if gone.is_none() && packet.port == PLAIN {
+                        with_all.insert((packet.from, packet.to, step));
+                    }
+                    if let Some(gone) = gone
+                        && named.is_empty()
+                        && !with_all.contains(&(packet.from, packet.to, step))
+                    {
+                        named.push(format!("`{gone}`"));
                     }
                     let is_elsewhere = is_moved && whole.look_up(MAIN, packet.to).is_some_and(|route| {
                         !route.destination.is_all() && whole.leaves_past_attachments(Some(route))
                     });
-                    let is_said = says_so(&imported, packet, &named)
+                    let is_said = named.is_empty() && says_so(&imported, packet, &[])
+                        || named.iter().any(|name| says_so(&imported, packet, slice::from_ref(name)))
                         || is_elsewhere && says_so(&imported, packet, &["past the attachments".to_owned()])
-                        || jump.is_some_and(|jump| says_so(&imported, packet, &[quoted(jump), "jumps".to_owned()]));
+                        || jumps.iter().any(|jump| says_so(&imported, packet, &[quoted(jump), "jumps".to_owned()]));
                     prop_assert!(
                         is_said, "{packet:?} without {gone:?}, {step}: {found:?} and not {fate:?}: {named:?} in {text}"
                     );
