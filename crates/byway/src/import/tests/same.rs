@@ -139,7 +139,7 @@ pub(super) struct Packet {
 }
 
 /// The port of packets that fulfil no conditions, whatever they are.
-const PLAIN: u16 = 0;
+pub(super) const PLAIN: u16 = 0;
 
 /// The packets of these addresses, those that fulfil no conditions first.
 pub(super) fn packets() -> impl Iterator<Item = Packet> {
