@@ -26,11 +26,15 @@ impl Import {
         let line = summary(imported.imported, imported.left_out, imported.without_equivalent);
         // Beside the configuration, which is likely to go into a file.
         let _ = writeln!(anstream::stderr(), "{line}");
+        for line in &imported.too_much {
+            let _ = writeln!(anstream::stderr(), "this cannot be applied as it is: {line}");
+        }
         let json = json!({
             "config": imported.to_string(),
             "imported": imported.imported,
             "left_out": imported.left_out,
             "without_equivalent": imported.without_equivalent,
+            "too_much": imported.too_much,
         });
         Ok(Output { text: imported.to_string(), json: Some(json), exit_code: 0 })
     }
@@ -43,8 +47,8 @@ fn summary(imported: usize, left_out: usize, without: usize) -> String {
     };
     match left_out {
         0 => {}
-        1 => line += "; 1 entry decides nothing and is left out",
-        entries => line += &format!("; {entries} entries decide nothing and are left out"),
+        1 => line += "; 1 entry decides nothing now and is left out",
+        entries => line += &format!("; {entries} entries decide nothing now and are left out"),
     }
     match without {
         0 => {}
@@ -68,7 +72,7 @@ mod tests {
         assert_eq!(summary(4, 0, 3), "imported 4 entries; 3 entries have no equivalent, see the comments");
         assert_eq!(
             summary(2, 1, 0),
-            "imported 2 entries; 1 entry decides nothing and is left out, see the comments"
+            "imported 2 entries; 1 entry decides nothing now and is left out, see the comments"
         );
     }
 }

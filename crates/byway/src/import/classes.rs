@@ -5,15 +5,23 @@
 //! so Linux decides once for each, whatever the priorities are, and one rule of Byway's for this source and destination
 //! says the same. Rules that would only repeat what less specific ones say are not written.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    iter,
+};
 
 use super::{
+    differences::{Difference, differences},
     policy::{MAIN, Policy, RouteKind, TableRoute},
     tables::{Tables, is_ipv4},
-    target::{Main, target},
-    walk::{self, Decided, Link, Verdict},
+    target::{self, Leads, Main, target},
+    walk::{self, Case, Decided, Link, Verdict},
+    without,
 };
-use crate::model::{Prefix, Selector, TargetSpec};
+use crate::{
+    model::Prefix,
+    model::{OnDown, Selector, TargetSpec},
+};
 
 /// Sources with the same entries of `ip rule`, except for the sources that these name.
 #[derive(Debug)]
@@ -25,11 +33,28 @@ pub(crate) struct Class<'a> {
     pub(crate) sources: Vec<(Prefix, Vec<usize>)>,
     /// What is written, the shortest destination first.
     pub(crate) cells: Vec<Cell<'a>>,
-    said: BTreeMap<Prefix, TargetSpec>,
+    said: BTreeMap<Prefix, Said>,
+    /// The destinations that are told apart, the shortest first.
+    pub(crate) destinations: Vec<Prefix>,
     /// The routes of main by which packets pass Byway by that Linux has sent elsewhere.
     pub(crate) elsewhere: BTreeMap<Prefix, &'a TableRoute>,
     /// Which places of the chain decide anything.
     pub(crate) deciding: BTreeSet<usize>,
+    pub(crate) differences: Vec<Difference>,
+    /// Which others decide once a device is gone: without which, and whether Byway does the same then.
+    pub(crate) standing_by: BTreeMap<usize, (String, bool)>,
+}
+
+/// What Byway does with packets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) target: TargetSpec,
+    pub(crate) on_down: OnDown,
+}
+
+impl Said {
+    /// What holds where no rule is.
+    pub(crate) const NOTHING: Self = Self { target: TargetSpec::Pass, on_down: OnDown::Pass };
 }
 
 /// A rule of Byway's for all sources of a class.
@@ -37,35 +62,29 @@ pub(crate) struct Class<'a> {
 pub(crate) struct Cell<'a> {
     pub(crate) to: Prefix,
     pub(crate) decided: Decided<'a>,
-    pub(crate) target: TargetSpec,
+    pub(crate) said: Said,
     pub(crate) remarks: Vec<String>,
 }
 
-/// The classes of these entries. A class comes behind those of less specific sources.
-pub(crate) fn classes<'a>(
-    policy: &'a Policy,
-    importable: &[usize],
-    tables: &Tables<'a>,
-    main: &Main<'a>,
-) -> Vec<Class<'a>> {
-    let mut by_source = BTreeMap::<(u8, Prefix), Vec<usize>>::new();
-    for rule in importable {
-        let source = policy.rules[*rule].source;
-        by_source.entry((source.len(), source)).or_default().push(*rule);
+/// The classes of all entries. A class comes behind those of less specific sources.
+pub(crate) fn classes<'a>(policy: &'a Policy, tables: &Tables<'a>, main: &Main<'a>) -> Vec<Class<'a>> {
+    let mut told_apart = BTreeSet::<(u8, Prefix)>::new();
+    for rule in policy.rules.iter().filter(|rule| without::is_followed(rule)) {
+        let all = Prefix::all_like(rule.source.address());
+        // What `not from` leaves out differs from all others.
+        let sources = if rule.is_inverted() { vec![all, rule.source] } else { vec![rule.source] };
+        let may_be_spoken_of = |source: &Prefix| Selector::new(*source, None).check().is_ok();
+        told_apart.extend(sources.into_iter().filter(may_be_spoken_of).map(|source| (source.len(), source)));
     }
     let mut classes = Vec::<Class<'a>>::new();
     let mut class_of = HashMap::<Prefix, usize>::new();
     let mut places = HashMap::<(Option<usize>, Vec<Link>), usize>::new();
-    for (length, source) in by_source.keys() {
-        let around: Vec<Prefix> = (0..=*length)
-            .filter_map(|length| Prefix::holding(source.address(), length))
-            .filter(|prefix| by_source.contains_key(&(prefix.len(), *prefix)))
-            .collect();
-        let mut concerned: Vec<usize> =
-            around.iter().flat_map(|prefix| &by_source[&(prefix.len(), *prefix)]).copied().collect();
-        concerned.sort_unstable();
-        let parent = around.iter().rev().find_map(|prefix| class_of.get(prefix)).copied();
-        let chain = walk::chain(source, &concerned, &policy.rules);
+    for (length, source) in &told_apart {
+        let mut around = (0..*length).rev().filter_map(|length| Prefix::holding(source.address(), length));
+        let parent = around.find_map(|prefix| class_of.get(&prefix)).copied();
+        let is_told_apart = |prefix: &Prefix| told_apart.contains(&(prefix.len(), *prefix));
+        let concerned = walk::concerned(source, is_told_apart, policy);
+        let chain = walk::chain(source, &concerned, policy);
         let place = *places.entry((parent, chain)).or_insert_with_key(|(parent, chain)| {
             let class = class(*parent, chain, source, tables, main, &classes);
             classes.push(class);
@@ -73,6 +92,11 @@ pub(crate) fn classes<'a>(
         });
         classes[place].sources.push((*source, concerned));
         class_of.insert(*source, place);
+    }
+    for place in 0..classes.len() {
+        let (found, standing_by) = differences(&classes, place, policy, tables, main);
+        classes[place].differences = found;
+        classes[place].standing_by = standing_by;
     }
     classes
 }
@@ -91,11 +115,15 @@ fn class<'a>(
         sources: Vec::new(),
         cells: Vec::new(),
         said: BTreeMap::new(),
+        destinations: Vec::new(),
         elsewhere: BTreeMap::new(),
         deciding: BTreeSet::new(),
+        differences: Vec::new(),
+        standing_by: BTreeMap::new(),
     };
-    for to in destinations(chain, source, tables) {
-        let decided = walk::decide(chain, tables, &to);
+    class.destinations = destinations(&class, source, tables, classes);
+    for to in class.destinations.clone() {
+        let decided = walk::decide(chain, tables, &to, Case::default());
         class.deciding.extend(decided.by);
         let past = main.past_attachments(&to);
         if let Some(route) = past
@@ -104,30 +132,65 @@ fn class<'a>(
             class.elsewhere.insert(route.destination, route);
         }
         let is_asked_for = decided.by.is_some_and(|by| {
-            let Link { to: of, is_own, is_initial, .. } = &chain[by];
-            *is_own && !is_initial && *of == to
+            let Link { to: of, except, is_own, is_initial, .. } = &chain[by];
+            *is_own && !is_initial && *of == to && except.is_none()
         });
-        let (target, remarks) = said_of(decided.verdict, main.route(&to));
-        // What Byway does not see needs a rule only where a table says something of its own.
-        let is_idle = past.is_some() && !is_of_its_own(decided.verdict);
-        if is_asked_for || (!is_idle && target != *inherited(&class, &to, classes)) {
-            class.said.insert(to, target.clone());
-            class.cells.push(Cell { to, decided, target, remarks });
+        let (said, remarks) = said_of(&decided, chain, tables, main, &to);
+        // What Byway does not see needs a rule only where a table says something of its own, and where nothing may leak
+        // once main's route is gone.
+        let is_idle = past.is_some()
+            && said.target != TargetSpec::Drop
+            && said.on_down != OnDown::Drop
+            && !is_of_its_own(decided.verdict)
+            && main.leads(decided.verdict, &[]) == Leads::Past;
+        if is_asked_for || (!is_idle && said != *class.said(&to, classes)) {
+            class.said.insert(to, said.clone());
+            class.cells.push(Cell { to, decided, said, remarks });
         }
     }
     class
 }
 
+impl Class<'_> {
+    /// What Byway does with packets to there, by the rules so far.
+    pub(crate) fn said<'c>(&'c self, to: &Prefix, classes: &'c [Class<'_>]) -> &'c Said {
+        let mut class = Some(self);
+        while let Some(here) = class {
+            if let Some(prefix) = here.rule_for(to) {
+                return &here.said[&prefix];
+            }
+            class = here.parent.map(|parent| &classes[parent]);
+        }
+        &Said::NOTHING
+    }
+
+    /// The destination of the class's own rule for packets to there.
+    pub(crate) fn rule_for(&self, to: &Prefix) -> Option<Prefix> {
+        let mut around = (0..=to.len()).rev().filter_map(|length| Prefix::holding(to.address(), length));
+        around.find(|prefix| self.said.contains_key(prefix))
+    }
+}
+
 /// The destinations to tell apart, the shortest first.
-fn destinations(chain: &[Link], source: &Prefix, tables: &Tables<'_>) -> Vec<Prefix> {
+fn destinations(
+    class: &Class<'_>,
+    source: &Prefix,
+    tables: &Tables<'_>,
+    classes: &[Class<'_>],
+) -> Vec<Prefix> {
+    let chain = &class.chain;
+    let parents = iter::successors(class.parent, |parent| classes[*parent].parent);
+    let inherited = parents.flat_map(|parent| classes[parent].said.keys()).copied();
     let ipv4 = is_ipv4(source);
     let looked_up: BTreeSet<u32> = chain.iter().filter_map(Link::table).chain([MAIN]).collect();
     let routes = looked_up.iter().flat_map(|table| tables.destinations(*table, ipv4)).copied();
     let all = Prefix::all_like(source.address());
     let destinations: BTreeSet<(u8, Prefix)> = chain
         .iter()
-        .map(|link| link.to)
+        .flat_map(|link| [Some(link.to), link.except])
+        .flatten()
         .chain(routes)
+        .chain(inherited)
         .chain([all])
         .filter(|to| Selector::new(*source, Some(*to)).check().is_ok())
         .map(|to| (to.len(), to))
@@ -135,27 +198,31 @@ fn destinations(chain: &[Link], source: &Prefix, tables: &Tables<'_>) -> Vec<Pre
     destinations.into_iter().map(|(_, to)| to).collect()
 }
 
-/// What Byway does at this place by the rules so far.
-fn inherited<'c>(class: &'c Class<'_>, to: &Prefix, classes: &'c [Class<'_>]) -> &'c TargetSpec {
-    let mut class = Some(class);
-    while let Some(here) = class {
-        let around = (0..=to.len()).rev().filter_map(|length| Prefix::holding(to.address(), length));
-        if let Some(target) = around.into_iter().find_map(|prefix| here.said.get(&prefix)) {
-            return target;
-        }
-        class = here.parent.map(|parent| &classes[parent]);
-    }
-    &TargetSpec::Pass
-}
-
 /// What Byway should do: where a table's more specific route is main's as well, leave it to main.
-fn said_of(verdict: Verdict<'_>, main: Option<&TableRoute>) -> (TargetSpec, Vec<String>) {
-    match main {
-        Some(route) if is_of_its_own(verdict) && !route.destination.is_all() && is_same(verdict, route) => {
-            (TargetSpec::Pass, Vec::new())
-        }
-        _ => target(verdict),
+fn said_of(
+    decided: &Decided<'_>,
+    chain: &[Link],
+    tables: &Tables<'_>,
+    main: &Main<'_>,
+    to: &Prefix,
+) -> (Said, Vec<String>) {
+    let verdict = decided.verdict;
+    let is_mains = main.route(to).is_some_and(|route| {
+        is_of_its_own(verdict) && !route.destination.is_all() && is_same(verdict, route)
+    });
+    let without = |gone: &[&str], is_moved| {
+        walk::decide(chain, tables, to, Case { gone, is_moved, fulfilled: None }).verdict.is_nowhere()
+    };
+    if is_mains || (matches!(verdict, Verdict::Nothing) && without(&[], true)) {
+        return (Said::NOTHING, Vec::new());
     }
+    let (target, remarks) = target(verdict);
+    let devices: Vec<&str> =
+        target::next_hops(&target).iter().filter_map(|next_hop| next_hop.device()).collect();
+    // Nothing leaves without these devices, and nothing should by main's routes.
+    let is_kill_switch = !devices.is_empty() && without(&devices, false) && !without(&devices, true);
+    let on_down = if is_kill_switch { OnDown::Drop } else { OnDown::Pass };
+    (Said { target, on_down }, remarks)
 }
 
 /// Whether a table other than main says it by a more specific route.
@@ -168,6 +235,6 @@ pub(crate) fn is_same(verdict: Verdict<'_>, route: &TableRoute) -> bool {
     match verdict {
         Verdict::Route(other) => other.kind == route.kind,
         Verdict::Refused(refusal) => RouteKind::Refuse(refusal) == route.kind,
-        Verdict::Nothing => false,
+        Verdict::Vrf | Verdict::Nothing => false,
     }
 }

@@ -2,9 +2,10 @@
 
 use super::{
     classes::{Cell, Class},
-    policy::{Action, MAIN, Policy, TableRoute},
+    policy::{Action, LOCAL, MAIN, Policy, PolicyRule, TableRoute},
     target::{self, DIFFERS},
     walk::{Decided, Verdict},
+    without,
 };
 use crate::model::TargetSpec;
 
@@ -15,7 +16,7 @@ const NAMED: usize = 4;
 pub(crate) fn of_cell(class: &Class<'_>, cell: &Cell<'_>, policy: &Policy) -> Vec<String> {
     let mut lines = origin(class, cell, policy);
     lines.extend(cell.remarks.iter().cloned());
-    lines.extend(target::off_link(&cell.target, policy));
+    lines.extend(target::off_link(&cell.said.target, policy));
     if let Verdict::Route(TableRoute { table, preferred_source: Some(source), .. }) = cell.decided.verdict
         && *table != MAIN
         && class.sources.iter().any(|(source, _)| source.is_all())
@@ -25,6 +26,25 @@ pub(crate) fn of_cell(class: &Class<'_>, cell: &Cell<'_>, policy: &Policy) -> Ve
              main's route now."
         ));
     }
+    let differences = class.differences.iter().filter(|difference| difference.rule == Some(cell.to));
+    lines.extend(differences.map(|difference| difference.remark.clone()));
+    lines
+}
+
+/// What differs for packets that go by no rule of the class's own.
+pub(crate) fn without_rule(class: &Class<'_>) -> Vec<String> {
+    let remarks = class.differences.iter().filter(|difference| difference.rule.is_none());
+    let mut lines: Vec<String> = remarks.map(|difference| difference.remark.clone()).collect();
+    if class.cells.is_empty() {
+        lines.extend(elsewhere(class));
+    }
+    if !lines.is_empty() {
+        let from = class.sources.iter().map(|(source, _)| source.to_string()).collect();
+        lines.insert(
+            0,
+            format!("For packets from {} that no rule of these sources speaks about:", some_of(from)),
+        );
+    }
     lines
 }
 
@@ -32,7 +52,8 @@ fn origin(class: &Class<'_>, cell: &Cell<'_>, policy: &Policy) -> Vec<String> {
     let Some(by) = cell.decided.by else {
         let passed = cell.decided.passed.iter().map(|place| entries(class, *place, policy).join(", "));
         let passed = passed.collect::<Vec<_>>().join(", ");
-        return vec![format!("No entry has a route to there ({passed}): left to main.")];
+        let then = if cell.said.target == TargetSpec::Pass { ": left to main." } else { "." };
+        return vec![format!("No entry has a route to there ({passed}){then}")];
     };
     let link = &class.chain[by];
     let deciding = entries(class, by, policy);
@@ -43,7 +64,7 @@ fn origin(class: &Class<'_>, cell: &Cell<'_>, policy: &Policy) -> Vec<String> {
     match cell.decided.verdict {
         Verdict::Route(route) if route.destination == cell.to && route.table != MAIN => {
             let table = policy.names.name(route.table);
-            let then = if cell.target == TargetSpec::Pass && cell.remarks.is_empty() {
+            let then = if cell.said.target == TargetSpec::Pass && cell.remarks.is_empty() {
                 ", and so has main: left to main's routes."
             } else {
                 "."
@@ -77,8 +98,23 @@ fn behind(class: &Class<'_>, cell: &Cell<'_>, by: usize, named: &str, policy: &P
                  first, so this rule says it for that source."
             )
         }
-        None => format!("Decided by {named}"),
+        None => match not_for(class, cell, policy) {
+            Some(inverted) => {
+                format!("{inverted} leaves these packets out, so that the next one decides: {named}")
+            }
+            None => format!("Decided by {named}"),
+        },
     }
+}
+
+/// An entry for all packets but these.
+fn not_for(class: &Class<'_>, cell: &Cell<'_>, policy: &Policy) -> Option<String> {
+    let (source, _) = class.sources.first()?;
+    let is_it = |rule: &&PolicyRule| {
+        let covers = rule.source.covers(source) && rule.destination.covers(&cell.to);
+        covers && rule.is_inverted() && without::is_followed(rule)
+    };
+    policy.rules.iter().find(is_it).map(|rule| quote(&rule.text(&policy.names)))
 }
 
 /// The packets that Byway never sees.
@@ -133,7 +169,7 @@ pub(crate) fn of_table(table: u32, policy: &Policy) -> Vec<String> {
 }
 
 /// The entries at a place of the class's chain, in quotes. There is one for each source.
-fn entries(class: &Class<'_>, place: usize, policy: &Policy) -> Vec<String> {
+pub(crate) fn entries(class: &Class<'_>, place: usize, policy: &Policy) -> Vec<String> {
     let mut rules: Vec<usize> = class.sources.iter().map(|(_, rules)| rules[place]).collect();
     rules.sort_unstable();
     rules.dedup();
@@ -151,6 +187,10 @@ pub(crate) fn left_out(class: &Class<'_>, decided: &Decided<'_>, place: usize, p
     let link = &class.chain[place];
     let passed = &decided.passed;
     match decided.by {
+        _ if link.table() == Some(LOCAL) => {
+            "Nothing to say here, and keep it: what looks up the host's own addresses has to be there."
+                .to_owned()
+        }
         Some(by) if by < place => {
             let other = entries(class, by, policy).join(", ");
             let first = &class.chain[by];
@@ -158,10 +198,10 @@ pub(crate) fn left_out(class: &Class<'_>, decided: &Decided<'_>, place: usize, p
                 true => "has the very same packets and comes first",
                 false => "comes first and decides for all its packets",
             };
-            format!("Left out, as Linux never gets to it: {other} {how}.")
+            format!("Left out, as Linux does not get to it: {other} {how}.")
         }
         _ if !passed.contains(&place) => {
-            "Left out, as Linux never gets to it: a `goto` jumps over it.".to_owned()
+            "Left out, as Linux does not get to it: a `goto` jumps over it.".to_owned()
         }
         _ => {
             let name = link.table().map(|table| policy.names.name(table)).unwrap_or_default();
@@ -181,7 +221,7 @@ pub(crate) fn quote(text: &str) -> String {
     format!("`{text}`")
 }
 
-fn some_of(mut texts: Vec<String>) -> String {
+pub(crate) fn some_of(mut texts: Vec<String>) -> String {
     let more = texts.len().saturating_sub(NAMED);
     texts.truncate(NAMED);
     if more > 0 {

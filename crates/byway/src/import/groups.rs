@@ -7,29 +7,31 @@ use crate::model::{GROUP_NAME_MAX, GroupSpec, MemberSpec, OnDown, Owner, TargetS
 
 /// Makes groups of the sets that are there more than once, and has the rules name them.
 pub(crate) fn groups(sections: &mut [Section], names: &TableNames) -> Vec<GroupSpec> {
-    let mut uses = HashMap::<Vec<MemberSpec>, usize>::new();
+    let mut uses = HashMap::<(Vec<MemberSpec>, OnDown), usize>::new();
     let rules = || sections.iter().flat_map(|section| &section.rules).filter(|rule| !rule.is_commented_out);
     for rule in rules() {
         if let TargetSpec::NextHops(members) = &rule.target {
-            *uses.entry(members.clone()).or_default() += rule.from.len();
+            *uses.entry((members.clone(), rule.on_down)).or_default() += rule.from.len();
         }
     }
     let (mut groups, mut taken) = (Vec::<GroupSpec>::new(), BTreeSet::new());
     for rule in sections.iter_mut().flat_map(|section| &mut section.rules) {
         let TargetSpec::NextHops(members) = &rule.target else { continue };
-        if uses.get(members).is_none_or(|uses| *uses < 2) {
+        let on_down = rule.on_down;
+        if uses.get(&(members.clone(), on_down)).is_none_or(|uses| *uses < 2) {
             continue;
         }
-        let name = match groups.iter().find(|group| group.members == *members) {
+        let name = match groups.iter().find(|group| (&group.members, group.on_down) == (members, on_down)) {
             Some(group) => group.name.clone(),
             None => {
                 let name = free_name(rule.table.unwrap_or_default(), names, &mut taken);
                 let (members, owner) = (members.clone(), Owner::CONFIG);
-                groups.push(GroupSpec { name: name.clone(), members, on_down: OnDown::Pass, owner });
+                groups.push(GroupSpec { name: name.clone(), members, on_down, owner });
                 name
             }
         };
-        rule.target = TargetSpec::Group(name);
+        // A group has its own.
+        (rule.target, rule.on_down) = (TargetSpec::Group(name), OnDown::Pass);
     }
     groups
 }

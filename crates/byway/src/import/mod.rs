@@ -11,20 +11,27 @@
 //!
 //! This holds for packets that leave by an attachment once the entries are gone: those that the main table sends out of
 //! an interface with a default route. What it sends elsewhere, Byway never sees. Where Linux did something else with
-//! those, a remark says so. Every other difference has a remark as well:
+//! those, a remark says so.
+//!
+//! Entries that ask for more than addresses (`without.rs`) are quoted in comments, and the other entries are imported as
+//! if those were not there; they stay when the others go. `differences.rs` asks for each cell what becomes of packets at
+//! each step of the move, for those that fulfil such conditions and without each device, and has a remark for what is not
+//! the same. Further remarks have their own places:
 //!
 //! * `unreachable` and `prohibit` become `drop`, and no ICMP error is sent;
 //! * `src` of a route that programs without an address of their own got;
-//! * routes with an encapsulation, a class of service or a source, and next hops on devices that are gone.
+//! * routes with an encapsulation, a class of service or a source, and next hops on devices that are gone;
+//! * what there is no room for (`room.rs`).
 //!
-//! Entries that ask for more than addresses (`without.rs`) are quoted in comments, and the other entries are
-//! imported as if those were not there. The source that `ip rule` sees is the one before NAT, and the one that Byway
-//! sees is the one after it; the text says so at its top.
+//! The source that `ip rule` sees is the one before NAT, and the one that Byway sees is the one after it; the text says so
+//! at its top.
 
 mod classes;
 mod comments;
+mod differences;
 mod groups;
 pub(crate) mod policy;
+mod room;
 mod sections;
 mod tables;
 mod target;
@@ -36,7 +43,12 @@ mod without;
 
 use std::collections::BTreeSet;
 
-use self::{policy::Policy, sections::Section, tables::Tables, target::Main};
+use self::{
+    policy::{MAIN, Policy},
+    sections::Section,
+    tables::{Tables, is_ipv4},
+    target::Main,
+};
 use crate::{
     config::{Attach, Config},
     model::{GroupSpec, Selector, TargetSpec},
@@ -54,7 +66,11 @@ pub struct Imported {
     pub left_out: usize,
     /// Those that have no equivalent.
     pub without_equivalent: usize,
+    /// What there is no room for, a sentence each: with it the configuration cannot be applied.
+    pub too_much: Vec<String>,
     attach: bool,
+    /// The families, as `ip` names them, in which nothing looks up main once the entries are gone.
+    without_main: Vec<&'static str>,
     groups: Vec<GroupSpec>,
     sections: Vec<Section>,
     strict: BTreeSet<String>,
@@ -70,7 +86,7 @@ impl Imported {
         };
         for rule in self.written() {
             let treatment = u32::try_from(config.actions.len()).unwrap_or(u32::MAX);
-            config.actions.push(text::treatment(&rule.target));
+            config.actions.push(text::treatment(&rule.target, rule.on_down));
             config.rules.extend(rule.from.iter().map(|from| (Selector::new(*from, rule.to), treatment)));
         }
         config.groups.sort_by(|one, other| one.name.cmp(&other.name));
@@ -93,13 +109,27 @@ pub(crate) fn translate(policy: &Policy) -> Imported {
     let main = Main::of(policy, &tables);
     let (mut sections, counted) = sections::sections(policy, &tables, &main);
     let groups = groups::groups(&mut sections, &policy.names);
-    Imported {
+    let mut imported = Imported {
         imported: counted.imported,
         left_out: counted.left_out,
         without_equivalent: counted.without_equivalent,
+        too_much: Vec::new(),
         attach: !main.attachments.is_empty(),
+        without_main: without_main(policy),
         groups,
         sections,
         strict: policy.strict.clone(),
-    }
+    };
+    imported.too_much = room::too_much(&imported.config());
+    imported
+}
+
+/// The families whose initial entry for main has been taken away.
+fn without_main(policy: &Policy) -> Vec<&'static str> {
+    let families = [(true, "-4"), (false, "-6")].into_iter().filter(|(ipv4, _)| {
+        let mut of_family = policy.rules.iter().filter(|rule| is_ipv4(&rule.source) == *ipv4).peekable();
+        let is_there = of_family.peek().is_some();
+        is_there && !of_family.any(|rule| rule.is_initial() && rule.action.table() == Some(MAIN))
+    });
+    families.map(|(_, option)| option).collect()
 }

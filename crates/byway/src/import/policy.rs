@@ -13,6 +13,9 @@ pub(crate) const DEFAULT: u32 = 253;
 pub(crate) const MAIN: u32 = 254;
 pub(crate) const LOCAL: u32 = 255;
 
+/// Why a route of `local` in a table is foreign: what transparent proxies use.
+pub(crate) const STAYS: &str = "keeps the packets on this host";
+
 /// The policy routing of a network namespace, both families.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Policy {
@@ -170,10 +173,15 @@ impl PolicyRule {
             && [(0, LOCAL), (32766, MAIN), (32767, DEFAULT)].contains(&(self.priority, table))
     }
 
+    /// Whether it is for all packets but those that the rest of it describes.
+    pub(crate) fn is_inverted(&self) -> bool {
+        self.conditions.contains(&Condition::Not)
+    }
+
     /// As `ip rule` prints it.
     pub(crate) fn text(&self, names: &TableNames) -> String {
         let mut text = format!("{}:", self.priority);
-        if self.conditions.contains(&Condition::Not) {
+        if self.is_inverted() {
             text += " not";
         }
         text += &match self.source.is_all() {
@@ -272,6 +280,14 @@ impl TableRoute {
         }
     }
 
+    /// Whether Linux would find it once these devices are gone.
+    pub(crate) fn is_there_without(&self, gone: &[&str]) -> bool {
+        match &self.kind {
+            RouteKind::Unicast(hops) => hops.iter().any(|hop| hop.is_there_without(gone)),
+            _ => true,
+        }
+    }
+
     /// In the words of `ip route`, without the metric.
     pub(crate) fn text(&self) -> String {
         let to = if self.destination.is_all() { "default".to_owned() } else { self.destination.to_string() };
@@ -296,6 +312,11 @@ fn hops_text(hops: &[Hop]) -> String {
 }
 
 impl Hop {
+    /// Whether Linux would send packets there once these devices are gone.
+    pub(crate) fn is_there_without(&self, gone: &[&str]) -> bool {
+        !self.dead && !self.device.as_deref().is_some_and(|device| gone.contains(&device))
+    }
+
     /// In the words of `ip route`.
     pub(crate) fn text(&self) -> String {
         let mut words = Vec::new();

@@ -1,6 +1,6 @@
 //! The parts of the text, by the priorities of the entries that they speak about.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     classes::{Class, classes},
@@ -8,10 +8,13 @@ use super::{
     policy::{Action, Policy},
     tables::{Tables, is_ipv4},
     target::{Main, target},
-    walk::{Verdict, decide},
+    walk::{Case, Verdict, decide},
     without,
 };
-use crate::model::{Prefix, Selector, TargetSpec};
+use crate::{
+    model::Prefix,
+    model::{OnDown, Selector, TargetSpec},
+};
 
 /// What stands together: a comment, and rules with comments of their own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +33,7 @@ pub(crate) struct Written {
     pub(crate) from: Vec<Prefix>,
     pub(crate) to: Option<Prefix>,
     pub(crate) target: TargetSpec,
+    pub(crate) on_down: OnDown,
     /// The table that the target comes from.
     pub(crate) table: Option<u32>,
     /// It is there to be read, and does not hold.
@@ -46,9 +50,7 @@ pub(crate) struct Counted {
 
 /// All parts, and what has become of the entries.
 pub(crate) fn sections(policy: &Policy, tables: &Tables<'_>, main: &Main<'_>) -> (Vec<Section>, Counted) {
-    let followed = |rule: &usize| without::is_followed(&policy.rules[*rule]);
-    let importable: Vec<usize> = (0..policy.rules.len()).filter(followed).collect();
-    let classes = classes(policy, &importable, tables, main);
+    let classes = classes(policy, tables, main);
     let (mut sections, mut counted) = (Vec::new(), Counted::default());
     let mut named = BTreeSet::new();
     for class in &classes {
@@ -63,6 +65,14 @@ pub(crate) fn sections(policy: &Policy, tables: &Tables<'_>, main: &Main<'_>) ->
             class.sources.iter().flat_map(|(_, rules)| class.deciding.iter().map(|place| rules[*place]))
         })
         .collect();
+    let mut standing_by = BTreeMap::<usize, (&str, bool)>::new();
+    for class in &classes {
+        for (place, (without, is_same)) in &class.standing_by {
+            for (_, rules) in &class.sources {
+                standing_by.entry(rules[*place]).or_insert((without, true)).1 &= is_same;
+            }
+        }
+    }
     for (number, rule) in policy.rules.iter().enumerate().filter(|(_, rule)| !rule.is_initial()) {
         if let Some(why) = without::why(rule) {
             counted.without_equivalent += 1;
@@ -71,8 +81,20 @@ pub(crate) fn sections(policy: &Policy, tables: &Tables<'_>, main: &Main<'_>) ->
             counted.imported += 1;
             sections.push(alone(number, policy, vec![MAIN_FIRST.to_owned()]));
         } else if !deciding.contains(&number) {
-            counted.left_out += 1;
-            sections.push(left_out(number, policy, tables, &classes));
+            match standing_by.get(&number) {
+                Some((without, true)) => {
+                    counted.imported += 1;
+                    sections.push(alone(number, policy, vec![stood_in_for(without)]));
+                }
+                Some((without, false)) => {
+                    counted.left_out += 1;
+                    sections.push(alone(number, policy, vec![standby(without)]));
+                }
+                None => {
+                    counted.left_out += 1;
+                    sections.push(left_out(number, policy, tables, &classes));
+                }
+            }
         } else {
             counted.imported += 1;
             if !named.contains(&number) {
@@ -88,8 +110,22 @@ const MAIN_FIRST: &str = "Main's routes come first, and only what they have no m
                           entries below. So it is with Byway: what main routes past the attachments, Byway does not \
                           see. Where main's routes lead out of an attachment, rules with target = \"pass\" say so.";
 
+const FOR_NONE: &str = "Left out: it is for no packet that Byway's rules may speak about.";
+
 const REPEATED: &str = "No rule of its own: for the packets for which it decides, the other rules here and main's \
                         routes say the same.";
+
+fn stood_in_for(without: &str) -> String {
+    format!(
+        "Linux gets to it without {without}. No rule of its own: the rules here and main's routes do the same then."
+    )
+}
+
+fn standby(without: &str) -> String {
+    format!(
+        "Left out: Linux gets to it only without {without}. The remarks that name it say what Byway does then."
+    )
+}
 
 /// The entries that the comments of the class's rules name.
 fn named_by<'c>(class: &'c Class<'_>) -> impl Iterator<Item = usize> + 'c {
@@ -101,7 +137,7 @@ fn of_class(class: &Class<'_>, policy: &Policy) -> Option<Section> {
     let (first, _) = class.sources.first()?;
     // Where it stands in `ip rule`, or at least where the first stands that names these sources.
     let is_own = |place: &usize| class.chain[*place].is_own && !class.chain[*place].is_initial;
-    let deciding = class.cells.first()?.decided.by.filter(is_own);
+    let deciding = class.cells.first().and_then(|cell| cell.decided.by).filter(is_own);
     let place = deciding.or_else(|| (0..class.chain.len()).find(is_own)).unwrap_or_default();
     let priorities = class.sources.iter().map(|(_, rules)| policy.rules[rules[place]].priority);
     let priority = priorities.min().unwrap_or_default();
@@ -110,7 +146,8 @@ fn of_class(class: &Class<'_>, policy: &Policy) -> Option<Section> {
         comment: comments::of_cell(class, cell, policy),
         from: from.clone(),
         to: Selector::new(*first, Some(cell.to)).destination(),
-        target: cell.target.clone(),
+        target: cell.said.target.clone(),
+        on_down: cell.said.on_down,
         table: match cell.decided.verdict {
             Verdict::Route(route) => Some(route.table),
             _ => None,
@@ -122,7 +159,9 @@ fn of_class(class: &Class<'_>, policy: &Policy) -> Option<Section> {
         first.comment.extend(comments::of_tables(class, policy));
         first.comment.extend(comments::elsewhere(class));
     }
-    Some(Section { is_ipv4: is_ipv4(first), priority, comment: Vec::new(), rules })
+    let comment = comments::without_rule(class);
+    let says_something = !comment.is_empty() || !rules.is_empty();
+    says_something.then(|| Section { is_ipv4: is_ipv4(first), priority, comment, rules })
 }
 
 /// A comment on one entry.
@@ -146,22 +185,27 @@ fn left_out(number: usize, policy: &Policy, tables: &Tables<'_>, classes: &[Clas
     };
     let found = classes.iter().find_map(|class| place_in(class).map(|place| (class, place)));
     let mut section = alone(number, policy, Vec::new());
-    let Some((class, place)) = found else { return section };
-    let decided = decide(&class.chain, tables, &rule.destination);
+    let Some((class, place)) = found else {
+        section.comment.push(FOR_NONE.to_owned());
+        return section;
+    };
+    let to = class.chain[place].to;
+    let decided = decide(&class.chain, tables, &to, Case::default());
     section.comment.push(comments::left_out(class, &decided, place, policy));
     if let Some(table) = rule.action.table() {
         section.comment.extend(comments::of_table(table, policy));
     }
     let verdict = match &rule.action {
         Action::Refuse(refusal) => Some(Verdict::Refused(*refusal)),
-        action => tables.look_up(action, &rule.destination).map(Verdict::Route),
+        action => tables.look_up(action, &rule.destination, &[]).decides.map(Verdict::Route),
     };
-    if let Some(verdict) = verdict {
+    if let Some(verdict) = verdict.filter(|_| !rule.is_inverted()) {
         section.rules.push(Written {
             comment: Vec::new(),
             from: vec![rule.source],
             to: Selector::new(rule.source, Some(rule.destination)).destination(),
             target: target(verdict).0,
+            on_down: OnDown::Pass,
             table: rule.action.table(),
             is_commented_out: true,
         });

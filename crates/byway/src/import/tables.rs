@@ -8,7 +8,8 @@ use crate::model::Prefix;
 /// The routes of all tables, by what they lead to. Those that Linux passes over are not among them.
 #[derive(Debug)]
 pub(crate) struct Tables<'a> {
-    routes: HashMap<(u32, Prefix), &'a TableRoute>,
+    /// Those of one prefix by their metric.
+    routes: HashMap<(u32, Prefix), Vec<&'a TableRoute>>,
     /// How long the prefixes of a table and family (IPv4?) are.
     lengths: HashMap<(u32, bool), BTreeSet<u8>>,
     destinations: HashMap<(u32, bool), Vec<Prefix>>,
@@ -20,15 +21,14 @@ impl<'a> Tables<'a> {
             Self { routes: HashMap::new(), lengths: HashMap::new(), destinations: HashMap::new() };
         for route in policy.routes.iter().filter(|route| route.only.is_none() && route.is_alive()) {
             let (to, of) = (route.destination, (route.table, is_ipv4(&route.destination)));
-            let best = tables.routes.entry((route.table, to)).or_insert_with(|| {
+            let same = tables.routes.entry((route.table, to)).or_default();
+            if same.is_empty() {
                 tables.lengths.entry(of).or_default().insert(to.len());
                 tables.destinations.entry(of).or_default().push(to);
-                route
-            });
-            if route.metric < best.metric {
-                *best = route;
             }
+            same.push(route);
         }
+        tables.routes.values_mut().for_each(|same| same.sort_by_key(|route| route.metric));
         tables
     }
 
@@ -37,19 +37,21 @@ impl<'a> Tables<'a> {
         self.destinations.get(&(table, ipv4)).map_or(&[], Vec::as_slice)
     }
 
-    /// The route of the addresses of `to` that no longer prefix of the table has.
-    pub(crate) fn route(&self, table: u32, to: &Prefix) -> Option<&'a TableRoute> {
+    /// The route of the addresses of `to` that no longer prefix of the table has, without these devices.
+    pub(crate) fn route(&self, table: u32, to: &Prefix, gone: &[&str]) -> Option<&'a TableRoute> {
         let lengths = self.lengths.get(&(table, is_ipv4(to)))?;
-        lengths
-            .range(..=to.len())
-            .rev()
-            .find_map(|length| self.routes.get(&(table, Prefix::holding(to.address(), *length)?)).copied())
+        lengths.range(..=to.len()).rev().find_map(|length| {
+            let same = self.routes.get(&(table, Prefix::holding(to.address(), *length)?))?;
+            same.iter().find(|route| route.is_there_without(gone)).copied()
+        })
     }
 
-    /// What a `lookup` comes to: nothing where the next rule decides.
-    pub(crate) fn look_up(&self, action: &Action, to: &Prefix) -> Option<&'a TableRoute> {
-        let Action::Lookup { table, suppress_length, suppress_group } = action else { return None };
-        let route = self.route(*table, to)?;
+    /// What a `lookup` comes to, and the route that it has found: nothing where the next rule decides.
+    pub(crate) fn look_up(&self, action: &Action, to: &Prefix, gone: &[&str]) -> Found<'a> {
+        let Action::Lookup { table, suppress_length, suppress_group } = action else {
+            return Found::default();
+        };
+        let Some(route) = self.route(*table, to, gone) else { return Found::default() };
         let is_suppressed = match &route.kind {
             RouteKind::Throw => true,
             // Only what leads somewhere is suppressed (`fib_rules_lookup`, net/core/fib_rules.c).
@@ -64,8 +66,16 @@ impl<'a> Tables<'a> {
                 short || (suppress_group.is_some() && *suppress_group == group)
             }
         };
-        (!is_suppressed).then_some(route)
+        Found { met: Some(route), decides: (!is_suppressed).then_some(route) }
     }
+}
+
+/// What a `lookup` has found.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Found<'a> {
+    pub(crate) met: Option<&'a TableRoute>,
+    /// The same, where it is not thrown back.
+    pub(crate) decides: Option<&'a TableRoute>,
 }
 
 /// The family: a prefix is of one of two.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    policy::{Hop, MAIN, Policy, Refusal, RouteKind, TableRoute},
+    policy::{Hop, MAIN, Policy, Refusal, RouteKind, STAYS, TableRoute},
     tables::Tables,
     walk::Verdict,
 };
@@ -15,7 +15,14 @@ pub(crate) const DIFFERS: &str = "Differs: ";
 /// What becomes of the packets, in Byway's words, and what has to be said about it.
 pub(crate) fn target(verdict: Verdict<'_>) -> (TargetSpec, Vec<String>) {
     match verdict {
-        Verdict::Nothing => (TargetSpec::Pass, Vec::new()),
+        Verdict::Nothing => (
+            TargetSpec::Drop,
+            vec![format!(
+                "{DIFFERS}Linux has no route and says so to who sends, and Byway drops without a word."
+            )],
+        ),
+        // Only packets that fulfil conditions come to it, and no rule is for those.
+        Verdict::Vrf => (TargetSpec::Pass, Vec::new()),
         Verdict::Refused(refusal) => (TargetSpec::Drop, refused(refusal)),
         // Main's routes hold as before.
         Verdict::Route(route) if route.table == MAIN => (TargetSpec::Pass, Vec::new()),
@@ -139,7 +146,7 @@ impl<'a> Main<'a> {
 
     /// The main table's route.
     pub(crate) fn route(&self, to: &Prefix) -> Option<&'a TableRoute> {
-        self.tables.route(MAIN, to)
+        self.tables.route(MAIN, to, &[])
     }
 
     /// The route by which packets pass the attachments by, so that Byway does not see them.
@@ -148,6 +155,39 @@ impl<'a> Main<'a> {
             !route.destination.is_all()
                 && !devices(route).any(|device| self.attachments.iter().any(|name| name == device))
         })
+    }
+}
+
+/// Which of these devices a route leads out of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leads {
+    Past,
+    Through,
+    /// By several next hops, some of them there.
+    Partly,
+}
+
+impl Main<'_> {
+    /// Whether packets that take this route leave by an attachment.
+    pub(crate) fn leads(&self, verdict: Verdict<'_>, gone: &[&str]) -> Leads {
+        let Verdict::Route(route) = verdict else { return Leads::Past };
+        match &route.kind {
+            RouteKind::Unicast(hops) => {
+                let mut devices = hops
+                    .iter()
+                    .filter(|hop| hop.is_there_without(gone))
+                    .map(|hop| hop.device.as_ref().is_some_and(|device| self.attachments.contains(device)));
+                match (devices.clone().any(|is_attached| is_attached), devices.all(|is_attached| is_attached))
+                {
+                    (false, _) => Leads::Past,
+                    (true, true) => Leads::Through,
+                    (true, false) => Leads::Partly,
+                }
+            }
+            // Where it leads is not known.
+            RouteKind::Foreign(why) if *why != STAYS => Leads::Partly,
+            _ => Leads::Past,
+        }
     }
 }
 

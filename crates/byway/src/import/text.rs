@@ -17,6 +17,8 @@ use crate::{
 
 /// The width of comments.
 const WIDTH: usize = 100;
+/// How long a quotation may be and stay on one line, longer than others if need be.
+const QUOTED: usize = 125;
 
 const HEADER: &[&str] = &[
     "The policy routing of this network namespace, as `byway import` found it: entries of `ip rule`, IPv4 and IPv6, \
@@ -26,6 +28,11 @@ const HEADER: &[&str] = &[
     "What to do: read the comments; `byway check`; `byway diff`; `byway apply`. Only then remove the old entries of \
      `ip rule`, and what puts them there. As long as both are in force the entries decide first: a packet that they \
      route leaves by another interface, which is no attachment, and Byway does not see it.",
+    "",
+    "Of all rules it holds, and is not said again: Differs: packets come to Byway only as long as main has a default \
+     route by an attachment. Differs: multicast, broadcast and link-local packets are left to main. Differs: the next \
+     hops stay those of now when routes change or go while their device stays, and when a gateway is silent, \
+     `on-down` holds, where Linux goes on sending. Where one of these matters, keep the entry.",
     "",
     "Byway takes the rule with the most specific source, then with the most specific destination; there are no \
      priorities. It sees a packet where it leaves, with the source after NAT, which `ip rule` does not. It speaks only \
@@ -38,6 +45,20 @@ impl Display for Imported {
         if let Some(line) = self.strict_line() {
             writeln!(f, "#")?;
             comment(&line, f)?;
+        }
+        for family in &self.without_main {
+            writeln!(f, "#")?;
+            comment(
+                &format!(
+                    "Before the entries go: no initial entry looks up main. Without one nothing leaves any more, and so \
+                     nothing comes to Byway: `ip {family} rule add lookup main priority 32766`."
+                ),
+                f,
+            )?;
+        }
+        for line in &self.too_much {
+            writeln!(f, "#")?;
+            comment(&format!("Too much: {line}. Until then `byway apply` refuses this."), f)?;
         }
         writeln!(f)?;
         match self.attach {
@@ -104,7 +125,7 @@ fn write_section(section: &Section, f: &mut Formatter<'_>) -> fmt::Result {
 }
 
 fn write_rule(rule: &Written, f: &mut Formatter<'_>) -> fmt::Result {
-    let treatment = treatment(&rule.target);
+    let treatment = treatment(&rule.target, rule.on_down);
     if rule.is_commented_out {
         let mut text = String::new();
         write::write_rule(&rule.from, rule.to, &treatment, &mut text)?;
@@ -115,9 +136,9 @@ fn write_rule(rule: &Written, f: &mut Formatter<'_>) -> fmt::Result {
     write::write_rule(&rule.from, rule.to, &treatment, f)
 }
 
-/// What a rule says of its packets where nothing but the target is known.
-pub(crate) fn treatment(target: &TargetSpec) -> ActionSpec {
-    ActionSpec { target: target.clone(), on_down: OnDown::Pass, mss: Mss::Auto, name: None }
+/// What a rule says of its packets where nothing but these is known.
+pub(crate) fn treatment(target: &TargetSpec, on_down: OnDown) -> ActionSpec {
+    ActionSpec { target: target.clone(), on_down, mss: Mss::Auto, name: None }
 }
 
 /// One paragraph.
@@ -140,7 +161,7 @@ fn words(text: &str) -> Vec<String> {
     for word in text.split_whitespace() {
         // Nothing that the kernel or a file has named may begin a line of its own.
         let clean: String = word.chars().filter(|letter| !letter.is_control()).collect();
-        match words.last_mut().filter(|quoted| is_quoted && quoted.len() + clean.len() < WIDTH - 4) {
+        match words.last_mut().filter(|quoted| is_quoted && quoted.len() + clean.len() < QUOTED) {
             Some(quoted) => {
                 quoted.push(' ');
                 quoted.push_str(&clean);

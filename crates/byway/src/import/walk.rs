@@ -2,27 +2,36 @@
 //! (`fib_rules_lookup`, net/core/fib_rules.c).
 
 use super::{
-    policy::{Action, PolicyRule, Refusal, TableRoute},
-    tables::{Tables, is_ipv4},
+    policy::{Action, MAIN, Policy, Refusal, RouteKind, TableRoute},
+    tables::{Found, Tables, is_ipv4},
+    without,
 };
 use crate::model::Prefix;
 
-/// An entry, as far as packets of one source are concerned. It applies to all of them.
+/// An entry, as far as packets of one source are concerned.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Link {
     pub(crate) to: Prefix,
+    /// The destinations that a `not to` leaves out.
+    pub(crate) except: Option<Prefix>,
     /// Of a `goto` it names the place in the chain, in place of the priority.
     pub(crate) action: Action,
     /// The entry names this very source, and none around it.
     pub(crate) is_own: bool,
     /// It is one of the three that are always there.
     pub(crate) is_initial: bool,
+    /// It asks for more than addresses, so that it is for some packets or for none. It has no equivalent, and stays.
+    pub(crate) is_conditional: bool,
 }
 
 impl Link {
     /// The table that it looks up.
     pub(crate) fn table(&self) -> Option<u32> {
         self.action.table()
+    }
+
+    pub(crate) fn speaks_of(&self, to: &Prefix) -> bool {
+        self.to.covers(to) && !self.except.is_some_and(|except| except.covers(to))
     }
 }
 
@@ -31,8 +40,21 @@ impl Link {
 pub(crate) enum Verdict<'a> {
     Route(&'a TableRoute),
     Refused(Refusal),
+    /// Whatever the table of the packet's VRF says.
+    Vrf,
     /// No entry has decided: there is no route.
     Nothing,
+}
+
+impl Verdict<'_> {
+    /// Nothing leaves.
+    pub(crate) fn is_nowhere(&self) -> bool {
+        match self {
+            Self::Route(route) => matches!(route.kind, RouteKind::Refuse(_)),
+            Self::Refused(_) | Self::Nothing => true,
+            Self::Vrf => false,
+        }
+    }
 }
 
 /// A verdict, and which places of the chain led to it.
@@ -43,10 +65,54 @@ pub(crate) struct Decided<'a> {
     pub(crate) by: Option<usize>,
     /// Who would have, and had no route.
     pub(crate) passed: Vec<usize>,
+    /// Who has jumped over others.
+    pub(crate) jumps: Vec<usize>,
+    /// The routes that were found on the way: without another device than theirs it is the same way.
+    pub(crate) met: Vec<&'a TableRoute>,
 }
 
-/// The chain of a source: `concerned` are the entries whose sources hold it, in the order in which Linux takes them.
-pub(crate) fn chain(source: &Prefix, concerned: &[usize], rules: &[PolicyRule]) -> Vec<Link> {
+/// How things are when Linux decides.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Case<'c> {
+    /// The devices that are no longer there, nor the routes out of them.
+    pub(crate) gone: &'c [&'c str],
+    /// The place of the entry with conditions that the packet fulfils.
+    pub(crate) fulfilled: Option<usize>,
+    /// The entries that are imported have been taken away, those that have no equivalent are there.
+    pub(crate) is_moved: bool,
+}
+
+/// The places of the entries that concern packets of a source, in the order in which Linux takes them. `sources` are all
+/// that are told apart.
+pub(crate) fn concerned(
+    source: &Prefix,
+    is_told_apart: impl Fn(&Prefix) -> bool,
+    policy: &Policy,
+) -> Vec<usize> {
+    let is_concerned = |number: &usize| {
+        let rule = &policy.rules[*number];
+        if is_ipv4(&rule.source) != is_ipv4(source) || !without::has_place(rule) {
+            return false;
+        }
+        let is_around = rule.source.covers(source);
+        match (without::is_followed(rule), rule.is_inverted()) {
+            (true, false) => is_around,
+            (true, true) => !(is_around && rule.destination.is_all()),
+            (false, true) => true,
+            // Some packets of the source, where none that is told apart is around the entry's.
+            (false, false) => {
+                let mut between = (source.len() + 1..=rule.source.len())
+                    .filter_map(|length| Prefix::holding(rule.source.address(), length));
+                is_around || (source.covers(&rule.source) && !between.any(|prefix| is_told_apart(&prefix)))
+            }
+        }
+    };
+    (0..policy.rules.len()).filter(is_concerned).collect()
+}
+
+/// The chain of a source, of the entries that concern it.
+pub(crate) fn chain(source: &Prefix, concerned: &[usize], policy: &Policy) -> Vec<Link> {
+    let rules = &policy.rules;
     let link = |(place, rule): (usize, &usize)| {
         let rule = &rules[*rule];
         let action = match rule.action {
@@ -61,35 +127,79 @@ pub(crate) fn chain(source: &Prefix, concerned: &[usize], rules: &[PolicyRule]) 
             }
             ref other => other.clone(),
         };
-        Link { to: rule.destination, action, is_own: rule.source == *source, is_initial: rule.is_initial() }
+        let is_conditional = !without::is_followed(rule);
+        let all = Prefix::all_like(source.address());
+        let is_around = rule.source.covers(source);
+        let (to, except) = match rule.is_inverted() {
+            false => (rule.destination, None),
+            true => (all, Some(rule.destination).filter(|_| is_around && !is_conditional)),
+        };
+        Link {
+            to,
+            except,
+            action,
+            is_own: rule.source == *source,
+            is_initial: rule.is_initial(),
+            is_conditional,
+        }
     };
     concerned.iter().enumerate().map(link).collect()
 }
 
 /// What becomes of the packets that are to go to an address of `to`, and of no longer prefix that is told apart.
-pub(crate) fn decide<'a>(chain: &[Link], tables: &Tables<'a>, to: &Prefix) -> Decided<'a> {
-    let (mut place, mut passed) = (0, Vec::new());
+pub(crate) fn decide<'a>(chain: &[Link], tables: &Tables<'a>, to: &Prefix, case: Case<'_>) -> Decided<'a> {
+    let mut decided = Decided {
+        verdict: Verdict::Nothing,
+        by: None,
+        passed: Vec::new(),
+        jumps: Vec::new(),
+        met: Vec::new(),
+    };
+    let mut place = 0;
     while let Some(link) = chain.get(place) {
         let here = place;
         place += 1;
-        if !link.to.covers(to) {
+        let is_in_force = match link.is_conditional {
+            true => case.fulfilled == Some(here),
+            false => !case.is_moved || link.is_initial,
+        };
+        if !is_in_force || !link.speaks_of(to) {
             continue;
         }
-        let verdict = match &link.action {
+        decided.verdict = match &link.action {
             Action::Goto(target) => {
+                decided.jumps.push(here);
                 place = *target as usize;
                 continue;
             }
+            Action::Nop => continue,
             Action::Refuse(refusal) => Verdict::Refused(*refusal),
-            action => match tables.look_up(action, to) {
-                Some(route) => Verdict::Route(route),
-                None => {
-                    passed.push(here);
-                    continue;
+            Action::L3mdev => Verdict::Vrf,
+            // What `fib4_rule_action` (net/ipv4/fib_rules.c) does not know.
+            Action::Other(_) => Verdict::Refused(Refusal::Blackhole),
+            action @ Action::Lookup { .. } => {
+                let Found { met, decides } = tables.look_up(action, to, case.gone);
+                decided.met.extend(met);
+                match decides {
+                    Some(route) => Verdict::Route(route),
+                    None => {
+                        decided.passed.push(here);
+                        continue;
+                    }
                 }
-            },
+            }
         };
-        return Decided { verdict, by: Some(here), passed };
+        decided.by = Some(here);
+        return decided;
     }
-    Decided { verdict: Verdict::Nothing, by: None, passed }
+    // Where its entry has been taken away, the text says that it has to be there before the others go.
+    let has_main = chain.iter().any(|link| link.is_initial && link.table() == Some(MAIN));
+    if case.is_moved
+        && !has_main
+        && let Some(route) = tables.route(MAIN, to, case.gone)
+    {
+        decided.met.push(route);
+        decided.verdict = Verdict::Route(route);
+    }
+    decided
 }

@@ -8,7 +8,9 @@ pub(crate) fn why(rule: &PolicyRule) -> Option<String> {
     if let Some(reason) = of_conditions(&rule.conditions) {
         return Some(reason.to_owned());
     }
-    if let Err(error) = Selector::new(rule.source, Some(rule.destination)).check() {
+    if let Err(error) = Selector::new(rule.source, Some(rule.destination)).check()
+        && !rule.is_inverted()
+    {
         return Some(format!("No equivalent: {error}."));
     }
     match rule.action {
@@ -36,11 +38,15 @@ pub(crate) fn why(rule: &PolicyRule) -> Option<String> {
     }
 }
 
-/// Whether the rules that are written take the entry's place in the order into account all the same.
+/// Whether the rules that are written take the entry's place in the order into account, so that it may go with the others.
 pub(crate) fn is_followed(rule: &PolicyRule) -> bool {
-    let is_plain =
-        rule.conditions.is_empty() && Selector::new(rule.source, Some(rule.destination)).check().is_ok();
-    is_plain && matches!(rule.action, Action::Lookup { .. } | Action::Refuse(_) | Action::Goto(_))
+    let is_plain = rule.conditions.iter().all(|condition| *condition == Condition::Not);
+    is_plain && has_place(rule) && !matches!(rule.action, Action::L3mdev | Action::Other(_))
+}
+
+/// Whether it is for any packet that Byway's rules may speak about.
+pub(crate) fn has_place(rule: &PolicyRule) -> bool {
+    rule.is_inverted() || Selector::new(rule.source, Some(rule.destination)).check().is_ok()
 }
 
 fn of_conditions(conditions: &[Condition]) -> Option<&'static str> {
@@ -87,11 +93,7 @@ fn of_conditions(conditions: &[Condition]) -> Option<&'static str> {
         Some(Condition::Unknown(_)) => {
             "No equivalent: it asks for something that this version of Byway does not know. Keep this entry."
         }
-        Some(Condition::Not) | None => {
-            "No equivalent: Byway's rules say which packets they are for, and not which they are not for. Write the rule \
-             for all sources (from = \"0.0.0.0/0\", or \"::/0\"), and an exception with target = \"pass\" for what \
-             this entry leaves out."
-        }
+        Some(Condition::Not) | None => return None,
     };
-    (!conditions.is_empty()).then_some(reason)
+    Some(reason)
 }

@@ -23,7 +23,8 @@ use crate::{
     import::{
         self, Imported,
         policy::{
-            Action, Condition, Hop, LOCAL, Policy, PolicyRule, Refusal, RouteKind, TableNames, TableRoute,
+            Action, Condition, Hop, LOCAL, Policy, PolicyRule, Refusal, RouteKind, STAYS, TableNames,
+            TableRoute,
         },
     },
     model::Prefix,
@@ -289,9 +290,7 @@ fn route(message: &RouteMessage, devices: &BTreeMap<u32, (String, u32)>) -> Opti
         RouteType::Prohibit => RouteKind::Refuse(Refusal::Prohibit),
         RouteType::Throw => RouteKind::Throw,
         // Packets to the host itself do not leave. In another table it is the way of transparent proxies.
-        RouteType::Local if route.table != LOCAL && !route.destination.is_host() => {
-            RouteKind::Foreign("keeps the packets on this host")
-        }
+        RouteType::Local if route.table != LOCAL && !route.destination.is_host() => RouteKind::Foreign(STAYS),
         _ => return None,
     };
     Some(route)

@@ -5,6 +5,7 @@
 
 mod host;
 mod hosts;
+mod kernel;
 mod same;
 
 use crate::config::{Config, Severity, read};

@@ -179,8 +179,15 @@ fn over_ipv4_replies_of_offloaded_requests_pass_byway_by() {
         let (server, addresses) = (&scene.seed.server, scene.addresses);
         server.offload_flows(&DEVICES, "eth2").unwrap();
         let mut call = scene.call().unwrap();
-        let lost = wait_until(ANSWER, || call.exchange(SILENCE).is_err());
-        assert!(lost, "{:?}", the_rule(server));
+        if !wait_until(ANSWER, || call.exchange(SILENCE).is_err()) {
+            // Newer kernels, such as 7.3, do over IPv4 as over IPv6.
+            scene.replies_are_redirected(&mut call);
+            scene.only_offloaded_replies_from_here_on();
+            if call.exchange(SILENCE).is_ok() {
+                scene.replies_are_redirected(&mut call);
+            }
+            return;
+        }
         let before = scene.departed();
         call.exchange(SILENCE).unwrap_err();
         assert_eq!(scene.departed(), before);

@@ -14,7 +14,7 @@ const MAY_IMPORT: [(&str, &[&str]); 9] = [
     ("grammar", &["model"]),
     ("config", &["error", "model"]),
     ("policy", &["config", "error", "model"]),
-    ("import", &["config", "error", "model"]),
+    ("import", &["config", "error", "model", "policy"]),
     ("kernel", &["config", "error", "import", "model", "policy"]),
     ("show", &["error", "kernel", "model", "policy"]),
     ("handle", &["config", "error", "kernel", "model", "policy", "show"]),
