@@ -43,7 +43,7 @@ pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
             ];
             step(&seed, |byway| {
                 byway.apply(Owner::CONFIG, &Config::default())?;
-                Ok(byway.detach(&[]).map(drop)?)
+                Ok(byway.detach_all().map(drop)?)
             })?;
             let [a, b, c, d, e, f] = steps;
             Ok([a.0, b.0, c.0, d.0, e.0, f.0, a.1, b.1, c.1, d.1, e.1, f.1])

@@ -129,7 +129,7 @@ fn export_and_apply_is_the_identity() {
             // On a host where nothing of it holds it makes the same rules, of the configuration.
             byway.flush().unwrap();
             byway.del_group("up.links").unwrap();
-            byway.detach(&[]).unwrap();
+            byway.detach_all().unwrap();
             byway.apply(Owner::CONFIG, &config).unwrap();
             assert_eq!(byway.export().unwrap().to_string(), text);
             assert!(byway.status().unwrap().rules.iter().all(|it| it.rule.owner == Owner::CONFIG));

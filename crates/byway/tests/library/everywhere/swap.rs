@@ -118,7 +118,7 @@ fn counters_survive_a_swap_around_them() {
     on(&hosts.server, hook, |byway| apply(byway, &[])).unwrap();
     assert_eq!(rules(&hosts.server).len(), 1);
     // Nothing to put needs nothing to watch.
-    on(&hosts.server, hook, |byway| byway.detach(&[])).unwrap();
+    on(&hosts.server, hook, |byway| byway.detach_all()).unwrap();
     on(&hosts.server, hook, |byway| apply(byway, &[])).unwrap();
     assert_eq!(on(&hosts.server, hook, |byway| byway.attachments()).unwrap(), []);
     // What another owner says as well is left to it.

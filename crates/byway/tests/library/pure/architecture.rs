@@ -76,7 +76,7 @@ fn all_that_the_architecture_names_is_there() {
 
 #[test]
 fn spans_are_found() {
-    let text = "a `b.rs` and `C::d`\n```text\n`e`\n```\n`f g`";
-    assert_eq!(spans(text), ["b.rs", "C::d", "f g"].into());
-    assert_eq!((is_path("b.rs"), name("C::d"), name("f g")), (true, Some("d"), None));
+    let text = "a `b.rs` and `Cc::dd`\n```text\n`e`\n```\n`f g`";
+    assert_eq!(spans(text), ["b.rs", "Cc::dd", "f g"].into());
+    assert_eq!((is_path("b.rs"), name("Cc::dd"), name("f g")), (true, Some("dd"), None));
 }
