@@ -135,6 +135,15 @@ fn pin_old(old: &Old, hosts: &Routers, hook: Hook, fill: impl FnOnce(&mut Byway)
     folder
 }
 
+/// Tells senders to stop, also where a test fails that they would go on for ever behind.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Sends until it is told to stop. Says how many packets.
 fn send_until(from: IpAddr, to: IpAddr, ends: &AtomicBool) -> u64 {
     let socket = UdpSocket::bind((from, 0)).unwrap();
@@ -172,28 +181,30 @@ fn an_older_schema_is_taken_over_under_traffic() {
         }
 
         let ends = AtomicBool::new(false);
-        let sent = thread::scope(|scope| {
+        let (refused, sent) = thread::scope(|scope| {
+            let ending = Ending(&ends);
             let senders = [single, grouped].map(|source| {
                 let (hosts, ends) = (hosts.server.clone(), &ends);
                 scope.spawn(move || hosts.run(|| send_until(source, far, ends)))
             });
             thread::sleep(Duration::from_millis(200)); // traffic ahead of the change
-            // Whoever reads only is told what to do.
-            let refused = on(&hosts.server, hook, |byway| byway.status()).unwrap_err();
-            assert!(matches!(refused, Error::OlderSchema { found, .. } if found == old.schema), "{refused}");
-            assert_eq!(
-                refused.to_string(),
-                format!(
-                    "the pins in {} are an older byway's, of schema {}, and this byway works with schema {SCHEMA}; the next change takes them over with all rules and counters",
-                    folder.display(),
-                    old.schema
-                )
-            );
+            let refused = on(&hosts.server, hook, |byway| byway.status());
             on(&hosts.server, hook, |byway| byway.attach(&Attach::Auto)).unwrap();
             thread::sleep(Duration::from_millis(200)); // and behind it
-            ends.store(true, Ordering::Relaxed);
-            senders.map(|sender| sender.join().unwrap() + 1)
+            drop(ending);
+            (refused, senders.map(|sender| sender.join().unwrap() + 1))
         });
+        // Whoever reads only is told what to do.
+        let refused = refused.unwrap_err();
+        assert!(matches!(refused, Error::OlderSchema { found, .. } if found == old.schema), "{refused}");
+        assert_eq!(
+            refused.sentence(),
+            format!(
+                "the pins in {} are an older byway's, of schema {}, and this byway works with schema {SCHEMA}; the next change takes them over with all rules and counters",
+                folder.display(),
+                old.schema
+            )
+        );
 
         assert_eq!(open_meta(&folder).get(&meta::SCHEMA, 0).unwrap(), SCHEMA);
         let new = PROGRAMS.map(|name| program(&folder, name));
