@@ -62,6 +62,19 @@ impl Display for Thousands {
     }
 }
 
+/// That the last apply waits to be confirmed, for so long.
+pub(crate) fn unconfirmed(left: std::time::Duration) -> String {
+    match left.as_secs() {
+        0 if left.is_zero() => {
+            "the last apply is overdue to be confirmed; `byway rollback` rolls it back".to_owned()
+        }
+        seconds => format!(
+            "the last apply waits to be confirmed, {} s left; `byway confirm` keeps it",
+            seconds + u64::from(left.subsec_nanos() > 0)
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,18 +87,5 @@ mod tests {
         }
         assert_eq!(count(1, "rule"), "1 rule");
         assert_eq!(count(1_204, "packet"), "1,204 packets");
-    }
-}
-
-/// That the last apply waits to be confirmed, for so long.
-pub(crate) fn unconfirmed(left: std::time::Duration) -> String {
-    match left.as_secs() {
-        0 if left.is_zero() => {
-            "the last apply is overdue to be confirmed; `byway rollback` rolls it back".to_owned()
-        }
-        seconds => format!(
-            "the last apply waits to be confirmed, {} s left; `byway confirm` keeps it",
-            seconds + u64::from(left.subsec_nanos() > 0)
-        ),
     }
 }

@@ -94,7 +94,7 @@ impl fmt::Display for Selector {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// In JSON it is a [`Rule`] with [`NextHopSpec`]s; what may be missing there may be so here, and the owner as well.
+/// In JSON it is a [`Rule`] whose next hops are [`NextHopSpec`](crate::NextHopSpec)s. Owner and defaults may be missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RuleSpec {
