@@ -15,7 +15,7 @@ use crate::{
     render::{changes, progress::with_bar},
 };
 
-/// Let a configuration hold
+/// Apply a configuration
 ///
 /// Carries out what `byway diff` shows, from one instant to the next, or nothing where anything goes wrong. Rules and groups
 /// that somebody has put by hand stay.

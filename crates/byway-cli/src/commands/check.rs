@@ -10,7 +10,7 @@ use crate::{
     render::{count, problems},
 };
 
-/// Say what is wrong with a configuration
+/// Check a configuration: all that is wrong with it
 ///
 /// All of it at once, each with its place and the help. It needs no privilege, and no kernel that Byway runs on.
 #[derive(Debug, Args)]

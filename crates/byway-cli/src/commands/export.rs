@@ -5,7 +5,7 @@ use clap::Args;
 use super::{Error, Options};
 use crate::output::Output;
 
-/// Print what holds as a configuration
+/// Print the current state as a configuration
 ///
 /// All rules, groups and attachments, whoever put them in. To apply it changes nothing, as long as its next hops can be
 /// reached.

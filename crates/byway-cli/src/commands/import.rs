@@ -6,7 +6,7 @@ use serde_json::json;
 use super::Error;
 use crate::output::Output;
 
-/// Say the host's policy routing as a configuration
+/// Print the host's policy routing as a configuration
 ///
 /// Reads the entries of `ip rule` and the routes of their tables, IPv4 and IPv6, and writes a configuration that does the
 /// same, with comments on what is not the same and what has no equivalent. Changes nothing, and needs no privilege.

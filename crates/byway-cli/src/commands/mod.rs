@@ -35,7 +35,7 @@ use crate::{
     render::{self, problems},
 };
 
-/// What holds for every command.
+/// Options of every command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// Print JSON for programs

@@ -6,7 +6,7 @@ use crate::{
     render::{changes, progress::with_bar},
 };
 
-/// Go back to what held before the last apply
+/// Undo the last apply
 ///
 /// That is the configuration's rules and groups, and the attachments if they changed with it. It works once: then there is
 /// nothing to go back to until the next apply.
