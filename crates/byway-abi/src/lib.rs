@@ -154,6 +154,8 @@ pub const NEXT_HOP_DOWN: u32 = 1;
 /// Bit of [`NextHop::flags`]: nothing leads to the slot, and another next hop may have it. What it held is there still, for
 /// packets that wait for their neighbour.
 pub const NEXT_HOP_FREE: u32 = 2;
+/// Bit of [`NextHop::flags`]: nobody has named the device, and the routing table has found the gateway there. No program reads it.
+pub const NEXT_HOP_BY_ROUTE: u32 = 4;
 
 /// Value of the array `NEXT_HOPS`, by slot. Programs read it.
 ///
@@ -166,7 +168,7 @@ pub const NEXT_HOP_FREE: u32 = 2;
 pub struct NextHop {
     /// The device that packets leave by; 0 where the slot has never been used.
     pub ifindex: u32,
-    /// [`NEXT_HOP_DOWN`] and [`NEXT_HOP_FREE`].
+    /// [`NEXT_HOP_DOWN`], [`NEXT_HOP_FREE`] and [`NEXT_HOP_BY_ROUTE`].
     pub flags: u32,
     /// [`FAMILY_ON_LINK`], [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
     pub family: u32,

@@ -284,7 +284,7 @@ mod tests {
     }
 
     fn next_hop(gateway: &str) -> NextHop {
-        NextHop { gateway: Some(gateway.parse().unwrap()), device: device("eth1", 3) }
+        NextHop::new(Some(gateway.parse().unwrap()), device("eth1", 3))
     }
 
     fn rule(source: &str, departed: u64, arrived: u64, name: Option<&str>) -> RuleStatus {

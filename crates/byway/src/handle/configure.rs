@@ -340,8 +340,8 @@ fn time_left(store: &RollbackStore, token: &str) -> Result<Option<Duration>> {
 
 /// Puts what was saved in the place of what the configuration says now. Returns how many rules that has.
 fn go_back_to(saved: Saved, transaction: &mut Transaction) -> Result<usize> {
-    // Its next hops name their devices, and were looked at when they were applied.
-    transaction.checks = Checks::Trust;
+    // Its next hops were looked at when they were applied.
+    transaction.checks = Checks::Trust(saved.found.clone());
     let config = saved.feasible(&transaction.snapshot.host, &transaction.desired);
     transaction.apply(Owner::CONFIG, &config)?;
     Ok(config.rule_count())
@@ -354,6 +354,12 @@ fn saved(transaction: &Transaction) -> Saved {
     Saved {
         config: as_config(held, attach, |owner| owner == Owner::CONFIG),
         attached: desired.attachments.values().map(|device| device.name.clone()).collect(),
+        found: held
+            .next_hops()
+            .into_iter()
+            .filter(|next_hop| next_hop.by_route)
+            .filter_map(|next_hop| Some((next_hop.gateway?, next_hop.device.name.clone())))
+            .collect(),
     }
 }
 

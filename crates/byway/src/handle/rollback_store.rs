@@ -6,6 +6,7 @@
 //! /run/byway/netns-COOKIE/
 //!     before/config.toml  the configuration's part of the state before the last apply
 //!     before/attached     where that apply has attached to, or stayed attached, an interface a line
+//!     before/found        where the routing table had found gateways whose device nobody has named, a gateway a line
 //!     older/              the copy before that one, while an apply is under way
 //!     unfinished/         a copy that is being made
 //!     gone/               one that is being removed
@@ -109,14 +110,19 @@ impl RollbackStore {
 
     /// Keeps a copy. The one before stays until [`RollbackStore::commit`].
     pub(crate) fn save(&self, copy: &Saved) -> Result<()> {
-        let Saved { config, attached } = copy;
+        let Saved { config, attached, found } = copy;
         let unfinished = self.folder.join("unfinished");
         bpffs::remove(&unfinished)?;
-        let written =
-            self.write(&unfinished.join("config.toml"), &|out| write!(out, "{config}")).and_then(|()| {
-                let names = attached.iter();
-                self.write(&unfinished.join("attached"), &|out| {
-                    names.clone().try_for_each(|name| writeln!(out, "{name}"))
+        let write = |name: &str, lines: &dyn Fn(&mut dyn Write) -> io::Result<()>| {
+            self.write(&unfinished.join(name), lines)
+        };
+        let written = write("config.toml", &|out| write!(out, "{config}"))
+            .and_then(|()| {
+                write("attached", &|out| attached.iter().try_for_each(|name| writeln!(out, "{name}")))
+            })
+            .and_then(|()| {
+                write("found", &|out| {
+                    found.iter().try_for_each(|(gateway, device)| writeln!(out, "{gateway} {device}"))
                 })
             });
         if let Err(error) = written {
@@ -256,7 +262,18 @@ fn copy(folder: &Path) -> Result<Option<Saved>> {
         let message = reading.problems.into_iter().next().map_or_else(String::new, |problem| problem.message);
         return Err(Error::kernel(action(), message));
     };
-    let names = fs::read_to_string(folder.join("attached"));
-    let names = names.map_err(|error| Error::kernel(action(), error))?;
-    Ok(Some(Saved { config, attached: names.lines().map(str::to_owned).collect() }))
+    let read = |name: &str| match fs::read_to_string(folder.join(name)) {
+        // A byway up to schema 9 has kept none, since its copies name each device.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && name == "found" => Ok(String::new()),
+        text => text.map_err(|error| Error::kernel(action(), error)),
+    };
+    let found = |line: &str| {
+        let (gateway, device) = line.split_once(' ')?;
+        Some((gateway.parse().ok()?, device.to_owned()))
+    };
+    Ok(Some(Saved {
+        config,
+        attached: read("attached")?.lines().map(str::to_owned).collect(),
+        found: read("found")?.lines().filter_map(found).collect(),
+    }))
 }

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use byway_abi::{
-    FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, MSS_AUTO, MSS_OFF, NeighbourKey, ON_DOWN_DROP, ON_DOWN_PASS,
-    RuleRecord, SetRecord,
+    FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, MSS_AUTO, MSS_OFF, NEXT_HOP_BY_ROUTE, NeighbourKey,
+    ON_DOWN_DROP, ON_DOWN_PASS, RuleRecord, SetRecord,
 };
 
 use crate::model::{Action, Device, Mss, NextHop, OnDown, Owner, Prefix, Rule, Selector, Target, is_name};
@@ -98,7 +98,7 @@ pub(super) fn neighbour_key(ifindex: u32, gateway: IpAddr) -> NeighbourKey {
 pub(super) fn next_hop(next_hop: &NextHop, flags: u32, mtu: u32) -> byway_abi::NextHop {
     byway_abi::NextHop {
         ifindex: next_hop.device.index,
-        flags,
+        flags: if next_hop.by_route { flags | NEXT_HOP_BY_ROUTE } else { flags },
         family: next_hop.gateway.map_or(FAMILY_ON_LINK, family),
         gateway: next_hop.gateway.map_or([0; 16], address),
         mtu,
@@ -112,7 +112,9 @@ pub(super) fn read_next_hop(wire: &byway_abi::NextHop) -> Option<NextHop> {
         FAMILY_ON_LINK => None,
         family => Some(read_address(family, wire.gateway)?),
     };
-    Some(NextHop { gateway, device: read_device(&wire.device, wire.ifindex) })
+    // Without a gateway there is nothing that a route could find.
+    let by_route = gateway.is_some() && wire.flags & NEXT_HOP_BY_ROUTE != 0;
+    Some(NextHop { gateway, device: read_device(&wire.device, wire.ifindex), by_route })
 }
 
 /// The neighbour that a key means, as ifindex and gateway, or nothing where that makes no sense.
@@ -226,9 +228,10 @@ mod tests {
         }
 
         #[test]
-        fn a_next_hop_survives_its_slot(gateway: Option<[u8; 16]>, v4: bool, index: u32, device in "[a-z0-9]{1,15}") {
+        fn a_next_hop_survives_its_slot(gateway: Option<[u8; 16]>, v4: bool, index: u32, device in "[a-z0-9]{1,15}", found: bool) {
             let gateway = gateway.map(|wire| read_address(if v4 { FAMILY_IPV4 } else { FAMILY_IPV6 }, wire).unwrap());
-            let before = NextHop { gateway, device: Device { name: device, index } };
+            let by_route = found && gateway.is_some();
+            let before = NextHop { gateway, device: Device { name: device, index }, by_route };
             prop_assert_eq!(read_next_hop(&next_hop(&before, 0, 1500)), Some(before));
         }
 

@@ -140,8 +140,8 @@ pub(crate) fn check_distinct(members: &[Member]) -> Result<(), RuleError> {
     let mut seen = BTreeSet::new();
     members
         .iter()
-        .find(|member| !seen.insert(&member.next_hop))
-        .map_or(Ok(()), |member| Err(RuleError::Twice(NextHopSpec::from(&member.next_hop))))
+        .find(|member| !seen.insert(member.next_hop.named()))
+        .map_or(Ok(()), |member| Err(RuleError::Twice(NextHopSpec::from(&member.next_hop.named()))))
 }
 
 /// Refuses IPv4 gateways for packets from an IPv6 source.

@@ -19,19 +19,42 @@ pub struct Device {
 
 /// Where a redirected packet goes next.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct NextHop {
     /// The neighbour that gets the packet; without one the packet's own destination is the neighbour (on-link).
     pub gateway: Option<IpAddr>,
     /// The device that the packet leaves by.
     pub device: Device,
+    /// Nobody has named the device: it is where the routing table found the gateway. Such a next hop is another one than that
+    /// by the named device, since it may move when the routes do.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub by_route: bool,
 }
 
+fn is_false(it: &bool) -> bool {
+    !*it
+}
+
+impl NextHop {
+    /// A gateway by a device, or the device alone, as somebody has named it.
+    pub fn new(gateway: Option<IpAddr>, device: Device) -> Self {
+        Self { gateway, device, by_route: false }
+    }
+
+    /// The same gateway by the same device, as if somebody had named the device.
+    pub(crate) fn named(&self) -> Self {
+        Self { by_route: false, ..self.clone() }
+    }
+}
+
+/// A device that nobody has named stands in brackets.
 impl fmt::Display for NextHop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(gateway) = self.gateway {
             write!(f, "via {gateway} ")?;
         }
-        write!(f, "dev {}", self.device.name)
+        let name = &self.device.name;
+        if self.by_route { write!(f, "(dev {name})") } else { write!(f, "dev {name}") }
     }
 }
 
@@ -264,12 +287,14 @@ impl NextHopSpec {
     }
 }
 
+/// What was asked for, by the name that the device has now.
 impl From<&NextHop> for NextHopSpec {
     fn from(next_hop: &NextHop) -> Self {
-        let device = next_hop.device.name.clone();
+        let device = || next_hop.device.name.clone();
         match next_hop.gateway {
-            Some(gateway) => Self::ViaDev(gateway, device),
-            None => Self::Dev(device),
+            Some(gateway) if next_hop.by_route => Self::Via(gateway),
+            Some(gateway) => Self::ViaDev(gateway, device()),
+            None => Self::Dev(device()),
         }
     }
 }

@@ -412,7 +412,7 @@ mod tests {
     }
 
     fn next_hop(device_index: u32, gateway: Option<u8>) -> NextHop {
-        NextHop { gateway: gateway.map(|last| [10, 0, 0, last].into()), device: device(device_index) }
+        NextHop::new(gateway.map(|last| [10, 0, 0, last].into()), device(device_index))
     }
 
     fn rule(source: u8, target: Target) -> Rule {

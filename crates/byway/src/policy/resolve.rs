@@ -1,6 +1,9 @@
 //! From names to what they mean on a host: devices, gateways, next hops.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use super::snapshot::{Found, Header, Host, Link, Local};
 use crate::{
@@ -18,25 +21,25 @@ pub(crate) enum Checks {
     Full,
     /// All but these, which are in use: while a link is down, what leads there may stay.
     TrustInUse(BTreeSet<NextHop>),
-    /// None whose device is named: they were looked at before.
-    Trust,
+    /// None: they were looked at before. This is where the routing table had found the gateways whose device nobody has named.
+    Trust(BTreeMap<IpAddr, String>),
 }
 
 impl Checks {
     fn trust(&self, next_hop: &NextHop) -> bool {
         match self {
             Self::Full => false,
-            Self::TrustInUse(in_use) => in_use.contains(next_hop),
-            Self::Trust => true,
+            Self::TrustInUse(in_use) => in_use.iter().any(|it| it.named() == *next_hop),
+            Self::Trust(_) => true,
         }
     }
 
-    /// The only next hop in use that has this gateway.
-    fn in_use_by(&self, spec: &NextHopSpec) -> Option<NextHop> {
+    /// The device of the only next hop in use that has this gateway.
+    fn in_use_by(&self, gateway: IpAddr) -> Option<&Device> {
         let Self::TrustInUse(in_use) = self else { return None };
-        let mut all = in_use.iter().filter(|next_hop| next_hop.gateway == spec.gateway());
-        let one = all.next().cloned();
-        one.filter(|_| all.next().is_none())
+        let mut all = in_use.iter().filter(|it| it.gateway == Some(gateway)).map(|it| &it.device);
+        let one = all.next();
+        one.filter(|one| all.all(|other| other == *one))
     }
 }
 
@@ -143,10 +146,10 @@ impl Host {
 
     fn resolve_next_hop(&self, spec: &NextHopSpec, checks: &Checks) -> Result<NextHop> {
         match spec {
-            NextHopSpec::Dev(name) => Ok(NextHop { gateway: None, device: self.link(name)?.device.clone() }),
+            NextHopSpec::Dev(name) => Ok(NextHop::new(None, self.link(name)?.device.clone())),
             NextHopSpec::ViaDev(gateway, name) => {
                 let link = self.link(name)?;
-                let next_hop = NextHop { gateway: Some(*gateway), device: link.device.clone() };
+                let next_hop = NextHop::new(Some(*gateway), link.device.clone());
                 if checks.trust(&next_hop) {
                     return Ok(next_hop);
                 }
@@ -164,31 +167,38 @@ impl Host {
                 Ok(next_hop)
             }
             NextHopSpec::Via(gateway) => {
-                let found = if is_link_local(gateway) {
-                    Err(Error::LinkLocalGateway(*gateway))
-                } else {
-                    match self.gateways.get(gateway).map_or(Found::Nothing, |routes| routes.found) {
-                        Found::Device(index) => {
-                            self.links.get(&index).ok_or(Error::NoDeviceForGateway(*gateway))
-                        }
-                        Found::Local(local) => Err(not_a_gateway(local, *gateway)),
-                        Found::Nothing => Err(Error::NoDeviceForGateway(*gateway)),
+                let device = match checks {
+                    Checks::Trust(found) if found.contains_key(gateway) => {
+                        self.link(&found[gateway])?.device.clone()
                     }
+                    _ => match self.device_for(*gateway) {
+                        Ok(link) => link.device.clone(),
+                        Err(error) => checks.in_use_by(*gateway).cloned().ok_or(error)?,
+                    },
                 };
-                match found {
-                    Ok(link) => Ok(NextHop { gateway: Some(*gateway), device: link.device.clone() }),
-                    Err(error) => checks.in_use_by(spec).ok_or(error),
-                }
+                Ok(NextHop { gateway: Some(*gateway), device, by_route: true })
             }
+        }
+    }
+
+    /// The device where the routing table finds a gateway.
+    fn device_for(&self, gateway: IpAddr) -> Result<&Link> {
+        if is_link_local(gateway) {
+            return Err(Error::LinkLocalGateway(gateway));
+        }
+        match self.gateways.get(&gateway).map_or(Found::Nothing, |routes| routes.found) {
+            Found::Device(index) => self.links.get(&index).ok_or(Error::NoDeviceForGateway(gateway)),
+            Found::Local(local) => Err(not_a_gateway(local, gateway)),
+            Found::Nothing => Err(Error::NoDeviceForGateway(gateway)),
         }
     }
 }
 
-fn is_link_local(gateway: &std::net::IpAddr) -> bool {
-    matches!(gateway, std::net::IpAddr::V6(v6) if v6.is_unicast_link_local())
+fn is_link_local(gateway: IpAddr) -> bool {
+    matches!(gateway, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
-fn not_a_gateway(local: Local, gateway: std::net::IpAddr) -> Error {
+fn not_a_gateway(local: Local, gateway: IpAddr) -> Error {
     match local {
         Local::Address => Error::GatewayIsLocal(gateway),
         Local::Broadcast => RuleError::NotAGateway(gateway, "a broadcast address").into(),
@@ -240,7 +250,7 @@ mod tests {
     fn a_next_hop_means_what_the_routes_say() {
         let mut host = host();
         let asked = |host: &Host, spec: &str| resolve(host, spec, &Checks::Full);
-        assert_eq!(asked(&host, "192.0.2.1"), "via 192.0.2.1 dev eth1");
+        assert_eq!(asked(&host, "192.0.2.1"), "via 192.0.2.1 (dev eth1)");
         assert_eq!(asked(&host, "192.0.2.1 dev eth1-alt"), "via 192.0.2.1 dev eth1");
         assert_eq!(asked(&host, "eth0"), "dev eth0");
         assert!(
@@ -262,15 +272,16 @@ mod tests {
     fn what_is_in_use_is_not_looked_at_again() {
         let mut host = host();
         let eth1 = Device { name: "eth1".into(), index: 3 };
-        let in_use = NextHop { gateway: Some("192.0.2.1".parse().unwrap()), device: eth1 };
+        let in_use = NextHop::new(Some("192.0.2.1".parse().unwrap()), eth1);
         host.gateways.clear();
         let checks = Checks::TrustInUse([in_use].into());
-        for spec in ["192.0.2.1", "192.0.2.1 dev eth1"] {
-            assert_eq!(resolve(&host, spec, &checks), "via 192.0.2.1 dev eth1");
-        }
+        assert_eq!(resolve(&host, "192.0.2.1", &checks), "via 192.0.2.1 (dev eth1)");
+        assert_eq!(resolve(&host, "192.0.2.1 dev eth1", &checks), "via 192.0.2.1 dev eth1");
         assert!(resolve(&host, "192.0.2.2 dev eth1", &checks).contains("not on-link"));
-        assert_eq!(resolve(&host, "192.0.2.2 dev eth1", &Checks::Trust), "via 192.0.2.2 dev eth1");
-        assert!(resolve(&host, "192.0.2.2", &Checks::Trust).starts_with("no device leads straight"));
+        let before = Checks::Trust([("192.0.2.3".parse().unwrap(), "eth1".to_owned())].into());
+        assert_eq!(resolve(&host, "192.0.2.2 dev eth1", &before), "via 192.0.2.2 dev eth1");
+        assert_eq!(resolve(&host, "192.0.2.3", &before), "via 192.0.2.3 (dev eth1)");
+        assert!(resolve(&host, "192.0.2.2", &before).starts_with("no device leads straight"));
     }
 
     proptest! {
@@ -286,7 +297,7 @@ mod tests {
                 (link.parent, link.master) = (Some(parent).filter(|it| *it < 4), Some(master).filter(|it| *it < 4));
                 host.links.insert(index, link);
             }
-            let next_hop = NextHop { gateway: None, device: host.links[&0].device.clone() };
+            let next_hop = NextHop::new(None, host.links[&0].device.clone());
             let attachments = attached.iter().map(|it| (*it, host.links[it].device.clone())).collect();
             let stacked = host.stacked(&[&next_hop].into(), &attachments);
             prop_assert!(stacked.iter().all(|(upper, _)| upper == "eth0"));

@@ -1,6 +1,9 @@
 //! What was before an apply, as far as it can be again: devices may have gone since, and names been taken.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use crate::{
     config::{ActionSpec, Attach, Config},
@@ -15,6 +18,8 @@ pub(crate) struct Saved {
     pub(crate) config: Config,
     /// Where the apply has attached to, or stayed attached, by name.
     pub(crate) attached: BTreeSet<String>,
+    /// The devices where the routing table had found the gateways whose device the configuration did not name.
+    pub(crate) found: BTreeMap<IpAddr, String>,
 }
 
 impl Saved {
@@ -25,10 +30,14 @@ impl Saved {
     /// its next hops for themselves. Puts those attachments back that the apply has taken off, and takes off those that it has
     /// put on.
     pub(crate) fn feasible(self, host: &Host, desired: &Desired) -> Config {
-        let Self { mut config, attached } = self;
+        let Self { mut config, attached, found } = self;
+        let is_gone = |next_hop: &NextHopSpec| match next_hop {
+            NextHopSpec::Via(gateway) => found.get(gateway).is_none_or(|name| !host.has(name)),
+            NextHopSpec::ViaDev(_, name) | NextHopSpec::Dev(name) => !host.has(name),
+        };
         let mut instead: BTreeMap<String, (Vec<MemberSpec>, OnDown)> = BTreeMap::new();
         config.groups.retain_mut(|group| {
-            group.members.retain(|member| !is_gone(&member.next_hop, host));
+            group.members.retain(|member| !is_gone(&member.next_hop));
             let is_taken = desired.groups.get(&group.name).is_some_and(|it| is_another(it, group));
             if is_taken || group.members.is_empty() {
                 instead.insert(group.name.clone(), (std::mem::take(&mut group.members), group.on_down));
@@ -38,9 +47,9 @@ impl Saved {
         });
         for action in &mut config.actions {
             let left = match &mut action.target {
-                TargetSpec::NextHop(next_hop) if is_gone(next_hop, host) => Vec::new(),
+                TargetSpec::NextHop(next_hop) if is_gone(next_hop) => Vec::new(),
                 TargetSpec::NextHops(members) => {
-                    members.retain(|member| !is_gone(&member.next_hop, host));
+                    members.retain(|member| !is_gone(&member.next_hop));
                     std::mem::take(members)
                 }
                 TargetSpec::Group(name) => match instead.get(name) {
@@ -63,10 +72,6 @@ impl Saved {
             Some(Attach::Devices(kept.chain(back).cloned().collect::<BTreeSet<_>>().into_iter().collect()));
         config
     }
-}
-
-fn is_gone(next_hop: &NextHopSpec, host: &Host) -> bool {
-    next_hop.device().is_some_and(|name| !host.has(name))
 }
 
 /// Whether somebody else has a group by this name that says something else.

@@ -56,7 +56,7 @@ impl Transaction {
         }
         let next_hops = [held.next_hops(), desired.next_hops()];
         check_room(desired, next_hops[0].union(&next_hops[1]).count())?;
-        if *checks == Checks::Trust {
+        if matches!(checks, Checks::Trust(_)) {
             return Ok(());
         }
         // What is so already is not this change's fault, which may be the way out.
@@ -198,7 +198,7 @@ impl Transaction {
     /// Replaces all rules and groups of an owner by those of a configuration, and the attachments where it names them. Those
     /// of other owners stay.
     pub(crate) fn apply(&mut self, owner: Owner, config: &Config) -> Result<()> {
-        let is_going_back = self.checks == Checks::Trust;
+        let is_going_back = matches!(self.checks, Checks::Trust(_));
         if !is_going_back {
             self.checks = Checks::TrustInUse(self.desired.next_hops().into_iter().cloned().collect());
         }

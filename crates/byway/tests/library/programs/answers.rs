@@ -621,9 +621,9 @@ fn a_group_answers_for_the_member_that_a_packet_would_go_to() {
 fn next_hops_that_are_narrower_than_the_attachment_are_told() {
     let bench = Bench::new(1_500);
     let server = &bench.seed.server;
-    let next_hop = || NextHop {
-        gateway: Some(IPV4.router),
-        device: byway::Device { name: "eth1".into(), index: server.ifindex("eth1").unwrap() },
+    let next_hop = || {
+        let device = byway::Device { name: "eth1".into(), index: server.ifindex("eth1").unwrap() };
+        NextHop::new(Some(IPV4.router), device)
     };
     let narrow = || on(server, any_hook(), |byway| byway.mtu_mismatches(&[next_hop()])).unwrap();
     assert_eq!(narrow(), []);

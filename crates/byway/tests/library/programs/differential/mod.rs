@@ -101,7 +101,7 @@ fn next_hops() -> Vec<NextHop> {
         };
         (Some(gateway), "eth1")
     });
-    few.into_iter().chain(many).map(|(gateway, name)| NextHop { gateway, device: device(name) }).collect()
+    few.into_iter().chain(many).map(|(gateway, name)| NextHop::new(gateway, device(name))).collect()
 }
 
 /// A next hop is taken for dead when packets depart there and none arrives, on this CPU. With one CPU a packet that has

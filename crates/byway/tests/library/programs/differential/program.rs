@@ -292,5 +292,5 @@ fn next_hop(record: &byway_abi::NextHop) -> NextHop {
     let name = record.device.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect();
     let gateway =
         (record.family != byway_abi::FAMILY_ON_LINK).then(|| address(record.family, record.gateway));
-    NextHop { gateway, device: Device { name, index: record.ifindex } }
+    NextHop::new(gateway, Device { name, index: record.ifindex })
 }
