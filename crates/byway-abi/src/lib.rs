@@ -156,6 +156,9 @@ pub const NEXT_HOP_DOWN: u32 = 1;
 pub const NEXT_HOP_FREE: u32 = 2;
 /// Bit of [`NextHop::flags`]: nobody has named the device, and the routing table has found the gateway there. No program reads it.
 pub const NEXT_HOP_BY_ROUTE: u32 = 4;
+/// Bit of [`NextHop::flags`]: there is no such device yet, and `ifindex` is 0. No program reads it: the slot of `NEXT_HOP_DEVICES` is
+/// empty.
+pub const NEXT_HOP_WAITING: u32 = 8;
 
 /// Value of the array `NEXT_HOPS`, by slot. Programs read it.
 ///
@@ -166,9 +169,9 @@ pub const NEXT_HOP_BY_ROUTE: u32 = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct NextHop {
-    /// The device that packets leave by; 0 where the slot has never been used.
+    /// The device that packets leave by; 0 where the slot has never been used, and where the next hop waits for it.
     pub ifindex: u32,
-    /// [`NEXT_HOP_DOWN`], [`NEXT_HOP_FREE`] and [`NEXT_HOP_BY_ROUTE`].
+    /// [`NEXT_HOP_DOWN`], [`NEXT_HOP_FREE`], [`NEXT_HOP_BY_ROUTE`] and [`NEXT_HOP_WAITING`].
     pub flags: u32,
     /// [`FAMILY_ON_LINK`], [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
     pub family: u32,
@@ -177,7 +180,7 @@ pub struct NextHop {
     /// The device's MTU in bytes when the next hop was made, or at the last change since. Read only where the kernel does
     /// not tell a program the MTU of now (`bpf_check_mtu`, Linux 5.12); 0 elsewhere.
     pub mtu: u32,
-    /// The device's name when the next hop was made, filled up with zeros.
+    /// The device's name when the next hop was made, filled up with zeros; all zero where the routes have not told it yet.
     pub device: [u8; DEVICE_NAME_LEN],
 }
 

@@ -58,7 +58,7 @@ Examples:
 
 const EXIT_CODES: &str = "
 Exit codes: 0 done; 1 failed, nothing half-done; 2 usage or invalid input;
-3 `diff` found differences.";
+3 `diff` found differences; 4 done, and part of it waits for a device or a route.";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

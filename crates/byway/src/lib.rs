@@ -48,7 +48,7 @@ pub use model::{
     Selector, Target, TargetSpec, WEIGHT_MAX,
 };
 pub use policy::{
-    changes::{Change, Changes, Counts},
+    changes::{Change, Changes, Counts, Waiting},
     plan::Role,
 };
 pub use show::{

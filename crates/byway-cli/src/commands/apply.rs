@@ -19,12 +19,17 @@ use crate::{
 ///
 /// Carries out what `byway diff` shows, from one instant to the next, or nothing where anything goes wrong. Rules and groups
 /// that somebody has put by hand stay.
+///
+/// A next hop that cannot work yet waits: its device is not there or down, or its gateway is not on-link. Its flows go to the
+/// other next hops of the group, or do what `on-down` says. The next change that finds the device completes it. Exit code 4
+/// says that something waits.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   byway apply
   byway apply byway.toml
-  byway apply --confirm 60s    rolled back after a minute, unless `byway confirm` comes")]
+  byway apply --confirm 60s    rolled back after a minute, unless `byway confirm` comes
+  byway apply --strict         nothing may wait")]
 pub(crate) struct Apply {
     /// The configuration
     #[arg(value_name = "FILE", default_value = FILE)]
@@ -34,12 +39,18 @@ pub(crate) struct Apply {
     /// Also where the terminal, the ssh session or this command is gone by then.
     #[arg(long, value_name = "TIME", value_parser = time_to_confirm)]
     confirm: Option<Duration>,
+    /// Refuse the configuration where something would wait
+    #[arg(long)]
+    strict: bool,
 }
 
 impl Apply {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let config = super::read(&self.file)?;
         let mut byway = with_bar(super::open(options)?);
+        if self.strict {
+            byway = byway.with_strict();
+        }
         let mut waits = None;
         let changes = match self.confirm {
             None => byway.apply(Owner::CONFIG, &config)?,
@@ -64,7 +75,7 @@ impl Apply {
                 None => Ok(()),
             }
         })?;
-        Ok(Output::printed())
+        Ok(Output { exit_code: super::waits(&changes), ..Output::printed() })
     }
 }
 

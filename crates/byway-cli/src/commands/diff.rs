@@ -19,12 +19,19 @@ pub(crate) struct Diff {
     /// The configuration
     #[arg(value_name = "FILE", default_value = FILE)]
     file: PathBuf,
+    /// Refuse the configuration where something would wait
+    #[arg(long)]
+    strict: bool,
 }
 
 impl Diff {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let config = super::read(&self.file)?;
-        let changes = super::open(options)?.diff(Owner::CONFIG, &config)?;
+        let mut byway = super::open(options)?;
+        if self.strict {
+            byway = byway.with_strict();
+        }
+        let changes = byway.diff(Owner::CONFIG, &config)?;
         super::print(|out| {
             if options.json { changes::write_json(&changes, out) } else { changes::write_diff(&changes, out) }
         })?;

@@ -27,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use byway::{Byway, Device, NextHop, Rule, config::Config, grammar::GrammarError, read_config};
+use byway::{Byway, Changes, Device, NextHop, Rule, config::Config, grammar::GrammarError, read_config};
 use clap::Subcommand;
 
 use crate::{
@@ -163,6 +163,13 @@ fn put(
         text += &format!("\n{}", render::mtu_mismatch(&mismatch, rule.mss));
     }
     Ok(Output::line(text, &rule))
+}
+
+/// The exit code where something of a configuration waits: it is in force as far as it can be.
+const WAITS: u8 = 4;
+
+fn waits(changes: &Changes) -> u8 {
+    if changes.waiting().is_empty() { 0 } else { WAITS }
 }
 
 /// Where the configuration is.

@@ -23,6 +23,6 @@ impl Rollback {
                 changes::write_done(&changes, "as before", out)
             }
         })?;
-        Ok(Output::printed())
+        Ok(Output { exit_code: super::waits(&changes), ..Output::printed() })
     }
 }

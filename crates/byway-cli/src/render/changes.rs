@@ -7,7 +7,7 @@ use std::{
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
-use byway::{Change, Changes, Counts, Device};
+use byway::{Change, Changes, Counts, Device, Waiting};
 
 use super::{count, thousands};
 use crate::commands::Error;
@@ -23,8 +23,8 @@ pub(crate) fn write_diff(changes: &Changes, out: &mut impl Write) -> Result<(), 
     }
     let Counts { added, removed, changed, kept } = changes.counts();
     if changes.is_empty() {
-        return writeln!(out, "nothing differs: {} as the configuration says", are(kept))
-            .map_err(Error::Print);
+        writeln!(out, "nothing differs: {} as the configuration says", are(kept)).map_err(Error::Print)?;
+        return write_waiting(changes, out);
     }
     writeln!(
         out,
@@ -34,14 +34,16 @@ pub(crate) fn write_diff(changes: &Changes, out: &mut impl Write) -> Result<(), 
         thousands(removed as u64),
         thousands(kept as u64)
     )
-    .map_err(Error::Print)
+    .map_err(Error::Print)?;
+    write_waiting(changes, out)
 }
 
 /// What has been done, in a line or two. `how` says how the rules are where nothing was to be done.
 pub(crate) fn write_done(changes: &Changes, how: &str, out: &mut impl Write) -> Result<(), Error> {
     let Counts { added, removed, changed, kept } = changes.counts();
     if changes.is_empty() {
-        return writeln!(out, "nothing to do: {} {how}", are(kept)).map_err(Error::Print);
+        writeln!(out, "nothing to do: {} {how}", are(kept)).map_err(Error::Print)?;
+        return write_waiting(changes, out);
     }
     write_attachments_and_groups(changes, out)?;
     writeln!(
@@ -52,7 +54,16 @@ pub(crate) fn write_done(changes: &Changes, how: &str, out: &mut impl Write) -> 
         thousands(removed as u64),
         thousands(kept as u64)
     )
-    .map_err(Error::Print)
+    .map_err(Error::Print)?;
+    write_waiting(changes, out)
+}
+
+/// What cannot hold yet, and why.
+fn write_waiting(changes: &Changes, out: &mut impl Write) -> Result<(), Error> {
+    for Waiting { request, reason, .. } in changes.waiting() {
+        writeln!(out, "waiting: {request}: {reason}").map_err(Error::Print)?;
+    }
+    Ok(())
 }
 
 /// As one JSON value.
@@ -70,7 +81,11 @@ fn write_attachments_and_groups(changes: &Changes, out: &mut impl Write) -> Resu
         };
         write_line(line.0, line.1, &format_args!("attach {}", line.2), out)?;
     }
-    changes.groups().iter().try_for_each(|change| write_change(change, "group ", out))
+    changes.groups().iter().try_for_each(|change| write_change(change, "group ", out))?;
+    for next_hop in changes.completed() {
+        write_line(ADDED, '+', &format_args!("nexthop {next_hop}, which has waited"), out)?;
+    }
+    Ok(())
 }
 
 fn write_change(change: &Change<impl Display>, what: &str, out: &mut impl Write) -> Result<(), Error> {

@@ -11,7 +11,7 @@ use byway::{Count, Member, Mss, OnDown, RuleStatus, Selector, Target};
 
 use super::{
     columns::Columns,
-    table::{Since, rate, via},
+    table::{Since, dev, rate, via},
     thousands,
 };
 use crate::commands::Error;
@@ -39,9 +39,7 @@ fn columns<'a>(since: Option<&'a Since<'_>>) -> Columns<'a, RuleStatus> {
         .text("TO", |it, to| it.rule.destination.map_or(Ok(()), |destination| write!(to, "{destination}")))
         .only_where(|it| it.rule.destination.is_some())
         .text("VIA", |it, to| target(&it.rule.target, to))
-        .text("DEV", |it, to| {
-            each(it.rule.target.next_hops(), to, |next_hop, to| to.write_str(&next_hop.device.name))
-        })
+        .text("DEV", |it, to| each(it.rule.target.next_hops(), to, dev))
         .text("ON-DOWN", |it, to| match it.rule.target.next_hops().next() {
             Some(_) => write!(to, "{}", it.rule.on_down),
             None => Ok(()),

@@ -7,8 +7,8 @@ use std::{
 };
 
 use byway::{
-    Attachment, AttachmentCounters, Count, GroupStatus, Listing, NextHop, NextHopState, NextHopStatus, Role,
-    RuleStatus, Status,
+    Attachment, AttachmentCounters, Count, GroupStatus, Listing, NextHop, NextHopSpec, NextHopState,
+    NextHopStatus, Role, RuleStatus, Status,
 };
 
 use super::{columns::Columns, count, rules, rules::each, thousands};
@@ -81,7 +81,7 @@ pub(crate) fn next_hops(next_hops: &[NextHopStatus], since: Option<&Since<'_>>) 
     let mut columns = Columns::<NextHopStatus>::new();
     columns
         .text("VIA", |it, to| via(&it.next_hop, to))
-        .text("DEV", |it, to| to.write_str(&it.next_hop.device.name))
+        .text("DEV", |it, to| dev(&it.next_hop, to))
         .text("STATE", |it, to| to.write_str(state(it)))
         .number("MTU", |it, to| it.mtu.map_or(Ok(()), |mtu| write!(to, "{mtu}")))
         .number("RULES", |it, to| write!(to, "{}", thousands(it.rules as u64)))
@@ -161,9 +161,7 @@ pub(crate) fn groups(groups: &[GroupStatus]) -> String {
     columns
         .text("GROUP", |it, to| to.write_str(&it.group.name))
         .text("VIA", |it, to| each(&it.group.members, to, |member, to| via(&member.next_hop, to)))
-        .text("DEV", |it, to| {
-            each(&it.group.members, to, |member, to| to.write_str(&member.next_hop.device.name))
-        })
+        .text("DEV", |it, to| each(&it.group.members, to, |member, to| dev(&member.next_hop, to)))
         .number("WEIGHT", |it, to| each(&it.group.members, to, |member, to| write!(to, "{}", member.weight)))
         .text("ON-DOWN", |it, to| write!(to, "{}", it.group.on_down))
         .text("OWNER", |it, to| write!(to, "{}", it.group.owner))
@@ -200,10 +198,17 @@ pub(super) fn via(next_hop: &NextHop, to: &mut dyn fmt::Write) -> fmt::Result {
     }
 }
 
+/// A device that nobody has named stands in brackets.
+pub(super) fn dev(next_hop: &NextHop, to: &mut dyn fmt::Write) -> fmt::Result {
+    let name = &next_hop.device.name;
+    if next_hop.by_route { write!(to, "({name})") } else { to.write_str(name) }
+}
+
 fn state(status: &NextHopStatus) -> &'static str {
     match status.state {
         NextHopState::Down => "down",
         NextHopState::DeviceGone => "device gone",
+        NextHopState::Waiting => "waiting",
         _ if status.device_down => "device down",
         NextHopState::Silent => "no answer",
         NextHopState::Up => "up",
@@ -230,11 +235,17 @@ fn trouble_of_next_hop(status: &NextHopStatus) -> Option<String> {
         || format!("{} of {} did not arrive", thousands(lost), count(departed.packets, "departed packet"));
     match status.state {
         NextHopState::Down => {
-            Some(format!("{next_hop} is out of service; `byway nexthop up {next_hop}` puts it back"))
+            let named = NextHopSpec::from(&NextHop::new(next_hop.gateway, next_hop.device.clone()));
+            Some(format!("{next_hop} is out of service; `byway nexthop up {named}` puts it back"))
         }
-        NextHopState::DeviceGone => {
-            Some(format!("{next_hop}: the device is gone; give the rules and groups that lead there another"))
+        NextHopState::DeviceGone => Some(format!(
+            "{next_hop}: the device is gone; byway's next change takes one of that name, or give the rules and groups that lead \
+             there another"
+        )),
+        NextHopState::Waiting if next_hop.by_route => {
+            Some(format!("{who} waits for a route to it; byway's next change finds it"))
         }
+        NextHopState::Waiting => Some(format!("{next_hop} waits for {device}; byway's next change finds it")),
         NextHopState::Silent => {
             let why = if status.device_down {
                 format!("{device} is down, so that nothing gets to {who} there")

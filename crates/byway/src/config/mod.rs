@@ -20,7 +20,8 @@ use std::{
 };
 
 use crate::model::{
-    GroupSpec, Mss, OnDown, Owner, RuleError, RuleSpec, Selector, TargetSpec, check_families, check_treatment,
+    GroupSpec, Mss, NextHopSpec, OnDown, Owner, RuleError, RuleSpec, Selector, TargetSpec, check_families,
+    check_treatment,
 };
 
 /// How a host should be.
@@ -108,6 +109,12 @@ impl Config {
             check_families(&selector.source(), &gateways[*action as usize])?;
         }
         Ok(())
+    }
+
+    /// The next hops of all groups and rules.
+    pub(crate) fn next_hops(&self) -> impl Iterator<Item = &NextHopSpec> {
+        let of_groups = self.groups.iter().flat_map(|group| &group.members).map(|member| &member.next_hop);
+        of_groups.chain(self.actions.iter().flat_map(|action| action.target.next_hops()))
     }
 
     /// How many rules there are.

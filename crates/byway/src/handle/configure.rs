@@ -20,8 +20,7 @@ use crate::{
     },
     model::{Action, GroupSpec, Owner, Target, TargetSpec},
     policy::{
-        changes::Changes, plan::Desired, resolve::Checks, rollback::Saved, snapshot::Questions,
-        transaction::Transaction,
+        changes::Changes, plan::Desired, rollback::Saved, snapshot::Questions, transaction::Transaction,
     },
 };
 
@@ -44,14 +43,19 @@ impl Byway {
         config.check()?;
         let pins = self.pins()?;
         let scope = Scope::all(Questions::config(config));
+        let strict = self.is_strict;
         let (transaction, ()) =
-            self.decide(pins.as_ref(), &scope, |transaction| transaction.apply(owner, config))?;
+            self.decide(pins.as_ref(), &scope, |transaction| transaction.apply(owner, config, strict))?;
         Ok(transaction.into_changes(config.rule_count()))
     }
 
     /// Replaces all rules and groups of an owner by those of `config` in one instant, and the attachments where `config` names
     /// them. Those of other owners stay: where one says the same as `config`, it is left to its owner. A rule that is the same
     /// as before keeps its counters.
+    ///
+    /// What cannot hold yet waits ([`Changes::waiting`]): a next hop whose device is not there or down, or whose gateway is not
+    /// on-link. Its flows go to the other members of the group, or do what `on_down` says. The next change of any kind that
+    /// finds the device completes it. [`Byway::with_strict`] refuses it instead.
     ///
     /// What the owner [`Owner::CONFIG`] had before is saved for [`Byway::rollback`].
     ///
@@ -66,7 +70,8 @@ impl Byway {
         }
         config.check()?;
         let scope = Scope::all(Questions::config(config));
-        let mut change = self.begin(&scope, |transaction| transaction.apply(owner, config))?;
+        let strict = self.is_strict;
+        let mut change = self.begin(&scope, |transaction| transaction.apply(owner, config, strict))?;
         self.commit(&mut change)?;
         Ok(change.transaction.into_changes(config.rule_count()))
     }
@@ -106,13 +111,13 @@ impl Byway {
         begin_to_wait: impl FnOnce(&RollbackStore) -> Result<()>,
     ) -> Result<Changes> {
         config.check()?;
-        let store = RollbackStore::open()?;
+        let (store, strict) = (RollbackStore::open()?, self.is_strict);
         let scope = Scope::all(Questions::config(config));
         let mut change = self.begin(&scope, |transaction| {
             if store.unconfirmed()?.is_some() {
                 return Err(Error::Unconfirmed);
             }
-            transaction.apply(Owner::CONFIG, config)
+            transaction.apply(Owner::CONFIG, config, strict)
         })?;
         if change.transaction.changes_nothing() {
             self.commit(&mut change)?;
@@ -177,8 +182,7 @@ impl Byway {
     /// Goes back to what was before the last apply, as far as the configuration goes: its rules, its groups and, if they
     /// changed with it, the attachments. There is nothing to go back to then.
     ///
-    /// Next hops whose device is gone are left out. A rule of which none is left passes or drops its packets, as it says for
-    /// the case that none is in service.
+    /// A next hop whose device is gone waits for it.
     ///
     /// # Errors
     ///
@@ -340,10 +344,9 @@ fn time_left(store: &RollbackStore, token: &str) -> Result<Option<Duration>> {
 
 /// Puts what was saved in the place of what the configuration says now. Returns how many rules that has.
 fn go_back_to(saved: Saved, transaction: &mut Transaction) -> Result<usize> {
-    // Its next hops were looked at when they were applied.
-    transaction.checks = Checks::Trust(saved.found.clone());
+    let found = saved.found.clone();
     let config = saved.feasible(&transaction.snapshot.host, &transaction.desired);
-    transaction.apply(Owner::CONFIG, &config)?;
+    transaction.go_back_to(Owner::CONFIG, &config, found)?;
     Ok(config.rule_count())
 }
 
@@ -358,6 +361,7 @@ fn saved(transaction: &Transaction) -> Saved {
             .next_hops()
             .into_iter()
             .filter(|next_hop| next_hop.by_route)
+            .filter(|next_hop| !next_hop.is_waiting())
             .filter_map(|next_hop| Some((next_hop.gateway?, next_hop.device.name.clone())))
             .collect(),
     }

@@ -37,6 +37,7 @@ pub struct Byway {
     progress: Option<Progress>,
     wait: Duration,
     on_wait: Option<OnWait>,
+    is_strict: bool,
 }
 
 /// What is told how far a change is.
@@ -73,6 +74,7 @@ impl Byway {
             progress: None,
             wait: lock::WAIT,
             on_wait: None,
+            is_strict: false,
         })
     }
 
@@ -102,6 +104,13 @@ impl Byway {
     #[must_use]
     pub fn with_on_wait(mut self, on_wait: impl Fn(&str) + Send + 'static) -> Self {
         self.on_wait = Some(OnWait(Box::new(on_wait)));
+        self
+    }
+
+    /// Refuses configurations of which something cannot hold yet, instead of letting it wait ([`Byway::apply`]).
+    #[must_use]
+    pub fn with_strict(mut self) -> Self {
+        self.is_strict = true;
         self
     }
 

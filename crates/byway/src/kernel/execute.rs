@@ -212,7 +212,7 @@ impl Executor<'_> {
             }
             Step::Renew(next_hop) => {
                 let mtu = recorded_mtu(network, &next_hop.device)?;
-                tables.next_hops.renew(slot(progress, &next_hop)?, mtu)?;
+                tables.next_hops.renew(slot(progress, &next_hop)?, &next_hop, mtu)?;
                 Ok(None)
             }
             Step::SetDown(next_hop, is_down) => {
@@ -331,9 +331,9 @@ impl Executor<'_> {
     }
 }
 
-/// The MTU that the record of a next hop needs: none where programs ask the kernel.
+/// The MTU that the record of a next hop needs: none where programs ask the kernel, or the device is not there yet.
 fn recorded_mtu(network: &mut Network, device: &Device) -> Result<u32> {
-    if features::has_check_mtu()? { Ok(0) } else { Ok(network.link(device)?.mtu) }
+    if device.index == 0 || features::has_check_mtu()? { Ok(0) } else { Ok(network.link(device)?.mtu) }
 }
 
 fn record(device: &Device, role: Role, attached: Attached) -> DeviceRecord {

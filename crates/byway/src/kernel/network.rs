@@ -157,6 +157,14 @@ impl Network {
         })
     }
 
+    /// The device where the routing tables find a gateway now.
+    pub(crate) fn device_for(&mut self, gateway: IpAddr) -> Result<Option<u32>> {
+        Ok(match self.look_up(gateway)? {
+            Found::Device(index) => Some(index),
+            Found::Local(_) | Found::Nothing => None,
+        })
+    }
+
     fn routes(&mut self, family: AddressFamily, filter: RouteAttribute) -> Result<Vec<RouteMessage>> {
         let mut request = RouteMessage::default();
         request.header.address_family = family;

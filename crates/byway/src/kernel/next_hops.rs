@@ -68,7 +68,7 @@ impl NextHops {
         let mut all = Vec::new();
         for index in 1..MAX_NEXT_HOPS {
             let wire = self.read(index)?;
-            if wire.ifindex == 0 {
+            if is_new(&wire) {
                 // Slots are given away in their order, so that none behind has ever been used.
                 break;
             }
@@ -91,7 +91,7 @@ impl NextHops {
         let slots = (0..last).map(|nth| 1 + ((first.max(1) - 1) % last + nth) % last);
         for slot in slots {
             let wire = self.read(slot)?;
-            if wire.ifindex != 0 && wire.flags & NEXT_HOP_FREE == 0 {
+            if !is_new(&wire) && wire.flags & NEXT_HOP_FREE == 0 {
                 continue;
             }
             self.health
@@ -111,11 +111,11 @@ impl NextHops {
         Ok(None)
     }
 
-    /// Gives a slot the device that has its ifindex now, with its MTU.
-    pub(crate) fn renew(&mut self, slot: u32, mtu: u32) -> Result<()> {
-        let wire = self.read(slot)?;
-        self.write(slot, byway_abi::NextHop { mtu, ..wire })?;
-        self.set_device(slot, wire.ifindex)
+    /// Gives a slot the device that its next hop has now, with its MTU.
+    pub(crate) fn renew(&mut self, slot: u32, next_hop: &NextHop, mtu: u32) -> Result<()> {
+        let flags = self.read(slot)?.flags;
+        self.write(slot, wire::next_hop(next_hop, flags, mtu))?;
+        self.set_device(slot, next_hop.device.index)
     }
 
     /// Takes the next hop in a slot out of service, or puts it back.
@@ -191,6 +191,11 @@ impl NextHops {
     pub(crate) fn forget_group(&mut self, group: u32) -> Result<()> {
         [0, 1].into_iter().try_for_each(|generation| self.set_group(GroupKey { group, generation }, None))
     }
+}
+
+/// Whether a slot has never been used.
+fn is_new(wire: &byway_abi::NextHop) -> bool {
+    wire.ifindex == 0 && wire.flags == 0
 }
 
 /// A group as the maps hold it. `before` says which slot had each bucket, where the flows of something else move here.

@@ -1,7 +1,7 @@
 //! Reading a snapshot: what the pins and the network stack say.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -146,7 +146,9 @@ fn read(
     }
 
     let mut slots = BTreeMap::new();
-    for (next_hop, slot) in next_hops_of_now(&pins.tables, &links)? {
+    let mut next_hops = next_hops_of_now(&pins.tables, &links)?;
+    resolve_again(&mut next_hops, network, &links)?;
+    for (next_hop, slot) in next_hops {
         slots.insert(slot.index, next_hop.clone());
         actual.next_hops.insert(next_hop, slot);
     }
@@ -264,6 +266,31 @@ pub(crate) fn next_hops_of_now(tables: &Tables, links: &BTreeMap<u32, Link>) -> 
         }
     }
     Ok(all)
+}
+
+/// Gives next hops that wait for a device, or whose device is gone, the one that is what they ask for now.
+fn resolve_again(
+    all: &mut [(NextHop, Slot)],
+    network: &mut Network,
+    links: &BTreeMap<u32, Link>,
+) -> Result<()> {
+    let in_use = all.iter().filter(|(_, slot)| !slot.is_gone).map(|(next_hop, _)| next_hop.clone());
+    let mut in_use: BTreeSet<NextHop> = in_use.collect();
+    for (next_hop, _) in all.iter_mut().filter(|(_, slot)| slot.is_gone) {
+        let link = match next_hop.gateway {
+            Some(gateway) if next_hop.by_route => {
+                network.device_for(gateway)?.and_then(|index| links.get(&index))
+            }
+            _ => links.values().find(|link| link.is_called(&next_hop.device.name)),
+        };
+        let Some(link) = link.filter(|link| !link.is_loopback) else { continue };
+        let now = NextHop { device: link.device.clone(), ..next_hop.clone() };
+        // No two slots for the same.
+        if in_use.insert(now.clone()) {
+            *next_hop = now;
+        }
+    }
+    Ok(())
 }
 
 /// The groups there are, by identity: those that make sense with the next hops in these slots.

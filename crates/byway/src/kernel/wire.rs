@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use byway_abi::{
-    FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, MSS_AUTO, MSS_OFF, NEXT_HOP_BY_ROUTE, NeighbourKey,
-    ON_DOWN_DROP, ON_DOWN_PASS, RuleRecord, SetRecord,
+    FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, MSS_AUTO, MSS_OFF, NEXT_HOP_BY_ROUTE, NEXT_HOP_DOWN,
+    NEXT_HOP_WAITING, NeighbourKey, ON_DOWN_DROP, ON_DOWN_PASS, RuleRecord, SetRecord,
 };
 
 use crate::model::{Action, Device, Mss, NextHop, OnDown, Owner, Prefix, Rule, Selector, Target, is_name};
@@ -95,10 +95,17 @@ pub(super) fn neighbour_key(ifindex: u32, gateway: IpAddr) -> NeighbourKey {
     NeighbourKey { ifindex, family: family(gateway), gateway: address(gateway) }
 }
 
-pub(super) fn next_hop(next_hop: &NextHop, flags: u32, mtu: u32) -> byway_abi::NextHop {
+pub(super) fn next_hop(next_hop: &NextHop, mut flags: u32, mtu: u32) -> byway_abi::NextHop {
+    flags &= NEXT_HOP_DOWN;
+    if next_hop.by_route {
+        flags |= NEXT_HOP_BY_ROUTE;
+    }
+    if next_hop.is_waiting() {
+        flags |= NEXT_HOP_WAITING;
+    }
     byway_abi::NextHop {
         ifindex: next_hop.device.index,
-        flags: if next_hop.by_route { flags | NEXT_HOP_BY_ROUTE } else { flags },
+        flags,
         family: next_hop.gateway.map_or(FAMILY_ON_LINK, family),
         gateway: next_hop.gateway.map_or([0; 16], address),
         mtu,
@@ -106,7 +113,7 @@ pub(super) fn next_hop(next_hop: &NextHop, flags: u32, mtu: u32) -> byway_abi::N
     }
 }
 
-/// The next hop in a slot, or nothing where that makes no sense.
+/// The next hop in a slot that is in use, or nothing where that makes no sense.
 pub(super) fn read_next_hop(wire: &byway_abi::NextHop) -> Option<NextHop> {
     let gateway = match wire.family {
         FAMILY_ON_LINK => None,
@@ -114,7 +121,13 @@ pub(super) fn read_next_hop(wire: &byway_abi::NextHop) -> Option<NextHop> {
     };
     // Without a gateway there is nothing that a route could find.
     let by_route = gateway.is_some() && wire.flags & NEXT_HOP_BY_ROUTE != 0;
-    Some(NextHop { gateway, device: read_device(&wire.device, wire.ifindex), by_route })
+    let device = match wire.ifindex {
+        // The routing table has not told it yet.
+        0 if by_route => Device { name: String::new(), index: 0 },
+        0 if text(&wire.device).is_empty() => return None,
+        index => read_device(&wire.device, index),
+    };
+    Some(NextHop { gateway, device, by_route })
 }
 
 /// The neighbour that a key means, as ifindex and gateway, or nothing where that makes no sense.
@@ -231,6 +244,7 @@ mod tests {
         fn a_next_hop_survives_its_slot(gateway: Option<[u8; 16]>, v4: bool, index: u32, device in "[a-z0-9]{1,15}", found: bool) {
             let gateway = gateway.map(|wire| read_address(if v4 { FAMILY_IPV4 } else { FAMILY_IPV6 }, wire).unwrap());
             let by_route = found && gateway.is_some();
+            let device = if index == 0 && by_route { String::new() } else { device };
             let before = NextHop { gateway, device: Device { name: device, index }, by_route };
             prop_assert_eq!(read_next_hop(&next_hop(&before, 0, 1500)), Some(before));
         }

@@ -186,11 +186,7 @@ impl Selector {
 impl TargetSpec {
     /// The gateways that it names itself.
     pub(crate) fn gateways(&self) -> Vec<IpAddr> {
-        match self {
-            Self::NextHop(next_hop) => next_hop.gateway().into_iter().collect(),
-            Self::NextHops(members) => members.iter().filter_map(|it| it.next_hop.gateway()).collect(),
-            Self::Group(_) | Self::Pass | Self::Drop => Vec::new(),
-        }
+        self.next_hops().filter_map(NextHopSpec::gateway).collect()
     }
 }
 

@@ -12,7 +12,7 @@ pub const WEIGHT_MAX: u16 = 256;
 pub struct Device {
     /// Its name now, or where it is gone the last name that is known.
     pub name: String,
-    /// Its interface index (netdevice(7)), which stays when the device is renamed.
+    /// Its interface index (netdevice(7)), which stays when the device is renamed. 0 for one that is not there yet.
     #[serde(rename = "ifindex")]
     pub index: u32,
 }
@@ -23,7 +23,8 @@ pub struct Device {
 pub struct NextHop {
     /// The neighbour that gets the packet; without one the packet's own destination is the neighbour (on-link).
     pub gateway: Option<IpAddr>,
-    /// The device that the packet leaves by.
+    /// The device that the packet leaves by. Its index is 0 while the next hop waits for it; without a name as well where the
+    /// routing table does not lead to the gateway yet.
     pub device: Device,
     /// Nobody has named the device: it is where the routing table found the gateway. Such a next hop is another one than that
     /// by the named device, since it may move when the routes do.
@@ -41,6 +42,17 @@ impl NextHop {
         Self { gateway, device, by_route: false }
     }
 
+    /// What waits for its device.
+    pub(crate) fn waiting(spec: &NextHopSpec) -> Self {
+        let name = spec.device().unwrap_or_default().to_owned();
+        Self { gateway: spec.gateway(), by_route: name.is_empty(), device: Device { name, index: 0 } }
+    }
+
+    /// Whether its device is not there yet.
+    pub fn is_waiting(&self) -> bool {
+        self.device.index == 0
+    }
+
     /// The same gateway by the same device, as if somebody had named the device.
     pub(crate) fn named(&self) -> Self {
         Self { by_route: false, ..self.clone() }
@@ -53,8 +65,11 @@ impl fmt::Display for NextHop {
         if let Some(gateway) = self.gateway {
             write!(f, "via {gateway} ")?;
         }
-        let name = &self.device.name;
-        if self.by_route { write!(f, "(dev {name})") } else { write!(f, "dev {name}") }
+        match &self.device.name {
+            _ if self.by_route && self.is_waiting() => f.write_str("(no device yet)"),
+            name if self.by_route => write!(f, "(dev {name})"),
+            name => write!(f, "dev {name}"),
+        }
     }
 }
 
@@ -371,6 +386,18 @@ pub enum TargetSpec {
     Pass,
     /// [`Target::Drop`]
     Drop,
+}
+
+impl TargetSpec {
+    /// The next hops that the target names itself. A group has its own.
+    pub fn next_hops(&self) -> impl Iterator<Item = &NextHopSpec> {
+        let (one, several) = match self {
+            Self::NextHop(next_hop) => (Some(next_hop), &[][..]),
+            Self::NextHops(members) => (None, &members[..]),
+            Self::Group(_) | Self::Pass | Self::Drop => (None, &[][..]),
+        };
+        one.into_iter().chain(several.iter().map(|member| &member.next_hop))
+    }
 }
 
 impl From<NextHopSpec> for TargetSpec {

@@ -3,7 +3,7 @@
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{
-    model::{Device, Group, Rule},
+    model::{Device, Group, NextHop, Rule},
     policy::merge::merged,
     policy::plan::Desired,
 };
@@ -11,10 +11,22 @@ use crate::{
 /// What an apply changes, or would change.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    before: Desired,
-    after: Desired,
+    pub(super) before: Desired,
+    pub(super) after: Desired,
     /// How many rules the configuration has.
-    rules: usize,
+    pub(super) rules: usize,
+    pub(super) completed: Vec<NextHop>,
+    pub(super) waiting: Vec<Waiting>,
+}
+
+/// What a configuration asks for and cannot hold yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Waiting {
+    /// What is asked for, such as `via 192.0.2.1 dev eth7`.
+    pub request: String,
+    /// Why it waits.
+    pub reason: String,
 }
 
 /// One thing that changes.
@@ -49,13 +61,19 @@ pub struct Counts {
 }
 
 impl Changes {
-    pub(crate) fn new(before: Desired, after: Desired, rules: usize) -> Self {
-        Self { before, after, rules }
-    }
-
     /// Whether everything stays as it is, and nothing is to be put right.
     pub fn is_empty(&self) -> bool {
-        self.before == self.after
+        self.before == self.after && self.completed.is_empty()
+    }
+
+    /// The next hops that have waited for their device, and have it now.
+    pub fn completed(&self) -> &[NextHop] {
+        &self.completed
+    }
+
+    /// What the configuration asks for and cannot hold yet. The next change that finds it possible completes it.
+    pub fn waiting(&self) -> &[Waiting] {
+        &self.waiting
     }
 
     /// The attachments that come and go, by name.
@@ -123,11 +141,13 @@ impl Serialize for Changes {
                 serializer.collect_seq(self.0.rules())
             }
         }
-        let mut all = serializer.serialize_struct("Changes", 4)?;
+        let mut all = serializer.serialize_struct("Changes", 6)?;
         all.serialize_field("attachments", &self.attachments())?;
         all.serialize_field("groups", &self.groups())?;
         all.serialize_field("rules", &Rules(self))?;
         all.serialize_field("counts", &self.counts())?;
+        all.serialize_field("completed", &self.completed)?;
+        all.serialize_field("waiting", &self.waiting)?;
         all.end()
     }
 }

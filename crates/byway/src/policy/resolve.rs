@@ -1,11 +1,14 @@
 //! From names to what they mean on a host: devices, gateways, next hops.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
 };
 
-use super::snapshot::{Found, Header, Host, Link, Local};
+use super::{
+    changes::Waiting,
+    snapshot::{Found, Header, Host, Link, Local},
+};
 use crate::{
     error::{Error, Result},
     model::{
@@ -13,30 +16,53 @@ use crate::{
     },
 };
 
-/// Which next hops are looked at.
+/// Which next hops are looked at, and what becomes of those that cannot work now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Checks {
-    /// All.
+    /// All. One that cannot work is refused.
     #[default]
     Full,
-    /// All but these, which are in use: while a link is down, what leads there may stay.
-    TrustInUse(BTreeSet<NextHop>),
-    /// None: they were looked at before. This is where the routing table had found the gateways whose device nobody has named.
-    Trust(BTreeMap<IpAddr, String>),
+    /// All but those in use: while a link is down, what leads there may stay.
+    Apply {
+        in_use: BTreeSet<NextHop>,
+        /// One that cannot work is refused. Else it waits until it can.
+        is_strict: bool,
+    },
+    /// None: they were looked at before. One whose device is gone waits for it. `found` is where the routing table had found the
+    /// gateways whose device nobody has named.
+    GoBack { found: BTreeMap<IpAddr, String> },
 }
 
 impl Checks {
+    /// Whether a next hop is not looked at.
     fn trust(&self, next_hop: &NextHop) -> bool {
         match self {
             Self::Full => false,
-            Self::TrustInUse(in_use) => in_use.iter().any(|it| it.named() == *next_hop),
-            Self::Trust(_) => true,
+            Self::Apply { in_use, .. } => in_use.iter().any(|it| it.named() == *next_hop),
+            Self::GoBack { .. } => true,
+        }
+    }
+
+    /// Whether what cannot work now waits until it can.
+    fn wait(&self) -> bool {
+        match self {
+            Self::Full => false,
+            Self::Apply { is_strict, .. } => !is_strict,
+            Self::GoBack { .. } => true,
+        }
+    }
+
+    /// The name of the device where the routing table has found a gateway before.
+    fn found_before(&self, gateway: IpAddr) -> Option<&str> {
+        match self {
+            Self::Full | Self::Apply { .. } => None,
+            Self::GoBack { found } => found.get(&gateway).map(String::as_str),
         }
     }
 
     /// The device of the only next hop in use that has this gateway.
     fn in_use_by(&self, gateway: IpAddr) -> Option<&Device> {
-        let Self::TrustInUse(in_use) = self else { return None };
+        let Self::Apply { in_use, .. } = self else { return None };
         let mut all = in_use.iter().filter(|it| it.gateway == Some(gateway)).map(|it| &it.device);
         let one = all.next();
         one.filter(|one| all.all(|other| other == *one))
@@ -145,18 +171,40 @@ impl Host {
     }
 
     fn resolve_next_hop(&self, spec: &NextHopSpec, checks: &Checks) -> Result<NextHop> {
+        match self.find_next_hop(spec, checks) {
+            Err(Error::NoSuchDevice(_) | Error::NoDeviceForGateway(_)) if checks.wait() => {
+                Ok(NextHop::waiting(spec))
+            }
+            found => found,
+        }
+    }
+
+    /// Those of these next hops that cannot work now, each once.
+    pub(crate) fn waiting<'a>(&self, specs: impl IntoIterator<Item = &'a NextHopSpec>) -> Vec<Waiting> {
+        let mut seen = HashSet::new();
+        let waiting = |spec: &&NextHopSpec| {
+            let reason = self.find_next_hop(spec, &Checks::Full).err()?.to_string();
+            Some(Waiting { request: spec.to_string(), reason })
+        };
+        specs.into_iter().filter(|spec| seen.insert(*spec)).filter_map(|spec| waiting(&spec)).collect()
+    }
+
+    fn find_next_hop(&self, spec: &NextHopSpec, checks: &Checks) -> Result<NextHop> {
         match spec {
             NextHopSpec::Dev(name) => Ok(NextHop::new(None, self.link(name)?.device.clone())),
             NextHopSpec::ViaDev(gateway, name) => {
                 let link = self.link(name)?;
                 let next_hop = NextHop::new(Some(*gateway), link.device.clone());
+                let device = || link.device.name.clone();
+                let routes = self.gateways.get(gateway);
                 if checks.trust(&next_hop) {
                     return Ok(next_hop);
                 }
-                let device = || link.device.name.clone();
-                let routes = self.gateways.get(gateway);
                 if let Some(local) = routes.and_then(|routes| routes.local) {
                     return Err(not_a_gateway(local, *gateway));
+                }
+                if checks.wait() {
+                    return Ok(next_hop);
                 }
                 if !link.is_up {
                     return Err(Error::DeviceDown { gateway: *gateway, device: device() });
@@ -167,14 +215,10 @@ impl Host {
                 Ok(next_hop)
             }
             NextHopSpec::Via(gateway) => {
-                let device = match checks {
-                    Checks::Trust(found) if found.contains_key(gateway) => {
-                        self.link(&found[gateway])?.device.clone()
-                    }
-                    _ => match self.device_for(*gateway) {
-                        Ok(link) => link.device.clone(),
-                        Err(error) => checks.in_use_by(*gateway).cloned().ok_or(error)?,
-                    },
+                let link = checks.found_before(*gateway).and_then(|name| self.link(name).ok());
+                let device = match link.map_or_else(|| self.device_for(*gateway), Ok) {
+                    Ok(link) => link.device.clone(),
+                    Err(error) => checks.in_use_by(*gateway).cloned().ok_or(error)?,
                 };
                 Ok(NextHop { gateway: Some(*gateway), device, by_route: true })
             }
@@ -274,14 +318,15 @@ mod tests {
         let eth1 = Device { name: "eth1".into(), index: 3 };
         let in_use = NextHop::new(Some("192.0.2.1".parse().unwrap()), eth1);
         host.gateways.clear();
-        let checks = Checks::TrustInUse([in_use].into());
+        let checks = Checks::Apply { in_use: [in_use].into(), is_strict: true };
         assert_eq!(resolve(&host, "192.0.2.1", &checks), "via 192.0.2.1 (dev eth1)");
         assert_eq!(resolve(&host, "192.0.2.1 dev eth1", &checks), "via 192.0.2.1 dev eth1");
         assert!(resolve(&host, "192.0.2.2 dev eth1", &checks).contains("not on-link"));
-        let before = Checks::Trust([("192.0.2.3".parse().unwrap(), "eth1".to_owned())].into());
+        let before = Checks::GoBack { found: [("192.0.2.3".parse().unwrap(), "eth1".to_owned())].into() };
         assert_eq!(resolve(&host, "192.0.2.2 dev eth1", &before), "via 192.0.2.2 dev eth1");
         assert_eq!(resolve(&host, "192.0.2.3", &before), "via 192.0.2.3 (dev eth1)");
-        assert!(resolve(&host, "192.0.2.2", &before).starts_with("no device leads straight"));
+        assert_eq!(resolve(&host, "192.0.2.2", &before), "via 192.0.2.2 (no device yet)");
+        assert_eq!(resolve(&host, "192.0.2.2 dev eth7", &before), "via 192.0.2.2 dev eth7");
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! What was before an apply, as far as it can be again: devices may have gone since, and names been taken.
+//! What was before an apply, as far as it can be again: names may have been taken since.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::{
-    config::{ActionSpec, Attach, Config},
-    model::{Group, GroupSpec, MemberSpec, Mss, NextHopSpec, OnDown, Owner, TargetSpec},
+    config::{Attach, Config},
+    model::{Group, GroupSpec, MemberSpec, OnDown, Owner, TargetSpec},
     policy::{plan::Desired, snapshot::Host},
 };
 
@@ -25,43 +25,23 @@ pub(crate) struct Saved {
 impl Saved {
     /// Returns the configuration to apply to go back to it, from what is now.
     ///
-    /// Leaves out next hops whose device is gone. A rule of which none is left does what it says for the case that none is in
-    /// service: other rules must not take over its packets by accident. Where the name of a group has been taken, its rules get
-    /// its next hops for themselves. Puts those attachments back that the apply has taken off, and takes off those that it has
-    /// put on.
+    /// Where the name of a group has been taken, its rules get its next hops for themselves. Puts those attachments back that
+    /// the apply has taken off, and takes off those that it has put on.
     pub(crate) fn feasible(self, host: &Host, desired: &Desired) -> Config {
-        let Self { mut config, attached, found } = self;
-        let is_gone = |next_hop: &NextHopSpec| match next_hop {
-            NextHopSpec::Via(gateway) => found.get(gateway).is_none_or(|name| !host.has(name)),
-            NextHopSpec::ViaDev(_, name) | NextHopSpec::Dev(name) => !host.has(name),
-        };
+        let Self { mut config, attached, .. } = self;
         let mut instead: BTreeMap<String, (Vec<MemberSpec>, OnDown)> = BTreeMap::new();
         config.groups.retain_mut(|group| {
-            group.members.retain(|member| !is_gone(&member.next_hop));
             let is_taken = desired.groups.get(&group.name).is_some_and(|it| is_another(it, group));
-            if is_taken || group.members.is_empty() {
+            if is_taken {
                 instead.insert(group.name.clone(), (std::mem::take(&mut group.members), group.on_down));
-                return false;
             }
-            true
+            !is_taken
         });
         for action in &mut config.actions {
-            let left = match &mut action.target {
-                TargetSpec::NextHop(next_hop) if is_gone(next_hop) => Vec::new(),
-                TargetSpec::NextHops(members) => {
-                    members.retain(|member| !is_gone(&member.next_hop));
-                    std::mem::take(members)
-                }
-                TargetSpec::Group(name) => match instead.get(name) {
-                    Some((members, on_down)) => {
-                        action.on_down = *on_down;
-                        members.clone()
-                    }
-                    None => continue,
-                },
-                _ => continue,
-            };
-            lead_to(action, left);
+            let TargetSpec::Group(name) = &action.target else { continue };
+            if let Some((members, on_down)) = instead.get(name) {
+                (action.target, action.on_down) = (TargetSpec::NextHops(members.clone()), *on_down);
+            }
         }
         let Some(Attach::Devices(before)) = &config.attach else { return config };
         let before: BTreeSet<String> = before.iter().cloned().collect();
@@ -77,17 +57,4 @@ impl Saved {
 /// Whether somebody else has a group by this name that says something else.
 fn is_another(group: &Group, spec: &GroupSpec) -> bool {
     group.owner != Owner::CONFIG && GroupSpec::from(group).owner(spec.owner) != *spec
-}
-
-/// Gives a rule what is left of its next hops.
-fn lead_to(action: &mut ActionSpec, left: Vec<MemberSpec>) {
-    if !left.is_empty() {
-        action.target = TargetSpec::NextHops(left);
-        return;
-    }
-    action.target = match action.on_down {
-        OnDown::Drop => TargetSpec::Drop,
-        OnDown::Pass => TargetSpec::Pass,
-    };
-    (action.on_down, action.mss) = (OnDown::Pass, Mss::Auto);
 }

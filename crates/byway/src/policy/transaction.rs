@@ -1,12 +1,15 @@
 //! A change in the making: a copy of what is, which requests edit, and may refuse to. Nothing of it is in the kernel until it
 //! is [committed](crate::Byway).
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use byway_abi::{MAX_DESTINATIONS, MAX_GROUPS, MAX_NEXT_HOPS};
 
 use super::{
-    changes::Changes,
+    changes::{Changes, Waiting},
     compile::{compile, destinations},
     plan::{Desired, Step, plan},
     request::{OnConflict, Request, gateways},
@@ -30,12 +33,14 @@ pub(crate) struct Transaction {
     /// What should be.
     pub(crate) desired: Desired,
     pub(crate) checks: Checks,
+    /// What of an applied configuration cannot hold yet.
+    waiting: Vec<Waiting>,
 }
 
 impl Transaction {
     pub(crate) fn on(snapshot: Snapshot) -> Self {
         let held = snapshot.actual.as_desired();
-        Self { desired: held.clone(), held, snapshot, checks: Checks::Full }
+        Self { desired: held.clone(), held, snapshot, checks: Checks::Full, waiting: Vec::new() }
     }
 
     /// Whether what should be is what is.
@@ -50,13 +55,13 @@ impl Transaction {
 
     /// Refuses what does not fit, or cannot work as a whole.
     pub(crate) fn check(&self) -> Result<()> {
-        let Self { snapshot, held, desired, checks } = self;
+        let Self { snapshot, held, desired, checks, .. } = self;
         if self.changes_nothing() {
             return Ok(());
         }
         let next_hops = [held.next_hops(), desired.next_hops()];
         check_room(desired, next_hops[0].union(&next_hops[1]).count())?;
-        if matches!(checks, Checks::Trust(_)) {
+        if matches!(checks, Checks::GoBack { .. }) {
             return Ok(());
         }
         // What is so already is not this change's fault, which may be the way out.
@@ -75,10 +80,22 @@ impl Transaction {
 
     /// What changes, by a configuration with so many rules.
     pub(crate) fn into_changes(self, rules: usize) -> Changes {
-        let Self { snapshot, mut held, desired, .. } = self;
+        let completed = self.completed();
+        let Self { snapshot, mut held, desired, waiting, .. } = self;
         // Those that have lost their program get it back.
         held.attachments.retain(|index, _| !snapshot.actual.lost.contains_key(index));
-        Changes::new(held, desired, rules)
+        Changes { before: held, after: desired, rules, completed, waiting }
+    }
+
+    /// The next hops that wait no longer: their device is there now.
+    fn completed(&self) -> Vec<NextHop> {
+        let actual = &self.snapshot.actual;
+        let wanted = self.desired.next_hops();
+        let is_completed = |next_hop: &&NextHop| {
+            actual.next_hops.get(*next_hop).is_some_and(|slot| slot.is_gone)
+                && actual.devices.get(&next_hop.device.index) == Some(&next_hop.device)
+        };
+        wanted.into_iter().filter(is_completed).cloned().collect()
     }
 
     /// Adds attachments. Returns the devices that are asked for.
@@ -180,11 +197,12 @@ impl Transaction {
         let meant: Vec<NextHop> = desired.next_hops().into_iter().filter(is_meant).cloned().collect();
         match &meant[..] {
             [] => Err(Error::NoSuchNextHop(spec.clone())),
-            [next_hop] => {
+            // Twice the same where one asker has named the device, and the routes have told it to another.
+            [next_hop, others @ ..] if others.iter().all(|other| other.device == next_hop.device) => {
                 if is_down {
-                    desired.down.insert(next_hop.clone());
+                    desired.down.extend(meant.iter().cloned());
                 } else {
-                    desired.down.remove(next_hop);
+                    desired.down.retain(|it| !meant.contains(it));
                 }
                 Ok(next_hop.clone())
             }
@@ -196,12 +214,32 @@ impl Transaction {
     }
 
     /// Replaces all rules and groups of an owner by those of a configuration, and the attachments where it names them. Those
-    /// of other owners stay.
-    pub(crate) fn apply(&mut self, owner: Owner, config: &Config) -> Result<()> {
-        let is_going_back = matches!(self.checks, Checks::Trust(_));
-        if !is_going_back {
-            self.checks = Checks::TrustInUse(self.desired.next_hops().into_iter().cloned().collect());
-        }
+    /// of other owners stay. A next hop that cannot work now waits, unless `is_strict` is set, which refuses it.
+    pub(crate) fn apply(&mut self, owner: Owner, config: &Config, is_strict: bool) -> Result<()> {
+        let in_use = self.desired.next_hops().into_iter().cloned().collect();
+        self.checks = Checks::Apply { in_use, is_strict };
+        self.replace_all(owner, config)?;
+        self.waiting = self.snapshot.host.waiting(config.next_hops());
+        Ok(())
+    }
+
+    /// The same with a configuration that was in force before. `found` is for [`Checks::GoBack`].
+    pub(crate) fn go_back_to(
+        &mut self,
+        owner: Owner,
+        config: &Config,
+        found: BTreeMap<IpAddr, String>,
+    ) -> Result<()> {
+        self.checks = Checks::GoBack { found };
+        self.replace_all(owner, config)?;
+        let wait = self.desired.next_hops().into_iter().filter(|it| it.is_waiting());
+        let specs: Vec<NextHopSpec> = wait.map(NextHopSpec::from).collect();
+        self.waiting = self.snapshot.host.waiting(&specs);
+        Ok(())
+    }
+
+    fn replace_all(&mut self, owner: Owner, config: &Config) -> Result<()> {
+        let is_going_back = matches!(self.checks, Checks::GoBack { .. });
         self.desired.rules.retain(|_, rule| rule.owner != owner);
         let named: BTreeSet<&str> = config.groups.iter().map(|group| group.name.as_str()).collect();
         let is_gone = |group: &&Group| group.owner == owner && !named.contains(group.name.as_str());

@@ -62,7 +62,7 @@ pub struct RuleStatus {
     pub icmp_sent: Count,
     /// What was too big for its next hop, and was dropped: no error is sent about such a packet, or too many had been sent.
     pub too_big_dropped: Count,
-    /// The next hop's device is gone.
+    /// The next hop's device is gone, or is not there yet.
     pub device_gone: bool,
 }
 
@@ -113,6 +113,8 @@ pub enum NextHopState {
     Down,
     /// Its device is gone. Another may have its ifindex.
     DeviceGone,
+    /// Its device has not been there yet, or the routing table has not led to its gateway.
+    Waiting,
     /// Nothing arrives that departs: it does not answer, or its device is down. A packet tries it from time to time.
     Silent,
 }
@@ -335,6 +337,7 @@ pub(crate) fn next_hop_status(
     Ok(NextHopStatus {
         state: match slot {
             Slot { is_down: true, .. } => NextHopState::Down,
+            Slot { is_gone: true, .. } if next_hop.is_waiting() => NextHopState::Waiting,
             Slot { is_gone: true, .. } => NextHopState::DeviceGone,
             _ if is_silent => NextHopState::Silent,
             _ => NextHopState::Up,

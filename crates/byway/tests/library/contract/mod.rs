@@ -14,3 +14,4 @@ mod swap;
 mod targets;
 mod topologies;
 mod upgrade;
+mod waiting;
