@@ -18,7 +18,7 @@ use super::{
     network::Network,
     next_hops,
     pins::Pins,
-    snapshot::{actual, installed},
+    snapshot::{Installed, actual, installed},
     sys,
     tables::{Set, Tables},
     wire,
@@ -179,12 +179,15 @@ impl Executor<'_> {
                 }
                 programs.replace(network, &device, role, attached.hook)?;
                 tables.set_device(device.index, record(&device, role, attached))?;
-                let other = if role == Role::Departure { Role::Arrival } else { Role::Departure };
+                let other = match role {
+                    Role::Departure => Role::Arrival,
+                    Role::Arrival => Role::Departure,
+                };
                 by(Step::ChangeRole(device, other))
             }
             Step::Detach(device, role) => {
                 let attached = attached(tables, &device)?;
-                programs.detach(network, &device, attached)?;
+                programs.detach(network, &device, role, attached)?;
                 tables.forget_device(device.index)?;
                 by(Step::Attach(device, role))
             }
@@ -289,16 +292,14 @@ impl Executor<'_> {
         let installed = installed(self.pins, self.network, &links)?;
         let gone = installed.iter().filter(|installed| !links.contains_key(&installed.device.index));
         for installed in gone.clone() {
-            self.pins.programs.detach(self.network, &installed.device, installed.attached)?;
-            self.pins.tables.forget_device(installed.device.index)?;
+            self.forget(installed)?;
         }
         if self.pins.tables.meta(meta::CHANGING)? == 0 {
             return Ok(gone.count() > 0);
         }
         for installed in installed.iter().filter(|installed| !installed.is_installed) {
             // Half of an attach: the record, perhaps a qdisc.
-            self.pins.programs.detach(self.network, &installed.device, installed.attached)?;
-            self.pins.tables.forget_device(installed.device.index)?;
+            self.forget(installed)?;
         }
         tidy_tables(&mut self.pins.tables)?;
         let actual = actual(self.pins, self.network)?;
@@ -306,6 +307,13 @@ impl Executor<'_> {
         self.carry_out(&actual, &steps)?;
         self.pins.tables.set_meta(meta::CHANGING, 0)?;
         Ok(true)
+    }
+
+    /// Takes off what is left of a program, and forgets it.
+    fn forget(&mut self, installed: &Installed) -> Result<()> {
+        let Installed { device, role, attached, .. } = installed;
+        self.pins.programs.detach(self.network, device, *role, *attached)?;
+        self.pins.tables.forget_device(device.index)
     }
 
     /// Puts this binary's programs in place of those of another build, one device after the other. Cut off at any

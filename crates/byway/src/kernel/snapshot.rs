@@ -23,7 +23,7 @@ use crate::{
     error::Result,
     model::{Action, Device, NextHop, Selector, Target},
     policy::{
-        plan::{Actual, Neighbour, Role, Slot, Unseen},
+        plan::{Actual, Neighbour, Place, Role, Slot, Unseen},
         snapshot::{Link, Questions, Snapshot},
     },
 };
@@ -139,7 +139,8 @@ fn read(
     let Some(pins) = pins else { return Ok((actual, links)) };
     for installed in installed(pins, network, &links)? {
         if installed.is_installed {
-            actual.programs.insert(installed.device.index, (installed.device, installed.role));
+            let place = Place::of(&installed.device, installed.role);
+            actual.programs.insert(place, (installed.device, installed.role));
         } else if installed.role == Role::Departure && links.contains_key(&installed.device.index) {
             actual.lost.insert(installed.device.index, installed.device);
         }
