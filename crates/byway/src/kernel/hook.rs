@@ -257,16 +257,15 @@ impl Programs {
         }
     }
 
-    /// Which program of Byway's is where a device carries that of the recorded role, asked of the kernel itself. It may be
-    /// another build's, whose role the record tells.
+    /// Which program of Byway's is at a place, asked of the kernel itself. It may be another build's, whose role the record
+    /// tells.
     pub(crate) fn on_device(
         &self,
         network: &mut Network,
-        index: u32,
+        place: Place,
         hook: Hook,
-        recorded: Role,
+        recorded: Option<Role>,
     ) -> Result<Option<Role>> {
-        let place = Place { ifindex: index, direction: recorded.direction() };
         if hook == Hook::Clsact {
             return clsact::role(network, place);
         }
@@ -280,19 +279,19 @@ impl Programs {
         };
         let program = link.info().map_err(failed)?.program_id();
         // The link of a device that is gone stays as long as its pin, and another may have its ifindex now.
-        let is_there = match sys::tcx_programs(index, place.direction) {
+        let is_there = match sys::tcx_programs(place.ifindex, place.direction) {
             Ok(programs) => programs.contains(&program),
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL)) => false,
             Err(error) => return Err(Error::kernel("list the programs on a device", error)),
         };
         let role = if self.has(Role::Departure, program)? {
-            Role::Departure
+            Some(Role::Departure)
         } else if self.has(Role::Arrival, program)? {
-            Role::Arrival
+            Some(Role::Arrival)
         } else {
             recorded
         };
-        Ok(is_there.then_some(role))
+        Ok(role.filter(|_| is_there))
     }
 }
 
@@ -300,6 +299,6 @@ impl Programs {
 fn links(folder: &Path, direction: Direction) -> PathBuf {
     folder.join(match direction {
         Direction::Ingress => "ingress",
-        Direction::Egress => "links",
+        Direction::Egress => "egress",
     })
 }
