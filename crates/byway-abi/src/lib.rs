@@ -9,7 +9,7 @@
 pub mod sources;
 
 /// The version of the pinned layout: of the maps' names, keys and values. Kept in [`META`](meta).
-pub const SCHEMA: u32 = 9;
+pub const SCHEMA: u32 = 10;
 
 /// How many rules there may be.
 pub const MAX_RULES: u32 = 1_048_576;
@@ -27,8 +27,10 @@ pub const MAX_GROUPS: u32 = 1_024;
 /// How many next hops a group may have.
 pub const MAX_MEMBERS: usize = 32;
 
-/// How many devices may carry a program.
+/// How many devices may carry programs.
 pub const MAX_DEVICES: u32 = 1_024;
+/// How many programs there may be on them: one a device and direction.
+pub const MAX_PROGRAMS: u32 = 2 * MAX_DEVICES;
 
 /// The value of `skb->tc_index` between the departure of a packet and its arrival, up to [`SCHEMA`] 7. Programs believe it
 /// only while they take over from those of that schema ([`TAKING_OVER_FROM_7`]).
@@ -527,27 +529,42 @@ pub struct NeighbourKey {
     pub gateway: [u8; 16],
 }
 
-/// [`DeviceRecord::role`] of an attachment: its egress is watched.
-pub const ROLE_DEPARTURE: u8 = 1;
-/// [`DeviceRecord::role`] of a next hop's device that is no attachment.
-pub const ROLE_ARRIVAL: u8 = 2;
+/// [`ProgramKey::direction`] of a program that sees what comes in.
+pub const DIRECTION_INGRESS: u32 = 1;
+/// [`ProgramKey::direction`] of a program that sees what leaves.
+pub const DIRECTION_EGRESS: u32 = 2;
 
-/// [`DeviceRecord::hook`] of a pinned tcx link.
-pub const HOOK_TCX: u8 = 1;
-/// [`DeviceRecord::hook`] of a filter in the egress chain of a clsact qdisc.
-pub const HOOK_CLSACT: u8 = 2;
-
-/// Value of `DEVICES`, keyed by ifindex: a device that carries one of the programs. No program reads it.
+/// Key of `PROGRAMS`: a device, and a direction in which it carries a program. It carries one at most in each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
-pub struct DeviceRecord {
+pub struct ProgramKey {
+    /// The device.
+    pub ifindex: u32,
+    /// [`DIRECTION_INGRESS`] or [`DIRECTION_EGRESS`].
+    pub direction: u32,
+}
+
+/// [`ProgramRecord::role`] on the egress of an attachment.
+pub const ROLE_DEPARTURE: u8 = 1;
+/// [`ProgramRecord::role`] on the egress of a next hop's device that is no attachment.
+pub const ROLE_ARRIVAL: u8 = 2;
+
+/// [`ProgramRecord::hook`] of a pinned tcx link.
+pub const HOOK_TCX: u8 = 1;
+/// [`ProgramRecord::hook`] of a filter in that direction's chain of a clsact qdisc.
+pub const HOOK_CLSACT: u8 = 2;
+
+/// Value of `PROGRAMS`: which program is there, and how. No program reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct ProgramRecord {
     /// The device's name when the program was attached, filled up with zeros.
     pub name: [u8; DEVICE_NAME_LEN],
-    /// [`ROLE_DEPARTURE`] or [`ROLE_ARRIVAL`].
+    /// [`ROLE_DEPARTURE`] or [`ROLE_ARRIVAL`]. A byway leaves alone what has any other.
     pub role: u8,
     /// [`HOOK_TCX`] or [`HOOK_CLSACT`].
     pub hook: u8,
-    /// 1 where Byway added the clsact qdisc, and so has to remove it.
+    /// 1 where Byway added the device's clsact qdisc, and so has to remove it with the last of its programs there.
     pub qdisc_added: u8,
     /// Keeps the record free of padding.
     pub reserved: u8,
@@ -571,7 +588,8 @@ const _: () = {
     assert!(size_of::<RuleRecord>() == 2 * 16 + 2 * 4 + 8 + RULE_NAME_LEN);
     assert!(size_of::<SetRecord>() == 16 + 4 + 4);
     assert!(size_of::<NeighbourKey>() == 4 + 4 + 16);
-    assert!(size_of::<DeviceRecord>() == DEVICE_NAME_LEN + 4);
+    assert!(size_of::<ProgramKey>() == 2 * 4);
+    assert!(size_of::<ProgramRecord>() == DEVICE_NAME_LEN + 4);
 };
 
 #[cfg(feature = "user")]
@@ -603,5 +621,7 @@ mod pod {
     // SAFETY: as above.
     unsafe impl aya::Pod for super::NeighbourKey {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for super::DeviceRecord {}
+    unsafe impl aya::Pod for super::ProgramKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::ProgramRecord {}
 }

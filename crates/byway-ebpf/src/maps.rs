@@ -8,9 +8,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use byway_abi::{
-    AttachmentCounters, Counters, DeviceRecord, ExceptionCounters, Fragments, Group, GroupKey,
-    MAX_ATTACHMENTS, MAX_CHUNKS, MAX_DESTINATIONS, MAX_DEVICES, MAX_EXCEPTIONS, MAX_GROUPS, MAX_NEXT_HOPS,
-    NeighbourKey, NextHop, NextHopCounters, NextHopHealth, Probe, SetRecord, Target, meta,
+    AttachmentCounters, Counters, ExceptionCounters, Fragments, Group, GroupKey, MAX_ATTACHMENTS, MAX_CHUNKS,
+    MAX_DESTINATIONS, MAX_DEVICES, MAX_EXCEPTIONS, MAX_GROUPS, MAX_NEXT_HOPS, MAX_PROGRAMS, NeighbourKey,
+    NextHop, NextHopCounters, NextHopHealth, Probe, ProgramKey, ProgramRecord, SetRecord, Target, meta,
     sources::{self, CachedSource, ENTRIES, TableInfos, WORDS4, WORDS6},
 };
 
@@ -125,9 +125,10 @@ pub static ATTACHMENT_COUNTERS: PerCpuArray<AttachmentCounters, { MAX_ATTACHMENT
 #[btf_map]
 pub static SETS: HashMap<u32, SetRecord, SETS_LEN, NO_PREALLOC> = HashMap::new();
 
-/// The devices that carry a program.
+/// The programs on devices.
 #[btf_map]
-pub static DEVICES: HashMap<u32, DeviceRecord, { MAX_DEVICES as usize }, NO_PREALLOC> = HashMap::new();
+pub static PROGRAMS: HashMap<ProgramKey, ProgramRecord, { MAX_PROGRAMS as usize }, NO_PREALLOC> =
+    HashMap::new();
 
 /// The gateways that Byway made the kernel keep resolved.
 #[btf_map]

@@ -1,4 +1,4 @@
-//! A filter in the egress chain of a clsact qdisc (tc-bpf(8)): the hook of kernels before tcx.
+//! A filter in the ingress or egress chain of a clsact qdisc (tc-bpf(8)): the hook of kernels before tcx.
 //!
 //! Byway's filter is the one with its priority, handle and name, whatever build of Byway has put it there.
 
@@ -20,7 +20,7 @@ use super::network::Network;
 use crate::{
     error::{Error, Result},
     model::Device,
-    policy::plan::Role,
+    policy::plan::{Direction, Place, Role},
 };
 
 /// Where Byway's filter stands in a clsact chain: behind those that an operator has put first, ahead of those
@@ -30,19 +30,25 @@ const PRIORITY: u16 = 2842;
 const HANDLE: u32 = 0xB1A7;
 /// `ETH_P_ALL` (include/uapi/linux/if_ether.h).
 const ETH_P_ALL: u16 = 3;
-/// `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS)` (include/uapi/linux/pkt_sched.h).
+/// `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)`, and the same of egress (include/uapi/linux/pkt_sched.h).
+const INGRESS: u32 = 0xFFFF_FFF2;
 const EGRESS: u32 = 0xFFFF_FFF3;
 /// `TC_H_CLSACT`, where the clsact and ingress qdiscs sit.
 const CLSACT: u32 = 0xFFFF_FFF1;
 const CLSACT_HANDLE: u32 = 0xFFFF_0000;
 
-/// `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)`.
-const INGRESS: u32 = 0xFFFF_FFF2;
 /// What the kernel says of a device, a qdisc or a filter that is not there.
 const GONE: [i32; 3] = [libc::ENODEV, libc::ENOENT, libc::EINVAL];
 
 fn is_gone(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|number| GONE.contains(&number))
+}
+
+fn parent(direction: Direction) -> u32 {
+    match direction {
+        Direction::Ingress => INGRESS,
+        Direction::Egress => EGRESS,
+    }
 }
 
 fn name(role: Role) -> &'static str {
@@ -52,17 +58,17 @@ fn name(role: Role) -> &'static str {
     }
 }
 
-/// Which of Byway's programs the filter on the device has.
-pub(super) fn role(network: &mut Network, index: u32) -> Result<Option<Role>> {
-    Ok(filters(network, index, EGRESS)?.iter().find_map(|message| {
+/// Which of Byway's programs Byway's filter at a place has.
+pub(super) fn role(network: &mut Network, place: Place) -> Result<Option<Role>> {
+    Ok(filters(network, place)?.iter().find_map(|message| {
         let found = program_name(message).filter(|_| is_byways(message))?;
         [Role::Departure, Role::Arrival].into_iter().find(|role| name(*role) == found)
     }))
 }
 
-/// The identity of the program in Byway's filter on the device.
-pub(super) fn program(network: &mut Network, index: u32) -> Result<Option<u32>> {
-    Ok(filters(network, index, EGRESS)?.iter().filter(|message| is_byways(message)).find_map(|message| {
+/// The identity of the program in Byway's filter at a place.
+pub(super) fn program(network: &mut Network, place: Place) -> Result<Option<u32>> {
+    Ok(filters(network, place)?.iter().filter(|message| is_byways(message)).find_map(|message| {
         bpf_options(message).find_map(|option| match option {
             TcFilterBpfOption::ProgId(id) => Some(*id),
             _ => None,
@@ -102,9 +108,10 @@ pub(super) fn set(
 ) -> Result<()> {
     let failed = format!("attach to {} with a clsact filter of priority {PRIORITY}", device.name);
     let fd = program.fd().map_err(|error| Error::kernel(failed.clone(), error))?.as_fd().as_raw_fd();
+    let place = Place::of(device, role);
     // Somebody else's filter of the same priority and handle stays.
-    let flags = if self::role(network, device.index)?.is_some() { NLM_F_REPLACE } else { NLM_F_EXCL };
-    let mut message = filter_message(device.index);
+    let flags = if self::role(network, place)?.is_some() { NLM_F_REPLACE } else { NLM_F_EXCL };
+    let mut message = filter_message(place);
     message.attributes.push(TcAttribute::Options(vec![
         TcOption::Bpf(TcFilterBpfOption::ProgFd(fd as u32)),
         TcOption::Bpf(TcFilterBpfOption::ProgName(name(role).to_owned())),
@@ -116,12 +123,13 @@ pub(super) fn set(
         .map_err(Error::io(failed))
 }
 
-/// Removes Byway's filter. One that is gone is no error.
-pub(super) fn remove(network: &mut Network, device: &Device) -> Result<()> {
-    if role(network, device.index)?.is_none() {
+/// Removes Byway's filter of one direction. One that is gone is no error.
+pub(super) fn remove(network: &mut Network, device: &Device, direction: Direction) -> Result<()> {
+    let place = Place { ifindex: device.index, direction };
+    if role(network, place)?.is_none() {
         return Ok(());
     }
-    match network.netlink().change(RouteNetlinkMessage::DelTrafficFilter(filter_message(device.index)), 0) {
+    match network.netlink().change(RouteNetlinkMessage::DelTrafficFilter(filter_message(place)), 0) {
         Err(error) if !is_gone(&error) => {
             Err(Error::kernel(format!("remove byway's filter from {}", device.name), error))
         }
@@ -169,10 +177,10 @@ pub(super) fn add_qdisc(network: &mut Network, device: &Device) -> Result<()> {
         .map_err(Error::io(format!("add a clsact qdisc to {}", device.name)))
 }
 
-/// Removes the qdisc, unless somebody has put a filter into it. One that is gone is no error.
+/// Removes the qdisc, unless there is a filter in it of either direction, Byway's or somebody's. One that is gone is no error.
 pub(super) fn remove_qdisc_if_empty(network: &mut Network, device: &Device) -> Result<()> {
-    for parent in [INGRESS, EGRESS] {
-        if !filters(network, device.index, parent)?.is_empty() {
+    for direction in Direction::ALL {
+        if !filters(network, Place { ifindex: device.index, direction })?.is_empty() {
             return Ok(());
         }
     }
@@ -184,9 +192,9 @@ pub(super) fn remove_qdisc_if_empty(network: &mut Network, device: &Device) -> R
     }
 }
 
-fn filter_message(index: u32) -> TcMessage {
-    let mut message = TcMessage::with_index(index as i32);
-    message.header.parent = TcHandle::from(EGRESS);
+fn filter_message(place: Place) -> TcMessage {
+    let mut message = TcMessage::with_index(place.ifindex as i32);
+    message.header.parent = TcHandle::from(parent(place.direction));
     message.header.handle = TcHandle::from(HANDLE);
     message.header.info = u32::from(PRIORITY) << 16 | u32::from(ETH_P_ALL.to_be());
     message.attributes.push(TcAttribute::Kind(TcFilterBpf::KIND.to_owned()));
@@ -202,9 +210,9 @@ fn qdisc_message(index: u32) -> TcMessage {
 }
 
 /// The filters of one side of the qdisc; none where there is no such device or qdisc.
-fn filters(network: &mut Network, index: u32, parent: u32) -> Result<Vec<TcMessage>> {
-    let mut request = TcMessage::with_index(index as i32);
-    request.header.parent = TcHandle::from(parent);
+fn filters(network: &mut Network, place: Place) -> Result<Vec<TcMessage>> {
+    let mut request = TcMessage::with_index(place.ifindex as i32);
+    request.header.parent = TcHandle::from(parent(place.direction));
     match network.netlink().dump(RouteNetlinkMessage::GetTrafficFilter(request)) {
         Ok(answers) => Ok(answers
             .into_iter()

@@ -7,8 +7,8 @@ use std::{
 };
 
 use byway_abi::{
-    BUCKETS, DeviceRecord, GroupKey, HOOK_CLSACT, HOOK_TCX, MAX_NEXT_HOPS, ROLE_ARRIVAL, ROLE_DEPARTURE,
-    TARGET_BY_DESTINATION, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, meta,
+    BUCKETS, GroupKey, HOOK_CLSACT, HOOK_TCX, MAX_NEXT_HOPS, ProgramRecord, TARGET_BY_DESTINATION,
+    TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, meta,
 };
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
@@ -18,7 +18,7 @@ use super::{
     network::Network,
     next_hops,
     pins::Pins,
-    snapshot::{actual, installed},
+    snapshot::{Installed, actual, installed},
     sys,
     tables::{Set, Tables},
     wire,
@@ -28,7 +28,7 @@ use crate::{
     model::Prefix,
     model::{Action, Device, Group, Member, NextHop, Selector, Target},
     policy::compile::Entry,
-    policy::plan::{Actual, Role, RuleRef, Step, Switch, plan},
+    policy::plan::{Actual, Place, Role, RuleRef, Step, Switch, plan},
 };
 
 /// Carries steps out. Where one fails, those before it are taken back. The caller holds the lock.
@@ -155,37 +155,45 @@ impl Executor<'_> {
                 if role == Role::Departure {
                     tables.watch(device.index)?;
                 }
-                // One that has lost its program has its record still, and perhaps the qdisc that was added for it.
-                let before = tables.devices()?.into_iter().find(|(index, _)| *index == device.index);
-                let has_qdisc = before.is_some_and(|(_, record)| record.qdisc_added != 0);
+                let place = Place::of(&device, role);
+                // One that has lost its program has its record still.
+                let before = tables.program(place)?;
+                // The qdisc may have been added for that, or for the program of the other direction. It goes with the last one
+                // on the device, whichever that is.
+                let has_qdisc = tables
+                    .programs()?
+                    .iter()
+                    .any(|(key, record)| key.ifindex == device.index && record.qdisc_added != 0);
                 let record = |attached: Attached| {
                     let qdisc_added = attached.qdisc_added || has_qdisc;
-                    tables
-                        .set_device(device.index, record(&device, role, Attached { qdisc_added, ..attached }))
+                    tables.set_program(place, record(&device, role, Attached { qdisc_added, ..attached }))
                 };
                 if let Err(error) = programs.attach(network, &device, role, *hook, record) {
                     match before {
-                        Some((index, record)) => tables.set_device(index, record)?,
-                        None => tables.forget_device(device.index)?,
+                        Some(record) => tables.set_program(place, record)?,
+                        None => tables.forget_program(place)?,
                     }
                     return Err(error);
                 }
                 by(Step::Detach(device, role))
             }
             Step::ChangeRole(device, role) => {
-                let attached = attached(tables, &device)?;
+                let attached = attached(tables, &device, role)?;
                 if role == Role::Departure {
                     tables.watch(device.index)?;
                 }
                 programs.replace(network, &device, role, attached.hook)?;
-                tables.set_device(device.index, record(&device, role, attached))?;
-                let other = if role == Role::Departure { Role::Arrival } else { Role::Departure };
+                tables.set_program(Place::of(&device, role), record(&device, role, attached))?;
+                let other = match role {
+                    Role::Departure => Role::Arrival,
+                    Role::Arrival => Role::Departure,
+                };
                 by(Step::ChangeRole(device, other))
             }
             Step::Detach(device, role) => {
-                let attached = attached(tables, &device)?;
-                programs.detach(network, &device, attached)?;
-                tables.forget_device(device.index)?;
+                let attached = attached(tables, &device, role)?;
+                programs.detach(network, &device, role, attached)?;
+                tables.forget_program(Place::of(&device, role))?;
                 by(Step::Attach(device, role))
             }
             Step::KeepResolved(neighbour) => {
@@ -289,16 +297,14 @@ impl Executor<'_> {
         let installed = installed(self.pins, self.network, &links)?;
         let gone = installed.iter().filter(|installed| !links.contains_key(&installed.device.index));
         for installed in gone.clone() {
-            self.pins.programs.detach(self.network, &installed.device, installed.attached)?;
-            self.pins.tables.forget_device(installed.device.index)?;
+            self.forget(installed)?;
         }
         if self.pins.tables.meta(meta::CHANGING)? == 0 {
             return Ok(gone.count() > 0);
         }
         for installed in installed.iter().filter(|installed| !installed.is_installed) {
             // Half of an attach: the record, perhaps a qdisc.
-            self.pins.programs.detach(self.network, &installed.device, installed.attached)?;
-            self.pins.tables.forget_device(installed.device.index)?;
+            self.forget(installed)?;
         }
         tidy_tables(&mut self.pins.tables)?;
         let actual = actual(self.pins, self.network)?;
@@ -306,6 +312,13 @@ impl Executor<'_> {
         self.carry_out(&actual, &steps)?;
         self.pins.tables.set_meta(meta::CHANGING, 0)?;
         Ok(true)
+    }
+
+    /// Takes off what is left of a program, and forgets it.
+    fn forget(&mut self, installed: &Installed) -> Result<()> {
+        let Installed { device, role, attached, .. } = installed;
+        self.pins.programs.detach(self.network, device, *role, *attached)?;
+        self.pins.tables.forget_program(Place::of(device, *role))
     }
 
     /// Puts this binary's programs in place of those of another build, one device after the other. Cut off at any
@@ -336,19 +349,19 @@ fn recorded_mtu(network: &mut Network, device: &Device) -> Result<u32> {
     if device.index == 0 || features::has_check_mtu()? { Ok(0) } else { Ok(network.link(device)?.mtu) }
 }
 
-fn record(device: &Device, role: Role, attached: Attached) -> DeviceRecord {
-    DeviceRecord {
+fn record(device: &Device, role: Role, attached: Attached) -> ProgramRecord {
+    ProgramRecord {
         name: wire::name(&device.name),
-        role: if role == Role::Departure { ROLE_DEPARTURE } else { ROLE_ARRIVAL },
+        role: wire::role(role),
         hook: if attached.hook == Hook::Tcx { HOOK_TCX } else { HOOK_CLSACT },
         qdisc_added: attached.qdisc_added.into(),
         reserved: 0,
     }
 }
 
-fn attached(tables: &Tables, device: &Device) -> Result<Attached> {
-    let record = tables.devices()?.into_iter().find(|(index, _)| *index == device.index);
-    let (_, record) = record.ok_or_else(|| Error::NotAttached(device.name.clone()))?;
+fn attached(tables: &Tables, device: &Device, role: Role) -> Result<Attached> {
+    let record = tables.program(Place::of(device, role))?;
+    let record = record.ok_or_else(|| Error::NotAttached(device.name.clone()))?;
     Ok(Attached {
         hook: if record.hook == HOOK_CLSACT { Hook::Clsact } else { Hook::Tcx },
         qdisc_added: record.qdisc_added != 0,

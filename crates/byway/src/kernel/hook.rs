@@ -1,5 +1,5 @@
-//! A program on the egress of a device: a tcx link where the kernel has them (Linux 6.6), else a filter in the
-//! egress chain of a clsact qdisc (tc-bpf(8)).
+//! A program on a device, in one direction: a tcx link where the kernel has them (Linux 6.6), else a filter in that
+//! chain of a clsact qdisc (tc-bpf(8)).
 
 use std::{
     fs, io,
@@ -14,11 +14,14 @@ use aya::programs::{
 };
 use serde::Serialize;
 
-use super::{clsact, network::Network, sys};
+use super::{bpffs, clsact, network::Network, sys};
 use crate::{
     error::{Error, Result},
     model::Device,
-    policy::{plan::Role, snapshot::Header},
+    policy::{
+        plan::{Direction, Place, Role},
+        snapshot::Header,
+    },
 };
 
 /// How a program is attached.
@@ -48,13 +51,13 @@ pub(crate) struct Attached {
     pub(crate) qdisc_added: bool,
 }
 
-/// The programs of one network namespace, and the folder with the pins of their tcx links. Each role has two: for devices
-/// whose frames have an Ethernet header, and for those whose packets are bare.
+/// The programs of one network namespace, and the folder that the pins of their tcx links are below. Each role has two: for
+/// devices whose frames have an Ethernet header, and for those whose packets are bare.
 #[derive(Debug)]
 pub(crate) struct Programs {
     departure: [SchedClassifier; 2],
     arrival: [SchedClassifier; 2],
-    links: PathBuf,
+    folder: PathBuf,
 }
 
 impl Programs {
@@ -70,7 +73,7 @@ impl Programs {
         Ok(Self {
             departure: [open("departure")?, open("departure_l3")?],
             arrival: [open("arrival")?, open("arrival_l3")?],
-            links: links(folder),
+            folder: folder.to_owned(),
         })
     }
 
@@ -103,8 +106,8 @@ impl Programs {
         Ok(false)
     }
 
-    fn pin(&self, index: u32) -> PathBuf {
-        self.links.join(index.to_string())
+    fn pin(&self, place: Place) -> PathBuf {
+        links(&self.folder, place.direction).join(place.ifindex.to_string())
     }
 
     /// Puts the program on a device: with tcx unless the kernel lacks it or `hook` asks for clsact. `record` is told
@@ -148,16 +151,18 @@ impl Programs {
         set
     }
 
-    /// Checks that no other Byway has a program on the device: one with a BPF file system of its own, as in a container on the
-    /// host's network. Each would take packets that the other one has redirected for its own to redirect.
+    /// Checks that no other Byway has a program on the device, in either direction: one with a BPF file system of its own, as
+    /// in a container on the host's network. Each would take packets that the other one has redirected for its own to redirect.
     fn check_alone(&self, network: &mut Network, device: &Device) -> Result<()> {
-        // None on a kernel without tcx. Where the device is gone, the attach itself says so better.
-        let on_tcx = sys::tcx_egress_programs(device.index).unwrap_or_default();
-        let filter = clsact::program(network, device.index)?;
         let mut others = Vec::new();
-        for id in on_tcx.into_iter().chain(filter) {
-            if !self.has(Role::Departure, id)? && !self.has(Role::Arrival, id)? {
-                others.push(id);
+        for direction in Direction::ALL {
+            // None on a kernel without tcx. Where the device is gone, the attach itself says so better.
+            let on_tcx = sys::tcx_programs(device.index, direction).unwrap_or_default();
+            let filter = clsact::program(network, Place { ifindex: device.index, direction })?;
+            for id in on_tcx.into_iter().chain(filter) {
+                if !self.has(Role::Departure, id)? && !self.has(Role::Arrival, id)? {
+                    others.push(id);
+                }
             }
         }
         if others.is_empty() {
@@ -178,15 +183,21 @@ impl Programs {
         device: &Device,
         role: Role,
     ) -> Result<std::result::Result<(), ProgramError>> {
-        let pin = self.pin(device.index);
+        let direction = role.direction();
+        bpffs::make_folder(&links(&self.folder, direction))?;
+        let pin = self.pin(Place::of(device, role));
         // That of a device that is gone and whose ifindex this one has now, or of this one before it was in another network
         // namespace.
         let _ = sys::detach_link(&pin).and_then(|()| fs::remove_file(&pin));
+        let attach_type = match direction {
+            Direction::Ingress => TcAttachType::Ingress,
+            Direction::Egress => TcAttachType::Egress,
+        };
         let program = self.program(network, device, role)?;
         // First in the chain: a miss hands the packet on, so that nobody behind is shut out.
         let options = TcAttachOptions::TcxOrder(LinkOrder::first());
         let attach = || {
-            let id = program.attach_with_options(&device.name, TcAttachType::Egress, options)?;
+            let id = program.attach_with_options(&device.name, attach_type, options)?;
             let link: FdLink = program.take_link(id)?.try_into().map_err(|_| {
                 ProgramError::IOError(io::Error::other(
                     "the kernel made a link of another kind than asked for",
@@ -198,7 +209,7 @@ impl Programs {
         Ok(attach())
     }
 
-    /// Puts the program in place of the one that is there, in one instant.
+    /// Puts the program in place of the one that is there in its direction, in one instant.
     pub(crate) fn replace(
         &mut self,
         network: &mut Network,
@@ -210,7 +221,7 @@ impl Programs {
             let program = self.program(network, device, role)?;
             return clsact::set(network, device, role, program);
         }
-        let link = PinnedLink::from_pin(self.pin(device.index))
+        let link = PinnedLink::from_pin(self.pin(Place::of(device, role)))
             .and_then(|pinned| FdLink::from(pinned).try_into())
             .map_err(|error| Error::kernel(format!("change the program of {}", device.name), error))?;
         let program = self.program(network, device, role)?;
@@ -221,16 +232,17 @@ impl Programs {
             .map_err(|error| Error::kernel(format!("change the program of {}", device.name), error))
     }
 
-    /// Takes the program off. A device or a program that is gone is no error.
+    /// Takes the program of a role off. A device or a program that is gone is no error.
     pub(crate) fn detach(
         &mut self,
         network: &mut Network,
         device: &Device,
+        role: Role,
         attached: Attached,
     ) -> Result<()> {
         match attached.hook {
             Hook::Tcx => {
-                let pin = self.pin(device.index);
+                let pin = self.pin(Place::of(device, role));
                 match sys::detach_link(&pin).and_then(|()| fs::remove_file(&pin)) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
                         Err(Error::kernel(format!("detach from {}", device.name), error))
@@ -239,26 +251,26 @@ impl Programs {
                 }
             }
             Hook::Clsact => {
-                clsact::remove(network, device)?;
+                clsact::remove(network, device, role.direction())?;
                 if attached.qdisc_added { clsact::remove_qdisc_if_empty(network, device) } else { Ok(()) }
             }
         }
     }
 
-    /// Which program of Byway's is on the device, asked of the kernel itself. It may be another build's, whose role
-    /// the record tells.
+    /// Which program of Byway's is at a place, asked of the kernel itself. It may be another build's, whose role the record
+    /// tells.
     pub(crate) fn on_device(
         &self,
         network: &mut Network,
-        index: u32,
+        place: Place,
         hook: Hook,
-        recorded: Role,
+        recorded: Option<Role>,
     ) -> Result<Option<Role>> {
         if hook == Hook::Clsact {
-            return clsact::role(network, index);
+            return clsact::role(network, place);
         }
         let failed = |error: LinkError| Error::kernel("look at the link of a device", error);
-        let link = match PinnedLink::from_pin(self.pin(index)) {
+        let link = match PinnedLink::from_pin(self.pin(place)) {
             Ok(pinned) => FdLink::from(pinned),
             Err(LinkError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
                 return Ok(None);
@@ -267,23 +279,26 @@ impl Programs {
         };
         let program = link.info().map_err(failed)?.program_id();
         // The link of a device that is gone stays as long as its pin, and another may have its ifindex now.
-        let is_there = match sys::tcx_egress_programs(index) {
+        let is_there = match sys::tcx_programs(place.ifindex, place.direction) {
             Ok(programs) => programs.contains(&program),
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL)) => false,
             Err(error) => return Err(Error::kernel("list the programs on a device", error)),
         };
         let role = if self.has(Role::Departure, program)? {
-            Role::Departure
+            Some(Role::Departure)
         } else if self.has(Role::Arrival, program)? {
-            Role::Arrival
+            Some(Role::Arrival)
         } else {
             recorded
         };
-        Ok(is_there.then_some(role))
+        Ok(role.filter(|_| is_there))
     }
 }
 
-/// The folder of the tcx links' pins.
-pub(crate) fn links(folder: &Path) -> PathBuf {
-    folder.join("links")
+/// The folder of the pins of one direction's tcx links. It is there once there is one.
+fn links(folder: &Path, direction: Direction) -> PathBuf {
+    folder.join(match direction {
+        Direction::Ingress => "ingress",
+        Direction::Egress => "egress",
+    })
 }

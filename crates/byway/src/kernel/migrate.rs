@@ -29,8 +29,14 @@
 
 use std::{collections::BTreeSet, ffi::OsString, fs, path::Path};
 
-use aya::{maps::MapData, programs::SchedClassifier};
-use byway_abi::{SCHEMA, meta};
+use aya::{
+    maps::{HashMap, Map, MapData, MapError},
+    programs::{
+        SchedClassifier,
+        links::{FdLink, PinnedLink},
+    },
+};
+use byway_abi::{DIRECTION_EGRESS, MAX_PROGRAMS, ProgramKey, ProgramRecord, SCHEMA, meta};
 
 use super::{
     bpffs,
@@ -85,6 +91,16 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         removed: &[],
         rounds: &[],
     },
+    // A device may carry a program in each direction, and had one on egress.
+    Migration {
+        from: 9,
+        converted: &[
+            Conversion { from: "DEVICES", to: "PROGRAMS", convert: add_direction },
+            Conversion { from: "links", to: "egress", convert: pin_links_again },
+        ],
+        removed: &[],
+        rounds: &[],
+    },
 ];
 
 /// Pins a map under another name: it stays the same one, which programs of both schemas write to.
@@ -99,6 +115,40 @@ fn pin_program_again(from: &Path, to: &Path) -> Result<()> {
     let action = || format!("pin {} as {}", from.display(), to.display());
     let mut program = SchedClassifier::from_pin(from).map_err(|error| Error::kernel(action(), error))?;
     program.pin(to).map_err(|error| Error::kernel(action(), error))
+}
+
+/// Pins each link of a folder in another one as well. No program moves: a link is there as long as any of its pins.
+fn pin_links_again(from: &Path, to: &Path) -> Result<()> {
+    bpffs::make_folder(to)?;
+    for name in names(from)? {
+        let (from, to) = (from.join(&name), to.join(&name));
+        let action = || format!("pin {} as {}", from.display(), to.display());
+        let link = PinnedLink::from_pin(&from).map_err(|error| Error::kernel(action(), error))?;
+        FdLink::from(link).pin(&to).map_err(|error| Error::kernel(action(), error))?;
+    }
+    Ok(())
+}
+
+/// `BPF_F_NO_PREALLOC` (bpf(2)).
+const NO_PREALLOC: u32 = 1;
+
+/// Copies the records of devices, each of which had the program on its egress.
+fn add_direction(from: &Path, to: &Path) -> Result<()> {
+    let action = || format!("make {} of {}", to.display(), from.display());
+    let fill = || {
+        let old = MapData::from_pin(from).and_then(Map::from_map_data)?;
+        let old: HashMap<MapData, u32, ProgramRecord> = old.try_into()?;
+        let mut new = HashMap::<MapData, ProgramKey, ProgramRecord>::create(MAX_PROGRAMS, NO_PREALLOC)?;
+        for entry in old.iter() {
+            let (ifindex, record) = entry?;
+            tables::retry_enomem(|| {
+                new.insert(ProgramKey { ifindex, direction: DIRECTION_EGRESS }, record, 0)
+            })?;
+        }
+        Ok(new)
+    };
+    let new = fill().map_err(|error: MapError| Error::kernel(action(), error))?;
+    new.pin(to).map_err(|error| Error::kernel(action(), error))
 }
 
 /// The migrations from a schema to that of this byway, if there is a way.
@@ -252,7 +302,7 @@ mod tests {
         time::Duration,
     };
 
-    use aya::maps::{Array, HashMap, Map, MapData};
+    use aya::maps::Array;
     use byway_abi::{NeighbourKey, RuleRecord};
     use byway_lab::{
         Node,
@@ -287,7 +337,7 @@ mod tests {
             assert!(is_known(migration.from), "from {}", migration.from);
             for old in migration.converted.iter().map(|it| it.from).chain(migration.removed.iter().copied()) {
                 assert!(
-                    !tables::NAMES.contains(&old) && !["rules", "counters", "links"].contains(&old),
+                    !tables::NAMES.contains(&old) && !["rules", "counters", "egress"].contains(&old),
                     "{old}"
                 );
             }
@@ -329,7 +379,7 @@ mod tests {
         Ok(())
     }
 
-    /// Two that were never needed.
+    /// Two that were never needed, with what [`MIGRATIONS`] does to programs in between.
     const MADE_UP: &[Migration] = &[
         Migration {
             from: SCHEMA - 2,
@@ -340,7 +390,11 @@ mod tests {
         },
         Migration {
             from: SCHEMA - 1,
-            converted: &[Conversion { from: "rules_old", to: "rules", convert: widen_rules }],
+            converted: &[
+                Conversion { from: "rules_old", to: "rules", convert: widen_rules },
+                Conversion { from: "DEVICES", to: "PROGRAMS", convert: add_direction },
+                Conversion { from: "links", to: "egress", convert: pin_links_again },
+            ],
             removed: &[],
             rounds: &[],
         },
@@ -364,7 +418,16 @@ mod tests {
         }
         old.pin(folder.join("rules_old/0")).unwrap();
         Array::<MapData, u32>::create(1, 0).unwrap().pin(folder.join("UNUSED")).unwrap();
-        for name in ["NEIGHBOURS", "rules"] {
+        let new: HashMap<_, ProgramKey, ProgramRecord> = open(&folder.join("PROGRAMS")).try_into().unwrap();
+        let mut old: HashMap<MapData, u32, ProgramRecord> = HashMap::create(1_024, NO_PREALLOC).unwrap();
+        for entry in new.iter() {
+            let (key, record) = entry.unwrap();
+            old.insert(key.ifindex, record, 0).unwrap();
+        }
+        old.pin(folder.join("DEVICES")).unwrap();
+        bpffs::make_folder(&folder.join("egress")).unwrap();
+        fs::rename(folder.join("egress"), folder.join("links")).unwrap();
+        for name in ["NEIGHBOURS", "PROGRAMS", "rules"] {
             bpffs::remove(&folder.join(name)).unwrap();
         }
         tables::write_meta(folder, meta::SCHEMA, SCHEMA - 2).unwrap();
@@ -444,10 +507,10 @@ mod tests {
             );
             assert!(!folder.join("renewed").exists());
             if at.is_none() {
-                for name in ["NEIGHBOURS_OLD", "rules_old", "UNUSED"] {
+                for name in ["NEIGHBOURS_OLD", "rules_old", "DEVICES", "links", "UNUSED"] {
                     assert!(!folder.join(name).exists(), "{name}");
                 }
-                assert!(cut >= 14, "{cut} steps");
+                assert!(cut >= 16, "{cut} steps");
                 break;
             }
             remove_old(&folder, MADE_UP).unwrap();

@@ -14,7 +14,7 @@ use byway_abi::{SCHEMA, meta};
 
 use super::{
     bpffs, features,
-    hook::{self, Programs},
+    hook::Programs,
     migrate, namespace, privilege,
     tables::{self, Tables},
 };
@@ -103,7 +103,6 @@ impl Pins {
 
     fn fill(folder: &Path) -> Result<()> {
         bpffs::make_folder(folder)?;
-        bpffs::make_folder(&hook::links(folder))?;
         let mut object = load(folder, 0)?;
         pin_programs(&mut object, folder)?;
         let mut tables = Tables::open(folder)?;

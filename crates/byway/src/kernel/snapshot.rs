@@ -7,8 +7,8 @@ use std::{
 };
 
 use byway_abi::{
-    HOOK_CLSACT, MAX_RULES, ROLE_DEPARTURE, RULE_NAME_LEN, RuleRecord, TARGET_DROP, TARGET_GROUP,
-    TARGET_NEXT_HOP, TARGET_PASS, meta,
+    HOOK_CLSACT, MAX_RULES, RULE_NAME_LEN, RuleRecord, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP,
+    TARGET_PASS, meta,
 };
 
 use super::{
@@ -23,7 +23,7 @@ use crate::{
     error::Result,
     model::{Action, Device, NextHop, Selector, Target},
     policy::{
-        plan::{Actual, Neighbour, Role, Slot, Unseen},
+        plan::{Actual, Neighbour, Place, Role, Slot, Unseen},
         snapshot::{Link, Questions, Snapshot},
     },
 };
@@ -39,18 +39,24 @@ pub(crate) struct Installed {
 }
 
 /// The devices with a program, those included that have lost it.
+///
+/// What a record says that this byway does not understand is not among them: a program on a device's ingress, or of another
+/// role. A newer byway with the same schema has put it there. Nothing is done with it, nor with its record, since only that
+/// byway knows what packets need it for, and it takes up its work where it left off.
 pub(crate) fn installed(
     pins: &Pins,
     network: &mut Network,
     links: &BTreeMap<u32, Link>,
 ) -> Result<Vec<Installed>> {
     let mut installed = Vec::new();
-    for (index, record) in pins.tables.devices()? {
+    for (key, record) in pins.tables.programs()? {
+        let Some(place) = wire::read_place(&key) else { continue };
+        let index = place.ifindex;
         let hook = if record.hook == HOOK_CLSACT { Hook::Clsact } else { Hook::Tcx };
-        let recorded = if record.role == ROLE_DEPARTURE { Role::Departure } else { Role::Arrival };
+        let recorded = wire::read_role(record.role, place.direction);
         let link = links.get(&index);
         let on_device = match link {
-            Some(_) => pins.programs.on_device(network, index, hook, recorded)?,
+            Some(_) => pins.programs.on_device(network, place, hook, recorded)?,
             None => None,
         };
         // A departure program that came back with its device from another network namespace heeds no rule.
@@ -58,14 +64,15 @@ pub(crate) fn installed(
             Some(Role::Departure) if !pins.tables.is_watched(index)? => None,
             on_device => on_device,
         };
+        let Some(role) = on_device.or(recorded) else { continue };
         installed.push(Installed {
             device: link.map_or_else(|| wire::read_device(&record.name, index), |link| link.device.clone()),
-            role: on_device.unwrap_or(recorded),
+            role,
             attached: Attached { hook, qdisc_added: record.qdisc_added != 0 },
             is_installed: on_device.is_some(),
         });
     }
-    installed.sort_by(|a, b| a.device.cmp(&b.device));
+    installed.sort_by(|a, b| (&a.device, a.role).cmp(&(&b.device, b.role)));
     Ok(installed)
 }
 
@@ -139,7 +146,8 @@ fn read(
     let Some(pins) = pins else { return Ok((actual, links)) };
     for installed in installed(pins, network, &links)? {
         if installed.is_installed {
-            actual.programs.insert(installed.device.index, (installed.device, installed.role));
+            let place = Place::of(&installed.device, installed.role);
+            actual.programs.insert(place, (installed.device, installed.role));
         } else if installed.role == Role::Departure && links.contains_key(&installed.device.index) {
             actual.lost.insert(installed.device.index, installed.device);
         }

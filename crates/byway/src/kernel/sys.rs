@@ -16,9 +16,12 @@ use std::{
 
 use byway_abi::RuleRecord;
 
+use crate::policy::plan::Direction;
+
 /// `BPF_PROG_QUERY` (bpf(2), include/uapi/linux/bpf.h).
 const BPF_PROG_QUERY: libc::c_long = 16;
-/// `BPF_TCX_EGRESS` of `enum bpf_attach_type`, Linux 6.6.
+/// `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS` of `enum bpf_attach_type`, Linux 6.6.
+const BPF_TCX_INGRESS: u32 = 46;
 const BPF_TCX_EGRESS: u32 = 47;
 /// More programs than `BPF_MPROG_MAX` (64) lets a hook carry.
 const PROGRAMS_MAX: usize = 64;
@@ -40,16 +43,19 @@ struct ProgQuery {
     revision: u64,
 }
 
-/// The identities of the programs on a device's tcx egress hook, in the order in which they run.
+/// The identities of the programs on a device's tcx hook of one direction, in the order in which they run.
 ///
 /// # Errors
 ///
 /// `EINVAL` where the kernel has no tcx, `ENODEV` where there is no such device.
-pub(super) fn tcx_egress_programs(ifindex: u32) -> io::Result<Vec<u32>> {
+pub(super) fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec<u32>> {
     let mut ids = [0_u32; PROGRAMS_MAX];
     let mut query = ProgQuery {
         target_ifindex: ifindex,
-        attach_type: BPF_TCX_EGRESS,
+        attach_type: match direction {
+            Direction::Ingress => BPF_TCX_INGRESS,
+            Direction::Egress => BPF_TCX_EGRESS,
+        },
         prog_ids: ids.as_mut_ptr() as u64,
         count: PROGRAMS_MAX as u32,
         ..ProgQuery::default()

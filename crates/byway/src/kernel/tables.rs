@@ -23,8 +23,8 @@ use aya::maps::{
     xdp::{DevMapHash, XdpMapError},
 };
 use byway_abi::{
-    ATTACHMENT_PROBES, AttachmentCounters, Count, DeviceRecord, Group, GroupKey, MAX_ATTACHMENTS, MAX_CHUNKS,
-    RuleRecord, SetRecord, TARGET_BY_DESTINATION, Target, meta,
+    ATTACHMENT_PROBES, AttachmentCounters, Count, Group, GroupKey, MAX_ATTACHMENTS, MAX_CHUNKS, ProgramKey,
+    ProgramRecord, RuleRecord, SetRecord, TARGET_BY_DESTINATION, Target, meta,
 };
 
 use super::{
@@ -37,6 +37,7 @@ use crate::{
     error::{Error, Result},
     model::Prefix,
     model::{Action, Selector},
+    policy::plan::{Direction, Place},
     policy::source_table::TakesNewTable,
 };
 
@@ -59,7 +60,7 @@ pub(crate) const NAMES: [&str; 22] = [
     "ATTACHMENTS",
     "ATTACHMENT_COUNTERS",
     "SETS",
-    "DEVICES",
+    "PROGRAMS",
     "NEIGHBOURS",
     "PROBE",
     "SECRET",
@@ -80,7 +81,7 @@ pub(crate) struct Tables {
     sets: HashMap<MapData, u32, SetRecord>,
     attachments: DevMapHash<MapData>,
     attachment_counters: PerCpuArray<MapData, AttachmentCounters>,
-    devices: HashMap<MapData, u32, DeviceRecord>,
+    programs: HashMap<MapData, ProgramKey, ProgramRecord>,
     neighbours: HashMap<MapData, byway_abi::NeighbourKey, u32>,
     meta: Array<MapData, u32>,
     pub(crate) next_hops: NextHops,
@@ -185,7 +186,7 @@ impl Tables {
             sets: map!(folder, "SETS"),
             attachments: map!(folder, "ATTACHMENTS"),
             attachment_counters: map!(folder, "ATTACHMENT_COUNTERS"),
-            devices: map!(folder, "DEVICES"),
+            programs: map!(folder, "PROGRAMS"),
             neighbours: map!(folder, "NEIGHBOURS"),
             meta: map!(folder, "META"),
             next_hops: NextHops::open(folder, cpus)?,
@@ -583,15 +584,24 @@ impl Tables {
         Ok(sum)
     }
 
-    pub(crate) fn devices(&self) -> Result<Vec<(u32, DeviceRecord)>> {
-        self.devices
+    /// The records of programs, whatever they say.
+    pub(crate) fn programs(&self) -> Result<Vec<(ProgramKey, ProgramRecord)>> {
+        self.programs
             .iter()
             .collect::<std::result::Result<_, _>>()
-            .map_err(|error| failed("read the map", "DEVICES", error))
+            .map_err(|error| failed("read the map", "PROGRAMS", error))
     }
 
-    pub(crate) fn set_device(&mut self, index: u32, record: DeviceRecord) -> Result<()> {
-        self.devices.insert(index, record, 0).map_err(|error| failed("write the map", "DEVICES", error))
+    /// The record of the program at a place.
+    pub(crate) fn program(&self, place: Place) -> Result<Option<ProgramRecord>> {
+        optional(self.programs.get(&wire::program_key(place), 0))
+            .map_err(|error| failed("read the map", "PROGRAMS", error))
+    }
+
+    pub(crate) fn set_program(&mut self, place: Place, record: ProgramRecord) -> Result<()> {
+        self.programs
+            .insert(wire::program_key(place), record, 0)
+            .map_err(|error| failed("write the map", "PROGRAMS", error))
     }
 
     /// Whether the rules speak about what leaves by a device. The kernel ends that when the device goes or moves to another
@@ -601,13 +611,22 @@ impl Tables {
         device.map(|device| device.is_some()).map_err(|error| failed("read the map", "ATTACHMENTS", error))
     }
 
-    pub(crate) fn forget_device(&mut self, index: u32) -> Result<()> {
+    /// Forgets the program at a place, and with that of its egress that a device is an attachment.
+    pub(crate) fn forget_program(&mut self, place: Place) -> Result<()> {
+        if place.direction == Direction::Egress {
+            self.stop_watching(place.ifindex)?;
+        }
+        ignore_missing(self.programs.remove(&wire::program_key(place)))
+            .map_err(|error| failed("write the map", "PROGRAMS", error))
+    }
+
+    fn stop_watching(&mut self, index: u32) -> Result<()> {
         ignore_missing(self.attachments.remove(index))
             .map_err(|error| failed("write the map", "ATTACHMENTS", error))?;
-        if let Some(place) = self.attachment_place(index)? {
-            self.set_attachment_counters(place, AttachmentCounters::default())?;
+        match self.attachment_place(index)? {
+            Some(place) => self.set_attachment_counters(place, AttachmentCounters::default()),
+            None => Ok(()),
         }
-        ignore_missing(self.devices.remove(&index)).map_err(|error| failed("write the map", "DEVICES", error))
     }
 
     /// The neighbours that Byway keeps, as ifindex and gateway.

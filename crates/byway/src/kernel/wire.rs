@@ -3,11 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use byway_abi::{
-    FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, MSS_AUTO, MSS_OFF, NEXT_HOP_BY_ROUTE, NEXT_HOP_DOWN,
-    NEXT_HOP_WAITING, NeighbourKey, ON_DOWN_DROP, ON_DOWN_PASS, RuleRecord, SetRecord,
+    DIRECTION_EGRESS, DIRECTION_INGRESS, FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, MSS_AUTO, MSS_OFF,
+    NEXT_HOP_BY_ROUTE, NEXT_HOP_DOWN, NEXT_HOP_WAITING, NeighbourKey, ON_DOWN_DROP, ON_DOWN_PASS, ProgramKey,
+    ROLE_ARRIVAL, ROLE_DEPARTURE, RuleRecord, SetRecord,
 };
 
-use crate::model::{Action, Device, Mss, NextHop, OnDown, Owner, Prefix, Rule, Selector, Target, is_name};
+use crate::{
+    model::{Action, Device, Mss, NextHop, OnDown, Owner, Prefix, Rule, Selector, Target, is_name},
+    policy::plan::{Direction, Place, Role},
+};
 
 /// An IPv4 address in the first four bytes.
 pub(super) fn address(address: IpAddr) -> [u8; 16] {
@@ -135,6 +139,41 @@ pub(super) fn read_neighbour(wire: &NeighbourKey) -> Option<(u32, IpAddr)> {
     let gateway = read_address(wire.family, wire.gateway)?;
     // Another key for the same neighbour would never be found again.
     (neighbour_key(wire.ifindex, gateway) == *wire).then_some((wire.ifindex, gateway))
+}
+
+pub(super) fn program_key(place: Place) -> ProgramKey {
+    let direction = match place.direction {
+        Direction::Ingress => DIRECTION_INGRESS,
+        Direction::Egress => DIRECTION_EGRESS,
+    };
+    ProgramKey { ifindex: place.ifindex, direction }
+}
+
+/// The place that a key means, or nothing where that makes no sense.
+pub(super) fn read_place(wire: &ProgramKey) -> Option<Place> {
+    let direction = match wire.direction {
+        DIRECTION_INGRESS => Direction::Ingress,
+        DIRECTION_EGRESS => Direction::Egress,
+        _ => return None,
+    };
+    Some(Place { ifindex: wire.ifindex, direction })
+}
+
+pub(super) fn role(role: Role) -> u8 {
+    match role {
+        Role::Departure => ROLE_DEPARTURE,
+        Role::Arrival => ROLE_ARRIVAL,
+    }
+}
+
+/// The role that a number means in a direction, or nothing where this byway knows none.
+pub(super) fn read_role(wire: u8, direction: Direction) -> Option<Role> {
+    let role = match wire {
+        ROLE_DEPARTURE => Role::Departure,
+        ROLE_ARRIVAL => Role::Arrival,
+        _ => return None,
+    };
+    (role.direction() == direction).then_some(role)
 }
 
 /// The record of a rule whose target is of this kind and has this slot, or identity.

@@ -7,6 +7,8 @@
 //! - the device of a next hop carries the arrival program, unless it is an attachment;
 //! - a next hop's gateway is a neighbour that the kernel keeps resolved.
 //!
+//! A device carries at most one program a direction. Whatever wants one yields a [`Role`], and the role says in which direction.
+//!
 //! Without an attachment nothing departs, so then rules ask for neither programs nor neighbours.
 
 use std::{
@@ -34,6 +36,42 @@ pub enum Role {
     Arrival,
 }
 
+impl Role {
+    /// The direction in which its program is.
+    pub(crate) fn direction(self) -> Direction {
+        match self {
+            Self::Departure | Self::Arrival => Direction::Egress,
+        }
+    }
+}
+
+/// Which packets of a device a program sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Direction {
+    /// Those that come in.
+    Ingress,
+    /// Those that leave.
+    Egress,
+}
+
+impl Direction {
+    pub(crate) const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
+}
+
+/// Where a program of Byway's may be. There is one at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Place {
+    pub(crate) ifindex: u32,
+    pub(crate) direction: Direction,
+}
+
+impl Place {
+    /// Where a device carries the program of a role.
+    pub(crate) fn of(device: &Device, role: Role) -> Self {
+        Self { ifindex: device.index, direction: role.direction() }
+    }
+}
+
 /// A gateway on a device.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Neighbour {
@@ -57,8 +95,8 @@ pub(crate) struct Slot {
 /// What the kernel holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Actual {
-    /// The devices that carry a program, by ifindex.
-    pub(crate) programs: BTreeMap<u32, (Device, Role)>,
+    /// The devices that carry a program, by where it is.
+    pub(crate) programs: BTreeMap<Place, (Device, Role)>,
     /// Attachments that have lost their program: somebody has taken it off.
     pub(crate) lost: BTreeMap<u32, Device>,
     /// The rules with their identities, but for those that are `unseen`.
@@ -126,7 +164,7 @@ pub(crate) enum Switch {
 pub(crate) enum Step {
     /// Put a program on a device that has none.
     Attach(Device, Role),
-    /// Put the other program in place of the one that is there; the role is the new one.
+    /// Put the other program of the same direction in place of the one that is there; the role is the new one.
     ChangeRole(Device, Role),
     /// Take the program off.
     Detach(Device, Role),
@@ -174,7 +212,7 @@ impl Actual {
             .programs
             .iter()
             .filter(|(_, (_, role))| *role == Role::Departure)
-            .map(|(index, (device, _))| (*index, device.clone()))
+            .map(|(place, (device, _))| (place.ifindex, device.clone()))
             .chain(self.lost.clone())
             .collect();
         let is_down = |(next_hop, slot): (&NextHop, &Slot)| slot.is_down.then(|| next_hop.clone());
@@ -204,24 +242,25 @@ impl Desired {
         all
     }
 
-    /// The program that each device should carry, and the neighbours that the kernel should keep resolved, for these next
+    /// The program that should be at each place, and the neighbours that the kernel should keep resolved, for these next
     /// hops, as far as their devices are there still.
     fn programs_and_neighbours(
         &self,
         next_hops: &BTreeSet<&NextHop>,
         existing: &BTreeMap<u32, Device>,
-    ) -> (BTreeMap<u32, (Device, Role)>, BTreeSet<Neighbour>) {
+    ) -> (BTreeMap<Place, (Device, Role)>, BTreeSet<Neighbour>) {
         let is_there = |next_hop: &&&NextHop| existing.get(&next_hop.device.index) == Some(&next_hop.device);
         let is_any_attached = !self.attachments.is_empty();
         let next_hops = || next_hops.iter().filter(is_there).filter(|_| is_any_attached);
         let arrivals = next_hops().map(|next_hop| (&next_hop.device, Role::Arrival));
         let departures = self.attachments.values().map(|device| (device, Role::Departure));
+        // Of two for the same place the later one holds.
         let programs = arrivals.chain(departures);
         let neighbour = |next_hop: &&NextHop| {
             Some(Neighbour { device: next_hop.device.clone(), gateway: next_hop.gateway? })
         };
         (
-            programs.map(|(device, role)| (device.index, (device.clone(), role))).collect(),
+            programs.map(|(device, role)| (Place::of(device, role), (device.clone(), role))).collect(),
             next_hops().filter_map(neighbour).collect(),
         )
     }
@@ -240,27 +279,26 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     let wanted_next_hops = desired.next_hops();
     let of_next_hops: BTreeSet<u32> =
         actual.next_hops.keys().chain(wanted_next_hops.iter().copied()).map(|it| it.device.index).collect();
-    let is_next_hop = |index: &u32| of_next_hops.contains(index);
+    let is_next_hop = |place: &Place| of_next_hops.contains(&place.ifindex);
     let (wanted, neighbours) = desired.programs_and_neighbours(&wanted_next_hops, &actual.devices);
-    for (index, (device, role)) in &wanted {
-        match (actual.programs.get(index).map(|(_, role)| role), role) {
+    for (place, (device, role)) in &wanted {
+        match (actual.programs.get(place).map(|(_, role)| role), role) {
             (Some(now), wanted) if now == wanted => {}
-            (None, Role::Departure) if !is_next_hop(index) => {
+            (None, Role::Departure) if !is_next_hop(place) => {
                 attach.push(Step::Attach(device.clone(), Role::Departure));
             }
-            (None, role) => {
+            (None, Role::Departure) => {
                 before.push(Step::Attach(device.clone(), Role::Arrival));
-                if *role == Role::Departure {
-                    attach.push(Step::ChangeRole(device.clone(), Role::Departure));
-                }
+                attach.push(Step::ChangeRole(device.clone(), Role::Departure));
             }
+            (None, Role::Arrival) => before.push(Step::Attach(device.clone(), Role::Arrival)),
             (Some(_), Role::Departure) => attach.push(Step::ChangeRole(device.clone(), Role::Departure)),
             (Some(_), Role::Arrival) => detach.push(Step::ChangeRole(device.clone(), Role::Arrival)),
         }
     }
-    for (index, (device, role)) in actual.programs.iter().filter(|(index, _)| !wanted.contains_key(index)) {
+    for (place, (device, role)) in actual.programs.iter().filter(|(place, _)| !wanted.contains_key(place)) {
         match role {
-            Role::Departure if !is_next_hop(index) => {
+            Role::Departure if !is_next_hop(place) => {
                 detach.push(Step::Detach(device.clone(), Role::Departure));
             }
             Role::Departure => {
@@ -488,14 +526,15 @@ mod tests {
             let holds = &mut self.holds;
             match step.clone() {
                 Step::Attach(device, role) => {
-                    assert!(holds.programs.insert(device.index, (device, role)).is_none());
+                    assert!(holds.programs.insert(Place::of(&device, role), (device, role)).is_none());
                 }
                 Step::ChangeRole(device, role) => {
-                    let (_, old) = holds.programs.insert(device.index, (device, role)).unwrap();
+                    let place = Place::of(&device, role);
+                    let (_, old) = holds.programs.insert(place, (device, role)).unwrap();
                     assert_ne!(old, role);
                 }
                 Step::Detach(device, role) => {
-                    assert_eq!(holds.programs.remove(&device.index), Some((device, role)));
+                    assert_eq!(holds.programs.remove(&Place::of(&device, role)), Some((device, role)));
                 }
                 Step::KeepResolved(neighbour) => assert!(holds.neighbours.insert(neighbour)),
                 Step::LetGo(neighbour) => assert!(holds.neighbours.remove(&neighbour)),
@@ -577,8 +616,8 @@ mod tests {
                     target => target.next_hops().collect::<Vec<_>>(),
                 });
                 for next_hop in leading {
-                    let index = next_hop.device.index;
-                    let is_ready = holds.programs.contains_key(&index) || !holds.devices.contains_key(&index);
+                    let is_ready = holds.programs.contains_key(&Place::of(&next_hop.device, Role::Arrival))
+                        || !holds.devices.contains_key(&next_hop.device.index);
                     assert!(
                         is_ready,
                         "a packet would depart to {next_hop}, without a program there, after {step:?}"
@@ -589,7 +628,8 @@ mod tests {
 
         /// What becomes of a packet that leaves by a device: the longest source, then the longest destination.
         fn way(&self, device: u32, source: IpAddr, destination: IpAddr) -> Option<(Target, Option<Group>)> {
-            self.holds.programs.get(&device).filter(|(_, role)| *role == Role::Departure)?;
+            let egress = Place { ifindex: device, direction: Direction::Egress };
+            self.holds.programs.get(&egress).filter(|(_, role)| *role == Role::Departure)?;
             let longest = |prefixes: Vec<&Prefix>, address| {
                 prefixes.into_iter().filter(|it| it.contains(address)).max_by_key(|it| it.len()).copied()
             };

@@ -395,7 +395,7 @@ fn diff_sees_that_the_program_is_off() {
     let file = File::new(VIP);
     done(&seed.server, &file.words("apply"));
     let link =
-        format!("/sys/fs/bpf/byway/{}/links/{}", pins().remove(0), seed.server.ifindex("eth0").unwrap());
+        format!("/sys/fs/bpf/byway/{}/egress/{}", pins().remove(0), seed.server.ifindex("eth0").unwrap());
     seed.server.run(|| match Path::new(&link).exists() {
         true => fs::remove_file(&link).unwrap(),
         false => qdisc_detach_program("eth0", TcAttachType::Egress, "byway_departure").unwrap(),

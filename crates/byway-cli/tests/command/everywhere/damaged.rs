@@ -18,8 +18,8 @@ use aya::{
     },
 };
 use byway_abi::{
-    AttachmentCounters, Counters, DeviceRecord, ExceptionCounters, Group, GroupKey, NeighbourKey, NextHop,
-    NextHopCounters, NextHopHealth, RuleRecord, SetRecord, Target, meta,
+    AttachmentCounters, Counters, ExceptionCounters, Group, GroupKey, NeighbourKey, NextHop, NextHopCounters,
+    NextHopHealth, ProgramKey, ProgramRecord, RuleRecord, SetRecord, Target, meta,
     sources::{CachedSource, ENTRIES, TableInfos, WORDS4, WORDS6},
 };
 use byway_lab::seed::Seed;
@@ -255,7 +255,7 @@ fn damage(pin: &Path, random: &mut Random) {
         "ATTACHMENT_COUNTERS" => cpu_array::<{ size_of::<AttachmentCounters>() }>(pin, random),
         "GROUPS" => hash::<{ size_of::<GroupKey>() }, { size_of::<Group>() }>(pin, random),
         "SETS" => hash::<4, { size_of::<SetRecord>() }>(pin, random),
-        "DEVICES" => hash::<4, { size_of::<DeviceRecord>() }>(pin, random),
+        "PROGRAMS" => hash::<{ size_of::<ProgramKey>() }, { size_of::<ProgramRecord>() }>(pin, random),
         "NEIGHBOURS" => hash::<{ size_of::<NeighbourKey>() }, 4>(pin, random),
         "FRAGMENTS" => hash::<40, 16>(pin, random),
         "EXCEPTION_COUNTERS" => cpu_hash::<4, { size_of::<ExceptionCounters>() }>(pin, random),

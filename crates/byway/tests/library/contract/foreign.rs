@@ -219,7 +219,7 @@ fn a_program_that_was_taken_off_is_missed_and_put_back() {
             Hook::Tcx => {
                 let folder = pins().remove(0);
                 let index = seed.server.ifindex("eth0").unwrap();
-                std::fs::remove_file(format!("{folder}/links/{index}")).unwrap();
+                std::fs::remove_file(format!("{folder}/egress/{index}")).unwrap();
             }
             Hook::Clsact => seed.server.run(|| {
                 aya::programs::tc::qdisc_detach_program("eth0", TcAttachType::Egress, "byway_departure")

@@ -16,12 +16,12 @@ use crate::support::{
 };
 use aya::{
     EbpfLoader,
-    maps::{Array, Map, MapData},
+    maps::{Array, HashMap, Map, MapData},
     programs::{ProgramType, SchedClassifier},
     sys::{BpfHelper, is_helper_supported},
 };
 use byway::{Attach, Byway, Error, GroupSpec, Hook, MemberSpec, OnDown, TargetSpec};
-use byway_abi::{SCHEMA, meta};
+use byway_abi::{MAX_PROGRAMS, ProgramKey, ProgramRecord, SCHEMA, meta};
 use byway_lab::wait_until;
 
 /// What a byway of an older schema pinned.
@@ -35,17 +35,19 @@ struct Old {
 
 static OBJECT_7: &[u8] = aya::include_bytes_aligned!("schemas/7.bpf.o");
 static OBJECT_8: &[u8] = aya::include_bytes_aligned!("schemas/8.bpf.o");
-const OLD: [Old; 2] = [
+static OBJECT_9: &[u8] = aya::include_bytes_aligned!("schemas/9.bpf.o");
+const OLD: [Old; 3] = [
     Old { schema: 7, object: OBJECT_7, maps: &[] },
     Old { schema: 8, object: OBJECT_8, maps: &["PROBE", "SECRET"] },
+    Old { schema: 9, object: OBJECT_9, maps: &["PROBE", "SECRET"] },
 ];
 
-/// The maps that both pinned, by the names of then.
+/// The maps that all pinned, by the names of now where those have the same shape.
 const MAPS: [&str; 20] = [
     "SOURCES4",
     "SOURCES6",
-    "SHAPES",
-    "RECENT",
+    "TABLE_INFO",
+    "SOURCE_CACHE",
     "DESTINATIONS4",
     "DESTINATIONS6",
     "NEXT_HOPS",
@@ -55,7 +57,7 @@ const MAPS: [&str; 20] = [
     "GROUPS",
     "FRAGMENTS",
     "COUNTERS",
-    "RARE_COUNTERS",
+    "EXCEPTION_COUNTERS",
     "ATTACHMENTS",
     "ATTACHMENT_COUNTERS",
     "SETS",
@@ -64,32 +66,61 @@ const MAPS: [&str; 20] = [
     "META",
 ];
 /// The programs, likewise.
-const OLD_PROGRAMS: [&str; 4] = ["departure", "departure_bare", "arrival", "arrival_bare"];
 const PROGRAMS: [&str; 4] = ["departure", "departure_l3", "arrival", "arrival_l3"];
 
-/// The name of now.
-fn now(name: &str) -> &str {
-    match name {
-        "SHAPES" => "TABLE_INFO",
-        "RECENT" => "SOURCE_CACHE",
-        "RARE_COUNTERS" => "EXCEPTION_COUNTERS",
-        "departure_bare" => "departure_l3",
-        "arrival_bare" => "arrival_l3",
-        name => name,
+impl Old {
+    fn maps(&self) -> impl Iterator<Item = &'static str> {
+        MAPS.into_iter().chain(self.maps.iter().copied())
+    }
+
+    /// The name of then.
+    fn then(&self, name: &'static str) -> &'static str {
+        match name {
+            name if self.schema >= 9 => name,
+            "TABLE_INFO" => "SHAPES",
+            "SOURCE_CACHE" => "RECENT",
+            "EXCEPTION_COUNTERS" => "RARE_COUNTERS",
+            "departure_l3" => "departure_bare",
+            "arrival_l3" => "arrival_bare",
+            name => name,
+        }
+    }
+
+    /// The names of then that there is nothing of any more.
+    fn gone(&self) -> Vec<&'static str> {
+        let all = self.maps().chain(PROGRAMS).map(|name| (self.then(name), name));
+        all.filter(|(then, now)| then != now).map(|(then, _)| then).chain(["DEVICES", "links"]).collect()
     }
 }
 
-fn open_meta(folder: &Path) -> Array<MapData, u32> {
-    let meta = MapData::from_pin(folder.join("META")).unwrap();
-    Map::from_map_data(meta).unwrap().try_into().unwrap()
+fn open(folder: &Path, name: &str) -> Map {
+    Map::from_map_data(MapData::from_pin(folder.join(name)).unwrap()).unwrap()
 }
+
+fn open_meta(folder: &Path) -> Array<MapData, u32> {
+    open(folder, "META").try_into().unwrap()
+}
+
+/// Pins what this byway has pinned of programs on devices as it was up to schema 9.
+fn without_direction(folder: &Path) {
+    let new: HashMap<_, ProgramKey, ProgramRecord> = open(folder, "PROGRAMS").try_into().unwrap();
+    let mut old: HashMap<_, u32, ProgramRecord> = open(folder, "DEVICES").try_into().unwrap();
+    for entry in new.iter() {
+        let (key, record) = entry.unwrap();
+        old.insert(key.ifindex, record, 0).unwrap();
+    }
+    fs::remove_file(folder.join("PROGRAMS")).unwrap();
+    fs::rename(folder.join("egress"), folder.join("links")).unwrap();
+}
+
+const BPF_F_NO_PREALLOC: u32 = 1;
 
 fn program(folder: &Path, name: &str) -> u32 {
     SchedClassifier::from_pin(folder.join(name)).unwrap().info().unwrap().id()
 }
 
-/// Pins maps and programs of an older schema for the server, with what `fill` puts there by this byway's own means: the maps
-/// that it writes have the same shapes. Returns the folder.
+/// Pins maps and programs of an older schema for the server, with what `fill` puts there by this byway's own means: nearly all
+/// maps that it writes have the same shapes. Returns the folder.
 fn pin_old(old: &Old, hosts: &Routers, hook: Hook, fill: impl FnOnce(&mut Byway) + Send) -> PathBuf {
     on(&hosts.server, hook, |byway| byway.attach(&Attach::devices(["eth0"]))).unwrap();
     let folder = PathBuf::from(pins().remove(0));
@@ -97,7 +128,7 @@ fn pin_old(old: &Old, hosts: &Routers, hook: Hook, fill: impl FnOnce(&mut Byway)
     on(&hosts.server, hook, |byway| byway.detach_all()).unwrap();
     assert!(!folder.exists());
 
-    fs::create_dir_all(folder.join("links")).unwrap();
+    fs::create_dir_all(folder.join("egress")).unwrap();
     let has_check_mtu =
         is_helper_supported(ProgramType::SchedClassifier, BpfHelper::BPF_FUNC_check_mtu).unwrap();
     let has_check_mtu = u32::from(has_check_mtu);
@@ -105,20 +136,21 @@ fn pin_old(old: &Old, hosts: &Routers, hook: Hook, fill: impl FnOnce(&mut Byway)
     let mut loader = EbpfLoader::new();
     loader.override_global("HAS_CHECK_MTU", &has_check_mtu, true);
     loader.override_global("MARK_SECRET", &secret, false);
-    let maps = || MAPS.iter().chain(old.maps).copied();
     // Until all is there, they pass for this byway's, and have the names of now.
-    for name in maps() {
-        loader.map_pin_path(name, folder.join(now(name)));
+    for name in old.maps() {
+        loader.map_pin_path(old.then(name), folder.join(name));
     }
     let mut loaded = loader.load(old.object).unwrap();
-    for name in OLD_PROGRAMS {
-        let program: &mut SchedClassifier = loaded.program_mut(name).unwrap().try_into().unwrap();
+    for name in PROGRAMS {
+        let program: &mut SchedClassifier = loaded.program_mut(old.then(name)).unwrap().try_into().unwrap();
         program.load().unwrap();
-        program.pin(folder.join(now(name))).unwrap();
+        program.pin(folder.join(name)).unwrap();
     }
+    let programs: HashMap<MapData, ProgramKey, ProgramRecord> =
+        HashMap::create(MAX_PROGRAMS, BPF_F_NO_PREALLOC).unwrap();
+    programs.pin(folder.join("PROGRAMS")).unwrap();
     if old.maps.contains(&"SECRET") {
-        let map = MapData::from_pin(folder.join("SECRET")).unwrap();
-        let mut map: Array<MapData, u64> = Map::from_map_data(map).unwrap().try_into().unwrap();
+        let mut map: Array<MapData, u64> = open(&folder, "SECRET").try_into().unwrap();
         map.set(0, secret, 0).unwrap();
     }
     let mut meta = open_meta(&folder);
@@ -127,9 +159,10 @@ fn pin_old(old: &Old, hosts: &Routers, hook: Hook, fill: impl FnOnce(&mut Byway)
     let before = program(&folder, "departure");
     on(&hosts.server, hook, fill);
     assert_eq!(program(&folder, "departure"), before);
-    for name in maps().chain(OLD_PROGRAMS).filter(|name| now(name) != *name) {
-        fs::rename(folder.join(now(name)), folder.join(name)).unwrap();
+    for name in old.maps().chain(PROGRAMS).filter(|name| old.then(name) != *name) {
+        fs::rename(folder.join(name), folder.join(old.then(name))).unwrap();
     }
+    without_direction(&folder);
     meta.set(meta::OBJECT, 7, 0).unwrap();
     meta.set(meta::SCHEMA, old.schema, 0).unwrap();
     folder
@@ -174,7 +207,7 @@ fn an_older_schema_is_taken_over_under_traffic() {
             // The device of a next hop that is an attachment as well.
             byway.attach(&Attach::devices(["eth1"])).unwrap();
         });
-        let programs = OLD_PROGRAMS.map(|name| program(&folder, name));
+        let programs = PROGRAMS.map(|name| program(&folder, old.then(name)));
         // The neighbours are known before packets are counted.
         for source in [single, grouped] {
             hosts.way(source, far);
@@ -209,8 +242,8 @@ fn an_older_schema_is_taken_over_under_traffic() {
         assert_eq!(open_meta(&folder).get(&meta::SCHEMA, 0).unwrap(), SCHEMA);
         let new = PROGRAMS.map(|name| program(&folder, name));
         assert!(programs.iter().all(|old| !new.contains(old)), "{programs:?} {new:?}");
-        let left = MAPS.iter().chain(&OLD_PROGRAMS).filter(|name| now(name) != **name);
-        assert_eq!(left.filter(|name| folder.join(name).exists()).collect::<Vec<_>>(), Vec::<&&str>::new());
+        let left: Vec<_> = old.gone().into_iter().filter(|name| folder.join(name).exists()).collect();
+        assert_eq!(left, Vec::<&str>::new());
         for (source, router, sent) in [(single, 1, sent[0]), (grouped, 2, sent[1])] {
             let arrived = || hosts.counts(source, far);
             assert!(wait_until(ANSWER, || arrived()[router] as u64 == sent), "{:?} of {sent}", arrived());
