@@ -529,6 +529,10 @@ pub struct NeighbourKey {
     pub gateway: [u8; 16],
 }
 
+/// [`ProgramKey::direction`] of no program: the record is an attachment that is asked for, beside those that are there. It waits for
+/// the device of its name; where it has no name, attachments are those devices that carry a default route. The key's ifindex
+/// is a number that tells such records apart.
+pub const DIRECTION_NONE: u32 = 0;
 /// [`ProgramKey::direction`] of a program that sees what comes in.
 pub const DIRECTION_INGRESS: u32 = 1;
 /// [`ProgramKey::direction`] of a program that sees what leaves.
@@ -540,7 +544,7 @@ pub const DIRECTION_EGRESS: u32 = 2;
 pub struct ProgramKey {
     /// The device.
     pub ifindex: u32,
-    /// [`DIRECTION_INGRESS`] or [`DIRECTION_EGRESS`].
+    /// [`DIRECTION_INGRESS`] or [`DIRECTION_EGRESS`]; or [`DIRECTION_NONE`].
     pub direction: u32,
 }
 

@@ -81,6 +81,11 @@ fn write_attachments_and_groups(changes: &Changes, out: &mut impl Write) -> Resu
         };
         write_line(line.0, line.1, &format_args!("attach {}", line.2), out)?;
     }
+    match changes.auto() {
+        [false, true] => write_line(ADDED, '+', &"attach auto", out)?,
+        [true, false] => write_line(REMOVED, '-', &"attach auto", out)?,
+        _ => {}
+    }
     changes.groups().iter().try_for_each(|change| write_change(change, "group ", out))?;
     for next_hop in changes.completed() {
         write_line(ADDED, '+', &format_args!("nexthop {next_hop}, which has waited"), out)?;

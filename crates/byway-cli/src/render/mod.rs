@@ -13,7 +13,7 @@ use byway::{Attachment, Device, Mss, MtuMismatch, Role};
 
 /// The devices that are watched for departures.
 pub(crate) fn watched(attachments: &[Attachment]) -> Vec<Device> {
-    let watched = attachments.iter().filter(|attachment| attachment.role == Role::Departure);
+    let watched = attachments.iter().filter(|it| it.role == Role::Departure && it.device.index != 0);
     watched.map(|attachment| attachment.device.clone()).collect()
 }
 

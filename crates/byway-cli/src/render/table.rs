@@ -175,14 +175,20 @@ fn attachment_table(attachments: &[Attachment]) -> String {
     }
     let mut columns = Columns::<Attachment>::new();
     columns
-        .text("DEV", |it, to| to.write_str(&it.device.name))
+        .text("DEV", |it, to| {
+            let name = &it.device.name;
+            if it.by_route { write!(to, "({name})") } else { to.write_str(name) }
+        })
         .text("ROLE", |it, to| {
             to.write_str(match it.role {
                 Role::Departure => "departure",
                 Role::Arrival => "arrival",
             })
         })
-        .text("HOOK", |it, to| write!(to, "{}", it.hook));
+        .text(
+            "HOOK",
+            |it, to| if is_waiting(it) { to.write_str("waiting") } else { write!(to, "{}", it.hook) },
+        );
     columns.table(attachments)
 }
 
@@ -217,10 +223,18 @@ fn state(status: &NextHopStatus) -> &'static str {
     }
 }
 
+/// Whether it waits for its device.
+fn is_waiting(attachment: &Attachment) -> bool {
+    attachment.device.index == 0
+}
+
 fn trouble_of_attachment(attachment: &Attachment) -> Option<String> {
     let name = &attachment.device.name;
     if attachment.device_gone {
-        return Some(format!("{name}: the device is gone; byway's next change forgets it"));
+        let why = if is_waiting(attachment) { "there is no such device yet" } else { "the device is gone" };
+        return Some(format!(
+            "{name}: {why}; the first change of byway's that finds one of that name attaches to it"
+        ));
     }
     (!attachment.is_installed)
         .then(|| format!("byway's program on {name} is missing (detached by someone else); byway's next change puts it back"))

@@ -78,6 +78,13 @@ pub(crate) fn done(node: &Node, words: &str) -> String {
     said.out
 }
 
+/// Calls it, expects it to do what it can and to let the rest wait, and returns what it said.
+pub(crate) fn waiting(node: &Node, words: &str) -> String {
+    let said = call(node, words);
+    assert_eq!((said.code, said.err.as_str()), (Some(4), ""), "byway {words}: {said:?}");
+    said.out
+}
+
 /// Calls it, expects a refusal with exit code 2, and returns its sentence.
 pub(crate) fn refused(node: &Node, words: &str) -> String {
     let said = call(node, words);

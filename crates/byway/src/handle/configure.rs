@@ -298,7 +298,8 @@ impl Byway {
         let pins = self.pins()?;
         let snapshot = snapshot(pins.as_ref(), &mut self.network, &Scope::default())?;
         let held = snapshot.actual.as_desired();
-        Ok(as_config(&held, Some(attached(&held)), |_| true))
+        let attach = if held.is_auto { Attach::Auto } else { Attach::devices(held.attachment_names()) };
+        Ok(as_config(&held, Some(attach), |_| true))
     }
 }
 
@@ -344,19 +345,22 @@ fn time_left(store: &RollbackStore, token: &str) -> Result<Option<Duration>> {
 
 /// Puts what was saved in the place of what the configuration says now. Returns how many rules that has.
 fn go_back_to(saved: Saved, transaction: &mut Transaction) -> Result<usize> {
-    let found = saved.found.clone();
+    let (found, is_auto) = (saved.found.clone(), saved.is_auto);
     let config = saved.feasible(&transaction.snapshot.host, &transaction.desired);
-    transaction.go_back_to(Owner::CONFIG, &config, found)?;
+    transaction.go_back_to(Owner::CONFIG, &config, found, is_auto)?;
     Ok(config.rule_count())
 }
 
 /// The configuration's part of what is, with the attachments if they are to change.
 fn saved(transaction: &Transaction) -> Saved {
     let Transaction { held, desired, .. } = transaction;
-    let attach = (held.attachments != desired.attachments).then(|| attached(held));
+    let attachments = |it: &Desired| (it.attachments.clone(), it.awaited.clone(), it.is_auto);
+    let names = Attach::devices(held.attachment_names());
+    let attach = (attachments(held) != attachments(desired)).then_some(names);
     Saved {
         config: as_config(held, attach, |owner| owner == Owner::CONFIG),
-        attached: desired.attachments.values().map(|device| device.name.clone()).collect(),
+        attached: desired.attachment_names(),
+        is_auto: held.is_auto,
         found: held
             .next_hops()
             .into_iter()
@@ -365,12 +369,6 @@ fn saved(transaction: &Transaction) -> Saved {
             .filter_map(|next_hop| Some((next_hop.gateway?, next_hop.device.name.clone())))
             .collect(),
     }
-}
-
-fn attached(held: &Desired) -> Attach {
-    let mut names: Vec<String> = held.attachments.values().map(|device| device.name.clone()).collect();
-    names.sort();
-    Attach::Devices(names)
 }
 
 /// The rules and groups of these owners as a configuration.

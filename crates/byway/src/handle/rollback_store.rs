@@ -7,6 +7,7 @@
 //!     before/config.toml  the configuration's part of the state before the last apply
 //!     before/attached     where that apply has attached to, or stayed attached, an interface a line
 //!     before/found        where the routing table had found gateways whose device nobody has named, a gateway a line
+//!     before/auto         there where attachments were those devices that carry a default route
 //!     older/              the copy before that one, while an apply is under way
 //!     unfinished/         a copy that is being made
 //!     gone/               one that is being removed
@@ -110,7 +111,7 @@ impl RollbackStore {
 
     /// Keeps a copy. The one before stays until [`RollbackStore::commit`].
     pub(crate) fn save(&self, copy: &Saved) -> Result<()> {
-        let Saved { config, attached, found } = copy;
+        let Saved { config, attached, found, is_auto } = copy;
         let unfinished = self.folder.join("unfinished");
         bpffs::remove(&unfinished)?;
         let write = |name: &str, lines: &dyn Fn(&mut dyn Write) -> io::Result<()>| {
@@ -124,7 +125,8 @@ impl RollbackStore {
                 write("found", &|out| {
                     found.iter().try_for_each(|(gateway, device)| writeln!(out, "{gateway} {device}"))
                 })
-            });
+            })
+            .and_then(|()| if *is_auto { write("auto", &|_| Ok(())) } else { Ok(()) });
         if let Err(error) = written {
             // Half of it is of no use. The reason why it is not whole matters more than that it stays.
             let _ = bpffs::remove(&unfinished);
@@ -275,5 +277,6 @@ fn copy(folder: &Path) -> Result<Option<Saved>> {
         config,
         attached: read("attached")?.lines().map(str::to_owned).collect(),
         found: read("found")?.lines().filter_map(found).collect(),
+        is_auto: folder.join("auto").exists(),
     }))
 }

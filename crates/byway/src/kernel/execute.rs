@@ -196,6 +196,18 @@ impl Executor<'_> {
                 tables.forget_program(Place::of(&device, role))?;
                 by(Step::Attach(device, role))
             }
+            Step::SetAuto(is_auto) => {
+                tables.set_request("", is_auto)?;
+                by(Step::SetAuto(!is_auto))
+            }
+            Step::Await(name) => {
+                tables.set_request(&name, true)?;
+                by(Step::StopAwaiting(name))
+            }
+            Step::StopAwaiting(name) => {
+                tables.set_request(&name, false)?;
+                by(Step::Await(name))
+            }
             Step::KeepResolved(neighbour) => {
                 tables.remember_neighbour(neighbour.device.index, neighbour.gateway)?;
                 let kept = network.keep_resolved(&neighbour);
@@ -289,14 +301,19 @@ impl Executor<'_> {
         }
     }
 
-    /// Clears away what a change left that was cut off, and the records of devices that are gone. Says whether there
-    /// was anything. The caller holds the lock.
+    /// Clears away what a change left that was cut off, and the records of devices that are gone: an attachment that was asked
+    /// for by name waits from then on. Says whether there was anything. The caller holds the lock.
     pub(crate) fn tidy(&mut self) -> Result<bool> {
         let _quiet = SignalsWait::begin();
         let links = self.network.links()?;
         let installed = installed(self.pins, self.network, &links)?;
         let gone = installed.iter().filter(|installed| !links.contains_key(&installed.device.index));
+        let is_auto = self.pins.tables.requests()?.values().any(String::is_empty);
         for installed in gone.clone() {
+            // The request outlives the device.
+            if installed.role == Role::Departure && !is_auto {
+                self.pins.tables.set_request(&installed.device.name, true)?;
+            }
             self.forget(installed)?;
         }
         if self.pins.tables.meta(meta::CHANGING)? == 0 {

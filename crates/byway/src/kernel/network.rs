@@ -117,7 +117,7 @@ impl Network {
     }
 
     /// The devices that carry a default route of the main table, of either family.
-    fn default_route_devices(&mut self) -> Result<BTreeSet<u32>> {
+    pub(crate) fn default_route_devices(&mut self) -> Result<BTreeSet<u32>> {
         let mut devices = BTreeSet::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let main = RouteAttribute::Table(RouteHeader::RT_TABLE_MAIN.into());

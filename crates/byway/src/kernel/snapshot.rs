@@ -102,7 +102,8 @@ impl Scope<'_> {
 pub(crate) fn snapshot(pins: Option<&Pins>, network: &mut Network, scope: &Scope<'_>) -> Result<Snapshot> {
     let (actual, links) = read_consistent(pins, || read(pins, network, scope.only))?;
     let is_attached = actual.programs.values().any(|(_, role)| *role == Role::Departure);
-    let host = network.host(links, &scope.questions, is_attached || !actual.lost.is_empty())?;
+    let asks = is_attached || actual.is_auto || !actual.lost.is_empty() || !actual.awaited.is_empty();
+    let host = network.host(links, &scope.questions, asks)?;
     Ok(Snapshot { actual, host })
 }
 
@@ -151,6 +152,25 @@ fn read(
         } else if installed.role == Role::Departure && links.contains_key(&installed.device.index) {
             actual.lost.insert(installed.device.index, installed.device);
         }
+    }
+
+    for name in pins.tables.requests()?.into_values() {
+        if name.is_empty() {
+            actual.is_auto = true;
+            continue;
+        }
+        let link = links.values().find(|link| link.is_called(&name) && link.is_attachable());
+        if let Some(Link { device, .. }) = link
+            && !actual.is_attached(device.index)
+        {
+            actual.lost.insert(device.index, device.clone());
+        }
+        actual.awaited.insert(name, link.map(|link| link.device.index));
+    }
+    if actual.is_auto && actual.attachments().next().is_none() && actual.lost.is_empty() {
+        let found = network.default_route_devices()?;
+        let found = found.iter().filter_map(|index| links.get(index)).filter(|link| link.is_attachable());
+        actual.lost.extend(found.map(|link| (link.device.index, link.device.clone())));
     }
 
     let mut slots = BTreeMap::new();

@@ -23,8 +23,8 @@ use aya::maps::{
     xdp::{DevMapHash, XdpMapError},
 };
 use byway_abi::{
-    ATTACHMENT_PROBES, AttachmentCounters, Count, Group, GroupKey, MAX_ATTACHMENTS, MAX_CHUNKS, ProgramKey,
-    ProgramRecord, RuleRecord, SetRecord, TARGET_BY_DESTINATION, Target, meta,
+    ATTACHMENT_PROBES, AttachmentCounters, Count, DIRECTION_NONE, Group, GroupKey, MAX_ATTACHMENTS,
+    MAX_CHUNKS, ProgramKey, ProgramRecord, RuleRecord, SetRecord, TARGET_BY_DESTINATION, Target, meta,
 };
 
 use super::{
@@ -602,6 +602,33 @@ impl Tables {
         self.programs
             .insert(wire::program_key(place), record, 0)
             .map_err(|error| failed("write the map", "PROGRAMS", error))
+    }
+
+    /// The attachments that are asked for beside those that are there, by number: their names, and an empty one for those that
+    /// carry a default route.
+    pub(crate) fn requests(&self) -> Result<BTreeMap<u32, String>> {
+        let all = self.programs()?;
+        let requests = all.into_iter().filter(|(key, _)| key.direction == DIRECTION_NONE);
+        Ok(requests.map(|(key, record)| (key.ifindex, wire::read_request(&record.name))).collect())
+    }
+
+    /// Notes such a request, unless it is noted already, or forgets it.
+    pub(crate) fn set_request(&mut self, name: &str, is_asked: bool) -> Result<()> {
+        let requests = self.requests()?;
+        let key = |ifindex| ProgramKey { ifindex, direction: DIRECTION_NONE };
+        let noted: Vec<u32> =
+            requests.iter().filter(|(_, it)| *it == name).map(|(number, _)| *number).collect();
+        let written = match (is_asked, noted.first()) {
+            (true, Some(_)) => Ok(()),
+            (true, None) => {
+                let free = (0..).find(|number| !requests.contains_key(number)).unwrap_or_default();
+                self.programs.insert(key(free), wire::request(name), 0)
+            }
+            (false, _) => {
+                noted.iter().try_for_each(|number| ignore_missing(self.programs.remove(&key(*number))))
+            }
+        };
+        written.map_err(|error| failed("write the map", "PROGRAMS", error))
     }
 
     /// Whether the rules speak about what leaves by a device. The kernel ends that when the device goes or moves to another

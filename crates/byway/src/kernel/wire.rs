@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use byway_abi::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, MSS_AUTO, MSS_OFF,
     NEXT_HOP_BY_ROUTE, NEXT_HOP_DOWN, NEXT_HOP_WAITING, NeighbourKey, ON_DOWN_DROP, ON_DOWN_PASS, ProgramKey,
-    ROLE_ARRIVAL, ROLE_DEPARTURE, RuleRecord, SetRecord,
+    ProgramRecord, ROLE_ARRIVAL, ROLE_DEPARTURE, RuleRecord, SetRecord,
 };
 
 use crate::{
@@ -174,6 +174,16 @@ pub(super) fn read_role(wire: u8, direction: Direction) -> Option<Role> {
         _ => return None,
     };
     (role.direction() == direction).then_some(role)
+}
+
+/// The record of an attachment that is asked for by this name.
+pub(super) fn request(device: &str) -> ProgramRecord {
+    ProgramRecord { name: name(device), role: ROLE_DEPARTURE, hook: 0, qdisc_added: 0, reserved: 0 }
+}
+
+/// The name by which an attachment is asked for, empty where those are meant that carry a default route.
+pub(super) fn read_request(wire: &[u8]) -> String {
+    if text(wire).is_empty() { String::new() } else { read_device(wire, 0).name }
 }
 
 /// The record of a rule whose target is of this kind and has this slot, or identity.

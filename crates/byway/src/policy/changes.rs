@@ -1,5 +1,7 @@
 //! What an apply changes, or would change.
 
+use std::collections::BTreeMap;
+
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{
@@ -76,9 +78,21 @@ impl Changes {
         &self.waiting
     }
 
-    /// The attachments that come and go, by name.
+    /// Whether attachments are those devices that carry a default route: before, and then.
+    pub fn auto(&self) -> [bool; 2] {
+        [self.before.is_auto, self.after.is_auto]
+    }
+
+    /// The attachments that come and go, by name. One that waits for its device has the index 0.
     pub fn attachments(&self) -> Vec<Change<Device>> {
-        let (before, after) = (&self.before.attachments, &self.after.attachments);
+        let all = |desired: &Desired| -> BTreeMap<(u32, String), Device> {
+            let waits = desired.awaited.iter().map(|name| Device { name: name.clone(), index: 0 });
+            let all = desired.attachments.values().cloned().chain(waits);
+            // The name tells those apart that wait, and of one that is there only the index.
+            let key = |it: &Device| (it.index, if it.index == 0 { it.name.clone() } else { String::new() });
+            all.map(|device| (key(&device), device)).collect()
+        };
+        let (before, after) = (all(&self.before), all(&self.after));
         let gone = before.iter().filter(|(index, _)| !after.contains_key(index));
         let new = after.iter().filter(|(index, _)| !before.contains_key(index));
         let mut changes: Vec<(&Device, Change<Device>)> = gone
@@ -141,8 +155,9 @@ impl Serialize for Changes {
                 serializer.collect_seq(self.0.rules())
             }
         }
-        let mut all = serializer.serialize_struct("Changes", 6)?;
+        let mut all = serializer.serialize_struct("Changes", 7)?;
         all.serialize_field("attachments", &self.attachments())?;
+        all.serialize_field("auto", &self.auto())?;
         all.serialize_field("groups", &self.groups())?;
         all.serialize_field("rules", &Rules(self))?;
         all.serialize_field("counts", &self.counts())?;

@@ -20,8 +20,10 @@ use std::{
 use serde::Serialize;
 
 use crate::{
+    error::Error,
     model::Prefix,
     model::{Action, Device, Group, NextHop, Selector},
+    policy::changes::Waiting,
     policy::compile::{Entries, Entry, compile},
     policy::merge::merged,
 };
@@ -97,8 +99,12 @@ pub(crate) struct Slot {
 pub(crate) struct Actual {
     /// The devices that carry a program, by where it is.
     pub(crate) programs: BTreeMap<Place, (Device, Role)>,
-    /// Attachments that have lost their program: somebody has taken it off.
+    /// Attachments without a program: somebody has taken it off, or they have waited for their device, which is there now.
     pub(crate) lost: BTreeMap<u32, Device>,
+    /// The attachments are those devices that carry a default route.
+    pub(crate) is_auto: bool,
+    /// The names of attachments that wait for their device, and the ifindex of one that is there now.
+    pub(crate) awaited: BTreeMap<String, Option<u32>>,
     /// The rules with their identities, but for those that are `unseen`.
     pub(crate) rules: BTreeMap<Selector, (u32, Arc<Action>)>,
     /// Rules that no change is asked for, and that none can concern.
@@ -131,6 +137,10 @@ pub(crate) struct Unseen {
 pub(crate) struct Desired {
     /// The devices whose egress is watched, by ifindex.
     pub(crate) attachments: BTreeMap<u32, Device>,
+    /// They are those that carry a default route. Else each is asked for by name.
+    pub(crate) is_auto: bool,
+    /// The names of those that are not there yet.
+    pub(crate) awaited: BTreeSet<String>,
     /// The rules.
     pub(crate) rules: BTreeMap<Selector, Arc<Action>>,
     /// Those that stay as they are, whatever they are.
@@ -168,6 +178,12 @@ pub(crate) enum Step {
     ChangeRole(Device, Role),
     /// Take the program off.
     Detach(Device, Role),
+    /// Note that attachments are those devices that carry a default route, or that they are asked for by name.
+    SetAuto(bool),
+    /// Note that an attachment of this name is asked for, and waits.
+    Await(String),
+    /// It waits no longer.
+    StopAwaiting(String),
     /// Ask the kernel to keep a neighbour resolved.
     KeepResolved(Neighbour),
     /// Stop asking.
@@ -199,25 +215,58 @@ pub(crate) enum Step {
 }
 
 impl Desired {
+    /// The attachments that are asked for and wait.
+    pub(crate) fn waiting_attachments(&self) -> Vec<Waiting> {
+        let waiting = |request: String, why: Error| Waiting { request, reason: why.to_string() };
+        let mut all: Vec<Waiting> = self
+            .awaited
+            .iter()
+            .map(|name| waiting(format!("attach {name}"), Error::NoSuchDevice(name.clone())))
+            .collect();
+        if self.is_auto && self.attachments.is_empty() {
+            all.push(waiting("attach auto".to_owned(), Error::NoDefaultRoute));
+        }
+        all
+    }
+
+    /// The names of all attachments that are asked for, those included that wait.
+    pub(crate) fn attachment_names(&self) -> BTreeSet<String> {
+        let attached = self.attachments.values().map(|device| device.name.clone());
+        attached.chain(self.awaited.iter().cloned()).collect()
+    }
+
     /// Whether nothing of it needs anything in the kernel.
     pub(crate) fn is_empty(&self) -> bool {
-        self.rules.is_empty() && self.attachments.is_empty() && self.groups.is_empty()
+        let asks_for_attachments = self.is_auto || !self.awaited.is_empty();
+        self.rules.is_empty()
+            && self.attachments.is_empty()
+            && self.groups.is_empty()
+            && !asks_for_attachments
     }
 }
 
 impl Actual {
+    /// The devices whose egress is watched.
+    pub(crate) fn attachments(&self) -> impl Iterator<Item = &Device> {
+        let departures = self.programs.values().filter(|(_, role)| *role == Role::Departure);
+        departures.map(|(device, _)| device)
+    }
+
+    /// Whether the egress of a device is watched.
+    pub(crate) fn is_attached(&self, index: u32) -> bool {
+        self.attachments().any(|device| device.index == index)
+    }
+
     /// What should hold when nothing is to change.
     pub(crate) fn as_desired(&self) -> Desired {
-        let attachments = self
-            .programs
-            .iter()
-            .filter(|(_, (_, role))| *role == Role::Departure)
-            .map(|(place, (device, _))| (place.ifindex, device.clone()))
-            .chain(self.lost.clone())
-            .collect();
+        let attached = self.attachments().map(|device| (device.index, device.clone()));
+        let attachments = attached.chain(self.lost.clone()).collect();
         let is_down = |(next_hop, slot): (&NextHop, &Slot)| slot.is_down.then(|| next_hop.clone());
+        let waits = |(name, there): (&String, &Option<u32>)| there.is_none().then(|| name.clone());
         Desired {
             attachments,
+            is_auto: self.is_auto,
+            awaited: self.awaited.iter().filter_map(waits).collect(),
             rules: self.rules.iter().map(|(selector, (_, rule))| (*selector, rule.clone())).collect(),
             unseen: self.unseen.clone(),
             groups: self.groups.iter().map(|(name, (_, group))| (name.clone(), group.clone())).collect(),
@@ -308,6 +357,15 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
             Role::Arrival => after.push(Step::Detach(device.clone(), Role::Arrival)),
         }
     }
+
+    // What is asked for is noted once it holds; what waits, ahead of that.
+    if desired.is_auto != actual.is_auto {
+        attach.push(Step::SetAuto(desired.is_auto));
+    }
+    let new = desired.awaited.iter().filter(|name| !actual.awaited.contains_key(*name));
+    before.extend(new.cloned().map(Step::Await));
+    let done = actual.awaited.keys().filter(|name| !desired.awaited.contains(*name));
+    attach.extend(done.cloned().map(Step::StopAwaiting));
 
     let is_kept = |it: &&Neighbour| actual.neighbours.contains(*it) && !actual.let_go.contains(*it);
     before.extend(neighbours.iter().filter(|it| !is_kept(it)).cloned().map(Step::KeepResolved));
@@ -479,6 +537,8 @@ mod tests {
         Desired {
             unseen: Unseen::default(),
             attachments: attachments.iter().map(|index| (*index, device(*index))).collect(),
+            is_auto: false,
+            awaited: BTreeSet::new(),
             rules: rules.into_iter().map(|rule| (rule.selector(), action(&rule))).collect(),
             groups: groups.into_iter().map(|group| (group.name.clone(), group)).collect(),
             down: BTreeSet::new(),
@@ -536,6 +596,9 @@ mod tests {
                 Step::Detach(device, role) => {
                     assert_eq!(holds.programs.remove(&Place::of(&device, role)), Some((device, role)));
                 }
+                Step::SetAuto(is_auto) => assert_ne!(std::mem::replace(&mut holds.is_auto, is_auto), is_auto),
+                Step::Await(name) => assert_eq!(holds.awaited.insert(name, None), None),
+                Step::StopAwaiting(name) => assert!(holds.awaited.remove(&name).is_some()),
                 Step::KeepResolved(neighbour) => assert!(holds.neighbours.insert(neighbour)),
                 Step::LetGo(neighbour) => assert!(holds.neighbours.remove(&neighbour)),
                 Step::MakeNextHop(next_hop) => {
@@ -683,8 +746,9 @@ mod tests {
         let destination = proptest::option::of((0..4_u8, 30..=32_u8));
         let rules = vec((0..16_u8, 26..=32_u8, destination, any_target()), 0..12);
         let groups = vec((0..2_u8, vec((1..6_u32, 1..4_u8), 1..4)), 0..3);
-        (vec(1..5_u32, 0..3), rules, groups, vec(any::<prop::sample::Index>(), 0..3)).prop_map(
-            |(attachments, rules, groups, down)| {
+        let asked = (any::<bool>(), vec("eth[7-9]", 0..3));
+        (vec(1..5_u32, 0..3), rules, groups, vec(any::<prop::sample::Index>(), 0..3), asked).prop_map(
+            |(attachments, rules, groups, down, (is_auto, awaited))| {
                 let nested = |(last, len, to, target): (u8, u8, Option<(u8, u8)>, Target)| Rule {
                     source: Prefix::holding([192, 0, 2, last].into(), len).unwrap(),
                     destination: to
@@ -705,6 +769,7 @@ mod tests {
                     }
                 }
                 let mut goal = desired(&attachments, rules, groups.into_values().collect());
+                (goal.is_auto, goal.awaited) = (is_auto, awaited.into_iter().collect());
                 let all: Vec<NextHop> = goal.next_hops().into_iter().cloned().collect();
                 if !all.is_empty() {
                     goal.down = down.into_iter().map(|nth| nth.get(&all).clone()).collect();

@@ -44,7 +44,7 @@ impl Checks {
     }
 
     /// Whether what cannot work now waits until it can.
-    fn wait(&self) -> bool {
+    pub(crate) fn wait(&self) -> bool {
         match self {
             Self::Full => false,
             Self::Apply { is_strict, .. } => !is_strict,
@@ -99,11 +99,8 @@ impl Host {
     pub(crate) fn default_gateway_devices(&self) -> Result<Vec<Device>> {
         let links: Vec<&Link> =
             self.default_routes.iter().filter_map(|index| self.links.get(index)).collect();
-        let usable: Vec<Device> = links
-            .iter()
-            .filter(|link| link.header != Header::Other && !link.is_loopback)
-            .map(|link| link.device.clone())
-            .collect();
+        let usable: Vec<Device> =
+            links.iter().filter(|link| link.is_attachable()).map(|link| link.device.clone()).collect();
         match (usable.is_empty(), links.first()) {
             (false, _) => Ok(usable),
             (true, Some(link)) => Err(Error::UnknownHeader(link.device.name.clone())),

@@ -20,6 +20,8 @@ pub(crate) struct Saved {
     pub(crate) attached: BTreeSet<String>,
     /// The devices where the routing table had found the gateways whose device the configuration did not name.
     pub(crate) found: BTreeMap<IpAddr, String>,
+    /// The attachments were those devices that carry a default route.
+    pub(crate) is_auto: bool,
 }
 
 impl Saved {
@@ -45,9 +47,10 @@ impl Saved {
         }
         let Some(Attach::Devices(before)) = &config.attach else { return config };
         let before: BTreeSet<String> = before.iter().cloned().collect();
-        let now: BTreeSet<String> = desired.attachments.values().map(|device| device.name.clone()).collect();
+        let now = desired.attachment_names();
         let kept = now.iter().filter(|name| before.contains(*name) || !attached.contains(*name));
-        let back = before.difference(&attached).filter(|name| host.attachable(name).is_ok());
+        let back =
+            before.difference(&attached).filter(|name| host.attachable(name).is_ok() || !host.has(name));
         config.attach =
             Some(Attach::Devices(kept.chain(back).cloned().collect::<BTreeSet<_>>().into_iter().collect()));
         config

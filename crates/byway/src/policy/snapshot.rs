@@ -54,6 +54,11 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// Whether its egress can be watched.
+    pub(crate) fn is_attachable(&self) -> bool {
+        self.header != Header::Other && !self.is_loopback
+    }
+
     /// Whether it answers to this name.
     pub(crate) fn is_called(&self, name: &str) -> bool {
         self.device.name == name || self.other_names.iter().any(|it| it == name)

@@ -98,38 +98,61 @@ impl Transaction {
         wanted.into_iter().filter(is_completed).cloned().collect()
     }
 
-    /// Adds attachments. Returns the devices that are asked for.
+    /// Adds attachments. Returns the devices that are asked for, but for those that wait.
     pub(crate) fn attach(&mut self, attach: &Attach) -> Result<Vec<Device>> {
-        let devices = self.devices(attach)?;
-        self.desired.attachments.extend(devices.iter().map(|device| (device.index, device.clone())));
+        let Self { snapshot, desired, checks, .. } = self;
+        let devices = match attach {
+            Attach::Auto => {
+                // Beside those that were asked for by name, they are asked for by name, too.
+                desired.is_auto |= desired.attachments.is_empty() && desired.awaited.is_empty();
+                match snapshot.host.default_gateway_devices() {
+                    Err(Error::NoDefaultRoute) if checks.wait() => Vec::new(),
+                    found => found?,
+                }
+            }
+            Attach::Devices(names) => {
+                desired.is_auto = false;
+                let mut found = Vec::with_capacity(names.len());
+                for name in names {
+                    match snapshot.host.attachable(name) {
+                        Err(Error::NoSuchDevice(_)) if checks.wait() => {
+                            desired.awaited.insert(name.clone());
+                        }
+                        device => {
+                            desired.awaited.remove(name);
+                            found.push(device?);
+                        }
+                    }
+                }
+                found
+            }
+        };
+        desired.attachments.extend(devices.iter().map(|device| (device.index, device.clone())));
         Ok(devices)
     }
 
-    /// Adds the default-gateway devices where nothing is attached.
+    /// Adds the default-gateway devices where nothing is attached, and nothing is asked for.
     pub(crate) fn attach_unless_attached(&mut self) -> Result<()> {
-        if self.desired.attachments.is_empty() {
+        let Desired { attachments, is_auto, awaited, .. } = &self.desired;
+        if attachments.is_empty() && awaited.is_empty() && !is_auto {
             self.attach(&Attach::Auto)?;
         }
         Ok(())
     }
 
-    fn devices(&self, attach: &Attach) -> Result<Vec<Device>> {
-        let host = &self.snapshot.host;
-        match attach {
-            Attach::Auto => host.default_gateway_devices(),
-            Attach::Devices(names) => names.iter().map(|name| host.attachable(name)).collect(),
-        }
-    }
-
-    /// Takes attachments off, and returns their devices.
+    /// Takes attachments off, and returns their devices. Those that are left are asked for by name from then on.
     pub(crate) fn detach(&mut self, names: &[&str]) -> Result<Vec<Device>> {
         let Self { snapshot, desired, .. } = self;
         let detach = |name: &&str| {
+            if desired.awaited.remove(*name) {
+                return Ok(Device { name: (*name).to_owned(), index: 0 });
+            }
             let mut attachments = desired.attachments.iter();
             let is_it =
                 |index: &u32, device: &Device| device.name == *name || snapshot.host.is_called(*index, name);
             let index = attachments.find(|(index, device)| is_it(index, device)).map(|(index, _)| *index);
             let detached = index.and_then(|index| desired.attachments.remove(&index));
+            desired.is_auto &= detached.is_none();
             detached.ok_or_else(|| Error::NotAttached((*name).to_owned()))
         };
         names.iter().map(detach).collect()
@@ -137,7 +160,10 @@ impl Transaction {
 
     /// Takes all attachments off, and returns their devices.
     pub(crate) fn detach_all(&mut self) -> Vec<Device> {
-        std::mem::take(&mut self.desired.attachments).into_values().collect()
+        let Desired { attachments, is_auto, awaited, .. } = &mut self.desired;
+        *is_auto = false;
+        let waited = std::mem::take(awaited).into_iter().map(|name| Device { name, index: 0 });
+        std::mem::take(attachments).into_values().chain(waited).collect()
     }
 
     /// Deletes the rule for exactly these packets, and returns it.
@@ -220,21 +246,28 @@ impl Transaction {
         self.checks = Checks::Apply { in_use, is_strict };
         self.replace_all(owner, config)?;
         self.waiting = self.snapshot.host.waiting(config.next_hops());
+        self.waiting.extend(self.desired.waiting_attachments());
         Ok(())
     }
 
-    /// The same with a configuration that was in force before. `found` is for [`Checks::GoBack`].
+    /// The same with a configuration that was in force before. `found` is for [`Checks::GoBack`]; `is_auto` says whether its
+    /// attachments are those that carry a default route, although it names those that did.
     pub(crate) fn go_back_to(
         &mut self,
         owner: Owner,
         config: &Config,
         found: BTreeMap<IpAddr, String>,
+        is_auto: bool,
     ) -> Result<()> {
         self.checks = Checks::GoBack { found };
         self.replace_all(owner, config)?;
+        if config.attach.is_some() {
+            self.desired.is_auto = is_auto;
+        }
         let wait = self.desired.next_hops().into_iter().filter(|it| it.is_waiting());
         let specs: Vec<NextHopSpec> = wait.map(NextHopSpec::from).collect();
         self.waiting = self.snapshot.host.waiting(&specs);
+        self.waiting.extend(self.desired.waiting_attachments());
         Ok(())
     }
 
@@ -260,9 +293,8 @@ impl Transaction {
         Request::of_config(config, owner).put(self, on_conflict)?;
         match &config.attach {
             Some(attach) => {
-                let devices = self.devices(attach)?;
-                self.desired.attachments = devices.into_iter().map(|device| (device.index, device)).collect();
-                Ok(())
+                self.detach_all();
+                self.attach(attach).map(drop)
             }
             // Going back puts rules back, and attaches where it was attached.
             None if config.rules.is_empty() || is_going_back => Ok(()),

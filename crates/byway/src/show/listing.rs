@@ -10,17 +10,13 @@ use serde::{
 use super::{
     lookup::{Lookup, Order, RefCounts},
     status::{
-        Attachment, GroupStatus, NextHopStatus, RuleStatus, Status, attachment_status, next_hop_status,
+        Attachment, GroupStatus, NextHopStatus, RuleStatus, Status, attachments, next_hop_status,
         rule_status, whole_seconds,
     },
 };
 use crate::{
     error::Result,
-    kernel::{
-        network::Network,
-        pins::Pins,
-        snapshot::{installed, read_consistent},
-    },
+    kernel::{network::Network, pins::Pins, snapshot::read_consistent},
     model::Selector,
 };
 
@@ -136,12 +132,8 @@ fn read_up_to(at_once: usize, pins: &Pins, network: &mut Network) -> Result<(Lis
     let lookup = Lookup::read(&pins.tables, network)?;
     let (order, uses) = Order::read(&pins.tables)?;
     let links = &lookup.links;
-    let attachments = installed(pins, network, links)?;
     let listing = Listing {
-        attachments: attachments
-            .into_iter()
-            .map(|installed| attachment_status(pins, links, installed))
-            .collect::<Result<_>>()?,
+        attachments: attachments(pins, network, links)?,
         groups: groups(&lookup, &uses),
         next_hops: lookup
             .next_hops(&uses)

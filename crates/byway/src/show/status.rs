@@ -1,6 +1,9 @@
 //! What there is and what it did, as a listing shows it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use byway_abi::{DEVICE_REFUSES, NextHopHealth, RuleRecord, SILENCE, SILENCE_ON_LINK, class};
 use serde::{Serialize, Serializer};
@@ -208,8 +211,11 @@ pub struct Attachment {
     pub hook: Hook,
     /// The program is there. If not, the device has gone, or somebody has taken the program off.
     pub is_installed: bool,
-    /// The device is gone.
+    /// The device is gone, or is not there yet: its index is 0 then.
     pub device_gone: bool,
+    /// Nobody has named it: it is attached to because it carries a default route.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub by_route: bool,
     /// What left by it; nothing where arrivals alone are watched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counters: Option<AttachmentCounters>,
@@ -218,7 +224,7 @@ pub struct Attachment {
 impl Attachment {
     /// A device that carries its program, without counters.
     pub fn new(device: Device, role: Role, hook: Hook) -> Self {
-        Self { device, role, hook, is_installed: true, device_gone: false, counters: None }
+        Self { device, role, hook, is_installed: true, device_gone: false, by_route: false, counters: None }
     }
 }
 
@@ -296,8 +302,35 @@ pub(super) fn whole_seconds(time: Duration) -> u64 {
 /// Reads the devices that carry a program, by name.
 pub(crate) fn read_attachments(pins: &Pins, network: &mut Network) -> Result<Vec<Attachment>> {
     let links = network.links()?;
-    let all = installed(pins, network, &links)?;
-    all.into_iter().map(|installed| attachment_status(pins, &links, installed)).collect()
+    attachments(pins, network, &links)
+}
+
+/// The devices that carry a program, and those that one is to come to, by name.
+pub(super) fn attachments(
+    pins: &Pins,
+    network: &mut Network,
+    links: &BTreeMap<u32, Link>,
+) -> Result<Vec<Attachment>> {
+    let requests: BTreeSet<String> = pins.tables.requests()?.into_values().collect();
+    let is_auto = requests.contains("");
+    let all = installed(pins, network, links)?;
+    let there: Result<Vec<Attachment>> =
+        all.into_iter().map(|installed| attachment_status(pins, links, installed, is_auto)).collect();
+    let mut there = there?;
+    let is_there =
+        |name: &String| there.iter().any(|it| it.role == Role::Departure && it.device.name == *name);
+    let waiting: Vec<Attachment> = requests
+        .into_iter()
+        .filter(|name| !name.is_empty() && !is_there(name))
+        .map(|name| Attachment {
+            is_installed: false,
+            device_gone: true,
+            ..Attachment::new(Device { name, index: 0 }, Role::Departure, Hook::Tcx)
+        })
+        .collect();
+    there.extend(waiting);
+    there.sort_by(|a, b| (&a.device, a.role).cmp(&(&b.device, b.role)));
+    Ok(there)
 }
 
 /// The rule in a record and what it did, or nothing where the record makes no sense.
@@ -369,10 +402,11 @@ fn is_silent(health: &NextHopHealth, is_on_link: bool, now: u64) -> bool {
     health.device == DEVICE_REFUSES || now.saturating_sub(heard) >= patience
 }
 
-pub(crate) fn attachment_status(
+fn attachment_status(
     pins: &Pins,
     links: &BTreeMap<u32, Link>,
     installed: Installed,
+    is_auto: bool,
 ) -> Result<Attachment> {
     let departs = installed.role == Role::Departure;
     let counters = pins.tables.attachment_counters(installed.device.index)?;
@@ -382,6 +416,7 @@ pub(crate) fn attachment_status(
         is_installed: installed.is_installed,
         device_gone: !links.contains_key(&installed.device.index),
         device: installed.device,
+        by_route: departs && is_auto,
         counters: departs.then(|| seen(&counters)),
     })
 }

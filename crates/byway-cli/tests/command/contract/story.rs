@@ -26,13 +26,13 @@ fn each_command_finds_what_the_one_before_it_has_left() {
     assert!(works(&seed, ANSWER));
     assert_eq!(
         done(server, "add from 2001:db8:1::/48 via 2001:db8:221::21 name six"),
-        "added: from 2001:db8:1::/48 via 2001:db8:221::21 dev eth1 name six\n"
+        "added: from 2001:db8:1::/48 via 2001:db8:221::21 (dev eth1) name six\n"
     );
     assert_eq!(
         rules_without_counters(server),
         "FROM VIA DEV OWNER\n\
          192.168.1.5 10.111.221.21 eth1 cli\n\
-         2001:db8:1::/48 2001:db8:221::21 eth1 cli\n"
+         2001:db8:1::/48 2001:db8:221::21 (eth1) cli\n"
     );
     assert_eq!(done(server, "replace from 192.168.1.5 dev eth0"), "replaced: from 192.168.1.5 dev eth0\n");
     assert!(!works(&seed, SILENCE));

@@ -98,7 +98,7 @@ fn a_device_is_found_by_route_look_up() {
     for (source, hop) in [("192.168.1.5", "10.111.221.21"), ("2001:db8:1::5", "2001:db8:221::21")] {
         let spec = RuleSpec::new(source.parse().unwrap(), gateway(hop));
         let rule = on(&seed.server, any_hook(), |byway| byway.add(&spec)).unwrap();
-        assert_eq!(rule.target.to_string(), format!("via {hop} dev eth1"));
+        assert_eq!(rule.target.to_string(), format!("via {hop} (dev eth1)"));
     }
 }
 
