@@ -28,6 +28,9 @@ pub enum Error {
     /// Another Byway has a program on a device, with pins that this one does not see.
     #[error("{0} has a program of another Byway, whose BPF file system this one does not see")]
     AnotherByway(String),
+    /// A newer version of Byway has put a program on a device that this one does not know.
+    #[error("{0} has a program of a newer byway, which this one does not know")]
+    UnknownProgram(String),
     /// There is no rule for exactly these packets.
     #[error("there is no rule {0}")]
     NoSuchRule(Selector),
@@ -286,6 +289,7 @@ impl Error {
                     "run byway there, or take the program off first: `tc filter del dev {device} egress prio 2842` does so where it is a filter, and a link goes with its pins"
                 ));
             }
+            Self::UnknownProgram(_) => "use the byway that put it there, or take it off with that one first",
             Self::TablesFull { .. } => "delete some, or use shorter prefixes",
             Self::TooManyDestinations { .. } => "say `to` in fewer rules, or for shorter sources",
             Self::TooManyNextHops { .. } => "delete rules or groups first",

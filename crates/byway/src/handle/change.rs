@@ -106,8 +106,10 @@ impl Byway {
             None => Pins::create()?,
         };
         let carried_out = self.executor(&mut pins).carry_out(&transaction.snapshot.actual, &steps);
+        // The programs of a newer byway go on with the pins.
+        let is_all = transaction.snapshot.actual.unknown.is_empty();
         match &carried_out {
-            Ok(()) if transaction.desired.is_empty() => pins.remove()?,
+            Ok(()) if transaction.desired.is_empty() && is_all => pins.remove()?,
             // What was made for a change that failed goes with it.
             Err(error) if is_new && !matches!(error, Error::NotUndone { .. }) => pins.remove()?,
             _ => {}

@@ -39,16 +39,26 @@ pub(crate) struct Installed {
 }
 
 /// The devices with a program, those included that have lost it.
-///
-/// What a record says that this byway does not understand is not among them: a program on a device's ingress, or of another
-/// role. A newer byway with the same schema has put it there. Nothing is done with it, nor with its record, since only that
-/// byway knows what packets need it for, and it takes up its work where it left off.
 pub(crate) fn installed(
     pins: &Pins,
     network: &mut Network,
     links: &BTreeMap<u32, Link>,
 ) -> Result<Vec<Installed>> {
+    programs(pins, network, links).map(|(installed, _)| installed)
+}
+
+/// The same, and where devices that are there have a program that this byway does not know.
+///
+/// That is one of a role that it does not know in this direction. A newer byway with the same schema has put it there, and
+/// only that one can tell what packets need it for. So this one leaves program and record alone, whatever it does, and the
+/// pins that they need stay with them.
+fn programs(
+    pins: &Pins,
+    network: &mut Network,
+    links: &BTreeMap<u32, Link>,
+) -> Result<(Vec<Installed>, BTreeSet<Place>)> {
     let mut installed = Vec::new();
+    let mut unknown = BTreeSet::new();
     for (key, record) in pins.tables.programs()? {
         let Some(place) = wire::read_place(&key) else { continue };
         let index = place.ifindex;
@@ -64,7 +74,10 @@ pub(crate) fn installed(
             Some(Role::Departure) if !pins.tables.is_watched(index)? => None,
             on_device => on_device,
         };
-        let Some(role) = on_device.or(recorded) else { continue };
+        let Some(role) = on_device.or(recorded) else {
+            unknown.extend(link.map(|_| place));
+            continue;
+        };
         installed.push(Installed {
             device: link.map_or_else(|| wire::read_device(&record.name, index), |link| link.device.clone()),
             role,
@@ -73,7 +86,7 @@ pub(crate) fn installed(
         });
     }
     installed.sort_by(|a, b| (&a.device, a.role).cmp(&(&b.device, b.role)));
-    Ok(installed)
+    Ok((installed, unknown))
 }
 
 /// How long a reader begins anew because somebody has changed something meanwhile.
@@ -145,7 +158,9 @@ fn read(
     let mtus = links.iter().map(|(index, link)| (*index, link.mtu)).collect();
     let mut actual = Actual { devices, mtus, ..Actual::default() };
     let Some(pins) = pins else { return Ok((actual, links)) };
-    for installed in installed(pins, network, &links)? {
+    let (all, unknown) = programs(pins, network, &links)?;
+    actual.unknown = unknown;
+    for installed in all {
         if installed.is_installed {
             let place = Place::of(&installed.device, installed.role);
             actual.programs.insert(place, (installed.device, installed.role));

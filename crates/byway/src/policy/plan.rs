@@ -99,6 +99,8 @@ pub(crate) struct Slot {
 pub(crate) struct Actual {
     /// The devices that carry a program, by where it is.
     pub(crate) programs: BTreeMap<Place, (Device, Role)>,
+    /// Where a newer byway has put a program that this one does not know. It is left alone.
+    pub(crate) unknown: BTreeSet<Place>,
     /// Attachments without a program: somebody has taken it off, or they have waited for their device, which is there now.
     pub(crate) lost: BTreeMap<u32, Device>,
     /// The attachments are those devices that carry a default route.
@@ -293,7 +295,7 @@ impl Desired {
 
     /// The program that should be at each place, and the neighbours that the kernel should keep resolved, for these next
     /// hops, as far as their devices are there still.
-    fn programs_and_neighbours(
+    pub(crate) fn programs_and_neighbours(
         &self,
         next_hops: &BTreeSet<&NextHop>,
         existing: &BTreeMap<u32, Device>,
@@ -329,7 +331,8 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     let of_next_hops: BTreeSet<u32> =
         actual.next_hops.keys().chain(wanted_next_hops.iter().copied()).map(|it| it.device.index).collect();
     let is_next_hop = |place: &Place| of_next_hops.contains(&place.ifindex);
-    let (wanted, neighbours) = desired.programs_and_neighbours(&wanted_next_hops, &actual.devices);
+    let (mut wanted, neighbours) = desired.programs_and_neighbours(&wanted_next_hops, &actual.devices);
+    wanted.retain(|place, _| !actual.unknown.contains(place));
     for (place, (device, role)) in &wanted {
         match (actual.programs.get(place).map(|(_, role)| role), role) {
             (Some(now), wanted) if now == wanted => {}
@@ -827,6 +830,18 @@ mod tests {
                 Step::Switch(Box::new(Switch::Entry(rule.source, None, Some(Entry::All(reference))))),
             ]
         );
+    }
+
+    #[test]
+    fn a_program_that_is_not_known_stays() {
+        let place = |ifindex, direction| Place { ifindex, direction };
+        let actual = Actual {
+            devices: (1..3).map(|i| (i, device(i))).collect(),
+            unknown: [place(1, Direction::Ingress), place(2, Direction::Egress)].into(),
+            ..Actual::default()
+        };
+        let steps = plan(&actual, &desired(&[1, 2], vec![], vec![]));
+        assert_eq!(steps, [Step::Attach(device(1), Role::Departure)]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use byway_abi::{MAX_DESTINATIONS, MAX_GROUPS, MAX_NEXT_HOPS};
 use super::{
     changes::{Changes, Waiting},
     compile::{compile, destinations},
-    plan::{Desired, Step, plan},
+    plan::{Desired, Place, Role, Step, plan},
     request::{OnConflict, Request, gateways},
     resolve::Checks,
     snapshot::Snapshot,
@@ -64,6 +64,10 @@ impl Transaction {
         if matches!(checks, Checks::GoBack { .. }) {
             return Ok(());
         }
+        let programs = |desired: &Desired, next_hops: &BTreeSet<&NextHop>| {
+            desired.programs_and_neighbours(next_hops, &snapshot.actual.devices).0
+        };
+        check_known(snapshot, &programs(held, &next_hops[0]), programs(desired, &next_hops[1]))?;
         // What is so already is not this change's fault, which may be the way out.
         let before = snapshot.host.stacked(&next_hops[0], &held.attachments);
         let after = snapshot.host.stacked(&next_hops[1], &desired.attachments);
@@ -321,6 +325,20 @@ fn check_unused(desired: &Desired, name: &str) -> Result<()> {
 
 /// Refuses what does not fit into the tables, with so many next hops: those that are to go are there still when the new
 /// ones come.
+/// Refuses to want another program where there is one that this byway does not know.
+fn check_known(
+    snapshot: &Snapshot,
+    before: &BTreeMap<Place, (Device, Role)>,
+    after: BTreeMap<Place, (Device, Role)>,
+) -> Result<()> {
+    let is_new = |place: &Place, wanted: &(Device, Role)| before.get(place) != Some(wanted);
+    let unknown = &snapshot.actual.unknown;
+    match after.into_iter().find(|(place, wanted)| unknown.contains(place) && is_new(place, wanted)) {
+        Some((_, (device, _))) => Err(Error::UnknownProgram(device.name)),
+        None => Ok(()),
+    }
+}
+
 fn check_room(desired: &Desired, next_hops: usize) -> Result<()> {
     if next_hops >= MAX_NEXT_HOPS as usize {
         return Err(Error::TooManyNextHops { limit: MAX_NEXT_HOPS - 1 });

@@ -7,6 +7,7 @@ pub(crate) mod liveness;
 mod loading;
 mod marks;
 mod migration;
+mod newer;
 mod next_hops;
 mod seed;
 mod sizes;

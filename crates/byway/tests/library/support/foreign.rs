@@ -9,6 +9,7 @@ use std::{
 
 use aya::programs::{
     LinkOrder, SchedClassifier, TcAttachType,
+    links::FdLink,
     tc::{NlOptions, TcAttachOptions, qdisc_add_clsact},
 };
 use byway::Hook;
@@ -60,11 +61,7 @@ impl Foreign {
 
     /// The same with one that ends the chain.
     pub(crate) fn attach_with(verdict: Verdict, name: &str, device: &str, hook: Hook, place: Place) -> Self {
-        let map = create_array().unwrap();
-        let program = load_program(&map, verdict).unwrap();
-        let pin = Path::new("/sys/fs/bpf").join(format!("foreign_{name}"));
-        pin_object(&program, &pin).unwrap();
-        let mut program = SchedClassifier::from_pin(&pin).unwrap();
+        let (map, mut program) = load(verdict, name);
         let options = match (hook, place) {
             (Hook::Tcx, Place::Ahead) => TcAttachOptions::TcxOrder(LinkOrder::first()),
             (Hook::Tcx, Place::Behind) => TcAttachOptions::TcxOrder(LinkOrder::last()),
@@ -78,6 +75,35 @@ impl Foreign {
         Self { map, program }
     }
 
+    /// Attaches as a newer byway would a program that this one does not know, with its tcx link pinned in `folder`.
+    pub(crate) fn attach_as_byways(
+        name: &str,
+        device: &str,
+        hook: Hook,
+        direction: TcAttachType,
+        folder: &Path,
+    ) -> Self {
+        let (map, mut program) = load(Verdict::Next, name);
+        let options = match hook {
+            Hook::Tcx => TcAttachOptions::TcxOrder(LinkOrder::first()),
+            Hook::Clsact => {
+                let _ = qdisc_add_clsact(device);
+                TcAttachOptions::Netlink(NlOptions {
+                    priority: 2842,
+                    handle: 0xB1A7.into(),
+                    ..NlOptions::default()
+                })
+            }
+        };
+        let link = program.attach_with_options(device, direction, options).unwrap();
+        if hook == Hook::Tcx {
+            let link: FdLink = program.take_link(link).unwrap().try_into().unwrap();
+            std::fs::create_dir_all(folder).unwrap();
+            link.pin(folder.join(nix::net::if_::if_nametoindex(device).unwrap().to_string())).unwrap();
+        }
+        Self { map, program }
+    }
+
     /// How many packets it has seen.
     pub(crate) fn seen(&self) -> u64 {
         lookup(&self.map).unwrap()
@@ -87,6 +113,14 @@ impl Foreign {
     pub(crate) fn id(&self) -> u32 {
         self.program.info().unwrap().id()
     }
+}
+
+fn load(verdict: Verdict, name: &str) -> (OwnedFd, SchedClassifier) {
+    let map = create_array().unwrap();
+    let program = load_program(&map, verdict).unwrap();
+    let pin = Path::new("/sys/fs/bpf").join(format!("foreign_{name}"));
+    pin_object(&program, &pin).unwrap();
+    (map, SchedClassifier::from_pin(&pin).unwrap())
 }
 
 fn create_array() -> io::Result<OwnedFd> {
