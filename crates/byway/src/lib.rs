@@ -45,7 +45,7 @@ pub use kernel::{hook::Hook, namespace::enter_namespace, policy::import};
 pub use model::{
     Device, GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec, MSS_MAX, MSS_MIN, Member, MemberSpec, Mss, NextHop,
     NextHopSpec, OnDown, Owner, OwnerError, Prefix, PrefixError, RULE_NAME_MAX, Rule, RuleError, RuleSpec,
-    Selector, Target, TargetSpec, WEIGHT_MAX,
+    Selector, Target, TargetSpec, UnknownKind, WEIGHT_MAX,
 };
 pub use policy::{
     changes::{Change, Changes, Counts},

@@ -20,7 +20,8 @@ use std::{
 };
 
 use crate::model::{
-    GroupSpec, Mss, OnDown, Owner, RuleError, RuleSpec, Selector, TargetSpec, check_families, check_treatment,
+    GroupSpec, Mss, OnDown, Owner, Rule, RuleError, RuleSpec, Selector, TargetSpec, check_families,
+    check_treatment,
 };
 
 /// How a host should be.
@@ -36,6 +37,8 @@ pub struct Config {
     pub(crate) actions: Vec<ActionSpec>,
     /// Which packets the rules speak about, in order and each once, and which action those get.
     pub(crate) rules: Vec<(Selector, u32)>,
+    /// Rules beside these that no file can say, for a comment.
+    pub(crate) left_out: Vec<Rule>,
 }
 
 /// Interfaces to attach to. A configuration means these, and no others.

@@ -162,6 +162,7 @@ impl Draft {
                 groups: groups.into_values().map(|(group, _)| group).collect(),
                 actions: actions.into_iter().map(|(action, _)| action).collect(),
                 rules,
+                left_out: Vec::new(),
             }
         });
         Reading { files, problems, config, host_refs }

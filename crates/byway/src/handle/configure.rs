@@ -18,7 +18,7 @@ use crate::{
         network::Network,
         snapshot::{Scope, snapshot},
     },
-    model::{Action, GroupSpec, Owner, Target, TargetSpec},
+    model::{Action, GroupSpec, Owner, Rule, Target, TargetSpec},
     policy::{
         changes::Changes, plan::Desired, resolve::Checks, rollback::Saved, snapshot::Questions,
         transaction::Transaction,
@@ -51,13 +51,15 @@ impl Byway {
 
     /// Replaces all rules and groups of an owner by those of `config` in one instant, and the attachments where `config` names
     /// them. Those of other owners stay: where one says the same as `config`, it is left to its owner. A rule that is the same
-    /// as before keeps its counters.
+    /// as before keeps its counters. Rules of a kind that this version does not know ([`Target::Other`]) stay, and with them
+    /// the groups that they may lead to.
     ///
     /// What the owner [`Owner::CONFIG`] had before is saved for [`Byway::rollback`].
     ///
     /// # Errors
     ///
     /// [`Error::RuleOfAnother`] and [`Error::GroupOfAnother`] where another owner has one that says something else,
+    /// [`Error::UnknownKind`] where a rule for the same packets is of a kind that this version does not know,
     /// [`Error::GroupInUse`] where a rule of another owner leads to a group that is to go, [`Error::Unconfirmed`] while
     /// another apply waits to be confirmed, and those of [`Byway::attach`] and [`Byway::add`].
     pub fn apply(&mut self, owner: Owner, config: &Config) -> Result<Changes> {
@@ -285,7 +287,8 @@ impl Byway {
     }
 
     /// Returns everything as a configuration: the rules and groups of all owners, and the attachments. To apply it changes
-    /// nothing, as long as the devices of its next hops are there.
+    /// nothing, as long as the devices of its next hops are there. A rule of a kind that this version does not know
+    /// ([`Target::Other`]) is left out, and a comment in its text form says so.
     ///
     /// # Errors
     ///
@@ -380,11 +383,15 @@ fn as_config(held: &Desired, attach: Option<Attach>, is_meant: impl Fn(Owner) ->
     for (selector, action) in held.rules.iter().filter(|(_, rule)| is_meant(rule.owner)) {
         let Action { target, on_down, mss, owner: _, name } = &**action;
         let place = *places.entry((target, on_down, mss, name)).or_insert_with(|| {
-            let (target, name) = (TargetSpec::from(target), name.clone());
+            let (target, name) = (TargetSpec::try_from(target).ok()?, name.clone());
             config.actions.push(ActionSpec { target, on_down: *on_down, mss: *mss, name });
-            config.actions.len() as u32 - 1
+            Some(config.actions.len() as u32 - 1)
         });
-        config.rules.push((*selector, place));
+        match place {
+            Some(place) => config.rules.push((*selector, place)),
+            // No apply touches it, and so none has to put it back.
+            None => config.left_out.push(Rule::new(*selector, action)),
+        }
     }
     config
 }

@@ -448,7 +448,8 @@ impl Tables {
         first.map(|first| first.is_some()).map_err(|error| failed("read the map", "SETS", error))
     }
 
-    /// Whether a rule besides this one leads to the next hop in a slot, by itself and not by a group.
+    /// Whether a rule besides this one leads to the next hop in a slot, by itself and not by a group; or may do so, since nobody
+    /// here knows its kind.
     pub(crate) fn leads_elsewhere(&self, slot: u32, id: u32) -> Result<bool> {
         self.rules.leads_elsewhere(slot, id)
     }
