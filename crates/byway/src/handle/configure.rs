@@ -13,9 +13,11 @@ use super::{
 use crate::{
     config::{ActionSpec, Attach, Config, Reading},
     error::{Error, Result},
+    import::{Imported, translate},
     kernel::{
         bpffs,
         network::Network,
+        policy::policy,
         snapshot::{Scope, snapshot},
     },
     model::{Action, GroupSpec, Owner, Rule, Target, TargetSpec},
@@ -314,6 +316,20 @@ pub fn lint_host(reading: &mut Reading) -> Result<()> {
     let questions = Questions::host_refs(reading.host_refs.iter().map(|(host_ref, _)| host_ref));
     let host = network.host(links, &questions, false)?;
     reading.lint_host(&host)
+}
+
+/// Reads the policy routing of the calling thread's network namespace, of both families, and says it in Byway's words.
+/// Changes nothing, and needs no privilege and no BPF.
+///
+/// # Errors
+///
+/// [`Error::Kernel`] where the kernel does not list rules, routes or devices.
+pub fn import() -> Result<Imported> {
+    let mut network = Network::open()?;
+    let links = network.links()?;
+    let questions = Questions { rp_filter: true, ..Questions::default() };
+    let host = network.host(links, &questions, false)?;
+    Ok(translate(&policy(&mut network, &host)?))
 }
 
 /// Why to go back.

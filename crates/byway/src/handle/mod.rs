@@ -4,7 +4,7 @@ mod change;
 mod configure;
 mod rollback_store;
 
-pub use configure::lint_host;
+pub use configure::{import, lint_host};
 
 use std::{slice, time::Duration};
 
