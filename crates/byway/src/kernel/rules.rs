@@ -13,9 +13,9 @@ use byway_abi::{Count, Counters, ExceptionCounters, MAX_CHUNKS, RuleRecord, TARG
 
 use super::{
     bpffs,
+    map::{add, failed, ignore_missing, map, optional},
     sources::{INNER, memory},
     sys::{Memory, RECORD_WORDS, record_of_words, record_to_words},
-    tables::{add, failed, ignore_missing, map, optional},
     wire,
 };
 use crate::error::{Error, Result};

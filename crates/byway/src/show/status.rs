@@ -10,11 +10,12 @@ use crate::{
     error::{Error, Result},
     kernel::{
         hook::Hook,
+        map::add,
         network::Network,
         pins::Pins,
         rules::RuleCounters,
         snapshot::{Installed, installed},
-        tables::{Tables, add},
+        tables::Tables,
     },
     model::{Device, Group, NextHop, Rule, Target},
     policy::{
