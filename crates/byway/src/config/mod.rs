@@ -2,6 +2,7 @@
 //!
 //! docs/configuration.md is the reference of the file's keys. The words are those of the command line.
 
+mod draft;
 pub(crate) mod files;
 mod parse;
 mod problem;
@@ -10,8 +11,8 @@ mod values;
 mod warnings;
 pub(crate) mod write;
 
+pub(crate) use draft::HostRef;
 pub use problem::{File, PROBLEMS_MAX, Place, Problem, Severity};
-pub(crate) use read::HostRef;
 pub use read::{Reading, read};
 
 use std::{
