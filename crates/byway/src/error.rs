@@ -25,6 +25,17 @@ pub enum Error {
     /// Another owner has a group of this name that is another one.
     #[error("there is a group of that name already ({0}), which belongs to {owner}", owner = .0.owner)]
     GroupOfAnother(Group),
+    /// The rule for exactly these packets is another Byway's, of a kind that this version does not know.
+    #[error("the rule for that ({0}) is of a kind that this byway does not know, so it stays as it is")]
+    UnknownKind(Box<Rule>),
+    /// A rule may lead to the group that is of a kind that this version does not know.
+    #[error("the rule {rule} may lead to the group {name}: this byway does not know its kind")]
+    GroupMayBeInUse {
+        /// The group.
+        name: String,
+        /// The rule.
+        rule: Box<Rule>,
+    },
     /// Another Byway has a program on a device, with pins that this one does not see.
     #[error("{0} has a program of another Byway, whose BPF file system this one does not see")]
     AnotherByway(String),
@@ -300,6 +311,8 @@ impl Error {
             Self::Locked { .. } => "wait until it has ended, or end it",
             Self::GroupInUse { rules: 1, .. } => "delete it or give it another target first",
             Self::GroupInUse { .. } => "delete them or give them another target first",
+            Self::UnknownKind(_) => "change or delete it with the byway that has made it",
+            Self::GroupMayBeInUse { .. } => "delete that rule first, with the byway that has made it",
             Self::AmbiguousNextHop { .. } => "name one with `dev`",
             Self::NoSuchDevice(_) => "`ip link` lists them",
             Self::NotOnLink { .. } => {

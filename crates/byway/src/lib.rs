@@ -39,13 +39,13 @@ pub use config::{
     files::{FILE_MAX, FileError, read_config},
 };
 pub use error::{Error, Result};
-pub use handle::{Byway, lint_host};
+pub use handle::{Byway, import, lint_host};
 pub use import::Imported;
-pub use kernel::{hook::Hook, namespace::enter_namespace, policy::import};
+pub use kernel::{hook::Hook, namespace::enter_namespace};
 pub use model::{
     Device, GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec, MSS_MAX, MSS_MIN, Member, MemberSpec, Mss, NextHop,
     NextHopSpec, OnDown, Owner, OwnerError, Prefix, PrefixError, RULE_NAME_MAX, Rule, RuleError, RuleSpec,
-    Selector, Target, TargetSpec, WEIGHT_MAX,
+    Selector, Target, TargetSpec, UnknownKind, WEIGHT_MAX,
 };
 pub use policy::{
     changes::{Change, Changes, Counts, Waiting},

@@ -46,13 +46,20 @@ fn columns<'a>(since: Option<&'a Since<'_>>) -> Columns<'a, RuleStatus> {
         })
         .only_where(|it| it.rule.on_down != OnDown::Pass)
         .text("OWNER", |it, to| write!(to, "{}", it.rule.owner))
-        .number("PACKETS", |it, to| write!(to, "{}", thousands(met(it).packets)))
-        .number("BYTES", |it, to| write!(to, "{}", thousands(met(it).bytes)));
+        .number("PACKETS", |it, to| match it.rule.target {
+            // What such a rule has met, nobody here can say.
+            Target::Other { .. } => Ok(()),
+            _ => write!(to, "{}", thousands(met(it).packets)),
+        })
+        .number("BYTES", |it, to| match it.rule.target {
+            Target::Other { .. } => Ok(()),
+            _ => write!(to, "{}", thousands(met(it).bytes)),
+        });
     if let Some(since) = since {
         rates(&mut columns, since);
     }
     columns.number("ARRIVED", |it, to| match it.rule.target {
-        Target::Pass | Target::Drop => Ok(()),
+        Target::Pass | Target::Drop | Target::Other { .. } => Ok(()),
         _ => write!(to, "{}", thousands(it.arrived.packets)),
     });
     // What is seldom has a column only where there is something to see.

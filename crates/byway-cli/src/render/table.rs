@@ -371,13 +371,16 @@ FROM            VIA            DEV   OWNER  PACKETS    BYTES  ARRIVED  NAME
         several.no_next_hop = packets(2);
         let mut group = rule("192.168.1.9", 0, 0, None);
         group.rule.target = Target::Group("uplinks".into());
-        let shown = listing(&status(vec![exception, several, group], vec![]), None).unwrap();
+        let mut other = rule("192.168.1.10", 0, 0, None);
+        other.rule.target = Target::Other { kind: 200, index: 4 };
+        let shown = listing(&status(vec![exception, several, group, other], vec![]), None).unwrap();
         let expected = "\
-FROM         TO          VIA                     DEV   ON-DOWN  OWNER  PACKETS  BYTES  ARRIVED  NO NEXT HOP
-192.168.1.7  10.0.0.0/8  pass                                   cli         12  1,200                     0
-192.168.1.8              10.111.221.21           eth1  drop     cli         10  1,000        8            2
-                         10.111.221.22 weight 3  eth1
-192.168.1.9              group uplinks                          cli          0      0        0            0";
+FROM          TO          VIA                     DEV   ON-DOWN  OWNER  PACKETS  BYTES  ARRIVED  NO NEXT HOP
+192.168.1.7   10.0.0.0/8  pass                                   cli         12  1,200                     0
+192.168.1.8               10.111.221.21           eth1  drop     cli         10  1,000        8            2
+                          10.111.221.22 weight 3  eth1
+192.168.1.9               group uplinks                          cli          0      0        0            0
+192.168.1.10              kind 200                               cli                                       0";
         assert_eq!(shown.split("\n\n").nth(1), Some(expected), "{shown}");
     }
 

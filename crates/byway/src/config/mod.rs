@@ -2,6 +2,7 @@
 //!
 //! docs/configuration.md is the reference of the file's keys. The words are those of the command line.
 
+mod draft;
 pub(crate) mod files;
 mod parse;
 mod problem;
@@ -10,8 +11,8 @@ mod values;
 mod warnings;
 pub(crate) mod write;
 
+pub(crate) use draft::HostRef;
 pub use problem::{File, PROBLEMS_MAX, Place, Problem, Severity};
-pub(crate) use read::HostRef;
 pub use read::{Reading, read};
 
 use std::{
@@ -20,8 +21,8 @@ use std::{
 };
 
 use crate::model::{
-    GroupSpec, Mss, NextHopSpec, OnDown, Owner, RuleError, RuleSpec, Selector, TargetSpec, check_families,
-    check_treatment,
+    GroupSpec, Mss, NextHopSpec, OnDown, Owner, Rule, RuleError, RuleSpec, Selector, TargetSpec,
+    check_families, check_treatment,
 };
 
 /// How a host should be.
@@ -37,6 +38,8 @@ pub struct Config {
     pub(crate) actions: Vec<ActionSpec>,
     /// Which packets the rules speak about, in order and each once, and which action those get.
     pub(crate) rules: Vec<(Selector, u32)>,
+    /// Rules beside these that no file can say, for a comment.
+    pub(crate) left_out: Vec<Rule>,
 }
 
 /// Interfaces to attach to. A configuration means these, and no others.

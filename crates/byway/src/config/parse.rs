@@ -10,8 +10,8 @@ use toml::{
 
 use super::{
     ActionSpec, Attach,
+    draft::{Draft, HostRef, Origin},
     problem::{PROBLEMS_MAX, Place, Problem, token},
-    read::{Draft, HostRef, Origin},
     values::{Notes, Value},
 };
 use crate::model::{

@@ -1,19 +1,21 @@
 //! All files of a configuration to one whole.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     path::{Path, PathBuf},
 };
 
 use byway_abi::MAX_RULES;
 
 use super::{
-    ActionSpec, Attach, Config, parse,
-    problem::{File, PROBLEMS_MAX, Place, Problem, Problems, Severity, token},
+    Config,
+    draft::{Draft, HostRef},
+    parse,
+    problem::{File, PROBLEMS_MAX, Place, Problem, Problems, Severity},
     values::nearest,
     warnings,
 };
-use crate::model::{GroupSpec, NextHopSpec, Selector, TargetSpec, check_families};
+use crate::model::{TargetSpec, check_families};
 
 /// What was read.
 #[derive(Debug, Default)]
@@ -26,19 +28,6 @@ pub struct Reading {
     pub config: Option<Config>,
     /// Where it says what only the host knows.
     pub(crate) host_refs: Vec<(HostRef, Place)>,
-}
-
-/// Something of the host that a configuration speaks of.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum HostRef {
-    /// An interface of a next hop.
-    Device(String),
-    /// A next hop.
-    NextHop(NextHopSpec),
-    /// An interface to watch.
-    Attach(String),
-    /// Those to watch that carry a default route.
-    AttachAuto,
 }
 
 /// Reads a configuration from the texts of its files: the first one, and those that add to it. `load` gets the text of a
@@ -87,44 +76,7 @@ fn sort(problems: &mut [Problem]) {
     problems.sort_by_key(|problem| (problem.severity, problem.place.file, problem.place.span.start));
 }
 
-/// Where a source was written: in which file, from which byte on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Origin {
-    pub(super) file: u32,
-    pub(super) start: u32,
-}
-
-/// What has been read so far.
-#[derive(Default)]
-pub(super) struct Draft {
-    pub(super) files: Vec<File>,
-    pub(super) problems: Problems,
-    pub(super) attach: Option<(Attach, Place)>,
-    pub(super) groups: BTreeMap<String, (GroupSpec, Place)>,
-    /// The names of all groups, of those as well that mean nothing.
-    pub(super) named: BTreeSet<String>,
-    /// What the files say of the host.
-    pub(super) host_refs: Vec<(HostRef, Place)>,
-    /// The groups that rules lead to.
-    pub(super) uses: Vec<(String, Place)>,
-    actions: Vec<(ActionSpec, Place)>,
-    /// The rules, with their actions.
-    pub(super) rules: Vec<(Selector, u32, Origin)>,
-}
-
 impl Draft {
-    /// Gives a action a number.
-    pub(super) fn action(&mut self, action: ActionSpec, place: Place) -> u32 {
-        self.actions.push((action, place));
-        self.actions.len() as u32 - 1
-    }
-
-    pub(super) fn place(&self, origin: Origin) -> Place {
-        let (file, start) = (origin.file as usize, origin.start as usize);
-        let text = self.files.get(file).map_or("", |file| &file.text);
-        Place { file, span: token(text, start) }
-    }
-
     fn finish(mut self) -> Reading {
         self.check_groups();
         self.rules.sort_by_key(|(selector, ..)| *selector);
@@ -162,6 +114,7 @@ impl Draft {
                 groups: groups.into_values().map(|(group, _)| group).collect(),
                 actions: actions.into_iter().map(|(action, _)| action).collect(),
                 rules,
+                left_out: Vec::new(),
             }
         });
         Reading { files, problems, config, host_refs }
@@ -211,7 +164,10 @@ mod tests {
     use proptest::{collection::vec, option, prelude::*};
 
     use super::*;
-    use crate::model::{MemberSpec, Mss, NextHopSpec, OnDown, Owner, Prefix, RuleSpec};
+    use crate::{
+        config::Attach,
+        model::{GroupSpec, MemberSpec, Mss, NextHopSpec, OnDown, Owner, Prefix, RuleSpec, Selector},
+    };
 
     fn reading(text: &str) -> Reading {
         let load = &mut |path: &Path| match path.to_str() {

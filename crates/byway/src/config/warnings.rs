@@ -1,6 +1,6 @@
 //! What is legal, and cannot have been meant.
 
-use super::read::Origin;
+use super::draft::Origin;
 use crate::model::{Prefix, Selector, TargetSpec};
 
 /// More destinations than these around a rule, and one of them will be what it is an exception from.

@@ -13,6 +13,9 @@ const ON_A_LINE: usize = 100;
 
 impl Display for Config {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for rule in &self.left_out {
+            writeln!(f, "# Left out, since this byway does not know its kind: {rule}")?;
+        }
         match &self.attach {
             Some(Attach::Auto) => writeln!(f, "attach = \"auto\"")?,
             Some(Attach::Devices(names)) => {

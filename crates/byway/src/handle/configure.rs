@@ -13,12 +13,14 @@ use super::{
 use crate::{
     config::{ActionSpec, Attach, Config, Reading},
     error::{Error, Result},
+    import::{Imported, translate},
     kernel::{
         bpffs,
         network::Network,
+        policy::policy,
         snapshot::{Scope, snapshot},
     },
-    model::{Action, GroupSpec, Owner, Target, TargetSpec},
+    model::{Action, GroupSpec, Owner, Rule, Target, TargetSpec},
     policy::{
         changes::Changes, plan::Desired, rollback::Saved, snapshot::Questions, transaction::Transaction,
     },
@@ -51,7 +53,8 @@ impl Byway {
 
     /// Replaces all rules and groups of an owner by those of `config` in one instant, and the attachments where `config` names
     /// them. Those of other owners stay: where one says the same as `config`, it is left to its owner. A rule that is the same
-    /// as before keeps its counters.
+    /// as before keeps its counters. Rules of a kind that this version does not know ([`Target::Other`]) stay, and with them
+    /// the groups that they may lead to.
     ///
     /// What cannot hold yet waits ([`Changes::waiting`]): a next hop whose device is not there or down, or whose gateway is not
     /// on-link. Its flows go to the other members of the group, or do what `on_down` says. The next change of any kind that
@@ -62,6 +65,7 @@ impl Byway {
     /// # Errors
     ///
     /// [`Error::RuleOfAnother`] and [`Error::GroupOfAnother`] where another owner has one that says something else,
+    /// [`Error::UnknownKind`] where a rule for the same packets is of a kind that this version does not know,
     /// [`Error::GroupInUse`] where a rule of another owner leads to a group that is to go, [`Error::Unconfirmed`] while
     /// another apply waits to be confirmed, and those of [`Byway::attach`] and [`Byway::add`].
     pub fn apply(&mut self, owner: Owner, config: &Config) -> Result<Changes> {
@@ -289,7 +293,8 @@ impl Byway {
     }
 
     /// Returns everything as a configuration: the rules and groups of all owners, and the attachments. To apply it changes
-    /// nothing, as long as the devices of its next hops are there.
+    /// nothing, as long as the devices of its next hops are there. A rule of a kind that this version does not know
+    /// ([`Target::Other`]) is left out, and a comment in its text form says so.
     ///
     /// # Errors
     ///
@@ -316,6 +321,20 @@ pub fn lint_host(reading: &mut Reading) -> Result<()> {
     let questions = Questions::host_refs(reading.host_refs.iter().map(|(host_ref, _)| host_ref));
     let host = network.host(links, &questions, false)?;
     reading.lint_host(&host)
+}
+
+/// Reads the policy routing of the calling thread's network namespace, of both families, and says it in Byway's words.
+/// Changes nothing, and needs no privilege and no BPF.
+///
+/// # Errors
+///
+/// [`Error::Kernel`] where the kernel does not list rules, routes or devices.
+pub fn import() -> Result<Imported> {
+    let mut network = Network::open()?;
+    let links = network.links()?;
+    let questions = Questions { rp_filter: true, ..Questions::default() };
+    let host = network.host(links, &questions, false)?;
+    Ok(translate(&policy(&mut network, &host)?))
 }
 
 /// Why to go back.
@@ -388,11 +407,15 @@ fn as_config(held: &Desired, attach: Option<Attach>, is_meant: impl Fn(Owner) ->
     for (selector, action) in held.rules.iter().filter(|(_, rule)| is_meant(rule.owner)) {
         let Action { target, on_down, mss, owner: _, name } = &**action;
         let place = *places.entry((target, on_down, mss, name)).or_insert_with(|| {
-            let (target, name) = (TargetSpec::from(target), name.clone());
+            let (target, name) = (TargetSpec::try_from(target).ok()?, name.clone());
             config.actions.push(ActionSpec { target, on_down: *on_down, mss: *mss, name });
-            config.actions.len() as u32 - 1
+            Some(config.actions.len() as u32 - 1)
         });
-        config.rules.push((*selector, place));
+        match place {
+            Some(place) => config.rules.push((*selector, place)),
+            // No apply touches it, and so none has to put it back.
+            None => config.left_out.push(Rule::new(*selector, action)),
+        }
     }
     config
 }

@@ -4,7 +4,7 @@ mod change;
 mod configure;
 mod rollback_store;
 
-pub use configure::lint_host;
+pub use configure::{import, lint_host};
 
 use std::{slice, time::Duration};
 
@@ -159,8 +159,8 @@ impl Byway {
     ///
     /// # Errors
     ///
-    /// [`Error::RuleExists`], [`Error::TablesFull`], [`Error::Rule`], [`Error::NotOnLink`] and its like for a next hop that
-    /// cannot work, those of [`Byway::attach`], and those of the kernel.
+    /// [`Error::RuleExists`], [`Error::UnknownKind`], [`Error::TablesFull`], [`Error::Rule`], [`Error::NotOnLink`] and its like
+    /// for a next hop that cannot work, those of [`Byway::attach`], and those of the kernel.
     pub fn add(&mut self, spec: &RuleSpec) -> Result<Rule> {
         self.add_all(slice::from_ref(spec)).and_then(only)
     }
@@ -220,13 +220,14 @@ impl Byway {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchRule`], and those of the kernel.
+    /// [`Error::NoSuchRule`], [`Error::UnknownKind`], and those of the kernel.
     pub fn del(&mut self, selector: &Selector) -> Result<Rule> {
         let scope = Scope { only: Some(selector), ..Scope::default() };
         self.change(&scope, |transaction| transaction.delete_rule(selector))
     }
 
-    /// Deletes all rules, of every owner, and returns them. Attachments and groups stay.
+    /// Deletes all rules, of every owner, and returns them. Attachments and groups stay, and rules of a kind that this version
+    /// does not know ([`Target::Other`](crate::Target::Other)).
     ///
     /// # Errors
     ///
@@ -265,7 +266,7 @@ impl Byway {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchGroup`], [`Error::GroupInUse`], and those of the kernel.
+    /// [`Error::NoSuchGroup`], [`Error::GroupInUse`], [`Error::GroupMayBeInUse`], and those of the kernel.
     pub fn del_group(&mut self, name: &str) -> Result<Group> {
         self.change(&Scope::default(), |transaction| transaction.delete_group(name))
     }

@@ -446,6 +446,10 @@ fn record_rule(
         }
         Target::Pass => tables.record(selector, action, TARGET_PASS, 0),
         Target::Drop => tables.record(selector, action, TARGET_DROP, 0),
+        // Those that there are stay, and none can be asked for.
+        Target::Other { .. } => {
+            Err(Error::inconsistent(format!("make the rule {selector}"), "its kind is not known"))
+        }
     }
 }
 
@@ -634,9 +638,11 @@ fn tidy_tables(tables: &mut Tables) -> Result<()> {
     }
     let used: BTreeSet<u32> =
         records.held.values().filter(|it| it.kind == TARGET_GROUP).map(|it| it.index).collect();
+    // One of a kind that is not known may have a group of its own.
+    let is_any_unknown = records.held.values().any(|it| wire::is_unknown(it.kind));
     tables.tidy_groups()?;
     for (id, group) in tables.groups()? {
-        if wire::read_name(&group.name).is_empty() && !used.contains(&id) {
+        if wire::read_name(&group.name).is_empty() && !used.contains(&id) && !is_any_unknown {
             tables.next_hops.forget_group(id)?;
         }
     }

@@ -42,6 +42,7 @@ use super::{
     bpffs,
     execute::{SignalsWait, wait_for_grace_period},
     hook::Programs,
+    map,
     network::Network,
     pins::{self, Pins},
     snapshot::{Installed, installed},
@@ -141,9 +142,7 @@ fn add_direction(from: &Path, to: &Path) -> Result<()> {
         let mut new = HashMap::<MapData, ProgramKey, ProgramRecord>::create(MAX_PROGRAMS, NO_PREALLOC)?;
         for entry in old.iter() {
             let (ifindex, record) = entry?;
-            tables::retry_enomem(|| {
-                new.insert(ProgramKey { ifindex, direction: DIRECTION_EGRESS }, record, 0)
-            })?;
+            map::retry_enomem(|| new.insert(ProgramKey { ifindex, direction: DIRECTION_EGRESS }, record, 0))?;
         }
         Ok(new)
     };

@@ -6,6 +6,7 @@ pub(crate) mod execute;
 mod features;
 pub(crate) mod hook;
 pub(crate) mod lock;
+pub(crate) mod map;
 pub(crate) mod migrate;
 pub(crate) mod namespace;
 pub(crate) mod network;

@@ -276,6 +276,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
         other_names: Vec::new(),
         parent: None,
         master: None,
+        group: 0,
     };
     let (mut lower, mut is_stacked, mut is_elsewhere) = (None, false, false);
     for attribute in &message.attributes {
@@ -291,6 +292,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
             LinkAttribute::Link(index) => lower = Some(*index),
             LinkAttribute::LinkNetNsId(_) => is_elsewhere = true,
             LinkAttribute::Controller(index) => link.master = Some(*index),
+            LinkAttribute::Group(group) => link.group = *group,
             LinkAttribute::LinkInfo(infos) => {
                 // The link of a veth is its other end, and a VLAN's packets are tagged by the time they are below.
                 is_stacked = infos.iter().any(|info| {

@@ -15,7 +15,7 @@ use byway_abi::{
 };
 
 use super::{
-    tables::{add, failed, ignore_missing, map, optional, retry_enomem},
+    map::{add, failed, ignore_missing, map, optional, retry_enomem},
     wire,
 };
 use crate::{

@@ -1,16 +1,11 @@
 //! The host's own policy routing: the entries of `ip rule` and the routes of all tables (rtnetlink(7)).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs, io,
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, fs, net::IpAddr};
 
 use byway_netlink::{
     Netlink, Nla as _,
     packet::{
         AddressFamily, RouteNetlinkMessage,
-        link::{LinkAttribute, LinkMessage},
         route::{
             RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags, RouteType, RouteVia,
         },
@@ -18,16 +13,14 @@ use byway_netlink::{
     },
 };
 
+use super::network::Network;
 use crate::{
     error::{Error, Result},
-    import::{
-        self, Imported,
-        policy::{
-            Action, Condition, Hop, LOCAL, Policy, PolicyRule, Refusal, RouteKind, STAYS, TableNames,
-            TableRoute,
-        },
+    import::policy::{
+        Action, Condition, Hop, LOCAL, Policy, PolicyRule, Refusal, RouteKind, STAYS, TableNames, TableRoute,
     },
     model::Prefix,
+    policy::snapshot::{Host, Link},
 };
 
 /// Where the names of routing tables stand, the first before the others (ip-route(8)).
@@ -36,34 +29,25 @@ const TABLE_NAMES: [&str; 3] =
 /// Where more of them may stand.
 const MORE_TABLE_NAMES: &str = "/etc/iproute2/rt_tables.d";
 
-/// Reads the policy routing of the calling thread's network namespace, of both families, and says it in Byway's words.
-/// Changes nothing, and needs no privilege and no BPF.
-///
-/// # Errors
-///
-/// [`Error::Kernel`] where the kernel does not list rules, routes or devices.
-pub fn import() -> Result<Imported> {
-    Ok(import::translate(&read()?))
-}
-
-fn read() -> Result<Policy> {
-    let mut netlink = Netlink::open().map_err(Error::io("open a netlink socket"))?;
-    let devices = devices(&mut netlink)?;
-    let mut policy = Policy { names: table_names(), strict: strict(&devices), ..Policy::default() };
+/// Reads the policy routing of both families, on a host that has told its devices and which are strict about senders.
+pub(crate) fn policy(network: &mut Network, host: &Host) -> Result<Policy> {
+    let strict = host.strict_rp_filter.iter().filter_map(|index| host.links.get(index));
+    let strict = strict.map(|link| link.device.name.clone()).collect();
+    let mut policy = Policy { names: table_names(), strict, ..Policy::default() };
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = RuleMessage::default();
         request.header.family = family;
         let answers =
-            dump(&mut netlink, RouteNetlinkMessage::GetRule(request), "list the entries of `ip rule`")?;
+            dump(network.netlink(), RouteNetlinkMessage::GetRule(request), "list the entries of `ip rule`")?;
         policy.rules.extend(answers.iter().filter_map(|answer| match answer {
             RouteNetlinkMessage::NewRule(message) => rule(message),
             _ => None,
         }));
         let mut request = RouteMessage::default();
         request.header.address_family = family;
-        let answers = dump(&mut netlink, RouteNetlinkMessage::GetRoute(request), "list the routes")?;
+        let answers = dump(network.netlink(), RouteNetlinkMessage::GetRoute(request), "list the routes")?;
         policy.routes.extend(answers.iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewRoute(message) => route(message, &devices),
+            RouteNetlinkMessage::NewRoute(message) => route(message, &host.links),
             _ => None,
         }));
     }
@@ -84,24 +68,6 @@ fn dump(
     }
 }
 
-/// The devices by ifindex: their names and groups.
-fn devices(netlink: &mut Netlink) -> Result<BTreeMap<u32, (String, u32)>> {
-    let answers = dump(netlink, RouteNetlinkMessage::GetLink(LinkMessage::default()), "list the devices")?;
-    let devices = answers.into_iter().filter_map(|answer| {
-        let RouteNetlinkMessage::NewLink(message) = answer else { return None };
-        let (mut name, mut group) = (None, 0);
-        for attribute in message.attributes {
-            match attribute {
-                LinkAttribute::IfName(it) => name = Some(it),
-                LinkAttribute::Group(it) => group = it,
-                _ => {}
-            }
-        }
-        Some((message.header.index, (name?, group)))
-    });
-    Ok(devices.collect())
-}
-
 /// A file that is not there, or cannot be read, names nothing.
 fn table_names() -> TableNames {
     let mut names = TableNames::default();
@@ -116,19 +82,6 @@ fn table_names() -> TableNames {
         names.read(&fs::read_to_string(path).unwrap_or_default());
     }
     names
-}
-
-/// The devices on which the kernel checks senders strictly: the larger of the device's own value and that of `all`
-/// counts (ip-sysctl, `rp_filter`).
-fn strict(devices: &BTreeMap<u32, (String, u32)>) -> BTreeSet<String> {
-    let value = |name: &str| -> u8 {
-        let path = format!("/proc/sys/net/ipv4/conf/{name}/rp_filter");
-        let text: io::Result<String> = fs::read_to_string(path);
-        text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
-    };
-    let all = value("all");
-    let names = devices.values().map(|(name, _)| name);
-    names.filter(|name| value(name).max(all) == 1).cloned().collect()
 }
 
 fn rule(message: &RuleMessage) -> Option<PolicyRule> {
@@ -224,7 +177,7 @@ fn place(condition: &Condition) -> u8 {
     }
 }
 
-fn route(message: &RouteMessage, devices: &BTreeMap<u32, (String, u32)>) -> Option<TableRoute> {
+fn route(message: &RouteMessage, links: &BTreeMap<u32, Link>) -> Option<TableRoute> {
     let header = &message.header;
     if header.flags.contains(RouteFlags::Cloned) {
         return None;
@@ -253,7 +206,7 @@ fn route(message: &RouteMessage, devices: &BTreeMap<u32, (String, u32)>) -> Opti
             RouteAttribute::PrefSource(it) => route.preferred_source = address(it),
             RouteAttribute::MultiPath(several) => {
                 for one in several {
-                    let mut it = hop(&one.attributes, Some(one.interface_index), devices);
+                    let mut it = hop(&one.attributes, Some(one.interface_index), links);
                     it.weight = u16::from(one.hops) + 1;
                     it.onlink = one.flags.contains(RouteNextHopFlags::Onlink);
                     it.dead = one.flags.contains(RouteNextHopFlags::Dead);
@@ -271,7 +224,7 @@ fn route(message: &RouteMessage, devices: &BTreeMap<u32, (String, u32)>) -> Opti
         _ => None,
     });
     if hops.is_empty() && (index.is_some() || !has_object) {
-        let mut it = hop(&message.attributes, index, devices);
+        let mut it = hop(&message.attributes, index, links);
         it.onlink = header.flags.contains(RouteFlags::Onlink);
         it.dead = header.flags.contains(RouteFlags::Dead);
         hops.push(it);
@@ -296,18 +249,18 @@ fn route(message: &RouteMessage, devices: &BTreeMap<u32, (String, u32)>) -> Opti
     Some(route)
 }
 
-fn hop(attributes: &[RouteAttribute], index: Option<u32>, devices: &BTreeMap<u32, (String, u32)>) -> Hop {
+fn hop(attributes: &[RouteAttribute], index: Option<u32>, links: &BTreeMap<u32, Link>) -> Hop {
     let gateway = attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Gateway(it) => address(it),
         RouteAttribute::Via(RouteVia::Inet6(v6)) => Some(IpAddr::V6(*v6)),
         RouteAttribute::Via(RouteVia::Inet(v4)) => Some(IpAddr::V4(*v4)),
         _ => None,
     });
-    let device = index.and_then(|index| devices.get(&index));
+    let link = index.and_then(|index| links.get(&index));
     Hop {
         gateway,
-        device: device.map(|(name, _)| name.clone()),
-        group: device.map_or(0, |(_, group)| *group),
+        device: link.map(|link| link.device.name.clone()),
+        group: link.map_or(0, |link| link.group),
         weight: 1,
         onlink: false,
         dead: false,

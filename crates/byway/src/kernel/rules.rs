@@ -13,9 +13,10 @@ use byway_abi::{Count, Counters, ExceptionCounters, MAX_CHUNKS, RuleRecord, TARG
 
 use super::{
     bpffs,
+    map::{add, failed, ignore_missing, map, optional},
     sources::{INNER, memory},
     sys::{Memory, RECORD_WORDS, record_of_words, record_to_words},
-    tables::{add, failed, ignore_missing, map, optional},
+    wire,
 };
 use crate::error::{Error, Result};
 
@@ -27,6 +28,8 @@ const ONE_BY_ONE: u32 = 64;
 
 /// Which word of a record says whether there is one: that of its family, and its index.
 const FAMILY: usize = 4;
+/// Which word has its kind, in the fourth byte.
+const KIND: usize = 5;
 /// 64-bit words of a rule's counters on one CPU.
 const COUNTER_WORDS: usize = size_of::<Counters>() / size_of::<u64>();
 
@@ -255,19 +258,23 @@ impl Rules {
         })
     }
 
-    /// Whether a record besides that of `id` leads to the next hop in a slot, by itself and not by a group.
+    /// Whether a record besides that of `id` leads to the next hop in a slot, by itself and not by a group; or may do so, since
+    /// nobody here knows its kind.
     pub(crate) fn leads_elsewhere(&self, slot: u32, id: u32) -> Result<bool> {
         for number in 0..self.chunks() {
             let Some((chunk, _)) = self.chunk(number << 16)? else { continue };
             for (place, words) in chunk.records.words().chunks_exact(RECORD_WORDS).enumerate() {
                 // Without the rest of the record, since there may be a million.
-                if (words[FAMILY].load(Ordering::Relaxed) >> 32) as u32 != slot
-                    || number << 16 | place as u32 == id
-                {
+                let leads_there = (words[FAMILY].load(Ordering::Relaxed) >> 32) as u32 == slot;
+                let is_unknown = || wire::is_unknown((words[KIND].load(Ordering::Relaxed) >> 24) as u8);
+                if number << 16 | place as u32 == id || !leads_there && !is_unknown() {
                     continue;
                 }
                 let record = self.record(number << 16 | place as u32)?;
-                if record.is_some_and(|record| record.kind == TARGET_NEXT_HOP && record.index == slot) {
+                if record.is_some_and(|record| match record.kind {
+                    TARGET_NEXT_HOP => record.index == slot,
+                    kind => wire::is_unknown(kind),
+                }) {
                     return Ok(true);
                 }
             }

@@ -366,6 +366,7 @@ pub(crate) fn target(
         }
         TARGET_PASS => Some(Target::Pass),
         TARGET_DROP => Some(Target::Drop),
+        kind if wire::is_unknown(kind) => Some(Target::Other { kind, index }),
         _ => None,
     }
 }

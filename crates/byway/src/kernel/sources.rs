@@ -16,8 +16,8 @@ use byway_abi::{
 };
 
 use super::{
+    map::{failed, map},
     sys::{self, Memory},
-    tables::{failed, map},
 };
 use crate::{
     error::{Error, Result},

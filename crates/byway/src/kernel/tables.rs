@@ -13,21 +13,20 @@ use std::{
     net::IpAddr,
     path::Path,
     sync::atomic::{Ordering, fence},
-    thread,
-    time::Duration,
 };
 
 use aya::maps::{
-    Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues,
+    Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues,
     lpm_trie::{Key, LpmTrie},
     xdp::{DevMapHash, XdpMapError},
 };
 use byway_abi::{
-    ATTACHMENT_PROBES, AttachmentCounters, Count, DIRECTION_NONE, Group, GroupKey, MAX_ATTACHMENTS,
-    MAX_CHUNKS, ProgramKey, ProgramRecord, RuleRecord, SetRecord, TARGET_BY_DESTINATION, Target, meta,
+    ATTACHMENT_PROBES, AttachmentCounters, DIRECTION_NONE, Group, GroupKey, MAX_ATTACHMENTS, MAX_CHUNKS,
+    ProgramKey, ProgramRecord, RuleRecord, SetRecord, TARGET_BY_DESTINATION, Target, meta,
 };
 
 use super::{
+    map::{add, failed, ignore_missing, map, open, optional, retry_enomem},
     next_hops::NextHops,
     rules::{RuleCounters, Rules},
     sources::{Generation, Sources},
@@ -152,26 +151,6 @@ pub(super) fn make_secret(folder: &Path, secret: u64) -> Result<()> {
     map.set(0, secret, 0).map_err(making)?;
     map.pin(folder.join("SECRET")).map_err(|error| Error::kernel("pin the map SECRET", error))
 }
-
-pub(super) fn open(folder: &Path, name: &str) -> Result<Map> {
-    MapData::from_pin(folder.join(name))
-        .and_then(Map::from_map_data)
-        .map_err(|error| failed("open the map", name, error))
-}
-
-pub(super) fn failed(verb: &str, name: &str, error: MapError) -> Error {
-    Error::kernel(format!("{verb} {name}"), error)
-}
-
-/// Opens a map of a folder by its name, as the type that is wanted.
-macro_rules! map {
-    ($folder:expr, $name:literal) => {
-        $crate::kernel::tables::open($folder, $name)?
-            .try_into()
-            .map_err(|error| $crate::kernel::tables::failed("open the map", $name, error))?
-    };
-}
-pub(super) use map;
 
 impl Tables {
     /// Opens the maps that are pinned in `folder`.
@@ -449,7 +428,8 @@ impl Tables {
         first.map(|first| first.is_some()).map_err(|error| failed("read the map", "SETS", error))
     }
 
-    /// Whether a rule besides this one leads to the next hop in a slot, by itself and not by a group.
+    /// Whether a rule besides this one leads to the next hop in a slot, by itself and not by a group; or may do so, since nobody
+    /// here knows its kind.
     pub(crate) fn leads_elsewhere(&self, slot: u32, id: u32) -> Result<bool> {
         self.rules.leads_elsewhere(slot, id)
     }
@@ -699,50 +679,5 @@ fn key(set: u32, prefix: &Prefix) -> AnyKey {
             key[4..].copy_from_slice(&address.octets());
             AnyKey::V6(bits, key)
         }
-    }
-}
-
-pub(crate) fn add(sum: &mut Count, count: Count) {
-    sum.packets = sum.packets.wrapping_add(count.packets);
-    sum.bytes = sum.bytes.wrapping_add(count.bytes);
-}
-
-/// How long an insertion is tried again, in steps of [`REFILL_STEP`]: a second.
-const REFILL_STEPS: u32 = 20_000;
-const REFILL_STEP: Duration = Duration::from_micros(50);
-
-/// An insertion that waits for memory. The kernel takes a map's elements from a small stock that it fills up in the
-/// background (kernel/bpf/memalloc.c), and says `ENOMEM` to whoever is faster than that.
-pub(super) fn retry_enomem(
-    mut insert: impl FnMut() -> std::result::Result<(), MapError>,
-) -> std::result::Result<(), MapError> {
-    for _ in 0..REFILL_STEPS {
-        match insert() {
-            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOMEM) => {
-                thread::sleep(REFILL_STEP);
-            }
-            done => return done,
-        }
-    }
-    insert()
-}
-
-/// A look-up without its "no such key".
-pub(super) fn optional<T>(
-    result: std::result::Result<T, MapError>,
-) -> std::result::Result<Option<T>, MapError> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// A removal without its "no such key".
-pub(super) fn ignore_missing(result: std::result::Result<(), MapError>) -> std::result::Result<(), MapError> {
-    match result {
-        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
-        other => other,
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use byway_abi::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, MSS_AUTO, MSS_OFF,
     NEXT_HOP_BY_ROUTE, NEXT_HOP_DOWN, NEXT_HOP_WAITING, NeighbourKey, ON_DOWN_DROP, ON_DOWN_PASS, ProgramKey,
-    ProgramRecord, ROLE_ARRIVAL, ROLE_DEPARTURE, RuleRecord, SetRecord,
+    ProgramRecord, ROLE_ARRIVAL, ROLE_DEPARTURE, RuleRecord, SetRecord, TARGET_GONE, sources::KIND,
 };
 
 use crate::{
@@ -212,6 +212,12 @@ pub(super) fn target(id: u32, record: &RuleRecord) -> byway_abi::Target {
     byway_abi::Target { rule: id, kind, on_down, mss, index }
 }
 
+/// Whether a newer Byway may have made a rule of this kind. A source table has room for the last bits of a kind alone: what
+/// would pass there for a kind that the programs know is none of a rule.
+pub(super) fn is_unknown(kind: u8) -> bool {
+    kind & KIND as u8 > TARGET_GONE
+}
+
 /// What a record speaks about, or nothing where it makes no sense.
 pub(super) fn selector(record: &RuleRecord) -> Option<Selector> {
     let source = Prefix::holding(read_address(record.family, record.source)?, record.source_len)?;
@@ -251,7 +257,7 @@ pub(super) fn read_set(record: &SetRecord) -> Option<Prefix> {
 
 #[cfg(test)]
 mod tests {
-    use byway_abi::{TARGET_DROP, TARGET_PASS};
+    use byway_abi::{TARGET_DROP, TARGET_PASS, sources};
     use proptest::prelude::*;
 
     use super::*;
@@ -287,6 +293,14 @@ mod tests {
             let kind = if action.target == Target::Pass { TARGET_PASS } else { TARGET_DROP };
             let record = rule_record(&selector, &action, kind, 7);
             prop_assert_eq!(rule(&record, action.target.clone()), Some(Rule::new(selector, &action)));
+        }
+
+        #[test]
+        fn what_a_table_has_of_an_unknown_kind_is_left_alone(kind: u8, on_down: u8, mss: u16, index: u32) {
+            let target = byway_abi::Target { rule: 1, kind, on_down, mss, index };
+            let entry = sources::Entry { target, length: 32, is_own: true };
+            let found = sources::target(entry.word(), 1).kind;
+            prop_assert!(!is_unknown(kind) || !(1..=TARGET_GONE).contains(&found), "{} is {} there", kind, found);
         }
 
         #[test]

@@ -19,5 +19,5 @@ pub(crate) use rule::Action;
 pub use rule::{RULE_NAME_MAX, Rule, RuleSpec, Selector};
 pub use target::{
     Device, MSS_MAX, MSS_MIN, Member, MemberSpec, Mss, NextHop, NextHopSpec, OnDown, Target, TargetSpec,
-    WEIGHT_MAX,
+    UnknownKind, WEIGHT_MAX,
 };

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     owner::Owner,
     prefix::Prefix,
-    target::{Mss, OnDown, Target, TargetSpec},
+    target::{Mss, OnDown, Target, TargetSpec, UnknownKind},
 };
 
 /// Longest name of a rule in bytes.
@@ -169,16 +169,18 @@ impl fmt::Display for RuleSpec {
     }
 }
 
-impl From<&Rule> for RuleSpec {
-    fn from(rule: &Rule) -> Self {
-        Self {
+impl TryFrom<&Rule> for RuleSpec {
+    type Error = UnknownKind;
+
+    fn try_from(rule: &Rule) -> Result<Self, UnknownKind> {
+        Ok(Self {
             selector: rule.selector(),
-            target: (&rule.target).into(),
+            target: (&rule.target).try_into()?,
             on_down: rule.on_down,
             mss: rule.mss,
             owner: rule.owner,
             name: rule.name.clone(),
-        }
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 /// The largest weight of a next hop in a group, as in ip-route(8).
 pub const WEIGHT_MAX: u16 = 256;
@@ -161,15 +162,27 @@ pub enum Target {
     Pass,
     /// They are dropped.
     Drop,
+    /// Another Byway's programs know what: this one leaves their packets to normal routing, and the rule alone.
+    Other {
+        /// The number that the other Byway has for it.
+        kind: u8,
+        /// What it means is the other Byway's business.
+        index: u32,
+    },
 }
 
 impl Target {
+    /// Whether it is of a kind that this version does not know.
+    pub(crate) fn is_unknown(&self) -> bool {
+        matches!(self, Self::Other { .. })
+    }
+
     /// The next hops that the target names itself. A group has its own.
     pub fn next_hops(&self) -> impl Iterator<Item = &NextHop> {
         let (one, several) = match self {
             Self::NextHop(next_hop) => (Some(next_hop), &[][..]),
             Self::NextHops(members) => (None, &members[..]),
-            Self::Group(_) | Self::Pass | Self::Drop => (None, &[][..]),
+            Self::Group(_) | Self::Pass | Self::Drop | Self::Other { .. } => (None, &[][..]),
         };
         one.into_iter().chain(several.iter().map(|member| &member.next_hop))
     }
@@ -202,6 +215,7 @@ impl fmt::Display for Target {
             Self::Group(name) => write!(f, "group {name}"),
             Self::Pass => f.write_str("pass"),
             Self::Drop => f.write_str("drop"),
+            Self::Other { kind, .. } => write!(f, "kind {kind}"),
         }
     }
 }
@@ -412,15 +426,23 @@ impl From<Vec<MemberSpec>> for TargetSpec {
     }
 }
 
-impl From<&Target> for TargetSpec {
-    fn from(target: &Target) -> Self {
-        match target {
+/// A target that cannot be asked for: it is of a kind that this version does not know, which is this number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("this byway does not know targets of kind {0}; ask the byway for it that does")]
+pub struct UnknownKind(pub u8);
+
+impl TryFrom<&Target> for TargetSpec {
+    type Error = UnknownKind;
+
+    fn try_from(target: &Target) -> Result<Self, UnknownKind> {
+        Ok(match target {
             Target::NextHop(next_hop) => Self::NextHop(next_hop.into()),
             Target::NextHops(members) => Self::NextHops(members.iter().map(MemberSpec::from).collect()),
             Target::Group(name) => Self::Group(name.clone()),
             Target::Pass => Self::Pass,
             Target::Drop => Self::Drop,
-        }
+            Target::Other { kind, .. } => return Err(UnknownKind(*kind)),
+        })
     }
 }
 
@@ -433,5 +455,21 @@ impl fmt::Display for TargetSpec {
             Self::Pass => f.write_str("pass"),
             Self::Drop => f.write_str("drop"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_that_is_not_known_is_its_number() {
+        let target = Target::Other { kind: 200, index: 4 };
+        assert_eq!(target.to_string(), "kind 200");
+        let json = serde_json::to_value(&target).unwrap();
+        assert_eq!(json, serde_json::json!({ "other": { "kind": 200, "index": 4 } }));
+        assert_eq!(serde_json::from_value::<Target>(json).unwrap(), target);
+        assert_eq!(TargetSpec::try_from(&target), Err(UnknownKind(200)));
+        assert_eq!(target.next_hops().count(), 0);
     }
 }

@@ -406,7 +406,9 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     }
     let mut wanted = Vec::with_capacity(desired.rules.len());
     let mut records = 0;
+    let mut has_unknown = false;
     for (selector, rule) in &desired.rules {
+        has_unknown |= rule.target.is_unknown();
         wanted.push((
             *selector,
             match actual.rules.get(selector) {
@@ -427,10 +429,13 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     let kept = |selector: &Selector, rule: &Arc<Action>| desired.rules.get(selector) == Some(rule);
     let gone = actual.rules.iter().filter(|(selector, (_, rule))| !kept(selector, rule));
     forget.extend(gone.map(|(_, (id, _))| Step::Forget(*id)));
-    let gone = actual.groups.keys().filter(|name| !desired.groups.contains_key(*name));
-    forget.extend(gone.cloned().map(Step::ForgetGroup));
-    let gone = actual.next_hops.keys().filter(|next_hop| !wanted_next_hops.contains(next_hop));
-    forget.extend(gone.cloned().map(Step::ForgetNextHop));
+    // A rule of a kind that is not known may lead to any group and any next hop: only who has made it knows what its index means.
+    if !has_unknown {
+        let gone = actual.groups.keys().filter(|name| !desired.groups.contains_key(*name));
+        forget.extend(gone.cloned().map(Step::ForgetGroup));
+        let gone = actual.next_hops.keys().filter(|next_hop| !wanted_next_hops.contains(next_hop));
+        forget.extend(gone.cloned().map(Step::ForgetNextHop));
+    }
     if takes_groups {
         // What was the generation in force is the one to come by then.
         after.extend(groups.iter().map(|group| Step::PrepareGroup((*group).clone())));
@@ -810,6 +815,38 @@ mod tests {
             }
             prop_assert!(kernel.holds.programs.is_empty() && kernel.holds.neighbours.is_empty());
             prop_assert!(kernel.holds.next_hops.is_empty() && kernel.tables.is_empty());
+        }
+
+        #[test]
+        fn a_rule_of_an_unknown_kind_stays_whatever_changes_and_all_that_it_may_lead_to(
+            goals in [any_desired(), any_desired()],
+            last in 0..16_u8,
+            to in proptest::option::of(0..4_u8),
+        ) {
+            let destination = to.map(|last| Prefix::holding([198, 51, 100, last].into(), 32).unwrap());
+            let unknown = Rule { destination, ..rule(last, Target::Other { kind: 200, index: 4 }) };
+            let held = (1, action(&unknown));
+            let devices = (1..5).map(|i| (i, device(i))).collect();
+            let rules = [(unknown.selector(), held.clone())].into();
+            let mut kernel = Kernel {
+                holds: Actual { devices, rules, ..Actual::default() },
+                tables: compile(vec![(unknown.selector(), 1)]).into_iter().collect(),
+                records: [(1, unknown.clone())].into(),
+                last_id: 1,
+                ..Kernel::default()
+            };
+            for mut goal in goals.into_iter().chain([Desired::default()]) {
+                goal.rules.insert(unknown.selector(), held.1.clone());
+                kernel.made.clear();
+                for step in plan(&kernel.holds.clone(), &goal) {
+                    let forgets = matches!(step, Step::Forget(1) | Step::ForgetGroup(_) | Step::ForgetNextHop(_));
+                    prop_assert!(!forgets, "{:?}", step);
+                    kernel.carry_out(&step);
+                    prop_assert_eq!(kernel.holds.rules.get(&unknown.selector()), Some(&held), "after {:?}", step);
+                }
+                prop_assert_eq!(&kernel.holds.as_desired().rules, &goal.rules);
+                prop_assert_eq!(plan(&kernel.holds, &goal), vec![]);
+            }
         }
     }
 

@@ -76,6 +76,10 @@ impl<'a> Request<'a> {
         for (selector, place) in &*self.rules {
             let existing = desired.rules.get(selector);
             match (existing, on_conflict) {
+                (Some(existing), OnConflict::KeepForeign) if existing.target.is_unknown() => continue,
+                (Some(existing), _) if existing.target.is_unknown() => {
+                    return Err(Error::UnknownKind(Box::new(Rule::new(*selector, existing))));
+                }
                 (Some(existing), OnConflict::Refuse) => {
                     return Err(Error::RuleExists(Box::new(Rule::new(*selector, existing))));
                 }

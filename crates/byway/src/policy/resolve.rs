@@ -264,6 +264,7 @@ mod tests {
             other_names: vec![format!("{name}-alt")],
             parent: None,
             master: None,
+            group: 0,
         }
     }
 

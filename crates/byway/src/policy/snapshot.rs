@@ -51,6 +51,8 @@ pub(crate) struct Link {
     pub(crate) parent: Option<u32>,
     /// The bridge, bond or team that it is part of.
     pub(crate) master: Option<u32>,
+    /// The group of devices that it is in (ip-link(8)).
+    pub(crate) group: u32,
 }
 
 impl Link {

@@ -172,13 +172,20 @@ impl Transaction {
 
     /// Deletes the rule for exactly these packets, and returns it.
     pub(crate) fn delete_rule(&mut self, selector: &Selector) -> Result<Rule> {
-        let action = self.desired.rules.remove(selector).ok_or(Error::NoSuchRule(*selector))?;
-        Ok(Rule::new(*selector, &action))
+        let action = self.desired.rules.get(selector).ok_or(Error::NoSuchRule(*selector))?;
+        let rule = Rule::new(*selector, action);
+        if rule.target.is_unknown() {
+            return Err(Error::UnknownKind(Box::new(rule)));
+        }
+        self.desired.rules.remove(selector);
+        Ok(rule)
     }
 
-    /// Deletes all rules, and returns them.
+    /// Deletes all rules whose kind is known, and returns them.
     pub(crate) fn flush(&mut self) -> Vec<Rule> {
-        let flushed = std::mem::take(&mut self.desired.rules);
+        let all = std::mem::take(&mut self.desired.rules);
+        let (kept, flushed) = all.into_iter().partition(|(_, action)| action.target.is_unknown());
+        self.desired.rules = kept;
         flushed.iter().map(|(selector, action)| Rule::new(*selector, action)).collect()
     }
 
@@ -277,7 +284,7 @@ impl Transaction {
 
     fn replace_all(&mut self, owner: Owner, config: &Config) -> Result<()> {
         let is_going_back = matches!(self.checks, Checks::GoBack { .. });
-        self.desired.rules.retain(|_, rule| rule.owner != owner);
+        self.desired.rules.retain(|_, rule| rule.owner != owner || rule.target.is_unknown());
         let named: BTreeSet<&str> = config.groups.iter().map(|group| group.name.as_str()).collect();
         let is_gone = |group: &&Group| group.owner == owner && !named.contains(group.name.as_str());
         let gone: Vec<String> =
@@ -287,6 +294,8 @@ impl Transaction {
                 Ok(()) => drop(self.desired.groups.remove(&name)),
                 // Somebody has led a rule there meanwhile.
                 Err(_) if is_going_back => {}
+                // Nobody could apply anything else as long as that rule is there.
+                Err(Error::GroupMayBeInUse { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -314,12 +323,16 @@ fn users<'a>(desired: &'a Desired, name: &'a str) -> impl Iterator<Item = &'a Se
 }
 
 fn check_unused(desired: &Desired, name: &str) -> Result<()> {
-    match users(desired, name).next() {
-        None => Ok(()),
-        Some(first) => {
-            let rules = users(desired, name).count();
-            Err(Error::GroupInUse { name: name.to_owned(), rules, first: *first })
+    if let Some(first) = users(desired, name).next() {
+        let rules = users(desired, name).count();
+        return Err(Error::GroupInUse { name: name.to_owned(), rules, first: *first });
+    }
+    match desired.rules.iter().find(|(_, action)| action.target.is_unknown()) {
+        Some((selector, action)) => {
+            let rule = Box::new(Rule::new(*selector, action));
+            Err(Error::GroupMayBeInUse { name: name.to_owned(), rule })
         }
+        None => Ok(()),
     }
 }
 

@@ -13,11 +13,12 @@ use crate::{
     error::{Error, Result},
     kernel::{
         hook::Hook,
+        map::add,
         network::Network,
         pins::Pins,
         rules::RuleCounters,
         snapshot::{Installed, installed},
-        tables::{Tables, add},
+        tables::Tables,
     },
     model::{Device, Group, NextHop, Rule, Target},
     policy::{
@@ -344,7 +345,8 @@ pub(crate) fn rule_status(
     let of = |is_it: bool| if is_it { matched.into() } else { Count::default() };
     Some(RuleStatus {
         device_gone: lookup.is_gone(record),
-        departed: of(!matches!(rule.target, Target::Pass | Target::Drop)),
+        // What a rule has done whose kind is not known, nobody here can say.
+        departed: of(!matches!(rule.target, Target::Pass | Target::Drop | Target::Other { .. })),
         arrived: arrived.into(),
         passed: of(rule.target == Target::Pass),
         dropped: of(rule.target == Target::Drop),

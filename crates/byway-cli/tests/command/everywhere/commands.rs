@@ -2,6 +2,8 @@
 
 use std::{net::UdpSocket, process::Command};
 
+use aya::maps::{Array, Map, MapData};
+use byway_abi::RuleRecord;
 use byway_lab::{
     seed::{IPV4, Seed},
     wait_until,
@@ -482,4 +484,39 @@ fn the_demo_shows_the_failure_and_the_cure() {
         assert_eq!(json[family]["departed"], json[family]["arrived"]);
     }
     assert_eq!(pins(), Vec::<String>::new());
+}
+
+/// As a newer byway of the same schema may have made it.
+#[test]
+fn a_rule_of_an_unknown_kind_is_a_number_that_no_command_deletes() {
+    let seed = Seed::new().unwrap();
+    let server = &seed.server;
+    for words in ["add from 192.168.1.6 drop", "add from 192.168.1.7 pass"] {
+        done(server, words);
+    }
+    let pin = format!("/sys/fs/bpf/byway/{}/rules/0", pins().remove(0));
+    let map = Map::from_map_data(MapData::from_pin(pin).unwrap()).unwrap();
+    let mut records: Array<_, RuleRecord> = map.try_into().unwrap();
+    let record = records.get(&2, 0).unwrap();
+    records.set(2, RuleRecord { kind: 200, index: 4, ..record }, 0).unwrap();
+
+    assert!(
+        done(server, "show").ends_with(
+            "\n192.168.1.6  drop           cli          0      0\n192.168.1.7  kind 200       cli\n"
+        )
+    );
+    let shown: serde_json::Value =
+        serde_json::from_str(&done(server, "--json show from 192.168.1.7")).unwrap();
+    assert_eq!(shown["target"], serde_json::json!({ "other": { "kind": 200, "index": 4 } }));
+    for words in ["del from 192.168.1.7", "replace from 192.168.1.7 drop", "add from 192.168.1.7 pass"] {
+        let sentence = "the rule for that (from 192.168.1.7 kind 200) is of a kind that this byway does not know, so it stays as it is; change or delete it with the byway that has made it";
+        assert_eq!(refused(server, words), sentence, "byway {words}");
+    }
+    assert!(done(server, "export").starts_with("# Left out, "));
+    assert_eq!(
+        done(server, "flush"),
+        "deleted 1 rule\nleft alone, since this byway does not know its kind: from 192.168.1.7 kind 200\n"
+    );
+    done(server, "detach");
+    assert!(done(server, "show").contains("kind 200"));
 }

@@ -78,7 +78,10 @@ fn what_another_owner_has_stays() {
             byway.apply(other, &byway::config::Config::default()).unwrap();
         }
         let status = byway.status().unwrap();
-        assert_eq!(status.rules.iter().map(|it| RuleSpec::from(&it.rule)).collect::<Vec<_>>(), [rule]);
+        assert_eq!(
+            status.rules.iter().map(|it| RuleSpec::try_from(&it.rule).unwrap()).collect::<Vec<_>>(),
+            [rule]
+        );
         assert_eq!(status.groups.iter().map(|it| GroupSpec::from(&it.group)).collect::<Vec<_>>(), [group]);
         assert_eq!(status.rules[0].rule.owner.to_string(), "42");
         byway.flush().unwrap();

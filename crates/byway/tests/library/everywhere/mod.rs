@@ -18,3 +18,4 @@ mod prefixes;
 mod refused;
 mod sizes;
 mod swap;
+mod unknown_kind;

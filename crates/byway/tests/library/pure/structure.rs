@@ -17,7 +17,7 @@ const MAY_IMPORT: [(&str, &[&str]); 9] = [
     ("import", &["config", "error", "model", "policy"]),
     ("kernel", &["config", "error", "import", "model", "policy"]),
     ("show", &["error", "kernel", "model", "policy"]),
-    ("handle", &["config", "error", "kernel", "model", "policy", "show"]),
+    ("handle", &["config", "error", "import", "kernel", "model", "policy", "show"]),
 ];
 /// Those that speak to nothing outside, and the crates that do.
 const PURE: [&str; 6] = ["model", "error", "grammar", "config", "policy", "import"];

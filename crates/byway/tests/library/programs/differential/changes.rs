@@ -119,7 +119,7 @@ impl Comparison {
     }
 
     fn put(&mut self, rules: &[Rule]) {
-        let specs: Vec<RuleSpec> = rules.iter().map(RuleSpec::from).collect();
+        let specs: Vec<RuleSpec> = rules.iter().map(|rule| RuleSpec::try_from(rule).unwrap()).collect();
         let texts: Vec<String> = rules.iter().map(Rule::to_string).collect();
         self.history.push(format!("replace {}", texts.join("; ")));
         let put = self.byway.replace_all(&specs).unwrap_or_else(|error| self.fail(&error.to_string()));

@@ -100,7 +100,7 @@ impl World {
             let destination = random.percent(60).then(|| self.prefix(random, is_v4));
             let rule = self.rule(random, Selector::new(source, destination));
             let is_new = rules.iter().all(|other| other.selector() != rule.selector());
-            if is_new && RuleSpec::from(&rule).check().is_ok() {
+            if is_new && RuleSpec::try_from(&rule).unwrap().check().is_ok() {
                 rules.push(rule);
             }
         }

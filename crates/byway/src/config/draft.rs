@@ -1,0 +1,61 @@
+//! What the files of a configuration have said so far, each thing with its place.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    ActionSpec, Attach,
+    problem::{File, Place, Problems, token},
+};
+use crate::model::{GroupSpec, NextHopSpec, Selector};
+
+/// Something of the host that a configuration speaks of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum HostRef {
+    /// An interface of a next hop.
+    Device(String),
+    /// A next hop.
+    NextHop(NextHopSpec),
+    /// An interface to watch.
+    Attach(String),
+    /// Those to watch that carry a default route.
+    AttachAuto,
+}
+
+/// Where a source was written: in which file, from which byte on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) file: u32,
+    pub(super) start: u32,
+}
+
+/// What has been read so far.
+#[derive(Default)]
+pub(super) struct Draft {
+    pub(super) files: Vec<File>,
+    pub(super) problems: Problems,
+    pub(super) attach: Option<(Attach, Place)>,
+    pub(super) groups: BTreeMap<String, (GroupSpec, Place)>,
+    /// The names of all groups, of those as well that mean nothing.
+    pub(super) named: BTreeSet<String>,
+    /// What the files say of the host.
+    pub(super) host_refs: Vec<(HostRef, Place)>,
+    /// The groups that rules lead to.
+    pub(super) uses: Vec<(String, Place)>,
+    pub(super) actions: Vec<(ActionSpec, Place)>,
+    /// The rules, with their actions.
+    pub(super) rules: Vec<(Selector, u32, Origin)>,
+}
+
+impl Draft {
+    /// Gives a action a number.
+    pub(super) fn action(&mut self, action: ActionSpec, place: Place) -> u32 {
+        self.actions.push((action, place));
+        self.actions.len() as u32 - 1
+    }
+
+    pub(super) fn place(&self, origin: Origin) -> Place {
+        let (file, start) = (origin.file as usize, origin.start as usize);
+        let text = self.files.get(file).map_or("", |file| &file.text);
+        Place { file, span: token(text, start) }
+    }
+}

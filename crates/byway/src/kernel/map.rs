@@ -1,0 +1,73 @@
+//! What all pinned maps have in common: how one is opened, and what its errors mean.
+
+use std::{path::Path, thread, time::Duration};
+
+use aya::maps::{Map, MapData, MapError};
+use byway_abi::Count;
+
+use crate::error::{Error, Result};
+
+pub(super) fn open(folder: &Path, name: &str) -> Result<Map> {
+    MapData::from_pin(folder.join(name))
+        .and_then(Map::from_map_data)
+        .map_err(|error| failed("open the map", name, error))
+}
+
+pub(super) fn failed(verb: &str, name: &str, error: MapError) -> Error {
+    Error::kernel(format!("{verb} {name}"), error)
+}
+
+/// Opens a map of a folder by its name, as the type that is wanted.
+macro_rules! map {
+    ($folder:expr, $name:literal) => {
+        $crate::kernel::map::open($folder, $name)?
+            .try_into()
+            .map_err(|error| $crate::kernel::map::failed("open the map", $name, error))?
+    };
+}
+pub(super) use map;
+
+pub(crate) fn add(sum: &mut Count, count: Count) {
+    sum.packets = sum.packets.wrapping_add(count.packets);
+    sum.bytes = sum.bytes.wrapping_add(count.bytes);
+}
+
+/// How long an insertion is tried again, in steps of [`REFILL_STEP`]: a second.
+const REFILL_STEPS: u32 = 20_000;
+const REFILL_STEP: Duration = Duration::from_micros(50);
+
+/// An insertion that waits for memory. The kernel takes a map's elements from a small stock that it fills up in the
+/// background (kernel/bpf/memalloc.c), and says `ENOMEM` to whoever is faster than that.
+pub(super) fn retry_enomem(
+    mut insert: impl FnMut() -> std::result::Result<(), MapError>,
+) -> std::result::Result<(), MapError> {
+    for _ in 0..REFILL_STEPS {
+        match insert() {
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOMEM) => {
+                thread::sleep(REFILL_STEP);
+            }
+            done => return done,
+        }
+    }
+    insert()
+}
+
+/// A look-up without its "no such key".
+pub(super) fn optional<T>(
+    result: std::result::Result<T, MapError>,
+) -> std::result::Result<Option<T>, MapError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A removal without its "no such key".
+pub(super) fn ignore_missing(result: std::result::Result<(), MapError>) -> std::result::Result<(), MapError> {
+    match result {
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
+        other => other,
+    }
+}
