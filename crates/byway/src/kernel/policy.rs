@@ -30,18 +30,18 @@ use crate::{
     model::Prefix,
 };
 
-/// Where the names of routing tables stand, the first before the others (ip-route(8)).
+/// The files with the names of routing tables, in order of precedence (ip-route(8)).
 const TABLE_NAMES: [&str; 3] =
     ["/etc/iproute2/rt_tables", "/usr/share/iproute2/rt_tables", "/usr/lib/iproute2/rt_tables"];
-/// Where more of them may stand.
+/// A folder with more of them.
 const MORE_TABLE_NAMES: &str = "/etc/iproute2/rt_tables.d";
 
-/// Reads the policy routing of the calling thread's network namespace, of both families, and says it in Byway's words.
-/// Changes nothing, and needs no privilege and no BPF.
+/// Reads the policy routing of the calling thread's network namespace, of both families, and translates it into a
+/// configuration. Changes nothing, and needs no privilege and no BPF.
 ///
 /// # Errors
 ///
-/// [`Error::Kernel`] where the kernel does not list rules, routes or devices.
+/// [`Error::Kernel`] if the kernel does not list rules, routes or devices.
 pub fn import() -> Result<Imported> {
     Ok(import::translate(&read()?))
 }
@@ -70,7 +70,7 @@ fn read() -> Result<Policy> {
     Ok(policy)
 }
 
-/// A family that the kernel lacks has nothing to list.
+/// Lists nothing for a family that the kernel lacks.
 fn dump(
     netlink: &mut Netlink,
     request: RouteNetlinkMessage,
@@ -102,7 +102,7 @@ fn devices(netlink: &mut Netlink) -> Result<BTreeMap<u32, (String, u32)>> {
     Ok(devices.collect())
 }
 
-/// A file that is not there, or cannot be read, names nothing.
+/// A file that is missing or unreadable names nothing.
 fn table_names() -> TableNames {
     let mut names = TableNames::default();
     let mut files: Vec<_> = fs::read_dir(MORE_TABLE_NAMES)
@@ -118,8 +118,7 @@ fn table_names() -> TableNames {
     names
 }
 
-/// The devices on which the kernel checks senders strictly: the larger of the device's own value and that of `all`
-/// counts (ip-sysctl, `rp_filter`).
+/// The devices with strict `rp_filter`: the larger of the device's own value and that of `all` counts (ip-sysctl).
 fn strict(devices: &BTreeMap<u32, (String, u32)>) -> BTreeSet<String> {
     let value = |name: &str| -> u8 {
         let path = format!("/proc/sys/net/ipv4/conf/{name}/rp_filter");
@@ -170,7 +169,7 @@ fn rule(message: &RuleMessage) -> Option<PolicyRule> {
             other => conditions.extend(condition(other)),
         }
     }
-    // The kernel tells no mark of zero, which counts where there is a mask.
+    // The kernel does not report a mark of zero, but with a mask it counts.
     if mark.is_some() || mask.is_some() {
         conditions.push(Condition::Fwmark { mark: mark.unwrap_or(0), mask: mask.unwrap_or(u32::MAX) });
     }
@@ -190,7 +189,7 @@ fn rule(message: &RuleMessage) -> Option<PolicyRule> {
 }
 
 fn condition(attribute: &RuleAttribute) -> Option<Condition> {
-    /// `FRA_PAD`, and the masks of flow labels, ports and DSCP, which the kernel tells beside what they are for.
+    /// `FRA_PAD`, and the masks of flow labels, ports and DSCP, which the kernel reports beside their values.
     const BESIDE: [u16; 5] = [18, 27, 28, 29, 30];
     Some(match attribute {
         RuleAttribute::Iifname(name) => Condition::Iif(name.clone()),
@@ -200,7 +199,7 @@ fn condition(attribute: &RuleAttribute) -> Option<Condition> {
         RuleAttribute::SourcePortRange(range) => Condition::SourcePorts(range.start, range.end),
         RuleAttribute::DestinationPortRange(range) => Condition::DestinationPorts(range.start, range.end),
         RuleAttribute::TunId(id) => Condition::Tunnel(*id),
-        // Realms count packets, and decide nothing.
+        // Realms only count packets.
         RuleAttribute::Realm(_) => return None,
         other if BESIDE.contains(&other.kind()) => return None,
         other => Condition::Unknown(other.kind()),
@@ -283,13 +282,13 @@ fn route(message: &RouteMessage, devices: &BTreeMap<u32, (String, u32)>) -> Opti
             RouteKind::Foreign("has a nexthop object that the kernel shows by its number alone")
         }
         RouteType::Unicast => RouteKind::Unicast(hops),
-        // What IPv6 has in place of no route.
+        // What IPv6 has instead of no route.
         RouteType::Unreachable if is_null_entry(&route, &hops) => return None,
         RouteType::BlackHole => RouteKind::Refuse(Refusal::Blackhole),
         RouteType::Unreachable => RouteKind::Refuse(Refusal::Unreachable),
         RouteType::Prohibit => RouteKind::Refuse(Refusal::Prohibit),
         RouteType::Throw => RouteKind::Throw,
-        // Packets to the host itself do not leave. In another table it is the way of transparent proxies.
+        // Packets to the host itself do not leave. Transparent proxies use such routes in other tables.
         RouteType::Local if route.table != LOCAL && !route.destination.is_host() => RouteKind::Foreign(STAYS),
         _ => return None,
     };
