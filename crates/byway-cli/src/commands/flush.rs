@@ -5,7 +5,7 @@ use crate::{output::Output, render::count};
 
 /// Delete all rules
 ///
-/// Attachments stay; `byway detach` takes them off.
+/// Attachments and groups stay; `byway detach` and `byway group del` remove them.
 #[derive(Debug, Args)]
 pub(crate) struct Flush {}
 

@@ -15,7 +15,7 @@ use crate::commands::Error;
 const ADDED: Style = AnsiColor::Green.on_default();
 const REMOVED: Style = AnsiColor::Red.on_default();
 
-/// As a diff: what goes behind `-`, what comes behind `+`, and a line that sums up.
+/// Writes a diff: removals after `-`, additions after `+`, and a summary line.
 pub(crate) fn write_diff(changes: &Changes, out: &mut impl Write) -> Result<(), Error> {
     write_attachments_and_groups(changes, out)?;
     for change in changes.rules() {
@@ -37,7 +37,7 @@ pub(crate) fn write_diff(changes: &Changes, out: &mut impl Write) -> Result<(), 
     .map_err(Error::Print)
 }
 
-/// What has been done, in a line or two. `how` says how the rules are where nothing was to be done.
+/// Writes what has been done, in a line or two. `how` describes the rules if there was nothing to do.
 pub(crate) fn write_done(changes: &Changes, how: &str, out: &mut impl Write) -> Result<(), Error> {
     let Counts { added, removed, changed, kept } = changes.counts();
     if changes.is_empty() {
@@ -55,7 +55,7 @@ pub(crate) fn write_done(changes: &Changes, how: &str, out: &mut impl Write) -> 
     .map_err(Error::Print)
 }
 
-/// As one JSON value.
+/// Writes one JSON value.
 pub(crate) fn write_json(changes: &Changes, out: &mut impl Write) -> Result<(), Error> {
     serde_json::to_writer_pretty(&mut *out, changes).map_err(|error| Error::Print(error.into()))?;
     out.write_all(b"\n").map_err(Error::Print)
@@ -89,7 +89,7 @@ fn write_change(change: &Change<impl Display>, what: &str, out: &mut impl Write)
 }
 
 fn write_line(style: Style, sign: char, line: &dyn Display, out: &mut impl Write) -> Result<(), Error> {
-    // Told by standard output itself: to take colours out of a million lines is work.
+    // Ask standard output directly: stripping colours from a million lines takes time.
     let style = match AutoStream::choice(&io::stdout()) {
         ColorChoice::Never => Style::new(),
         _ => style,
