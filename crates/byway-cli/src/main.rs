@@ -20,9 +20,9 @@ use crate::{
 
 /// Send egress traffic to a next hop by its source address.
 ///
-/// A rule says where packets from a source go: `from 192.168.1.5 via 10.111.221.21 dev eth1`. Of all rules that
-/// hold a source the longest prefix counts; order never matters. Rules live in the kernel: no daemon, and nothing
-/// is lost when this command ends.
+/// A rule says where packets from a source go: `from 192.168.1.5 via 10.111.221.21 dev eth1`. The longest matching
+/// source prefix wins; order never matters. Rules live in the kernel: there is no daemon, and they stay when this
+/// command ends.
 #[derive(Debug, Parser)]
 #[command(name = "byway", version, arg_required_else_help = true, after_help = after_help())]
 struct Cli {
@@ -47,13 +47,13 @@ fn after_help() -> String {
 const EXAMPLES: &str = "\
 Examples:
   byway add from 192.168.1.5 via 10.111.221.21 dev eth1
-  byway add from 2001:db8:5::/64 via 2001:db8:1::1   (the route tells the device)
+  byway add from 2001:db8:5::/64 via 2001:db8:1::1   (device from the route)
   byway add from 192.168.1.7 pass   an exception; `drop` drops
   byway show                        rules with their counters, and attachments
   byway show from 192.168.1.5       one rule with its counters
   byway --netns blue show           the same in another network namespace
-  byway check                       what is wrong with /etc/byway/byway.toml
-  byway diff                        what it would change here; `byway apply` changes it
+  byway check                       find mistakes in /etc/byway/byway.toml
+  byway diff                        show what `byway apply` would change here
 ";
 
 const EXIT_CODES: &str = "
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
     match run(&cli) {
         Ok(answer) => print(&answer, cli.options.json),
         Err(error) => {
-            // Where even this cannot be written, the exit code has to do.
+            // If even this cannot be written, the exit code has to do.
             let _ = writeln!(anstream::stderr(), "byway: {error}");
             ExitCode::from(error.exit_code())
         }

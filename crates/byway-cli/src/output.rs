@@ -1,4 +1,4 @@
-//! What a command says when it has done its work.
+//! The result of a command, for printing.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 pub(crate) struct Output {
     /// Whole lines.
     pub(crate) text: String,
-    /// One value, or nothing where it has been printed.
+    /// One value; `None` if it has been printed already.
     pub(crate) json: Option<Value>,
-    /// 0, unless the command has shown something that is not well.
+    /// 0, unless the command has something to report by it.
     pub(crate) exit_code: u8,
 }
 
 impl Output {
-    /// One line for a person, and the object that it speaks about.
+    /// One line for a person, and the object that it is about.
     pub(crate) fn line(text: impl Into<String>, json: impl Serialize) -> Self {
         let mut text = text.into();
         text.push('\n');
@@ -25,12 +25,12 @@ impl Output {
     }
 
     #[cfg(feature = "demo")]
-    /// One whose text has been printed on the way already.
+    /// An answer whose text has been printed already.
     pub(crate) fn told(json: Value) -> Self {
         Self { text: String::new(), json: Some(json), exit_code: 0 }
     }
 
-    /// One that has been printed already, in the form that was wanted.
+    /// An answer that has been printed already, in the requested form.
     pub(crate) fn printed() -> Self {
         Self { text: String::new(), json: None, exit_code: 0 }
     }

@@ -22,18 +22,18 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for any other text; [`Error::System`] where there is no such device or it has the address.
+    /// [`Error::Invalid`] for any other text; [`Error::System`] if there is no such device or it has the address.
     pub fn address(&self, device: &str, address: &str) -> Result<()> {
         let message = RouteNetlinkMessage::NewAddress(self.address_message(device, address)?);
         self.change(message, NLM_F_CREATE | NLM_F_EXCL)
             .doing(|| format!("adding {address} to {device} on {}", self.name()))
     }
 
-    /// Takes an address from a device, written as for [`Node::address`].
+    /// Removes an address from a device, written as for [`Node::address`].
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for any other text; [`Error::System`] where the device does not have the address.
+    /// [`Error::Invalid`] for any other text; [`Error::System`] if the device does not have the address.
     pub fn delete_address(&self, device: &str, address: &str) -> Result<()> {
         let message = RouteNetlinkMessage::DelAddress(self.address_message(device, address)?);
         self.change(message, 0).doing(|| format!("removing {address} from {device} on {}", self.name()))

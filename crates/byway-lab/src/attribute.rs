@@ -7,7 +7,7 @@ pub(crate) fn text(kind: u16, value: &str) -> Attribute {
     Attribute::new(kind, [value.as_bytes(), &[0]].concat())
 }
 
-/// One that says what it says by being there.
+/// An attribute without a value: its presence is the value.
 pub(crate) fn flag(kind: u16) -> Attribute {
     Attribute::new(kind, Vec::new())
 }

@@ -38,8 +38,8 @@ impl Bridge {
         Ok(Self(node))
     }
 
-    /// Joins a node to the LAN: `device` in `node`, up. Returns the name of the port at the bridge's side when the
-    /// device has a carrier and an IPv6 link-local address that can be used.
+    /// Joins a node to the LAN: creates `device` in `node`, up. When the device has a carrier and a usable IPv6
+    /// link-local address, returns the name of the port at the bridge's side.
     ///
     /// # Errors
     ///
@@ -58,13 +58,13 @@ impl Bridge {
         Ok(port)
     }
 
-    /// The bridge's own namespace: to switch a port off, to capture on it, to read its counters.
+    /// The bridge's own namespace, to switch a port off, capture on it, or read its counters.
     #[must_use]
     pub fn node(&self) -> &Node {
         &self.0
     }
 
-    /// How many ports there have been, by the devices' indices: lo and the bridge come first.
+    /// How many ports there have been so far, by the devices' indices: lo and the bridge come first.
     fn ports(&self) -> Result<usize> {
         let links = self
             .0

@@ -14,7 +14,7 @@ use crate::{
 
 const BLOCK: usize = 256 * 1024;
 
-/// What a transfer took.
+/// The result of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bulk {
     /// How many bytes were received, each the right one.
@@ -58,7 +58,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::TimedOut`] when the whole takes longer than `timeout`; [`io::ErrorKind::InvalidData`] for a
+    /// [`io::ErrorKind::TimedOut`] if the whole transfer takes longer than `timeout`; [`io::ErrorKind::InvalidData`] for a
     /// wrong byte or one too many; [`io::ErrorKind::UnexpectedEof`] for too few; otherwise whatever the connection
     /// reports.
     pub fn tcp_bulk(&self, to: SocketAddr, bytes: u64, timeout: Duration) -> io::Result<Bulk> {
@@ -95,7 +95,7 @@ fn receive(stream: &TcpStream, bytes: u64, deadline: Deadline) -> io::Result<()>
     Ok(())
 }
 
-/// One block of bytes over and over.
+/// One block of bytes, repeated.
 struct Pattern(Vec<u8>);
 
 impl Pattern {
@@ -108,7 +108,7 @@ impl Pattern {
         })
         .take(BLOCK)
         .collect();
-        // Twice, so that a block's length from any offset is in one piece.
+        // Twice, so that a whole block from any offset is contiguous.
         Self(block.repeat(2))
     }
 

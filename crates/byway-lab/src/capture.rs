@@ -1,4 +1,4 @@
-//! Frames as they are on a device, by packet sockets (packet(7)).
+//! Captures frames on a device, by packet sockets (packet(7)).
 
 use std::{
     fmt, io,
@@ -25,7 +25,7 @@ use crate::{
 /// What the kernel may hold before the background thread has fetched it, in bytes.
 const KERNEL_BUFFER: usize = 16 * 1024 * 1024;
 
-/// The largest that the kernel makes of segments on their way through a veth, and the header.
+/// The largest packet that the kernel sends through a veth, with its header.
 const LARGEST: usize = 512 * 1024;
 
 impl Node {
@@ -36,11 +36,11 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// An error where there is no such device; otherwise whatever socket(2) reports, which takes
+    /// An error if there is no such device; otherwise whatever socket(2) reports, which needs
     /// `CAP_NET_RAW`.
     pub fn capture(&self, device: &str) -> io::Result<Capture> {
         let ifindex = self.ifindex(device)?;
-        // The socket sees every device of the node, and stays that way: what another one has carried is left out below.
+        // The socket receives from every device of the node; frames of other devices are filtered out below.
         let socket = self.run(|| {
             let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
             socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)
@@ -55,11 +55,11 @@ impl Node {
         Ok(Capture { frames, background })
     }
 
-    /// Sends one Ethernet frame out of a device as it is, by way of tc's egress programs.
+    /// Sends one Ethernet frame out of a device as it is, through tc's egress programs.
     ///
     /// # Errors
     ///
-    /// An error where there is no such device, or it has no Ethernet address; otherwise whatever
+    /// An error if there is no such device, or it has no Ethernet address; otherwise whatever
     /// send(2) reports, which takes `CAP_NET_RAW`.
     pub fn send_frame(&self, device: &str, frame: &[u8]) -> io::Result<()> {
         let sent = self.run(|| {
@@ -91,8 +91,8 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Waits for a frame that `wanted` accepts and returns the first one, which may have come before the call; `None`
-    /// when there is none within `timeout`.
+    /// Waits for a frame that `wanted` accepts and returns the first one, which may have come before the call. Returns
+    /// `None` if there is none within `timeout`.
     pub fn wait_for(&self, timeout: Duration, mut wanted: impl FnMut(&Frame) -> bool) -> Option<Frame> {
         let deadline = Deadline::after(timeout);
         let mut seen = 0;
@@ -107,8 +107,8 @@ impl Capture {
         }
     }
 
-    /// How many of the frames so far `wanted` accepts. It does not wait: a frame that was sent a moment ago may not be
-    /// here yet.
+    /// Counts the frames so far that `wanted` accepts. It does not wait: a frame that was sent a moment ago may be
+    /// missing.
     pub fn count(&self, mut wanted: impl FnMut(&Frame) -> bool) -> usize {
         self.frames.lock().iter().filter(|frame| wanted(frame)).count()
     }

@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Node {
     /// Serves the connections of [`Node::tcp_connections`] in the background, one after the other and all in one
-    /// thread: one byte comes, and goes back. The client closes.
+    /// thread. It sends back the one byte that comes. The client closes.
     ///
     /// # Errors
     ///
@@ -32,7 +32,7 @@ impl Node {
         let address = listener.local_addr()?;
         let background = Background::start(move |stop| {
             while stop.wait(listener.as_fd(), PollFlags::POLLIN).is_ok() {
-                // What goes wrong with a connection shows at the client.
+                // A failing connection shows at the client.
                 if let Ok(mut connection) = Connection::accept(&listener, stop) {
                     let _ = answer(&mut connection);
                 }
@@ -42,10 +42,10 @@ impl Node {
     }
 
     /// Connects to a [`Node::tcp_serve_in_turn`] from a given address, sends a byte, waits for it to come back and
-    /// closes; as often as goes within `long`. Returns how often, and how long that has taken.
+    /// closes, as often as possible within `long`. Returns how often, and how long that has taken.
     ///
-    /// A connection ends with a reset (`SO_LINGER` of zero), so that nothing waits in `TIME_WAIT`, and the ports are not
-    /// used up.
+    /// Each connection ends with a reset (`SO_LINGER` of zero), so nothing waits in `TIME_WAIT`, and the ports do not run
+    /// out.
     ///
     /// # Errors
     ///
@@ -72,7 +72,7 @@ fn ask(from: IpAddr, to: SocketAddr, byte: u8) -> io::Result<()> {
     let mut socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     socket.set_linger(Some(Duration::ZERO))?;
     socket.set_read_timeout(Some(TIMEOUT))?;
-    // It holds for connect(2), too (socket(7)).
+    // This applies to connect(2), too (socket(7)).
     socket.set_write_timeout(Some(TIMEOUT))?;
     socket.bind(&SocketAddr::new(from, 0).into())?;
     socket.connect(&to.into()).map_err(in_progress)?;
@@ -85,7 +85,7 @@ fn ask(from: IpAddr, to: SocketAddr, byte: u8) -> io::Result<()> {
     Ok(())
 }
 
-/// What connect(2) says when its timeout has passed, in the same word as the others.
+/// Maps the timeout error of connect(2) to that of other calls.
 fn in_progress(error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(libc::EINPROGRESS) => io::ErrorKind::TimedOut.into(),
@@ -97,6 +97,6 @@ fn answer(connection: &mut Connection<'_>) -> io::Result<()> {
     let mut byte = [0];
     connection.read_exact(&mut byte)?;
     connection.write_all(&byte)?;
-    // Whoever closes first has the port in TIME_WAIT: that should not be this end.
+    // The end that closes first keeps the port in TIME_WAIT, which should not be this one.
     connection.read(&mut byte).map(drop)
 }

@@ -11,12 +11,12 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg, setsoc
 
 use crate::Node;
 
-/// What may wait for a receiver, in bytes.
+/// The size of a receive buffer, in bytes.
 const WAITING: usize = 16 * 1024 * 1024;
 
 impl Node {
-    /// Opens a sender of many datagrams from one of the node's addresses, for the calling thread. A `connected` one asks
-    /// for the route once; the other one asks for each datagram, as a server does that answers many clients.
+    /// Opens a sender of many datagrams from one of the node's addresses, for the calling thread. A `connected` sender looks
+    /// up the route once. Any other looks it up for each datagram, like a server with many clients.
     ///
     /// # Errors
     ///
@@ -39,7 +39,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// Whatever bind(2) reports, and setsockopt(2), which takes `CAP_NET_ADMIN`.
+    /// Whatever bind(2) reports, and setsockopt(2), which needs `CAP_NET_ADMIN`.
     pub fn datagram_receiver(&self, address: SocketAddr) -> io::Result<UdpSocket> {
         let socket = self.run(|| UdpSocket::bind(address))?;
         setsockopt(&socket, RcvBufForce, &WAITING)?;
@@ -51,7 +51,7 @@ impl Node {
 pub struct DatagramSender {
     socket: UdpSocket,
     headers: MultiHeaders<SockaddrStorage>,
-    /// Where to, unless the socket knows.
+    /// The destination, unless the socket is connected.
     to: Option<SockaddrStorage>,
 }
 
@@ -59,7 +59,7 @@ impl DatagramSender {
     /// How many datagrams go out with one call at most.
     pub const BATCH: usize = 64;
 
-    /// Sends a batch of the same datagram, and returns how many the kernel took.
+    /// Sends a batch of copies of a datagram, and returns how many the kernel accepted.
     ///
     /// # Errors
     ///

@@ -1,6 +1,6 @@
-//! Devices of other kinds than veth, made by their names in ip-link(8) (RTM_NEWLINK; rtnetlink(7)).
+//! Devices of other kinds than veth, named as in ip-link(8) (RTM_NEWLINK; rtnetlink(7)).
 //!
-//! Each is on when its function returns. A kernel may be built without a kind, or its module may be missing:
+//! Each is up when its function returns. A kernel may be built without a kind, or its module may be missing:
 //! [`Error::KernelLacks`].
 
 use std::net::Ipv4Addr;
@@ -32,31 +32,31 @@ pub enum Bonding {
 }
 
 impl Node {
-    /// Makes a device that swallows what is sent to it (`ip link add DEVICE type dummy`).
+    /// Adds a device that discards everything sent to it (`ip link add DEVICE type dummy`).
     ///
     /// # Errors
     ///
-    /// [`Error::KernelLacks`] where the kernel has no such devices; [`Error::System`] for a name that is taken or too
+    /// [`Error::KernelLacks`] if the kernel has no such devices; [`Error::System`] for a name that is taken or too
     /// long (15 bytes).
     pub fn dummy(&self, device: &str) -> Result<()> {
         self.add_link(device, InfoKind::Dummy, None, None)?;
         self.set_up(device, true)
     }
 
-    /// Makes a VLAN device of a tag on another device (`ip link add DEVICE link PARENT type vlan id ID`). Returns when it
-    /// can be used.
+    /// Adds a VLAN device to another device (`ip link add DEVICE link PARENT type vlan id ID`). Returns when it is
+    /// usable.
     ///
     /// # Errors
     ///
-    /// As for [`Node::dummy`], and [`Error::System`] where there is no such parent, or no carrier came within 5 s.
+    /// As for [`Node::dummy`], and [`Error::System`] if there is no such parent, or no carrier came within 5 s.
     pub fn vlan(&self, device: &str, parent: &str, id: u16) -> Result<()> {
         self.add_link(device, InfoKind::Vlan, Some(parent), Some(InfoData::Vlan(vec![InfoVlan::Id(id)])))?;
         self.set_up(device, true)?;
         link::wait_until_usable(self, device)
     }
 
-    /// Makes a device with an Ethernet address of its own on another device, in bridge mode (`ip link add DEVICE link
-    /// LOWER type macvlan mode bridge`). Returns when it can be used.
+    /// Adds a macvlan, in bridge mode, to another device (`ip link add DEVICE link LOWER type macvlan mode bridge`).
+    /// Returns when it is usable.
     ///
     /// # Errors
     ///
@@ -68,12 +68,12 @@ impl Node {
         link::wait_until_usable(self, device)
     }
 
-    /// Makes a bridge of this node's own devices, without spanning tree (`ip link add DEVICE type bridge`). Addresses
-    /// belong on the bridge. Returns when it can be used. A LAN between nodes is [`crate::Lab::bridge`].
+    /// Adds a bridge of this node's own devices, without spanning tree (`ip link add DEVICE type bridge`). Addresses
+    /// belong on the bridge. Returns when it is usable. A LAN between nodes is [`crate::Lab::bridge`].
     ///
     /// # Errors
     ///
-    /// As for [`Node::dummy`], and [`Error::System`] where there is no such port, or no carrier came within 5 s.
+    /// As for [`Node::dummy`], and [`Error::System`] if there is no such port, or no carrier came within 5 s.
     pub fn bridge(&self, device: &str, ports: &[&str]) -> Result<()> {
         let snooping = InfoData::Bridge(vec![InfoBridge::MulticastSnooping(false)]);
         self.add_link(device, InfoKind::Bridge, None, Some(snooping))?;
@@ -85,9 +85,9 @@ impl Node {
         link::wait_until_usable(self, device)
     }
 
-    /// Makes a bond of this node's own devices (`ip link add DEVICE type bond mode MODE`). The ports are switched off for
-    /// it and lose their routes and IPv6 addresses; addresses belong on the bond. Returns when it can be used. It looks
-    /// for its ports' carriers every ten milliseconds.
+    /// Adds a bond of this node's own devices (`ip link add DEVICE type bond mode MODE`). This sets the ports down, so they
+    /// lose their routes and IPv6 addresses; addresses belong on the bond. Returns when it is usable. The bond checks the
+    /// carriers of its ports every ten milliseconds.
     ///
     /// # Errors
     ///
@@ -100,7 +100,7 @@ impl Node {
         let data = InfoData::Bond(vec![InfoBond::Mode(mode), InfoBond::MiiMon(10)]);
         self.add_link(device, InfoKind::Bond, None, Some(data))?;
         for port in ports {
-            // A bond takes no port that is on.
+            // A bond does not accept a port that is up.
             self.set_up(port, false)?;
             self.enslave(port, device)?;
         }
@@ -108,9 +108,9 @@ impl Node {
         link::wait_until_usable(self, device)
     }
 
-    /// Makes a routing domain of this node's own devices (`ip link add DEVICE type vrf table TABLE`). What comes in by the
-    /// ports, and what sockets bound to `device` send, is routed by the table. The ports are switched off and on for it
-    /// and lose their IPv6 addresses. Returns when the ports can be used.
+    /// Adds a VRF of this node's own devices (`ip link add DEVICE type vrf table TABLE`). The table routes what comes in by
+    /// the ports, and what sockets bound to `device` send. This sets the ports down and up, so they lose their IPv6
+    /// addresses. Returns when the ports are usable.
     ///
     /// # Errors
     ///
@@ -126,7 +126,7 @@ impl Node {
         Ok(())
     }
 
-    /// Makes a tunnel that puts IPv4 into IPv4 (`ip link add DEVICE type ipip local LOCAL remote REMOTE`). Its packets have
+    /// Adds a tunnel of IPv4 in IPv4 (`ip link add DEVICE type ipip local LOCAL remote REMOTE`). Its packets have
     /// no Ethernet header.
     ///
     /// # Errors
@@ -136,7 +136,7 @@ impl Node {
         let ends = vec![
             InfoIpTunnel::Local(local.into()),
             InfoIpTunnel::Remote(remote.into()),
-            // Without one of its own the outer packet has the inner one's, and a neighbour's is 1.
+            // By default the outer packet copies the inner packet's TTL, and a neighbour's may be 1.
             InfoIpTunnel::Ttl(64),
             InfoIpTunnel::PMtuDisc(true),
         ];
@@ -144,7 +144,7 @@ impl Node {
         self.set_up(device, true)
     }
 
-    /// Makes a tunnel that puts IPv4 and IPv6 into IPv4 (`ip link add DEVICE type gre local LOCAL remote REMOTE`). Its
+    /// Adds a tunnel of IPv4 and IPv6 in IPv4 (`ip link add DEVICE type gre local LOCAL remote REMOTE`). Its
     /// packets have no Ethernet header.
     ///
     /// # Errors
@@ -161,12 +161,12 @@ impl Node {
         self.set_up(device, true)
     }
 
-    /// Moves a device to another node (`ip link set DEVICE netns NODE`). The kernel switches it off and takes its addresses
-    /// and routes away.
+    /// Moves a device to another node (`ip link set DEVICE netns NODE`). The kernel sets it down and removes its addresses
+    /// and routes.
     ///
     /// # Errors
     ///
-    /// [`Error::System`] where there is no such device, the other node has one of its name, or it cannot be moved.
+    /// [`Error::System`] if there is no such device, the other node has one of its name, or it cannot be moved.
     pub fn move_link(&self, device: &str, to: &Node) -> Result<()> {
         let namespace = to.namespace().raw_fd();
         self.set_link(device, "moving to another node", |link| {
@@ -174,7 +174,7 @@ impl Node {
         })
     }
 
-    /// Makes a device that is off. `lower` is the device that it is on.
+    /// Adds a device that is down. `lower` is the device below it.
     pub(crate) fn add_link(
         &self,
         device: &str,

@@ -1,4 +1,4 @@
-//! What can go wrong while a topology is built.
+//! Errors while a topology is built.
 
 use std::{fmt, io};
 

@@ -16,8 +16,7 @@ use nix::{
 
 use crate::{Node, capture::link_address};
 
-/// What may be under way of one sender, in bytes. The sender never waits for what the frames go through: where that is
-/// slower, it has to drop them.
+/// The send buffer of one sender, in bytes. The sender never waits: a slower receiver has to drop frames.
 const UNDER_WAY: usize = 64 * 1024 * 1024;
 
 impl Node {
@@ -25,8 +24,8 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// An error where there is no such device, or it has no Ethernet address; otherwise whatever socket(2) and bind(2)
-    /// report, which takes `CAP_NET_RAW`, and setsockopt(2), which takes `CAP_NET_ADMIN`.
+    /// An error if there is no such device, or it has no Ethernet address; otherwise whatever socket(2) and bind(2)
+    /// report, which need `CAP_NET_RAW`, and setsockopt(2), which needs `CAP_NET_ADMIN`.
     pub fn frame_sender(&self, device: &str) -> io::Result<FrameSender> {
         let socket = self.run(|| {
             let address = link_address(device)?;
@@ -50,8 +49,8 @@ impl FrameSender {
     /// How many frames go out with one call at most.
     pub const BATCH: usize = 64;
 
-    /// Sends the frames, as many as [`FrameSender::BATCH`], and returns how many it were. From the first one on that the
-    /// device drops for want of room, none is sent (an older kernel's veth does not tell, and they count as sent).
+    /// Sends up to [`FrameSender::BATCH`] frames, and returns how many it has sent. It stops at the first frame that the
+    /// device drops for lack of room. (The veth of an older kernel does not report this, and such frames count as sent.)
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Flows that are forwarded past most of the stack: a flowtable of nftables, in software
+//! Offload of forwarded flows past most of the stack: a flowtable of nftables, in software
 //! (Documentation/networking/nf_flowtable.rst in the kernel's source; nft(8)).
 
 use crate::{
@@ -15,8 +15,7 @@ const CHAIN: &str = "forward";
 const FLOWTABLE: &str = "flows";
 
 impl Node {
-    /// Takes the shortcut with flows between `devices`, once a packet of theirs that the node forwards leaves by
-    /// `leaving_by`. The same as
+    /// Offloads flows between `devices`, once the node forwards one of their packets out of `leaving_by`. The same as
     ///
     /// ```text
     /// table inet byway-lab {
@@ -30,13 +29,13 @@ impl Node {
     /// }
     /// ```
     ///
-    /// The packet that starts it has to belong to a connection that has begun already. It decides both directions:
-    /// its own goes on as it does. For the other one the kernel looks for a route by the device that it came in by
+    /// The packet that starts the offload has to belong to an established connection. It decides both directions. Its own
+    /// direction stays as it is. For the other one, the kernel looks for a route by the device that the packet came in by
     /// (`nft_flow_route`, net/netfilter/nft_flow_offload.c).
     ///
     /// # Errors
     ///
-    /// [`crate::Error::System`] where there is no such device, and with `ENOENT` or `EOPNOTSUPP` from a kernel without
+    /// [`crate::Error::System`] if there is no such device, and with `ENOENT` or `EOPNOTSUPP` from a kernel without
     /// flowtables.
     pub fn offload_flows(&self, devices: &[&str], leaving_by: &str) -> Result<()> {
         let mut batch = Batch::new(INET);
@@ -50,8 +49,8 @@ impl Node {
         self.run(|| batch.send()).doing(|| format!("making a flowtable on {}", self.name()))
     }
 
-    /// Drops what comes in by a device to be forwarded, and is not let past by [`Node::offload_flows`], which has to
-    /// come before (`iifname DEVICE drop`, behind the other rules of its chain).
+    /// Drops packets to be forwarded that come in by a device, unless they are offloaded. Call [`Node::offload_flows`] first:
+    /// this adds a rule at the end of its chain (`iifname DEVICE drop`).
     ///
     /// # Errors
     ///

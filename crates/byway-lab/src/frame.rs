@@ -23,7 +23,7 @@ pub enum Direction {
 pub struct Frame {
     /// Which way it went.
     pub direction: Direction,
-    /// All of it, from the destination's Ethernet address on, without the frame check sequence. An IPv4 or transport
+    /// The whole frame, from the destination's Ethernet address on, without the frame check sequence. An IPv4 or transport
     /// checksum may not be filled in yet: veth leaves that to real hardware, which never comes.
     pub bytes: Vec<u8>,
 }

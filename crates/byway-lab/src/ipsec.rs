@@ -1,4 +1,4 @@
-//! IPsec: what is encrypted on its way, by ESP (RFC 4303) with keys that everybody knows (XFRM_MSG_NEWSA,
+//! IPsec: ESP (RFC 4303) with well-known keys (XFRM_MSG_NEWSA,
 //! XFRM_MSG_NEWPOLICY; ip-xfrm(8), linux/xfrm.h).
 
 use std::{io, net::IpAddr};
@@ -21,13 +21,13 @@ const ESP: u8 = 50;
 /// What ESP carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EspMode {
-    /// What follows the IP header, which stays.
+    /// Transport mode: everything after the IP header, which stays.
     Transport,
-    /// The whole packet, behind a new IP header.
+    /// Tunnel mode: the whole packet, after a new IP header.
     Tunnel,
 }
 
-/// One direction of a protected connection: what two hosts have to agree on.
+/// One direction of a protected connection, as both hosts have to configure it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Esp {
     /// What is carried.
@@ -36,18 +36,18 @@ pub struct Esp {
     pub from: IpAddr,
     /// to this one.
     pub to: IpAddr,
-    /// Where the ESP packets are from and where they are for. In transport mode the same as `from` and `to`.
+    /// The source and the destination of the ESP packets. In transport mode these are the same as `from` and `to`.
     pub ends: (IpAddr, IpAddr),
     /// The security parameters index, which tells connections apart.
     pub spi: u32,
 }
 
-/// What a policy is about.
+/// The direction of a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EspPolicy {
-    /// What the node sends and forwards has to leave protected.
+    /// Packets that the node sends and forwards must leave protected.
     Out,
-    /// What comes in for the node has to come protected.
+    /// Packets for the node must come protected.
     In,
 }
 
@@ -57,7 +57,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::System`] where there is such a state, with `EPROTONOSUPPORT` from a kernel without ESP, and
+    /// [`crate::Error::System`] if there is such a state, with `EPROTONOSUPPORT` from a kernel without ESP, and
     /// `ENOENT` from one without the algorithms.
     pub fn esp_state(&self, esp: &Esp) -> Result<()> {
         let mut info = UserSaInfo { mode: esp.mode.number(), ..UserSaInfo::default() };
@@ -73,12 +73,12 @@ impl Node {
             .doing(|| format!("adding the state of {esp:?} on {}", self.name()))
     }
 
-    /// Adds the policy that demands the protection (`ip xfrm policy add … dir out|in tmpl … proto esp`). While there is
-    /// no state for it, what the policy is about is dropped.
+    /// Adds the policy that demands the protection (`ip xfrm policy add … dir out|in tmpl … proto esp`). Without a
+    /// state, packets that match the policy are dropped.
     ///
     /// # Errors
     ///
-    /// [`crate::Error::System`] where there is such a policy, and with `EPROTONOSUPPORT` from a kernel without IPsec.
+    /// [`crate::Error::System`] if there is such a policy, and with `EPROTONOSUPPORT` from a kernel without IPsec.
     pub fn esp_policy(&self, esp: &Esp, policy: EspPolicy) -> Result<()> {
         let mut info = UserPolicyInfo {
             direction: match policy {
@@ -115,7 +115,7 @@ impl EspMode {
     }
 }
 
-/// With a key of so many bytes, which both ends know since it is always the same.
+/// With a key of this many bytes, which is always the same, so both ends know it.
 fn algorithm(name: &str, key: u8) -> Alg {
     let mut alg_name = [0; XFRM_ALG_NAME_LEN];
     alg_name[..name.len()].copy_from_slice(name.as_bytes());

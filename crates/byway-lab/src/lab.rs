@@ -24,13 +24,13 @@ use crate::{
 ///
 /// [`Lab::named`] makes one that the whole host sees as `PREFIX-NODE` in `ip netns`, for demonstrations.
 ///
-/// A lab stays on the thread that made it, because mount namespaces belong to threads; nodes go anywhere. Labs made
-/// one within the other on one thread must be dropped in reverse order, as Rust drops variables.
+/// A lab stays on the thread that made it, because mount namespaces belong to threads; nodes may move. Nested labs on one
+/// thread must be dropped in reverse order, as Rust drops variables.
 #[derive(Debug)]
 pub struct Lab {
     /// What a node's name begins with in `/run/netns`.
     prefix: String,
-    /// The names to take away on drop, in a lab that the host sees.
+    /// The names to remove on drop, in a lab that the host sees.
     names: RefCell<Vec<PathBuf>>,
     kept: Cell<bool>,
     private: Option<PrivateMounts>,
@@ -73,13 +73,13 @@ impl Lab {
         }
     }
 
-    /// Lets the namespaces of a named lab outlive it, until [`Lab::remove_named`]. A private lab cannot be kept:
-    /// there is no name under which it could be found again.
+    /// Keeps the namespaces of a named lab after it is dropped, until [`Lab::remove_named`]. A private lab cannot be kept,
+    /// because it has no names to find it by.
     pub fn keep(&self) {
         self.kept.set(true);
     }
 
-    /// Removes what a kept (or killed) named lab has left, and returns the removed names in order. The namespaces
+    /// Removes what a kept (or killed) named lab has left behind, and returns the removed names in order. The namespaces
     /// themselves end with their last process.
     ///
     /// # Errors
@@ -132,14 +132,14 @@ impl Lab {
     }
 
     /// Joins two nodes by a veth pair: each end is a node and the device's name there. Both are up. Returns when both
-    /// have a carrier and an IPv6 link-local address that can be used.
+    /// have a carrier and a usable IPv6 link-local address.
     ///
-    /// The pair is made inside the namespaces: its names exist nowhere else, not even for a moment. The pair goes
-    /// when one of its nodes goes (veth(4)).
+    /// The pair is made inside the namespaces: its names never exist anywhere else. It is removed with either of its
+    /// nodes (veth(4)).
     ///
     /// # Errors
     ///
-    /// [`Error::System`] for a name that is taken or too long (15 bytes), or where no carrier came within 5 s.
+    /// [`Error::System`] for a name that is taken or too long (15 bytes), or if no carrier came within 5 s.
     pub fn link(&self, a: (&Node, &str), b: (&Node, &str)) -> Result<()> {
         link::add_veth(a, b)?;
         for (node, device) in [a, b] {
@@ -187,7 +187,7 @@ fn check_name(name: &str) -> Result<()> {
     }
 }
 
-/// Says it in one sentence and at once, rather than as an EPERM from somewhere in the middle.
+/// Reports a missing privilege in one sentence and at once, rather than as an EPERM from somewhere later.
 fn require_capabilities() -> Result<()> {
     // proc_pid_status(5): a hexadecimal mask; the numbers are those of linux/capability.h.
     let status =

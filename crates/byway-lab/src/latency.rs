@@ -1,4 +1,4 @@
-//! How long an answer takes.
+//! Measures how long an answer takes.
 
 use std::{
     io::{self, Write},
@@ -18,7 +18,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::TimedOut`] when the whole takes longer than `timeout`; [`io::ErrorKind::InvalidData`] for an
+    /// [`io::ErrorKind::TimedOut`] if the whole exchange takes longer than `timeout`; [`io::ErrorKind::InvalidData`] for an
     /// answer that is not the payload; otherwise whatever connect(2) and the connection report.
     pub fn tcp_round_trips(
         &self,

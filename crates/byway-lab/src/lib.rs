@@ -1,9 +1,9 @@
-//! Hosts, links and traffic out of network namespaces, for tests, demonstrations and benchmarks.
+//! Hosts, links and traffic in network namespaces, for tests, demonstrations and benchmarks.
 //!
 //! A [`Lab`] holds [`Node`]s: network namespaces that stand for hosts and routers. They are joined by veth pairs
 //! ([`Lab::link`]), by a LAN ([`Lab::bridge`]) or by WireGuard ([`Lab::wireguard`]), have devices of other kinds
 //! ([`Node::vlan`], [`Node::bond`], …), take addresses, routes, rules and sysctls as text in iproute2's
-//! words, and send and receive real traffic. A topology reads as one line a fact:
+//! words, and send and receive real traffic. A topology has one line for each fact:
 //!
 //! ```no_run
 //! # use std::time::Duration;
@@ -30,9 +30,8 @@
 //! ```
 //!
 //! Everything is done with netlink, setns(2), mount(2) and writes to `/proc/sys`; no other program is needed. No
-//! packet ever leaves the namespaces: no lab is connected to the host. `CAP_SYS_ADMIN`, `CAP_NET_ADMIN` and
-//! `CAP_NET_RAW` are needed, and a lab without them is an error and never a skipped test.
-//! Linux 5.10 or later.
+//! packet ever leaves the namespaces: no lab is connected to the host. A lab needs `CAP_SYS_ADMIN`, `CAP_NET_ADMIN` and
+//! `CAP_NET_RAW`; without them it is an error, never a skipped test. It needs Linux 5.10 or later.
 
 #![forbid(unsafe_code)]
 

@@ -19,9 +19,9 @@ use crate::{
     wait::wait_until,
 };
 
-/// How long a carrier and an IPv6 link-local address may take to come. The kernel's work that adds the address takes the lock that
-/// all network namespaces share (`rtnl_lock` in `addrconf_dad_work`, net/ipv6/addrconf.c), and so waits for every device that
-/// other tests make or remove: where the processors have more to do than they can, for more than five seconds.
+/// How long a carrier and an IPv6 link-local address may take. To add the address, the kernel takes the lock that all network
+/// namespaces share (`rtnl_lock` in `addrconf_dad_work`, net/ipv6/addrconf.c). So it waits for every device that other tests
+/// add or remove: on an overloaded machine, for more than five seconds.
 const USABLE_WITHIN: Duration = Duration::from_secs(20);
 
 /// What a device has counted since it was made, in packets and bytes (`struct rtnl_link_stats64`, linux/if_link.h).
@@ -58,7 +58,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::System`] where there is no such device.
+    /// [`Error::System`] if there is no such device.
     pub fn ifindex(&self, device: &str) -> Result<u32> {
         self.get_link(device).map(|link| link.header.index)
     }
@@ -67,7 +67,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::System`] where there is no such device, or it has no Ethernet address.
+    /// [`Error::System`] if there is no such device, or it has no Ethernet address.
     pub fn mac(&self, device: &str) -> Result<[u8; 6]> {
         let mac = self.get_link(device)?.attributes.into_iter().find_map(|attribute| match attribute {
             LinkAttribute::Address(bytes) => <[u8; 6]>::try_from(bytes).ok(),
@@ -81,7 +81,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::System`] where there is no such device.
+    /// [`Error::System`] if there is no such device.
     pub fn counters(&self, device: &str) -> Result<LinkCounters> {
         let link = self.get_link(device)?;
         let counters = link.attributes.iter().find_map(|attribute| match attribute {
@@ -93,14 +93,14 @@ impl Node {
             .doing(|| format!("reading the counters of {device} on {}", self.name()))
     }
 
-    /// Switches a device on or off (`ip link set DEVICE up|down`).
+    /// Sets a device up or down (`ip link set DEVICE up|down`).
     ///
-    /// On: it does not wait for the carrier, which depends on the other end too. Off: the carrier goes at a veth's
-    /// other end, and the kernel removes the device's routes and IPv6 addresses, which do not come back with it.
+    /// Up: it does not wait for the carrier, which also depends on the other end. Down: the other end of a veth loses its
+    /// carrier, and the kernel removes the device's routes and IPv6 addresses, which do not come back with it.
     ///
     /// # Errors
     ///
-    /// [`Error::System`] where there is no such device.
+    /// [`Error::System`] if there is no such device.
     pub fn set_up(&self, device: &str, up: bool) -> Result<()> {
         self.set_link(device, if up { "switching on" } else { "switching off" }, |link| {
             link.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
@@ -108,11 +108,11 @@ impl Node {
         })
     }
 
-    /// Gives a device another name, also while it is up (from Linux 6.2; before that it has to be off).
+    /// Renames a device, even while it is up (from Linux 6.2; before that it has to be down).
     ///
     /// # Errors
     ///
-    /// [`Error::System`] where there is no such device, or the name is taken or too long (15 bytes).
+    /// [`Error::System`] if there is no such device, or the name is taken or too long (15 bytes).
     pub fn rename_link(&self, device: &str, name: &str) -> Result<()> {
         self.set_link(device, "renaming", |link| link.attributes.push(LinkAttribute::IfName(name.to_owned())))
     }
@@ -121,17 +121,17 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::System`] where there is no such device or it does not take this MTU.
+    /// [`Error::System`] if there is no such device or it does not take this MTU.
     pub fn set_mtu(&self, device: &str, mtu: u32) -> Result<()> {
         self.set_link(device, "setting the MTU of", |link| link.attributes.push(LinkAttribute::Mtu(mtu)))
     }
 
-    /// Lets a device take segmentation-offload packets of so many bytes, and make them of what it receives ("BIG TCP", Linux
-    /// 5.19). Says whether it does so for IPv4 as well (Linux 6.3): an older kernel passes over what it does not know.
+    /// Sets the largest segmentation-offload packet that a device takes, and makes when it receives ("BIG TCP", Linux 5.19).
+    /// Returns whether this includes IPv4 (Linux 6.3): an older kernel ignores that part.
     ///
     /// # Errors
     ///
-    /// [`Error::System`] where there is no such device, or the kernel or the device takes no packets of this size.
+    /// [`Error::System`] if there is no such device, or the kernel or the device takes no packets of this size.
     pub fn set_gso_max_size(&self, device: &str, bytes: u32) -> Result<bool> {
         self.set_link(device, "setting the largest offloaded packet of", |link| {
             link.attributes.extend([
@@ -144,11 +144,11 @@ impl Node {
         Ok(self.get_link(device)?.attributes.contains(&LinkAttribute::GsoIpv4MaxSize(bytes)))
     }
 
-    /// Removes a device, and with a veth its other end.
+    /// Removes a device, and the other end of a veth.
     ///
     /// # Errors
     ///
-    /// [`Error::System`] where there is no such device.
+    /// [`Error::System`] if there is no such device.
     pub fn delete_link(&self, device: &str) -> Result<()> {
         let mut link = LinkMessage::default();
         link.header.index = self.ifindex(device)?;

@@ -1,4 +1,4 @@
-//! Where the names of network namespaces live: a private `/run/netns`, or the host's.
+//! The names of network namespaces, in a private `/run/netns` or the host's.
 
 use std::{
     fs::{self, File},
@@ -23,7 +23,7 @@ pub(crate) const NETNS: &str = "/run/netns";
 #[derive(Debug)]
 pub(crate) struct PrivateMounts {
     previous: File,
-    /// setns(2) moves the thread to the namespace's root directory, which in a chroot is not the thread's.
+    /// The thread's root directory. setns(2) moves the thread to that of the namespace, which is another one in a chroot.
     root: File,
     directory: File,
 }
@@ -44,7 +44,7 @@ impl PrivateMounts {
     }
 }
 
-/// Gives the calling thread a mount namespace of its own, from which nothing shows elsewhere.
+/// Gives the calling thread a mount namespace of its own, whose mounts show nowhere else.
 fn unshare_mounts() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).doing(|| "making a mount namespace")?;
     let none = None::<&str>;
@@ -53,7 +53,7 @@ fn unshare_mounts() -> Result<()> {
 }
 
 /// Runs `work` with a `/sys` that shows the devices of the calling thread's network namespace. A sysfs shows those of the
-/// thread that mounted it. It goes with the thread, which must be no other's.
+/// thread that mounted it. The mount stays until the thread ends, so use a thread for this alone.
 pub(crate) fn with_own_sysfs<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     unshare_mounts()?;
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>)?;
@@ -74,7 +74,7 @@ impl PrivateMounts {
 
 impl Drop for PrivateMounts {
     fn drop(&mut self) {
-        // There is nobody to tell when it fails. The kernel cleans up when the thread ends.
+        // Nobody can handle a failure here. The kernel cleans up when the thread ends.
         let _ = self.leave();
     }
 }
@@ -97,7 +97,7 @@ pub(crate) fn share_names() -> Result<()> {
     .doing(|| format!("making {NETNS} a shared mount point"))
 }
 
-/// Takes a name away, mounted or not.
+/// Removes a name, mounted or not.
 pub(crate) fn remove_name(path: &Path) -> io::Result<()> {
     // A process that was killed between making the file and mounting on it leaves a file without a mount.
     match umount2(path, MntFlags::MNT_DETACH) {

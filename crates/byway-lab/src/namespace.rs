@@ -14,7 +14,7 @@ use nix::{
     sched::{CloneFlags, setns, unshare},
 };
 
-/// A network namespace. It lives as long as this, a socket or a process of it, or a mount of its file.
+/// A network namespace. It exists as long as this value, a socket or a process in it, or a mount of its file.
 #[derive(Debug)]
 pub(crate) struct Namespace(File);
 
@@ -45,7 +45,7 @@ impl Namespace {
     ///
     /// # Panics
     ///
-    /// Where setns(2) fails, which takes the loss of `CAP_SYS_ADMIN` after the namespace was made.
+    /// If setns(2) fails, because the process has lost `CAP_SYS_ADMIN` since the namespace was made.
     pub(crate) fn enter(&self) {
         setns(&self.0, CloneFlags::CLONE_NEWNET).expect("entering a network namespace needs CAP_SYS_ADMIN");
     }

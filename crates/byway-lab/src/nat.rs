@@ -31,7 +31,7 @@ const TABLE: &str = "byway-lab";
 const CHAIN: &str = "prerouting";
 
 impl Node {
-    /// Gives packets that come in for `to` another destination, `new`; the kernel translates the replies back. The
+    /// Translates packets for `to` to another destination, `new`; the kernel translates the replies back. The
     /// same as
     ///
     /// ```text
@@ -47,7 +47,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] where the families differ; otherwise what nf_tables reports, such as `EOPNOTSUPP` from a
+    /// [`Error::Invalid`] if the families differ; otherwise what nf_tables reports, such as `EOPNOTSUPP` from a
     /// kernel without it.
     pub fn dnat(&self, protocol: Protocol, to: SocketAddr, new: SocketAddr) -> Result<()> {
         if to.is_ipv4() != new.is_ipv4() {

@@ -22,7 +22,7 @@ use crate::{
 pub struct Neighbour {
     /// Its Ethernet address, once it is known.
     pub lladdr: Option<[u8; 6]>,
-    /// How much that is to be trusted (`NUD_*`, linux/neighbour.h).
+    /// Its state (`NUD_*`, linux/neighbour.h).
     pub state: NeighbourState,
     /// Whether the kernel keeps it resolved by itself (`NTF_EXT_MANAGED`, Linux 5.16).
     pub managed: bool,
@@ -33,7 +33,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::System`] where there is no such device.
+    /// [`Error::System`] if there is no such device.
     pub fn neighbour(&self, device: &str, address: IpAddr) -> Result<Option<Neighbour>> {
         let doing = || format!("looking neighbour {address} of {device} up on {}", self.name());
         let message = self.neighbour_message(device, address)?;
@@ -50,7 +50,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::System`] where there is no such device.
+    /// [`Error::System`] if there is no such device.
     pub fn permanent_neighbour(&self, device: &str, address: IpAddr, lladdr: [u8; 6]) -> Result<()> {
         let mut message = self.neighbour_message(device, address)?;
         message.header.state = NeighbourState::Permanent;
@@ -63,7 +63,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::System`] where there is no such device or entry.
+    /// [`Error::System`] if there is no such device or entry.
     pub fn delete_neighbour(&self, device: &str, address: IpAddr) -> Result<()> {
         let message = self.neighbour_message(device, address)?;
         self.change(RouteNetlinkMessage::DelNeighbour(message), 0)

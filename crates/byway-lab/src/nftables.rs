@@ -1,4 +1,4 @@
-//! Just enough of nf_tables' netlink language for a few rules (linux/netfilter/nfnetlink.h, nf_tables.h).
+//! The part of nf_tables' netlink protocol that a few rules need (linux/netfilter/nfnetlink.h, nf_tables.h).
 //!
 //! Attribute numbers stand with their kernel names where they are used; numbers are in network byte order, unlike
 //! rtnetlink's.
@@ -68,7 +68,7 @@ pub(crate) fn interface_name(name: Name) -> Vec<Attribute> {
     expression("meta", &[number(1, REGISTER_1), number(2, name as u32)])
 }
 
-/// Where a place in a packet is counted from: `enum nft_payload_bases`.
+/// The base of an offset in a packet: `enum nft_payload_bases`.
 #[derive(Clone, Copy)]
 pub(crate) enum Base {
     Network = 1,
@@ -110,7 +110,7 @@ pub(crate) fn nat(family: u8) -> Vec<Attribute> {
     expression("nat", &[&[number(1, 1), number(2, family.into())], &registers[..]].concat())
 }
 
-/// Has a flowtable take the packet's flow: `NFTA_FLOW_TABLE_NAME` 1.
+/// Adds the packet's flow to a flowtable: `NFTA_FLOW_TABLE_NAME` 1.
 pub(crate) fn flow_add(flowtable: &str) -> Vec<Attribute> {
     expression("flow_offload", &[text(1, flowtable)])
 }
@@ -141,12 +141,12 @@ impl Batch {
         batch
     }
 
-    /// Makes an object unless it is there.
+    /// Adds an object unless it exists.
     pub(crate) fn add(&mut self, request: u16, attributes: &[Attribute]) {
         self.request(request, NLM_F_CREATE, attributes);
     }
 
-    /// Makes an object after those that are there.
+    /// Adds an object after the existing ones.
     pub(crate) fn append(&mut self, request: u16, attributes: &[Attribute]) {
         self.request(request, NLM_F_CREATE | NLM_F_APPEND, attributes);
     }

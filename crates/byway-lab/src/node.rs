@@ -59,7 +59,7 @@ impl Node {
     ///
     /// # Panics
     ///
-    /// When `work` panics.
+    /// If `work` panics.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.namespace().run(work)
     }
@@ -68,7 +68,7 @@ impl Node {
     ///
     /// # Panics
     ///
-    /// Where no thread can be made (pthread_create(3)).
+    /// If no thread can be created (pthread_create(3)).
     pub fn spawn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
         let node = self.clone();
         thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! What a device leaves to its hardware, switched on and off as ethtool(8) does: by the generic netlink family `ethtool`
+//! Offloads of a device, switched on and off as ethtool(8) does: by the generic netlink family `ethtool`
 //! (Documentation/networking/ethtool-netlink.rst in the kernel's source).
 
 use std::{collections::BTreeSet, io};
@@ -19,20 +19,19 @@ use crate::{
     error::{Doing, Result},
 };
 
-/// Work on packets that a device takes off the kernel, by the names of ethtool(8). A veth takes it and does nothing: the
-/// packet comes to the other end as it is, which does not mind, and so on until a device on the way has the offload
-/// switched off. There the kernel does the work.
+/// Work on packets that the kernel leaves to a device, by the names of ethtool(8). A veth does not do this work: it passes
+/// the packet on as it is. Once a device on the way has the offload switched off, the kernel does the work there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Offload {
-    /// `tx-checksumming`: the checksums of what leaves are filled in by the device.
+    /// `tx-checksumming`: the device fills in the checksums of packets that leave.
     TxChecksum,
-    /// `tcp-segmentation-offload`: what TCP sends is cut up by the device. Needs [`Offload::TxChecksum`].
+    /// `tcp-segmentation-offload`: the device segments TCP packets. Needs [`Offload::TxChecksum`].
     TcpSegmentation,
     /// `tx-udp-segmentation`: the same for UDP (`UDP_SEGMENT`, udp(7)).
     UdpSegmentation,
-    /// `generic-segmentation-offload`: what the device does not cut up is cut up right before it, and no earlier.
+    /// `generic-segmentation-offload`: the kernel segments right before the device what the device cannot segment.
     GenericSegmentation,
-    /// `generic-receive-offload`: segments that come in are put together again. A veth does so from Linux 5.13.
+    /// `generic-receive-offload`: merges incoming segments. A veth does so from Linux 5.13.
     GenericReceive,
 }
 
@@ -62,12 +61,12 @@ impl Offload {
 }
 
 impl Node {
-    /// Whether a device has an offload that can be switched. What a veth has depends on the kernel:
-    /// [`Offload::UdpSegmentation`] is not there in Linux 5.10.
+    /// Whether a device has an offload that can be switched. For a veth this depends on the kernel: Linux 5.10 has no
+    /// [`Offload::UdpSegmentation`].
     ///
     /// # Errors
     ///
-    /// [`crate::Error::System`] where there is no such device.
+    /// [`crate::Error::System`] if there is no such device.
     pub fn has_offload(&self, device: &str, offload: Offload) -> Result<bool> {
         self.run(|| Ethtool::open()?.changeable(device, offload))
             .map(|features| !features.is_empty())
@@ -75,12 +74,12 @@ impl Node {
     }
 
     /// Switches an offload of a device on or off (`ethtool -K DEVICE tx|tso|gso|gro|tx-udp-segmentation on|off`), also
-    /// while the device is up. What depends on it goes and comes with it, as the kernel sees fit: without checksums no
-    /// TCP segmentation.
+    /// while the device is up. The kernel switches dependent offloads with it: there is no TCP
+    /// segmentation without checksums.
     ///
     /// # Errors
     ///
-    /// [`crate::Error::System`] where there is no such device, where it has no such offload to switch, or where the
+    /// [`crate::Error::System`] if there is no such device, where it has no such offload to switch, or where the
     /// kernel leaves it as it was, such as segmentation on a device that does no checksums.
     pub fn set_offload(&self, device: &str, offload: Offload, on: bool) -> Result<()> {
         let doing = || {
@@ -111,7 +110,7 @@ impl Ethtool {
         Ok(Self { socket: Netlink::open_protocol(NETLINK_GENERIC)?, family })
     }
 
-    /// Those features of an offload that the device has.
+    /// The features of an offload that the device has.
     fn changeable(&mut self, device: &str, offload: Offload) -> io::Result<Vec<&'static str>> {
         let changeable = self.features(device, Features::HARDWARE)?;
         Ok(offload.features().iter().copied().filter(|name| changeable.contains(*name)).collect())
@@ -124,7 +123,7 @@ impl Ethtool {
         }
         let bits: Vec<Attribute> = features.iter().map(|name| bit(name, on)).collect();
         let wanted = nested(Features::WANTED, &[nested(Bitset::BITS, &bits)]);
-        // The kernel acknowledges also what it does not do.
+        // The kernel acknowledges even what it does not do.
         self.ask(Message { command: Message::FEATURES_SET, attributes: bytes(&[header(device), wanted]) })?;
         let active = self.features(device, Features::ACTIVE)?;
         match features.iter().find(|name| active.contains(**name) != on) {

@@ -34,7 +34,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for any other text; [`Error::System`] where there is such a rule.
+    /// [`Error::Invalid`] for any other text; [`Error::System`] if there is such a rule.
     pub fn rule(&self, rule: &str) -> Result<()> {
         let message = parse(rule).ok_or_else(|| Error::invalid(rule, EXPECTED))?;
         self.change(RouteNetlinkMessage::NewRule(message), NLM_F_CREATE | NLM_F_EXCL)
@@ -45,7 +45,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for any other text; [`Error::System`] where there is no such rule.
+    /// [`Error::Invalid`] for any other text; [`Error::System`] if there is no such rule.
     pub fn delete_rule(&self, rule: &str) -> Result<()> {
         let message = parse(rule).ok_or_else(|| Error::invalid(rule, EXPECTED))?;
         self.change(RouteNetlinkMessage::DelRule(message), 0)

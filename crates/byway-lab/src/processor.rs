@@ -21,12 +21,12 @@ const STARTED_WITHIN: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 ///
-/// `EINVAL` where there is no such processor, or the process may not use it.
+/// `EINVAL` if there is no such processor, or the process may not use it.
 pub fn stay_on_processor(processor: usize) -> io::Result<()> {
     pin(Pid::from_raw(0), processor)
 }
 
-/// Lets the calling thread, and what it starts, run before all that is not real-time from now on (SCHED_FIFO; sched(7)).
+/// From now on, runs the calling thread, and what it starts, before everything that is not real-time (SCHED_FIFO; sched(7)).
 /// It has to sleep most of the time.
 ///
 /// # Errors
@@ -51,18 +51,18 @@ fn pin(thread: Pid, processor: usize) -> io::Result<()> {
 }
 
 impl Node {
-    /// Has a kernel thread on one processor receive what comes in by a veth, and do all that follows from it, as
-    /// forwarding does. Otherwise the processor that sends does this as well, within its system call.
+    /// Makes a kernel thread on one processor receive the packets that come in by a veth, and do all work that follows, such
+    /// as forwarding. Otherwise the sending processor does this as well, within its system call.
     ///
-    /// This is threaded NAPI (Documentation/networking/napi.rst in the kernel's source; Linux 5.13 for a veth). What
-    /// comes faster than the thread takes it is dropped, and counts as that at the other end. A veth has NAPI where
+    /// This is threaded NAPI (Documentation/networking/napi.rst in the kernel's source; Linux 5.13 for a veth). Packets
+    /// that come faster than the thread takes them are dropped, and the other end counts them as dropped. A veth has NAPI where
     /// it has [`Offload::GenericReceive`], and uses it for frames from an end without [`Offload::TcpSegmentation`].
     ///
-    /// The thread is found by its name, so the device's name should be no other's on the machine.
+    /// The thread is found by its name, so no other device on the machine should have the same name.
     ///
     /// # Errors
     ///
-    /// [`crate::Error::System`] where there is no such device or processor, where the kernel cannot do it, and where the
+    /// [`crate::Error::System`] if there is no such device or processor, where the kernel cannot do it, and where the
     /// process does not see the kernel's threads.
     pub fn receive_on_processor(&self, device: &str, processor: usize) -> Result<()> {
         let doing = || format!("receiving from {device} on {} with processor {processor}", self.name());

@@ -41,7 +41,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for any other text; [`Error::System`] where there is no such device, the gateway cannot be
+    /// [`Error::Invalid`] for any other text; [`Error::System`] if there is no such device, the gateway cannot be
     /// reached, or there is such a route.
     pub fn route(&self, route: &str) -> Result<()> {
         let mut message = self.route_message(route)?;
@@ -57,11 +57,11 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for any other text; [`Error::System`] where there is no such device or route.
+    /// [`Error::Invalid`] for any other text; [`Error::System`] if there is no such device or route.
     pub fn delete_route(&self, route: &str) -> Result<()> {
         let mut message = self.route_message(route)?;
         if !route.split_whitespace().any(|word| word == "scope") {
-            // To the kernel: whatever the scope is (fib_table_delete, net/ipv4/fib_trie.c).
+            // For the kernel this means any scope (fib_table_delete, net/ipv4/fib_trie.c).
             message.header.scope = RouteScope::NoWhere;
         }
         self.change(RouteNetlinkMessage::DelRoute(message), 0)
@@ -87,12 +87,12 @@ impl Node {
         Ok(message)
     }
 
-    /// Where the kernel would send a packet now (`ip route get DESTINATION from SOURCE`): the gateway, if there is one,
+    /// Returns where the kernel would send a packet now (`ip route get DESTINATION from SOURCE`): the gateway, if there is one,
     /// and the device's index. The source has to be an address of this node.
     ///
     /// # Errors
     ///
-    /// [`Error::System`] where there is no route, or one that says no.
+    /// [`Error::System`] if there is no route, or one that refuses.
     pub fn route_of(&self, source: IpAddr, destination: IpAddr) -> Result<(Option<IpAddr>, u32)> {
         let mut request = RouteMessage::default();
         let length = if destination.is_ipv4() { 32 } else { 128 };
@@ -224,12 +224,12 @@ impl<'a> Route<'a> {
     }
 }
 
-/// A prefix, or an address that stands for itself alone.
+/// A prefix, or a single address.
 pub(crate) fn parse_prefix(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
-/// A table's number or one of the names that are always there (`/etc/iproute2/rt_tables`).
+/// A table's number, or one of the names that always exist (`/etc/iproute2/rt_tables`).
 pub(crate) fn parse_table(text: &str) -> Option<u32> {
     match text {
         "local" => Some(TABLE_LOCAL),

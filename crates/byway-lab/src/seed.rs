@@ -1,14 +1,13 @@
-//! The set-up that Byway was made for: a server that answers from a service address, and whose replies leave by the
-//! wrong way.
+//! The set-up that Byway was made for: a server answers from a service address, but its replies leave by the wrong
+//! interface.
 //!
 //! ```text
 //!   gateway ── 10.111.220.0/24 ── server ── 10.111.221.0/24 ── router ── 10.111.222.0/24 ── client
 //!           eth0             eth0        eth1            eth0        eth1             eth0
 //! ```
 //!
-//! The server has 192.168.1.5 on `lo`. Requests from the client reach it through the router, since the router has a
-//! route there. The replies follow the server's default route to the gateway, which leads nowhere. The same holds
-//! for IPv6.
+//! The server has 192.168.1.5 on `lo`. Requests from the client reach it through the router, which has a route there.
+//! The replies follow the server's default route to the gateway, and are lost there. The same happens with IPv6.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -54,7 +53,7 @@ pub const IPV6: Addresses = Addresses {
 /// The four hosts.
 #[derive(Debug)]
 pub struct Seed {
-    /// What they live in.
+    /// The lab of the hosts.
     pub lab: Lab,
     /// Answers from the service address.
     pub server: Node,
@@ -62,12 +61,12 @@ pub struct Seed {
     pub router: Node,
     /// Asks.
     pub client: Node,
-    /// Where the server's default route leads, and nothing goes on from.
+    /// The server's default gateway, which forwards nothing.
     pub gateway: Node,
 }
 
 impl Seed {
-    /// Builds the hosts in a lab of their own, gone with it.
+    /// Builds the hosts in a private lab.
     ///
     /// # Errors
     ///
@@ -76,7 +75,7 @@ impl Seed {
         Self::build(Lab::new()?)
     }
 
-    /// Builds the hosts in a lab, whatever kind it is of.
+    /// Builds the hosts in a given lab.
     ///
     /// # Errors
     ///

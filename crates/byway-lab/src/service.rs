@@ -23,7 +23,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Where it listens: with the port that the kernel chose, where port 0 was asked for.
+    /// The address that it listens on. If port 0 was requested, this has the port that the kernel chose.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -54,17 +54,17 @@ fn accept(
 ) {
     thread::scope(|scope| {
         while stop.wait(listener.as_fd(), PollFlags::POLLIN).is_ok() {
-            // A client that has gone before it was accepted is no reason to stop.
+            // Do not stop if a client has gone before it was accepted.
             let Ok(connection) = Connection::accept(listener, stop) else { continue };
             scope.spawn(move || {
-                // What goes wrong with a connection shows at the client.
+                // A failing connection shows at the client.
                 let _ = serve(connection);
             });
         }
     });
 }
 
-/// A thread that is told to stop, and waited for, when this is dropped.
+/// A thread. Dropping this stops it and waits for its end.
 #[derive(Debug)]
 pub(crate) struct Background {
     /// Closing it is the signal: a condition that poll(2) sees beside sockets, and that stays.
@@ -93,7 +93,7 @@ impl Drop for Background {
 pub(crate) struct Stop(UnixStream);
 
 impl Stop {
-    /// Waits for `events` on a descriptor; an error when it is time to stop.
+    /// Waits for `events` on a descriptor. Returns an error when it is time to stop.
     pub(crate) fn wait(&self, descriptor: BorrowedFd<'_>, events: PollFlags) -> io::Result<()> {
         loop {
             let mut descriptors =

@@ -1,4 +1,4 @@
-//! Marks by source address, by nftables: what stands in for many routing policy rules.
+//! Marks packets by source address with nftables, instead of many routing policy rules.
 
 use std::net::Ipv4Addr;
 
@@ -14,7 +14,7 @@ const IPV4: u8 = 2;
 const TABLE: &str = "byway-lab";
 const CHAIN: &str = "marks";
 const SET: &str = "sources";
-/// How many elements go with one request: what a list's length of 16 bits leaves room for, at 16 bytes each.
+/// How many elements fit into one request: 16 bytes each, in a list with a length of 16 bits.
 const AT_ONCE: usize = 2_000;
 
 impl Node {
@@ -32,7 +32,7 @@ impl Node {
     /// }
     /// ```
     ///
-    /// (nft(8)). The size is that of `sources`, which lets the kernel choose its fastest kind of set.
+    /// (nft(8)). The size is that of `sources`, so the kernel can choose its fastest kind of set.
     ///
     /// # Errors
     ///

@@ -7,7 +7,7 @@ use crate::{
     error::{Doing, Error, Result},
 };
 
-/// What every node starts from: kernels, distributions and `net.core.devconf_inherit_init_net` differ.
+/// The initial values of every node, because kernels, distributions and `net.core.devconf_inherit_init_net` differ.
 const EXPLICIT: &[(&str, &str)] = &[
     ("net.ipv4.ip_forward", "0"),
     ("net.ipv4.ping_group_range", "0 2147483647"),
@@ -44,7 +44,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::System`] where the kernel does not know it or does not take the value.
+    /// [`Error::System`] if the kernel does not know it or does not take the value.
     pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
         self.run(|| write(name, value)).doing(|| format!("setting {name} to {value} on {}", self.name()))
     }
@@ -53,7 +53,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::System`] where the kernel does not know it.
+    /// [`Error::System`] if the kernel does not know it.
     pub fn read_sysctl(&self, name: &str) -> Result<String> {
         self.run(|| fs::read_to_string(path(name)))
             .map(|value| value.trim_end().to_owned())

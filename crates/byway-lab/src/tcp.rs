@@ -37,7 +37,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::TimedOut`] when the whole takes longer than `timeout`; otherwise whatever bind(2), connect(2)
+    /// [`io::ErrorKind::TimedOut`] if the whole exchange takes longer than `timeout`; otherwise whatever bind(2), connect(2)
     /// and the connection report.
     pub fn tcp_echo(
         &self,

@@ -32,7 +32,7 @@ impl Node {
         let background = Background::start(move |stop| {
             let mut buffer = vec![0; LARGEST];
             while stop.wait(socket.as_fd(), PollFlags::POLLIN).is_ok() {
-                // An error is an ICMP error about an earlier answer, which shows at the client.
+                // An error here is an ICMP error about an earlier answer, which shows at the client.
                 if let Ok((length, client)) = socket.recv_from(&mut buffer) {
                     let _ = socket.send_to(&buffer[..length], client);
                 }
@@ -46,7 +46,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::TimedOut`] when nothing comes back within `timeout`; otherwise whatever bind(2), send(2) and
+    /// [`io::ErrorKind::TimedOut`] if nothing comes back within `timeout`; otherwise whatever bind(2), send(2) and
     /// ICMP errors report.
     pub fn udp_echo(
         &self,

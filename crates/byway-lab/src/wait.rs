@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Asks `condition` every millisecond until it holds; false when it does not within `timeout`. It is asked at least
+/// Checks `condition` every millisecond until it is true. Returns false if it is not within `timeout`. Checks it at least
 /// once.
 #[must_use]
 pub fn wait_until(timeout: Duration, mut condition: impl FnMut() -> bool) -> bool {
@@ -21,7 +21,7 @@ pub fn wait_until(timeout: Duration, mut condition: impl FnMut() -> bool) -> boo
     }
 }
 
-/// The time that an exchange of several steps has as a whole.
+/// The time for all steps of an exchange together.
 #[derive(Clone, Copy)]
 pub(crate) struct Deadline(Instant);
 
@@ -39,7 +39,7 @@ impl Deadline {
     }
 }
 
-/// What a socket says when its timeout has passed, in one word.
+/// Maps the timeout errors of a socket to one kind.
 pub(crate) fn timed_out(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),

@@ -25,13 +25,13 @@ use crate::{
 type Key = [u8; WireguardAttribute::WG_KEY_LEN];
 
 impl Lab {
-    /// Joins two nodes by a WireGuard tunnel: each end is a node, the device's name there and the address of that node at
-    /// which the other one reaches it. Both are on, and each takes every packet from the other. Keys are new each time.
-    /// The first packet waits until the two have shaken hands.
+    /// Joins two nodes by a WireGuard tunnel. Each end is a node, the device's name there, and the address at which the other
+    /// node reaches it. Both devices are up, and each accepts every packet from the other. Keys are new each time. The first
+    /// packet waits for the handshake.
     ///
     /// # Errors
     ///
-    /// [`crate::Error::KernelLacks`] where the kernel has no WireGuard; [`crate::Error::System`] for a name that is taken or too long
+    /// [`crate::Error::KernelLacks`] if the kernel has no WireGuard; [`crate::Error::System`] for a name that is taken or too long
     /// (15 bytes), or a port that is in use.
     pub fn wireguard(&self, a: (&Node, &str, SocketAddr), b: (&Node, &str, SocketAddr)) -> Result<()> {
         let keys = [add(a)?, add(b)?];

@@ -17,20 +17,20 @@ pub use netlink_packet_route as packet;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-/// How often a listing is asked for that changes meanwhile.
+/// How often to ask for a listing again if it changes meanwhile.
 const DUMP_TRIES: usize = 100;
 /// Types below this are netlink's own: errors and ends (`NLMSG_MIN_TYPE`, netlink(7)).
 const NLMSG_MIN_TYPE: u16 = 16;
 
-/// Whether anything has changed while the kernel listed it.
+/// Whether anything changed while the kernel listed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Consistency {
     Whole,
     Changed,
 }
 
-/// A netlink socket in the network namespace of the thread that opened it, for messages of one kind: rtnetlink's,
-/// unless said otherwise.
+/// A netlink socket in the network namespace of the thread that opened it, for messages of one kind: by default
+/// rtnetlink's.
 #[derive(Debug)]
 pub struct Netlink<T = RouteNetlinkMessage> {
     socket: Socket,
@@ -53,12 +53,12 @@ impl<T: NetlinkSerializable + NetlinkDeserializable + Clone> Netlink<T> {
     /// Opens a socket of a protocol (`NETLINK_*`, netlink(7)) in the calling thread's network namespace. The messages
     /// have to be that protocol's.
     ///
-    /// The kernel checks dump requests strictly (`NETLINK_GET_STRICT_CHK`, Linux 4.20), so that what a dump
-    /// request names is a filter and not a hint.
+    /// The kernel checks dump requests strictly (`NETLINK_GET_STRICT_CHK`, Linux 4.20), so the fields of
+    /// a dump request are a filter and not a hint.
     ///
     /// # Errors
     ///
-    /// Whatever socket(2), bind(2), connect(2) and setsockopt(2) report: `EPROTONOSUPPORT` where the kernel lacks the
+    /// Whatever socket(2), bind(2), connect(2) and setsockopt(2) report: `EPROTONOSUPPORT` if the kernel lacks the
     /// protocol.
     pub fn open_protocol(protocol: isize) -> io::Result<Self> {
         let mut socket = Socket::new(protocol)?;
@@ -83,7 +83,7 @@ impl<T: NetlinkSerializable + NetlinkDeserializable + Clone> Netlink<T> {
     ///
     /// # Errors
     ///
-    /// The kernel's error number as an [`io::Error`]; [`io::ErrorKind::InvalidData`] where it acknowledges
+    /// The kernel's error number as an [`io::Error`]; [`io::ErrorKind::InvalidData`] if it acknowledges
     /// without an answer.
     pub fn get(&mut self, message: T) -> io::Result<T> {
         self.send(message, NLM_F_REQUEST | NLM_F_ACK)?;
@@ -92,9 +92,9 @@ impl<T: NetlinkSerializable + NetlinkDeserializable + Clone> Netlink<T> {
         answer.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer is empty"))
     }
 
-    /// Asks for every object of a kind and returns them in the kernel's order. A listing during which something has
-    /// changed (`NLM_F_DUMP_INTR`) may lack objects that are there, and is asked for again. An object that
-    /// the messages' crate cannot read is left out.
+    /// Asks for every object of a kind and returns them in the kernel's order. If something changes during a listing
+    /// (`NLM_F_DUMP_INTR`), objects may be missing, so it asks again. Leaves out objects that the messages' crate
+    /// cannot read.
     ///
     /// # Errors
     ///
@@ -134,12 +134,12 @@ impl<T: NetlinkSerializable + NetlinkDeserializable + Clone> Netlink<T> {
                 let header = NetlinkBuffer::new_checked(rest).map_err(invalid)?;
                 // Netlink messages are aligned to four bytes (NLMSG_ALIGN).
                 let length = (header.length() as usize).next_multiple_of(4).clamp(4, rest.len());
-                // The tail of an answer to an earlier request that was given up is none of this one.
+                // Skip the rest of an answer to an earlier request that was given up.
                 let is_ours = header.sequence_number() == self.sequence;
                 if is_ours && header.flags() & NLM_F_DUMP_INTR != 0 {
                     consistency = Consistency::Changed;
                 }
-                // What it is that cannot be read matters only where it says how the request ended.
+                // An unreadable message matters only if it ends the request.
                 let is_object = header.message_type() >= NLMSG_MIN_TYPE;
                 let message = NetlinkMessage::<T>::deserialize(rest);
                 rest = &rest[length..];

@@ -1,4 +1,4 @@
-//! What can go wrong, each in words for a person: what was asked and what is wrong, and apart from that what to do.
+//! Errors, in words for a person: what is wrong, and separately what to do.
 
 use std::{io, net::IpAddr, path::PathBuf, time::Duration};
 
@@ -10,20 +10,20 @@ use crate::model::{Group, NextHopSpec, PrefixError, Rule, RuleError, Selector};
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A text is no prefix.
+    /// A text is not a prefix.
     #[error(transparent)]
     Prefix(#[from] PrefixError),
     /// A rule is wrong in itself.
     #[error(transparent)]
     Rule(#[from] RuleError),
-    /// There is a rule for the very same packets.
-    #[error("there is a rule for that already ({0})")]
+    /// There is already a rule for exactly these packets.
+    #[error("there is already a rule for these packets ({0})")]
     RuleExists(Box<Rule>),
-    /// Another owner has a rule for the very same packets that says something else.
-    #[error("there is a rule for that already ({0}), which belongs to {owner}", owner = .0.owner)]
+    /// Another owner has a different rule for exactly these packets.
+    #[error("there is already a rule for these packets ({0}), which belongs to {owner}", owner = .0.owner)]
     RuleOfAnother(Box<Rule>),
-    /// Another owner has a group of this name that is another one.
-    #[error("there is a group of that name already ({0}), which belongs to {owner}", owner = .0.owner)]
+    /// Another owner has a different group of this name.
+    #[error("there is already a group of that name ({0}), which belongs to {owner}", owner = .0.owner)]
     GroupOfAnother(Group),
     /// The rule for exactly these packets is another Byway's, of a kind that this version does not know.
     #[error("the rule for that ({0}) is of a kind that this byway does not know, so it stays as it is")]
@@ -36,8 +36,8 @@ pub enum Error {
         /// The rule.
         rule: Box<Rule>,
     },
-    /// Another Byway has a program on a device, with pins that this one does not see.
-    #[error("{0} has a program of another Byway, whose BPF file system this one does not see")]
+    /// Another Byway has a program on a device, with pins that this one cannot see.
+    #[error("{0} carries a program of another Byway, whose BPF file system this one cannot see")]
     AnotherByway(String),
     /// A newer version of Byway has put a program on a device that this one does not know.
     #[error("{0} has a program of a newer byway, which this one does not know")]
@@ -46,54 +46,54 @@ pub enum Error {
     #[error("there is no rule {0}")]
     NoSuchRule(Selector),
     /// The tables are full.
-    #[error("the rule {selector} does not fit: the tables are full, at {limit} rules")]
+    #[error("the rule {selector} does not fit: the tables are full ({limit} rules)")]
     TablesFull {
         /// The rule that did not fit.
         selector: Selector,
         /// How many rules fit.
         limit: u32,
     },
-    /// The rules tell too many destinations apart.
+    /// The rules need too many destinations.
     #[error(
-        "the rules would tell {wanted} destinations apart, counting those that each source has from the ones around it, and {limit} fit"
+        "the rules need {wanted} destinations, counting those that each source inherits from wider ones, and there is room for {limit}"
     )]
     TooManyDestinations {
-        /// How many they would.
+        /// How many they need.
         wanted: usize,
         /// How many fit.
         limit: u32,
     },
     /// There are too many next hops.
-    #[error("there is room for {limit} next hops, those included that are to go")]
+    #[error("there is room for {limit} next hops, including those that the change removes")]
     TooManyNextHops {
         /// How many there may be.
         limit: u32,
     },
     /// There are too many attachments.
-    #[error("there is room to count for {limit} attachments")]
+    #[error("there is room for {limit} attachments")]
     TooManyAttachments {
         /// How many there may be.
         limit: u32,
     },
     /// There are too many groups.
-    #[error("there is room for {limit} groups, and a rule with several next hops of its own has one")]
+    #[error("there is room for {limit} groups, and a rule with several next hops of its own uses one")]
     TooManyGroups {
         /// How many there may be.
         limit: u32,
     },
     /// There is a group of this name.
-    #[error("there is a group of that name already ({0})")]
+    #[error("there is already a group of that name ({0})")]
     GroupExists(Group),
     /// An apply waits to be confirmed.
-    #[error("the last apply waits to be confirmed")]
+    #[error("the last apply is still waiting to be confirmed")]
     Unconfirmed,
-    /// The last apply waits no longer to be confirmed, and why.
-    #[error("no apply waits to be confirmed; of the last one: {0}")]
+    /// The last apply no longer waits to be confirmed, and why.
+    #[error("no apply is waiting to be confirmed: {0}")]
     TakenBack(String),
-    /// The time to confirm an apply is over, and nobody has taken it back.
-    #[error("the time to confirm that apply is over")]
+    /// The time to confirm an apply is over, and it has not been rolled back yet.
+    #[error("it is too late to confirm that apply: its time is over")]
     TooLateToConfirm,
-    /// No apply has changed anything here since the host started, or the last one has been taken back already.
+    /// No apply has changed anything here since the host started, or the last one has been rolled back already.
     #[error(
         "there is nothing to go back to: no apply has changed anything since the host started or the last rollback"
     )]
@@ -101,23 +101,23 @@ pub enum Error {
     /// There is no group of this name.
     #[error("there is no group `{0}`")]
     NoSuchGroup(String),
-    /// Rules lead to the group.
+    /// Rules use the group.
     #[error("the group {name} is in use by {}", in_use(*.rules, .first))]
     GroupInUse {
         /// The group.
         name: String,
-        /// How many rules lead to it.
+        /// How many rules use it.
         rules: usize,
         /// One of them.
         first: Selector,
     },
-    /// No rule and no group has this next hop.
-    #[error("no rule and no group has the next hop {0}")]
+    /// No rule or group uses this next hop.
+    #[error("no rule or group uses the next hop {0}")]
     NoSuchNextHop(NextHopSpec),
-    /// The next hop is there on several devices.
-    #[error("the next hop {spec} is there on {}", .devices.join(" and "))]
+    /// The next hop exists on several devices.
+    #[error("the next hop {spec} exists on {}", .devices.join(" and "))]
     AmbiguousNextHop {
-        /// What was asked for.
+        /// The next hop in the request.
         spec: NextHopSpec,
         /// The devices.
         devices: Vec<String>,
@@ -125,7 +125,7 @@ pub enum Error {
     /// No device has this name.
     #[error("there is no device `{0}` in this network namespace")]
     NoSuchDevice(String),
-    /// The gateway is no neighbour on the device.
+    /// The gateway is not a neighbour on the device.
     #[error("the gateway {gateway} is not on-link on {device}: no connected route of {device} covers it")]
     NotOnLink {
         /// The gateway.
@@ -133,23 +133,23 @@ pub enum Error {
         /// The device's name.
         device: String,
     },
-    /// No device was named, and the routing table knows the gateway on no attached network.
+    /// No device was named, and no connected route covers the gateway.
     #[error("no device leads straight to the gateway {0}: no connected route covers it")]
     NoDeviceForGateway(IpAddr),
     /// The gateway is one of the host's own addresses.
     #[error("the gateway {0} is an address of this host")]
     GatewayIsLocal(IpAddr),
-    /// A link-local gateway means nothing without its device.
+    /// A link-local gateway is ambiguous without its device.
     #[error("the gateway {0} is link-local and exists on every link")]
     LinkLocalGateway(IpAddr),
-    /// `lo` is neither a way out nor a next hop.
+    /// `lo` can be neither an attachment nor a next hop's device.
     #[error("{0} is the loopback device, which no packet leaves by")]
     Loopback(String),
     /// Nothing carries a default route.
     #[error("there is no default route, so there is no default-gateway interface to attach to")]
     NoDefaultRoute,
     /// The device's packets begin with neither an Ethernet nor an IP header.
-    #[error("cannot attach to {0}: its packets begin with a header that is neither Ethernet's nor IP's")]
+    #[error("cannot attach to {0}: its packets begin with neither an Ethernet nor an IP header")]
     UnknownHeader(String),
     /// The device carries no departure program.
     #[error("byway is not attached to {0}")]
@@ -157,10 +157,10 @@ pub enum Error {
     /// The clsact qdisc cannot be added.
     #[error("cannot attach to {0}: it has an `ingress` qdisc, which leaves no room for an egress hook")]
     IngressQdisc(String),
-    /// Another Byway has changed something in this network namespace all the time.
+    /// Another Byway has been changing this network namespace for too long.
     #[error("another byway has been changing this network namespace for {} s: {holder}", .waited.as_secs())]
     Locked {
-        /// Which process that is, in words.
+        /// The other process, in words.
         holder: String,
         /// How long this one has waited.
         waited: Duration,
@@ -171,12 +171,12 @@ pub enum Error {
     /// No BPF file system is mounted, and this process may not mount one.
     #[error("no BPF file system is mounted at {path}, and this process may not mount one", path = .0.display())]
     NoBpffs(PathBuf),
-    /// Another user has made the pins.
+    /// The pins belong to another user.
     #[error("{path} belongs to another user", path = .0.display())]
     NotOurs(PathBuf),
-    /// A packet would come back to an attachment from the device below the next hop's.
+    /// The next hop's device is stacked on an attachment, so packets would come back to the attachment.
     #[error(
-        "{upper} sends its packets through {lower}, where byway is to watch departures: they would be redirected again without end"
+        "{upper} sends its packets through {lower}, where an attachment would redirect them again and again"
     )]
     Stacked {
         /// The next hop's device.
@@ -184,8 +184,8 @@ pub enum Error {
         /// The attachment.
         lower: String,
     },
-    /// The device is down, so that it has no connected routes.
-    #[error("{device} is down, so that the gateway {gateway} cannot be on-link there")]
+    /// The device is down, so it has no connected routes.
+    #[error("{device} is down, so the gateway {gateway} cannot be on-link there")]
     DeviceDown {
         /// The gateway.
         gateway: IpAddr,
@@ -197,27 +197,27 @@ pub enum Error {
         "`ip netns exec` hides the BPF file system, and what is pinned here would be lost when this command ends"
     )]
     BpffsHidden(String),
-    /// The pins are of another version of Byway.
-    #[error("the pins in {path} have schema {found}, and this byway knows schema {known}", path = .path.display())]
+    /// The pins have a schema that this Byway cannot take over.
+    #[error("the pins in {path} have schema {found}, and this byway uses schema {known}", path = .path.display())]
     Schema {
         /// Where they are.
         path: PathBuf,
-        /// Their version.
+        /// Their schema.
         found: u32,
         /// [`byway_abi::SCHEMA`].
         known: u32,
     },
-    /// The pins are of an older version of Byway, and are not taken over yet.
-    #[error("the pins in {path} are an older byway's, of schema {found}, and this byway works with schema {known}", path = .path.display())]
+    /// The pins have an older schema, and no change has taken them over yet.
+    #[error("an older byway made the pins in {path}, with schema {found}, and this byway uses schema {known}", path = .path.display())]
     OlderSchema {
         /// Where they are.
         path: PathBuf,
-        /// Their version.
+        /// Their schema.
         found: u32,
         /// [`byway_abi::SCHEMA`].
         known: u32,
     },
-    /// What is in a pinned map makes no sense: something else than Byway has written there.
+    /// A pinned map has invalid content: something other than Byway has written to it.
     #[error("the map {map} in {path} is damaged: {what}", path = .path.display())]
     Damaged {
         /// The folder of the pins.
@@ -231,7 +231,7 @@ pub enum Error {
     #[error("there is no network namespace `{0}`")]
     NoSuchNamespace(String),
     /// The handle was opened in another network namespace than the calling thread is in now.
-    #[error("this handle was opened in another network namespace, and works in that one alone")]
+    #[error("this handle was opened in another network namespace, and works only there")]
     OtherNamespace,
     /// The kernel is too old for something.
     #[error("this kernel cannot run byway: it has no {feature}, which came with Linux {since}")]
@@ -241,15 +241,15 @@ pub enum Error {
         /// The first version of Linux that has it.
         since: &'static str,
     },
-    /// What is in the kernel does not fit together: a defect, or something else than Byway has written there.
+    /// The state in the kernel is inconsistent: a bug, or something other than Byway has written to it.
     #[error("cannot {action}: {what}")]
     Inconsistent {
         /// What was tried.
         action: String,
-        /// What does not fit.
+        /// What is inconsistent.
         what: &'static str,
     },
-    /// Nothing is free at the moment. The same may work later.
+    /// A resource is in use. The same request may work later.
     #[error("cannot {action}: {what}")]
     Busy {
         /// What was tried.
@@ -265,7 +265,7 @@ pub enum Error {
         /// What the kernel said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A step failed, and so did taking back the steps before it.
+    /// A step failed, and so did undoing the steps before it.
     #[error("{failure}; and it could not be undone: {undo}")]
     NotUndone {
         /// What failed first.
@@ -289,7 +289,7 @@ impl Error {
         )
     }
 
-    /// What to do, where there is something. It reads after [`Display`](std::fmt::Display), what is wrong, and a semicolon.
+    /// What to do, if anything can be done. It reads as a continuation of [`Display`](std::fmt::Display), after a semicolon.
     pub fn help(&self) -> Option<String> {
         let help = match self {
             Self::RuleExists(_) | Self::GroupExists(_) => "use `replace` to change it",
@@ -297,18 +297,18 @@ impl Error {
             Self::GroupOfAnother(_) => "delete it first, or take another name",
             Self::AnotherByway(device) => {
                 return Some(format!(
-                    "run byway there, or take the program off first: `tc filter del dev {device} egress prio 2842` does so where it is a filter, and a link goes with its pins"
+                    "run byway there, or remove the program first: `tc filter del dev {device} egress prio 2842` removes a filter, and a tcx link goes with its pins"
                 ));
             }
             Self::UnknownProgram(_) => "use the byway that put it there, or take it off with that one first",
             Self::TablesFull { .. } => "delete some, or use shorter prefixes",
-            Self::TooManyDestinations { .. } => "say `to` in fewer rules, or for shorter sources",
+            Self::TooManyDestinations { .. } => "use `to` in fewer rules",
             Self::TooManyNextHops { .. } => "delete rules or groups first",
             Self::TooManyAttachments { .. } => "detach from others first",
             Self::TooManyGroups { .. } => "let rules share a group",
             Self::Unconfirmed => "confirm it, or roll it back",
             Self::TooLateToConfirm => "roll it back, and apply again",
-            Self::Locked { .. } => "wait until it has ended, or end it",
+            Self::Locked { .. } => "wait for it to end, or end it",
             Self::GroupInUse { rules: 1, .. } => "delete it or give it another target first",
             Self::GroupInUse { .. } => "delete them or give them another target first",
             Self::UnknownKind(_) => "change or delete it with the byway that has made it",
@@ -324,7 +324,7 @@ impl Error {
             Self::Loopback(_) => "name another device",
             Self::NoDefaultRoute => "name the interface to watch",
             Self::UnknownHeader(_) => {
-                "attach to the device that its traffic leaves by in the end, or to one above it"
+                "attach to the device that its packets finally leave by, or to one above it"
             }
             Self::IngressQdisc(device) => {
                 return Some(format!(
@@ -349,7 +349,7 @@ impl Error {
             Self::OlderSchema { .. } => "the next change takes them over with all rules and counters",
             Self::Damaged { path, .. } => {
                 return Some(format!(
-                    "remove what is pinned, `rm -r {}`, and add the rules again",
+                    "remove the pins with `rm -r {}`, and add the rules again",
                     path.display()
                 ));
             }
@@ -357,7 +357,7 @@ impl Error {
                 "`ip netns list` lists the named ones, and a path like /proc/PID/ns/net works too"
             }
             Self::OtherNamespace => "open one in each namespace, on a thread that stays there",
-            Self::NotUndone { .. } => "the next change by byway tidies what is left",
+            Self::NotUndone { .. } => "byway's next change tidies up what is left",
             Self::Prefix(_)
             | Self::Rule(_)
             | Self::NoSuchRule(_)
@@ -382,7 +382,7 @@ impl Error {
         }
     }
 
-    /// What the kernel said, as in errno(3), where it was the kernel.
+    /// The kernel's error, as in errno(3), if it came from the kernel.
     pub fn errno(&self) -> Option<i32> {
         let first: &(dyn std::error::Error + 'static) = match self {
             Self::Kernel { source, .. } => &**source,
@@ -395,7 +395,7 @@ impl Error {
         })
     }
 
-    /// What is in the kernel does not fit together. `action` reads after "cannot".
+    /// The state in the kernel is inconsistent. `action` reads after "cannot".
     pub(crate) fn inconsistent(action: impl Into<String>, what: &'static str) -> Self {
         Self::Inconsistent { action: action.into(), what }
     }
@@ -408,7 +408,7 @@ impl Error {
         Self::Kernel { action: action.into(), source: source.into() }
     }
 
-    /// The same for calls that report an [`io::Error`], which name a missing privilege themselves.
+    /// The same for calls that report an [`io::Error`], which itself names a missing privilege.
     pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();
         move |error| Self::kernel(action, error)
@@ -418,11 +418,11 @@ impl Error {
 /// What the functions of this library return.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// By whom a group is in use.
+/// What uses a group.
 fn in_use(rules: usize, first: &Selector) -> String {
     match rules {
         1 => format!("the rule {first}"),
-        rules => format!("{rules} rules, first by the rule {first}"),
+        rules => format!("{rules} rules, such as {first}"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The words of rules, groups and next hops, which are those of iproute2 (ip-route(8), ip-rule(8)). Pure.
+//! The grammar of rules, groups and next hops, as in iproute2 (ip-route(8), ip-rule(8)). Pure.
 //!
 //! ```text
 //! RULE    := from PREFIX [to PREFIX] TARGET [on-down pass|drop] [mss N|off] [name NAME]
@@ -21,7 +21,7 @@
 //! # Ok::<(), byway::grammar::GrammarError>(())
 //! ```
 //!
-//! The functions read words that are split already, as a command line has them.
+//! The functions read words that are already split, as on a command line.
 
 use std::{collections::BTreeMap, iter::Peekable, net::IpAddr, slice, str::FromStr};
 
@@ -32,18 +32,18 @@ use crate::model::{
     Selector, TargetSpec, WEIGHT_MAX,
 };
 
-/// Why words make no sense.
+/// Why words are not a rule, group or next hop.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum GrammarError {
-    /// A word that does not belong here, and what does.
-    #[error("`{0}` is not a word that belongs here; expected {1}")]
+    /// An unexpected word, and what was expected.
+    #[error("`{0}` does not belong here; expected {1}")]
     Unknown(String, String),
-    /// A keyword that ends the words, and what it needs.
-    #[error("`{0}` needs {1} behind it")]
+    /// A keyword without its value, and what value it needs.
+    #[error("`{0}` needs {1} after it")]
     NoValue(&'static str, &'static str),
-    /// A keyword that may be there once.
-    #[error("`{0}` is there twice; say it once")]
+    /// A keyword that may appear only once.
+    #[error("`{0}` is there twice; use it once")]
     Twice(&'static str),
     /// A rule without `from`.
     #[error("a rule needs `from PREFIX`, the source of the packets, like `from 192.0.2.7`")]
@@ -53,25 +53,25 @@ pub enum GrammarError {
         "the rule {0} needs a target: `via ADDR`, `via ADDR dev IF`, `dev IF`, `nexthop ...`, `group NAME`, `pass` or `drop`"
     )]
     NoTarget(Selector),
-    /// Nothing where a target is expected.
+    /// Nothing where a target was expected.
     #[error(
-        "a target is `via ADDR`, `via ADDR dev IF`, `dev IF`, `nexthop ...`, `group NAME`, `pass` or `drop`, and here is none"
+        "a target is `via ADDR`, `via ADDR dev IF`, `dev IF`, `nexthop ...`, `group NAME`, `pass` or `drop`; name one"
     )]
     NoTargetAlone,
     /// Keywords of two targets.
-    #[error("a rule has one target: `{0}` cannot stand beside `{1}`")]
+    #[error("a rule has one target: `{0}` cannot be combined with `{1}`")]
     TwoTargets(&'static str, &'static str),
-    /// A gateway that is no address.
+    /// A gateway that is not an address.
     #[error("`{0}` is not an IPv4 or IPv6 address; a gateway is written like `via 192.0.2.1`")]
     Gateway(String),
-    /// A weight that is no number.
-    #[error("`{0}` is not a weight; it is a number from 1 to {WEIGHT_MAX}")]
+    /// A weight that is not a number.
+    #[error("`{0}` is not a weight; write a number from 1 to {WEIGHT_MAX}")]
     Weight(String),
-    /// Something else than [`OnDown`] behind `on-down`.
-    #[error("`on-down {0}` means nothing; it is `on-down pass` or `on-down drop`")]
+    /// Something other than [`OnDown`] after `on-down`.
+    #[error("`on-down {0}` is not valid; write `on-down pass` or `on-down drop`")]
     OnDown(String),
-    /// Something else than [`Mss`] behind `mss`.
-    #[error("`mss {0}` means nothing; it is `mss off`, or `mss N` with {MSS_MIN} to {MSS_MAX} bytes")]
+    /// Something other than [`Mss`] after `mss`.
+    #[error("`mss {0}` is not valid; write `mss off`, or `mss N` with {MSS_MIN} to {MSS_MAX} bytes")]
     Mss(String),
     /// Neither a gateway nor a device.
     #[error("a next hop needs `via ADDR`, `via ADDR dev IF` or `dev IF`")]
@@ -82,12 +82,12 @@ pub enum GrammarError {
     /// A group without a name.
     #[error("a group needs a name, like `uplinks nexthop ...`")]
     NoGroup,
-    /// A source or a destination that is no prefix.
+    /// A source or a destination that is not a prefix.
     #[error(transparent)]
     Prefix(#[from] PrefixError),
 }
 
-/// A keyword, and what has to follow it, if anything has to.
+/// A keyword, and the value that has to follow it, if any.
 type Keyword = (&'static str, Option<&'static str>);
 const FROM: Keyword = ("from", Some("a source address or prefix"));
 const TO: Keyword = ("to", Some("a destination address or prefix"));
@@ -101,7 +101,7 @@ const MSS: Keyword = ("mss", Some("a number of bytes, or `off`"));
 const NAME: Keyword = ("name", Some("a name for the rule"));
 const PASS: Keyword = ("pass", None);
 const DROP: Keyword = ("drop", None);
-/// It has words of its own behind it.
+/// It is followed by words of its own.
 const NEXTHOP: Keyword = ("nexthop", None);
 
 type Words<'a, 'b> = Peekable<slice::Iter<'b, &'a str>>;
@@ -115,7 +115,7 @@ fn refs<W: AsRef<str>>(words: &[W]) -> Vec<&str> {
 ///
 /// # Errors
 ///
-/// The first thing that makes no sense.
+/// The first thing that is wrong.
 pub fn rule(words: &[impl AsRef<str>]) -> Result<RuleSpec, GrammarError> {
     let keywords = [FROM, TO, VIA, DEV, NEXTHOP, GROUP, PASS, DROP, ON_DOWN, MSS, NAME];
     let (mut values, members) = pairs(&mut refs(words).iter().peekable(), &keywords, false)?;
@@ -134,7 +134,7 @@ pub fn rule(words: &[impl AsRef<str>]) -> Result<RuleSpec, GrammarError> {
 ///
 /// # Errors
 ///
-/// The first thing that makes no sense.
+/// The first thing that is wrong.
 pub fn selector(words: &[impl AsRef<str>]) -> Result<Selector, GrammarError> {
     let (mut values, _) = pairs(&mut refs(words).iter().peekable(), &[FROM, TO], false)?;
     take_selector(&mut values)
@@ -144,11 +144,11 @@ pub fn selector(words: &[impl AsRef<str>]) -> Result<Selector, GrammarError> {
 ///
 /// # Errors
 ///
-/// The first thing that makes no sense.
+/// The first thing that is wrong.
 pub fn group(words: &[impl AsRef<str>]) -> Result<GroupSpec, GrammarError> {
     let words = refs(words);
     let (name, rest) = match words[..] {
-        // A group may be called as the keyword is.
+        // A group may have the keyword as its name.
         [name, ref rest @ ..] if name != NEXTHOP.0 || rest.first() == Some(&NEXTHOP.0) => (name, rest),
         _ => return Err(GrammarError::NoGroup),
     };
@@ -164,7 +164,7 @@ pub fn group(words: &[impl AsRef<str>]) -> Result<GroupSpec, GrammarError> {
 ///
 /// # Errors
 ///
-/// The first thing that makes no sense.
+/// The first thing that is wrong.
 pub fn next_hop(words: &[impl AsRef<str>]) -> Result<NextHopSpec, GrammarError> {
     let (mut values, _) = pairs(&mut refs(words).iter().peekable(), &[VIA, DEV], false)?;
     take_next_hop(&mut values)
@@ -174,7 +174,7 @@ pub fn next_hop(words: &[impl AsRef<str>]) -> Result<NextHopSpec, GrammarError> 
 ///
 /// # Errors
 ///
-/// The first thing that makes no sense.
+/// The first thing that is wrong.
 pub fn devices(words: &[impl AsRef<str>]) -> Result<Vec<&str>, GrammarError> {
     let mut devices = Vec::new();
     let mut words = words.iter().map(AsRef::as_ref);
@@ -264,7 +264,7 @@ fn take_selector(values: &mut Values<'_>) -> Result<Selector, GrammarError> {
     Ok(Selector::new(source, destination))
 }
 
-/// The target, if there is one. A rule can say each of its words only once.
+/// The target, if there is one. Each of its keywords may appear only once.
 fn take_target(
     values: &mut Values<'_>,
     members: Vec<MemberSpec>,
@@ -324,7 +324,7 @@ fn member(words: &mut Words<'_, '_>) -> Result<MemberSpec, GrammarError> {
     Ok(MemberSpec { next_hop, weight })
 }
 
-/// Reads keywords and their values. At a word that is none of them it ends, if others may follow, or fails.
+/// Reads keywords and their values. At any other word it ends if others may follow, or else fails.
 fn pairs<'a>(
     words: &mut Words<'a, '_>,
     keywords: &[Keyword],
@@ -546,24 +546,24 @@ mod tests {
     fn each_mistake_has_its_sentence() {
         let cases = [
             ("", "a rule needs `from PREFIX`, the source of the packets, like `from 192.0.2.7`"),
-            ("from", "`from` needs a source address or prefix behind it"),
+            ("from", "`from` needs a source address or prefix after it"),
             (
                 "from 192.0.2.7",
                 "the rule from 192.0.2.7 needs a target: `via ADDR`, `via ADDR dev IF`, `dev IF`, `nexthop ...`, `group NAME`, `pass` or `drop`",
             ),
-            ("from 192.0.2.7 via", "`via` needs a gateway address behind it"),
+            ("from 192.0.2.7 via", "`via` needs a gateway address after it"),
             (
                 "from 192.0.2.7 via eth1",
                 "`eth1` is not an IPv4 or IPv6 address; a gateway is written like `via 192.0.2.1`",
             ),
-            ("from 192.0.2.7 from 192.0.2.8 dev eth1", "`from` is there twice; say it once"),
+            ("from 192.0.2.7 from 192.0.2.8 dev eth1", "`from` is there twice; use it once"),
             (
                 "from 192.0.2.7/24 dev eth1",
-                "`192.0.2.7/24` has bits set behind its length of 24; did you mean 192.0.2.0/24?",
+                "`192.0.2.7/24` has bits set beyond its length of 24; did you mean 192.0.2.0/24?",
             ),
             (
                 "192.0.2.7 via 10.0.0.1",
-                "`192.0.2.7` is not a word that belongs here; expected `from`, `to`, `via`, `dev`, `nexthop`, `group`, `pass`, `drop`, `on-down`, `mss` or `name`",
+                "`192.0.2.7` does not belong here; expected `from`, `to`, `via`, `dev`, `nexthop`, `group`, `pass`, `drop`, `on-down`, `mss` or `name`",
             ),
             (
                 "from web via 10.0.0.1",
@@ -598,16 +598,13 @@ mod tests {
             ("uplinks nexthop", "a next hop needs `via ADDR`, `via ADDR dev IF` or `dev IF`"),
             (
                 "uplinks nexthop via 10.0.0.1 weight many",
-                "`many` is not a weight; it is a number from 1 to 256",
+                "`many` is not a weight; write a number from 1 to 256",
             ),
             (
                 "uplinks nexthop dev eth1 on-down fail",
-                "`on-down fail` means nothing; it is `on-down pass` or `on-down drop`",
+                "`on-down fail` is not valid; write `on-down pass` or `on-down drop`",
             ),
-            (
-                "uplinks via 10.0.0.1",
-                "`via` is not a word that belongs here; expected `nexthop` or `on-down`",
-            ),
+            ("uplinks via 10.0.0.1", "`via` does not belong here; expected `nexthop` or `on-down`"),
         ] {
             assert_eq!(group(&words(text)).unwrap_err().to_string(), sentence, "{text}");
         }
@@ -618,7 +615,7 @@ mod tests {
         assert_eq!(devices(&words("dev eth0 dev eth1 dev eth0")), Ok(vec!["eth0", "eth1"]));
         assert_eq!(devices(&[""; 0]), Ok(vec![]));
         assert_eq!(devices(&words("dev")), Err(GrammarError::NoValue("dev", "the name of a device")));
-        let sentence = "`eth0` is not a word that belongs here; expected `dev IF`, once for each device";
+        let sentence = "`eth0` does not belong here; expected `dev IF`, once for each device";
         assert_eq!(devices(&words("eth0")).unwrap_err().to_string(), sentence);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! An eBPF program on the egress of the default-gateway interface looks a packet's source up and, on a match,
 //! sends it out of another interface to another next hop. The routing tables stay as they are, and the kernel
-//! keeps all state: rules hold when the program that made them is gone.
+//! keeps all state: rules stay in force when the program that added them has ended.
 //!
 //! Two calls do the main job. The first is optional: without an attachment, adding a rule attaches to the
 //! interfaces that carry a default route.
@@ -19,8 +19,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Linux 5.10 or later, `CAP_NET_ADMIN` and `CAP_BPF`; `CAP_SYS_ADMIN` to mount the BPF file system and to enter
-//! another network namespace.
+//! Needs Linux 5.10 or later, and `CAP_NET_ADMIN`, `CAP_BPF` and `CAP_PERFMON`. It needs `CAP_SYS_ADMIN` to mount the BPF
+//! file system and to enter another network namespace.
 
 #![deny(unsafe_code)]
 
@@ -63,7 +63,7 @@ pub use show::{
 mod tests {
     use super::*;
 
-    /// A [`Listing`] is not: it reads the kernel's tables on the way, by mappings that stay with their thread.
+    /// A [`Listing`] is not: it reads the kernel's tables as it goes, through mappings that stay with their thread.
     #[test]
     fn what_others_work_with_goes_from_thread_to_thread() {
         fn is_send<T: Send>() {}

@@ -17,8 +17,8 @@ use crate::{
 
 /// Apply a configuration
 ///
-/// Carries out what `byway diff` shows, from one instant to the next, or nothing where anything goes wrong. Rules and groups
-/// that somebody has put by hand stay.
+/// Makes the changes that `byway diff` shows, all in one instant, or none if anything goes wrong. Rules and groups that
+/// were added by hand stay.
 ///
 /// A next hop that cannot work yet waits: its device is not there or down, or its gateway is not on-link. Its flows go to the
 /// other next hops of the group, or do what `on-down` says. The next change that finds the device completes it. Exit code 4
@@ -34,9 +34,9 @@ pub(crate) struct Apply {
     /// The configuration
     #[arg(value_name = "FILE", default_value = FILE)]
     file: PathBuf,
-    /// Roll it back after this time, as 60s or 5m, unless `byway confirm` comes first
+    /// Roll back after this time (60s, 5m), unless `byway confirm` comes first
     ///
-    /// Also where the terminal, the ssh session or this command is gone by then.
+    /// This works even if the terminal, the ssh session or this command is gone by then.
     #[arg(long, value_name = "TIME", value_parser = time_to_confirm)]
     confirm: Option<Duration>,
     /// Refuse the configuration where something would wait
@@ -79,14 +79,14 @@ impl Apply {
     }
 }
 
-/// From a second to a day: in less nobody confirms, and in more nobody remembers.
+/// From a second to a day: nobody can confirm in less, and nobody remembers for longer.
 fn time_to_confirm(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text)
-        .map_err(|_| "it is no time; write it like 60s, 5m or 1h".to_owned())?;
+        .map_err(|_| "this is not a time; write it like 60s, 5m or 1h".to_owned())?;
     if (Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(&time) {
         Ok(time)
     } else {
-        Err("it is from 1s to 1day".to_owned())
+        Err("the time must be from 1s to 1day".to_owned())
     }
 }
 

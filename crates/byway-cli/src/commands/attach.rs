@@ -4,9 +4,9 @@ use clap::Args;
 use super::{Error, Options};
 use crate::{output::Output, render};
 
-/// Watch the egress of interfaces
+/// Attach to interfaces: packets that leave by them follow the rules
 ///
-/// Without a name these are the interfaces that carry a default route now, of either family.
+/// Without a name, attaches to the interfaces that carry a default route now, of either family.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -10,9 +10,9 @@ use crate::{
     render::{count, problems},
 };
 
-/// Check a configuration: all that is wrong with it
+/// Check a configuration, and show every mistake in it
 ///
-/// All of it at once, each with its place and the help. It needs no privilege, and no kernel that Byway runs on.
+/// Shows all mistakes at once, each with its place and the fix. Needs no privilege, and runs on any kernel.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -20,12 +20,12 @@ Examples:
   byway check --offline byway.toml      a file for another host
   byway --json check byway.toml | jq '.problems[].message'
 
-Exit codes: 0 also with warnings, 2 with errors.")]
+Exit codes: 0 if there are no errors, even with warnings; 2 if there are errors.")]
 pub(crate) struct Check {
-    /// The configuration; `*.toml` in the folder FILE.d beside it (`byway.d` of `byway.toml`) belongs to it
+    /// The configuration; `*.toml` in the folder beside it belong to it (`byway.d` for `byway.toml`)
     #[arg(value_name = "FILE", default_value = FILE)]
     file: PathBuf,
-    /// Do not look at this host: whether next hops can be reached from here, and requests come in
+    /// Do not compare it with this host: its devices, next hops and `rp_filter`
     #[arg(long)]
     offline: bool,
 }
@@ -39,7 +39,7 @@ impl Check {
         if !options.json {
             problems::print(&reading).map_err(Error::Print)?;
         }
-        // Of many in a large file this takes a moment.
+        // With many problems in a large file this takes a moment.
         let problems = if options.json { problems::json(&reading) } else { Value::Null };
         let Some(config) = &reading.config else {
             let text = format!("{}: {}\n", self.file.display(), problems::counted(&reading));

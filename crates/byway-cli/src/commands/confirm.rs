@@ -10,8 +10,11 @@ pub(crate) struct Confirm {}
 impl Confirm {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let has_waited = super::open(options)?.confirm()?;
-        let line =
-            if has_waited { "confirmed: the last apply stays" } else { "no apply waits to be confirmed" };
+        let line = if has_waited {
+            "confirmed: the last apply stays"
+        } else {
+            "no apply is waiting to be confirmed"
+        };
         Ok(Output::line(line, serde_json::json!({ "confirmed": has_waited })))
     }
 }

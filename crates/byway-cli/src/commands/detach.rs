@@ -4,10 +4,10 @@ use clap::Args;
 use super::{Error, Options};
 use crate::{output::Output, render};
 
-/// Stop watching interfaces
+/// Detach from interfaces
 ///
-/// Without a name these are all that are watched. Rules stay, and redirect nothing where nothing is watched. Once
-/// there is neither rule nor attachment, nothing of byway is left in the kernel.
+/// Without a name, detaches from all. Rules stay, but do nothing without an attachment. Once there are no rules, groups and
+/// attachments, nothing of Byway is left in the kernel.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

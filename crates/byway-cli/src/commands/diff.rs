@@ -8,7 +8,7 @@ use crate::{output::Output, render::changes};
 
 /// Show what `apply` would change, and change nothing
 ///
-/// Exit code 0 where nothing differs, 3 where something does.
+/// Exit code 0 if nothing differs, 3 if something does.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -7,8 +7,8 @@ use crate::output::Output;
 
 /// Print the current state as a configuration
 ///
-/// All rules, groups and attachments, whoever put them in. To apply it changes nothing, as long as its next hops can be
-/// reached.
+/// Prints all rules, groups and attachments, of every owner. Applying it changes nothing, as long as the devices of its next
+/// hops exist.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -6,7 +6,7 @@ use crate::{output::Output, render::count};
 
 /// Delete all rules
 ///
-/// Attachments stay; `byway detach` takes them off. Rules that a newer byway has made of a kind of its own stay as well.
+/// Attachments and groups stay; `byway detach` and `byway group del` remove them. Rules that a newer byway has made of a kind of its own stay as well.
 #[derive(Debug, Args)]
 pub(crate) struct Flush {}
 

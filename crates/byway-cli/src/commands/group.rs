@@ -16,9 +16,9 @@ pub(crate) struct Group {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Make a group
+    /// Add a group
     #[command(after_help = "\
-A flow keeps its next hop as long as that is in service. Rules lead to the group by its name:
+A flow keeps its next hop as long as that is in service. Rules use the group by its name:
   byway group add uplinks nexthop via 10.1.0.1 dev eth1 weight 2 nexthop via 10.2.0.1 dev eth2
   byway add from 192.168.1.0/24 group uplinks")]
     Add {
@@ -26,15 +26,15 @@ A flow keeps its next hop as long as that is in service. Rules lead to the group
         #[arg(value_name = "GROUP", num_args = 0..)]
         group: Vec<String>,
     },
-    /// Change a group, or make it
+    /// Change a group, or add it
     ///
-    /// Flows move only where they must: those of a next hop that goes, and the share of one that comes.
+    /// Only those flows move that must: the flows of a next hop that is removed, and the share of one that is new.
     Replace {
         /// NAME nexthop (via ADDR [dev IF] | dev IF) [weight N] nexthop ... [on-down pass|drop]
         #[arg(value_name = "GROUP", num_args = 0..)]
         group: Vec<String>,
     },
-    /// Delete a group that no rule leads to
+    /// Delete a group that no rule uses
     Del {
         /// The group
         name: String,

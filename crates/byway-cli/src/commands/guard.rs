@@ -16,13 +16,13 @@ use nix::{
 use super::{Error, Options};
 use crate::output::Output;
 
-/// How often it looks whether the apply has been confirmed.
+/// How long to wait before it checks again whether the apply has been confirmed.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Roll an apply back, unless it is confirmed in time
 ///
-/// `byway apply --confirm` starts it ahead of the change. It has a session of its own, so that it outlives the terminal. Where a
-/// signal ends it, it rolls back at once; where it is killed, the next command does.
+/// `byway apply --confirm` starts it before the change. It runs in a session of its own, so it outlives the terminal. If a
+/// signal ends it, it rolls back at once. If it is killed, the next command does.
 #[derive(Debug, Args)]
 #[command(hide = true)]
 pub(crate) struct Guard {
@@ -37,7 +37,7 @@ impl Guard {
         let _alive = byway.guarding()?;
         // The apply goes on when it reads this, and closes its end.
         writeln!(io::stdout(), "ready").map_err(Error::Print)?;
-        // The time begins anew when the change is done, and so the note of the apply is asked for it each time.
+        // The time starts again when the change is done, so read it from the note of the apply each time.
         let mut at_once = false;
         loop {
             match byway.time_to_confirm(&self.token) {
@@ -51,7 +51,7 @@ impl Guard {
                     // The change has ended only now. Or there is nothing to go back to.
                     Ok(None) if !self.is_over(&byway) => {}
                     Ok(None) => return Ok(Output::printed()),
-                    // Whatever keeps it from going back may pass, and there is nobody else who would.
+                    // Whatever prevents the rollback may pass, and nobody else would try again.
                     Err(_) => thread::sleep(PAUSE),
                 },
             }
@@ -63,8 +63,8 @@ impl Guard {
     }
 }
 
-/// Leaves the terminal, and its signals. Those that end a process mean that nobody may be left to roll back: they are handed
-/// on, to do so at once.
+/// Leaves the terminal, and its signals. Signals that would end the process are passed on, so that it rolls back at once:
+/// afterwards nobody may be left to do so.
 fn leave_the_terminal() -> io::Result<Receiver<Signal>> {
     setsid()?;
     let mut ends = SigSet::empty();
@@ -72,7 +72,7 @@ fn leave_the_terminal() -> io::Result<Receiver<Signal>> {
     let mut blocked = ends;
     blocked.add(Signal::SIGHUP);
     blocked.thread_block()?;
-    // Not to hold on to a file system that somebody wants to unmount.
+    // Do not keep a file system busy that somebody wants to unmount.
     env::set_current_dir("/")?;
     let (sender, signals) = mpsc::channel();
     thread::spawn(move || {

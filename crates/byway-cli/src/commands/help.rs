@@ -1,4 +1,4 @@
-//! What to do about an error of the library, in commands where there is one for it.
+//! What to do about an error of the library, as a command where there is one.
 
 use byway::{Error, grammar::GrammarError};
 
@@ -27,8 +27,8 @@ fn command(error: &Error) -> Option<String> {
         }
         Error::NoSuchRule(_) => "`byway show` lists the rules",
         Error::TooManyAttachments { .. } => "detach from others first: `byway detach dev NAME`",
-        Error::TooManyGroups { .. } => "let rules share a group: `byway group add`",
-        Error::Unconfirmed => "do so with `byway confirm`, or roll it back with `byway rollback`",
+        Error::TooManyGroups { .. } => "make rules share a group: `byway group add`",
+        Error::Unconfirmed => "confirm it with `byway confirm`, or roll it back with `byway rollback`",
         Error::TooLateToConfirm => "roll it back with `byway rollback`, and apply again",
         Error::NoSuchGroup(_) => "`byway group show` lists them, and `byway group add` makes one",
         Error::NoSuchNextHop(_) => "`byway show nexthops` lists them",
@@ -38,11 +38,11 @@ fn command(error: &Error) -> Option<String> {
             return Some(format!("run it outside instead: `byway --netns {namespace} ...`"));
         }
         Error::OlderSchema { .. } => {
-            "the next change takes them over with all rules and counters, as `byway apply` or `byway attach` does"
+            "the next change, such as `byway apply` or `byway attach`, takes them over with all rules and counters"
         }
         Error::Damaged { path, .. } => {
             return Some(format!(
-                "remove what is pinned, `rm -r {}`, and add the rules again, for example with `byway apply`",
+                "remove the pins with `rm -r {}`, and add the rules again, for example with `byway apply`",
                 path.display()
             ));
         }
@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(
             sentence(&both),
             format!(
-                "{with_command}; and it could not be undone: {without}; the next change by byway tidies what is left"
+                "{with_command}; and it could not be undone: {without}; byway's next change tidies up what is left"
             )
         );
     }

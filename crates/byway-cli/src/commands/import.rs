@@ -9,7 +9,7 @@ use crate::output::Output;
 /// Print the host's policy routing as a configuration
 ///
 /// Reads the entries of `ip rule` and the routes of their tables, IPv4 and IPv6, and writes a configuration that does the
-/// same, with comments on what is not the same and what has no equivalent. Changes nothing, and needs no privilege.
+/// same, with comments on what differs and what has no equivalent. Changes nothing, and needs no privilege.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -17,14 +17,14 @@ Examples:
   byway --netns blue import
 
 Read the comments; then `byway check`, `byway diff` and `byway apply`. Remove the
-old entries of `ip rule` last: as long as they are there they decide first.")]
+old entries of `ip rule` last: as long as they exist, they decide first.")]
 pub(crate) struct Import {}
 
 impl Import {
     pub(crate) fn exec(&self) -> Result<Output, Error> {
         let imported = byway::import()?;
         let line = summary(imported.imported, imported.left_out, imported.without_equivalent);
-        // Beside the configuration, which is likely to go into a file.
+        // Not on standard output: the configuration goes there, and likely into a file.
         let _ = writeln!(anstream::stderr(), "{line}");
         for line in &imported.too_much {
             let _ = writeln!(anstream::stderr(), "this cannot be applied as it is: {line}");

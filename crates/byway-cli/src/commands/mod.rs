@@ -41,7 +41,7 @@ pub(crate) struct Options {
     /// Print JSON for programs
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Wait for so long, as 5s or 2m, while another byway is changing this network namespace
+    /// Wait up to this long (5s, 2m) for another byway that is changing this network namespace
     #[arg(long, global = true, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     pub(crate) wait: Duration,
 }
@@ -71,7 +71,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Does the work, and says what waits meanwhile.
+    /// Does the work, and says whether an apply is still waiting to be confirmed.
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let mut output = self.work(options)?;
         let says_what_waits = matches!(
@@ -117,7 +117,7 @@ impl Command {
     }
 }
 
-/// Opens Byway. Where the guard of an apply has died that nobody confirmed in time, its work is done first.
+/// Opens Byway. If nobody confirmed the last apply in time and its guard has died, rolls it back first.
 fn open(options: &Options) -> Result<Byway, Error> {
     let mut byway = open_as_it_is(options)?;
     match byway.rollback_if_overdue() {
@@ -126,7 +126,7 @@ fn open(options: &Options) -> Result<Byway, Error> {
             anstream::eprintln!("byway: nobody confirmed the last apply in time, so it was rolled back")
         }
         Err(error) => anstream::eprintln!(
-            "byway: nobody confirmed the last apply in time, and to roll it back failed: {error}"
+            "byway: nobody confirmed the last apply in time, and rolling it back failed: {error}"
         ),
     }
     Ok(byway)
@@ -141,7 +141,7 @@ fn open_as_it_is(options: &Options) -> Result<Byway, Error> {
     }))
 }
 
-/// Puts a rule, and says what was attached to on the way where nothing was before.
+/// Puts a rule, and says which interfaces this attached to.
 fn put(
     options: &Options,
     said: &str,
@@ -172,16 +172,16 @@ fn waits(changes: &Changes) -> u8 {
     if changes.waiting().is_empty() { 0 } else { WAITS }
 }
 
-/// Where the configuration is.
+/// The configuration, unless another file is named.
 const FILE: &str = "/etc/byway/byway.toml";
 
-/// Reads a configuration. What is wrong with it is printed.
+/// Reads a configuration, and prints what is wrong with it.
 fn read(path: &Path) -> Result<Config, Error> {
     let mut reading = read_config(path)?;
     if let Some(config) = reading.config.take() {
         if !reading.problems.is_empty() {
             let (counted, path) = (problems::counted(&reading), path.display());
-            anstream::eprintln!("byway: {path}: {counted}; `byway check {path}` shows what");
+            anstream::eprintln!("byway: {path}: {counted}; `byway check {path}` shows details");
         }
         return Ok(config);
     }
@@ -192,14 +192,14 @@ fn read(path: &Path) -> Result<Config, Error> {
 /// Bytes that are printed at a time.
 const AT_A_TIME: usize = 64 * 1024;
 
-/// Prints something long. False where the reader has seen enough, as with `byway show | head`.
+/// Prints something long. Returns false if the reader has seen enough, as with `byway show | head`.
 fn print(write: impl FnOnce(&mut BufWriter<StdoutLock<'_>>) -> Result<(), Error>) -> Result<bool, Error> {
     let mut out = BufWriter::with_capacity(AT_A_TIME, io::stdout().lock());
     let written = write(&mut out).and_then(|()| out.flush().map_err(Error::Print));
     match written {
         Ok(()) => Ok(true),
         Err(Error::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-            // What is left would be written when this is dropped.
+            // Otherwise dropping this would write the rest.
             let _ = out.into_parts();
             Ok(false)
         }

@@ -6,8 +6,8 @@ use crate::output::Output;
 
 /// Take a next hop out of service, or put it back
 ///
-/// It is out of service in every rule and group that has it. Its flows go to the other next hops of their group, or
-/// where there is none, by what `on-down` says.
+/// This applies to every rule and group that uses it. Its flows move to the other next hops of the rule or group. If none
+/// is in service, `on-down` decides.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -6,7 +6,7 @@ use crate::output::Output;
 
 /// Change a rule, or add it
 ///
-/// Packets find the old rule or the new one, never neither. The counters of a changed rule start at zero.
+/// Each packet sees either the old rule or the new one. The counters of a changed rule start at zero.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -15,7 +15,7 @@ pub(crate) struct Replace {
     /// from PREFIX [to PREFIX] TARGET [on-down pass|drop] [mss N|off] [name NAME]
     ///
     /// TARGET is `via ADDR [dev IF]`, `dev IF`, `nexthop (via ADDR [dev IF] | dev IF) [weight N] nexthop ...`, `group NAME`,
-    /// `pass` or `drop`. `mss` is what TCP's MSS option is clamped to, by default what fits the next hop's device.
+    /// `pass` or `drop`. `mss` clamps TCP's MSS option, by default to what fits the next hop's device.
     #[arg(value_name = "RULE", num_args = 0..)]
     rule: Vec<String>,
 }

@@ -8,8 +8,8 @@ use crate::{
 
 /// Undo the last apply
 ///
-/// That is the configuration's rules and groups, and the attachments if they changed with it. It works once: then there is
-/// nothing to go back to until the next apply.
+/// Restores the configuration's rules and groups, and the attachments if the apply changed them. It works once: after that
+/// there is nothing to go back to until the next apply.
 #[derive(Debug, Args)]
 pub(crate) struct Rollback {}
 

@@ -19,25 +19,26 @@ use crate::{
     },
 };
 
-/// Show rules with their counters, and what is attached where
+/// Show rules with their counters, and attachments
 #[derive(Debug, Args)]
 #[command(after_help = "\
-PACKETS and BYTES are what the rule has met. ARRIVED is what of it reached the
-egress of the next hop's device; the rest waits for the next hop's neighbour, or
-is lost because that does not answer. NO NEXT HOP is what found none in service.
+PACKETS and BYTES count what the rule has matched. ARRIVED counts the packets that
+reached the egress of the next hop's device. The rest is waiting for the next hop's
+neighbour entry, or is lost because the next hop does not answer. NO NEXT HOP counts
+packets that found no next hop in service.
 
 Examples:
   byway show
-  byway show from 192.168.1.5   this rule alone, at once also among a million
-  byway show nexthops           their state, and what went there
-  byway show attachments        what left by them, and why it was left alone
+  byway show from 192.168.1.5   this rule alone; fast even among a million
+  byway show nexthops           next hops, their state and their counters
+  byway show attachments        what left by them, and why byway left it alone
   byway show --watch            look again every second, with rates
   byway --json show --watch=5   one line of JSON every five seconds")]
 pub(crate) struct Show {
-    /// nexthops | attachments | from PREFIX [to PREFIX]; everything, where none is named
+    /// nexthops | attachments | from PREFIX [to PREFIX]; all rules by default
     #[arg(value_name = "WHAT", num_args = 0..)]
     what: Vec<String>,
-    /// Look again and again, and show rates between two looks
+    /// Show it again and again, with the rates in between
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "1",
         value_parser = clap::value_parser!(u64).range(1..=86_400))]
     watch: Option<u64>,
@@ -88,7 +89,7 @@ fn shown(words: &[String]) -> Result<Shown, GrammarError> {
         ("nexthops", None) => Ok(Shown::NextHops),
         ("attachments", None) => Ok(Shown::Attachments),
         ("nexthops" | "attachments", Some(word)) => {
-            Err(GrammarError::Unknown(word.clone(), format!("nothing behind `{first}`")))
+            Err(GrammarError::Unknown(word.clone(), format!("nothing after `{first}`")))
         }
         ("from" | "to", _) => grammar::selector(words).map(Shown::Rule),
         _ => {
@@ -123,7 +124,7 @@ fn watch(byway: &mut Byway, what: Shown, pause: Duration, json: bool) -> Result<
             if json {
                 writeln!(out, "{text}")
             } else if io::stdout().is_terminal() {
-                // Over the look before.
+                // Overwrite what was shown before.
                 writeln!(out, "\x1b[H\x1b[2J{text}")
             } else {
                 write!(out, "{text}\n\n")
@@ -150,7 +151,7 @@ fn look(byway: &mut Byway, what: Shown) -> Result<Status, Error> {
     })
 }
 
-/// One look, in one of its forms.
+/// What is to be shown, as text or JSON.
 fn text(what: Shown, status: &Status, since: Option<&Since<'_>>, json: bool) -> Result<String, Error> {
     Ok(match (what, &status.rules[..]) {
         // Plain data always has a JSON form.
@@ -184,18 +185,12 @@ mod tests {
         for (text, sentence) in [
             (
                 "me",
-                "`me` is not a word that belongs here; expected `nexthops`, `attachments`, or a rule's `from` and `to`",
+                "`me` does not belong here; expected `nexthops`, `attachments`, or a rule's `from` and `to`",
             ),
-            (
-                "nexthops from 192.0.2.7",
-                "`from` is not a word that belongs here; expected nothing behind `nexthops`",
-            ),
-            ("from", "`from` needs a source address or prefix behind it"),
+            ("nexthops from 192.0.2.7", "`from` does not belong here; expected nothing after `nexthops`"),
+            ("from", "`from` needs a source address or prefix after it"),
             ("to 10.0.0.0/8", "a rule needs `from PREFIX`, the source of the packets, like `from 192.0.2.7`"),
-            (
-                "from 192.0.2.7 nexthops",
-                "`nexthops` is not a word that belongs here; expected `from` or `to`",
-            ),
+            ("from 192.0.2.7 nexthops", "`nexthops` does not belong here; expected `from` or `to`"),
         ] {
             assert_eq!(shown(&words(text)).unwrap_err().to_string(), sentence, "{text}");
         }

@@ -15,7 +15,7 @@ use crate::commands::Error;
 const ADDED: Style = AnsiColor::Green.on_default();
 const REMOVED: Style = AnsiColor::Red.on_default();
 
-/// As a diff: what goes behind `-`, what comes behind `+`, and a line that sums up.
+/// Writes a diff: removals after `-`, additions after `+`, and a summary line.
 pub(crate) fn write_diff(changes: &Changes, out: &mut impl Write) -> Result<(), Error> {
     write_attachments_and_groups(changes, out)?;
     for change in changes.rules() {
@@ -38,7 +38,7 @@ pub(crate) fn write_diff(changes: &Changes, out: &mut impl Write) -> Result<(), 
     write_waiting(changes, out)
 }
 
-/// What has been done, in a line or two. `how` says how the rules are where nothing was to be done.
+/// Writes what has been done, in a line or two. `how` describes the rules if there was nothing to do.
 pub(crate) fn write_done(changes: &Changes, how: &str, out: &mut impl Write) -> Result<(), Error> {
     let Counts { added, removed, changed, kept } = changes.counts();
     if changes.is_empty() {
@@ -66,7 +66,7 @@ fn write_waiting(changes: &Changes, out: &mut impl Write) -> Result<(), Error> {
     Ok(())
 }
 
-/// As one JSON value.
+/// Writes one JSON value.
 pub(crate) fn write_json(changes: &Changes, out: &mut impl Write) -> Result<(), Error> {
     serde_json::to_writer_pretty(&mut *out, changes).map_err(|error| Error::Print(error.into()))?;
     out.write_all(b"\n").map_err(Error::Print)
@@ -109,7 +109,7 @@ fn write_change(change: &Change<impl Display>, what: &str, out: &mut impl Write)
 }
 
 fn write_line(style: Style, sign: char, line: &dyn Display, out: &mut impl Write) -> Result<(), Error> {
-    // Told by standard output itself: to take colours out of a million lines is work.
+    // Ask standard output directly: stripping colours from a million lines takes time.
     let style = match AutoStream::choice(&io::stdout()) {
         ColorChoice::Never => Style::new(),
         _ => style,

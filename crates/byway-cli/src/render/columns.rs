@@ -1,4 +1,4 @@
-//! Tables that are written row by row, so that a long one is never there as a whole.
+//! Tables that are written row by row, so that a long one never fills the memory.
 
 use std::{
     borrow::Borrow,
@@ -8,7 +8,7 @@ use std::{
 
 use crate::commands::Error;
 
-/// What a column says of a row. A line break begins another line of the cell.
+/// Writes a column's cell for a row. A line break begins another line of the cell.
 type Cell<'a, T> = Box<dyn Fn(&T, &mut dyn fmt::Write) -> fmt::Result + 'a>;
 
 /// The columns of a table, from left to right.
@@ -18,7 +18,7 @@ struct Column<'a, T> {
     header: String,
     is_number: bool,
     cell: Cell<'a, T>,
-    /// It is there only where this is so for a row.
+    /// If set, the column appears only if this is true for some row.
     is_needed: Option<fn(&T) -> bool>,
     is_there: bool,
     /// The most characters of its header and of the lines of its cells.
@@ -48,7 +48,7 @@ impl<'a, T> Columns<'a, T> {
         self.column(header, true, Box::new(cell))
     }
 
-    /// Leaves the column that was put last out, unless this is so for a row.
+    /// Shows the column added last only if this is true for some row.
     pub(super) fn only_where(&mut self, is_needed: fn(&T) -> bool) -> &mut Self {
         if let Some(column) = self.0.last_mut() {
             column.is_needed = Some(is_needed);
@@ -64,7 +64,7 @@ impl<'a, T> Columns<'a, T> {
         self
     }
 
-    /// The whole table, without a line break behind it.
+    /// The whole table, without a line break at its end.
     pub(super) fn table(mut self, rows: &[T]) -> String {
         rows.iter().for_each(|row| self.measure(row));
         let (mut cells, mut lines) = (Cells::default(), String::new());
@@ -76,8 +76,8 @@ impl<'a, T> Columns<'a, T> {
         lines
     }
 
-    /// Writes the same, of rows that are gone through twice: for the widths, and to be written. Those that have changed
-    /// in between may stand out of line.
+    /// Writes the same table. Goes through the rows twice: for the widths, and to write them. Rows that have changed in
+    /// between may be misaligned.
     pub(super) fn write<I, R>(mut self, rows: impl Fn() -> I, to: &mut impl io::Write) -> Result<(), Error>
     where
         I: Iterator<Item = byway::Result<R>>,
@@ -102,7 +102,7 @@ impl<'a, T> Columns<'a, T> {
         for column in &mut self.0 {
             column.is_there |= column.is_needed.is_some_and(|is_needed| is_needed(row));
             let mut width = Width::default();
-            // Nothing that is written there fails.
+            // Writing to it cannot fail.
             let _ = (column.cell)(row, &mut width);
             column.width = column.width.max(width.widest);
         }
@@ -124,14 +124,14 @@ impl<'a, T> Columns<'a, T> {
     fn row(&self, row: &T, cells: &mut Cells, to: &mut String) {
         cells.clear();
         for column in self.there() {
-            // Nothing that is written there fails.
+            // Writing to it cannot fail.
             let _ = (column.cell)(row, &mut cells.text);
             cells.end();
         }
         self.lines(cells, to);
     }
 
-    /// As many lines as the cell with the most has, without what pads their right edge.
+    /// Writes as many lines as the tallest cell has, without trailing spaces.
     fn lines(&self, cells: &Cells, to: &mut String) {
         let more = cells.each().map(|cell| cell.matches('\n').count()).max().unwrap_or(0);
         for nth in 0..=more {
@@ -141,7 +141,7 @@ impl<'a, T> Columns<'a, T> {
             for (column, cell) in self.there().zip(cells.each()) {
                 let line = cell.split('\n').nth(nth).unwrap_or_default();
                 let width = column.width;
-                // Nothing that is written there fails.
+                // Writing to it cannot fail.
                 let _ = match column.is_number {
                     true => write!(to, "{line:>width$}  "),
                     false => write!(to, "{line:<width$}  "),

@@ -11,7 +11,7 @@ use std::fmt::{self, Display};
 
 use byway::{Attachment, Device, Mss, MtuMismatch, Role};
 
-/// The devices that are watched for departures.
+/// The attachments' devices.
 pub(crate) fn watched(attachments: &[Attachment]) -> Vec<Device> {
     let watched = attachments.iter().filter(|it| it.role == Role::Departure && it.device.index != 0);
     watched.map(|attachment| attachment.device.clone()).collect()
@@ -27,7 +27,7 @@ pub(crate) fn names(devices: &[Device]) -> String {
     }
 }
 
-/// What becomes of packets that do not fit a next hop.
+/// Says what happens to packets that are too big for a next hop.
 pub(crate) fn mtu_mismatch(mismatch: &MtuMismatch, mss: Mss) -> String {
     let tcp = match mss {
         Mss::Auto => "TCP's MSS is clamped to fit".to_owned(),
@@ -35,7 +35,7 @@ pub(crate) fn mtu_mismatch(mismatch: &MtuMismatch, mss: Mss) -> String {
         Mss::Bytes(bytes) => format!("TCP's MSS is clamped to {bytes}"),
     };
     format!(
-        "{} takes packets of {} bytes, {} of {}: {tcp}, and what is too big is answered with an ICMP error",
+        "{} takes packets of {} bytes, {} of {}: {tcp}, and packets that are too big get an ICMP error",
         mismatch.next_hop.device.name, mismatch.mtu, mismatch.attachment.name, mismatch.attachment_mtu
     )
 }
@@ -62,14 +62,14 @@ impl Display for Thousands {
     }
 }
 
-/// That the last apply waits to be confirmed, for so long.
+/// Says that the last apply is waiting to be confirmed, and for how long.
 pub(crate) fn unconfirmed(left: std::time::Duration) -> String {
     match left.as_secs() {
         0 if left.is_zero() => {
-            "the last apply is overdue to be confirmed; `byway rollback` rolls it back".to_owned()
+            "nobody confirmed the last apply in time; `byway rollback` rolls it back".to_owned()
         }
         seconds => format!(
-            "the last apply waits to be confirmed, {} s left; `byway confirm` keeps it",
+            "the last apply is still waiting to be confirmed, {} s left; `byway confirm` keeps it",
             seconds + u64::from(left.subsec_nanos() > 0)
         ),
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{count, thousands};
 
-/// How many are shown: whoever has more has made one mistake many times.
+/// How many are shown: more are usually one mistake made many times.
 const SHOWN: usize = 50;
 
 /// Prints them on standard error.
@@ -55,7 +55,7 @@ fn snippet<'a>(
     let text = &file.text;
     let start = boundary(text, place.span.start);
     let first = text[..start].rfind('\n').map_or(0, |end| end + 1);
-    // Of a table that goes over several lines the first one says which it is.
+    // The first line of a table is enough to tell which one it is.
     let last = text[start..].find('\n').map_or(text.len(), |end| start + end);
     let end = boundary(text, place.span.end.clamp(start, last));
     let (line, _) = file.line_and_column(start);
@@ -66,7 +66,7 @@ fn snippet<'a>(
         .annotation(annotation)
 }
 
-/// Where the character begins that this byte is of.
+/// Where the character that contains this byte begins.
 fn boundary(text: &str, byte: usize) -> usize {
     (0..=byte.min(text.len())).rev().find(|byte| text.is_char_boundary(*byte)).unwrap_or(0)
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::commands::Error;
 
-/// Writes it, without a line break behind it. The rules are gone through twice.
+/// Writes the table, without a line break at its end. Goes through the rules twice.
 pub(super) fn write<I, R>(
     rules: impl Fn() -> I,
     since: Option<&Since<'_>>,
@@ -62,7 +62,7 @@ fn columns<'a>(since: Option<&'a Since<'_>>) -> Columns<'a, RuleStatus> {
         Target::Pass | Target::Drop | Target::Other { .. } => Ok(()),
         _ => write!(to, "{}", thousands(it.arrived.packets)),
     });
-    // What is seldom has a column only where there is something to see.
+    // Rare events get a column only if there are any.
     columns
         .number("NO NEXT HOP", |it, to| write!(to, "{}", thousands(it.no_next_hop.packets)))
         .only_where(|it| it.no_next_hop.packets > 0)
@@ -79,7 +79,7 @@ fn columns<'a>(since: Option<&'a Since<'_>>) -> Columns<'a, RuleStatus> {
     columns
 }
 
-/// What the rules have met since an earlier look.
+/// The rates of what the rules have matched since an earlier look.
 fn rates<'a>(columns: &mut Columns<'a, RuleStatus>, since: &'a Since<'_>) {
     let before: BTreeMap<Selector, Count> =
         since.status.rules.iter().map(|it| (it.rule.selector(), met(it))).collect();
@@ -95,7 +95,7 @@ fn rates<'a>(columns: &mut Columns<'a, RuleStatus>, since: &'a Since<'_>) {
     }
 }
 
-/// What a rule has met, whatever became of it.
+/// Everything that a rule has matched, whatever happened to it.
 fn met(status: &RuleStatus) -> Count {
     let all = [
         status.departed,

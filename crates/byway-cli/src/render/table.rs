@@ -20,7 +20,7 @@ pub(crate) struct Since<'a> {
     pub(crate) seconds: f64,
 }
 
-/// Attachments, then rules, then what is not well, in lines.
+/// Attachments, then rules, then a line for each trouble.
 pub(crate) fn listing(status: &Status, since: Option<&Since<'_>>) -> Result<String, Error> {
     let mut text = Vec::new();
     let rules = || status.rules.iter().map(Ok);
@@ -28,7 +28,7 @@ pub(crate) fn listing(status: &Status, since: Option<&Since<'_>>) -> Result<Stri
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Writes the same, without having all of it.
+/// Writes the same without holding all of it in memory.
 pub(crate) fn write_listing(listing: &Listing, to: &mut impl io::Write) -> Result<(), Error> {
     write(&listing.attachments, &listing.next_hops, || listing.rules(), None, to)
 }
@@ -48,7 +48,7 @@ where
     if attachments.is_empty() && !has_rules {
         let hint = match next_hops {
             [] => "no rules, attached to nothing; `byway add from PREFIX via ADDR dev IF` adds a rule",
-            // Those of groups that no rule leads to.
+            // They belong to groups that no rule uses.
             _ => "no rules, attached to nothing; there are groups, which `byway group show` lists",
         };
         return to.write_all(hint.as_bytes()).map_err(Error::Print);
@@ -66,17 +66,17 @@ where
     Ok(())
 }
 
-/// The only rule that is asked for.
+/// One rule alone.
 pub(crate) fn rule(status: &RuleStatus, since: Option<&Since<'_>>) -> Result<String, Error> {
     let mut text = Vec::new();
     rules::write(|| std::iter::once(Ok(status)), since, &mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Next hops, then what is not well with them, in lines.
+/// Next hops, then a line for each trouble.
 pub(crate) fn next_hops(next_hops: &[NextHopStatus], since: Option<&Since<'_>>) -> String {
     if next_hops.is_empty() {
-        return "no next hops; rules and groups have them".to_owned();
+        return "no next hops: no rule or group has one".to_owned();
     }
     let mut columns = Columns::<NextHopStatus>::new();
     columns
@@ -120,7 +120,7 @@ pub(crate) fn attachments(attachments: &[Attachment], since: Option<&Since<'_>>)
     };
     let now = counted(attachments);
     if now.is_empty() {
-        return "no interface is watched for departures; `byway attach` attaches".to_owned();
+        return "no attachments; `byway attach` attaches".to_owned();
     }
     let mut columns = Columns::<Class>::new();
     columns.text("PACKETS", |(name, _), to| to.write_str(name));
@@ -152,7 +152,7 @@ const CLASSES: [Class; 9] = [
     ("malformed", |seen| seen.malformed),
 ];
 
-/// The groups that have a name.
+/// The named groups.
 pub(crate) fn groups(groups: &[GroupStatus]) -> String {
     if groups.is_empty() {
         return "no groups; `byway group add NAME nexthop via ADDR dev IF nexthop ...` makes one".to_owned();
@@ -193,7 +193,7 @@ fn attachment_table(attachments: &[Attachment]) -> String {
 }
 
 pub(super) fn rate(now: u64, before: u64, seconds: f64) -> impl Display {
-    // A rule that was replaced has begun anew.
+    // The counters of a replaced rule start again.
     thousands((now.saturating_sub(before) as f64 / seconds).round() as u64)
 }
 
@@ -218,7 +218,7 @@ fn state(status: &NextHopStatus) -> &'static str {
         _ if status.device_down => "device down",
         NextHopState::Silent => "no answer",
         NextHopState::Up => "up",
-        // One of a later library.
+        // A state that only a later library knows.
         _ => "?",
     }
 }
@@ -253,22 +253,22 @@ fn trouble_of_next_hop(status: &NextHopStatus) -> Option<String> {
             Some(format!("{next_hop} is out of service; `byway nexthop up {named}` puts it back"))
         }
         NextHopState::DeviceGone => Some(format!(
-            "{next_hop}: the device is gone; byway's next change takes one of that name, or give the rules and groups that lead \
-             there another"
+            "{next_hop}: the device is gone; byway's next change uses a new device of that name, or give its rules and groups \
+             another next hop"
         )),
         NextHopState::Waiting if next_hop.by_route => {
-            Some(format!("{who} waits for a route to it; byway's next change finds it"))
+            Some(format!("{who} waits for a route to it; byway's next change looks for one again"))
         }
         NextHopState::Waiting => Some(format!("{next_hop} waits for {device}; byway's next change finds it")),
         NextHopState::Silent => {
             let why = if status.device_down {
-                format!("{device} is down, so that nothing gets to {who} there")
+                format!("{device} is down, so nothing gets to {who}")
             } else {
                 format!("{who} does not answer on {device}")
             };
             Some(if lost > 0 { format!("{}: {why}", losses()) } else { why })
         }
-        _ if status.device_down => Some(format!("{device} is down, so that nothing gets to {who} there")),
+        _ if status.device_down => Some(format!("{device} is down, so nothing gets to {who}")),
         _ if lost > 0 && arrived.packets == 0 => {
             Some(format!("{}: does {who} answer on {device}?", losses()))
         }
@@ -278,10 +278,8 @@ fn trouble_of_next_hop(status: &NextHopStatus) -> Option<String> {
 
 fn nothing_watched(attachments: &[Attachment], has_rules: bool) -> Option<String> {
     let watched = attachments.iter().any(|attachment| attachment.role == Role::Departure);
-    (!watched && has_rules).then(|| {
-        "no interface is watched for departures, so that no rule does anything; `byway attach` attaches"
-            .to_owned()
-    })
+    (!watched && has_rules)
+        .then(|| "there are no attachments, so the rules do nothing; `byway attach` attaches".to_owned())
 }
 
 #[cfg(test)]

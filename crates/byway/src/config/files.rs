@@ -1,4 +1,4 @@
-//! Configurations from the file system: which files, and which of them are refused.
+//! Reads configurations from the file system, and refuses unsafe files.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -12,14 +12,14 @@ use thiserror::Error;
 
 use crate::config::{self, Reading};
 
-/// The largest file that is read, in bytes: three times what a list of a million sources takes.
+/// The largest file that is read, in bytes: three times the size of a list of a million sources.
 pub const FILE_MAX: u64 = 128 * 1024 * 1024;
 
 /// Why a file cannot be a part of a configuration.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum FileError {
-    /// It is not there.
+    /// The file does not exist.
     #[error("there is no file {}; name the configuration, or write one there", .0.display())]
     Missing(PathBuf),
     /// It is a folder, a pipe, a device or a socket.
@@ -31,13 +31,13 @@ pub enum FileError {
         what: &'static str,
     },
     /// A symbolic link leads to itself.
-    #[error("{} is a symbolic link that leads to itself; let it lead to a file", .0.display())]
+    #[error("{} is a symbolic link that leads to itself; point it at a file", .0.display())]
     Loop(PathBuf),
-    /// Anybody could say what this host does.
-    #[error("everybody may write to {path}; take that right away: `chmod o-w {path}`", path = .0.display())]
+    /// Everybody could change what this host does.
+    #[error("everybody may write to {path}; take that permission away: `chmod o-w {path}`", path = .0.display())]
     WorldWritable(PathBuf),
     /// Somebody else could add to the configuration.
-    #[error("{} belongs to another user than {}, to which its files would add; give both to one user, or move them", .folder.display(), .file.display())]
+    #[error("{} and {} belong to different users; give both to the same user, or move the files of the folder", .folder.display(), .file.display())]
     FolderOfAnother {
         /// The folder.
         folder: PathBuf,
@@ -45,40 +45,40 @@ pub enum FileError {
         file: PathBuf,
     },
     /// It is larger than [`FILE_MAX`].
-    #[error("{} has {size} bytes, and {FILE_MAX} are read at the most; use shorter prefixes, or several files", .path.display())]
+    #[error("{} has {size} bytes, more than the limit of {FILE_MAX}; use shorter prefixes, or several files", .path.display())]
     TooLarge {
         /// The path.
         path: PathBuf,
         /// Its size in bytes.
         size: u64,
     },
-    /// It is no text.
-    #[error("{} is no UTF-8 text: line {line} has a byte that is none; write it anew", .path.display())]
+    /// It is not UTF-8.
+    #[error("{} is not UTF-8: line {line} has an invalid byte; save it as UTF-8", .path.display())]
     NotText {
         /// The path.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
     },
-    /// Somebody wrote to it meanwhile, so that what was read may be half of one and half of the other.
+    /// Somebody wrote to it meanwhile, so the text may be a mixture of old and new.
     #[error("{} was changed while it was read; try again", .0.display())]
     Changed(PathBuf),
-    /// The file system said no.
+    /// The file system reported an error.
     #[error("cannot read {}: {error}", .path.display())]
     Io {
         /// The path.
         path: PathBuf,
-        /// What it said.
+        /// Its error.
         error: io::Error,
     },
 }
 
-/// Reads a configuration: a file, the `*.toml` files of the folder beside it whose name ends in `.d` instead (`byway.d`
-/// beside `byway.toml`), by name, and the lists that those name.
+/// Reads a configuration: a file, the `*.toml` files of the folder beside it (`byway.d` beside `byway.toml`), by name, and
+/// the lists that these files name.
 ///
 /// # Errors
 ///
-/// Why one of the files cannot be read. What is wrong with what they say is in the [`Reading`].
+/// Why one of the files cannot be read. Problems of their content are in the [`Reading`].
 pub fn read_config(path: &Path) -> Result<Reading, FileError> {
     let mut texts = vec![(path.to_owned(), read_text(path, FILE_MAX)?)];
     for path in additions(path)? {
@@ -113,7 +113,7 @@ fn additions(path: &Path) -> Result<Vec<PathBuf>, FileError> {
     };
     let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>();
     let mut paths = paths.map_err(failed)?;
-    // As the shell's `*.toml`: what begins with a dot is an editor's.
+    // As with the shell's `*.toml`: names that begin with a dot belong to editors.
     let is_hidden =
         |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml") && !is_hidden(path));
@@ -121,7 +121,7 @@ fn additions(path: &Path) -> Result<Vec<PathBuf>, FileError> {
     Ok(paths)
 }
 
-/// Refuses a folder into which others may have put files than those who may write the configuration.
+/// Refuses a folder that others can add files to than those who may write the configuration.
 fn check_folder(folder: &Path, file: &Path) -> io::Result<Result<(), FileError>> {
     let metadata = fs::metadata(folder)?;
     if metadata.mode() & 0o002 != 0 {
@@ -133,7 +133,7 @@ fn check_folder(folder: &Path, file: &Path) -> io::Result<Result<(), FileError>>
     Ok(Ok(()))
 }
 
-/// The text of one file of so many bytes at the most, if it is one, and not everybody can have written it.
+/// Reads the text of one file of at most `max` bytes. Refuses one that everybody may write to.
 fn read_text(path: &Path, max: u64) -> Result<String, FileError> {
     let failed = |error: io::Error| match error.raw_os_error() {
         Some(libc::ENOENT) => FileError::Missing(path.to_owned()),
@@ -142,13 +142,13 @@ fn read_text(path: &Path, max: u64) -> Result<String, FileError> {
         Some(libc::ENXIO) => FileError::NoFile { path: path.to_owned(), what: "a socket" },
         _ => FileError::Io { path: path.to_owned(), error },
     };
-    // To open a pipe would wait for somebody who writes into it.
+    // Opening a pipe would wait for a writer.
     let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
     let before = file.metadata().map_err(failed)?;
     check(path, &before, max)?;
     let mut bytes = Vec::with_capacity(before.len() as usize + 1);
-    // One that grows is noticed below, and is not read to an end that never comes.
+    // A file that keeps growing is noticed below, and must not be read forever.
     Read::by_ref(&mut &file).take(max + 1).read_to_end(&mut bytes).map_err(failed)?;
     if has_changed(path, &file, &before, bytes.len()).map_err(failed)? {
         return Err(FileError::Changed(path.to_owned()));
@@ -181,7 +181,7 @@ fn check(path: &Path, metadata: &fs::Metadata, max: u64) -> Result<(), FileError
     Ok(())
 }
 
-/// Whether the file is another one than before: somebody has written to it, or put another in its place.
+/// Whether somebody has written to the file, or replaced it.
 fn has_changed(path: &Path, file: &File, before: &fs::Metadata, length: usize) -> io::Result<bool> {
     let state = |of: &fs::Metadata| {
         (of.dev(), of.ino(), of.len(), of.mtime(), of.mtime_nsec(), of.ctime(), of.ctime_nsec())

@@ -1,4 +1,4 @@
-//! Configurations: one file says how a host should be. Pure: texts come in, and texts go out.
+//! Configurations: one file describes how a host should redirect packets. Pure: texts come in, and texts go out.
 //!
 //! docs/configuration.md is the reference of the file's keys. The words are those of the command line.
 
@@ -25,18 +25,18 @@ use crate::model::{
     check_families, check_treatment,
 };
 
-/// How a host should be.
+/// How a host should redirect packets.
 ///
 /// Its text form, as [`Display`](std::fmt::Display) writes it, is a configuration file that means the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Config {
-    /// The attachments, where they are the configuration's business.
+    /// The attachments, if the configuration sets them.
     pub attach: Option<Attach>,
     /// The groups, by name.
     pub groups: Vec<GroupSpec>,
-    /// What rules say of their packets.
+    /// What the rules do with their packets.
     pub(crate) actions: Vec<ActionSpec>,
-    /// Which packets the rules speak about, in order and each once, and which action those get.
+    /// Which packets the rules match, in order and each once, and the number of their action.
     pub(crate) rules: Vec<(Selector, u32)>,
     /// Rules beside these that no file can say, for a comment.
     pub(crate) left_out: Vec<Rule>,
@@ -46,20 +46,20 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Attach {
-    /// Those that carry a default route.
+    /// The interfaces that carry a default route.
     Auto,
-    /// Those of these names.
+    /// The interfaces with these names.
     Devices(Vec<String>),
 }
 
 impl Attach {
-    /// Those of these names.
+    /// The interfaces with these names.
     pub fn devices<T: Into<String>>(names: impl IntoIterator<Item = T>) -> Self {
         Self::Devices(names.into_iter().map(Into::into).collect())
     }
 }
 
-/// What a rule says of its packets: everything but which they are. Many rules say the same.
+/// What a rule does with its packets: everything but its selector. Many rules share one action.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ActionSpec {
     /// As in [`RuleSpec`].
@@ -73,7 +73,7 @@ pub(crate) struct ActionSpec {
 }
 
 impl Config {
-    /// A configuration of these. Of two rules for the same packets the last one counts.
+    /// Makes a configuration. If two rules are for the same packets, the last one counts.
     pub fn new(
         attach: Option<Attach>,
         groups: Vec<GroupSpec>,

@@ -1,4 +1,4 @@
-//! One file: its tables to groups and rules.
+//! Parses one file: tables to groups and rules.
 
 use std::{borrow::Borrow, net::IpAddr, ops::Range, path::Path};
 
@@ -32,14 +32,14 @@ pub(crate) const NEXT_HOP_KEYS: &[&str] = &["via", "dev", "weight"];
 pub(crate) const RULE_KEYS: &[&str] =
     &["name", "from", "from-file", "to", "via", "dev", "nexthops", "group", "target", "on-down", "mss"];
 
-/// What holds where a rule or a group of the file does not say otherwise.
+/// The values for rules and groups of the file that do not set their own.
 #[derive(Default)]
 struct Defaults {
     on_down: OnDown,
     mss: Mss,
 }
 
-/// Reads what a file says into the draft. `load` gets the text of a list file.
+/// Reads a file into the draft. `load` gets the text of a list file.
 pub(super) fn file(
     text: &str,
     folder: &Path,
@@ -71,7 +71,7 @@ pub(super) fn file(
     if let Some(value) = get(document, "rule") {
         parser.rules(value);
     }
-    // What is no TOML means nothing else either, which goes without saying.
+    // Suppress follow-up errors at positions that already have a syntax error.
     let mut found = draft.problems.split_off(before);
     found.retain(|it| {
         no_toml.iter().all(|other| it.place.span.start != other.place.span.start || it.place.file != number)
@@ -140,13 +140,13 @@ impl Parser<'_> {
             }
             _ => {
                 let sentence =
-                    "`attach` is \"auto\" or a list of interfaces; write it like `attach = [\"eth0\"]`";
+                    "`attach` must be \"auto\" or a list of interfaces; write it like `attach = [\"eth0\"]`";
                 return self.notes().wrong(value.span(), sentence);
             }
         };
         let place = self.notes().place(value.span());
         if let Some((_, first)) = &self.draft.attach {
-            let problem = Problem::error(place, "`attach` is said twice; say it in one of the files");
+            let problem = Problem::error(place, "`attach` is set twice; set it in one of the files only");
             self.draft.problems.push(problem.also(first.clone(), "here as well"));
         } else {
             self.draft.attach = Some((attach, place));
@@ -177,7 +177,7 @@ impl Parser<'_> {
                 Some((_, first)) => {
                     let problem = Problem::error(
                         place,
-                        &format!("there is a group {text} already; give one of them another name"),
+                        &format!("there is already a group {text}; give one of them another name"),
                     );
                     self.draft.problems.push(problem.also(first.clone(), "the first one"));
                 }
@@ -204,7 +204,7 @@ impl Parser<'_> {
             Some(value) => self.prefixes("to", value).into_iter().map(|(to, _)| Some(to)).collect(),
             None => vec![None],
         };
-        // Also of a rule that is wrong otherwise: all that is wrong is said at once.
+        // Even if the rule has other problems: all of them are reported at once.
         let from = match (get(table, "from"), get(table, "from-file")) {
             (Some(value), None) => self.prefixes("from", value),
             (None, Some(value)) => self.list(value).unwrap_or_default(),
@@ -217,7 +217,7 @@ impl Parser<'_> {
             (Some(_), Some(value)) => {
                 return self
                     .notes()
-                    .wrong(value.span(), "a rule has `from` or `from-file`; leave one of them out");
+                    .wrong(value.span(), "a rule has either `from` or `from-file`; leave one of them out");
             }
         };
         let Some(action) = action else { return };
@@ -226,7 +226,7 @@ impl Parser<'_> {
         for (source, origin) in from {
             for destination in &to {
                 if self.draft.rules.len() > MAX_RULES as usize {
-                    // One more than there is room for is enough to say so.
+                    // One rule too many is enough to report it.
                     return;
                 }
                 let selector = Selector::new(source, *destination);
@@ -242,7 +242,7 @@ impl Parser<'_> {
         }
     }
 
-    /// What a rule says of its packets.
+    /// What a rule does with its packets.
     fn action(&mut self, table: &DeTable<'_>, span: Range<usize>, has_unknown: bool) -> Option<ActionSpec> {
         let target = self.target(table, span.clone(), has_unknown);
         let on_down = self.on_down(table);
@@ -294,8 +294,8 @@ impl Parser<'_> {
                 "drop" => Some(TargetSpec::Drop),
                 other => {
                     let sentence = format!(
-                        "`target = \"{other}\"` means nothing; it is `\"pass\"` or `\"drop\"`, and next \
-                         hops are written `via`, `dev`, `nexthops` or `group`"
+                        "`target = \"{other}\"` is not valid; write `\"pass\"` or `\"drop\"`, or name next \
+                         hops with `via`, `dev`, `nexthops` or `group`"
                     );
                     self.notes().wrong(value.span(), &sentence);
                     None
@@ -309,8 +309,9 @@ impl Parser<'_> {
             [("nexthops", _)] => self.members(table).map(TargetSpec::NextHops),
             [_] | [("via", _), ("dev", _)] => self.next_hop(table, span).map(TargetSpec::NextHop),
             [(one, _), (other, value), ..] => {
-                let sentence =
-                    format!("a rule has one target: `{other}` cannot stand beside `{one}`; leave one out");
+                let sentence = format!(
+                    "a rule has one target: `{other}` cannot be combined with `{one}`; leave one out"
+                );
                 self.notes().wrong(value.span(), &sentence);
                 None
             }
@@ -408,7 +409,7 @@ impl Parser<'_> {
             Some("pass") => Some(OnDown::Pass),
             Some("drop") => Some(OnDown::Drop),
             _ => {
-                self.notes().wrong(value.span(), "`on-down` means nothing so; it is \"pass\" or \"drop\"");
+                self.notes().wrong(value.span(), "this `on-down` is not valid; write \"pass\" or \"drop\"");
                 None
             }
         }
@@ -456,15 +457,14 @@ impl Parser<'_> {
         }
     }
 
-    /// A list that a rule speaks about is empty, which a program may have written by mistake.
+    /// Warns that a list is empty, which a program may have written by mistake.
     fn says_nothing(&mut self, value: Value<'_, '_>, what: &str) {
-        let sentence =
-            format!("{what}, so that the rule speaks about no packet; delete it, or fill the list");
+        let sentence = format!("{what}, so the rule matches no packet; delete it, or fill the list");
         let place = self.notes().place(value.span());
         self.draft.problems.push(Problem::warning(place, &sentence));
     }
 
-    /// The prefixes of a list file: one on each line, with comments behind `#`.
+    /// The prefixes of a list file: one on each line, with comments after `#`.
     fn list(&mut self, value: Value<'_, '_>) -> Option<Vec<(Prefix, Origin)>> {
         let name = self.notes().string("from-file", value)?;
         if name.is_empty() {
@@ -482,7 +482,7 @@ impl Parser<'_> {
         let file = self.draft.files.len();
         let mut prefixes = Vec::with_capacity(text.len() / 16);
         let mut is_empty = true;
-        // Windows begins a text with a byte order mark.
+        // Windows starts a text with a byte order mark.
         let (mut start, lines) = text.strip_prefix('\u{feff}').map_or((0, &*text), |lines| (3, lines));
         for line in lines.split('\n') {
             let said = line.split('#').next().unwrap_or("");
@@ -504,7 +504,7 @@ impl Parser<'_> {
             start += line.len() + 1;
         }
         if is_empty {
-            self.says_nothing(value, &format!("there is nothing in {}", path.display()));
+            self.says_nothing(value, &format!("there is no prefix in {}", path.display()));
         }
         self.draft.files.push(super::File { path, text });
         Some(prefixes)

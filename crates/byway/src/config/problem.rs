@@ -1,11 +1,11 @@
-//! What is wrong with a configuration, and where.
+//! Problems of a configuration, and their places.
 
 use std::{ops::Range, path::PathBuf};
 
-/// How many problems are kept: whoever has more has made one mistake many times.
+/// How many problems are kept: more are usually one mistake made many times.
 pub const PROBLEMS_MAX: usize = 1_000;
 
-/// What is wrong so far, up to [`PROBLEMS_MAX`].
+/// The problems so far, up to [`PROBLEMS_MAX`].
 #[derive(Default)]
 pub(super) struct Problems(Vec<Problem>);
 
@@ -20,7 +20,7 @@ impl Problems {
         &self.0
     }
 
-    /// Takes those behind the first so many away.
+    /// Removes and returns all after the first `at`.
     pub(super) fn split_off(&mut self, at: usize) -> Vec<Problem> {
         self.0.split_off(at)
     }
@@ -35,7 +35,7 @@ impl Problems {
 pub struct File {
     /// Where it is.
     pub path: PathBuf,
-    /// What it says.
+    /// Its content.
     pub text: String,
 }
 
@@ -51,13 +51,13 @@ pub struct Place {
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// The configuration means nothing as it is.
+    /// The configuration is invalid.
     Error,
-    /// It means something that nobody can have meant.
+    /// It is valid, but suspicious.
     Warning,
 }
 
-/// One thing that is wrong.
+/// One problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// How bad it is.
@@ -68,17 +68,17 @@ pub struct Problem {
     pub help: Option<String>,
     /// Where it is.
     pub place: Place,
-    /// Another place that it is about, and what is there.
+    /// Another place that has to do with it, and what is there.
     pub also: Option<(Place, String)>,
 }
 
 impl Problem {
-    /// From a sentence such as the library's errors are: what is wrong, and behind a semicolon what to do.
+    /// Makes an error from a sentence like the library's errors: what is wrong, and after a semicolon what to do.
     pub(crate) fn error(place: Place, sentence: &str) -> Self {
         Self::new(Severity::Error, place, sentence)
     }
 
-    /// Likewise.
+    /// Makes a warning, likewise.
     pub(crate) fn warning(place: Place, sentence: &str) -> Self {
         Self::new(Severity::Warning, place, sentence)
     }
@@ -106,7 +106,7 @@ impl File {
     }
 }
 
-/// The bytes of what begins at this one: a string in quotes, or a word.
+/// The span of the token that begins at this byte: a string in quotes, or a word.
 pub(super) fn token(text: &str, start: usize) -> Range<usize> {
     let rest = text.get(start..).unwrap_or("");
     let length = match rest.chars().next() {

@@ -1,4 +1,4 @@
-//! All files of a configuration to one whole.
+//! Combines all files of a configuration.
 
 use std::{
     collections::BTreeSet,
@@ -17,16 +17,16 @@ use super::{
 };
 use crate::model::{TargetSpec, check_families};
 
-/// What was read.
+/// The result of reading a configuration.
 #[derive(Debug, Default)]
 pub struct Reading {
-    /// The files, in the order of their reading, the lists included.
+    /// The files in the order in which they were read, including lists.
     pub files: Vec<File>,
-    /// What is wrong, by its place.
+    /// The problems, by place.
     pub problems: Vec<Problem>,
-    /// The configuration, unless one of those is an error.
+    /// The configuration, unless a problem is an error.
     pub config: Option<Config>,
-    /// Where it says what only the host knows.
+    /// Where it refers to the host.
     pub(crate) host_refs: Vec<(HostRef, Place)>,
 }
 
@@ -54,7 +54,7 @@ pub fn read(
     let mut draft = Draft::default();
     for (path, text) in texts {
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-        // Its text is put there when its values, which are parts of it, are no longer needed.
+        // Its text moves there once its values, which borrow from it, are no longer needed.
         draft.files.push(File { path, text: String::new() });
         let number = draft.files.len() - 1;
         parse::file(&text, &folder, &mut draft, load);
@@ -64,7 +64,7 @@ pub fn read(
 }
 
 impl Reading {
-    /// Adds what is odd about this part, behind all else.
+    /// Adds a warning about this part, after all other problems.
     pub(crate) fn warn(&mut self, place: Place, sentence: &str) {
         if self.problems.len() < PROBLEMS_MAX {
             self.problems.push(Problem::warning(place, sentence));
@@ -82,8 +82,7 @@ impl Draft {
         self.rules.sort_by_key(|(selector, ..)| *selector);
         self.check_twice();
         if let Some((_, _, origin)) = self.rules.get(MAX_RULES as usize) {
-            let sentence =
-                format!("there is room for {MAX_RULES} rules, and here are more; use shorter prefixes");
+            let sentence = format!("there are more than {MAX_RULES} rules; use shorter prefixes");
             let place = self.place(*origin);
             self.problems.push(Problem::error(place, &sentence));
         }
@@ -99,7 +98,7 @@ impl Draft {
             let used: BTreeSet<&str> = self.uses.iter().map(|(name, _)| name.as_str()).collect();
             for (name, (_, place)) in self.groups.iter().filter(|(name, _)| !used.contains(name.as_str())) {
                 let sentence = format!(
-                    "no rule of the configuration leads to the group {name}; delete it, unless rules are added by hand: `byway add from ... group {name}`"
+                    "no rule of the configuration uses the group {name}; delete it, unless you add such rules by hand: `byway add from ... group {name}`"
                 );
                 self.problems.push(Problem::warning(place.clone(), &sentence));
             }
@@ -120,7 +119,7 @@ impl Draft {
         Reading { files, problems, config, host_refs }
     }
 
-    /// Groups that rules lead to have to be there, and to take their packets.
+    /// Checks that the groups that rules use exist, and suit the family of their packets.
     fn check_groups(&mut self) {
         let known: Vec<&str> = self.named.iter().map(String::as_str).collect();
         for (name, place) in &self.uses {
@@ -146,7 +145,7 @@ impl Draft {
         }
     }
 
-    /// Of two rules for the same packets one is too many.
+    /// Reports two rules for the same packets.
     fn check_twice(&mut self) {
         for pair in self.rules.windows(2) {
             let [(one, _, first), (other, _, second)] = pair else { continue };
@@ -201,7 +200,7 @@ mod tests {
         let cases = [
             (
                 "attach = \"eth0\"",
-                "1:10 \"eth0\": `attach` is \"auto\" or a list of interfaces; write it like `attach = [\"eth0\"]`",
+                "1:10 \"eth0\": `attach` must be \"auto\" or a list of interfaces; write it like `attach = [\"eth0\"]`",
             ),
             (
                 "colour = 1",
@@ -221,18 +220,18 @@ mod tests {
                 &rule("via = \"10.0.0.300\""),
                 "3:7 \"10.0.0.300\": `10.0.0.300` is not an IPv4 or IPv6 address; write it like `via = \"192.0.2.1\"`",
             ),
-            (&rule("via = 10"), "3:7 10: `via` is a string, and here is an integer"),
+            (&rule("via = 10"), "3:7 10: `via` must be a string, not an integer"),
             (
                 &rule("target = \"reject\""),
-                "3:10 \"reject\": `target = \"reject\"` means nothing; it is `\"pass\"` or `\"drop\"`, and next hops are written `via`, `dev`, `nexthops` or `group`",
+                "3:10 \"reject\": `target = \"reject\"` is not valid; write `\"pass\"` or `\"drop\"`, or name next hops with `via`, `dev`, `nexthops` or `group`",
             ),
             (
                 &rule("target = \"drop\"\nvia = \"10.0.0.1\""),
-                "4:7 \"10.0.0.1\": a rule has one target: `via` cannot stand beside `target`; leave one out",
+                "4:7 \"10.0.0.1\": a rule has one target: `via` cannot be combined with `target`; leave one out",
             ),
             (
                 &rule("target = \"pass\"\nmss = 1400"),
-                "4:7 1400: `mss` says what becomes of TCP's MSS option on the way to a next hop, and `pass` leads to none; leave it out",
+                "4:7 1400: `mss` clamps TCP's MSS option on the way to a next hop, but `pass` has no next hop; leave it out",
             ),
             (
                 &rule("dev = \"eth1\"\nmss = 12"),
@@ -252,15 +251,15 @@ mod tests {
             ),
             (
                 &rule("nexthops = [{ dev = \"eth1\", weight = 70000 }]"),
-                "3:38 70000: `weight` is a number from 1 to 256, and this one is 70000",
+                "3:38 70000: `weight` must be a number from 1 to 256, not 70000",
             ),
             (
                 &rule("nexthops = [{ dev = \"eth1\", weight = 0x2 }]"),
-                "3:38 0x2: `weight` is a number from 1 to 256; write it in decimal digits",
+                "3:38 0x2: `weight` must be a number from 1 to 256; write it in decimal digits",
             ),
             (
                 &rule("nexthops = [{ dev = \"eth1\" }, { dev = \"eth1\", weight = 2 }]"),
-                "3:31 { dev = \"eth1\", weight = 2 }: the next hop dev eth1 is there twice; name it once, with a weight for a larger share",
+                "3:31 { dev = \"eth1\", weight = 2 }: the next hop dev eth1 is named twice; name it once, with a weight for a larger share",
             ),
             (
                 &rule("dev = \"eth1\"\nvia = \"127.0.0.1\"\nname = \"here\""),
@@ -270,7 +269,7 @@ mod tests {
                 "[defaults]\nmss = 5",
                 "2:7 5: an MSS is 88 to 65495 bytes, and this one is 5; say `mss off` to leave it alone",
             ),
-            ("attach = [\"eth0\", 1]", "1:19 1: `attach` is a list of interfaces, and here is an integer"),
+            ("attach = [\"eth0\", 1]", "1:19 1: `attach` must be a list of interfaces, not an integer"),
             (
                 "[[rule]]\nfrom-file = \"\"\ndev = \"eth1\"",
                 "2:13 \"\": `from-file` names no file; write the name of a list",
@@ -281,11 +280,11 @@ mod tests {
             ),
             (
                 "[[rule]]\nfrom = [\n  \"192.0.2.7/24\"]\ndev = \"eth1\"",
-                "3:3 \"192.0.2.7/24\": `192.0.2.7/24` has bits set behind its length of 24; did you mean 192.0.2.0/24?",
+                "3:3 \"192.0.2.7/24\": `192.0.2.7/24` has bits set beyond its length of 24; did you mean 192.0.2.0/24?",
             ),
             (
                 "[[rule]]\nfrom = \"fe80::1\"\ndev = \"eth1\"",
-                "2:8 \"fe80::1\": packets from fe80::1 are never redirected: it is link-local; name the global addresses that the host answers from",
+                "2:8 \"fe80::1\": byway never redirects packets from fe80::1, which is link-local; name the global addresses that the host answers from",
             ),
             (
                 "[[rule]]\nfrom = \"192.0.2.7\"",
@@ -305,7 +304,7 @@ mod tests {
             ),
             (
                 "[[rule]]\nfrom-file = \"wrong.txt\"\ndev = \"eth1\"",
-                "2:2 192.0.2.7/24: `192.0.2.7/24` has bits set behind its length of 24; did you mean 192.0.2.0/24?",
+                "2:2 192.0.2.7/24: `192.0.2.7/24` has bits set beyond its length of 24; did you mean 192.0.2.0/24?",
             ),
             (
                 "[group.v4]\nnexthops = [{ via = \"10.0.0.1\" }]\n[[rule]]\nfrom = \"2001:db8::7\"\ngroup = \"v4\"",
@@ -318,7 +317,7 @@ mod tests {
         ];
         for (text, expected) in cases {
             let mut found = problems(text);
-            found.retain(|problem| !problem.contains("no rule of the configuration leads to the group"));
+            found.retain(|problem| !problem.contains("no rule of the configuration uses the group"));
             assert_eq!(found, [expected], "{text}");
         }
     }
@@ -331,16 +330,16 @@ mod tests {
         assert_eq!(lines, ["4", "5", "6"], "{found:?}");
     }
 
-    /// A program may have written it so by mistake, and then all its rules are to go.
+    /// A program may have written it by mistake, and would delete all its rules.
     #[test]
     fn a_list_with_nothing_in_it_is_odd() {
-        let empty = "so that the rule speaks about no packet; delete it, or fill the list";
+        let empty = "so the rule matches no packet; delete it, or fill the list";
         let rule = |from: &str| format!("[[rule]]\n{from}\ndev = \"eth1\"");
         assert_eq!(problems(&rule("from = []")), [format!("2:8 []: `from` is empty, {empty}")]);
         let from_file = problems(&rule("from-file = \"empty.txt\""));
         assert_eq!(
             from_file,
-            [format!("2:13 \"empty.txt\": there is nothing in /etc/byway/empty.txt, {empty}")]
+            [format!("2:13 \"empty.txt\": there is no prefix in /etc/byway/empty.txt, {empty}")]
         );
         let twice = problems("attach = [\"eth0\", \"eth0\"]");
         assert_eq!(twice, ["1:19 \"eth0\": `attach` names eth0 twice; once is enough"]);
@@ -376,32 +375,30 @@ mod tests {
             (led("10.0.0.0/24") + &led("10.0.0.0/25"), None),
             (
                 led("10.0.0.0/24") + &led("10.0.0.0/25") + &led("10.0.0.128/26") + &led("10.0.0.192/26"),
-                Some(
-                    "the rule from 10.0.0.0/24 never counts: more specific rules speak about all of its sources",
-                ),
+                Some("the rule from 10.0.0.0/24 never matches: more specific rules cover all of its sources"),
             ),
             (
                 led("::/0") + &led("::/1") + &led("8000::/1"),
-                Some("the rule from ::/0 never counts: more specific rules speak about all of its sources"),
+                Some("the rule from ::/0 never matches: more specific rules cover all of its sources"),
             ),
             (led("10.0.0.0/24") + &to("10.0.0.7", "target = \"pass\""), None),
             (led("10.0.0.0/24") + &to("10.0.0.7", "to = \"10.9.0.0/16\"\ntarget = \"pass\""), None),
             (
                 led("10.0.0.0/24") + &to("10.0.1.7", "target = \"pass\""),
                 Some(
-                    "the rule from 10.0.1.7 passes what no other rule speaks about, which is left alone without it",
+                    "the rule from 10.0.1.7 passes packets that no other rule matches, which byway leaves alone anyway",
                 ),
             ),
             (
                 to("10.0.0.0/24", "to = \"10.8.0.0/16\"\ndev = \"eth1\"")
                     + &to("10.0.0.7", "to = \"10.9.0.0/16\"\ntarget = \"pass\""),
                 Some(
-                    "the rule from 10.0.0.7 to 10.9.0.0/16 passes what no other rule speaks about, which is left alone without it",
+                    "the rule from 10.0.0.7 to 10.9.0.0/16 passes packets that no other rule matches, which byway leaves alone anyway",
                 ),
             ),
             (
                 "[group.up]\nnexthops = [{ dev = \"eth1\" }]\n".to_owned(),
-                Some("no rule of the configuration leads to the group up"),
+                Some("no rule of the configuration uses the group up"),
             ),
         ];
         for (text, expected) in cases {

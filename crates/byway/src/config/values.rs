@@ -1,4 +1,4 @@
-//! What TOML's values mean, each with its place, and what is said where one means nothing.
+//! Reads TOML's values, and reports invalid ones with their places.
 
 use std::{borrow::Borrow, str::FromStr};
 
@@ -12,16 +12,16 @@ use super::problem::{Place, Problem, Problems};
 /// A value of a file.
 pub(super) type Value<'a, 'i> = &'a Spanned<DeValue<'i>>;
 
-/// The file that is being read, and what is wrong with it so far.
+/// The file that is being read, and its problems so far.
 pub(super) struct Notes<'p> {
     pub(super) file: usize,
     pub(super) problems: &'p mut Problems,
 }
 
-/// The longest word to look for what was meant by it, in bytes.
+/// The longest word to guess a correction for, in bytes.
 const LONGEST_WORD: usize = 64;
 
-/// Words of others for what Byway calls by another name.
+/// Words that other tools use, and what Byway calls the same.
 const ALSO_CALLED: &[(&str, &str)] = &[
     ("gateway", "via"),
     ("gw", "via"),
@@ -47,12 +47,12 @@ impl Notes<'_> {
         Place { file: self.file, span }
     }
 
-    /// Something is wrong with this part of the file.
+    /// Adds an error about this part of the file.
     pub(super) fn wrong(&mut self, span: std::ops::Range<usize>, sentence: &str) {
         self.problems.push(Problem::error(self.place(span), sentence));
     }
 
-    /// Says which keys of a table are none of these, and whether there are any: what the table lacks may be one of them.
+    /// Reports the unknown keys of a table, and returns whether there are any: a missing key may be a misspelt one.
     pub(super) fn unknown_keys(&mut self, table: &DeTable<'_>, known: &[&str], of: &str) -> bool {
         let before = self.problems.as_slice().len();
         for key in table.keys() {
@@ -81,24 +81,24 @@ impl Notes<'_> {
         string
     }
 
-    /// A number that fits.
+    /// A number that fits the type.
     pub(super) fn number<T: FromStr>(&mut self, key: &str, value: Value<'_, '_>, is: &str) -> Option<T> {
         let Some(number) = value.get_ref().as_integer() else {
             self.wrong_type(key, value, is);
             return None;
         };
         if number.radix() != 10 {
-            self.wrong(value.span(), &format!("`{key}` is {is}; write it in decimal digits"));
+            self.wrong(value.span(), &format!("`{key}` must be {is}; write it in decimal digits"));
             return None;
         }
         let parsed = number.as_str().parse().ok();
         if parsed.is_none() {
-            self.wrong(value.span(), &format!("`{key}` is {is}, and this one is {}", number.as_str()));
+            self.wrong(value.span(), &format!("`{key}` must be {is}, not {}", number.as_str()));
         }
         parsed
     }
 
-    /// A string that means something.
+    /// A string that parses.
     pub(super) fn parsed<T: FromStr>(&mut self, key: &str, value: Value<'_, '_>) -> Option<T>
     where
         T::Err: std::fmt::Display,
@@ -113,11 +113,11 @@ impl Notes<'_> {
         }
     }
 
-    /// A value is of another type than it should be.
+    /// Reports a value of the wrong type.
     pub(super) fn wrong_type(&mut self, key: &str, value: Value<'_, '_>, is: &str) {
-        let (what, text) = (value.get_ref().type_str(), "here is");
+        let what = value.get_ref().type_str();
         let article = if what.starts_with(['a', 'i']) { "an" } else { "a" };
-        self.wrong(value.span(), &format!("`{key}` is {is}, and {text} {article} {what}"));
+        self.wrong(value.span(), &format!("`{key}` must be {is}, not {article} {what}"));
     }
 }
 
@@ -129,12 +129,12 @@ pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     {
         return Some(meant);
     }
-    // Nobody mistypes anything as long as this.
+    // Too long to be a typing error.
     if word.len() > LONGEST_WORD {
         return None;
     }
     let distance = |key: &&&str| strsim::damerau_levenshtein(&lower, key);
     let nearest = known.iter().filter(|key| key.len() <= LONGEST_WORD).min_by_key(distance)?;
-    // A third of the letters at the most, or it is a guess.
+    // At most a third of the letters may differ, or else it is a mere guess.
     (distance(&nearest) <= word.len().max(nearest.len()) / 3).then_some(nearest)
 }

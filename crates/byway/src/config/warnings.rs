@@ -1,17 +1,17 @@
-//! What is legal, and cannot have been meant.
+//! Finds rules that are valid but suspicious.
 
 use super::draft::Origin;
 use crate::model::{Prefix, Selector, TargetSpec};
 
-/// More destinations than these around a rule, and one of them will be what it is an exception from.
+/// With more destinations than this around a `pass` rule, it is assumed to be an exception from one of them.
 const MANY: usize = 64;
 
-/// A source with rules, and what is known of the packets from there.
+/// A source with rules, and what is known about its packets.
 struct Source {
     prefix: Prefix,
-    /// The destinations of its rules that lead packets somewhere, or drop them.
+    /// The destinations of its rules that redirect or drop packets.
     led: Vec<Option<Prefix>>,
-    /// One of its rules speaks about all destinations.
+    /// One of its rules matches all destinations.
     has_all: bool,
     /// How many of its addresses have a more specific rule for all destinations: 2 to the 128th is 0.
     covered: u128,
@@ -21,13 +21,13 @@ struct Source {
     first: (Selector, Origin),
 }
 
-/// Looks at rules in their order, in one pass, and says what is odd: of which rule, where, and what about it.
+/// Checks rules in their order, in one pass, and reports suspicious ones: the rule, its place, and the sentence.
 pub(super) fn look<'a>(
     rules: &[(Selector, u32, Origin)],
     target: impl Fn(u32) -> &'a TargetSpec,
     say: &mut dyn FnMut(Selector, Origin, &str),
 ) {
-    // The sources around the one at hand, widest first.
+    // The sources around the current one, widest first.
     let mut around: Vec<Source> = Vec::new();
     for (selector, action, origin) in rules {
         let prefix = selector.source();
@@ -46,8 +46,8 @@ pub(super) fn look<'a>(
         }
         let passes = *target(*action) == TargetSpec::Pass;
         if passes && !is_exception(selector, &around) {
-            let sentence = "passes what no other rule speaks about, which is left alone without it; delete it, or \
-                            say what it is an exception from";
+            let sentence = "passes packets that no other rule matches, which byway leaves alone anyway; delete it, \
+                            or add the rule that it is an exception from";
             say(*selector, *origin, sentence);
         }
         if let Some(own) = around.last_mut() {
@@ -62,7 +62,7 @@ pub(super) fn look<'a>(
     }
 }
 
-/// Whether a less specific rule says something else of some of the packets.
+/// Whether a less specific rule treats some of the packets differently.
 fn is_exception(selector: &Selector, around: &[Source]) -> bool {
     around.iter().any(|source| {
         source.led.len() > MANY
@@ -73,7 +73,7 @@ fn is_exception(selector: &Selector, around: &[Source]) -> bool {
     })
 }
 
-/// All that is within the last source has been seen.
+/// Leaves the last source, once everything within it has been seen.
 fn leave(around: &mut Vec<Source>, say: &mut dyn FnMut(Selector, Origin, &str)) {
     let Some(source) = around.pop() else { return };
     let bits = if source.prefix.address().is_ipv4() { 32 } else { 128 };
@@ -81,7 +81,7 @@ fn leave(around: &mut Vec<Source>, say: &mut dyn FnMut(Selector, Origin, &str)) 
     if source.is_covered && source.covered == size {
         let (selector, origin) = source.first;
         let sentence =
-            "never counts: more specific rules speak about all of its sources; delete it, or one of those";
+            "never matches: more specific rules cover all of its sources; delete it, or one of those";
         say(selector, origin, sentence);
     }
     if let Some(wider) = around.last_mut() {

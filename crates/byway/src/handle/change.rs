@@ -1,4 +1,4 @@
-//! The one way to a change: [`begin`](Byway::begin) reads what is and lets a request edit a copy of it,
+//! How every change runs: [`begin`](Byway::begin) reads the state and lets a request edit a copy of it, and
 //! [`commit`](Byway::commit) plans the difference and carries it out.
 
 use super::Byway;
@@ -15,25 +15,25 @@ use crate::{
     policy::transaction::Transaction,
 };
 
-/// A change that is decided, and not carried out.
+/// A change that is decided, but not carried out yet.
 pub(crate) struct Change<T> {
     pub(crate) transaction: Transaction,
     /// What the request returned.
     pub(crate) returned: T,
     pins: Option<Pins>,
-    /// Nothing where there is nothing, and should be nothing.
+    /// `None` if there are no pins, and none are needed.
     lock: Option<Lock>,
 }
 
 impl<T> Change<T> {
-    /// Whether no other Byway changes anything as long as this is there.
+    /// Whether this holds the lock, so no other Byway can change anything.
     pub(crate) fn is_locked(&self) -> bool {
         self.lock.is_some()
     }
 }
 
 impl Byway {
-    /// Edits and commits. `edit` may refuse.
+    /// Begins a change, edits and commits. `edit` may refuse.
     pub(crate) fn change<T>(
         &mut self,
         scope: &Scope<'_>,
@@ -44,8 +44,8 @@ impl Byway {
         Ok(change.returned)
     }
 
-    /// Reads what is, and lets `edit` change a copy of it. `edit` is called before anything is touched in the kernel, and
-    /// called again where something was tidied then, or where another Byway was quicker.
+    /// Reads the state, and lets `edit` change a copy of it. It calls `edit` before it changes anything in the kernel, and again
+    /// if it then had to tidy up, or if another Byway was quicker.
     pub(crate) fn begin<T>(
         &mut self,
         scope: &Scope<'_>,
@@ -62,7 +62,7 @@ impl Byway {
             bpffs::ensure_mounted()?;
         }
         let lock = self.lock()?;
-        // Ahead of the decision, which takes reading what is.
+        // Before the decision, which needs the state.
         migrate::take_over(&mut self.network)?;
         let mut pins = Pins::open()?; // another Byway may have made or removed them in the meantime
         let mut decided = match (&pins, first) {
@@ -81,7 +81,7 @@ impl Byway {
         Ok(Change { transaction, returned, pins, lock: Some(lock) })
     }
 
-    /// Reads what is, and lets `edit` change a copy of it. Changes nothing.
+    /// Reads the state, and lets `edit` change a copy of it. Changes nothing.
     pub(crate) fn decide<T>(
         &mut self,
         pins: Option<&Pins>,
@@ -94,10 +94,10 @@ impl Byway {
         Ok((transaction, returned))
     }
 
-    /// Plans the difference between what is and what should be, and carries it out, all or nothing.
+    /// Plans the difference between the actual and the desired state, and carries it out, all or nothing.
     pub(crate) fn commit<T>(&mut self, change: &mut Change<T>) -> Result<()> {
         let Change { transaction, pins, .. } = change;
-        // Also where nothing changes: what follows from it may have to be put right.
+        // Even if nothing changes: what follows from the state may need repair.
         let steps = transaction.plan();
         let is_new = pins.is_none();
         let mut pins = match pins.take() {
@@ -110,7 +110,7 @@ impl Byway {
         let is_all = transaction.snapshot.actual.unknown.is_empty();
         match &carried_out {
             Ok(()) if transaction.desired.is_empty() && is_all => pins.remove()?,
-            // What was made for a change that failed goes with it.
+            // Remove what was created for a change that failed.
             Err(error) if is_new && !matches!(error, Error::NotUndone { .. }) => pins.remove()?,
             _ => {}
         }

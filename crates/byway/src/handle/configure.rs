@@ -1,4 +1,4 @@
-//! Configurations: what one would change, applying it, going back.
+//! Configurations: diff, apply, confirm, rollback and export.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -26,12 +26,12 @@ use crate::{
     },
 };
 
-/// What a rollback did.
+/// The result of a rollback.
 #[derive(Debug, Clone, Copy)]
 struct RolledBack {
     /// How many rules the configuration had.
     rules: usize,
-    /// The apply was cut off ahead of its change, and so was none.
+    /// The apply was cut off before it changed anything.
     was_none: bool,
 }
 
@@ -51,23 +51,23 @@ impl Byway {
         Ok(transaction.into_changes(config.rule_count()))
     }
 
-    /// Replaces all rules and groups of an owner by those of `config` in one instant, and the attachments where `config` names
-    /// them. Those of other owners stay: where one says the same as `config`, it is left to its owner. A rule that is the same
-    /// as before keeps its counters. Rules of a kind that this version does not know ([`Target::Other`]) stay, and with them
+    /// Replaces all rules and groups of an owner with those of `config` in one instant, and the attachments if `config` names
+    /// them. Those of other owners stay; one that is the same as in `config` keeps its owner. A rule that is the same as before
+    /// keeps its counters. Rules of a kind that this version does not know ([`Target::Other`]) stay, and with them
     /// the groups that they may lead to.
     ///
     /// What cannot hold yet waits ([`Changes::waiting`]): a next hop whose device is not there or down, or whose gateway is not
     /// on-link. Its flows go to the other members of the group, or do what `on_down` says. The next change of any kind that
     /// finds the device completes it. [`Byway::with_strict`] refuses it instead.
     ///
-    /// What the owner [`Owner::CONFIG`] had before is saved for [`Byway::rollback`].
+    /// Saves what the owner [`Owner::CONFIG`] had before, for [`Byway::rollback`].
     ///
     /// # Errors
     ///
-    /// [`Error::RuleOfAnother`] and [`Error::GroupOfAnother`] where another owner has one that says something else,
+    /// [`Error::RuleOfAnother`] and [`Error::GroupOfAnother`] if another owner has a different one, [`Error::GroupInUse`] if a
     /// [`Error::UnknownKind`] where a rule for the same packets is of a kind that this version does not know,
-    /// [`Error::GroupInUse`] where a rule of another owner leads to a group that is to go, [`Error::Unconfirmed`] while
-    /// another apply waits to be confirmed, and those of [`Byway::attach`] and [`Byway::add`].
+    /// rule of another owner uses a group that is removed, [`Error::Unconfirmed`] while another apply waits to be confirmed, and
+    /// those of [`Byway::attach`] and [`Byway::add`].
     pub fn apply(&mut self, owner: Owner, config: &Config) -> Result<Changes> {
         if owner == Owner::CONFIG {
             return self.apply_saving(config, |_| Ok(()), |_| Ok(()));
@@ -80,12 +80,12 @@ impl Byway {
         Ok(change.transaction.into_changes(config.rule_count()))
     }
 
-    /// Applies a configuration of the owner [`Owner::CONFIG`] that is rolled back unless [`Byway::confirm`] comes within this
+    /// Applies a configuration of the owner [`Owner::CONFIG`], and rolls it back unless [`Byway::confirm`] comes within this
     /// time. The time begins when the change is done; [`Byway::unconfirmed`] says how much of it is left.
     ///
-    /// `start_guard` gets a token, and starts whatever calls [`Byway::rollback_unless_confirmed`] with it when the time is
-    /// over, whatever becomes of this process. It is called ahead of the change, and not where there is nothing to change.
-    /// Where the guard dies, the next [`Byway::rollback_if_overdue`] does its work.
+    /// `start_guard` gets a token. It starts a guard, which calls [`Byway::rollback_unless_confirmed`] with that token when the
+    /// time is over, even if this process is gone. It is called before the change, and only if there is something to change.
+    /// If the guard dies, the next [`Byway::rollback_if_overdue`] does its work.
     ///
     /// # Errors
     ///
@@ -128,22 +128,22 @@ impl Byway {
             return Ok(change.transaction.into_changes(config.rule_count()));
         }
         store.save(&saved(&change.transaction))?;
-        // What was before is, or what is asked for: the copy to go back to is of one change in any case.
+        // Either the old or the new state is in force: the rollback copy is of one change in any case.
         match prepare(&store).and_then(|()| self.commit(&mut change)) {
             Ok(()) => {
-                // Where that cannot be noted, the time has begun ahead of the change.
+                // If that cannot be noted, the time has begun before the change.
                 let _ = begin_to_wait(&store);
                 store.commit()?;
             }
-            // The new rules may be in force: whoever waits for them to be confirmed, or wants to go back, has to know.
+            // The new rules may be in force, so keep the note and the copy: someone may want to confirm, or go back.
             Err(failure @ Error::NotUndone { .. }) => return Err(failure),
             Err(failure) => return Err(store.abort().err().unwrap_or(failure)),
         }
         Ok(change.transaction.into_changes(config.rule_count()))
     }
 
-    /// Keeps what the last apply has changed that waits to be confirmed. Says whether one has waited: an apply that changes
-    /// nothing does not.
+    /// Confirms the last apply, so that it is not rolled back. Returns whether one was waiting: an apply that changed nothing
+    /// does not wait.
     ///
     /// # Errors
     ///
@@ -163,18 +163,18 @@ impl Byway {
         }
     }
 
-    /// Returns how long the last apply still waits to be confirmed, if it waits. No time is left where it is overdue: nobody
-    /// has rolled it back, since its guard has died.
+    /// Returns how long the last apply still waits to be confirmed, if it does. Zero means that it is overdue: its guard has
+    /// died, and nobody has rolled it back yet.
     ///
     /// # Errors
     ///
-    /// Those of reading the note of it.
+    /// Those of reading its note.
     pub fn unconfirmed(&self) -> Result<Option<Duration>> {
         self.check_namespace()?;
         RollbackStore::open()?.unconfirmed()?.map(|unconfirmed| unconfirmed.time_left()).transpose()
     }
 
-    /// Returns how long the apply of this token still waits to be confirmed, likewise.
+    /// Returns how long the apply with this token still waits to be confirmed, likewise.
     ///
     /// # Errors
     ///
@@ -183,8 +183,8 @@ impl Byway {
         time_left(&RollbackStore::open()?, token)
     }
 
-    /// Goes back to what was before the last apply, as far as the configuration goes: its rules, its groups and, if they
-    /// changed with it, the attachments. There is nothing to go back to then.
+    /// Rolls back the last apply: restores the configuration's rules and groups and, if the apply changed them, the attachments.
+    /// Works once: afterwards there is nothing to go back to.
     ///
     /// A next hop whose device is gone waits for it.
     ///
@@ -196,14 +196,14 @@ impl Byway {
         changes.ok_or(Error::NothingToRollBack)
     }
 
-    /// Goes back if the apply of this token waits to be confirmed and its time is over, or if `at_once` is set.
+    /// Rolls back the apply with this token if it still waits to be confirmed, and its time is over or `at_once` is set.
     ///
     /// # Errors
     ///
     /// Those of [`Byway::rollback`].
     pub fn rollback_unless_confirmed(&mut self, token: &str, at_once: bool) -> Result<Option<Changes>> {
         if bpffs::is_mounted() {
-            // The apply may be under way. Where it is the first change of all, nobody would see anything of it yet.
+            // Wait for the apply, which may be under way. If it is the first change of all, nothing shows it yet.
             drop(self.lock()?);
         }
         let back = Back::Unconfirmed { token: token.to_owned(), at_once };
@@ -213,7 +213,7 @@ impl Byway {
             let _lock = self.lock()?;
             if back.is_due(&store)? {
                 store.note_undone(&format!(
-                    "nobody confirmed it in time, and to roll it back failed: {}",
+                    "nobody confirmed the last one in time, and rolling it back failed: {}",
                     error.sentence()
                 ))?;
             }
@@ -221,8 +221,8 @@ impl Byway {
         gone_back
     }
 
-    /// Says to all others that the guard of the last apply is alive, as long as the returned value is there. Else they do its
-    /// work ([`Byway::rollback_if_overdue`]).
+    /// Tells all other processes that the guard of the last apply is alive, until the returned value is dropped. Otherwise they
+    /// do its work ([`Byway::rollback_if_overdue`]).
     ///
     /// # Errors
     ///
@@ -231,7 +231,7 @@ impl Byway {
         RollbackStore::open()?.lock_guard()
     }
 
-    /// Goes back if an apply waits to be confirmed, its time is over, and its guard has died.
+    /// Rolls back the last apply if it still waits to be confirmed, its time is over, and its guard has died.
     ///
     /// # Errors
     ///
@@ -255,7 +255,7 @@ impl Byway {
             let (Some(last), older) = store.copies()? else { return Ok(None) };
             let rolled_back = |rules| Some(RolledBack { rules, was_none: false });
             let Some(older) = older else { return go_back_to(last, transaction).map(rolled_back) };
-            // The last apply was cut off. Where it has changed nothing, it was none.
+            // The last apply was cut off. If it has changed nothing, it does not count.
             let rules = go_back_to(last, transaction)?;
             match back {
                 _ if !transaction.changes_nothing() => Ok(rolled_back(rules)),
@@ -273,7 +273,7 @@ impl Byway {
             }
             match back {
                 Back::Unconfirmed { .. } => {
-                    store.note_undone("it was rolled back, since nobody confirmed it in time")
+                    store.note_undone("the last one was rolled back, because nobody confirmed it in time")
                 }
                 Back::Asked => Ok(()),
             }
@@ -281,7 +281,7 @@ impl Byway {
         if change.is_locked() {
             note()?;
         } else {
-            // There was nothing, and is nothing.
+            // There were no pins, and there are none.
             bpffs::ensure_mounted()?;
             let _lock = self.lock()?;
             // Somebody may have applied something meanwhile.
@@ -292,8 +292,8 @@ impl Byway {
         Ok(Some(change.transaction.into_changes(rolled_back.rules)))
     }
 
-    /// Returns everything as a configuration: the rules and groups of all owners, and the attachments. To apply it changes
-    /// nothing, as long as the devices of its next hops are there. A rule of a kind that this version does not know
+    /// Returns everything as a configuration: the rules and groups of all owners, and the attachments. Applying it changes
+    /// nothing, as long as the devices of its next hops exist. A rule of a kind that this version does not know
     /// ([`Target::Other`]) is left out, and a comment in its text form says so.
     ///
     /// # Errors
@@ -308,9 +308,9 @@ impl Byway {
     }
 }
 
-/// Adds to what was read what is odd about a configuration on this host, in the calling thread's network namespace: next hops
-/// that cannot be reached, interfaces that are not there, and strict `rp_filter` where requests come in. On another host it may
-/// be right. Needs no privilege.
+/// Adds warnings about this host to a reading, for the calling thread's network namespace: next hops that cannot be reached,
+/// interfaces that do not exist, and strict `rp_filter` where requests come in. On another host the configuration may be right.
+/// Needs no privilege.
 ///
 /// # Errors
 ///
@@ -339,9 +339,9 @@ pub fn import() -> Result<Imported> {
 
 /// Why to go back.
 enum Back {
-    /// Somebody asks for it.
+    /// Somebody has asked for it.
     Asked,
-    /// The apply of this token waits to be confirmed: when its time is over, or at once.
+    /// The apply with this token waits to be confirmed: roll back when its time is over, or at once.
     Unconfirmed { token: String, at_once: bool },
 }
 
@@ -356,13 +356,13 @@ impl Back {
     }
 }
 
-/// How long this apply still waits to be confirmed, if it waits.
+/// Returns how long this apply still waits to be confirmed, if it does.
 fn time_left(store: &RollbackStore, token: &str) -> Result<Option<Duration>> {
     let unconfirmed = store.unconfirmed()?.filter(|it| it.token == token);
     unconfirmed.map(|unconfirmed| unconfirmed.time_left()).transpose()
 }
 
-/// Puts what was saved in the place of what the configuration says now. Returns how many rules that has.
+/// Replaces the configuration's current state with the saved one. Returns how many rules that has.
 fn go_back_to(saved: Saved, transaction: &mut Transaction) -> Result<usize> {
     let (found, is_auto) = (saved.found.clone(), saved.is_auto);
     let config = saved.feasible(&transaction.snapshot.host, &transaction.desired);
@@ -370,7 +370,7 @@ fn go_back_to(saved: Saved, transaction: &mut Transaction) -> Result<usize> {
     Ok(config.rule_count())
 }
 
-/// The configuration's part of what is, with the attachments if they are to change.
+/// The config-owned state, for rollback. Includes the attachments only if this change touches them.
 fn saved(transaction: &Transaction) -> Saved {
     let Transaction { held, desired, .. } = transaction;
     let attachments = |it: &Desired| (it.attachments.clone(), it.awaited.clone(), it.is_auto);
@@ -393,7 +393,7 @@ fn saved(transaction: &Transaction) -> Saved {
 /// The rules and groups of these owners as a configuration.
 fn as_config(held: &Desired, attach: Option<Attach>, is_meant: impl Fn(Owner) -> bool) -> Config {
     let mut config = Config { attach, ..Config::default() };
-    // A configuration names the groups that its rules lead to, also where one is left to another owner.
+    // A configuration names the groups that its rules use, even one that belongs to another owner.
     let led_to: BTreeSet<&str> = held
         .rules
         .values()

@@ -1,4 +1,4 @@
-//! The handle: what a person asks for.
+//! The handle: one method for each request.
 
 mod change;
 mod configure;
@@ -23,11 +23,11 @@ use crate::{
     },
 };
 
-/// Byway in one network namespace: that of the thread that called [`Byway::open`]. It may go to another thread, but a call
-/// from another namespace is refused ([`Error::OtherNamespace`]).
+/// Byway in one network namespace: that of the thread that called [`Byway::open`]. It may move to another thread, but refuses
+/// calls from another namespace ([`Error::OtherNamespace`]).
 ///
-/// What it changes stays in the kernel when the handle or the process is gone. Changes wait for each other, also
-/// between processes, and a call that fails has changed nothing.
+/// Its changes stay in the kernel when the handle or the process is gone. Changes wait for each other, even those of other
+/// processes. A call that fails has changed nothing.
 #[derive(Debug)]
 pub struct Byway {
     /// The network namespace that it was opened in.
@@ -40,7 +40,7 @@ pub struct Byway {
     is_strict: bool,
 }
 
-/// What is told how far a change is.
+/// The callback for the progress of a change.
 struct Progress(Box<dyn Fn(usize, usize) + Send>);
 
 impl std::fmt::Debug for Progress {
@@ -49,7 +49,7 @@ impl std::fmt::Debug for Progress {
     }
 }
 
-/// What is told whom a change waits for.
+/// The callback for a change that has to wait.
 struct OnWait(Box<dyn Fn(&str) + Send>);
 
 impl std::fmt::Debug for OnWait {
@@ -59,12 +59,12 @@ impl std::fmt::Debug for OnWait {
 }
 
 impl Byway {
-    /// Opens Byway in the calling thread's network namespace ([`enter_namespace`](crate::enter_namespace) goes to
+    /// Opens Byway in the calling thread's network namespace ([`enter_namespace`](crate::enter_namespace) enters
     /// another one). Changes nothing.
     ///
     /// # Errors
     ///
-    /// [`Error::Privilege`] names the capability that is missing.
+    /// [`Error::Privilege`] names the missing capability.
     pub fn open() -> Result<Self> {
         privilege::check()?;
         Ok(Self {
@@ -78,29 +78,29 @@ impl Byway {
         })
     }
 
-    /// Attaches with this hook from now on, instead of with tcx where the kernel has it and clsact where not.
+    /// Attaches with this hook from now on. By default that is tcx if the kernel has it, and clsact if not.
     #[must_use]
     pub fn with_hook(mut self, hook: Hook) -> Self {
         self.hook = Some(hook);
         self
     }
 
-    /// Tells `progress` from time to time how many steps of a change are done, of how many. A change of many rules has about
-    /// one for each.
+    /// Calls `progress` from time to time with the number of steps that are done, and of all steps of the change. A change of
+    /// many rules has about one step for each.
     #[must_use]
     pub fn with_progress(mut self, progress: impl Fn(usize, usize) + Send + 'static) -> Self {
         self.progress = Some(Progress(Box::new(progress)));
         self
     }
 
-    /// Waits for another Byway's change in this network namespace for so long at the most, and not for a minute.
+    /// Limits how long to wait for another Byway's change in this network namespace. The default is a minute.
     #[must_use]
     pub fn with_wait(mut self, limit: Duration) -> Self {
         self.wait = limit;
         self
     }
 
-    /// Tells `on_wait` which process a change waits for, where that takes more than a second.
+    /// Calls `on_wait` with the process that a change waits for, if that takes more than a second.
     #[must_use]
     pub fn with_on_wait(mut self, on_wait: impl Fn(&str) + Send + 'static) -> Self {
         self.on_wait = Some(OnWait(Box::new(on_wait)));
@@ -114,8 +114,8 @@ impl Byway {
         self
     }
 
-    /// Refuses to go on in another network namespace than the one it was opened in: its socket would see the links of the
-    /// one, and its pins would be those of the other.
+    /// Refuses to work in another network namespace than the one it was opened in: its socket would see the links of the one,
+    /// and its pins would be those of the other.
     fn check_namespace(&self) -> Result<()> {
         if namespace::key()? == self.namespace { Ok(()) } else { Err(Error::OtherNamespace) }
     }
@@ -125,8 +125,8 @@ impl Byway {
         Pins::open()
     }
 
-    /// Attaches to devices: puts the departure program on their egress. Those that are attached already stay so. Returns the
-    /// attachments asked for.
+    /// Attaches to devices: puts the departure program on their egress. Existing attachments stay. Returns the requested
+    /// attachments.
     ///
     /// # Errors
     ///
@@ -136,8 +136,8 @@ impl Byway {
         self.change(&Scope::all(Questions::attach(attach)), |transaction| transaction.attach(attach))
     }
 
-    /// Detaches from the named devices. Rules stay, and redirect nothing where nothing is attached. Once there is neither rule
-    /// nor attachment, nothing of Byway is left in the kernel. Returns the devices detached from.
+    /// Detaches from the named devices. Rules stay, but do nothing without an attachment. Once there are no rules, groups and
+    /// attachments, nothing of Byway is left in the kernel. Returns the devices detached from.
     ///
     /// # Errors
     ///
@@ -146,7 +146,7 @@ impl Byway {
         self.change(&Scope::default(), |transaction| transaction.detach(devices))
     }
 
-    /// Detaches from all devices, likewise. Returns the devices detached from: none where nothing was attached.
+    /// Detaches from all devices, likewise. Returns the devices detached from: none if nothing was attached.
     ///
     /// # Errors
     ///
@@ -155,7 +155,7 @@ impl Byway {
         self.change(&Scope::default(), |transaction| Ok(transaction.detach_all()))
     }
 
-    /// Adds a rule. Attaches to the default-gateway devices where nothing is attached.
+    /// Adds a rule. If nothing is attached, it also attaches to the default-gateway devices.
     ///
     /// # Errors
     ///
@@ -165,8 +165,8 @@ impl Byway {
         self.add_all(slice::from_ref(spec)).and_then(only)
     }
 
-    /// Adds several rules, or none of them where one is wrong. Returns them by source and destination, and that is the order
-    /// in which they are looked at: the error is about the first one that is wrong.
+    /// Adds several rules, or none if one is wrong. Returns them by source and destination. It also checks them in that order,
+    /// so the error is about the first wrong one.
     ///
     /// # Errors
     ///
@@ -175,8 +175,7 @@ impl Byway {
         self.put(specs, OnConflict::Refuse)
     }
 
-    /// Adds a rule, or puts it in the place of the one for the same packets. Its counters start at zero, unless it is the
-    /// same rule.
+    /// Adds a rule, or replaces the one for the same packets. Its counters start at zero, unless it is the same rule.
     ///
     /// # Errors
     ///
@@ -185,8 +184,7 @@ impl Byway {
         self.replace_all(slice::from_ref(spec)).and_then(only)
     }
 
-    /// Replaces several rules, all in the same instant; or none of them where one is wrong. Returns them by source and
-    /// destination.
+    /// Replaces several rules, all in the same instant, or none if one is wrong. Returns them by source and destination.
     ///
     /// # Errors
     ///
@@ -200,7 +198,7 @@ impl Byway {
         let request = Request::of_specs(specs);
         let scope = Scope {
             only: match specs {
-                // Of groups that are one rule's own there is a limited number.
+                // The number of groups is limited, even of those that belong to one rule.
                 [spec] if !matches!(spec.target, TargetSpec::NextHops(_)) => Some(&spec.selector),
                 _ => None,
             },
@@ -236,7 +234,7 @@ impl Byway {
         self.change(&Scope::default(), |transaction| Ok(transaction.flush()))
     }
 
-    /// Adds a group of next hops, for rules to lead to.
+    /// Adds a group of next hops, for rules to use.
     ///
     /// # Errors
     ///
@@ -246,8 +244,8 @@ impl Byway {
         self.put_group(spec, OnConflict::Refuse)
     }
 
-    /// Adds a group, or replaces the one of that name in one instant. Flows stay where they are as far as the new group lets
-    /// them. A group of the configuration stays the configuration's, and the next apply puts it right.
+    /// Adds a group, or replaces the one of that name in one instant. Moves as few flows as possible. A group of the
+    /// configuration still belongs to the configuration, and the next apply changes it back.
     ///
     /// # Errors
     ///
@@ -262,7 +260,7 @@ impl Byway {
         self.change(&scope, |transaction| transaction.put_group(spec, on_conflict))
     }
 
-    /// Deletes a group that no rule leads to, and returns it.
+    /// Deletes a group that no rule uses, and returns it.
     ///
     /// # Errors
     ///
@@ -271,8 +269,8 @@ impl Byway {
         self.change(&Scope::default(), |transaction| transaction.delete_group(name))
     }
 
-    /// Takes a next hop out of service, in every rule and group that has it. It stays so until it is put back, or nothing has
-    /// it any more.
+    /// Takes a next hop out of service, in every rule and group that uses it. It stays out of service until it is put back, or
+    /// nothing uses it any more.
     ///
     /// # Errors
     ///
@@ -290,7 +288,7 @@ impl Byway {
         self.change(&Scope::default(), |transaction| transaction.set_down(spec, false))
     }
 
-    /// All that there is, read at once. Where there may be many rules, [`Byway::listing`] takes less memory.
+    /// Returns the whole state, read at once. With many rules, [`Byway::listing`] takes less memory.
     ///
     /// # Errors
     ///
@@ -301,7 +299,7 @@ impl Byway {
         Ok(Status { unconfirmed, ..listing::status(pins, &mut self.network)? })
     }
 
-    /// All that there is, with the rules one after the other.
+    /// Returns the whole state, with the rules one by one.
     ///
     /// # Errors
     ///
@@ -315,7 +313,7 @@ impl Byway {
         Ok(listing)
     }
 
-    /// The rules that hold, by source and destination, with their counters.
+    /// Returns the rules, by source and destination, with their counters.
     ///
     /// # Errors
     ///
@@ -324,7 +322,7 @@ impl Byway {
         Ok(self.status()?.rules)
     }
 
-    /// The rule for exactly these packets, with its counters. It takes no longer where there are many.
+    /// Returns the rule for exactly these packets, with its counters. This is fast even among many rules.
     ///
     /// # Errors
     ///
@@ -337,7 +335,7 @@ impl Byway {
         found.ok_or(Error::NoSuchRule(*selector))
     }
 
-    /// The groups that have a name, by that.
+    /// Returns the named groups, by name.
     ///
     /// # Errors
     ///
@@ -346,7 +344,7 @@ impl Byway {
         Ok(self.listing()?.groups)
     }
 
-    /// The next hops of all rules and groups, with their counters.
+    /// Returns the next hops of all rules and groups, with their counters.
     ///
     /// # Errors
     ///
@@ -355,7 +353,7 @@ impl Byway {
         Ok(self.listing()?.next_hops)
     }
 
-    /// The devices that carry a program, by name.
+    /// Returns the devices that carry a program, by name.
     ///
     /// # Errors
     ///
@@ -365,8 +363,8 @@ impl Byway {
         status::read_attachments(&pins, &mut self.network)
     }
 
-    /// Which of these next hops have a device that takes smaller packets than an attachment. TCP's MSS option is clamped on
-    /// the way there, and what is too big is answered with an ICMP error.
+    /// Returns which of these next hops have a device with a smaller MTU than an attachment. On the way there, Byway clamps
+    /// TCP's MSS option, and answers packets that are too big with an ICMP error.
     ///
     /// # Errors
     ///

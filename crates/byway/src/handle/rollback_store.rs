@@ -1,19 +1,19 @@
-//! What is kept of the state before an apply: a copy to go back to, and the note that an apply waits to be confirmed.
+//! The copy of the state before an apply, for rollback, and the note of an apply that waits to be confirmed.
 //!
-//! Both are files below /run, which end with the kernel that they speak of:
+//! Both are files below /run, which a reboot empties like the kernel's maps:
 //!
 //! ```text
 //! /run/byway/netns-COOKIE/
 //!     before/config.toml  the configuration's part of the state before the last apply
-//!     before/attached     where that apply has attached to, or stayed attached, an interface a line
+//!     before/attached     the attachments after that apply, one interface on each line
 //!     before/found        where the routing table had found gateways whose device nobody has named, a gateway a line
 //!     before/auto         there where attachments were those devices that carry a default route
 //!     older/              the copy before that one, while an apply is under way
-//!     unfinished/         a copy that is being made
-//!     gone/               one that is being removed
+//!     unfinished/         a copy that is being written
+//!     gone/               a copy that is being removed
 //!     unconfirmed         which apply waits, and until when, in milliseconds
-//!     guard               locked (flock) by the guard of that apply as long as it is alive
-//!     undone              what became of an apply that nobody confirmed, in a sentence
+//!     guard               locked (flock) by the guard of that apply while it is alive
+//!     undone              what happened to an apply that nobody confirmed, in a sentence
 //! ```
 
 use std::{
@@ -41,7 +41,7 @@ use crate::{
 
 const RUN: &str = "/run/byway";
 
-/// The folder of one network namespace. Whoever changes anything in it holds the lock.
+/// The folder of one network namespace. Changes to it need the lock.
 pub(crate) struct RollbackStore {
     folder: PathBuf,
 }
@@ -49,9 +49,9 @@ pub(crate) struct RollbackStore {
 /// An apply that waits to be confirmed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unconfirmed {
-    /// Which it is.
+    /// Which apply it is.
     pub(crate) token: String,
-    /// Until when, on the clock of [`now`].
+    /// When its time is over, on the clock of [`now`].
     pub(crate) until: Duration,
 }
 
@@ -62,14 +62,14 @@ impl Unconfirmed {
     }
 }
 
-/// The time since the kernel started, also while the machine slept (`CLOCK_BOOTTIME`, clock_gettime(2)).
+/// The time since the kernel started, including sleep (`CLOCK_BOOTTIME`, clock_gettime(2)).
 pub(crate) fn now() -> Result<Duration> {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME);
     now.map(Duration::from).map_err(|errno| Error::kernel("read the clock", errno))
 }
 
 impl RollbackStore {
-    /// That of the calling thread's network namespace, whether it is there or not.
+    /// The store of the calling thread's network namespace, which may not exist yet.
     pub(crate) fn open() -> Result<Self> {
         Ok(Self { folder: Path::new(RUN).join(namespace::key()?) })
     }
@@ -94,7 +94,7 @@ impl RollbackStore {
         self.folder.join("unconfirmed")
     }
 
-    /// Says that the guard of an apply is alive, as long as the lock is there.
+    /// Marks the guard of an apply as alive, as long as the lock exists.
     pub(crate) fn lock_guard(&self) -> Result<Flock<File>> {
         self.write(&self.guard(), &|_| Ok(()))?;
         let action = || format!("lock {}", self.guard().display());
@@ -109,7 +109,7 @@ impl RollbackStore {
         File::open(self.guard()).is_ok_and(|file| lock(file).is_err())
     }
 
-    /// Keeps a copy. The one before stays until [`RollbackStore::commit`].
+    /// Saves a copy. The one before stays until [`RollbackStore::commit`].
     pub(crate) fn save(&self, copy: &Saved) -> Result<()> {
         let Saved { config, attached, found, is_auto } = copy;
         let unfinished = self.folder.join("unfinished");
@@ -128,11 +128,11 @@ impl RollbackStore {
             })
             .and_then(|()| if *is_auto { write("auto", &|_| Ok(())) } else { Ok(()) });
         if let Err(error) = written {
-            // Half of it is of no use. The reason why it is not whole matters more than that it stays.
+            // A partial copy is useless; report the original error, not that of the cleanup.
             let _ = bpffs::remove(&unfinished);
             return Err(error);
         }
-        // One that was cut off has left two copies. Where it had changed nothing yet, the older one is of the last change.
+        // An apply that was cut off has left two copies. If it had changed nothing yet, the older one is of the last change.
         let has_older = self.older().exists();
         let is_now = |text: String| text == config.to_string();
         if has_older && fs::read_to_string(self.before().join("config.toml")).is_ok_and(is_now) {
@@ -145,36 +145,36 @@ impl RollbackStore {
         bpffs::remove(&self.undone())
     }
 
-    /// The copy, if there is one, and the one before that, if an apply was cut off.
+    /// Reads the copy, if there is one, and the one before that, if an apply was cut off.
     pub(crate) fn copies(&self) -> Result<(Option<Saved>, Option<Saved>)> {
         let older = copy(&self.older())?;
-        // One that was cut off between the two had come no further.
+        // An apply that was cut off between the two has done nothing more.
         Ok(copy(&self.before())?.map_or((older.clone(), None), |last| (Some(last), older)))
     }
 
-    /// The apply has been carried out.
+    /// Notes that the apply has been carried out.
     pub(crate) fn commit(&self) -> Result<()> {
         self.discard(&self.older())
     }
 
-    /// The apply has failed, or was cut off ahead of its change: the copy before is the one to go back to.
+    /// Notes that the apply has failed, or was cut off before its change: restores the copy before it.
     pub(crate) fn abort(&self) -> Result<()> {
         self.confirm()?;
         self.discard(&self.before())?;
         rename(&self.older(), &self.before())
     }
 
-    /// The copy is the state of now, or nobody wants it any more.
+    /// Removes the copy: it is the current state, or nobody needs it any more.
     pub(crate) fn clear(&self) -> Result<()> {
         self.confirm()?;
         self.discard(&self.older())?;
         self.discard(&self.before())?;
-        // Leaves no empty folder behind. One with something in it cannot be removed like this.
+        // Removes the folder if it is empty; otherwise it stays.
         let _ = fs::remove_dir(&self.folder);
         Ok(())
     }
 
-    /// The apply that waits to be confirmed, if one does.
+    /// Reads which apply waits to be confirmed, if one does.
     pub(crate) fn unconfirmed(&self) -> Result<Option<Unconfirmed>> {
         let path = self.note();
         let text = match fs::read_to_string(&path) {
@@ -183,7 +183,7 @@ impl RollbackStore {
             Err(error) => return Err(Error::kernel(format!("read {}", path.display()), error)),
         };
         let (token, until) = text.trim_end().split_once(' ').unwrap_or((text.trim_end(), "0"));
-        // Whoever has written anything else there is told that the time is over.
+        // If the content is anything else, take the time for over.
         let until = Duration::from_millis(until.parse().unwrap_or(0));
         Ok(Some(Unconfirmed { token: token.to_owned(), until }))
     }
@@ -197,23 +197,23 @@ impl RollbackStore {
         rename(&unfinished, &self.note())
     }
 
-    /// No apply waits any more.
+    /// Notes that no apply waits any more.
     pub(crate) fn confirm(&self) -> Result<()> {
         bpffs::remove(&self.note())?;
         bpffs::remove(&self.guard())
     }
 
-    /// Says what became of an apply that nobody confirmed.
+    /// Notes what happened to an apply that nobody confirmed.
     pub(crate) fn note_undone(&self, sentence: &str) -> Result<()> {
         self.write(&self.undone(), &|out| writeln!(out, "{sentence}"))
     }
 
-    /// What became of the last apply that nobody confirmed.
+    /// Reads what happened to the last apply that nobody confirmed.
     pub(crate) fn what_was_undone(&self) -> Option<String> {
         fs::read_to_string(self.undone()).ok().map(|text| text.trim_end().to_owned())
     }
 
-    /// Removes a copy, all of it or nothing.
+    /// Removes a copy as a whole.
     fn discard(&self, copy: &Path) -> Result<()> {
         let gone = self.folder.join("gone");
         bpffs::remove(&gone)?;
@@ -236,7 +236,7 @@ impl RollbackStore {
                 out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
             });
         written.map_err(|error| {
-            // Half of it is of no use. The reason why it is not whole matters more than that it stays.
+            // A partial copy is useless; report the original error, not that of the cleanup.
             let _ = fs::remove_file(path);
             Error::kernel(format!("keep the state of before in {}", self.folder.display()), error)
         })
@@ -252,7 +252,7 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
     }
 }
 
-/// The copy in a folder, if there is one.
+/// Reads the copy in a folder, if there is one.
 fn copy(folder: &Path) -> Result<Option<Saved>> {
     let path = folder.join("config.toml");
     let action = || format!("go back to what {} says", path.display());

@@ -22,8 +22,8 @@ pub(crate) fn of_cell(class: &Class<'_>, cell: &Cell<'_>, policy: &Policy) -> Ve
         && class.sources.iter().any(|(source, _)| source.is_all())
     {
         lines.push(format!(
-            "{DIFFERS}the route has `src {source}`: programs that bind to no address got this one, and get the one of \
-             main's route now."
+            "{DIFFERS}the route has `src {source}`: programs that bind to no address used this one, and now use the one \
+             of main's route."
         ));
     }
     let differences = class.differences.iter().filter(|difference| difference.rule == Some(cell.to));
@@ -40,10 +40,8 @@ pub(crate) fn without_rule(class: &Class<'_>) -> Vec<String> {
     }
     if !lines.is_empty() {
         let from = class.sources.iter().map(|(source, _)| source.to_string()).collect();
-        lines.insert(
-            0,
-            format!("For packets from {} that no rule of these sources speaks about:", some_of(from)),
-        );
+        lines
+            .insert(0, format!("For packets from {} that no rule for these sources matches:", some_of(from)));
     }
     lines
 }
@@ -53,7 +51,7 @@ fn origin(class: &Class<'_>, cell: &Cell<'_>, policy: &Policy) -> Vec<String> {
         let passed = cell.decided.passed.iter().map(|place| entries(class, *place, policy).join(", "));
         let passed = passed.collect::<Vec<_>>().join(", ");
         let then = if cell.said.target == TargetSpec::Pass { ": left to main." } else { "." };
-        return vec![format!("No entry has a route to there ({passed}){then}")];
+        return vec![format!("No entry has a route there ({passed}){then}")];
     };
     let link = &class.chain[by];
     let deciding = entries(class, by, policy);
@@ -86,21 +84,19 @@ fn behind(class: &Class<'_>, cell: &Cell<'_>, by: usize, named: &str, policy: &P
     let earlier = cell.decided.passed.iter().find(|place| of_source(place));
     if let Some(earlier) = earlier {
         let earlier = entries(class, *earlier, policy).join(", ");
-        return format!(
-            "{earlier} has no route to there, or throws it back, so that the next one decides: {named}"
-        );
+        return format!("{earlier} has no route there, or a `throw` route, so the next one decides: {named}");
     }
     match later {
         Some(later) => {
             let later = entries(class, later, policy).join(", ");
             format!(
-                "{named} comes before {later}, and Linux takes what comes first. Byway takes the more specific source \
-                 first, so this rule says it for that source."
+                "{named} comes before {later}, and Linux takes the first. Byway takes the more specific source \
+                 first, so this rule repeats it for that source."
             )
         }
         None => match not_for(class, cell, policy) {
             Some(inverted) => {
-                format!("{inverted} leaves these packets out, so that the next one decides: {named}")
+                format!("{inverted} leaves these packets out, so the next one decides: {named}")
             }
             None => format!("Decided by {named}"),
         },
@@ -124,8 +120,8 @@ pub(crate) fn elsewhere(class: &Class<'_>) -> Option<String> {
     }
     let routes = class.elsewhere.values().map(|route| format!("`{}`", route.text())).collect();
     Some(format!(
-        "{DIFFERS}packets to where main has a route past the attachments ({}) went by the entries here too, and go by \
-         main's routes without them. If that is not what you want, name the devices of these routes in `attach`.",
+        "{DIFFERS}packets that main routes past the attachments ({}) followed the entries here, too, and follow main's \
+         routes once the entries are gone. If you do not want that, name the devices of these routes in `attach`.",
         some_of(routes)
     ))
 }
@@ -154,7 +150,7 @@ pub(crate) fn of_table(table: u32, policy: &Policy) -> Vec<String> {
     let dead = texts(|route| !route.is_alive());
     if !dead.is_empty() {
         lines.push(format!(
-            "Table {name} has what is out of service now, and Linux passes over it: {}. Import again once it is back.",
+            "Table {name} has routes that are out of service now, and Linux skips them: {}. Import again once they are back.",
             some_of(dead)
         ));
     }
@@ -177,7 +173,7 @@ pub(crate) fn entries(class: &Class<'_>, place: usize, policy: &Policy) -> Vec<S
     let quoted = rules.iter().take(NAMED).map(|rule| quote(&policy.rules[*rule].text(&policy.names)));
     let mut texts: Vec<String> = quoted.collect();
     if more > 0 {
-        texts.push(format!("and {more} more that say the same of other sources"));
+        texts.push(format!("and {more} more that say the same for other sources"));
     }
     texts
 }
@@ -188,26 +184,23 @@ pub(crate) fn left_out(class: &Class<'_>, decided: &Decided<'_>, place: usize, p
     let passed = &decided.passed;
     match decided.by {
         _ if link.table() == Some(LOCAL) => {
-            "Nothing to say here, and keep it: what looks up the host's own addresses has to be there."
-                .to_owned()
+            "Nothing to import here, but keep it: the host needs it to look up its own addresses.".to_owned()
         }
         Some(by) if by < place => {
             let other = entries(class, by, policy).join(", ");
             let first = &class.chain[by];
             let how = match first.is_own && first.to == link.to {
-                true => "has the very same packets and comes first",
+                true => "matches the same packets and comes first",
                 false => "comes first and decides for all its packets",
             };
-            format!("Left out, as Linux does not get to it: {other} {how}.")
+            format!("Left out, because Linux never gets to it: {other} {how}.")
         }
         _ if !passed.contains(&place) => {
-            "Left out, as Linux does not get to it: a `goto` jumps over it.".to_owned()
+            "Left out, because Linux never gets to it: a `goto` jumps over it.".to_owned()
         }
         _ => {
             let name = link.table().map(|table| policy.names.name(table)).unwrap_or_default();
-            format!(
-                "Left out: table {name} has no route that decides for its packets, so that the next entry does."
-            )
+            format!("Left out: no route of table {name} decides for its packets, so the next entry does.")
         }
     }
 }

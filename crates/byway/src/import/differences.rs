@@ -84,14 +84,14 @@ fn jumps(class: &Class<'_>, policy: &Policy) -> Vec<Difference> {
         let over = over.filter(|(_, over)| over.is_conditional && !link.is_conditional).map(|(over, _)| over);
         let remark = match (link.is_conditional, over.map(&quoted).collect::<Vec<_>>()) {
             (true, _) => format!(
-                "{DIFFERS}{} jumps over entries for some packets, and Byway does the same with all. Where there are \
-                 such packets, keep the entries from there to where it jumps, and leave the rules out that are for them.",
+                "{DIFFERS}{} jumps over entries for some packets, and Byway treats all packets alike. If there are such \
+                 packets, keep the entries from there to the target of the jump, and leave out the rules for them.",
                 quoted(place)
             ),
             (false, over) if over.is_empty() => continue,
             (false, over) => format!(
-                "{DIFFERS}once the entries are gone, nothing jumps over {} as {} does. Where there are packets that it \
-                 is for, keep the one that jumps, and where it jumps to.",
+                "{DIFFERS}once the entries are gone, nothing jumps over {} as {} does. If there are packets that it \
+                 matches, keep the entry that jumps, and the target of the jump.",
                 comments::some_of(over),
                 quoted(place)
             ),
@@ -248,7 +248,7 @@ impl<'x> Here<'x> {
             remark += &format!(", without {}", names(gone));
         }
         if let Some(place) = case.fulfilled {
-            remark += &format!(", for packets that {} is for", quoted(place));
+            remark += &format!(", for packets that {} matches", quoted(place));
         }
         let by = match case.there.by {
             None => " (no entry decides)".to_owned(),
@@ -259,7 +259,7 @@ impl<'x> Here<'x> {
             Some(place) => format!("{} ({})", other.text(), quoted(place)),
             None => other.text(),
         };
-        remark += &format!(": Linux sends them {}{by}, and then they go {instead}.", there.text());
+        remark += &format!(": Linux sends them {}{by}, but then they go {instead}.", there.text());
         // To go on as before, what decides has to stay, and where Byway is in the way its rule has to go.
         let jumps = now.there.jumps.iter().chain(&case.there.jumps).copied();
         let deciding: BTreeSet<usize> =
@@ -272,11 +272,11 @@ impl<'x> Here<'x> {
         };
         if self.said.target != TargetSpec::Pass && (applied != there || !gone.is_empty()) {
             to_do += match self.class.rule_for(&self.to) {
-                Some(_) => ", and leave this rule out",
-                None => ", and leave the rule out that they go by",
+                Some(_) => ", and leave out this rule",
+                None => ", and leave out the rule that they follow",
             };
         }
-        Some(format!("{remark} Where that matters, {to_do}."))
+        Some(format!("{remark} If that matters, {to_do}."))
     }
 
     /// Whether the remark at the top says it: without the last default route of main no packet comes to Byway.

@@ -22,21 +22,21 @@ const QUOTED: usize = 125;
 
 const HEADER: &[&str] = &[
     "The policy routing of this network namespace, as `byway import` found it: entries of `ip rule`, IPv4 and IPv6, \
-     and the routes of their tables, said in Byway's words. Comments quote the entries as `ip rule` prints them. Where \
-     one begins with `Differs`, Byway does not do the same.",
+     and the routes of their tables, as rules of Byway. Comments quote the entries as `ip rule` prints them. A comment \
+     that begins with `Differs` says where Byway does something else.",
     "",
     "What to do: read the comments; `byway check`; `byway diff`; `byway apply`. Only then remove the old entries of \
-     `ip rule`, and what puts them there. As long as both are in force the entries decide first: a packet that they \
-     route leaves by another interface, which is no attachment, and Byway does not see it.",
+     `ip rule`, and whatever creates them. While both are in force, the entries decide first: a packet that they send \
+     out of another interface, which is not an attachment, never reaches Byway.",
     "",
-    "Of all rules it holds, and is not said again: Differs: packets come to Byway only as long as main has a default \
-     route by an attachment. Differs: multicast, broadcast and link-local packets are left to main. Differs: the next \
-     hops stay those of now when routes change or go while their device stays, and when a gateway is silent, \
-     `on-down` holds, where Linux goes on sending. Where one of these matters, keep the entry.",
+    "These differences apply to all rules, and are not repeated below. Differs: packets reach Byway only while main \
+     has a default route by an attachment. Differs: multicast, broadcast and link-local packets are left to main. \
+     Differs: the next hops stay as they are now when routes change or go while their device stays, and when a gateway \
+     is silent, `on-down` decides, where Linux goes on sending. If one of these matters, keep the entry.",
     "",
     "Byway takes the rule with the most specific source, then with the most specific destination; there are no \
-     priorities. It sees a packet where it leaves, with the source after NAT, which `ip rule` does not. It speaks only \
-     about packets that leave by an attachment: here, an interface that carries a default route of the main table.",
+     priorities. It sees a packet when it leaves, with the source after NAT, unlike `ip rule`. It acts only on packets \
+     that leave by an attachment: here, an interface that carries a default route of the main table.",
 ];
 
 impl Display for Imported {
@@ -51,7 +51,7 @@ impl Display for Imported {
             comment(
                 &format!(
                     "Before the entries go: no initial entry looks up main. Without one nothing leaves any more, and so \
-                     nothing comes to Byway: `ip {family} rule add lookup main priority 32766`."
+                     nothing reaches Byway: `ip {family} rule add lookup main priority 32766`."
                 ),
                 f,
             )?;

@@ -1,4 +1,4 @@
-//! The BPF file system: where the pins are.
+//! The BPF file system, where the pins are.
 
 use std::{
     fs::{self, DirBuilder},
@@ -19,7 +19,7 @@ const MOUNT_POINT: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: FsType = FsType(0xCAFE_4A11);
 
-/// The folder of everything that Byway pins: one folder a network namespace in it.
+/// The folder of all pins, with one folder for each network namespace.
 pub(crate) fn folder() -> PathBuf {
     Path::new(MOUNT_POINT).join("byway")
 }
@@ -29,12 +29,12 @@ pub(crate) fn is_mounted() -> bool {
     statfs(MOUNT_POINT).is_ok_and(|stat| stat.filesystem_type() == BPF_FS_MAGIC)
 }
 
-/// Makes sure that a BPF file system is mounted, as tc(8) and systemd(1) do.
+/// Mounts a BPF file system if there is none, as tc(8) and systemd(1) do.
 ///
 /// # Errors
 ///
-/// [`Error::BpffsHidden`] under `ip netns exec`, where what is mounted goes with the command;
-/// [`Error::NoBpffs`] where this process may not mount it.
+/// [`Error::BpffsHidden`] under `ip netns exec`, where the mount would vanish with the command;
+/// [`Error::NoBpffs`] if this process may not mount it.
 pub(crate) fn ensure_mounted() -> Result<()> {
     if is_mounted() {
         return Ok(());
@@ -50,17 +50,17 @@ pub(crate) fn ensure_mounted() -> Result<()> {
     })
 }
 
-/// Refuses to work where there is no BPF file system because `ip netns exec` hides it.
+/// Refuses to work if `ip netns exec` hides the BPF file system.
 pub(crate) fn check_not_hidden() -> Result<()> {
     let mounts = fs::read_to_string("/proc/thread-self/mountinfo")
         .map_err(Error::io("read the mounts from /proc/thread-self/mountinfo"))?;
     netns_exec(&mounts).map_or(Ok(()), |namespace| Err(Error::BpffsHidden(namespace.to_owned())))
 }
 
-/// The network namespace whose `ip netns exec` this process is under, told by the sysfs that ip-netns(8) mounts
-/// over /sys: its source is the namespace's name (iproute2, `netns_switch`), where everyone else writes `sysfs`.
+/// Returns the name of the network namespace if this process runs under `ip netns exec`. ip-netns(8) mounts a sysfs over
+/// /sys, with the namespace's name as its source (iproute2, `netns_switch`); everyone else writes `sysfs` there.
 fn netns_exec(mountinfo: &str) -> Option<&str> {
-    // "36 35 0:33 / /sys rw - sysfs SOURCE rw", proc_pid_mountinfo(5); the last one is what is seen.
+    // "36 35 0:33 / /sys rw - sysfs SOURCE rw", proc_pid_mountinfo(5); the last mount is the visible one.
     let (_, tail) = mountinfo
         .lines()
         .filter_map(|line| line.split_once(" - "))
@@ -68,11 +68,11 @@ fn netns_exec(mountinfo: &str) -> Option<&str> {
     tail.split(' ').nth(1).filter(|source| !["sysfs", "sys", "none"].contains(source))
 }
 
-/// Which folder this is, as long as it is there.
+/// Returns the inode number of a folder, if it exists.
 ///
 /// # Errors
 ///
-/// [`Error::NotOurs`] where this process may not look.
+/// [`Error::NotOurs`] if this process may not look.
 pub(crate) fn identity(path: &Path) -> Result<Option<u64>> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(Some(metadata.ino())),
@@ -82,7 +82,7 @@ pub(crate) fn identity(path: &Path) -> Result<Option<u64>> {
     }
 }
 
-/// Makes a folder that only root may look into, unless it is there.
+/// Creates a folder that only its owner may look into, unless it exists.
 pub(crate) fn make_folder(path: &Path) -> Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -92,7 +92,7 @@ pub(crate) fn make_folder(path: &Path) -> Result<()> {
     }
 }
 
-/// Removes a file, or a folder with all that is in it. What is not there is no error.
+/// Removes a file, or a folder with everything in it. A missing one is not an error.
 pub(crate) fn remove(path: &Path) -> Result<()> {
     let removed = match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::IsADirectory => fs::remove_dir_all(path),

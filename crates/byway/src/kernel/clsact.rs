@@ -1,6 +1,6 @@
 //! A filter in the ingress or egress chain of a clsact qdisc (tc-bpf(8)): the hook of kernels before tcx.
 //!
-//! Byway's filter is the one with its priority, handle and name, whatever build of Byway has put it there.
+//! Byway recognises its filter by priority, handle and name, whichever build has added it.
 
 use std::{
     io,
@@ -23,21 +23,21 @@ use crate::{
     policy::plan::{Direction, Place, Role},
 };
 
-/// Where Byway's filter stands in a clsact chain: behind those that an operator has put first, ahead of those
-/// that the kernel has numbered (49152 and down).
+/// The priority of Byway's filter in a clsact chain: after those that an operator puts first, before those that the
+/// kernel has numbered (49152 and down).
 const PRIORITY: u16 = 2842;
-/// The handle of Byway's filter, whatever else has the same priority.
+/// The handle of Byway's filter, which tells it from others of the same priority.
 const HANDLE: u32 = 0xB1A7;
 /// `ETH_P_ALL` (include/uapi/linux/if_ether.h).
 const ETH_P_ALL: u16 = 3;
 /// `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)`, and the same of egress (include/uapi/linux/pkt_sched.h).
 const INGRESS: u32 = 0xFFFF_FFF2;
 const EGRESS: u32 = 0xFFFF_FFF3;
-/// `TC_H_CLSACT`, where the clsact and ingress qdiscs sit.
+/// `TC_H_CLSACT`, the parent of the clsact and ingress qdiscs.
 const CLSACT: u32 = 0xFFFF_FFF1;
 const CLSACT_HANDLE: u32 = 0xFFFF_0000;
 
-/// What the kernel says of a device, a qdisc or a filter that is not there.
+/// The kernel's errors for a device, a qdisc or a filter that does not exist.
 const GONE: [i32; 3] = [libc::ENODEV, libc::ENOENT, libc::EINVAL];
 
 fn is_gone(error: &io::Error) -> bool {
@@ -58,7 +58,7 @@ fn name(role: Role) -> &'static str {
     }
 }
 
-/// Which of Byway's programs Byway's filter at a place has.
+/// Returns which of Byway's programs Byway's filter at a place runs.
 pub(super) fn role(network: &mut Network, place: Place) -> Result<Option<Role>> {
     Ok(filters(network, place)?.iter().find_map(|message| {
         let found = program_name(message).filter(|_| is_byways(message))?;
@@ -66,7 +66,7 @@ pub(super) fn role(network: &mut Network, place: Place) -> Result<Option<Role>> 
     }))
 }
 
-/// The identity of the program in Byway's filter at a place.
+/// Returns the identity of the program in Byway's filter at a place.
 pub(super) fn program(network: &mut Network, place: Place) -> Result<Option<u32>> {
     Ok(filters(network, place)?.iter().filter(|message| is_byways(message)).find_map(|message| {
         bpf_options(message).find_map(|option| match option {
@@ -76,7 +76,7 @@ pub(super) fn program(network: &mut Network, place: Place) -> Result<Option<u32>
     }))
 }
 
-/// Whether the filter has the place of Byway's.
+/// Whether the filter has Byway's priority and handle.
 fn is_byways(message: &TcMessage) -> bool {
     u32::from(message.header.handle) == HANDLE && message.header.info >> 16 == u32::from(PRIORITY)
 }
@@ -99,7 +99,7 @@ fn bpf_options(message: &TcMessage) -> impl Iterator<Item = &TcFilterBpfOption> 
     })
 }
 
-/// Puts the program into Byway's filter, in one instant where the filter is there already.
+/// Puts the program into Byway's filter. If the filter exists already, this replaces its program in one instant.
 pub(super) fn set(
     network: &mut Network,
     device: &Device,
@@ -109,7 +109,7 @@ pub(super) fn set(
     let failed = format!("attach to {} with a clsact filter of priority {PRIORITY}", device.name);
     let fd = program.fd().map_err(|error| Error::kernel(failed.clone(), error))?.as_fd().as_raw_fd();
     let place = Place::of(device, role);
-    // Somebody else's filter of the same priority and handle stays.
+    // Keep somebody else's filter of the same priority and handle.
     let flags = if self::role(network, place)?.is_some() { NLM_F_REPLACE } else { NLM_F_EXCL };
     let mut message = filter_message(place);
     message.attributes.push(TcAttribute::Options(vec![
@@ -123,7 +123,7 @@ pub(super) fn set(
         .map_err(Error::io(failed))
 }
 
-/// Removes Byway's filter of one direction. One that is gone is no error.
+/// Removes Byway's filter of one direction. A missing one is not an error.
 pub(super) fn remove(network: &mut Network, device: &Device, direction: Direction) -> Result<()> {
     let place = Place { ifindex: device.index, direction };
     if role(network, place)?.is_none() {
@@ -137,11 +137,11 @@ pub(super) fn remove(network: &mut Network, device: &Device, direction: Directio
     }
 }
 
-/// Whether the qdisc is there.
+/// Whether the device has a clsact qdisc.
 ///
 /// # Errors
 ///
-/// [`Error::IngressQdisc`] where another one is in its place.
+/// [`Error::IngressQdisc`] if it has an ingress qdisc instead.
 pub(super) fn has_qdisc(network: &mut Network, device: &Device) -> Result<bool> {
     let request = TcMessage::with_index(device.index as i32);
     let answers = network
@@ -177,7 +177,7 @@ pub(super) fn add_qdisc(network: &mut Network, device: &Device) -> Result<()> {
         .map_err(Error::io(format!("add a clsact qdisc to {}", device.name)))
 }
 
-/// Removes the qdisc, unless there is a filter in it of either direction, Byway's or somebody's. One that is gone is no error.
+/// Removes the qdisc, unless it has a filter in either direction, Byway's or another's. A missing one is not an error.
 pub(super) fn remove_qdisc_if_empty(network: &mut Network, device: &Device) -> Result<()> {
     for direction in Direction::ALL {
         if !filters(network, Place { ifindex: device.index, direction })?.is_empty() {
@@ -209,7 +209,7 @@ fn qdisc_message(index: u32) -> TcMessage {
     message
 }
 
-/// The filters of one side of the qdisc; none where there is no such device or qdisc.
+/// Returns the filters of one side of the qdisc; none if there is no such device or qdisc.
 fn filters(network: &mut Network, place: Place) -> Result<Vec<TcMessage>> {
     let mut request = TcMessage::with_index(place.ifindex as i32);
     request.header.parent = TcHandle::from(parent(place.direction));

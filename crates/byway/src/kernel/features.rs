@@ -1,4 +1,4 @@
-//! What the kernel can do, found by trying.
+//! Kernel features, found by trying.
 
 use std::sync::OnceLock;
 
@@ -9,8 +9,8 @@ use aya::{
 
 use crate::error::{Error, Result};
 
-/// Whether a program can ask for a device's MTU (`bpf_check_mtu`, Linux 5.12). Where it cannot, it reads the one that the
-/// next hop has in its record.
+/// Whether a program can ask for a device's MTU (`bpf_check_mtu`, Linux 5.12). If not, it uses the MTU in the next hop's
+/// record.
 pub(crate) fn has_check_mtu() -> Result<bool> {
     static HAS: OnceLock<bool> = OnceLock::new();
     if let Some(has) = HAS.get() {

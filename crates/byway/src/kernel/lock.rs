@@ -1,4 +1,4 @@
-//! The right to change what is pinned for one network namespace.
+//! The lock for changes in one network namespace.
 
 use std::{
     fs::{self, File},
@@ -19,40 +19,40 @@ use nix::{
 use super::{bpffs, namespace};
 use crate::error::{Error, Result};
 
-/// How long a change waits for another one, unless it is told.
+/// How long a change waits for another one by default.
 pub(crate) const WAIT: Duration = Duration::from_secs(60);
-/// After how long somebody is told what it waits for.
+/// After how long the caller is told which process it waits for.
 const TELL_AFTER: Duration = Duration::from_secs(1);
-/// How long it is until the next look. flock(2) cannot be told to wait for a while and no longer.
+/// How long to sleep between two attempts, because flock(2) has no timeout.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// No other Byway changes anything in this network namespace as long as this is there.
+/// While this exists, no other Byway changes anything in this network namespace.
 ///
-/// It is a lock on a folder of the namespace's own, beside its pins. So that no Byway of schema 8 or older changes anything
-/// either, which locks the folder of all namespaces, that one is locked as well, for any number of newer ones.
+/// It locks a folder of the namespace's own, beside its pins. A Byway of schema 8 or older locks the folder of all
+/// namespaces instead. To keep such a one out as well, this takes a shared lock on that folder, too.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _all: Flock<File>,
     _own: Flock<File>,
     own: PathBuf,
-    /// Another Byway had it meanwhile.
+    /// Another Byway held the lock meanwhile.
     pub(crate) has_waited: bool,
 }
 
 /// How to wait for a lock.
 pub(crate) struct Wait<'a> {
-    /// For how long at the most.
+    /// For how long at most.
     pub(crate) limit: Duration,
-    /// Is told who has the lock, where that takes more than a second.
+    /// Called with the holder of the lock, if the wait takes more than a second.
     pub(crate) tell: Option<&'a dyn Fn(&str)>,
 }
 
 impl Lock {
-    /// Waits for the right, and makes the folders if need be.
+    /// Waits for the lock, and creates the folders if need be.
     ///
     /// # Errors
     ///
-    /// [`Error::Locked`] where another Byway keeps it for longer.
+    /// [`Error::Locked`] if another Byway holds it for longer.
     pub(crate) fn wait(wait: &Wait<'_>) -> Result<Self> {
         let all = bpffs::folder();
         let own = all.join(format!("lock-{}", namespace::key()?));
@@ -64,7 +64,7 @@ impl Lock {
                 continue;
             };
             match bpffs::make_folder(&own) {
-                // Removed just now, with the folder that it is in.
+                // Someone has just removed it, with the folder around it.
                 Err(_) if !all.exists() => continue,
                 made => made?,
             }
@@ -79,14 +79,14 @@ impl Lock {
 }
 
 impl Drop for Lock {
-    /// Leaves no empty folder behind. One with pins in it cannot be removed like this.
+    /// Removes the folders if they are empty; one with pins in it stays.
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.own);
         let _ = fs::remove_dir(bpffs::folder());
     }
 }
 
-/// Locks a folder, or nothing where it is removed meanwhile.
+/// Locks a folder. Returns `None` if it is removed meanwhile.
 fn lock(
     path: &Path,
     how: FlockArg,
@@ -102,7 +102,7 @@ fn lock(
         }
         Err(error) => return Err(Error::kernel(format!("open {}", path.display()), error)),
     };
-    // Another user who holds the lock could keep everybody waiting.
+    // Refuse a folder of another user, who could hold the lock and keep everybody waiting.
     let owner = file.metadata().map_err(Error::io(format!("look at {}", path.display())))?.uid();
     if owner != 0 && owner != Uid::effective().as_raw() {
         return Err(Error::NotOurs(path.to_owned()));
@@ -129,27 +129,27 @@ fn lock(
     }
 }
 
-/// Whether the folder that is locked is still there. While this waited, another Byway may have removed it and a third made it
-/// anew.
+/// Whether the locked folder is still the one at this path. While this waited, another Byway may have removed it, and a third
+/// created it anew.
 fn is_still(lock: &Flock<File>, path: &Path) -> bool {
     let same = |now: fs::Metadata| lock.metadata().is_ok_and(|mine| mine.ino() == now.ino());
     fs::metadata(path).is_ok_and(same)
 }
 
-/// Who holds the lock on a folder, in words.
+/// The holder of the lock on a folder, in words.
 fn holder(file: &File) -> String {
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
     let process = file.metadata().ok().and_then(|it| holder_in(&locks, it.dev(), it.ino()));
     let Some(process) = process else { return "a process that cannot be seen from here".to_owned() };
     let words = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
     let words = String::from_utf8_lossy(&words).replace('\0', " ");
-    // Whoever it is, its words are not to write on a terminal as they like.
+    // Its command line must not send control characters to the terminal.
     let words: String = words.trim().chars().filter(|it| !it.is_control()).take(80).collect();
     if words.is_empty() { format!("process {process}") } else { format!("process {process} (`{words}`)") }
 }
 
-/// The process that holds a lock of flock(2) on a file, of proc_locks(5): "1: FLOCK ADVISORY WRITE 4711 00:1d:42 0 EOF". Those
-/// that wait have an arrow in front. A process of another PID namespace is 0 or less.
+/// Finds the process that holds a flock(2) lock on a file, in proc_locks(5): "1: FLOCK ADVISORY WRITE 4711 00:1d:42 0 EOF".
+/// Lines of waiting processes have an arrow. A process of another PID namespace has number 0 or less.
 fn holder_in(locks: &str, device: u64, inode: u64) -> Option<u32> {
     let file = format!("{:02x}:{:02x}:{inode}", major(device), minor(device));
     locks.lines().find_map(|line| {

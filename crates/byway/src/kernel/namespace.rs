@@ -1,4 +1,4 @@
-//! Network namespaces: which one this is, and how to enter another.
+//! Network namespaces: identifies this one, and enters others.
 
 use std::{
     fs::{self, File},
@@ -15,9 +15,9 @@ use crate::error::{Error, Result};
 /// Where ip-netns(8) keeps the named namespaces.
 const NAMED: &str = "/run/netns";
 
-/// A directory name that belongs to the calling thread's network namespace alone.
+/// Returns a folder name that is unique to the calling thread's network namespace.
 ///
-/// It is made of the namespace's cookie (Linux 5.14). Before that it is its inode number, which the kernel may
+/// It contains the namespace's cookie (Linux 5.14). Before that it contains the inode number, which the kernel may
 /// give to another namespace once this one is gone.
 pub(crate) fn key() -> Result<String> {
     match sys::netns_cookie() {
@@ -32,12 +32,12 @@ pub(crate) fn key() -> Result<String> {
 }
 
 /// Moves the calling thread into a network namespace: a name that `ip netns` knows, or a path such as
-/// `/proc/1234/ns/net` (anything with a `/`). The mount namespace stays, so that pins stay visible, unlike with
+/// `/proc/1234/ns/net` (anything with a `/`). The mount namespace stays, so pins stay visible, unlike with
 /// `ip netns exec` (ip-netns(8)).
 ///
 /// # Errors
 ///
-/// [`Error::NoSuchNamespace`] where there is none, [`Error::Privilege`] without `CAP_SYS_ADMIN`.
+/// [`Error::NoSuchNamespace`] if there is none, [`Error::Privilege`] without `CAP_SYS_ADMIN`.
 pub fn enter_namespace(name: &str) -> Result<()> {
     let path = if name.contains('/') { Path::new(name).to_owned() } else { Path::new(NAMED).join(name) };
     let no_such = || Error::NoSuchNamespace(name.to_owned());
@@ -50,7 +50,7 @@ pub fn enter_namespace(name: &str) -> Result<()> {
     };
     setns(file, CloneFlags::CLONE_NEWNET).map_err(|errno| match errno {
         nix::Error::EPERM => Error::Privilege("CAP_SYS_ADMIN"),
-        nix::Error::EINVAL => no_such(), // a file, but no network namespace
+        nix::Error::EINVAL => no_such(), // a file, but not a network namespace
         errno => Error::kernel(format!("enter the network namespace {name}"), errno),
     })
 }

@@ -1,4 +1,4 @@
-//! What the network stack knows: devices, routes and neighbours (rtnetlink(7)).
+//! The network stack: devices, routes and neighbours (rtnetlink(7)).
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// One network namespace's stack.
+/// The network stack of one namespace.
 #[derive(Debug)]
 pub(crate) struct Network {
     netlink: Netlink,
@@ -46,7 +46,7 @@ impl Network {
         &mut self.netlink
     }
 
-    /// Every device, by ifindex.
+    /// Returns every device, by ifindex.
     pub(crate) fn links(&mut self) -> Result<BTreeMap<u32, Link>> {
         let answers = self
             .netlink
@@ -59,7 +59,7 @@ impl Network {
         Ok(links.map(|link| (link.device.index, link)).collect())
     }
 
-    /// A device as it is now.
+    /// Reads a device.
     pub(crate) fn link(&mut self, device: &Device) -> Result<Link> {
         let gone = || Error::NoSuchDevice(device.name.clone());
         let mut request = LinkMessage::default();
@@ -72,7 +72,7 @@ impl Network {
         }
     }
 
-    /// Reads what the stack says of what is asked, with these devices.
+    /// Answers the questions about the network stack, with these devices.
     pub(crate) fn host(
         &mut self,
         links: BTreeMap<u32, Link>,
@@ -86,7 +86,7 @@ impl Network {
         if questions.rp_filter {
             host.strict_rp_filter = strict_rp_filter(&host.links);
         }
-        // Each table once, however many gateways there are.
+        // Read each table once, however many gateways there are.
         let mut local: BTreeMap<bool, Vec<RouteMessage>> = BTreeMap::new();
         let mut of_device: BTreeMap<(bool, u32), Vec<RouteMessage>> = BTreeMap::new();
         for (gateway, name) in &questions.gateways {
@@ -116,7 +116,7 @@ impl Network {
         Ok(host)
     }
 
-    /// The devices that carry a default route of the main table, of either family.
+    /// Returns the devices that carry a default route of the main table, of either family.
     pub(crate) fn default_route_devices(&mut self) -> Result<BTreeSet<u32>> {
         let mut devices = BTreeSet::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -130,7 +130,7 @@ impl Network {
         Ok(devices)
     }
 
-    /// Asks the routing tables for the way to a gateway.
+    /// Looks up the route to a gateway.
     fn look_up(&mut self, gateway: IpAddr) -> Result<Found> {
         let mut request = RouteMessage::default();
         request.header.address_family = family(gateway);
@@ -138,7 +138,7 @@ impl Network {
         request.attributes.push(RouteAttribute::Destination(gateway.into()));
         let route = match self.netlink.get(RouteNetlinkMessage::GetRoute(request)) {
             Ok(RouteNetlinkMessage::NewRoute(route)) => route,
-            // No route, or one that says no (`unreachable`, `prohibit`, `blackhole`).
+            // No route, or one that refuses (`unreachable`, `prohibit`, `blackhole`).
             Ok(_) => return Ok(Found::Nothing),
             Err(error)
                 if matches!(
@@ -192,8 +192,8 @@ impl Network {
         }
     }
 
-    /// Makes the kernel keep a neighbour resolved by itself (`NTF_EXT_MANAGED`, Linux 5.16). Says whether
-    /// it does so now because of this call, and so has to be told to stop.
+    /// Makes the kernel keep a neighbour resolved (`NTF_EXT_MANAGED`, Linux 5.16). Returns whether this call
+    /// started it, so that somebody has to stop it later.
     pub(crate) fn keep_resolved(&mut self, neighbour: &Neighbour) -> Result<bool> {
         let has_neighbours =
             self.links()?.get(&neighbour.device.index).is_some_and(|link| link.has_neighbours);
@@ -202,12 +202,12 @@ impl Network {
             return Ok(false);
         }
         let mut request = neighbour_request(neighbour);
-        // A kernel that knows no managed neighbours resolves it this once, and leaves one alone that is resolved.
+        // A kernel without managed neighbours resolves it this once, unless it is resolved already.
         request.header.flags = NeighbourFlags::Use;
         request.attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
         match self.change_neighbour(request) {
-            // The device has lost the gateway's protocol, as with an MTU too small for IPv6 (`ndisc_constructor`,
-            // net/ipv6/ndisc.c), and has no neighbours of it until that is back.
+            // The device has lost the gateway's protocol, for example IPv6 by a small MTU (`ndisc_constructor`,
+            // net/ipv6/ndisc.c), and has no such neighbours until that is back.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(false),
             changed => changed.map_err(neighbour_unchanged(neighbour))?,
         }
@@ -215,12 +215,12 @@ impl Network {
         Ok(self.neighbour(neighbour)?.is_some_and(|now| is_managed(&now)))
     }
 
-    /// Whether the kernel keeps a neighbour resolved. It forgets to when the link goes down.
+    /// Whether the kernel keeps a neighbour resolved. It stops when the link goes down.
     pub(crate) fn is_kept_resolved(&mut self, neighbour: &Neighbour) -> Result<bool> {
         Ok(self.neighbour(neighbour)?.is_some_and(|now| is_managed(&now)))
     }
 
-    /// Leaves a neighbour to its ordinary life again. One that is gone is no error.
+    /// Makes a neighbour an ordinary one again. A neighbour that is gone is not an error.
     pub(crate) fn let_go(&mut self, neighbour: &Neighbour) -> Result<()> {
         let Some(now) = self.neighbour(neighbour)?.filter(is_managed) else { return Ok(()) };
         let mut request = neighbour_request(neighbour);
@@ -228,7 +228,7 @@ impl Network {
             .attributes
             .into_iter()
             .find(|attribute| matches!(attribute, NeighbourAttribute::LinkLayerAddress(_)));
-        // A known address stays, to be confirmed when it is used next.
+        // A known address stays, and is confirmed at its next use.
         match lladdr {
             Some(lladdr) => {
                 request.header.state = NeighbourState::Stale;
@@ -236,9 +236,10 @@ impl Network {
                 self.change_neighbour(request).map_err(neighbour_unchanged(neighbour))
             }
             None => match self.netlink.change(RouteNetlinkMessage::DelNeighbour(request), 0) {
-                Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
-                    Err(Error::kernel(format!("let go of the neighbour {}", neighbour.gateway), error))
-                }
+                Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(Error::kernel(
+                    format!("stop keeping the neighbour {} resolved", neighbour.gateway),
+                    error,
+                )),
                 _ => Ok(()),
             },
         }
@@ -294,7 +295,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
             LinkAttribute::Controller(index) => link.master = Some(*index),
             LinkAttribute::Group(group) => link.group = *group,
             LinkAttribute::LinkInfo(infos) => {
-                // The link of a veth is its other end, and a VLAN's packets are tagged by the time they are below.
+                // The link of a veth is its other end. A VLAN's packets carry a tag on the lower device.
                 is_stacked = infos.iter().any(|info| {
                     matches!(
                         info,
@@ -334,7 +335,7 @@ fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
-/// Why what this route leads to is no gateway, if it is none.
+/// Why the destination of this route cannot be a gateway, if so.
 fn local_kind(route: &RouteMessage) -> Option<Local> {
     match route.header.kind {
         RouteType::Local => Some(Local::Address),
@@ -343,7 +344,7 @@ fn local_kind(route: &RouteMessage) -> Option<Local> {
     }
 }
 
-/// The devices that are strict about senders. A setting that cannot be read is none.
+/// Returns the devices with strict `rp_filter`. A setting that cannot be read counts as off.
 fn strict_rp_filter(links: &BTreeMap<u32, Link>) -> BTreeSet<u32> {
     let setting = |of: &str| {
         let text = fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{of}/rp_filter")).unwrap_or_default();
@@ -358,7 +359,7 @@ fn strict_rp_filter(links: &BTreeMap<u32, Link>) -> BTreeSet<u32> {
         .collect()
 }
 
-/// The devices that a route leads out of: one, or several where it is a multipath route.
+/// Returns the devices that a route leads out of: several for a multipath route.
 fn route_devices(route: &RouteMessage) -> Vec<u32> {
     let mut devices = Vec::new();
     for attribute in &route.attributes {
@@ -371,7 +372,7 @@ fn route_devices(route: &RouteMessage) -> Vec<u32> {
     devices
 }
 
-/// Whether the route leads straight to its destinations, through no gateway.
+/// Whether the route leads straight to its destinations, without a gateway.
 fn is_connected(route: &RouteMessage) -> bool {
     route.header.kind == RouteType::Unicast
         && !route.attributes.iter().any(|attribute| {
@@ -380,7 +381,7 @@ fn is_connected(route: &RouteMessage) -> bool {
                 RouteAttribute::Gateway(_) | RouteAttribute::Via(_) | RouteAttribute::MultiPath(_)
             )
         })
-        // A nexthop object may be shown by its identity alone (net.ipv4.nexthop_compat_mode): not known to be one.
+        // The kernel may show only the number of a nexthop object (net.ipv4.nexthop_compat_mode): it may have a gateway.
         && route.attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::Oif(_)))
 }
 
@@ -411,7 +412,7 @@ fn is_managed(message: &NeighbourMessage) -> bool {
     })
 }
 
-/// Someone gave the address by hand: there is nothing to resolve.
+/// Whether someone set the address by hand, so there is nothing to resolve.
 fn is_fixed(message: &NeighbourMessage) -> bool {
     matches!(message.header.state, NeighbourState::Permanent | NeighbourState::Noarp)
 }

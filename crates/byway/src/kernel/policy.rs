@@ -23,10 +23,10 @@ use crate::{
     policy::snapshot::{Host, Link},
 };
 
-/// Where the names of routing tables stand, the first before the others (ip-route(8)).
+/// The files with the names of routing tables, in order of precedence (ip-route(8)).
 const TABLE_NAMES: [&str; 3] =
     ["/etc/iproute2/rt_tables", "/usr/share/iproute2/rt_tables", "/usr/lib/iproute2/rt_tables"];
-/// Where more of them may stand.
+/// A folder with more of them.
 const MORE_TABLE_NAMES: &str = "/etc/iproute2/rt_tables.d";
 
 /// Reads the policy routing of both families, on a host that has told its devices and which are strict about senders.
@@ -54,7 +54,7 @@ pub(crate) fn policy(network: &mut Network, host: &Host) -> Result<Policy> {
     Ok(policy)
 }
 
-/// A family that the kernel lacks has nothing to list.
+/// Lists nothing for a family that the kernel lacks.
 fn dump(
     netlink: &mut Netlink,
     request: RouteNetlinkMessage,
@@ -68,7 +68,7 @@ fn dump(
     }
 }
 
-/// A file that is not there, or cannot be read, names nothing.
+/// A file that is missing or unreadable names nothing.
 fn table_names() -> TableNames {
     let mut names = TableNames::default();
     let mut files: Vec<_> = fs::read_dir(MORE_TABLE_NAMES)
@@ -123,7 +123,7 @@ fn rule(message: &RuleMessage) -> Option<PolicyRule> {
             other => conditions.extend(condition(other)),
         }
     }
-    // The kernel tells no mark of zero, which counts where there is a mask.
+    // The kernel does not report a mark of zero, but with a mask it counts.
     if mark.is_some() || mask.is_some() {
         conditions.push(Condition::Fwmark { mark: mark.unwrap_or(0), mask: mask.unwrap_or(u32::MAX) });
     }
@@ -143,7 +143,7 @@ fn rule(message: &RuleMessage) -> Option<PolicyRule> {
 }
 
 fn condition(attribute: &RuleAttribute) -> Option<Condition> {
-    /// `FRA_PAD`, and the masks of flow labels, ports and DSCP, which the kernel tells beside what they are for.
+    /// `FRA_PAD`, and the masks of flow labels, ports and DSCP, which the kernel reports beside their values.
     const BESIDE: [u16; 5] = [18, 27, 28, 29, 30];
     Some(match attribute {
         RuleAttribute::Iifname(name) => Condition::Iif(name.clone()),
@@ -153,7 +153,7 @@ fn condition(attribute: &RuleAttribute) -> Option<Condition> {
         RuleAttribute::SourcePortRange(range) => Condition::SourcePorts(range.start, range.end),
         RuleAttribute::DestinationPortRange(range) => Condition::DestinationPorts(range.start, range.end),
         RuleAttribute::TunId(id) => Condition::Tunnel(*id),
-        // Realms count packets, and decide nothing.
+        // Realms only count packets.
         RuleAttribute::Realm(_) => return None,
         other if BESIDE.contains(&other.kind()) => return None,
         other => Condition::Unknown(other.kind()),
@@ -236,13 +236,13 @@ fn route(message: &RouteMessage, links: &BTreeMap<u32, Link>) -> Option<TableRou
             RouteKind::Foreign("has a nexthop object that the kernel shows by its number alone")
         }
         RouteType::Unicast => RouteKind::Unicast(hops),
-        // What IPv6 has in place of no route.
+        // What IPv6 has instead of no route.
         RouteType::Unreachable if is_null_entry(&route, &hops) => return None,
         RouteType::BlackHole => RouteKind::Refuse(Refusal::Blackhole),
         RouteType::Unreachable => RouteKind::Refuse(Refusal::Unreachable),
         RouteType::Prohibit => RouteKind::Refuse(Refusal::Prohibit),
         RouteType::Throw => RouteKind::Throw,
-        // Packets to the host itself do not leave. In another table it is the way of transparent proxies.
+        // Packets to the host itself do not leave. Transparent proxies use such routes in other tables.
         RouteType::Local if route.table != LOCAL && !route.destination.is_host() => RouteKind::Foreign(STAYS),
         _ => return None,
     };

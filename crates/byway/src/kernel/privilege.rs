@@ -1,4 +1,4 @@
-//! What the process may do.
+//! The capabilities of the process.
 
 use std::fs;
 
@@ -11,11 +11,14 @@ const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_BPF: u32 = 39;
 
-/// Checks that the thread may use bpf(2) and change the network.
+/// Checks that the thread may use bpf(2) and change the network: `CAP_NET_ADMIN`, and `CAP_BPF` or `CAP_SYS_ADMIN`.
+///
+/// Without `CAP_SYS_ADMIN`, `CAP_PERFMON` is needed as well. It is not checked here: without it, the kernel refuses the
+/// programs' pointer arithmetic when they are loaded.
 ///
 /// # Errors
 ///
-/// [`Error::Privilege`] names what is missing.
+/// [`Error::Privilege`] names the missing capability.
 pub(crate) fn check() -> Result<()> {
     let status = fs::read_to_string("/proc/thread-self/status")
         .map_err(Error::io("read the capabilities of the process from /proc/thread-self/status"))?;
@@ -40,7 +43,7 @@ fn missing(effective: u64) -> Option<&'static str> {
 
 /// Lifts the limit on locked memory, which maps count against before Linux 5.11.
 pub(crate) fn lift_memlock() {
-    // Where this is not allowed and matters, making the maps fails and says so.
+    // If this is not allowed and matters, creating the maps fails and says so.
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
 }
 

@@ -1,4 +1,4 @@
-//! The few system calls that no library here wraps.
+//! The few system calls that no dependency wraps.
 
 use std::{
     ffi::CString,
@@ -23,10 +23,10 @@ const BPF_PROG_QUERY: libc::c_long = 16;
 /// `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS` of `enum bpf_attach_type`, Linux 6.6.
 const BPF_TCX_INGRESS: u32 = 46;
 const BPF_TCX_EGRESS: u32 = 47;
-/// More programs than `BPF_MPROG_MAX` (64) lets a hook carry.
+/// More programs than a hook can carry (`BPF_MPROG_MAX` is 64).
 const PROGRAMS_MAX: usize = 64;
 
-/// The `query` part of `union bpf_attr`, as far as tcx uses it.
+/// The part of `query` in `union bpf_attr` that tcx uses.
 #[derive(Default)]
 #[repr(C)]
 struct ProgQuery {
@@ -43,11 +43,11 @@ struct ProgQuery {
     revision: u64,
 }
 
-/// The identities of the programs on a device's tcx hook of one direction, in the order in which they run.
+/// Returns the identities of the programs on a device's tcx hook of one direction, in the order in which they run.
 ///
 /// # Errors
 ///
-/// `EINVAL` where the kernel has no tcx, `ENODEV` where there is no such device.
+/// `EINVAL` if the kernel has no tcx, `ENODEV` if there is no such device.
 pub(super) fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec<u32>> {
     let mut ids = [0_u32; PROGRAMS_MAX];
     let mut query = ProgQuery {
@@ -74,12 +74,12 @@ pub(super) fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_LINK_DETACH: libc::c_long = 34;
 
-/// Takes the program of a pinned link off its device, in this very instant. Removing the pin would do so as well, but
-/// some time later: the kernel frees links in the background.
+/// Detaches the program of a pinned link from its device, at once. Removing the pin detaches it some time later, because
+/// the kernel frees links in the background.
 ///
 /// # Errors
 ///
-/// `ENOENT` where nothing is pinned there, others of bpf(2). A link whose device is gone is no error.
+/// `ENOENT` if nothing is pinned there, or others of bpf(2). A link whose device is gone is not an error.
 pub(super) fn detach_link(pin: &Path) -> io::Result<()> {
     #[derive(Default)]
     #[repr(C)]
@@ -108,13 +108,13 @@ pub(super) fn detach_link(pin: &Path) -> io::Result<()> {
 /// `SO_NETNS_COOKIE` (include/uapi/asm-generic/socket.h), Linux 5.14.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
-/// The number of the calling thread's network namespace, which no other namespace gets until the next boot.
+/// Returns the cookie of the calling thread's network namespace. No other namespace gets the same until the next boot.
 ///
 /// # Errors
 ///
-/// `ENOPROTOOPT` where the kernel has no such number.
+/// `ENOPROTOOPT` if the kernel has no cookies.
 pub(super) fn netns_cookie() -> io::Result<u64> {
-    // Any socket tells; this one is bound to no address that could be in use.
+    // Any socket will do; port 0 cannot be in use.
     let socket = UdpSocket::bind("0.0.0.0:0").or_else(|_| UdpSocket::bind("[::]:0"))?;
     let mut cookie = 0_u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
@@ -134,12 +134,12 @@ pub(super) fn netns_cookie() -> io::Result<u64> {
 /// `MEMBARRIER_CMD_GLOBAL` (membarrier(2)).
 const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
 
-/// Waits until every program that ran on any CPU when this was called has ended. Programs run within an RCU read-side
-/// section, and this command waits for all of those (kernel/sched/membarrier.c).
+/// Waits until every program that was running on any CPU has ended. Programs run within an RCU read-side section, and this
+/// command waits for all of those (kernel/sched/membarrier.c).
 ///
 /// # Errors
 ///
-/// `EINVAL` where a CPU is set apart with `nohz_full`.
+/// `EINVAL` if the host has `nohz_full` CPUs.
 pub(super) fn wait_for_programs() -> io::Result<()> {
     // SAFETY: the call takes numbers only.
     match unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } {
@@ -155,7 +155,7 @@ const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 ///
 /// # Errors
 ///
-/// `ENOENT` where it is empty already.
+/// `ENOENT` if it is empty already.
 pub(super) fn empty_slot(map: BorrowedFd<'_>, slot: u32) -> io::Result<()> {
     #[repr(C)]
     struct Element {
@@ -182,14 +182,14 @@ pub(super) fn empty_slot(map: BorrowedFd<'_>, slot: u32) -> io::Result<()> {
     }
 }
 
-/// The memory of an array map, which the programs see as well.
+/// The memory of an array map, shared with the programs.
 pub(super) struct Memory {
     start: NonNull<AtomicU64>,
     words: usize,
 }
 
 impl Memory {
-    /// Maps so many `bytes` of an array map (`BPF_F_MMAPABLE`, Linux 5.5), from the byte `first` on, with which a page begins.
+    /// Maps `bytes` bytes of an array map (`BPF_F_MMAPABLE`, Linux 5.5), from byte `first` on, which must begin a page.
     ///
     /// # Errors
     ///
@@ -214,7 +214,7 @@ impl Memory {
         Ok(Self { start, words })
     }
 
-    /// All of it.
+    /// The mapped memory as words.
     pub(super) fn words(&self) -> &[AtomicU64] {
         // SAFETY: the mapping is that long and begins at a page; it stays until this is dropped, also when the map is gone.
         // Whoever else writes there, in another process or in the kernel, writes words of 64 bits.
@@ -232,13 +232,13 @@ impl Drop for Memory {
 /// 64-bit words of a [`RuleRecord`].
 pub(super) const RECORD_WORDS: usize = size_of::<RuleRecord>() / size_of::<u64>();
 
-/// A record as the words of a map's memory.
+/// Converts a record to words of a map's memory.
 pub(super) fn record_to_words(record: RuleRecord) -> [u64; RECORD_WORDS] {
     // SAFETY: both are plain bytes of the same number, and the record has no padding (asserted in byway-abi).
     unsafe { mem::transmute(record) }
 }
 
-/// The record in words of a map's memory.
+/// Converts words of a map's memory to a record.
 pub(super) fn record_of_words(words: [u64; RECORD_WORDS]) -> RuleRecord {
     // SAFETY: as above, and any bytes make a valid record.
     unsafe { mem::transmute(words) }

@@ -1,4 +1,4 @@
-//! What is wrong with a rule or a group in itself, whatever the kernel holds.
+//! Checks of a rule or a group by itself, without the kernel.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -11,7 +11,7 @@ use super::{
     target::{MSS_MAX, MSS_MIN, Member, MemberSpec, Mss, NextHopSpec, OnDown, TargetSpec, WEIGHT_MAX},
 };
 
-/// What is wrong with a rule in itself, whatever the kernel holds.
+/// What is wrong with a rule by itself, without the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RuleError {
@@ -25,7 +25,7 @@ pub enum RuleError {
         /// The gateway asked for.
         gateway: IpAddr,
     },
-    /// Source and destination are of two families.
+    /// Source and destination have different families.
     #[error(
         "no packet goes from {source_prefix} to {destination}: one is IPv4 and the other IPv6; name two of the same family"
     )]
@@ -35,20 +35,20 @@ pub enum RuleError {
         /// Its destination.
         destination: Prefix,
     },
-    /// Packets to there are never redirected.
-    #[error("packets to {0} are never redirected: it is {1}; name a unicast destination")]
+    /// Byway never redirects packets to this destination.
+    #[error("byway never redirects packets to {0}, which is {1}; name a unicast destination")]
     NeverRedirectedTo(Prefix, &'static str),
-    /// `on-down` beside something that has no next hop of its own.
+    /// `on-down` with a target that has no next hop of its own.
     #[error(
-        "`on-down` says what holds while no next hop is in service, and `{0}` has none of its own; leave it out{1}"
+        "`on-down` says what to do while no next hop is in service, but `{0}` has no next hop of its own; leave it out{1}"
     )]
     OnDown(String, &'static str),
-    /// `mss` beside something that leads to no next hop.
+    /// `mss` with a target that has no next hop.
     #[error(
-        "`mss` says what becomes of TCP's MSS option on the way to a next hop, and `{0}` leads to none; leave it out"
+        "`mss` clamps TCP's MSS option on the way to a next hop, but `{0}` has no next hop; leave it out"
     )]
     MssOfNothing(&'static str),
-    /// An MSS that no TCP works with.
+    /// An MSS that is out of range.
     #[error("an MSS is {MSS_MIN} to {MSS_MAX} bytes, and this one is {0}; say `mss off` to leave it alone")]
     Mss(u16),
     /// A weight that is 0, or too large.
@@ -60,22 +60,22 @@ pub enum RuleError {
         weight: u16,
     },
     /// No next hop at all, or too many.
-    #[error("a group has 1 to {GROUP_MAX} next hops, and here are {0}; name as many")]
+    #[error("a group cannot have {0} next hops; name 1 to {GROUP_MAX}")]
     MemberCount(usize),
-    /// A next hop twice in a group.
-    #[error("the next hop {0} is there twice; name it once, with a weight for a larger share")]
+    /// A next hop that is twice in a group.
+    #[error("the next hop {0} is named twice; name it once, with a weight for a larger share")]
     Twice(NextHopSpec),
     /// The name is empty, too long, or would not survive a table.
     #[error(
         "`{0}` cannot be a group's name; use 1 to {GROUP_NAME_MAX} letters, digits, `-`, `_`, `.` or `:`"
     )]
     GroupName(String),
-    /// The gateway is no address that a host can have.
+    /// The gateway is not an address that a host can have.
     #[error("{0} cannot be a gateway: it is {1}; name the address of the next router")]
     NotAGateway(IpAddr, &'static str),
-    /// Packets from there are never redirected.
+    /// Byway never redirects packets from this source.
     #[error(
-        "packets from {0} are never redirected: it is {1}; name the global addresses that the host answers from"
+        "byway never redirects packets from {0}, which is {1}; name the global addresses that the host answers from"
     )]
     NeverRedirected(Prefix, &'static str),
     /// The name is empty, too long, or would not survive a table.
@@ -83,7 +83,7 @@ pub enum RuleError {
     Name(String),
 }
 
-/// What kind of address can never be another host's, in words.
+/// Why an address can never be that of another host, in words.
 fn unusable(address: IpAddr) -> Option<&'static str> {
     match address {
         _ if address.is_unspecified() => Some("the unspecified address"),
@@ -94,7 +94,7 @@ fn unusable(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// What kind of prefix it is that no rule can ever speak about, in words.
+/// Why no rule can ever match a prefix, in words.
 fn never(prefix: &Prefix) -> Option<&'static str> {
     match prefix.address() {
         address if address.is_unspecified() && prefix.is_host() => Some("the unspecified address"),
@@ -135,7 +135,7 @@ pub(crate) fn check_weight(member: &MemberSpec) -> Result<(), RuleError> {
     }
 }
 
-/// Refuses a next hop that is there twice, which shows when the devices are known.
+/// Refuses a duplicate next hop, which shows only when the devices are known.
 pub(crate) fn check_distinct(members: &[Member]) -> Result<(), RuleError> {
     let mut seen = BTreeSet::new();
     members
@@ -169,7 +169,7 @@ impl RuleSpec {
 }
 
 impl Selector {
-    /// Refuses packets that no rule can speak about.
+    /// Refuses packets that no rule can match.
     pub(crate) fn check(&self) -> Result<(), RuleError> {
         let source = self.source();
         if let Some(kind) = never(&source) {
@@ -190,7 +190,7 @@ impl TargetSpec {
     }
 }
 
-/// Refuses what no rule can say of its packets, whichever they are.
+/// Refuses a treatment that is wrong for any packets.
 pub(crate) fn check_treatment(
     target: &TargetSpec,
     on_down: OnDown,
@@ -207,19 +207,19 @@ pub(crate) fn check_treatment(
     name.map_or(Ok(()), check_name)
 }
 
-/// Refuses `on-down` beside what has no next hop of its own.
+/// Refuses `on-down` with a target that has no next hop of its own.
 pub(crate) fn check_on_down(target: &TargetSpec, on_down: OnDown) -> Result<(), RuleError> {
     let (verdict, hint) = match target {
         _ if on_down.is_default() => return Ok(()),
         TargetSpec::NextHop(_) | TargetSpec::NextHops(_) => return Ok(()),
-        TargetSpec::Group(name) => (format!("group {name}"), ", and say it where the group is made"),
+        TargetSpec::Group(name) => (format!("group {name}"), ", and set it on the group"),
         TargetSpec::Pass => ("pass".to_owned(), ""),
         TargetSpec::Drop => ("drop".to_owned(), ""),
     };
     Err(RuleError::OnDown(verdict, hint))
 }
 
-/// Refuses an MSS that no TCP works with, and any beside what leads to no next hop.
+/// Refuses an MSS that is out of range, and any MSS with a target that has no next hop.
 pub(crate) fn check_mss(target: &TargetSpec, mss: Mss) -> Result<(), RuleError> {
     match mss {
         Mss::Auto => Ok(()),
@@ -303,7 +303,7 @@ mod tests {
             ),
             (
                 to("192.0.2.7", "224.0.0.0/8"),
-                "packets to 224.0.0.0/8 are never redirected: it is multicast; name a unicast destination",
+                "byway never redirects packets to 224.0.0.0/8, which is multicast; name a unicast destination",
             ),
             (
                 spec("192.0.2.7", several(&[("10.0.0.1", 1), ("10.0.0.2", 0)])),
@@ -311,15 +311,15 @@ mod tests {
             ),
             (
                 spec("192.0.2.7", several(&[("10.0.0.1", 1); 33])),
-                "a group has 1 to 32 next hops, and here are 33; name as many",
+                "a group cannot have 33 next hops; name 1 to 32",
             ),
             (
                 RuleSpec { on_down: OnDown::Drop, ..spec("192.0.2.7", TargetSpec::Pass) },
-                "`on-down` says what holds while no next hop is in service, and `pass` has none of its own; leave it out",
+                "`on-down` says what to do while no next hop is in service, but `pass` has no next hop of its own; leave it out",
             ),
             (
                 RuleSpec { on_down: OnDown::Drop, ..spec("192.0.2.7", TargetSpec::Group("up".into())) },
-                "`on-down` says what holds while no next hop is in service, and `group up` has none of its own; leave it out, and say it where the group is made",
+                "`on-down` says what to do while no next hop is in service, but `group up` has no next hop of its own; leave it out, and set it on the group",
             ),
             (
                 spec("192.0.2.7", via("224.0.0.1")),
@@ -331,7 +331,7 @@ mod tests {
             ),
             (
                 spec("fe80::1", via("2001:db8::1")),
-                "packets from fe80::1 are never redirected: it is link-local; name the global addresses that the host answers from",
+                "byway never redirects packets from fe80::1, which is link-local; name the global addresses that the host answers from",
             ),
         ];
         for (spec, sentence) in cases {

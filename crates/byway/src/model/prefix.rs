@@ -24,7 +24,7 @@ use thiserror::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Prefix(IpNet);
 
-/// Why a text is no [`Prefix`].
+/// Why a text is not a [`Prefix`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PrefixError {
@@ -33,18 +33,18 @@ pub enum PrefixError {
         "`{0}` is not an IPv4 or IPv6 address or prefix; write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32"
     )]
     Syntax(String),
-    /// Bits behind the length are set, so that the text may be a slip.
-    #[error("`{given}` has bits set behind its length of {length}; did you mean {meant}?", length = meant.len())]
+    /// Bits beyond the length are set, which may be a slip.
+    #[error("`{given}` has bits set beyond its length of {length}; did you mean {meant}?", length = meant.len())]
     HostBits {
         /// What was written.
         given: String,
-        /// The prefix of that length that holds the written address.
+        /// The prefix of that length that contains the written address.
         meant: Prefix,
     },
 }
 
 impl Prefix {
-    /// The prefix of `length` bits that holds `address`, or nothing where the address is shorter than that.
+    /// The prefix of `length` bits that contains `address`, or `None` if the address is shorter than that.
     pub fn holding(address: IpAddr, length: u8) -> Option<Self> {
         IpNet::new(address, length).ok().map(|net| Self(net.trunc()))
     }
@@ -91,7 +91,7 @@ impl Prefix {
 
 impl Ord for Prefix {
     fn cmp(&self, other: &Self) -> Ordering {
-        // As numbers, since ordering many rules is much of what a change takes.
+        // Compare as numbers: sorting is much of the work of a large change.
         let key = |prefix: &Self| match prefix.0 {
             IpNet::V4(net) => (false, u128::from(net.addr().to_bits()), net.prefix_len()),
             IpNet::V6(net) => (true, net.addr().to_bits(), net.prefix_len()),
@@ -194,11 +194,11 @@ mod tests {
         let cases = [
             (
                 "192.0.2.7/24",
-                "`192.0.2.7/24` has bits set behind its length of 24; did you mean 192.0.2.0/24?",
+                "`192.0.2.7/24` has bits set beyond its length of 24; did you mean 192.0.2.0/24?",
             ),
             (
                 "2001:db8::1/32",
-                "`2001:db8::1/32` has bits set behind its length of 32; did you mean 2001:db8::/32?",
+                "`2001:db8::1/32` has bits set beyond its length of 32; did you mean 2001:db8::/32?",
             ),
         ];
         for (text, sentence) in cases {

@@ -1,4 +1,4 @@
-//! What this host says of a configuration, without privilege: what an apply would refuse here, and what keeps requests from
+//! Compares a configuration with this host, without privilege: what an apply would refuse here, and what keeps requests from
 //! coming in.
 
 use std::collections::{BTreeSet, HashMap};
@@ -11,10 +11,10 @@ use crate::{
 };
 
 impl Reading {
-    /// Adds what is odd about a configuration on this host: next hops that cannot be reached, interfaces that are not there,
-    /// and strict `rp_filter` where requests come in. On another host it may be right.
+    /// Adds warnings about this host: next hops that cannot be reached, interfaces that do not exist, and strict `rp_filter`
+    /// where requests come in. On another host the configuration may be right.
     pub(crate) fn lint_host(&mut self, host: &Host) -> Result<()> {
-        // Each place is shown, but each thing is looked at once.
+        // Report each place, but look each thing up only once.
         let mut odd: HashMap<HostRef, Option<String>> = HashMap::new();
         let mut strict = BTreeSet::new();
         for (host_ref, place) in std::mem::take(&mut self.host_refs) {
@@ -33,13 +33,13 @@ impl Reading {
     }
 }
 
-/// What is odd about something on this host, in a sentence. `strict` are the devices whose `rp_filter` has been said to be
-/// strict.
+/// The problem with something on this host, in a sentence. `strict` are the devices whose strict `rp_filter` has been
+/// reported already.
 fn lint(host_ref: &HostRef, host: &Host, strict: &mut BTreeSet<u32>) -> Result<Option<String>> {
     let found = match host_ref {
         HostRef::Device(name) if !host.has(name) => Err(Error::NoSuchDevice(name.clone())),
         HostRef::Device(_) => return Ok(None),
-        // Its device has been said to be missing.
+        // Its device has been reported as missing.
         HostRef::NextHop(next_hop) if next_hop.device().is_some_and(|name| !host.has(name)) => {
             return Ok(None);
         }
@@ -55,8 +55,8 @@ fn lint(host_ref: &HostRef, host: &Host, strict: &mut BTreeSet<u32>) -> Result<O
             }
             let name = device.name;
             Ok(Some(format!(
-                "{name} drops what comes in from where no route leads back by {name} (strict rp_filter), so that there may \
-                 be nothing to answer; `sysctl {}=2` lets it in",
+                "{name} drops requests from senders that no route leads back to by {name} (strict rp_filter), so there may \
+                 be nothing to answer; `sysctl {}=2` lets them in",
                 sysctl(&name)
             )))
         }

@@ -1,4 +1,4 @@
-//! All that there is, with the rules one after the other.
+//! The whole state, with the rules one by one.
 
 use std::time::Duration;
 
@@ -20,30 +20,30 @@ use crate::{
     model::Selector,
 };
 
-/// Up to how many rules a listing reads at once.
+/// The most rules that a listing reads at once.
 const FEW: usize = 1_000;
 
-/// All that there is, as in [`Status`], but with the rules one after the other, so that many take some 20 bytes each and
-/// no more. As JSON it is what a [`Status`] is.
+/// The whole state, as in [`Status`], but with the rules one by one, so each of many rules takes only some 20 bytes. Its JSON
+/// is the same as that of a [`Status`].
 ///
-/// Of up to 1,000 rules it says what held in one instant. Of more it reads each when its turn comes: one that is put,
-/// replaced or deleted after [`Byway::listing`](crate::Byway::listing) may be missing, and no rule is there twice.
+/// Up to 1,000 rules are a snapshot of one instant. If there are more, it reads each rule when it is due: a rule that someone
+/// adds, replaces or deletes after [`Byway::listing`](crate::Byway::listing) may be missing. No rule appears twice.
 #[derive(Default)]
 pub struct Listing {
     /// The devices that carry a program, by name.
     pub attachments: Vec<Attachment>,
-    /// The groups that have a name, by that.
+    /// The named groups, by name.
     pub groups: Vec<GroupStatus>,
     /// The next hops of all rules and groups.
     pub next_hops: Vec<NextHopStatus>,
-    /// How long the last apply still waits to be confirmed, if it waits. No time is left where it is overdue.
+    /// How long the last apply still waits to be confirmed, if it does. Zero if it is overdue.
     pub unconfirmed: Option<Duration>,
     rules: Vec<RuleStatus>,
-    /// In the place of those, where there are many.
+    /// Used instead of `rules` if there are many.
     many: Option<Many>,
 }
 
-/// Rules that are read when their turn comes.
+/// Rules that are read when they are due.
 struct Many {
     pins: Pins,
     lookup: Lookup,
@@ -51,7 +51,7 @@ struct Many {
 }
 
 impl Listing {
-    /// The rules that hold, by source and destination, with their counters.
+    /// Returns the rules, by source and destination, with their counters.
     ///
     /// # Errors
     ///
@@ -102,7 +102,7 @@ impl Serialize for Rules<'_> {
     }
 }
 
-/// Reads all that there is, but of many rules no more than where they are.
+/// Reads the whole state; of many rules, only where they are.
 pub(crate) fn read(pins: Pins, network: &mut Network) -> Result<Listing> {
     let (mut listing, lookup, order) = read_consistent(Some(&pins), || read_up_to(FEW, &pins, network))?;
     if order.places.len() > FEW {
@@ -111,7 +111,7 @@ pub(crate) fn read(pins: Pins, network: &mut Network) -> Result<Listing> {
     Ok(listing)
 }
 
-/// Reads all that there is.
+/// Reads the whole state.
 pub(crate) fn status(pins: Pins, network: &mut Network) -> Result<Status> {
     let (listing, ..) = read_consistent(Some(&pins), || read_up_to(usize::MAX, &pins, network))?;
     let Listing { attachments, groups, next_hops, rules, .. } = listing;
@@ -127,7 +127,7 @@ pub(crate) fn rule(pins: &Pins, network: &mut Network, selector: &Selector) -> R
     })
 }
 
-/// Reads what there is, the rules with it where they are not more than this.
+/// Reads the state, including the rules if there are no more than this.
 fn read_up_to(at_once: usize, pins: &Pins, network: &mut Network) -> Result<(Listing, Lookup, Order)> {
     let lookup = Lookup::read(&pins.tables, network)?;
     let (order, uses) = Order::read(&pins.tables)?;
@@ -154,7 +154,7 @@ fn groups(lookup: &Lookup, uses: &RefCounts) -> Vec<GroupStatus> {
     lookup.groups(uses).into_iter().map(|(group, rules)| GroupStatus { group, rules }).collect()
 }
 
-/// The rules in this order, but for those that are gone.
+/// Reads the rules in this order, without those that are gone.
 fn rules<'a>(
     pins: &'a Pins,
     lookup: &'a Lookup,

@@ -1,4 +1,4 @@
-//! Reading rules for a listing: one of them, or one after the other.
+//! Reads rules for a listing: one of them, or one by one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,24 +21,24 @@ use crate::{
 
 /// What the records of rules refer to.
 pub(crate) struct Lookup {
-    /// Every device there is, by ifindex.
+    /// Every device, by ifindex.
     pub(crate) links: BTreeMap<u32, Link>,
     /// The next hops by their slots.
     next_hops: BTreeMap<u32, NextHop>,
-    /// What else there is to say of them, likewise.
+    /// More about the next hops, likewise.
     slots: BTreeMap<u32, Slot>,
-    /// The groups by their identities, those of one rule each included.
+    /// The groups by their identities, including those of a single rule.
     groups: BTreeMap<u32, byway_abi::Group>,
 }
 
-/// What leads to a next hop.
+/// What uses a next hop.
 #[derive(Default)]
 pub(crate) struct User {
     pub(crate) rules: usize,
     pub(crate) groups: Vec<String>,
 }
 
-/// How many rules lead to each next hop by itself, by its slot, and to each group, by its identity.
+/// How many rules use each next hop directly, by its slot, and each group, by its identity.
 #[derive(Default)]
 pub(crate) struct RefCounts {
     of_slots: BTreeMap<u32, usize>,
@@ -57,18 +57,18 @@ impl Lookup {
         Ok(Self { links, next_hops, slots, groups })
     }
 
-    /// The rule in a record, or nothing where the record makes no sense.
+    /// Returns the rule in a record, or `None` if the record is invalid.
     pub(crate) fn rule(&self, record: &RuleRecord) -> Option<Rule> {
         let target = target(record.kind, record.index, &self.next_hops, &self.groups)?;
         wire::rule(record, target)
     }
 
-    /// Whether a record leads to a next hop, by itself, whose device is gone.
+    /// Whether a record directly uses a next hop whose device is gone.
     pub(crate) fn is_gone(&self, record: &RuleRecord) -> bool {
         record.kind == TARGET_NEXT_HOP && self.slots.get(&record.index).is_some_and(|slot| slot.is_gone)
     }
 
-    /// The groups that have a name, by that, with the number of rules that lead to each.
+    /// Returns the named groups, by name, with the number of rules that use each.
     pub(crate) fn groups(&self, uses: &RefCounts) -> Vec<(Group, usize)> {
         let named = |(id, wire): (&u32, &byway_abi::Group)| {
             Some((next_hops::read_group(wire, &self.next_hops)?, uses.of_group(*id)))
@@ -78,7 +78,7 @@ impl Lookup {
         groups
     }
 
-    /// The next hops that anything leads to, with that.
+    /// Returns the next hops that are in use, with what uses them.
     pub(crate) fn next_hops(&self, uses: &RefCounts) -> Vec<(&NextHop, Slot, User)> {
         let mut users: BTreeMap<u32, User> = BTreeMap::new();
         for (slot, rules) in &uses.of_slots {
@@ -86,7 +86,7 @@ impl Lookup {
         }
         for (id, group) in &self.groups {
             let (name, rules) = (wire::read_name(&group.name), uses.of_group(*id));
-            // The leftover of a rule that had a group of its own.
+            // A leftover of a rule that had a group of its own.
             if name.is_empty() && rules == 0 {
                 continue;
             }
@@ -121,15 +121,15 @@ impl RefCounts {
     }
 }
 
-/// The rules that hold, in the order of a listing.
+/// The rules in force, in the order of a listing.
 pub(crate) struct Order {
     pub(crate) places: Vec<Place>,
-    /// Those that had exception counters by then: few have, and one look is a call to the kernel.
+    /// The rules that had exception counters then. Few have, and each look-up is a call to the kernel.
     exceptions: BTreeSet<u32>,
 }
 
 impl Order {
-    /// Finds them, and what they lead to.
+    /// Finds the rules, and what they use.
     pub(crate) fn read(tables: &Tables) -> Result<(Self, RefCounts)> {
         let mut places = Vec::with_capacity(tables.noted_rules()?.min(MAX_RULES) as usize);
         let mut uses = RefCounts::default();
@@ -142,7 +142,7 @@ impl Order {
         Ok((Self { places, exceptions: tables.exceptions()? }, uses))
     }
 
-    /// The record of a rule and what it did, or nothing where it is gone by now.
+    /// Reads the record of a rule and its counters; `None` if the rule is gone.
     pub(crate) fn rule(&self, tables: &Tables, place: &Place) -> Result<Option<(RuleRecord, RuleCounters)>> {
         match tables.rule_record(place.id)?.filter(|record| place.is_of(record)) {
             Some(record) => {

@@ -1,4 +1,4 @@
-//! What there is and what it did, as a listing shows it.
+//! The state and its counters, as a listing shows them.
 
 pub(crate) mod listing;
 mod lookup;

@@ -1,22 +1,22 @@
 //! The order in which rules are listed: by source, then by destination. Pure.
 //!
-//! There may be a million of them, so that no more is kept of each than sorts it.
+//! There may be a million rules, so this keeps only what is needed to sort them.
 
 use byway_abi::{FAMILY_IPV4, RuleRecord};
 
 use crate::error::Result;
 
-/// 64-bit words of what a record is sorted by.
+/// 64-bit words of the sort key of a record.
 const WORDS: usize = 5;
 
 /// A rule of a listing.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
-    /// One word of what its record is sorted by.
+    /// One word of its sort key.
     key: u64,
     /// Its identity.
     pub(crate) id: u32,
-    /// What tells its record from that of another rule which has its identity by now.
+    /// Tells its record from that of a later rule with the same identity.
     mark: u32,
 }
 
@@ -28,14 +28,14 @@ impl Place {
         Self { key: words[0], id, mark: mark(&words) }
     }
 
-    /// Whether this is the record of a rule for the same packets still.
+    /// Whether this is still the record of a rule for the same packets.
     pub(super) fn is_of(&self, record: &RuleRecord) -> bool {
         self.mark == mark(&words(record))
     }
 }
 
-/// Sorts the rules whose records these are, and leaves one of two for the same packets: somebody may have put one in place of
-/// the other between the two. `record` gives a record again, where it is there still.
+/// Sorts by selector and drops duplicates, which a concurrent replace can produce. `record` reads a record again, if it still
+/// exists.
 pub(super) fn sort(
     places: &mut Vec<Place>,
     record: &impl Fn(u32) -> Result<Option<RuleRecord>>,
@@ -49,7 +49,7 @@ pub(super) fn sort(
     Ok(())
 }
 
-/// Sorts rules that have all words before this one in common.
+/// Sorts rules whose keys agree in all words before this one.
 fn sort_by_word(
     places: &mut [Place],
     word: usize,
@@ -69,12 +69,12 @@ fn sort_by_word(
     Ok(())
 }
 
-/// What a record is sorted by: those of two records compare as the rules' selectors do. The source of an IPv4 rule is all in
-/// the first.
+/// The sort key of a record. Two keys compare as the rules' selectors do. The first word contains the whole source of an IPv4
+/// rule.
 fn words(record: &RuleRecord) -> [u64; WORDS] {
     let is_v4 = record.family == FAMILY_IPV4;
     let address = if is_v4 { 4 } else { 16 };
-    // A rule without a destination has that of length 0, which comes before every other.
+    // A rule without a destination has one of length 0, which comes before every other.
     let parts = [
         &[u8::from(!is_v4)],
         &record.source[..address],

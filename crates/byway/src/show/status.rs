@@ -1,4 +1,4 @@
-//! What there is and what it did, as a listing shows it.
+//! The state and its counters, as a listing shows them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,7 +32,7 @@ use crate::{
 pub struct Count {
     /// Packets. A segmentation-offload packet counts as its segments.
     pub packets: u64,
-    /// Bytes with one link-layer header, of a segmentation-offload packet as it stands.
+    /// Bytes with one link-layer header. A segmentation-offload packet counts with its whole length.
     pub bytes: u64,
 }
 
@@ -42,36 +42,36 @@ impl From<byway_abi::Count> for Count {
     }
 }
 
-/// A rule that holds, and what it did.
+/// A rule in force, and its counters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RuleStatus {
     /// The rule.
     #[serde(flatten)]
     pub rule: Rule,
-    /// What was redirected.
+    /// Redirected packets.
     pub departed: Count,
-    /// What of it reached the egress of the next hop's device. What departed and did not arrive is lost, most
+    /// Redirected packets that reached the egress of the next hop's device. The others are lost, most
     /// often because the next hop does not answer.
     pub arrived: Count,
-    /// What was left to normal routing.
+    /// Packets left to normal routing.
     pub passed: Count,
-    /// What was dropped.
+    /// Dropped packets.
     pub dropped: Count,
-    /// What found no next hop in service, and was passed or dropped for that.
+    /// Packets that found no next hop in service, and so were passed or dropped.
     pub no_next_hop: Count,
-    /// What of the departed had TCP's MSS option clamped.
+    /// Departed packets whose MSS option was clamped.
     pub clamped: Count,
-    /// What was too big for its next hop, and was answered with an ICMP error in its place.
+    /// Packets too big for their next hop, answered with an ICMP error.
     pub icmp_sent: Count,
-    /// What was too big for its next hop, and was dropped: no error is sent about such a packet, or too many had been sent.
+    /// Packets too big for their next hop, dropped without an ICMP error: none may be sent about them, or too many were.
     pub too_big_dropped: Count,
     /// The next hop's device is gone, or is not there yet.
     pub device_gone: bool,
 }
 
 impl RuleStatus {
-    /// A rule that has met no packet yet.
+    /// Makes the status of a rule that has matched no packet yet.
     pub fn new(rule: Rule) -> Self {
         Self {
             rule,
@@ -95,18 +95,18 @@ pub struct GroupStatus {
     /// The group.
     #[serde(flatten)]
     pub group: Group,
-    /// How many rules lead to it.
+    /// How many rules use it.
     pub rules: usize,
 }
 
 impl GroupStatus {
-    /// A group that so many rules lead to.
+    /// Makes the status of a group that `rules` rules use.
     pub fn new(group: Group, rules: usize) -> Self {
         Self { group, rules }
     }
 }
 
-/// Whether packets get to a next hop.
+/// Whether packets get through to a next hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -115,36 +115,36 @@ pub enum NextHopState {
     Up,
     /// Somebody has taken it out of service.
     Down,
-    /// Its device is gone. Another may have its ifindex.
+    /// Its device is gone. Another device may have its ifindex.
     DeviceGone,
     /// Its device has not been there yet, or the routing table has not led to its gateway.
     Waiting,
-    /// Nothing arrives that departs: it does not answer, or its device is down. A packet tries it from time to time.
+    /// No packet arrives: it does not answer, or its device is down. Byway probes it from time to time.
     Silent,
 }
 
-/// A next hop of a rule or a group, and what went there.
+/// A next hop of a rule or a group, and its counters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct NextHopStatus {
     /// The next hop.
     #[serde(flatten)]
     pub next_hop: NextHop,
-    /// Whether packets get there.
+    /// Whether packets get through.
     pub state: NextHopState,
     /// Its device is down.
     pub device_down: bool,
-    /// The longest packet that its device takes, in bytes without a link-layer header. Nothing where it is gone.
+    /// The MTU of its device: the longest packet in bytes, without a link-layer header. `None` if the device is gone.
     pub mtu: Option<u32>,
-    /// How many rules lead to it, those included that do by a group.
+    /// How many rules use it, directly or by a group.
     pub rules: usize,
     /// The names of the groups that it is in.
     pub groups: Vec<String>,
-    /// What was redirected to it.
+    /// Packets redirected to it.
     pub departed: Count,
-    /// What of it reached the egress of its device. What departed and did not arrive is lost, or waits for its neighbour.
+    /// Redirected packets that reached the egress of its device. The others are lost, or wait for the neighbour entry.
     pub arrived: Count,
-    /// What it should have had, and did not get because it was out of service.
+    /// Packets that belonged to it, but went another way because it was out of service.
     pub failed_over: Count,
     /// As in [`RuleStatus`].
     pub clamped: Count,
@@ -155,7 +155,7 @@ pub struct NextHopStatus {
 }
 
 impl NextHopStatus {
-    /// A next hop that no packet has gone to yet, and whose device nothing is known of.
+    /// Makes the status of a next hop without counters, and with nothing known about its device.
     pub fn new(next_hop: NextHop, state: NextHopState) -> Self {
         Self {
             next_hop,
@@ -174,18 +174,18 @@ impl NextHopStatus {
     }
 }
 
-/// What left by an attachment, and why it was left alone. Each packet is counted once in `seen`, and once more here or at
-/// the rule that it found.
+/// Packets that left by an attachment, and why they were left alone. Each packet counts once in `seen`, and once more here or
+/// at the rule that matched it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct AttachmentCounters {
-    /// Everything, but for what arrived redirected.
+    /// All packets, except redirected ones that arrived there.
     pub seen: Count,
     /// Neither IPv4 nor IPv6.
     pub not_ip: Count,
-    /// What does not parse.
+    /// Packets that do not parse.
     pub malformed: Count,
-    /// With a VLAN tag beside the frame.
+    /// With a VLAN tag in the packet's metadata.
     pub tagged: Count,
     /// To multicast addresses.
     pub multicast: Count,
@@ -195,7 +195,7 @@ pub struct AttachmentCounters {
     pub link_local: Count,
     /// IPv6 neighbour discovery.
     pub neighbour_discovery: Count,
-    /// What no rule speaks about.
+    /// Packets that no rule matches.
     pub not_matched: Count,
 }
 
@@ -206,45 +206,45 @@ pub struct Attachment {
     /// The device.
     #[serde(flatten)]
     pub device: Device,
-    /// What is watched there.
+    /// Whether departures or arrivals are counted there.
     pub role: Role,
     /// How the program is attached.
     pub hook: Hook,
-    /// The program is there. If not, the device has gone, or somebody has taken the program off.
+    /// Whether the program is on the device. If not, the device is gone, or somebody has detached the program.
     pub is_installed: bool,
     /// The device is gone, or is not there yet: its index is 0 then.
     pub device_gone: bool,
     /// Nobody has named it: it is attached to because it carries a default route.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub by_route: bool,
-    /// What left by it; nothing where arrivals alone are watched.
+    /// Packets that left by it; `None` for [`Role::Arrival`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counters: Option<AttachmentCounters>,
 }
 
 impl Attachment {
-    /// A device that carries its program, without counters.
+    /// Makes an attachment that carries its program, without counters.
     pub fn new(device: Device, role: Role, hook: Hook) -> Self {
         Self { device, role, hook, is_installed: true, device_gone: false, by_route: false, counters: None }
     }
 }
 
-/// A next hop whose device takes smaller packets than an attachment.
+/// A next hop whose device has a smaller MTU than an attachment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct MtuMismatch {
     /// The next hop.
     #[serde(flatten)]
     pub next_hop: NextHop,
-    /// The longest packet that its device takes, in bytes without a link-layer header.
+    /// The MTU of its device, in bytes.
     pub mtu: u32,
-    /// The attachment that takes the longest.
+    /// The attachment with the largest MTU.
     pub attachment: Device,
-    /// The longest packet that it takes, likewise.
+    /// The MTU of that attachment, in bytes.
     pub attachment_mtu: u32,
 }
 
-/// Which of these next hops have a device that takes smaller packets than an attachment.
+/// Returns which of these next hops have a device with a smaller MTU than an attachment.
 pub(crate) fn mtu_mismatches(
     pins: &Pins,
     network: &mut Network,
@@ -269,20 +269,20 @@ pub(crate) fn mtu_mismatches(
     Ok(next_hops.iter().filter_map(mtu_mismatches).collect())
 }
 
-/// All of Byway's in one network namespace.
+/// Everything that Byway has in one network namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Status {
     /// The devices that carry a program, by name.
     pub attachments: Vec<Attachment>,
-    /// The rules that hold, by source and destination.
+    /// The rules, by source and destination.
     pub rules: Vec<RuleStatus>,
-    /// The groups that have a name, by that.
+    /// The named groups, by name.
     pub groups: Vec<GroupStatus>,
     /// The next hops of all rules and groups.
     #[serde(rename = "nexthops")]
     pub next_hops: Vec<NextHopStatus>,
-    /// How long the last apply still waits to be confirmed, if it waits. No time is left where it is overdue.
+    /// How long the last apply still waits to be confirmed, if it does. Zero if it is overdue.
     #[serde(
         rename = "seconds_to_confirm",
         skip_serializing_if = "Option::is_none",
@@ -295,7 +295,7 @@ fn seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> std::result
     time.map(whole_seconds).serialize(serializer)
 }
 
-/// Whole seconds, rounded up.
+/// Rounds up to whole seconds.
 pub(super) fn whole_seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
@@ -334,7 +334,7 @@ pub(super) fn attachments(
     Ok(there)
 }
 
-/// The rule in a record and what it did, or nothing where the record makes no sense.
+/// Returns the rule in a record and its counters, or `None` if the record is invalid.
 pub(crate) fn rule_status(
     lookup: &Lookup,
     record: &RuleRecord,
@@ -391,7 +391,7 @@ pub(crate) fn next_hop_status(
     })
 }
 
-/// Whether packets go to a next hop no longer, as the programs see it (`state_of`).
+/// Whether the programs consider a next hop dead (`state_of`).
 fn is_silent(health: &NextHopHealth, is_on_link: bool, now: u64) -> bool {
     if health.silent_since == 0 {
         return false;

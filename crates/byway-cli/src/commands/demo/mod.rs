@@ -10,14 +10,13 @@ use serde_json::json;
 use super::Error;
 use crate::output::Output;
 
-/// Before the name of each host of a demo that stays.
+/// The prefix of the hosts' names in a demo that stays.
 const PREFIX: &str = "byway-demo";
 
 /// See the problem and the cure on this machine
 ///
-/// Builds a server, a router, a client and a default gateway that leads nowhere out of network namespaces, and shows
-/// a connection that fails, the rule that mends it, and the counters. Nothing else on this machine is touched, and
-/// nothing is left.
+/// Builds a server, a router, a client and a default gateway that leads nowhere in network namespaces. Shows a connection
+/// that fails, the rule that fixes it, and the counters. Touches nothing else on this machine, and leaves nothing behind.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -28,7 +27,7 @@ pub(crate) struct Demo {
     /// Leave the hosts up, and say how to look around
     #[arg(long, conflicts_with = "clean")]
     keep: bool,
-    /// Remove the hosts that `--keep` has left
+    /// Remove the hosts that `--keep` has left up
     #[arg(long)]
     clean: bool,
 }
@@ -81,7 +80,7 @@ fn kept_server() -> PathBuf {
 /// Takes Byway out of a host.
 fn sweep(namespace: &Path) -> Result<(), Error> {
     let namespace = namespace.display().to_string();
-    // A thread of its own: this one stays where it is.
+    // Use another thread, so that this one stays in its namespace.
     let sweep = std::thread::spawn(move || {
         byway::enter_namespace(&namespace)?;
         let mut byway = Byway::open()?;

@@ -1,4 +1,4 @@
-//! The story that the demo tells, step by step, while it happens.
+//! The demo, told step by step while it happens.
 
 use std::{
     fmt::Display,
@@ -36,14 +36,14 @@ const PICTURE: &str = "
     └─────────┘
 ";
 
-/// What was seen.
+/// What the demo saw.
 #[derive(Debug, Serialize)]
 pub(super) struct Told {
     ipv4: Seen,
     ipv6: Seen,
 }
 
-/// What was seen of one family.
+/// What the demo saw for one family.
 #[derive(Debug, Serialize)]
 struct Seen {
     /// Without a rule the client got no answer.
@@ -52,9 +52,9 @@ struct Seen {
     lost_replies: usize,
     /// With the rule the client got its bytes back.
     worked_after: bool,
-    /// How many.
+    /// How many bytes.
     bytes_back: usize,
-    /// Packets that the rule has redirected, and what of them has arrived.
+    /// Packets that the rule has redirected, and how many of them have arrived.
     departed: u64,
     arrived: u64,
 }
@@ -65,7 +65,7 @@ impl Told {
     }
 }
 
-/// Tells the story, aloud or not.
+/// Runs the demo, with or without text.
 pub(super) fn tell(seed: &Seed, aloud: bool) -> Result<Told, Error> {
     let say = Voice { aloud };
     say.line(bold("A reply that leaves by the wrong way, and the cure"));
@@ -91,13 +91,13 @@ pub(super) fn tell(seed: &Seed, aloud: bool) -> Result<Told, Error> {
     let verdict = if told.is_as_expected() {
         good("Seen: the failure before, and the success after, for IPv4 and for IPv6.")
     } else {
-        bad("This is not what should have been seen: the failure before, and the success after.")
+        bad("This is not what the demo should see: the failure before, and the success after.")
     };
     say.line(format!("\n{verdict}"));
     Ok(told)
 }
 
-/// Says what can be done in a demo that stays.
+/// Says how to look around in a demo that stays.
 pub(super) fn look_around(seed: &Seed, aloud: bool) {
     let say = Voice { aloud };
     let (server, client) = (seed.server.netns(), seed.client.netns());
@@ -112,7 +112,7 @@ pub(super) fn look_around(seed: &Seed, aloud: bool) {
     say.command("demo --clean");
 }
 
-/// Says what has become of a demo that does not stay.
+/// Says that the demo has left nothing behind.
 pub(super) fn end(aloud: bool) {
     let say = Voice { aloud };
     say.line("   Removed: rules, programs and hosts. Nothing is left of this on the machine.");
@@ -181,11 +181,11 @@ fn replies(at_gateway: &Capture, addresses: &Addresses) -> usize {
             && frame.source() == Some(addresses.service)
             && frame.destination() == Some(addresses.client)
     };
-    // The server repeats its reply, so that the first one has been there for long.
+    // The server repeats its reply, so the first one arrived long ago.
     at_gateway.count(is_reply)
 }
 
-/// Prints, or keeps quiet where a program wants JSON alone.
+/// Prints, or stays quiet if the output is JSON.
 struct Voice {
     aloud: bool,
 }
@@ -193,12 +193,12 @@ struct Voice {
 impl Voice {
     fn line(&self, text: impl Display) {
         if self.aloud {
-            // A reader who has gone does not keep the story from its end.
+            // If the reader has gone, run the demo to its end all the same.
             let _ = writeln!(anstream::stdout(), "{text}");
         }
     }
 
-    /// A command as a person would type it to this very program.
+    /// A command as a person would type it for this program.
     fn command(&self, words: &str) {
         let program = std::env::args().next().unwrap_or_else(|| "byway".to_owned());
         self.line(format!("   $ {}", bold(format!("{program} {words}"))));

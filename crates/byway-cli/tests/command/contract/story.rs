@@ -40,7 +40,7 @@ fn each_command_finds_what_the_one_before_it_has_left() {
     assert!(works(&seed, ANSWER));
     assert_eq!(done(server, "detach"), "detached from eth0\n");
     assert!(!works(&seed, SILENCE), "nothing is watched");
-    assert!(done(server, "show").contains("no interface is watched for departures"));
+    assert!(done(server, "show").contains("there are no attachments, so the rules do nothing"));
     assert_eq!(done(server, "attach"), "attached to eth0\n");
     assert!(works(&seed, ANSWER), "the rules were kept");
     assert_eq!(done(server, "attach dev eth1 dev eth0"), "attached to eth1 and eth0\n");

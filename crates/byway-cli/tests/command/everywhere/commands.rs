@@ -123,13 +123,13 @@ fn one_rule_is_shown_alone() {
     for (words, sentence) in [
         (
             "show rules",
-            "`rules` is not a word that belongs here; expected `nexthops`, `attachments`, or a rule's `from` and `to`",
+            "`rules` does not belong here; expected `nexthops`, `attachments`, or a rule's `from` and `to`",
         ),
         (
             "show to 10.9.0.0/16",
             "a rule needs `from PREFIX`, the source of the packets, like `from 192.0.2.7`",
         ),
-        ("show from 192.168.1.5 pass", "`pass` is not a word that belongs here; expected `from` or `to`"),
+        ("show from 192.168.1.5 pass", "`pass` does not belong here; expected `from` or `to`"),
     ] {
         assert_eq!(refused(server, words), sentence, "byway {words}");
     }
@@ -225,7 +225,7 @@ fn each_mistake_is_one_sentence_and_exit_code_2() {
         ),
         (
             "add from 192.168.1.5/24 via 10.111.221.21",
-            "`192.168.1.5/24` has bits set behind its length of 24; did you mean 192.168.1.0/24?",
+            "`192.168.1.5/24` has bits set beyond its length of 24; did you mean 192.168.1.0/24?",
         ),
         (
             "add from 2001:db8:1::5 via 10.111.221.21",
@@ -243,10 +243,10 @@ fn each_mistake_is_one_sentence_and_exit_code_2() {
             "add from 192.168.1.5",
             "the rule from 192.168.1.5 needs a target: `via ADDR`, `via ADDR dev IF`, `dev IF`, `nexthop ...`, `group NAME`, `pass` or `drop`",
         ),
-        ("add from 192.168.1.5 pass drop", "a rule has one target: `pass` cannot stand beside `drop`"),
+        ("add from 192.168.1.5 pass drop", "a rule has one target: `pass` cannot be combined with `drop`"),
         (
             "add from 192.168.1.5 drop via 10.111.221.21",
-            "a rule has one target: `drop` cannot stand beside `via`",
+            "a rule has one target: `drop` cannot be combined with `via`",
         ),
         ("del from 192.168.1.5", "there is no rule from 192.168.1.5; `byway show` lists the rules"),
         ("attach dev eth7", "there is no device `eth7` in this network namespace; `ip link` lists them"),
@@ -266,7 +266,7 @@ fn each_mistake_is_one_sentence_and_exit_code_2() {
     done(server, &format!("add {RULE}"));
     assert_eq!(
         refused(server, &format!("add {RULE}")),
-        format!("there is a rule for that already ({RULE}); use `replace` to change it")
+        format!("there is already a rule for these packets ({RULE}); use `replace` to change it")
     );
     // What clap says of words that are no command is its own, but the exit code is the same.
     for words in ["", "frobnicate", "--frobnicate show", "show me"] {
@@ -307,7 +307,7 @@ fn a_missing_capability_is_named() {
         said.err,
         "byway: byway needs the capability CAP_NET_ADMIN; run it as root, or give it that capability\n"
     );
-    // The kernel takes CAP_SYS_ADMIN for CAP_BPF, so that both have to be missing.
+    // CAP_SYS_ADMIN includes CAP_BPF, so both have to be missing.
     let said = without("-sys_admin,-bpf");
     assert_eq!(said.code, Some(2), "{said:?}");
     assert_eq!(
@@ -405,7 +405,7 @@ fn a_narrower_next_hop_is_told_and_what_came_of_it_has_columns() {
     set_mtu(1_280);
     let told = |tcp: &str| {
         format!(
-            "eth1 takes packets of 1280 bytes, eth0 of 1500: {tcp}, and what is too big is answered with an ICMP error\n"
+            "eth1 takes packets of 1280 bytes, eth0 of 1500: {tcp}, and packets that are too big get an ICMP error\n"
         )
     };
     assert_eq!(

@@ -137,7 +137,7 @@ fn rules_and_groups_of_others_stay() {
     assert_eq!(said.out, "nothing differs: 1 rule is as the configuration says\n");
     // One that says something else is refused.
     file.write("[[rule]]\nfrom = \"192.168.1.6\"\ndev = \"eth1\"\n");
-    let sentence = "there is a rule for that already (from 192.168.1.6 drop), which belongs to cli; delete it \
+    let sentence = "there is already a rule for these packets (from 192.168.1.6 drop), which belongs to cli; delete it \
                     first: `byway del from 192.168.1.6`";
     assert_eq!(refused(&seed.server, &file.words("diff")), sentence);
     assert_eq!(refused(&seed.server, &file.words("apply")), sentence);
@@ -433,16 +433,16 @@ fn rollback_asks_no_questions() {
 fn what_is_confirmed_stays() {
     let seed = Seed::new().unwrap();
     let file = File::new(VIP);
-    assert_eq!(done(&seed.server, "confirm"), "no apply waits to be confirmed\n");
+    assert_eq!(done(&seed.server, "confirm"), "no apply is waiting to be confirmed\n");
     let said = done(&seed.server, &file.words("apply --confirm 5m"));
     assert_eq!(said.lines().last().unwrap(), "rolls back in 5m, unless `byway confirm` comes first");
     // The next one has to wait, but not what is done by hand.
     file.write("");
-    let sentence = "the last apply waits to be confirmed; do so with `byway confirm`, or roll it back with `byway rollback`";
+    let sentence = "the last apply is still waiting to be confirmed; confirm it with `byway confirm`, or roll it back with `byway rollback`";
     assert_eq!(refused(&seed.server, &file.words("apply")), sentence);
     done(&seed.server, "add from 192.168.1.6 drop");
     assert_eq!(done(&seed.server, "confirm"), "confirmed: the last apply stays\n");
-    assert_eq!(done(&seed.server, "confirm"), "no apply waits to be confirmed\n");
+    assert_eq!(done(&seed.server, "confirm"), "no apply is waiting to be confirmed\n");
     assert!(wait_until(ANSWER, || guards().is_empty()), "the guard stays: {:?}", guards());
     assert!(works(&seed, ANSWER));
     done(&seed.server, "rollback");
@@ -488,7 +488,7 @@ fn what_nobody_confirms_is_taken_back() {
     assert!(wait_until(ANSWER, || guards().is_empty()));
     assert_eq!(
         refused(&seed.server, "confirm"),
-        "no apply waits to be confirmed; of the last one: it was rolled back, since nobody confirmed it in time"
+        "no apply is waiting to be confirmed: the last one was rolled back, because nobody confirmed it in time"
     );
     refused(&seed.server, "rollback");
     assert!(pins().is_empty(), "as before");
@@ -502,11 +502,14 @@ fn a_guard_that_is_ended_rolls_back_at_once() {
     done(&seed.server, &file.words("apply --confirm 1h"));
     let shown = done(&seed.server, "show");
     let last = shown.lines().last().unwrap();
-    assert!(last.starts_with("the last apply waits to be confirmed, 3"), "{shown}");
+    assert!(last.starts_with("the last apply is still waiting to be confirmed, 3"), "{shown}");
     assert!(last.ends_with(" s left; `byway confirm` keeps it"), "{shown}");
     assert!(json(&seed, "--json show")["seconds_to_confirm"].as_u64().unwrap() > 3_000);
     let added = done(&seed.server, "add from 192.168.1.6 drop");
-    assert!(added.lines().last().unwrap().starts_with("the last apply waits to be confirmed, 3"), "{added}");
+    assert!(
+        added.lines().last().unwrap().starts_with("the last apply is still waiting to be confirmed, 3"),
+        "{added}"
+    );
     signal_guard(Signal::SIGTERM);
     assert!(wait_until(ANSWER, || rules(&seed) == 1), "it was not rolled back");
     assert!(wait_until(ANSWER, || guards().is_empty()));
@@ -715,7 +718,7 @@ fn check_looks_at_the_host() {
         check(&seed, "check"),
         [
             "warning: on this host there is no device `eth7` in this network namespace",
-            "warning: eth1 drops what comes in from where no route leads back by eth1 (strict rp_filter), so that there may be nothing to answer",
+            "warning: eth1 drops requests from senders that no route leads back to by eth1 (strict rp_filter), so there may be nothing to answer",
             "warning: on this host no device leads straight to the gateway 203.0.113.1: no connected route covers it",
         ]
     );

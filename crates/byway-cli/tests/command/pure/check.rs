@@ -40,7 +40,7 @@ fn each_problem_is_shown_with_its_text() {
     let file = path.display().to_string();
     assert_eq!(said.out, format!("{file}: 2 errors\n"));
     let expected = "\
-error: `192.0.2.7/24` has bits set behind its length of 24
+error: `192.0.2.7/24` has bits set beyond its length of 24
  --> FILE:2:8
   |
 2 | from = \"192.0.2.7/24\"
@@ -74,10 +74,7 @@ fn warnings_are_no_errors() {
     let said = check(&[], &path);
     assert_eq!(said.code, Some(0));
     assert_eq!(said.out, format!("{}: 0 rules, 1 group, 1 warning\n", path.display()));
-    assert!(
-        said.err.starts_with("warning: no rule of the configuration leads to the group up\n"),
-        "{said:?}"
-    );
+    assert!(said.err.starts_with("warning: no rule of the configuration uses the group up\n"), "{said:?}");
 }
 
 /// Drop-ins and lists belong to it.
@@ -110,7 +107,7 @@ fn the_folder_beside_it_is_looked_at_as_well() {
     fs::write(parts.join(".up.toml"), "half of it").unwrap();
     assert_eq!(check(&[], &path).code, Some(0));
     fs::set_permissions(&parts, Permissions::from_mode(0o777)).unwrap();
-    let sentence = "everybody may write to FOLDER; take that right away: `chmod o-w FOLDER`";
+    let sentence = "everybody may write to FOLDER; take that permission away: `chmod o-w FOLDER`";
     assert_eq!(refused(&path).replace(&parts.display().to_string(), "FOLDER"), sentence);
     fs::set_permissions(&parts, Permissions::from_mode(0o755)).unwrap();
     chown(&parts, Some(65_534), None).unwrap();
@@ -178,22 +175,22 @@ fn what_is_no_file_of_ours_is_refused() {
     let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
     assert_eq!(refused(&path("socket")), "FILE is a socket; name a file");
     symlink(path("loop"), path("loop")).unwrap();
-    assert_eq!(refused(&path("loop")), "FILE is a symbolic link that leads to itself; let it lead to a file");
+    assert_eq!(refused(&path("loop")), "FILE is a symbolic link that leads to itself; point it at a file");
 
     let file = path("byway.toml");
     fs::write(&file, "").unwrap();
     fs::set_permissions(&file, Permissions::from_mode(0o646)).unwrap();
-    assert_eq!(refused(&file), "everybody may write to FILE; take that right away: `chmod o-w FILE`");
+    assert_eq!(refused(&file), "everybody may write to FILE; take that permission away: `chmod o-w FILE`");
     fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
     fs::write(&file, b"# one\n# tw\xff\n").unwrap();
-    assert_eq!(refused(&file), "FILE is no UTF-8 text: line 2 has a byte that is none; write it anew");
+    assert_eq!(refused(&file), "FILE is not UTF-8: line 2 has an invalid byte; save it as UTF-8");
 
     // A gigabyte of one line, that takes no room on the disk.
     let huge = fs::File::create(path("huge")).unwrap();
     huge.set_len(1 << 30).unwrap();
     assert_eq!(
         refused(&path("huge")),
-        "FILE has 1073741824 bytes, and 134217728 are read at the most; use shorter prefixes, or several files"
+        "FILE has 1073741824 bytes, more than the limit of 134217728; use shorter prefixes, or several files"
     );
     // A line of as many as are read is one problem, and is not printed whole.
     fs::write(&file, format!("x = \"{}\n", "y".repeat(20_000_000))).unwrap();

@@ -233,7 +233,7 @@ fn an_older_schema_is_taken_over_under_traffic() {
         assert_eq!(
             refused.sentence(),
             format!(
-                "the pins in {} are an older byway's, of schema {}, and this byway works with schema {SCHEMA}; the next change takes them over with all rules and counters",
+                "an older byway made the pins in {}, with schema {}, and this byway uses schema {SCHEMA}; the next change takes them over with all rules and counters",
                 folder.display(),
                 old.schema
             )

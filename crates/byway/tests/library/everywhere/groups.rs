@@ -294,7 +294,7 @@ fn what_cannot_be_a_group_is_refused() {
             let twice = vec![member(&addresses, 0, 1), member(&addresses, 0, 2)];
             byway.add_group(&group("uplinks", twice, OnDown::Pass)).map(drop)
         },
-        "the next hop via 10.111.221.100 dev eth1 is there twice; name it once, with a weight for a larger share",
+        "the next hop via 10.111.221.100 dev eth1 is named twice; name it once, with a weight for a larger share",
     );
     assert_eq!(pins(), Vec::<String>::new(), "nothing has changed");
 
@@ -305,7 +305,7 @@ fn what_cannot_be_a_group_is_refused() {
     );
     refused(
         &|byway| byway.add_group(&group("uplinks", two(), OnDown::Drop)).map(drop),
-        "there is a group of that name already (uplinks nexthop via 10.111.221.100 dev eth1 nexthop via 10.111.221.101 dev eth1); use `replace` to change it",
+        "there is already a group of that name (uplinks nexthop via 10.111.221.100 dev eth1 nexthop via 10.111.221.101 dev eth1); use `replace` to change it",
     );
     on(&seed.server, hook, |byway| byway.add(&to_group(&addresses, "uplinks"))).unwrap();
     refused(
@@ -314,7 +314,7 @@ fn what_cannot_be_a_group_is_refused() {
     );
     refused(
         &|byway| byway.take_out_of_service(&hop(&addresses, 3)).map(drop),
-        "no rule and no group has the next hop via 10.111.221.103 dev eth1",
+        "no rule or group uses the next hop via 10.111.221.103 dev eth1",
     );
     on(&seed.server, hook, |byway| byway.flush()).unwrap();
     on(&seed.server, hook, |byway| byway.detach_all()).unwrap();

@@ -51,7 +51,7 @@ fn each_mistake_has_its_sentence_and_changes_nothing() {
         ),
         (
             via("192.168.1.5", "10.111.229.1".parse().unwrap(), "eth2"),
-            "eth2 is down, so that the gateway 10.111.229.1 cannot be on-link there; bring it up: `ip link set eth2 up`",
+            "eth2 is down, so the gateway 10.111.229.1 cannot be on-link there; bring it up: `ip link set eth2 up`",
         ),
         (
             RuleSpec::new("192.168.1.5".parse().unwrap(), gateway("10.111.222.11")),
@@ -110,7 +110,7 @@ fn rules_are_added_once_and_deleted_once() {
     let error = on(&seed.server, any_hook(), |byway| byway.add(&spec)).unwrap_err();
     assert_eq!(
         error.sentence(),
-        "there is a rule for that already (from 192.168.1.0/24 via 10.111.221.21 dev eth1); use `replace` to change it"
+        "there is already a rule for these packets (from 192.168.1.0/24 via 10.111.221.21 dev eth1); use `replace` to change it"
     );
     // A longer or shorter prefix is another source.
     for source in ["192.168.1.0/25", "192.168.0.0/23", "192.168.1.0"] {
@@ -175,7 +175,7 @@ fn pins_of_another_schema_are_left_alone() {
             .unwrap();
     meta.set(0, 999, 0).unwrap();
     let sentence = format!(
-        "the pins in {folder} have schema 999, and this byway knows schema {}; use the byway that made them, or flush and detach with it first",
+        "the pins in {folder} have schema 999, and this byway uses schema {}; use the byway that made them, or flush and detach with it first",
         byway_abi::SCHEMA
     );
     let refused = |call: fn(&mut Byway, &RuleSpec) -> byway::Result<()>| {
@@ -227,7 +227,7 @@ fn a_next_hop_above_an_attachment_is_refused() {
     let call = |call: fn(&mut Byway) -> byway::Result<()>| on(&seed.server, any_hook(), call);
     seed.server.run(|| crate::support::add_macvlan("mv0", "eth0"));
     seed.server.set_up("mv0", true).unwrap();
-    let sentence = "mv0 sends its packets through eth0, where byway is to watch departures: they would be redirected again without end; use eth0 itself, or do not attach to it";
+    let sentence = "mv0 sends its packets through eth0, where an attachment would redirect them again and again; use eth0 itself, or do not attach to it";
     let error = call(|byway| byway.add(&on_link("192.168.1.5", "mv0")).map(drop)).unwrap_err();
     assert_eq!(error.sentence(), sentence);
     assert_eq!(pins(), Vec::<String>::new());

@@ -128,6 +128,6 @@ fn counters_survive_a_swap_around_them() {
     let error = on(&hosts.server, hook, |byway| apply(byway, &[taken])).unwrap_err();
     assert_eq!(
         error.sentence(),
-        "there is a rule for that already (from 192.168.0.77 drop), which belongs to cli; delete it first"
+        "there is already a rule for these packets (from 192.168.0.77 drop), which belongs to cli; delete it first"
     );
 }
