@@ -323,7 +323,7 @@ fn a_next_hops_device_in_another_namespace() {
     });
 }
 
-/// A device that is made anew is another device, to which nobody has attached.
+/// A device that is made anew is another device, to which nobody has attached until the next change.
 #[test]
 fn an_attachment_that_is_made_anew() {
     for_each(|hook, v6| {
