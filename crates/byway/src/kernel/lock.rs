@@ -116,14 +116,15 @@ fn lock(
         };
         *has_waited = true;
         let waited = start.elapsed();
-        if waited >= wait.limit {
-            return Err(Error::Locked { holder: holder(&file), waited });
-        }
-        if waited >= TELL_AFTER.min(wait.limit) && !is_told {
+        // Ahead of the end, which may be as late as this on a busy machine.
+        if waited >= TELL_AFTER && wait.limit > TELL_AFTER && !is_told {
             is_told = true;
             if let Some(tell) = wait.tell {
                 tell(&holder(&file));
             }
+        }
+        if waited >= wait.limit {
+            return Err(Error::Locked { holder: holder(&file), waited });
         }
         thread::sleep(PAUSE);
     }

@@ -564,7 +564,7 @@ fn a_change_waits_for_another_one_and_says_so() {
         let [waits, busy] = &said.err.lines().collect::<Vec<_>>()[..] else { panic!("{words}: {said:?}") };
         assert!(waits.starts_with(&format!("byway: process {own} (`")), "{said:?}");
         assert!(waits.ends_with("waiting for it, up to 1s 500ms (`--wait`)"), "{said:?}");
-        let sentence = "byway: another byway has been changing this network namespace for 1 s: process ";
+        let sentence = "byway: another byway has been changing this network namespace for ";
         assert!(busy.starts_with(sentence) && busy.contains(&own.to_string()), "{said:?}");
         assert_eq!(said.code, Some(1));
     }
