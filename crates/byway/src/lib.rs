@@ -49,7 +49,7 @@ pub use model::{
 };
 pub use policy::{
     changes::{Change, Changes, Counts, Waiting},
-    plan::Role,
+    state::Role,
 };
 pub use show::{
     listing::Listing,

@@ -22,7 +22,7 @@ use crate::{
     },
     model::{Action, GroupSpec, Owner, Rule, Target, TargetSpec},
     policy::{
-        changes::Changes, plan::Desired, rollback::Saved, snapshot::Questions, transaction::Transaction,
+        changes::Changes, rollback::Saved, snapshot::Questions, state::Desired, transaction::Transaction,
     },
 };
 

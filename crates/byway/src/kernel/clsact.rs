@@ -20,7 +20,7 @@ use super::network::Network;
 use crate::{
     error::{Error, Result},
     model::Device,
-    policy::plan::{Direction, Place, Role},
+    policy::state::{Direction, Place, Role},
 };
 
 /// The priority of Byway's filter in a clsact chain: after those that an operator puts first, before those that the

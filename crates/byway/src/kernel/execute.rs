@@ -28,7 +28,11 @@ use crate::{
     model::Prefix,
     model::{Action, Device, Group, Member, NextHop, Selector, Target},
     policy::compile::Entry,
-    policy::plan::{Actual, Place, Role, RuleRef, Step, Switch, plan},
+    policy::{
+        plan::plan,
+        state::{Actual, Place, Role},
+        step::{RuleRef, Step, Switch},
+    },
 };
 
 /// Carries steps out. Where one fails, those before it are taken back. The caller holds the lock.

@@ -19,8 +19,8 @@ use crate::{
     error::{Error, Result},
     model::Device,
     policy::{
-        plan::{Direction, Place, Role},
         snapshot::Header,
+        state::{Direction, Place, Role},
     },
 };
 

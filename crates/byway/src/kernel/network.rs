@@ -24,8 +24,8 @@ use crate::{
     error::{Error, Result},
     model::Device,
     policy::{
-        plan::Neighbour,
         snapshot::{Found, Header, Host, Link, Local, Questions},
+        state::Neighbour,
     },
 };
 

@@ -22,7 +22,7 @@ use crate::{
     error::{Error, Result},
     model::{Member, NextHop, OnDown, Owner},
     policy::buckets,
-    policy::plan::Slot,
+    policy::state::Slot,
 };
 
 /// The open maps.

@@ -23,8 +23,8 @@ use crate::{
     error::Result,
     model::{Action, Device, NextHop, Selector, Target},
     policy::{
-        plan::{Actual, Neighbour, Place, Role, Slot, Unseen},
         snapshot::{Link, Questions, Snapshot},
+        state::{Actual, Neighbour, Place, Role, Slot, Unseen},
     },
 };
 

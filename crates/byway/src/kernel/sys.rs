@@ -16,7 +16,7 @@ use std::{
 
 use byway_abi::RuleRecord;
 
-use crate::policy::plan::Direction;
+use crate::policy::state::Direction;
 
 /// `BPF_PROG_QUERY` (bpf(2), include/uapi/linux/bpf.h).
 const BPF_PROG_QUERY: libc::c_long = 16;

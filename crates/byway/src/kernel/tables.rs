@@ -36,8 +36,8 @@ use crate::{
     error::{Error, Result},
     model::Prefix,
     model::{Action, Selector},
-    policy::plan::{Direction, Place},
     policy::source_table::TakesNewTable,
+    policy::state::{Direction, Place},
 };
 
 /// The names of the maps: in the object, and of their pins.

@@ -10,7 +10,7 @@ use byway_abi::{
 
 use crate::{
     model::{Action, Device, Mss, NextHop, OnDown, Owner, Prefix, Rule, Selector, Target, is_name},
-    policy::plan::{Direction, Place, Role},
+    policy::state::{Direction, Place, Role},
 };
 
 /// An IPv4 address in the first four bytes.

@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 use crate::{
     model::{Device, Group, NextHop, Rule},
     policy::merge::merged,
-    policy::plan::Desired,
+    policy::state::Desired,
 };
 
 /// What an apply changes, or would change.

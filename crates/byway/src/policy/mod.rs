@@ -13,4 +13,6 @@ pub(crate) mod resolve;
 pub(crate) mod rollback;
 pub(crate) mod snapshot;
 pub(crate) mod source_table;
+pub(crate) mod state;
+pub(crate) mod step;
 pub(crate) mod transaction;

@@ -1,469 +1,239 @@
 //! From what the kernel holds and what it should hold to the steps between them. Pure.
 //!
-//! Next hops, programs and neighbours follow from attachments, rules and groups:
-//!
-//! - what a rule or a group sends packets to is a next hop with a slot of its own;
-//! - an attachment carries the departure program;
-//! - the device of a next hop carries the arrival program, unless it is an attachment;
-//! - a next hop's gateway is a neighbour that the kernel keeps resolved.
-//!
-//! A device carries at most one program a direction. Whatever wants one yields a [`Role`], and the role says in which direction.
-//!
-//! Without an attachment nothing departs, so then rules ask for neither programs nor neighbours.
+//! Four producers say which steps programs, next hops, groups and rules need. [`plan`] puts them in order.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     sync::Arc,
 };
 
-use serde::Serialize;
-
-use crate::{
-    error::Error,
-    model::Prefix,
-    model::{Action, Device, Group, NextHop, Selector},
-    policy::changes::Waiting,
-    policy::compile::{Entries, Entry, compile},
-    policy::merge::merged,
+use super::{
+    compile::{Entries, Entry, compile},
+    merge::merged,
+    state::{Actual, Desired, Neighbour, Place, Role},
+    step::{RuleRef, Step, Switch},
 };
-
-/// Which program a device carries, and so why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Its egress is watched.
-    Departure,
-    /// It is a next hop's.
-    Arrival,
-}
-
-impl Role {
-    /// The direction in which its program is.
-    pub(crate) fn direction(self) -> Direction {
-        match self {
-            Self::Departure | Self::Arrival => Direction::Egress,
-        }
-    }
-}
-
-/// Which packets of a device a program sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Direction {
-    /// Those that come in.
-    Ingress,
-    /// Those that leave.
-    Egress,
-}
-
-impl Direction {
-    pub(crate) const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
-}
-
-/// Where a program of Byway's may be. There is one at most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Place {
-    pub(crate) ifindex: u32,
-    pub(crate) direction: Direction,
-}
-
-impl Place {
-    /// Where a device carries the program of a role.
-    pub(crate) fn of(device: &Device, role: Role) -> Self {
-        Self { ifindex: device.index, direction: role.direction() }
-    }
-}
-
-/// A gateway on a device.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Neighbour {
-    pub(crate) device: Device,
-    pub(crate) gateway: IpAddr,
-}
-
-/// A next hop that the kernel holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Slot {
-    /// Which it is.
-    pub(crate) index: u32,
-    /// Somebody has taken the next hop out of service.
-    pub(crate) is_down: bool,
-    /// The device that it was made for is gone, whatever has its ifindex now.
-    pub(crate) is_gone: bool,
-    /// The MTU that programs take its device to have, in bytes; 0 where they ask the kernel.
-    pub(crate) mtu: u32,
-}
-
-/// What the kernel holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Actual {
-    /// The devices that carry a program, by where it is.
-    pub(crate) programs: BTreeMap<Place, (Device, Role)>,
-    /// Where a newer byway has put a program that this one does not know. It is left alone.
-    pub(crate) unknown: BTreeSet<Place>,
-    /// Attachments without a program: somebody has taken it off, or they have waited for their device, which is there now.
-    pub(crate) lost: BTreeMap<u32, Device>,
-    /// The attachments are those devices that carry a default route.
-    pub(crate) is_auto: bool,
-    /// The names of attachments that wait for their device, and the ifindex of one that is there now.
-    pub(crate) awaited: BTreeMap<String, Option<u32>>,
-    /// The rules with their identities, but for those that are `unseen`.
-    pub(crate) rules: BTreeMap<Selector, (u32, Arc<Action>)>,
-    /// Rules that no change is asked for, and that none can concern.
-    pub(crate) unseen: Unseen,
-    /// The groups with a name, and their identities.
-    pub(crate) groups: BTreeMap<String, (u32, Group)>,
-    /// The next hops of both.
-    pub(crate) next_hops: BTreeMap<NextHop, Slot>,
-    /// The neighbours that Byway has asked the kernel to keep resolved.
-    pub(crate) neighbours: BTreeSet<Neighbour>,
-    /// Those of them that it does not keep any more: their link was down.
-    pub(crate) let_go: BTreeSet<Neighbour>,
-    /// Every device there is, by ifindex.
-    pub(crate) devices: BTreeMap<u32, Device>,
-    /// Their MTUs in bytes.
-    pub(crate) mtus: BTreeMap<u32, u32>,
-}
-
-/// Rules that were not read, since there are many and a change concerns one of the others alone.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Unseen {
-    /// How many they are.
-    pub(crate) rules: usize,
-    /// What they send packets to.
-    pub(crate) next_hops: BTreeSet<NextHop>,
-}
-
-/// What the kernel should hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Desired {
-    /// The devices whose egress is watched, by ifindex.
-    pub(crate) attachments: BTreeMap<u32, Device>,
-    /// They are those that carry a default route. Else each is asked for by name.
-    pub(crate) is_auto: bool,
-    /// The names of those that are not there yet.
-    pub(crate) awaited: BTreeSet<String>,
-    /// The rules.
-    pub(crate) rules: BTreeMap<Selector, Arc<Action>>,
-    /// Those that stay as they are, whatever they are.
-    pub(crate) unseen: Unseen,
-    /// The groups with a name.
-    pub(crate) groups: BTreeMap<String, Group>,
-    /// The next hops that are out of service.
-    pub(crate) down: BTreeSet<NextHop>,
-}
-
-/// A rule of a compiled table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RuleRef {
-    /// One that the kernel holds already, by its identity.
-    Held(u32),
-    /// One that is to be: which of the plan's records it is.
-    New(u32),
-}
-
-/// From one set of rules to another, in one instant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Switch {
-    /// Nothing but this source's entry changes, from the first to the second.
-    Entry(Prefix, Option<Entry<RuleRef>>, Option<Entry<RuleRef>>),
-    /// Everything that there is for everything that shall be.
-    All(Entries<RuleRef>, Entries<RuleRef>),
-}
-
-/// One change. Each leaves a working data path, and can be taken back until something is forgotten.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Put a program on a device that has none.
-    Attach(Device, Role),
-    /// Put the other program of the same direction in place of the one that is there; the role is the new one.
-    ChangeRole(Device, Role),
-    /// Take the program off.
-    Detach(Device, Role),
-    /// Note that attachments are those devices that carry a default route, or that they are asked for by name.
-    SetAuto(bool),
-    /// Note that an attachment of this name is asked for, and waits.
-    Await(String),
-    /// It waits no longer.
-    StopAwaiting(String),
-    /// Ask the kernel to keep a neighbour resolved.
-    KeepResolved(Neighbour),
-    /// Stop asking.
-    LetGo(Neighbour),
-    /// Make a next hop that nothing leads to yet.
-    MakeNextHop(NextHop),
-    /// Give a next hop the device that has come in the place of one that had gone, and the device's MTU of now.
-    Renew(NextHop),
-    /// Take a next hop out of service, or put it back.
-    SetDown(NextHop, bool),
-    /// Make a group in the generation that is not in force, or let it be another there.
-    PrepareGroup(Group),
-    /// Make a group in the generation in force, or let it be another there from one instant to the next.
-    PutGroup(Group),
-    /// Make the record and the counters of a rule that nothing leads to yet. One that it replaces has this identity.
-    Record(Selector, Arc<Action>, Option<u32>),
-    /// Let other rules hold.
-    Switch(Box<Switch>),
-    /// Wait until no packet is under way any more that has seen what held before. Nothing is taken back from here on.
-    WaitForGracePeriod,
-    /// Remove the tables that no packet looks at any more.
-    Clear,
-    /// Forget the record and the counters of a rule that holds no longer.
-    Forget(u32),
-    /// Forget a group that no rule leads to.
-    ForgetGroup(String),
-    /// Forget a next hop that nothing leads to.
-    ForgetNextHop(NextHop),
-}
-
-impl Desired {
-    /// The attachments that are asked for and wait.
-    pub(crate) fn waiting_attachments(&self) -> Vec<Waiting> {
-        let waiting = |request: String, why: Error| Waiting { request, reason: why.to_string() };
-        let mut all: Vec<Waiting> = self
-            .awaited
-            .iter()
-            .map(|name| waiting(format!("attach {name}"), Error::NoSuchDevice(name.clone())))
-            .collect();
-        if self.is_auto && self.attachments.is_empty() {
-            all.push(waiting("attach auto".to_owned(), Error::NoDefaultRoute));
-        }
-        all
-    }
-
-    /// The names of all attachments that are asked for, those included that wait.
-    pub(crate) fn attachment_names(&self) -> BTreeSet<String> {
-        let attached = self.attachments.values().map(|device| device.name.clone());
-        attached.chain(self.awaited.iter().cloned()).collect()
-    }
-
-    /// Whether nothing of it needs anything in the kernel.
-    pub(crate) fn is_empty(&self) -> bool {
-        let asks_for_attachments = self.is_auto || !self.awaited.is_empty();
-        self.rules.is_empty()
-            && self.attachments.is_empty()
-            && self.groups.is_empty()
-            && !asks_for_attachments
-    }
-}
-
-impl Actual {
-    /// The devices whose egress is watched.
-    pub(crate) fn attachments(&self) -> impl Iterator<Item = &Device> {
-        let departures = self.programs.values().filter(|(_, role)| *role == Role::Departure);
-        departures.map(|(device, _)| device)
-    }
-
-    /// Whether the egress of a device is watched.
-    pub(crate) fn is_attached(&self, index: u32) -> bool {
-        self.attachments().any(|device| device.index == index)
-    }
-
-    /// What should hold when nothing is to change.
-    pub(crate) fn as_desired(&self) -> Desired {
-        let attached = self.attachments().map(|device| (device.index, device.clone()));
-        let attachments = attached.chain(self.lost.clone()).collect();
-        let is_down = |(next_hop, slot): (&NextHop, &Slot)| slot.is_down.then(|| next_hop.clone());
-        let waits = |(name, there): (&String, &Option<u32>)| there.is_none().then(|| name.clone());
-        Desired {
-            attachments,
-            is_auto: self.is_auto,
-            awaited: self.awaited.iter().filter_map(waits).collect(),
-            rules: self.rules.iter().map(|(selector, (_, rule))| (*selector, rule.clone())).collect(),
-            unseen: self.unseen.clone(),
-            groups: self.groups.iter().map(|(name, (_, group))| (name.clone(), group.clone())).collect(),
-            down: self.next_hops.iter().filter_map(is_down).collect(),
-        }
-    }
-}
-
-impl Desired {
-    /// The next hops of all rules and groups.
-    pub(crate) fn next_hops(&self) -> BTreeSet<&NextHop> {
-        let of_groups = self.groups.values().flat_map(|group| &group.members).map(|member| &member.next_hop);
-        let mut all: BTreeSet<&NextHop> = of_groups.chain(&self.unseen.next_hops).collect();
-        let mut last = None;
-        for next_hop in self.rules.values().flat_map(|rule| rule.target.next_hops()) {
-            // A million rules have few next hops, and often the same one after the other.
-            if last != Some(next_hop) {
-                all.insert(next_hop);
-                last = Some(next_hop);
-            }
-        }
-        all
-    }
-
-    /// The program that should be at each place, and the neighbours that the kernel should keep resolved, for these next
-    /// hops, as far as their devices are there still.
-    pub(crate) fn programs_and_neighbours(
-        &self,
-        next_hops: &BTreeSet<&NextHop>,
-        existing: &BTreeMap<u32, Device>,
-    ) -> (BTreeMap<Place, (Device, Role)>, BTreeSet<Neighbour>) {
-        let is_there = |next_hop: &&&NextHop| existing.get(&next_hop.device.index) == Some(&next_hop.device);
-        let is_any_attached = !self.attachments.is_empty();
-        let next_hops = || next_hops.iter().filter(is_there).filter(|_| is_any_attached);
-        let arrivals = next_hops().map(|next_hop| (&next_hop.device, Role::Arrival));
-        let departures = self.attachments.values().map(|device| (device, Role::Departure));
-        // Of two for the same place the later one holds.
-        let programs = arrivals.chain(departures);
-        let neighbour = |next_hop: &&NextHop| {
-            Some(Neighbour { device: next_hop.device.clone(), gateway: next_hop.gateway? })
-        };
-        (
-            programs.map(|(device, role)| (Place::of(device, role), (device.clone(), role))).collect(),
-            next_hops().filter_map(neighbour).collect(),
-        )
-    }
-}
+use crate::model::{Action, Device, Group, NextHop, Prefix, Selector};
 
 /// The steps from `actual` to `desired`, in an order in which every packet finds all that its way needs: what a
 /// rule needs comes before it, what nothing needs any more goes last.
 pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
-    let mut before = Vec::new();
-    let mut attach = Vec::new();
-    let mut detach = Vec::new();
-    let mut after = Vec::new();
+    let wanted = desired.next_hops();
+    let (programs, neighbours) = desired.programs_and_neighbours(&wanted, &actual.devices);
+    let programs = plan_programs(actual, desired, programs, &wanted);
+    let next_hops = plan_next_hops(actual, desired, &wanted, &neighbours);
+    let groups = plan_groups(actual, desired);
+    let rules = plan_rules(actual, desired, groups.changed.len());
 
+    let takes_groups = matches!(rules.switch, Some(Switch::All(..)));
+    // The kernel may use the memory of what was written over for the next thing that is written.
+    let overwrites = !groups.changed.is_empty() || matches!(rules.switch, Some(Switch::Entry(_, Some(_), _)));
+    let mut forget = rules.forget;
+    // A rule of a kind that is not known may lead to any group and any next hop: only who has made it knows what its index means.
+    if !rules.has_unknown {
+        forget.extend(groups.forget);
+        forget.extend(next_hops.forget);
+    }
+    let prepare = || groups.changed.iter().map(|group| Step::PrepareGroup((*group).clone()));
+
+    // Ahead of the rules: what they need.
+    let mut steps = programs.before;
+    steps.extend(next_hops.before);
+    steps.extend(groups.new);
+    steps.extend(rules.records);
+    // A device that is an attachment no longer lets packets pass from now on, and one that becomes an attachment lets them
+    // pass until all else is as it shall be: each packet finds all as it was, or all as it shall be.
+    steps.extend(programs.detach);
+    let mut attach = programs.attach;
+    if actual.rules.is_empty() {
+        // The rule comes last, so that a change that is cut off has put no rule that nobody heeds.
+        steps.append(&mut attach);
+    }
+    steps.extend(prepare());
+    if !takes_groups {
+        steps.extend(groups.changed.iter().map(|group| Step::PutGroup((*group).clone())));
+    }
+    steps.extend(rules.switch.map(Box::new).map(Step::Switch));
+    steps.extend(attach);
+    steps.extend(next_hops.let_go);
+    let mut after = programs.after;
+    if takes_groups {
+        // What was the generation in force is the one to come by then.
+        after.extend(prepare());
+    }
+    // Also before the arrival programs go, which take marks off.
+    if overwrites || !after.is_empty() || !forget.is_empty() {
+        steps.push(Step::WaitForGracePeriod);
+    }
+    steps.extend(after);
+    steps.extend(forget);
+    steps
+}
+
+/// The steps of programs, and of what is asked for of attachments.
+#[derive(Default)]
+struct Programs {
+    before: Vec<Step>,
+    attach: Vec<Step>,
+    detach: Vec<Step>,
+    after: Vec<Step>,
+}
+
+fn plan_programs(
+    actual: &Actual,
+    desired: &Desired,
+    mut wanted: BTreeMap<Place, (Device, Role)>,
+    next_hops: &BTreeSet<&NextHop>,
+) -> Programs {
+    let mut steps = Programs::default();
     // A next hop's device that becomes an attachment, or is one no longer, carries the arrival program in between:
     // rules may lead there while other attachments come and go.
-    let wanted_next_hops = desired.next_hops();
     let of_next_hops: BTreeSet<u32> =
-        actual.next_hops.keys().chain(wanted_next_hops.iter().copied()).map(|it| it.device.index).collect();
+        actual.next_hops.keys().chain(next_hops.iter().copied()).map(|it| it.device.index).collect();
     let is_next_hop = |place: &Place| of_next_hops.contains(&place.ifindex);
-    let (mut wanted, neighbours) = desired.programs_and_neighbours(&wanted_next_hops, &actual.devices);
     wanted.retain(|place, _| !actual.unknown.contains(place));
     for (place, (device, role)) in &wanted {
         match (actual.programs.get(place).map(|(_, role)| role), role) {
             (Some(now), wanted) if now == wanted => {}
             (None, Role::Departure) if !is_next_hop(place) => {
-                attach.push(Step::Attach(device.clone(), Role::Departure));
+                steps.attach.push(Step::Attach(device.clone(), Role::Departure));
             }
             (None, Role::Departure) => {
-                before.push(Step::Attach(device.clone(), Role::Arrival));
-                attach.push(Step::ChangeRole(device.clone(), Role::Departure));
+                steps.before.push(Step::Attach(device.clone(), Role::Arrival));
+                steps.attach.push(Step::ChangeRole(device.clone(), Role::Departure));
             }
-            (None, Role::Arrival) => before.push(Step::Attach(device.clone(), Role::Arrival)),
-            (Some(_), Role::Departure) => attach.push(Step::ChangeRole(device.clone(), Role::Departure)),
-            (Some(_), Role::Arrival) => detach.push(Step::ChangeRole(device.clone(), Role::Arrival)),
+            (None, Role::Arrival) => steps.before.push(Step::Attach(device.clone(), Role::Arrival)),
+            (Some(_), Role::Departure) => {
+                steps.attach.push(Step::ChangeRole(device.clone(), Role::Departure));
+            }
+            (Some(_), Role::Arrival) => steps.detach.push(Step::ChangeRole(device.clone(), Role::Arrival)),
         }
     }
     for (place, (device, role)) in actual.programs.iter().filter(|(place, _)| !wanted.contains_key(place)) {
         match role {
             Role::Departure if !is_next_hop(place) => {
-                detach.push(Step::Detach(device.clone(), Role::Departure));
+                steps.detach.push(Step::Detach(device.clone(), Role::Departure));
             }
             Role::Departure => {
-                detach.push(Step::ChangeRole(device.clone(), Role::Arrival));
-                after.push(Step::Detach(device.clone(), Role::Arrival));
+                steps.detach.push(Step::ChangeRole(device.clone(), Role::Arrival));
+                steps.after.push(Step::Detach(device.clone(), Role::Arrival));
             }
-            Role::Arrival => after.push(Step::Detach(device.clone(), Role::Arrival)),
+            Role::Arrival => steps.after.push(Step::Detach(device.clone(), Role::Arrival)),
         }
     }
 
     // What is asked for is noted once it holds; what waits, ahead of that.
     if desired.is_auto != actual.is_auto {
-        attach.push(Step::SetAuto(desired.is_auto));
+        steps.attach.push(Step::SetAuto(desired.is_auto));
     }
     let new = desired.awaited.iter().filter(|name| !actual.awaited.contains_key(*name));
-    before.extend(new.cloned().map(Step::Await));
+    steps.before.extend(new.cloned().map(Step::Await));
     let done = actual.awaited.keys().filter(|name| !desired.awaited.contains(*name));
-    attach.extend(done.cloned().map(Step::StopAwaiting));
+    steps.attach.extend(done.cloned().map(Step::StopAwaiting));
+    steps
+}
 
+/// The steps of next hops and their neighbours.
+#[derive(Default)]
+struct NextHops {
+    before: Vec<Step>,
+    let_go: Vec<Step>,
+    forget: Vec<Step>,
+}
+
+fn plan_next_hops(
+    actual: &Actual,
+    desired: &Desired,
+    wanted: &BTreeSet<&NextHop>,
+    neighbours: &BTreeSet<Neighbour>,
+) -> NextHops {
+    let mut steps = NextHops::default();
     let is_kept = |it: &&Neighbour| actual.neighbours.contains(*it) && !actual.let_go.contains(*it);
-    before.extend(neighbours.iter().filter(|it| !is_kept(it)).cloned().map(Step::KeepResolved));
-    let let_go = actual.neighbours.difference(&neighbours).cloned().map(Step::LetGo);
+    steps.before.extend(neighbours.iter().filter(|it| !is_kept(it)).cloned().map(Step::KeepResolved));
+    steps.let_go.extend(actual.neighbours.difference(neighbours).cloned().map(Step::LetGo));
 
-    for next_hop in &wanted_next_hops {
+    for next_hop in wanted {
         let is_down = desired.down.contains(*next_hop);
         let was_down = match actual.next_hops.get(*next_hop) {
             Some(slot) => {
                 let index = next_hop.device.index;
                 let has_old_mtu = slot.mtu != 0 && actual.mtus.get(&index) != Some(&slot.mtu);
                 if (slot.is_gone || has_old_mtu) && actual.devices.get(&index) == Some(&next_hop.device) {
-                    before.push(Step::Renew((*next_hop).clone()));
+                    steps.before.push(Step::Renew((*next_hop).clone()));
                 }
                 slot.is_down
             }
             None => {
-                before.push(Step::MakeNextHop((*next_hop).clone()));
+                steps.before.push(Step::MakeNextHop((*next_hop).clone()));
                 false
             }
         };
         if is_down != was_down {
-            before.push(Step::SetDown((*next_hop).clone(), is_down));
+            steps.before.push(Step::SetDown((*next_hop).clone(), is_down));
         }
     }
-    let mut forget = Vec::new();
-    let mut groups = Vec::new();
+    let gone = actual.next_hops.keys().filter(|next_hop| !wanted.contains(next_hop));
+    steps.forget.extend(gone.cloned().map(Step::ForgetNextHop));
+    steps
+}
+
+/// The steps of groups with a name.
+#[derive(Default)]
+struct Groups<'a> {
+    /// Before the records of the rules that name them.
+    new: Vec<Step>,
+    /// Those that become others, with the rules.
+    changed: Vec<&'a Group>,
+    forget: Vec<Step>,
+}
+
+fn plan_groups<'a>(actual: &Actual, desired: &'a Desired) -> Groups<'a> {
+    let mut steps = Groups::default();
     for (name, group) in &desired.groups {
         match actual.groups.get(name) {
             Some((_, now)) if now == group => {}
-            Some(_) => groups.push(group),
-            // Before the records of the rules that name it.
-            None => before.extend([Step::PrepareGroup(group.clone()), Step::PutGroup(group.clone())]),
+            Some(_) => steps.changed.push(group),
+            None => steps.new.extend([Step::PrepareGroup(group.clone()), Step::PutGroup(group.clone())]),
         }
     }
+    let gone = actual.groups.keys().filter(|name| !desired.groups.contains_key(*name));
+    steps.forget.extend(gone.cloned().map(Step::ForgetGroup));
+    steps
+}
+
+/// The steps of rules.
+struct Rules {
+    records: Vec<Step>,
+    switch: Option<Switch>,
+    forget: Vec<Step>,
+    /// There is a rule of a kind that this version does not know.
+    has_unknown: bool,
+}
+
+fn plan_rules(actual: &Actual, desired: &Desired, changed_groups: usize) -> Rules {
     let mut wanted = Vec::with_capacity(desired.rules.len());
-    let mut records = 0;
+    let mut records = Vec::new();
     let mut has_unknown = false;
     for (selector, rule) in &desired.rules {
         has_unknown |= rule.target.is_unknown();
-        wanted.push((
-            *selector,
-            match actual.rules.get(selector) {
-                Some((id, now)) if now == rule => RuleRef::Held(*id),
-                now => {
-                    before.push(Step::Record(*selector, rule.clone(), now.map(|(id, _)| *id)));
-                    records += 1;
-                    RuleRef::New(records - 1)
-                }
-            },
-        ));
+        let reference = match actual.rules.get(selector) {
+            Some((id, now)) if now == rule => RuleRef::Held(*id),
+            now => {
+                records.push(Step::Record(*selector, rule.clone(), now.map(|(id, _)| *id)));
+                RuleRef::New(records.len() as u32 - 1)
+            }
+        };
+        wanted.push((*selector, reference));
     }
-    let switch = switch(actual, wanted, groups.len());
-    let takes_groups = matches!(switch, Some(Switch::All(..)));
+    let switch = switch(actual, wanted, changed_groups);
+    let mut forget = Vec::new();
     if switch.as_ref().is_some_and(Switch::leaves_tables) {
         forget.push(Step::Clear);
     }
     let kept = |selector: &Selector, rule: &Arc<Action>| desired.rules.get(selector) == Some(rule);
     let gone = actual.rules.iter().filter(|(selector, (_, rule))| !kept(selector, rule));
     forget.extend(gone.map(|(_, (id, _))| Step::Forget(*id)));
-    // A rule of a kind that is not known may lead to any group and any next hop: only who has made it knows what its index means.
-    if !has_unknown {
-        let gone = actual.groups.keys().filter(|name| !desired.groups.contains_key(*name));
-        forget.extend(gone.cloned().map(Step::ForgetGroup));
-        let gone = actual.next_hops.keys().filter(|next_hop| !wanted_next_hops.contains(next_hop));
-        forget.extend(gone.cloned().map(Step::ForgetNextHop));
-    }
-    if takes_groups {
-        // What was the generation in force is the one to come by then.
-        after.extend(groups.iter().map(|group| Step::PrepareGroup((*group).clone())));
-    }
-    // The kernel may use the memory of what was written over for the next thing that is written.
-    let overwrites = !groups.is_empty() || matches!(switch, Some(Switch::Entry(_, Some(_), _)));
-    let wait_for_grace_period = overwrites || !after.is_empty() || !forget.is_empty();
-
-    // A device that is an attachment no longer lets packets pass from now on, and one that becomes an attachment lets them
-    // pass until all else is as it shall be: each packet finds all as it was, or all as it shall be.
-    let mut steps = before;
-    steps.extend(detach);
-    if actual.rules.is_empty() {
-        // The rule comes last, so that a change that is cut off has put no rule that nobody heeds.
-        steps.append(&mut attach);
-    }
-    steps.extend(groups.iter().map(|group| Step::PrepareGroup((*group).clone())));
-    if !takes_groups {
-        steps.extend(groups.iter().map(|group| Step::PutGroup((*group).clone())));
-    }
-    steps.extend(switch.map(Box::new).map(Step::Switch));
-    steps.extend(attach);
-    steps.extend(let_go);
-    // Also before the arrival programs go, which take marks off.
-    steps.extend(wait_for_grace_period.then_some(Step::WaitForGracePeriod));
-    steps.extend(after);
-    steps.extend(forget);
-    steps
+    Rules { records, switch, forget, has_unknown }
 }
 
 /// How the rules change, if they do, or if more than one thing changes with so many groups.
@@ -494,21 +264,16 @@ fn changed<'a>(
         .map(|(source, old, new)| (*source, old, new))
 }
 
-impl Switch {
-    /// Whether something is left afterwards that no packet looks at any more.
-    fn leaves_tables(&self) -> bool {
-        match self {
-            Self::Entry(_, before, _) => matches!(before, Some(Entry::ByDestination(_))),
-            Self::All(before, _) => !before.is_empty(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use proptest::{collection::vec, prelude::*};
 
-    use super::*;
+    use super::{
+        super::state::{Direction, Slot, Unseen},
+        *,
+    };
     use crate::model::{Member, Mss, OnDown, Owner, Rule, Target};
 
     fn device(index: u32) -> Device {

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     config::{Attach, Config},
     model::{Group, GroupSpec, MemberSpec, OnDown, Owner, TargetSpec},
-    policy::{plan::Desired, snapshot::Host},
+    policy::{snapshot::Host, state::Desired},
 };
 
 /// The configuration's part of a state that an apply has ended, and what else it has done.

@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::plan::Actual;
+use super::state::Actual;
 use crate::{
     config::{Attach, Config, HostRef},
     model::{Device, GroupSpec, MemberSpec, NextHopSpec, TargetSpec},

@@ -11,10 +11,12 @@ use byway_abi::{MAX_DESTINATIONS, MAX_GROUPS, MAX_NEXT_HOPS};
 use super::{
     changes::{Changes, Waiting},
     compile::{compile, destinations},
-    plan::{Desired, Place, Role, Step, plan},
+    plan::plan,
     request::{OnConflict, Request, gateways},
     resolve::Checks,
     snapshot::Snapshot,
+    state::{Desired, Place, Role},
+    step::Step,
 };
 use crate::{
     config::{Attach, Config},
@@ -257,7 +259,7 @@ impl Transaction {
         self.checks = Checks::Apply { in_use, is_strict };
         self.replace_all(owner, config)?;
         self.waiting = self.snapshot.host.waiting(config.next_hops());
-        self.waiting.extend(self.desired.waiting_attachments());
+        self.waiting.extend(waiting_attachments(&self.desired));
         Ok(())
     }
 
@@ -278,7 +280,7 @@ impl Transaction {
         let wait = self.desired.next_hops().into_iter().filter(|it| it.is_waiting());
         let specs: Vec<NextHopSpec> = wait.map(NextHopSpec::from).collect();
         self.waiting = self.snapshot.host.waiting(&specs);
-        self.waiting.extend(self.desired.waiting_attachments());
+        self.waiting.extend(waiting_attachments(&self.desired));
         Ok(())
     }
 
@@ -314,6 +316,20 @@ impl Transaction {
             None => self.attach_unless_attached(),
         }
     }
+}
+
+/// The attachments that are asked for and wait.
+fn waiting_attachments(desired: &Desired) -> Vec<Waiting> {
+    let waiting = |request: String, why: Error| Waiting { request, reason: why.to_string() };
+    let mut all: Vec<Waiting> = desired
+        .awaited
+        .iter()
+        .map(|name| waiting(format!("attach {name}"), Error::NoSuchDevice(name.clone())))
+        .collect();
+    if desired.is_auto && desired.attachments.is_empty() {
+        all.push(waiting("attach auto".to_owned(), Error::NoDefaultRoute));
+    }
+    all
 }
 
 /// The rules that lead to a group.

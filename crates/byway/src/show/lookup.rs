@@ -16,7 +16,7 @@ use crate::{
         wire,
     },
     model::{Group, NextHop, Rule},
-    policy::{plan::Slot, snapshot::Link},
+    policy::{snapshot::Link, state::Slot},
 };
 
 /// What the records of rules refer to.

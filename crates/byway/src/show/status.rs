@@ -22,8 +22,8 @@ use crate::{
     },
     model::{Device, Group, NextHop, Rule, Target},
     policy::{
-        plan::{Role, Slot},
         snapshot::Link,
+        state::{Role, Slot},
     },
 };
 

@@ -111,7 +111,7 @@ fn the_folder_beside_it_is_looked_at_as_well() {
     assert_eq!(refused(&path).replace(&parts.display().to_string(), "FOLDER"), sentence);
     fs::set_permissions(&parts, Permissions::from_mode(0o755)).unwrap();
     chown(&parts, Some(65_534), None).unwrap();
-    assert!(refused(&path).contains("belongs to another user than FILE"));
+    assert!(refused(&path).contains("and FILE belong to different users"));
     chown(&path, Some(65_534), None).unwrap();
     assert_eq!(check(&[], &path).code, Some(0));
 }
