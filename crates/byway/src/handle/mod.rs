@@ -205,7 +205,7 @@ impl Byway {
             questions: Questions::targets(specs.iter().map(|spec| &spec.target)),
         };
         let actions = self.change(&scope, |transaction| {
-            let actions = request.put(transaction, on_conflict)?;
+            let actions = transaction.put(&request, on_conflict)?;
             if !specs.is_empty() {
                 transaction.attach_unless_attached()?;
             }

@@ -9,7 +9,7 @@ use std::{
 
 use byway_abi::MAX_RULES;
 
-use super::{resolve::Checks, snapshot::Host, transaction::Transaction};
+use super::{resolve::Checks, snapshot::Host, state::Desired};
 use crate::{
     config::{ActionSpec, Config},
     error::{Error, Result},
@@ -63,13 +63,14 @@ impl<'a> Request<'a> {
         Self { actions, rules: Cow::Borrowed(&config.rules) }
     }
 
-    /// Puts the rules among those of a transaction. Returns the actions that were put, by their places.
+    /// Puts the rules among those that should be. Returns the actions that were put, by their places.
     pub(crate) fn put(
         &self,
-        transaction: &mut Transaction,
+        desired: &mut Desired,
+        host: &Host,
+        checks: &Checks,
         on_conflict: OnConflict,
     ) -> Result<Vec<Option<Arc<Action>>>> {
-        let Transaction { snapshot, desired, checks, .. } = transaction;
         let mut resolved: Vec<Option<Arc<Action>>> = vec![None; self.actions.len()];
         let mut new = Vec::with_capacity(self.rules.len());
         let mut room = (MAX_RULES as usize).saturating_sub(desired.rules.len() + desired.unseen.rules);
@@ -96,7 +97,7 @@ impl<'a> Request<'a> {
             }
             let action = match &mut resolved[*place as usize] {
                 Some(action) => action,
-                unresolved => unresolved.insert(Arc::new(self.resolve(*place, &snapshot.host, checks)?)),
+                unresolved => unresolved.insert(Arc::new(self.resolve(*place, host, checks)?)),
             };
             if let Target::Group(name) = &action.target {
                 let group = desired.groups.get(name).ok_or_else(|| Error::NoSuchGroup(name.clone()))?;

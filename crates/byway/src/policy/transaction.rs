@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use byway_abi::{MAX_DESTINATIONS, MAX_GROUPS, MAX_NEXT_HOPS};
@@ -172,6 +173,15 @@ impl Transaction {
         std::mem::take(attachments).into_values().chain(waited).collect()
     }
 
+    /// Puts rules among the others. Returns the actions that were put, by their places in the request.
+    pub(crate) fn put(
+        &mut self,
+        request: &Request<'_>,
+        on_conflict: OnConflict,
+    ) -> Result<Vec<Option<Arc<Action>>>> {
+        request.put(&mut self.desired, &self.snapshot.host, &self.checks, on_conflict)
+    }
+
     /// Deletes the rule for exactly these packets, and returns it.
     pub(crate) fn delete_rule(&mut self, selector: &Selector) -> Result<Rule> {
         let action = self.desired.rules.get(selector).ok_or(Error::NoSuchRule(*selector))?;
@@ -305,7 +315,7 @@ impl Transaction {
             self.put_group(&GroupSpec { owner, ..spec.clone() }, OnConflict::ReplaceOwn)?;
         }
         let on_conflict = if is_going_back { OnConflict::KeepForeign } else { OnConflict::ReplaceOwn };
-        Request::of_config(config, owner).put(self, on_conflict)?;
+        self.put(&Request::of_config(config, owner), on_conflict)?;
         match &config.attach {
             Some(attach) => {
                 self.detach_all();
