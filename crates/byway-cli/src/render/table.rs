@@ -206,8 +206,11 @@ pub(super) fn via(next_hop: &NextHop, to: &mut dyn fmt::Write) -> fmt::Result {
 
 /// A device that nobody has named stands in brackets.
 pub(super) fn dev(next_hop: &NextHop, to: &mut dyn fmt::Write) -> fmt::Result {
-    let name = &next_hop.device.name;
-    if next_hop.by_route { write!(to, "({name})") } else { to.write_str(name) }
+    match &next_hop.device.name {
+        _ if next_hop.by_route && next_hop.is_waiting() => to.write_char('-'),
+        name if next_hop.by_route => write!(to, "({name})"),
+        name => to.write_str(name),
+    }
 }
 
 fn state(status: &NextHopStatus) -> &'static str {
@@ -259,7 +262,9 @@ fn trouble_of_next_hop(status: &NextHopStatus) -> Option<String> {
         NextHopState::Waiting if next_hop.by_route => {
             Some(format!("{who} waits for a route to it; byway's next change looks for one again"))
         }
-        NextHopState::Waiting => Some(format!("{next_hop} waits for {device}; byway's next change finds it")),
+        NextHopState::Waiting => {
+            Some(format!("{next_hop} waits for its device; byway's next change looks for it again"))
+        }
         NextHopState::Silent => {
             let why = if status.device_down {
                 format!("{device} is down, so nothing gets to {who}")
