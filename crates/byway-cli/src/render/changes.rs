@@ -73,18 +73,21 @@ pub(crate) fn write_json(changes: &Changes, out: &mut impl Write) -> Result<(), 
 }
 
 fn write_attachments_and_groups(changes: &Changes, out: &mut impl Write) -> Result<(), Error> {
-    for change in changes.attachments() {
-        let line = match change {
-            Change::Added(Device { name, .. }) => (ADDED, '+', name),
-            Change::Removed(Device { name, .. }) => (REMOVED, '-', name),
-            Change::Changed { .. } => continue,
+    let [was_auto, is_auto] = changes.auto();
+    let attachments = changes.attachments();
+    for change in &attachments {
+        let (style, sign, name, by_route) = match change {
+            Change::Added(Device { name, .. }) => (ADDED, '+', name, is_auto),
+            Change::Removed(Device { name, .. }) => (REMOVED, '-', name, was_auto),
+            _ => continue,
         };
-        write_line(line.0, line.1, &format_args!("attach {}", line.2), out)?;
+        // As in the tables, one that nobody has named stands in brackets.
+        let line = if by_route { format!("attach ({name})") } else { format!("attach {name}") };
+        write_line(style, sign, &line, out)?;
     }
-    match changes.auto() {
-        [false, true] => write_line(ADDED, '+', &"attach auto", out)?,
-        [true, false] => write_line(REMOVED, '-', &"attach auto", out)?,
-        _ => {}
+    if attachments.is_empty() && was_auto != is_auto {
+        let (style, sign) = if is_auto { (ADDED, '+') } else { (REMOVED, '-') };
+        write_line(style, sign, &"attach auto", out)?;
     }
     changes.groups().iter().try_for_each(|change| write_change(change, "group ", out))?;
     for next_hop in changes.completed() {

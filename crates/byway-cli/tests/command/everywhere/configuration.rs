@@ -67,7 +67,7 @@ fn rules(seed: &Seed) -> usize {
 fn what_diff_shows_apply_does() {
     let seed = Seed::new().unwrap();
     let file = File::new(VIP);
-    let shown = "+ attach eth0\n\
+    let shown = "+ attach (eth0)\n\
                  + from 192.168.1.5 via 10.111.221.21 dev eth1\n\n\
                  1 rule to add, 0 to change, 0 to delete; 0 stay as they are\n";
     assert_eq!(diff(&seed, &file), Said { code: Some(3), out: shown.into(), err: String::new() });
@@ -76,7 +76,7 @@ fn what_diff_shows_apply_does() {
 
     assert_eq!(
         done(&seed.server, &file.words("apply")),
-        "+ attach eth0\n1 rule added, 0 changed, 0 deleted; 0 stayed as they were\n"
+        "+ attach (eth0)\n1 rule added, 0 changed, 0 deleted; 0 stayed as they were\n"
     );
     assert!(works(&seed, ANSWER));
     let said = diff(&seed, &file);
@@ -185,7 +185,7 @@ fn attachments_are_as_the_file_says_if_it_says_so() {
     file.write(&format!("attach = \"auto\"\n{VIP}"));
     assert_eq!(
         diff(&seed, &file).out.lines().take(2).collect::<Vec<_>>(),
-        ["+ attach eth0", "- attach eth1"]
+        ["+ attach (eth0)", "- attach eth1"]
     );
     done(&seed.server, &file.words("apply"));
     assert_eq!(watched(&seed), ["eth0"]);
@@ -410,8 +410,8 @@ fn diff_sees_that_the_program_is_off() {
         false => qdisc_detach_program("eth0", TcAttachType::Egress, "byway_departure").unwrap(),
     });
     let said = diff(&seed, &file);
-    assert_eq!((said.code, said.out.lines().next()), (Some(3), Some("+ attach eth0")), "{said:?}");
-    assert!(done(&seed.server, &file.words("apply")).starts_with("+ attach eth0\n"));
+    assert_eq!((said.code, said.out.lines().next()), (Some(3), Some("+ attach (eth0)")), "{said:?}");
+    assert!(done(&seed.server, &file.words("apply")).starts_with("+ attach (eth0)\n"));
     assert!(works(&seed, ANSWER));
 }
 
@@ -642,7 +642,7 @@ fn changes_by_hand_are_seen_and_put_right() {
     done(&seed.server, "detach");
     assert_eq!(
         diff(&seed, &file).out,
-        "+ attach eth0\n\
+        "+ attach (eth0)\n\
          + from 192.168.1.5 via 10.111.221.21 dev eth1\n\n\
          1 rule to add, 0 to change, 0 to delete; 1 stay as they are\n"
     );
