@@ -118,7 +118,7 @@ impl Transaction {
                 }
             }
             Attach::Devices(names) => {
-                desired.is_auto = false;
+                desired.is_auto &= names.is_empty();
                 let mut found = Vec::with_capacity(names.len());
                 for name in names {
                     match snapshot.host.attachable(name) {

@@ -172,7 +172,7 @@ fn a_long_listing_is_printed_on_the_way() {
         let said =
             crate::support::Said::from(server.output(Command::new("bash").args(["-c", &head])).unwrap());
         assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
-        assert_eq!(said.out, if json.is_empty() { "DEV   ROLE       HOOK\n" } else { "{\n" });
+        assert_eq!(said.out, if json.is_empty() { "DEV     ROLE       HOOK\n" } else { "{\n" });
     }
 }
 
