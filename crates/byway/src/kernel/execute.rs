@@ -1,16 +1,11 @@
 //! Carrying out the steps of a plan.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    thread,
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use byway_abi::{
     BUCKETS, GroupKey, HOOK_CLSACT, HOOK_TCX, MAX_NEXT_HOPS, ProgramRecord, TARGET_BY_DESTINATION,
     TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, meta,
 };
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
 use super::{
     features,
@@ -18,8 +13,8 @@ use super::{
     network::Network,
     next_hops,
     pins::Pins,
+    signals::SignalsWait,
     snapshot::{Installed, actual, installed},
-    sys,
     tables::{Set, Tables},
     wire,
 };
@@ -112,7 +107,7 @@ impl Executor<'_> {
         }
         // One entry that took new tables.
         if progress.stale.generation.is_some() {
-            end_grace_period(&mut self.pins.tables);
+            self.pins.tables.wait_for_grace_period();
             if clear(&mut self.pins.tables, &progress.stale).is_err() {
                 return Ok(());
             }
@@ -252,7 +247,7 @@ impl Executor<'_> {
                 put_group(tables, progress, &group, in_force).map(Some)
             }
             Step::WaitForGracePeriod => {
-                end_grace_period(tables);
+                tables.wait_for_grace_period();
                 Ok(None)
             }
             Step::Clear => {
@@ -294,12 +289,12 @@ impl Executor<'_> {
             Undo::Entry(source, entry, stale) => {
                 let mut stale = stale;
                 stale.generation = set_source(tables, &source, entry)?.1;
-                end_grace_period(tables);
+                tables.wait_for_grace_period();
                 clear(tables, &stale)
             }
             Undo::Generation(generation, stale) => {
                 tables.set_generation(generation)?;
-                end_grace_period(tables);
+                tables.wait_for_grace_period();
                 clear(tables, &stale)
             }
         }
@@ -533,7 +528,7 @@ fn set_source(
     source: &Prefix,
     target: Option<byway_abi::Target>,
 ) -> Result<(Option<byway_abi::Target>, Option<u32>)> {
-    if let Ok(old) = tables.set_source(source, target, wait_for_grace_period)? {
+    if let Ok(old) = tables.set_source(source, target)? {
         return Ok((old, None));
     }
     let generation = tables.generation()?;
@@ -602,25 +597,12 @@ fn clear(tables: &mut Tables, stale: &Stale) -> Result<()> {
     stale.sets.iter().try_for_each(|set| tables.remove_set(set))
 }
 
-/// Waits until no packet is under way any more that has seen what held before.
-fn end_grace_period(tables: &mut Tables) {
-    wait_for_grace_period();
-    tables.grace_period_ended();
-}
-
-pub(super) fn wait_for_grace_period() {
-    if sys::wait_for_programs().is_err() {
-        // CPUs that are set apart do not take part. A program runs for less than a thousandth of this.
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
 /// Removes what a change left in the tables that was cut off: all that the entries in force do not lead to.
 fn tidy_tables(tables: &mut Tables) -> Result<()> {
     let records = tables.rules()?;
     let all = || records.held.values().chain(records.leftover.values());
     let selectors: Vec<Selector> = all().filter_map(wire::selector).collect();
-    end_grace_period(tables);
+    tables.wait_for_grace_period();
     // A change that was cut off behind its switch has left the generation before, one that was cut off ahead of it the
     // one to come: both have the place that the one in force has not.
     tables.remove_generation(tables.generation()?.wrapping_add(1))?;
@@ -652,29 +634,4 @@ fn tidy_tables(tables: &mut Tables) -> Result<()> {
     }
     records.leftover.keys().try_for_each(|id| tables.forget(*id))?;
     tables.note_identities()
-}
-
-/// Holds off the signals that end a command, so that a Ctrl-C comes before a change or after it. What cannot be
-/// held off (`SIGKILL`) is what [`Executor::tidy`] is for.
-pub(super) struct SignalsWait(Option<SigSet>);
-
-impl SignalsWait {
-    pub(super) fn begin() -> Self {
-        let mut signals = SigSet::empty();
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGPIPE] {
-            signals.add(signal);
-        }
-        let mut before = SigSet::empty();
-        let held = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&signals), Some(&mut before));
-        Self(held.is_ok().then_some(before))
-    }
-}
-
-impl Drop for SignalsWait {
-    fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            // Cannot fail: it puts back what the kernel gave.
-            let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(before), None);
-        }
-    }
 }

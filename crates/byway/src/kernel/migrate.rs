@@ -39,12 +39,12 @@ use aya::{
 use byway_abi::{DIRECTION_EGRESS, MAX_PROGRAMS, ProgramKey, ProgramRecord, SCHEMA, meta};
 
 use super::{
-    bpffs,
-    execute::{SignalsWait, wait_for_grace_period},
+    bpffs, grace_period,
     hook::Programs,
     map,
     network::Network,
     pins::{self, Pins},
+    signals::SignalsWait,
     snapshot::{Installed, installed},
     tables::{self, Tables},
 };
@@ -251,7 +251,7 @@ fn put_on_all(
         programs.replace(network, device, *role, attached.hook)?;
         between("a device has other programs");
     }
-    wait_for_grace_period();
+    grace_period::wait();
     Ok(())
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod bpffs;
 mod clsact;
 pub(crate) mod execute;
 mod features;
+mod grace_period;
 pub(crate) mod hook;
 pub(crate) mod lock;
 pub(crate) mod map;
@@ -15,6 +16,7 @@ pub(crate) mod pins;
 pub(crate) mod policy;
 pub(crate) mod privilege;
 pub(crate) mod rules;
+mod signals;
 pub(crate) mod snapshot;
 mod sources;
 #[allow(unsafe_code)]

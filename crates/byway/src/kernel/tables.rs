@@ -26,6 +26,7 @@ use byway_abi::{
 };
 
 use super::{
+    grace_period,
     map::{add, failed, ignore_missing, map, open, optional, retry_enomem},
     next_hops::NextHops,
     rules::{RuleCounters, Rules},
@@ -288,8 +289,9 @@ impl Tables {
         Ok(())
     }
 
-    /// No packet is under way any more that has seen a rule which held before.
-    pub(crate) fn grace_period_ended(&mut self) {
+    /// Waits until no packet is under way any more that has seen what held before.
+    pub(crate) fn wait_for_grace_period(&mut self) {
+        grace_period::wait();
         self.rules.grace_period_ended();
     }
 
@@ -352,10 +354,9 @@ impl Tables {
         &mut self,
         source: &Prefix,
         target: Option<Target>,
-        wait_for_grace_period: impl Fn(),
     ) -> Result<std::result::Result<Option<Target>, TakesNewTable>> {
         let generation = self.generation()?;
-        self.sources.set(generation, source, target, wait_for_grace_period)
+        self.sources.set(generation, source, target)
     }
 
     /// Makes the source tables of a generation that is not in force. Where that fails nothing is left of them.
