@@ -9,6 +9,7 @@ pub(crate) mod hook;
 pub(crate) mod lock;
 pub(crate) mod map;
 pub(crate) mod migrate;
+mod migrations;
 pub(crate) mod namespace;
 pub(crate) mod network;
 pub(crate) mod next_hops;

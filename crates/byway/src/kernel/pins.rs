@@ -15,7 +15,8 @@ use byway_abi::{SCHEMA, meta};
 use super::{
     bpffs, features,
     hook::Programs,
-    migrate, namespace, privilege,
+    migrations::{self, MIGRATIONS},
+    namespace, privilege,
     tables::{self, Tables},
 };
 use crate::error::{Error, Result};
@@ -61,7 +62,7 @@ impl Pins {
     fn open_in(folder: &Path) -> Result<Self> {
         let found = tables::read_meta(folder, meta::SCHEMA)?;
         let path = folder.to_owned();
-        if migrate::is_known(found) {
+        if migrations::is_known(found) {
             return Err(Error::OlderSchema { path, found, known: SCHEMA });
         }
         if found != SCHEMA {
@@ -127,7 +128,7 @@ impl Pins {
         let folder = folder()?;
         rename_programs(&folder)?;
         // One that took over an older schema may have been cut off ahead of this.
-        migrate::remove_old(&folder, migrate::MIGRATIONS)?;
+        migrations::remove_old(&folder, MIGRATIONS)?;
         note_object(&folder)
     }
 
@@ -147,7 +148,7 @@ fn renewed(folder: &Path) -> PathBuf {
 }
 
 /// Loads this binary's programs over the pinned maps, and pins them beside the pinned ones. Maps that are not there are made.
-/// `taking_over` is for [`Migration::rounds`](migrate::Migration::rounds), else 0. The caller holds the lock.
+/// `taking_over` is for [`Migration::rounds`](migrations::Migration::rounds), else 0. The caller holds the lock.
 pub(super) fn load_beside(folder: &Path, taking_over: u32) -> Result<Programs> {
     let renewed = renewed(folder);
     // What a renewal has left that was cut off, or the round before: nothing but another pin of programs that devices hold.
