@@ -8,6 +8,7 @@ use byway_abi::{
 };
 
 use super::{
+    destinations::Set,
     features,
     hook::{Attached, Hook},
     network::Network,
@@ -15,7 +16,7 @@ use super::{
     pins::Pins,
     signals::SignalsWait,
     snapshot::{Installed, actual, installed},
-    tables::{Set, Tables},
+    tables::Tables,
     wire,
 };
 use crate::{
@@ -152,25 +153,28 @@ impl Executor<'_> {
             Step::Record(..) | Step::Switch(_) => Ok(None),
             Step::Attach(device, role) => {
                 if role == Role::Departure {
-                    tables.watch(device.index)?;
+                    tables.attachments.watch(device.index)?;
                 }
                 let place = Place::of(&device, role);
                 // One that has lost its program has its record still.
-                let before = tables.program(place)?;
+                let before = tables.attachments.program(place)?;
                 // The qdisc may have been added for that, or for the program of the other direction. It goes with the last one
                 // on the device, whichever that is.
                 let has_qdisc = tables
+                    .attachments
                     .programs()?
                     .iter()
                     .any(|(key, record)| key.ifindex == device.index && record.qdisc_added != 0);
                 let record = |attached: Attached| {
                     let qdisc_added = attached.qdisc_added || has_qdisc;
-                    tables.set_program(place, record(&device, role, Attached { qdisc_added, ..attached }))
+                    tables
+                        .attachments
+                        .set_program(place, record(&device, role, Attached { qdisc_added, ..attached }))
                 };
                 if let Err(error) = programs.attach(network, &device, role, *hook, record) {
                     match before {
-                        Some(record) => tables.set_program(place, record)?,
-                        None => tables.forget_program(place)?,
+                        Some(record) => tables.attachments.set_program(place, record)?,
+                        None => tables.attachments.forget_program(place)?,
                     }
                     return Err(error);
                 }
@@ -179,10 +183,10 @@ impl Executor<'_> {
             Step::ChangeRole(device, role) => {
                 let attached = attached(tables, &device, role)?;
                 if role == Role::Departure {
-                    tables.watch(device.index)?;
+                    tables.attachments.watch(device.index)?;
                 }
                 programs.replace(network, &device, role, attached.hook)?;
-                tables.set_program(Place::of(&device, role), record(&device, role, attached))?;
+                tables.attachments.set_program(Place::of(&device, role), record(&device, role, attached))?;
                 let other = match role {
                     Role::Departure => Role::Arrival,
                     Role::Arrival => Role::Departure,
@@ -192,32 +196,32 @@ impl Executor<'_> {
             Step::Detach(device, role) => {
                 let attached = attached(tables, &device, role)?;
                 programs.detach(network, &device, role, attached)?;
-                tables.forget_program(Place::of(&device, role))?;
+                tables.attachments.forget_program(Place::of(&device, role))?;
                 by(Step::Attach(device, role))
             }
             Step::SetAuto(is_auto) => {
-                tables.set_request("", is_auto)?;
+                tables.attachments.set_request("", is_auto)?;
                 by(Step::SetAuto(!is_auto))
             }
             Step::Await(name) => {
-                tables.set_request(&name, true)?;
+                tables.attachments.set_request(&name, true)?;
                 by(Step::StopAwaiting(name))
             }
             Step::StopAwaiting(name) => {
-                tables.set_request(&name, false)?;
+                tables.attachments.set_request(&name, false)?;
                 by(Step::Await(name))
             }
             Step::KeepResolved(neighbour) => {
-                tables.remember_neighbour(neighbour.device.index, neighbour.gateway)?;
+                tables.neighbours.remember(neighbour.device.index, neighbour.gateway)?;
                 let kept = network.keep_resolved(&neighbour);
                 if !matches!(kept, Ok(true)) {
-                    tables.forget_neighbour(neighbour.device.index, neighbour.gateway)?;
+                    tables.neighbours.forget(neighbour.device.index, neighbour.gateway)?;
                 }
                 if kept? { by(Step::LetGo(neighbour)) } else { Ok(None) }
             }
             Step::LetGo(neighbour) => {
                 network.let_go(&neighbour)?;
-                tables.forget_neighbour(neighbour.device.index, neighbour.gateway)?;
+                tables.neighbours.forget(neighbour.device.index, neighbour.gateway)?;
                 by(Step::KeepResolved(neighbour))
             }
             Step::MakeNextHop(next_hop) => {
@@ -307,11 +311,11 @@ impl Executor<'_> {
         let links = self.network.links()?;
         let installed = installed(self.pins, self.network, &links)?;
         let gone = installed.iter().filter(|installed| !links.contains_key(&installed.device.index));
-        let is_auto = self.pins.tables.requests()?.values().any(String::is_empty);
+        let is_auto = self.pins.tables.attachments.requests()?.values().any(String::is_empty);
         for installed in gone.clone() {
             // The request outlives the device.
             if installed.role == Role::Departure && !is_auto {
-                self.pins.tables.set_request(&installed.device.name, true)?;
+                self.pins.tables.attachments.set_request(&installed.device.name, true)?;
             }
             self.forget(installed)?;
         }
@@ -334,7 +338,7 @@ impl Executor<'_> {
     fn forget(&mut self, installed: &Installed) -> Result<()> {
         let Installed { device, role, attached, .. } = installed;
         self.pins.programs.detach(self.network, device, *role, *attached)?;
-        self.pins.tables.forget_program(Place::of(device, *role))
+        self.pins.tables.attachments.forget_program(Place::of(device, *role))
     }
 
     /// Puts this binary's programs in place of those of another build, one device after the other. Cut off at any
@@ -376,7 +380,7 @@ fn record(device: &Device, role: Role, attached: Attached) -> ProgramRecord {
 }
 
 fn attached(tables: &Tables, device: &Device, role: Role) -> Result<Attached> {
-    let record = tables.program(Place::of(device, role))?;
+    let record = tables.attachments.program(Place::of(device, role))?;
     let record = record.ok_or_else(|| Error::NotAttached(device.name.clone()))?;
     Ok(Attached {
         hook: if record.hook == HOOK_CLSACT { Hook::Clsact } else { Hook::Tcx },
@@ -563,9 +567,8 @@ fn make_entry(
                 .iter()
                 .map(|(destination, rule)| Ok((*destination, target(tables, rule)?)))
                 .collect::<Result<Vec<_>>>()?;
-            let set = tables.make_set(source, &targets)?;
-            let index = set.0;
-            made.sets.push(set);
+            let index = tables.next_set()?;
+            made.sets.push(tables.destinations.make_set(index, source, &targets)?);
             Ok(byway_abi::Target { rule: 0, kind: TARGET_BY_DESTINATION, on_down: 0, mss: 0, index })
         }
     }
@@ -594,7 +597,7 @@ fn clear(tables: &mut Tables, stale: &Stale) -> Result<()> {
     if let Some(generation) = stale.generation {
         tables.remove_generation(generation)?;
     }
-    stale.sets.iter().try_for_each(|set| tables.remove_set(set))
+    stale.sets.iter().try_for_each(|set| tables.destinations.remove_set(set))
 }
 
 /// Removes what a change left in the tables that was cut off: all that the entries in force do not lead to.
@@ -608,7 +611,7 @@ fn tidy_tables(tables: &mut Tables) -> Result<()> {
     tables.remove_generation(tables.generation()?.wrapping_add(1))?;
     tables.tidy_sources()?;
     let in_force = tables.in_force()?;
-    for (id, source) in tables.sets()? {
+    for (id, source) in tables.destinations.sets()? {
         let entry = source.as_ref().and_then(|source| in_force.source(source));
         if entry.is_some_and(|entry| entry.kind == TARGET_BY_DESTINATION && entry.index == id) {
             continue;
@@ -620,7 +623,7 @@ fn tidy_tables(tables: &mut Tables) -> Result<()> {
         let destination = |selector: &Selector| {
             selector.destination().unwrap_or(Prefix::all_like(selector.source().address()))
         };
-        tables.remove_set(&(id, may_be.map(destination).collect()))?;
+        tables.destinations.remove_set(&(id, may_be.map(destination).collect()))?;
     }
     let used: BTreeSet<u32> =
         records.held.values().filter(|it| it.kind == TARGET_GROUP).map(|it| it.index).collect();

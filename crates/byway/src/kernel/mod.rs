@@ -1,7 +1,9 @@
 //! The edge: everything that speaks to the kernel, and nothing that decides.
 
+pub(crate) mod attachments;
 pub(crate) mod bpffs;
 mod clsact;
+pub(crate) mod destinations;
 pub(crate) mod execute;
 mod features;
 mod grace_period;
@@ -11,6 +13,7 @@ pub(crate) mod map;
 pub(crate) mod migrate;
 mod migrations;
 pub(crate) mod namespace;
+pub(crate) mod neighbours;
 pub(crate) mod network;
 pub(crate) mod next_hops;
 pub(crate) mod pins;

@@ -10,24 +10,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     path::Path,
     sync::atomic::{Ordering, fence},
 };
 
-use aya::maps::{
-    Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues,
-    lpm_trie::{Key, LpmTrie},
-    xdp::{DevMapHash, XdpMapError},
-};
-use byway_abi::{
-    ATTACHMENT_PROBES, AttachmentCounters, DIRECTION_NONE, Group, GroupKey, MAX_ATTACHMENTS, MAX_CHUNKS,
-    ProgramKey, ProgramRecord, RuleRecord, SetRecord, TARGET_BY_DESTINATION, Target, meta,
-};
+use aya::maps::{Array, MapData};
+use byway_abi::{Group, GroupKey, MAX_CHUNKS, RuleRecord, TARGET_BY_DESTINATION, Target, meta};
 
 use super::{
+    attachments::Attachments,
+    destinations::Destinations,
     grace_period,
-    map::{add, failed, ignore_missing, map, open, optional, retry_enomem},
+    map::{failed, map, open},
+    neighbours::Neighbours,
     next_hops::NextHops,
     rules::{RuleCounters, Rules},
     sources::{Generation, Sources},
@@ -38,7 +33,6 @@ use crate::{
     model::Prefix,
     model::{Action, Selector},
     policy::source_table::TakesNewTable,
-    policy::state::{Direction, Place},
 };
 
 /// The names of the maps: in the object, and of their pins.
@@ -67,26 +61,15 @@ pub(crate) const NAMES: [&str; 22] = [
     "META",
 ];
 
-/// A set, and an IPv4 address.
-type Key4 = [u8; 8];
-/// The same with an IPv6 address.
-type Key6 = [u8; 20];
-
 /// The open maps of one network namespace.
 pub(crate) struct Tables {
     sources: Sources,
     rules: Rules,
-    destinations4: LpmTrie<MapData, Key4, Target>,
-    destinations6: LpmTrie<MapData, Key6, Target>,
-    sets: HashMap<MapData, u32, SetRecord>,
-    attachments: DevMapHash<MapData>,
-    attachment_counters: PerCpuArray<MapData, AttachmentCounters>,
-    programs: HashMap<MapData, ProgramKey, ProgramRecord>,
-    neighbours: HashMap<MapData, byway_abi::NeighbourKey, u32>,
+    pub(crate) destinations: Destinations,
+    pub(crate) attachments: Attachments,
+    pub(crate) neighbours: Neighbours,
     meta: Array<MapData, u32>,
     pub(crate) next_hops: NextHops,
-    /// How many CPUs a per-CPU value has room for.
-    cpus: usize,
     /// Identities of rules, while there are some to write down.
     identities: Option<Identities>,
 }
@@ -107,9 +90,6 @@ pub(crate) struct Records {
     /// The leftovers, likewise.
     pub(crate) leftover: BTreeMap<u32, RuleRecord>,
 }
-
-/// A set of destinations: its identity, and what it has.
-pub(crate) type Set = (u32, Vec<Prefix>);
 
 /// Reads one slot of `META` without touching any other map, whose info may be another version's.
 pub(crate) fn read_meta(folder: &Path, slot: u32) -> Result<u32> {
@@ -161,16 +141,11 @@ impl Tables {
         Ok(Self {
             sources: Sources::open(folder)?,
             rules: Rules::open(folder, cpus)?,
-            destinations4: map!(folder, "DESTINATIONS4"),
-            destinations6: map!(folder, "DESTINATIONS6"),
-            sets: map!(folder, "SETS"),
-            attachments: map!(folder, "ATTACHMENTS"),
-            attachment_counters: map!(folder, "ATTACHMENT_COUNTERS"),
-            programs: map!(folder, "PROGRAMS"),
-            neighbours: map!(folder, "NEIGHBOURS"),
+            destinations: Destinations::open(folder)?,
+            attachments: Attachments::open(folder, cpus)?,
+            neighbours: Neighbours::open(folder)?,
             meta: map!(folder, "META"),
             next_hops: NextHops::open(folder, cpus)?,
-            cpus,
             identities: None,
         })
     }
@@ -196,7 +171,7 @@ impl Tables {
     /// An identity that no set and no group has.
     pub(crate) fn next_set(&mut self) -> Result<u32> {
         self.next(meta::NEXT_SET, |tables, id| {
-            tables.sets.get(&id, 0).is_ok() || tables.next_hops.has_group(id)
+            tables.destinations.has_set(id) || tables.next_hops.has_group(id)
         })
     }
 
@@ -382,64 +357,10 @@ impl Tables {
         Ok(())
     }
 
-    /// The entry of a set for a destination, or for one around it.
-    fn destination(&self, set: u32, destination: &Prefix) -> Result<Option<Target>> {
-        optional(match key(set, destination) {
-            AnyKey::V4(bits, key) => self.destinations4.get(&Key::new(bits, key), 0),
-            AnyKey::V6(bits, key) => self.destinations6.get(&Key::new(bits, key), 0),
-        })
-        .map_err(|error| failed("read the destinations", &destination.to_string(), error))
-    }
-
-    /// Makes a set of a source's destinations, which nothing leads to yet. Where that fails nothing is left of it.
-    pub(crate) fn make_set(&mut self, source: &Prefix, destinations: &[(Prefix, Target)]) -> Result<Set> {
-        let id = self.next_set()?;
-        retry_enomem(|| self.sets.insert(id, wire::set_record(source), 0))
-            .map_err(|error| failed("write the map", "SETS", error))?;
-        let set = (id, destinations.iter().map(|(destination, _)| *destination).collect());
-        for (destination, target) in destinations {
-            let put = retry_enomem(|| match key(id, destination) {
-                AnyKey::V4(bits, key) => self.destinations4.insert(&Key::new(bits, key), *target, 0),
-                AnyKey::V6(bits, key) => self.destinations6.insert(&Key::new(bits, key), *target, 0),
-            });
-            if let Err(error) = put {
-                // Nothing leads there yet; what cannot be removed now is tidied by the next change.
-                let _ = self.remove_set(&set);
-                return Err(failed("write the destinations", &destination.to_string(), error));
-            }
-        }
-        Ok(set)
-    }
-
-    /// Removes a set that no packet looks at any more.
-    pub(crate) fn remove_set(&mut self, (id, destinations): &Set) -> Result<()> {
-        for destination in destinations {
-            ignore_missing(match key(*id, destination) {
-                AnyKey::V4(bits, key) => self.destinations4.remove(&Key::new(bits, key)),
-                AnyKey::V6(bits, key) => self.destinations6.remove(&Key::new(bits, key)),
-            })
-            .map_err(|error| failed("write the destinations", &destination.to_string(), error))?;
-        }
-        ignore_missing(self.sets.remove(id)).map_err(|error| failed("write the map", "SETS", error))
-    }
-
-    /// Whether any source has a set.
-    pub(crate) fn has_sets(&self) -> Result<bool> {
-        let first = self.sets.keys().next().transpose();
-        first.map(|first| first.is_some()).map_err(|error| failed("read the map", "SETS", error))
-    }
-
     /// Whether a rule besides this one leads to the next hop in a slot, by itself and not by a group; or may do so, since nobody
     /// here knows its kind.
     pub(crate) fn leads_elsewhere(&self, slot: u32, id: u32) -> Result<bool> {
         self.rules.leads_elsewhere(slot, id)
-    }
-
-    /// Every set there is, with the source that it was made for, or nothing where its record makes no sense.
-    pub(crate) fn sets(&self) -> Result<Vec<(u32, Option<Prefix>)>> {
-        let sets: std::result::Result<Vec<_>, _> = self.sets.iter().collect();
-        let sets = sets.map_err(|error| failed("read the map", "SETS", error))?;
-        Ok(sets.iter().map(|(id, record)| (*id, wire::read_set(record))).collect())
     }
 
     /// What the records say. The caller holds the lock, so that nobody changes the rules meanwhile.
@@ -493,7 +414,7 @@ impl Tables {
         match of_source {
             Some(entry) if entry.kind == TARGET_BY_DESTINATION => {
                 let all = Prefix::all_like(selector.source().address());
-                self.destination(entry.index, &selector.destination().unwrap_or(all))
+                self.destinations.target(entry.index, &selector.destination().unwrap_or(all))
             }
             entry => Ok(entry),
         }
@@ -507,178 +428,5 @@ impl Tables {
     /// The rules that have exception counters.
     pub(crate) fn exceptions(&self) -> Result<BTreeSet<u32>> {
         self.rules.exceptions()
-    }
-
-    /// Lets the rules speak about what leaves by a device, and begins to count that, from zero, unless it is counted already.
-    pub(crate) fn watch(&mut self, index: u32) -> Result<()> {
-        if self.attachment_place(index)?.is_none() {
-            let free = self.attachment_place_of(index, 0)?;
-            let place = free.ok_or(Error::TooManyAttachments { limit: MAX_ATTACHMENTS })?;
-            let counters = AttachmentCounters { ifindex: index.into(), ..Default::default() };
-            self.set_attachment_counters(place, counters)?;
-        }
-        self.attachments.insert(index, index, None, 0).map_err(|error| match error {
-            XdpMapError::MapError(error) => failed("write the map", "ATTACHMENTS", error),
-            error => Error::kernel("write the map ATTACHMENTS", error),
-        })
-    }
-
-    /// Where the counters of an attachment are.
-    fn attachment_place(&self, index: u32) -> Result<Option<u32>> {
-        self.attachment_place_of(index, index)
-    }
-
-    /// Of the places where the counters of an attachment may be, the first that has those of `owner`.
-    fn attachment_place_of(&self, index: u32, owner: u32) -> Result<Option<u32>> {
-        for probe in 0..ATTACHMENT_PROBES {
-            let place = index.wrapping_add(probe) % MAX_ATTACHMENTS;
-            let values = self.read_attachment_counters(place)?;
-            if values.first().is_some_and(|counters| counters.ifindex == u64::from(owner)) {
-                return Ok(Some(place));
-            }
-        }
-        Ok(None)
-    }
-
-    fn read_attachment_counters(&self, place: u32) -> Result<PerCpuValues<AttachmentCounters>> {
-        self.attachment_counters
-            .get(&place, 0)
-            .map_err(|error| failed("read the map", "ATTACHMENT_COUNTERS", error))
-    }
-
-    fn set_attachment_counters(&mut self, place: u32, counters: AttachmentCounters) -> Result<()> {
-        PerCpuValues::try_from(vec![counters; self.cpus])
-            .map_err(MapError::from)
-            .and_then(|values| self.attachment_counters.set(place, values, 0))
-            .map_err(|error| failed("write the map", "ATTACHMENT_COUNTERS", error))
-    }
-
-    /// The counters of an attachment, summed over the CPUs. All zero where there is none.
-    pub(crate) fn attachment_counters(&self, index: u32) -> Result<AttachmentCounters> {
-        let mut sum = AttachmentCounters::default();
-        let Some(place) = self.attachment_place(index)? else { return Ok(sum) };
-        for cpu in self.read_attachment_counters(place)?.iter() {
-            for (sum, count) in sum.of.iter_mut().zip(cpu.of) {
-                add(sum, count);
-            }
-        }
-        Ok(sum)
-    }
-
-    /// The records of programs, whatever they say.
-    pub(crate) fn programs(&self) -> Result<Vec<(ProgramKey, ProgramRecord)>> {
-        self.programs
-            .iter()
-            .collect::<std::result::Result<_, _>>()
-            .map_err(|error| failed("read the map", "PROGRAMS", error))
-    }
-
-    /// The record of the program at a place.
-    pub(crate) fn program(&self, place: Place) -> Result<Option<ProgramRecord>> {
-        optional(self.programs.get(&wire::program_key(place), 0))
-            .map_err(|error| failed("read the map", "PROGRAMS", error))
-    }
-
-    pub(crate) fn set_program(&mut self, place: Place, record: ProgramRecord) -> Result<()> {
-        self.programs
-            .insert(wire::program_key(place), record, 0)
-            .map_err(|error| failed("write the map", "PROGRAMS", error))
-    }
-
-    /// The attachments that are asked for beside those that are there, by number: their names, and an empty one for those that
-    /// carry a default route.
-    pub(crate) fn requests(&self) -> Result<BTreeMap<u32, String>> {
-        let all = self.programs()?;
-        let requests = all.into_iter().filter(|(key, _)| key.direction == DIRECTION_NONE);
-        Ok(requests.map(|(key, record)| (key.ifindex, wire::read_request(&record.name))).collect())
-    }
-
-    /// Notes such a request, unless it is noted already, or forgets it.
-    pub(crate) fn set_request(&mut self, name: &str, is_asked: bool) -> Result<()> {
-        let requests = self.requests()?;
-        let key = |ifindex| ProgramKey { ifindex, direction: DIRECTION_NONE };
-        let noted: Vec<u32> =
-            requests.iter().filter(|(_, it)| *it == name).map(|(number, _)| *number).collect();
-        let written = match (is_asked, noted.first()) {
-            (true, Some(_)) => Ok(()),
-            (true, None) => {
-                let free = (0..).find(|number| !requests.contains_key(number)).unwrap_or_default();
-                self.programs.insert(key(free), wire::request(name), 0)
-            }
-            (false, _) => {
-                noted.iter().try_for_each(|number| ignore_missing(self.programs.remove(&key(*number))))
-            }
-        };
-        written.map_err(|error| failed("write the map", "PROGRAMS", error))
-    }
-
-    /// Whether the rules speak about what leaves by a device. The kernel ends that when the device goes or moves to another
-    /// network namespace, from which it may have come back.
-    pub(crate) fn is_watched(&self, index: u32) -> Result<bool> {
-        let device = optional(self.attachments.get(index, 0));
-        device.map(|device| device.is_some()).map_err(|error| failed("read the map", "ATTACHMENTS", error))
-    }
-
-    /// Forgets the program at a place, and with that of its egress that a device is an attachment.
-    pub(crate) fn forget_program(&mut self, place: Place) -> Result<()> {
-        if place.direction == Direction::Egress {
-            self.stop_watching(place.ifindex)?;
-        }
-        ignore_missing(self.programs.remove(&wire::program_key(place)))
-            .map_err(|error| failed("write the map", "PROGRAMS", error))
-    }
-
-    fn stop_watching(&mut self, index: u32) -> Result<()> {
-        ignore_missing(self.attachments.remove(index))
-            .map_err(|error| failed("write the map", "ATTACHMENTS", error))?;
-        match self.attachment_place(index)? {
-            Some(place) => self.set_attachment_counters(place, AttachmentCounters::default()),
-            None => Ok(()),
-        }
-    }
-
-    /// The neighbours that Byway keeps, as ifindex and gateway.
-    pub(crate) fn neighbours(&self) -> Result<Vec<(u32, IpAddr)>> {
-        let mut neighbours = Vec::new();
-        for key in self.neighbours.keys() {
-            let key = key.map_err(|error| failed("read the map", "NEIGHBOURS", error))?;
-            neighbours.extend(wire::read_neighbour(&key));
-        }
-        Ok(neighbours)
-    }
-
-    pub(crate) fn remember_neighbour(&mut self, index: u32, gateway: IpAddr) -> Result<()> {
-        self.neighbours
-            .insert(wire::neighbour_key(index, gateway), 1, 0)
-            .map_err(|error| failed("write the map", "NEIGHBOURS", error))
-    }
-
-    pub(crate) fn forget_neighbour(&mut self, index: u32, gateway: IpAddr) -> Result<()> {
-        ignore_missing(self.neighbours.remove(&wire::neighbour_key(index, gateway)))
-            .map_err(|error| failed("write the map", "NEIGHBOURS", error))
-    }
-}
-
-/// A key of a set, and how many of its bits count.
-enum AnyKey {
-    V4(u32, Key4),
-    V6(u32, Key6),
-}
-
-fn key(set: u32, prefix: &Prefix) -> AnyKey {
-    let bits = 32 + u32::from(prefix.len());
-    match prefix.address() {
-        IpAddr::V4(address) => {
-            let mut key = [0; 8];
-            key[..4].copy_from_slice(&set.to_ne_bytes());
-            key[4..].copy_from_slice(&address.octets());
-            AnyKey::V4(bits, key)
-        }
-        IpAddr::V6(address) => {
-            let mut key = [0; 20];
-            key[..4].copy_from_slice(&set.to_ne_bytes());
-            key[4..].copy_from_slice(&address.octets());
-            AnyKey::V6(bits, key)
-        }
     }
 }
