@@ -86,7 +86,7 @@ impl Executor<'_> {
             return Ok(());
         }
         let _quiet = SignalsWait::begin();
-        self.pins.tables.set_meta(meta::CHANGING, 1)?;
+        self.pins.tables.meta.set(meta::CHANGING, 1)?;
         let mut progress = Progress {
             slots: actual.next_hops.iter().map(|(next_hop, slot)| (next_hop.clone(), slot.index)).collect(),
             groups: actual.groups.iter().map(|(name, (id, _))| (name.clone(), *id)).collect(),
@@ -114,7 +114,7 @@ impl Executor<'_> {
             }
         }
         self.pins.tables.note_identities()?;
-        self.pins.tables.set_meta(meta::CHANGING, 0)
+        self.pins.tables.meta.set(meta::CHANGING, 0)
     }
 
     /// Takes steps back, the last one first. It ends at the first that fails: what is left of a step is found by the
@@ -125,7 +125,7 @@ impl Executor<'_> {
         }
         let undone = undo.into_iter().rev().try_for_each(|step| self.undo(step, recorded));
         let tables = &mut self.pins.tables;
-        match undone.and_then(|()| tables.note_identities()).and_then(|()| tables.set_meta(meta::CHANGING, 0))
+        match undone.and_then(|()| tables.note_identities()).and_then(|()| tables.meta.set(meta::CHANGING, 0))
         {
             Ok(()) => failure,
             Err(undo) => Error::NotUndone { failure: Box::new(failure), undo: Box::new(undo) },
@@ -225,11 +225,11 @@ impl Executor<'_> {
                 by(Step::KeepResolved(neighbour))
             }
             Step::MakeNextHop(next_hop) => {
-                let first = tables.meta(meta::NEXT_HOP)?;
+                let first = tables.meta.get(meta::NEXT_HOP)?;
                 let mtu = recorded_mtu(network, &next_hop.device)?;
                 let slot = tables.next_hops.make(&next_hop, mtu, first)?;
                 let slot = slot.ok_or(Error::TooManyNextHops { limit: MAX_NEXT_HOPS - 1 })?;
-                tables.set_meta(meta::NEXT_HOP, slot + 1)?;
+                tables.meta.set(meta::NEXT_HOP, slot + 1)?;
                 progress.slots.insert(next_hop, slot);
                 Ok(Some(Undo::ForgetSlot(slot)))
             }
@@ -319,7 +319,7 @@ impl Executor<'_> {
             }
             self.forget(installed)?;
         }
-        if self.pins.tables.meta(meta::CHANGING)? == 0 {
+        if self.pins.tables.meta.get(meta::CHANGING)? == 0 {
             return Ok(gone.count() > 0);
         }
         for installed in installed.iter().filter(|installed| !installed.is_installed) {
@@ -330,7 +330,7 @@ impl Executor<'_> {
         let actual = actual(self.pins, self.network)?;
         let steps = plan(&actual, &actual.as_desired());
         self.carry_out(&actual, &steps)?;
-        self.pins.tables.set_meta(meta::CHANGING, 0)?;
+        self.pins.tables.meta.set(meta::CHANGING, 0)?;
         Ok(true)
     }
 

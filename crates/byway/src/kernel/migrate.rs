@@ -34,12 +34,13 @@ use byway_abi::{SCHEMA, meta};
 use super::{
     bpffs, grace_period,
     hook::Programs,
+    meta::Meta,
     migrations::{Conversion, MIGRATIONS, Migration, remove_old, way},
     network::Network,
     pins::{self, Pins},
     signals::SignalsWait,
     snapshot::{Installed, installed},
-    tables::{self, Tables},
+    tables::Tables,
 };
 use crate::error::{Error, Result};
 
@@ -62,7 +63,7 @@ fn take_over_by(
     if bpffs::identity(folder)?.is_none() {
         return Ok(());
     }
-    let found = tables::read_meta(folder, meta::SCHEMA)?;
+    let found = Meta::open(folder)?.get(meta::SCHEMA)?;
     if found == SCHEMA {
         return Ok(());
     }
@@ -71,8 +72,8 @@ fn take_over_by(
     };
     let _quiet = SignalsWait::begin();
     let there = bpffs::names(folder)?;
-    let object = tables::read_meta(folder, meta::OBJECT)?;
-    tables::write_meta(folder, meta::OBJECT, 0)?;
+    let object = Meta::open(folder)?.get(meta::OBJECT)?;
+    Meta::open(folder)?.set(meta::OBJECT, 0)?;
     between("the programs are nobody's");
     if let Err(failure) = put_in_place(folder, network, way, between) {
         // Where an attempt before was cut off, devices may have programs that need what is there.
@@ -81,7 +82,7 @@ fn take_over_by(
     }
     pins::rename_programs(folder)?;
     between("the programs are pinned");
-    tables::write_meta(folder, meta::SCHEMA, SCHEMA)?;
+    Meta::open(folder)?.set(meta::SCHEMA, SCHEMA)?;
     between("the schema is the new one");
     remove_old(folder, migrations)?;
     between("old maps are removed");
@@ -148,7 +149,7 @@ fn go_back(rounds: &mut [Programs], network: &mut Network, installed: &[Installe
 fn without(folder: &Path, there: &BTreeSet<OsString>, object: u32, failure: Error) -> Error {
     let undone = bpffs::names(folder).and_then(|now| {
         now.difference(there).try_for_each(|name| bpffs::remove(&folder.join(name)))?;
-        tables::write_meta(folder, meta::OBJECT, object)
+        Meta::open(folder)?.set(meta::OBJECT, object)
     });
     match undone {
         Ok(()) => failure,
@@ -264,8 +265,8 @@ mod tests {
         for name in ["NEIGHBOURS", "PROGRAMS", "rules"] {
             bpffs::remove(&folder.join(name)).unwrap();
         }
-        tables::write_meta(folder, meta::SCHEMA, SCHEMA - 2).unwrap();
-        tables::write_meta(folder, meta::OBJECT, 7).unwrap();
+        Meta::open(folder).unwrap().set(meta::SCHEMA, SCHEMA - 2).unwrap();
+        Meta::open(folder).unwrap().set(meta::OBJECT, 7).unwrap();
     }
 
     fn spec() -> RuleSpec {
@@ -322,7 +323,7 @@ mod tests {
             let counted = seed.server.run(|| {
                 let refused = byway().rules().unwrap_err();
                 assert!(matches!(refused, Error::Schema { .. } | Error::OlderSchema { .. }), "{refused}");
-                tables::read_meta(&folder, meta::SCHEMA).unwrap()
+                Meta::open(&folder).unwrap().get(meta::SCHEMA).unwrap()
             });
             assert_eq!(counted, SCHEMA - 2);
             let at = cut_off_at(&seed, cut);
@@ -379,14 +380,14 @@ mod tests {
         seed.server.run(|| Byway::open().unwrap().add(&spec()).unwrap());
         let folder = seed.server.run(|| pins::folder().unwrap());
         make_old(&folder);
-        tables::write_meta(&folder, meta::SCHEMA, SCHEMA - 1).unwrap();
+        Meta::open(&folder).unwrap().set(meta::SCHEMA, SCHEMA - 1).unwrap();
         let before = bpffs::names(&folder).unwrap();
         let failure =
             seed.server.run(|| take_over_by(&mut Network::open().unwrap(), FAILS, &mut |_| ())).unwrap_err();
         assert_eq!(failure.to_string(), "cannot convert: it fails");
         assert_eq!(bpffs::names(&folder).unwrap(), before);
-        assert_eq!(tables::read_meta(&folder, meta::OBJECT).unwrap(), 7);
-        assert_eq!(tables::read_meta(&folder, meta::SCHEMA).unwrap(), SCHEMA - 1);
+        assert_eq!(Meta::open(&folder).unwrap().get(meta::OBJECT).unwrap(), 7);
+        assert_eq!(Meta::open(&folder).unwrap().get(meta::SCHEMA).unwrap(), SCHEMA - 1);
         works(&seed.client);
     }
 }

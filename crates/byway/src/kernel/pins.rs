@@ -15,8 +15,9 @@ use byway_abi::{SCHEMA, meta};
 use super::{
     bpffs, features,
     hook::Programs,
+    meta::Meta,
     migrations::{self, MIGRATIONS},
-    namespace, privilege,
+    namespace, privilege, secret,
     tables::{self, Tables},
 };
 use crate::error::{Error, Result};
@@ -60,7 +61,7 @@ impl Pins {
     }
 
     fn open_in(folder: &Path) -> Result<Self> {
-        let found = tables::read_meta(folder, meta::SCHEMA)?;
+        let found = Meta::open(folder)?.get(meta::SCHEMA)?;
         let path = folder.to_owned();
         if migrations::is_known(found) {
             return Err(Error::OlderSchema { path, found, known: SCHEMA });
@@ -107,13 +108,13 @@ impl Pins {
         let mut object = load(folder, 0)?;
         pin_programs(&mut object, folder)?;
         let mut tables = Tables::open(folder)?;
-        tables.set_meta(meta::OBJECT, fingerprint())?;
-        tables.set_meta(meta::SCHEMA, SCHEMA)
+        tables.meta.set(meta::OBJECT, fingerprint())?;
+        tables.meta.set(meta::SCHEMA, SCHEMA)
     }
 
     /// Whether the pinned programs are from another object than this binary's.
     pub(crate) fn are_outdated(&self) -> Result<bool> {
-        Ok(self.tables.meta(meta::OBJECT)? != fingerprint())
+        Ok(self.tables.meta.get(meta::OBJECT)? != fingerprint())
     }
 
     /// Loads this binary's programs over the pinned maps, for the devices to be given to, and pins them beside the
@@ -171,7 +172,7 @@ pub(super) fn rename_programs(folder: &Path) -> Result<()> {
 
 /// Notes that the pinned programs are this binary's, and those on the devices too.
 pub(super) fn note_object(folder: &Path) -> Result<()> {
-    tables::write_meta(folder, meta::OBJECT, fingerprint())
+    Meta::open(folder)?.set(meta::OBJECT, fingerprint())
 }
 
 fn pin_programs(object: &mut Ebpf, folder: &Path) -> Result<()> {
@@ -190,26 +191,11 @@ fn unfinished(folder: &Path) -> PathBuf {
     folder.with_file_name(name)
 }
 
-/// The secret that the marks of packets hold, which outlives the programs. Where there is none yet it is made: the map is pinned
-/// when it is filled, so that whoever is cut off has left all of it or nothing.
-fn secret(folder: &Path) -> Result<u64> {
-    if let Some(secret) = tables::read_secret(folder)? {
-        return Ok(secret);
-    }
-    loop {
-        let secret = getrandom::u64().map_err(|error| Error::kernel("get random bytes", error))?;
-        if tables::is_secret(secret) {
-            tables::make_secret(folder, secret)?;
-            return Ok(secret);
-        }
-    }
-}
-
 /// Loads the object with its maps pinned in `folder`: those that are there are used, others are made.
 fn load(folder: &Path, taking_over: u32) -> Result<Ebpf> {
     privilege::lift_memlock();
     let has_check_mtu = u32::from(features::has_check_mtu()?);
-    let secret = secret(folder)?;
+    let secret = secret::read_or_make(folder)?;
     let mut loader = EbpfLoader::new();
     loader.override_global("HAS_CHECK_MTU", &has_check_mtu, true);
     loader.override_global("TAKING_OVER", &taking_over, true);

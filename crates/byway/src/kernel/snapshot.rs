@@ -130,7 +130,7 @@ pub(crate) fn read_consistent<T>(pins: Option<&Pins>, mut read: impl FnMut() -> 
     let stamp = || match pins {
         Some(pins) => [meta::NEXT_RULE, meta::NEXT_SET, meta::NEXT_HOP, meta::GENERATION]
             .iter()
-            .map(|slot| pins.tables.meta(*slot))
+            .map(|slot| pins.tables.meta.get(*slot))
             .collect::<Result<Vec<u32>>>(),
         None => Ok(Vec::new()),
     };
@@ -245,7 +245,7 @@ fn read_one(
     let rules = tables.noted_rules()? as usize;
     let is_attached = actual.programs.values().any(|(_, role)| *role == Role::Departure);
     if rules <= FEW
-        || tables.meta(meta::CHANGING)? != 0
+        || tables.meta.get(meta::CHANGING)? != 0
         || !is_attached
         || !actual.lost.is_empty()
         // Sources within this one may have what it says, for destinations that they say nothing of.

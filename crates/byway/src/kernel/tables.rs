@@ -14,14 +14,14 @@ use std::{
     sync::atomic::{Ordering, fence},
 };
 
-use aya::maps::{Array, MapData};
-use byway_abi::{Group, GroupKey, MAX_CHUNKS, RuleRecord, TARGET_BY_DESTINATION, Target, meta};
+use byway_abi::{Group, GroupKey, RuleRecord, TARGET_BY_DESTINATION, Target, meta};
 
 use super::{
     attachments::Attachments,
     destinations::Destinations,
     grace_period,
-    map::{failed, map, open},
+    identities::{self, Identities},
+    meta::Meta,
     neighbours::Neighbours,
     next_hops::NextHops,
     rules::{RuleCounters, Rules},
@@ -68,19 +68,9 @@ pub(crate) struct Tables {
     pub(crate) destinations: Destinations,
     pub(crate) attachments: Attachments,
     pub(crate) neighbours: Neighbours,
-    meta: Array<MapData, u32>,
+    pub(crate) meta: Meta,
     pub(crate) next_hops: NextHops,
-    /// Identities of rules, while there are some to write down.
-    identities: Option<Identities>,
-}
-
-/// Which identities are in use.
-#[derive(Debug, Clone, Copy)]
-struct Identities {
-    /// Where the search for a free one begins.
-    next: u32,
-    /// How many there are.
-    used: u32,
+    identities: Identities,
 }
 
 /// What the records of rules say.
@@ -89,48 +79,6 @@ pub(crate) struct Records {
     pub(crate) held: BTreeMap<u32, RuleRecord>,
     /// The leftovers, likewise.
     pub(crate) leftover: BTreeMap<u32, RuleRecord>,
-}
-
-/// Reads one slot of `META` without touching any other map, whose info may be another version's.
-pub(crate) fn read_meta(folder: &Path, slot: u32) -> Result<u32> {
-    let meta: Array<MapData, u32> =
-        open(folder, "META")?.try_into().map_err(|error| failed("open the map", "META", error))?;
-    meta.get(&slot, 0).map_err(|error| failed("read the map", "META", error))
-}
-
-/// Writes one slot of `META`, likewise.
-pub(super) fn write_meta(folder: &Path, slot: u32, value: u32) -> Result<()> {
-    let mut meta: Array<MapData, u32> =
-        open(folder, "META")?.try_into().map_err(|error| failed("open the map", "META", error))?;
-    meta.set(slot, value, 0).map_err(|error| failed("write the map", "META", error))
-}
-
-/// Whether a number serves as the secret: neither half is 0, which is what a packet without a mark often has there.
-pub(super) fn is_secret(number: u64) -> bool {
-    number as u32 != 0 && number >> 32 != 0
-}
-
-/// The secret that the marks of packets hold ([`byway_abi::mark`]), if there is one yet.
-pub(super) fn read_secret(folder: &Path) -> Result<Option<u64>> {
-    if !folder.join("SECRET").exists() {
-        return Ok(None);
-    }
-    let secret: Array<MapData, u64> =
-        open(folder, "SECRET")?.try_into().map_err(|error| failed("open the map", "SECRET", error))?;
-    let secret = secret.get(&0, 0).map_err(|error| failed("read the map", "SECRET", error))?;
-    if !is_secret(secret) {
-        let what = "half of the secret is 0".to_owned();
-        return Err(Error::Damaged { path: folder.to_owned(), map: "SECRET", what });
-    }
-    Ok(Some(secret))
-}
-
-/// Makes the map of the secret, filled.
-pub(super) fn make_secret(folder: &Path, secret: u64) -> Result<()> {
-    let making = |error| failed("make the map", "SECRET", error);
-    let mut map: Array<MapData, u64> = Array::create(1, 0).map_err(making)?;
-    map.set(0, secret, 0).map_err(making)?;
-    map.pin(folder.join("SECRET")).map_err(|error| Error::kernel("pin the map SECRET", error))
 }
 
 impl Tables {
@@ -144,35 +92,15 @@ impl Tables {
             destinations: Destinations::open(folder)?,
             attachments: Attachments::open(folder, cpus)?,
             neighbours: Neighbours::open(folder)?,
-            meta: map!(folder, "META"),
+            meta: Meta::open(folder)?,
             next_hops: NextHops::open(folder, cpus)?,
-            identities: None,
+            identities: Identities::default(),
         })
     }
 
-    pub(crate) fn meta(&self, slot: u32) -> Result<u32> {
-        self.meta.get(&slot, 0).map_err(|error| failed("read the map", "META", error))
-    }
-
-    pub(crate) fn set_meta(&mut self, slot: u32, value: u32) -> Result<()> {
-        self.meta.set(slot, value, 0).map_err(|error| failed("write the map", "META", error))
-    }
-
-    /// The next number from a slot of `META` that is not in use. It is never 0.
-    fn next(&mut self, slot: u32, is_used: impl Fn(&Self, u32) -> bool) -> Result<u32> {
-        let mut id = self.meta(slot)?.max(1);
-        while is_used(self, id) {
-            id = id.wrapping_add(1).max(1);
-        }
-        self.set_meta(slot, id.wrapping_add(1).max(1))?;
-        Ok(id)
-    }
-
-    /// An identity that no set and no group has.
+    /// Returns an identity that no set and no group has.
     pub(crate) fn next_set(&mut self) -> Result<u32> {
-        self.next(meta::NEXT_SET, |tables, id| {
-            tables.destinations.has_set(id) || tables.next_hops.has_group(id)
-        })
+        identities::next_set(&mut self.meta, &self.destinations, &self.next_hops)
     }
 
     /// Makes the record and the counters of a rule, under an identity that is free. Nothing leads to it yet. Returns what a
@@ -184,7 +112,7 @@ impl Tables {
         kind: u8,
         index: u32,
     ) -> Result<Target> {
-        let id = self.free_identity()?;
+        let id = self.identities.next_rule(&self.meta, &mut self.rules)?;
         let record = wire::rule_record(selector, action, kind, index);
         self.rules.write(id, record)?;
         Ok(wire::target(id, &record))
@@ -192,54 +120,12 @@ impl Tables {
 
     /// How many records of rules there are, as the last change has noted it: counted where there is no room for so many.
     pub(crate) fn noted_rules(&self) -> Result<u32> {
-        let noted = self.meta(meta::RULES)?;
-        if noted <= self.rules.room() { Ok(noted) } else { self.count_rules() }
-    }
-
-    fn count_rules(&self) -> Result<u32> {
-        self.rules.records().try_fold(0, |count, record| record.map(|_| count + 1))
-    }
-
-    fn identities(&mut self) -> Result<&mut Identities> {
-        let now = match self.identities {
-            Some(now) => now,
-            None => Identities { next: self.meta(meta::NEXT_RULE)?, used: self.noted_rules()? },
-        };
-        Ok(self.identities.insert(now))
-    }
-
-    /// An identity that no rule has. They are given away in turn: packets may be under way still of the rule that had one
-    /// before, so that it is long after.
-    fn free_identity(&mut self) -> Result<u32> {
-        let Identities { mut next, used } = *self.identities()?;
-        // An eighth stays free, so that a free one is never far.
-        let room = self.rules.room();
-        if room.saturating_sub(used + 1) <= room / 8 && self.rules.chunks() < MAX_CHUNKS {
-            next = self.rules.chunks() << 16;
-            self.rules.add_chunk()?;
-        }
-        let mut free = self.rules.free(next)?;
-        if free.is_none() && self.rules.chunks() < MAX_CHUNKS {
-            // There are more than were noted.
-            next = self.rules.chunks() << 16;
-            self.rules.add_chunk()?;
-            free = self.rules.free(next)?;
-        }
-        let free = free.ok_or_else(|| Error::Busy {
-            action: "find a free identity for a rule",
-            what: "all are in use",
-        })?;
-        *self.identities()? = Identities { next: free + 1, used: used + 1 };
-        Ok(free)
+        identities::noted_rules(&self.meta, &self.rules)
     }
 
     /// Writes down which identities are in use, for the next change to know, and readers to see that there was one.
     pub(crate) fn note_identities(&mut self) -> Result<()> {
-        if let Some(Identities { next, used }) = self.identities.take() {
-            self.set_meta(meta::NEXT_RULE, next)?;
-            self.set_meta(meta::RULES, used)?;
-        }
-        Ok(())
+        self.identities.note(&mut self.meta)
     }
 
     /// What a packet that a rule speaks about finds.
@@ -258,8 +144,7 @@ impl Tables {
     pub(crate) fn forget(&mut self, id: u32) -> Result<()> {
         if self.rules.has(id)? {
             self.rules.remove(id)?;
-            let identities = self.identities()?;
-            identities.used = identities.used.saturating_sub(1);
+            self.identities.rule_is_gone(&self.meta, &self.rules)?;
         }
         Ok(())
     }
@@ -303,14 +188,14 @@ impl Tables {
 
     /// The generation that packets look at.
     pub(crate) fn generation(&self) -> Result<u32> {
-        self.meta(meta::GENERATION)
+        self.meta.get(meta::GENERATION)
     }
 
     /// Makes packets look at another generation, from this instant on.
     pub(crate) fn set_generation(&mut self, generation: u32) -> Result<()> {
         // Its tables first, also for CPUs that do not see writes in their order.
         fence(Ordering::SeqCst);
-        self.set_meta(meta::GENERATION, generation)
+        self.meta.set(meta::GENERATION, generation)
     }
 
     /// The source tables of the generation in force.
@@ -353,8 +238,7 @@ impl Tables {
     pub(crate) fn tidy_sources(&mut self) -> Result<()> {
         let generation = self.generation()?;
         self.sources.tidy(generation)?;
-        self.identities()?.used = self.count_rules()?;
-        Ok(())
+        self.identities.count_again(&self.meta, &self.rules)
     }
 
     /// Whether a rule besides this one leads to the next hop in a slot, by itself and not by a group; or may do so, since nobody
