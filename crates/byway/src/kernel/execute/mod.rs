@@ -64,6 +64,18 @@ struct Stale {
     sets: Vec<Set>,
 }
 
+impl Progress {
+    fn slot(&self, next_hop: &NextHop) -> Result<u32> {
+        let slot = self.slots.get(next_hop).copied();
+        slot.ok_or_else(|| Error::inconsistent(format!("find the next hop {next_hop}"), "it has no slot"))
+    }
+
+    /// Returns the slots and weights of a group's members.
+    fn members(&self, members: &[Member]) -> Result<Vec<(u32, u16)>> {
+        members.iter().map(|member| Ok((self.slot(&member.next_hop)?, member.weight))).collect()
+    }
+}
+
 /// How a step is taken back.
 enum Undo {
     /// By another step.
@@ -134,121 +146,86 @@ impl Executor<'_> {
 
     /// Carries one step out and returns how it is taken back.
     fn step(&mut self, step: &Step, progress: &mut Progress) -> Result<Option<Undo>> {
-        let Self { pins, network, hook, progress: _ } = self;
+        let Self { pins, network, .. } = self;
         let Pins { tables, programs } = &mut **pins;
         let by = |step: Step| Ok(Some(Undo::Step(step)));
-        // Those that may be large, or many, are not copied.
         match step {
             Step::Record(selector, action, instead_of) => {
                 let target = record_rule(tables, progress, selector, action, *instead_of)?;
                 // One for all of them, of which there may be a million.
                 let is_first = progress.recorded.is_empty();
                 progress.recorded.push(target);
-                return Ok(is_first.then_some(Undo::ForgetRules));
+                Ok(is_first.then_some(Undo::ForgetRules))
             }
-            Step::Switch(switch) => return switch_rules(tables, progress, switch).map(Some),
-            _ => {}
-        }
-        match step.clone() {
-            Step::Record(..) | Step::Switch(_) => Ok(None),
+            Step::Switch(switch) => switch_rules(tables, progress, switch).map(Some),
             Step::Attach(device, role) => {
-                if role == Role::Departure {
-                    tables.attachments.watch(device.index)?;
-                }
-                let place = Place::of(&device, role);
-                // One that has lost its program has its record still.
-                let before = tables.attachments.program(place)?;
-                // The qdisc may have been added for that, or for the program of the other direction. It goes with the last one
-                // on the device, whichever that is.
-                let has_qdisc = tables
-                    .attachments
-                    .programs()?
-                    .iter()
-                    .any(|(key, record)| key.ifindex == device.index && record.qdisc_added != 0);
-                let record = |attached: Attached| {
-                    let qdisc_added = attached.qdisc_added || has_qdisc;
-                    tables
-                        .attachments
-                        .set_program(place, record(&device, role, Attached { qdisc_added, ..attached }))
-                };
-                if let Err(error) = programs.attach(network, &device, role, *hook, record) {
-                    match before {
-                        Some(record) => tables.attachments.set_program(place, record)?,
-                        None => tables.attachments.forget_program(place)?,
-                    }
-                    return Err(error);
-                }
-                by(Step::Detach(device, role))
+                self.attach(device, *role)?;
+                by(Step::Detach(device.clone(), *role))
             }
             Step::ChangeRole(device, role) => {
-                let attached = attached(tables, &device, role)?;
-                if role == Role::Departure {
-                    tables.attachments.watch(device.index)?;
-                }
-                programs.replace(network, &device, role, attached.hook)?;
-                tables.attachments.set_program(Place::of(&device, role), record(&device, role, attached))?;
+                self.change_role(device, *role)?;
                 let other = match role {
                     Role::Departure => Role::Arrival,
                     Role::Arrival => Role::Departure,
                 };
-                by(Step::ChangeRole(device, other))
+                by(Step::ChangeRole(device.clone(), other))
             }
             Step::Detach(device, role) => {
-                let attached = attached(tables, &device, role)?;
-                programs.detach(network, &device, role, attached)?;
-                tables.attachments.forget_program(Place::of(&device, role))?;
-                by(Step::Attach(device, role))
+                let attached = attached(tables, device, *role)?;
+                programs.detach(network, device, *role, attached)?;
+                tables.attachments.forget_program(Place::of(device, *role))?;
+                by(Step::Attach(device.clone(), *role))
             }
             Step::SetAuto(is_auto) => {
-                tables.attachments.set_request("", is_auto)?;
+                tables.attachments.set_request("", *is_auto)?;
                 by(Step::SetAuto(!is_auto))
             }
             Step::Await(name) => {
-                tables.attachments.set_request(&name, true)?;
-                by(Step::StopAwaiting(name))
+                tables.attachments.set_request(name, true)?;
+                by(Step::StopAwaiting(name.clone()))
             }
             Step::StopAwaiting(name) => {
-                tables.attachments.set_request(&name, false)?;
-                by(Step::Await(name))
+                tables.attachments.set_request(name, false)?;
+                by(Step::Await(name.clone()))
             }
             Step::KeepResolved(neighbour) => {
                 tables.neighbours.remember(neighbour.device.index, neighbour.gateway)?;
-                let kept = network.keep_resolved(&neighbour);
+                let kept = network.keep_resolved(neighbour);
                 if !matches!(kept, Ok(true)) {
                     tables.neighbours.forget(neighbour.device.index, neighbour.gateway)?;
                 }
-                if kept? { by(Step::LetGo(neighbour)) } else { Ok(None) }
+                if kept? { by(Step::LetGo(neighbour.clone())) } else { Ok(None) }
             }
             Step::LetGo(neighbour) => {
-                network.let_go(&neighbour)?;
+                network.let_go(neighbour)?;
                 tables.neighbours.forget(neighbour.device.index, neighbour.gateway)?;
-                by(Step::KeepResolved(neighbour))
+                by(Step::KeepResolved(neighbour.clone()))
             }
             Step::MakeNextHop(next_hop) => {
                 let first = tables.meta.get(meta::NEXT_HOP)?;
                 let mtu = recorded_mtu(network, &next_hop.device)?;
-                let slot = tables.next_hops.make(&next_hop, mtu, first)?;
+                let slot = tables.next_hops.make(next_hop, mtu, first)?;
                 let slot = slot.ok_or(Error::TooManyNextHops { limit: MAX_NEXT_HOPS - 1 })?;
                 tables.meta.set(meta::NEXT_HOP, slot + 1)?;
-                progress.slots.insert(next_hop, slot);
+                progress.slots.insert(next_hop.clone(), slot);
                 Ok(Some(Undo::ForgetSlot(slot)))
             }
             Step::Renew(next_hop) => {
                 let mtu = recorded_mtu(network, &next_hop.device)?;
-                tables.next_hops.renew(slot(progress, &next_hop)?, &next_hop, mtu)?;
+                tables.next_hops.renew(progress.slot(next_hop)?, next_hop, mtu)?;
                 Ok(None)
             }
             Step::SetDown(next_hop, is_down) => {
-                tables.next_hops.set_down(slot(progress, &next_hop)?, is_down)?;
-                by(Step::SetDown(next_hop, !is_down))
+                tables.next_hops.set_down(progress.slot(next_hop)?, *is_down)?;
+                by(Step::SetDown(next_hop.clone(), !is_down))
             }
             Step::PrepareGroup(group) => {
                 let next = tables.generation()? & 1 ^ 1;
-                put_group(tables, progress, &group, next).map(Some)
+                put_group(tables, progress, group, next).map(Some)
             }
             Step::PutGroup(group) => {
                 let in_force = tables.generation()? & 1;
-                put_group(tables, progress, &group, in_force).map(Some)
+                put_group(tables, progress, group, in_force).map(Some)
             }
             Step::WaitForGracePeriod => {
                 tables.wait_for_grace_period();
@@ -259,20 +236,62 @@ impl Executor<'_> {
                 Ok(None)
             }
             Step::Forget(id) => {
-                forget_rule(tables, id)?;
+                forget_rule(tables, *id)?;
                 Ok(None)
             }
             Step::ForgetGroup(name) => {
-                if let Some(id) = progress.groups.get(&name) {
+                if let Some(id) = progress.groups.get(name) {
                     tables.next_hops.forget_group(*id)?;
                 }
                 Ok(None)
             }
             Step::ForgetNextHop(next_hop) => {
-                tables.next_hops.forget(slot(progress, &next_hop)?)?;
+                tables.next_hops.forget(progress.slot(next_hop)?)?;
                 Ok(None)
             }
         }
+    }
+
+    /// Puts a program on a device. Its record comes first; if the program cannot be put there, the record is as it was.
+    fn attach(&mut self, device: &Device, role: Role) -> Result<()> {
+        let Pins { tables, programs } = &mut *self.pins;
+        if role == Role::Departure {
+            tables.attachments.watch(device.index)?;
+        }
+        let place = Place::of(device, role);
+        // One that has lost its program has its record still.
+        let before = tables.attachments.program(place)?;
+        // The qdisc may have been added for that, or for the program of the other direction. It goes with the last one
+        // on the device, whichever that is.
+        let has_qdisc = tables
+            .attachments
+            .programs()?
+            .iter()
+            .any(|(key, record)| key.ifindex == device.index && record.qdisc_added != 0);
+        let record = |attached: Attached| {
+            let qdisc_added = attached.qdisc_added || has_qdisc;
+            let record = record(device, role, Attached { qdisc_added, ..attached });
+            tables.attachments.set_program(place, record)
+        };
+        let put = programs.attach(self.network, device, role, self.hook, record);
+        if put.is_err() {
+            match before {
+                Some(record) => tables.attachments.set_program(place, record)?,
+                None => tables.attachments.forget_program(place)?,
+            }
+        }
+        put
+    }
+
+    /// Puts the program of a role in the place of another role's, in one instant.
+    fn change_role(&mut self, device: &Device, role: Role) -> Result<()> {
+        let Pins { tables, programs } = &mut *self.pins;
+        let attached = attached(tables, device, role)?;
+        if role == Role::Departure {
+            tables.attachments.watch(device.index)?;
+        }
+        programs.replace(self.network, device, role, attached.hook)?;
+        tables.attachments.set_program(Place::of(device, role), record(device, role, attached))
     }
 
     fn undo(&mut self, undo: Undo, recorded: &[byway_abi::Target]) -> Result<()> {
@@ -388,16 +407,6 @@ fn attached(tables: &Tables, device: &Device, role: Role) -> Result<Attached> {
     })
 }
 
-fn slot(progress: &Progress, next_hop: &NextHop) -> Result<u32> {
-    let slot = progress.slots.get(next_hop).copied();
-    slot.ok_or_else(|| Error::inconsistent(format!("find the next hop {next_hop}"), "it has no slot"))
-}
-
-/// The slots and weights of a group's members.
-fn members(progress: &Progress, members: &[Member]) -> Result<Vec<(u32, u16)>> {
-    members.iter().map(|member| Ok((slot(progress, &member.next_hop)?, member.weight))).collect()
-}
-
 /// Makes a group in one generation, or lets it be another there. The flows stay where they are now as far as they may.
 fn put_group(tables: &mut Tables, progress: &mut Progress, group: &Group, generation: u32) -> Result<Undo> {
     let id = match progress.groups.get(&group.name) {
@@ -405,7 +414,7 @@ fn put_group(tables: &mut Tables, progress: &mut Progress, group: &Group, genera
         None => tables.next_set()?,
     };
     let buckets = tables.group(id)?.as_ref().map(next_hops::slots);
-    let members = members(progress, &group.members)?;
+    let members = progress.members(&group.members)?;
     let wire = next_hops::group(&group.name, &members, group.on_down, group.owner, buckets.as_ref());
     let key = GroupKey { group: id, generation };
     let before = tables.next_hops.group(key)?;
@@ -425,7 +434,7 @@ fn record_rule(
 ) -> Result<byway_abi::Target> {
     match &action.target {
         Target::NextHop(next_hop) => {
-            tables.record(selector, action, TARGET_NEXT_HOP, slot(progress, next_hop)?)
+            tables.record(selector, action, TARGET_NEXT_HOP, progress.slot(next_hop)?)
         }
         Target::Group(name) => {
             let id = progress.groups.get(name).copied();
@@ -436,7 +445,7 @@ fn record_rule(
                 Some(id) => buckets(tables, id)?,
                 None => None,
             };
-            let members = members(progress, all)?;
+            let members = progress.members(all)?;
             let id = tables.next_set()?;
             let group = next_hops::group("", &members, action.on_down, action.owner, before.as_ref());
             let made = tables.next_hops.make_group(id, &group);
