@@ -30,8 +30,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    model::Prefix,
-    model::{Action, Selector},
+    model::{Action, Prefix, Selector},
     policy::source_table::TakesNewTable,
 };
 

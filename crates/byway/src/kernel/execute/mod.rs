@@ -1,33 +1,32 @@
-//! Carrying out the steps of a plan.
+//! Carries out the steps of a plan, and undoes them.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod recover;
+mod switch;
+
+use std::collections::BTreeMap;
 
 use byway_abi::{
-    BUCKETS, GroupKey, HOOK_CLSACT, HOOK_TCX, MAX_NEXT_HOPS, ProgramRecord, TARGET_BY_DESTINATION,
-    TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, meta,
+    BUCKETS, GroupKey, HOOK_CLSACT, HOOK_TCX, MAX_NEXT_HOPS, ProgramRecord, TARGET_DROP, TARGET_GROUP,
+    TARGET_NEXT_HOP, TARGET_PASS, meta,
 };
 
+use self::switch::{Stale, clear, set_source, switch_rules};
 use super::{
-    destinations::Set,
     features,
     hook::{Attached, Hook},
     network::Network,
     next_hops,
     pins::Pins,
     signals::SignalsWait,
-    snapshot::{Installed, actual, installed},
     tables::Tables,
     wire,
 };
 use crate::{
     error::{Error, Result},
-    model::Prefix,
-    model::{Action, Device, Group, Member, NextHop, Selector, Target},
-    policy::compile::Entry,
+    model::{Action, Device, Group, Member, NextHop, Prefix, Selector, Target},
     policy::{
-        plan::plan,
         state::{Actual, Place, Role},
-        step::{RuleRef, Step, Switch},
+        step::Step,
     },
 };
 
@@ -55,13 +54,6 @@ struct Progress {
     recorded: Vec<byway_abi::Target>,
     /// The tables that no packet looks at any more.
     stale: Stale,
-}
-
-/// Tables that no packet looks at, or soon none.
-#[derive(Default)]
-struct Stale {
-    generation: Option<u32>,
-    sets: Vec<Set>,
 }
 
 impl Progress {
@@ -322,65 +314,6 @@ impl Executor<'_> {
             }
         }
     }
-
-    /// Clears away what a change left that was cut off, and the records of devices that are gone: an attachment that was asked
-    /// for by name waits from then on. Says whether there was anything. The caller holds the lock.
-    pub(crate) fn tidy(&mut self) -> Result<bool> {
-        let _quiet = SignalsWait::begin();
-        let links = self.network.links()?;
-        let installed = installed(self.pins, self.network, &links)?;
-        let gone = installed.iter().filter(|installed| !links.contains_key(&installed.device.index));
-        let is_auto = self.pins.tables.attachments.requests()?.values().any(String::is_empty);
-        for installed in gone.clone() {
-            // The request outlives the device.
-            if installed.role == Role::Departure && !is_auto {
-                self.pins.tables.attachments.set_request(&installed.device.name, true)?;
-            }
-            self.forget(installed)?;
-        }
-        if self.pins.tables.meta.get(meta::CHANGING)? == 0 {
-            return Ok(gone.count() > 0);
-        }
-        for installed in installed.iter().filter(|installed| !installed.is_installed) {
-            // Half of an attach: the record, perhaps a qdisc.
-            self.forget(installed)?;
-        }
-        tidy_tables(&mut self.pins.tables)?;
-        let actual = actual(self.pins, self.network)?;
-        let steps = plan(&actual, &actual.as_desired());
-        self.carry_out(&actual, &steps)?;
-        self.pins.tables.meta.set(meta::CHANGING, 0)?;
-        Ok(true)
-    }
-
-    /// Takes off what is left of a program, and forgets it.
-    fn forget(&mut self, installed: &Installed) -> Result<()> {
-        let Installed { device, role, attached, .. } = installed;
-        self.pins.programs.detach(self.network, device, *role, *attached)?;
-        self.pins.tables.attachments.forget_program(Place::of(device, *role))
-    }
-
-    /// Puts this binary's programs in place of those of another build, one device after the other. Cut off at any
-    /// moment, some devices have the new ones and some the old, over the same maps, and the next change begins anew.
-    /// The caller holds the lock.
-    pub(crate) fn renew(&mut self) -> Result<()> {
-        if !self.pins.are_outdated()? {
-            return Ok(());
-        }
-        let _quiet = SignalsWait::begin();
-        let links = self.network.links()?;
-        let installed = installed(self.pins, self.network, &links)?;
-        self.pins.load_programs()?;
-        for installed in installed.into_iter().filter(|installed| installed.is_installed) {
-            self.pins.programs.replace(
-                self.network,
-                &installed.device,
-                installed.role,
-                installed.attached.hook,
-            )?;
-        }
-        self.pins.renew_programs()
-    }
 }
 
 /// The MTU that the record of a next hop needs: none where programs ask the kernel, or the device is not there yet.
@@ -484,166 +417,4 @@ fn forget_rule(tables: &mut Tables, id: u32) -> Result<()> {
         tables.next_hops.forget_group(record.index)?;
     }
     tables.forget(id)
-}
-
-/// Lets other rules hold, from one instant to the next.
-fn switch_rules(tables: &mut Tables, progress: &mut Progress, switch: &Switch) -> Result<Undo> {
-    // Ahead of the switch, so that whoever reads meanwhile sees that something has changed.
-    tables.note_identities()?;
-    match switch {
-        Switch::Entry(source, before, after) => {
-            let mut made = Stale::default();
-            let target = match after {
-                Some(entry) => Some(make_entry(tables, progress, source, entry, &mut made)?),
-                None => None,
-            };
-            let (old, generation) =
-                set_source(tables, source, target).map_err(|error| without(tables, &made, error))?;
-            // For whoever has begun to read since the identities were noted.
-            tables.next_set()?;
-            made.generation = generation.map(|before| before.wrapping_add(1));
-            progress.stale.generation = generation;
-            progress.stale.sets.extend(set_of(old, before.as_ref()));
-            Ok(match generation {
-                Some(generation) => Undo::Generation(generation, made),
-                None => Undo::Entry(*source, old, made),
-            })
-        }
-        Switch::All(before, after) => {
-            let generation = tables.generation()?;
-            let in_force = tables.in_force()?;
-            let by_destination = before.iter().filter(|(_, entry)| matches!(entry, Entry::ByDestination(_)));
-            let sets =
-                by_destination.flat_map(|(source, entry)| set_of(in_force.source(source), Some(entry)));
-            let stale = Stale { generation: Some(generation), sets: sets.collect() };
-
-            let next = generation.wrapping_add(1);
-            let mut made = Stale::default();
-            let targets = after
-                .iter()
-                .map(|(source, entry)| Ok((*source, make_entry(tables, progress, source, entry, &mut made)?)))
-                .collect::<Result<Vec<_>>>();
-            let filled = targets.and_then(|targets| tables.make_generation(next, targets));
-            if let Err(error) = filled.and_then(|()| tables.set_generation(next)) {
-                return Err(without(tables, &made, error));
-            }
-            made.generation = Some(next);
-            progress.stale = stale;
-            Ok(Undo::Generation(generation, made))
-        }
-    }
-}
-
-/// Lets a source have this target, or none, from one instant to the next. Returns what it had, and the generation that no
-/// packet looks at any more where it took new tables.
-fn set_source(
-    tables: &mut Tables,
-    source: &Prefix,
-    target: Option<byway_abi::Target>,
-) -> Result<(Option<byway_abi::Target>, Option<u32>)> {
-    if let Ok(old) = tables.set_source(source, target)? {
-        return Ok((old, None));
-    }
-    let generation = tables.generation()?;
-    let mut sources: BTreeMap<Prefix, byway_abi::Target> = tables.in_force()?.sources().into_iter().collect();
-    let old = match target {
-        Some(target) => sources.insert(*source, target),
-        None => sources.remove(source),
-    };
-    let next = generation.wrapping_add(1);
-    tables.make_generation(next, sources.into_iter().collect())?;
-    tables.set_generation(next)?;
-    Ok((old, Some(generation)))
-}
-
-/// What a source's entry is to be, once the set is made that it may need.
-fn make_entry(
-    tables: &mut Tables,
-    progress: &Progress,
-    source: &Prefix,
-    entry: &Entry<RuleRef>,
-    made: &mut Stale,
-) -> Result<byway_abi::Target> {
-    let no_record = || Error::inconsistent(format!("put a rule for {source}"), "it has no record");
-    let target = |tables: &Tables, rule: &RuleRef| match rule {
-        RuleRef::Held(id) => tables.target(*id),
-        RuleRef::New(nth) => progress.recorded.get(*nth as usize).copied().ok_or_else(no_record),
-    };
-    match entry {
-        Entry::All(rule) => target(tables, rule),
-        Entry::ByDestination(destinations) => {
-            let targets = destinations
-                .iter()
-                .map(|(destination, rule)| Ok((*destination, target(tables, rule)?)))
-                .collect::<Result<Vec<_>>>()?;
-            let index = tables.next_set()?;
-            made.sets.push(tables.destinations.make_set(index, source, &targets)?);
-            Ok(byway_abi::Target { rule: 0, kind: TARGET_BY_DESTINATION, on_down: 0, mss: 0, index })
-        }
-    }
-}
-
-/// The set that a source's entry leads to.
-fn set_of(target: Option<byway_abi::Target>, entry: Option<&Entry<RuleRef>>) -> Option<Set> {
-    match (target, entry) {
-        (Some(target), Some(Entry::ByDestination(destinations))) if target.kind == TARGET_BY_DESTINATION => {
-            Some((target.index, destinations.keys().copied().collect()))
-        }
-        _ => None,
-    }
-}
-
-/// Why tables are not to be, once they are gone; or that they could not be removed either, and wait for the next change.
-fn without(tables: &mut Tables, made: &Stale, failure: Error) -> Error {
-    match clear(tables, made) {
-        Ok(()) => failure,
-        Err(undo) => Error::NotUndone { failure: Box::new(failure), undo: Box::new(undo) },
-    }
-}
-
-/// Removes tables that no packet looks at any more.
-fn clear(tables: &mut Tables, stale: &Stale) -> Result<()> {
-    if let Some(generation) = stale.generation {
-        tables.remove_generation(generation)?;
-    }
-    stale.sets.iter().try_for_each(|set| tables.destinations.remove_set(set))
-}
-
-/// Removes what a change left in the tables that was cut off: all that the entries in force do not lead to.
-fn tidy_tables(tables: &mut Tables) -> Result<()> {
-    let records = tables.rules()?;
-    let all = || records.held.values().chain(records.leftover.values());
-    let selectors: Vec<Selector> = all().filter_map(wire::selector).collect();
-    tables.wait_for_grace_period();
-    // A change that was cut off behind its switch has left the generation before, one that was cut off ahead of it the
-    // one to come: both have the place that the one in force has not.
-    tables.remove_generation(tables.generation()?.wrapping_add(1))?;
-    tables.tidy_sources()?;
-    let in_force = tables.in_force()?;
-    for (id, source) in tables.destinations.sets()? {
-        let entry = source.as_ref().and_then(|source| in_force.source(source));
-        if entry.is_some_and(|entry| entry.kind == TARGET_BY_DESTINATION && entry.index == id) {
-            continue;
-        }
-        // It has destinations of its source's rules and of those around, and no others.
-        let may_be = selectors
-            .iter()
-            .filter(|selector| source.is_some_and(|source| selector.source().covers(&source)));
-        let destination = |selector: &Selector| {
-            selector.destination().unwrap_or(Prefix::all_like(selector.source().address()))
-        };
-        tables.destinations.remove_set(&(id, may_be.map(destination).collect()))?;
-    }
-    let used: BTreeSet<u32> =
-        records.held.values().filter(|it| it.kind == TARGET_GROUP).map(|it| it.index).collect();
-    // One of a kind that is not known may have a group of its own.
-    let is_any_unknown = records.held.values().any(|it| wire::is_unknown(it.kind));
-    tables.tidy_groups()?;
-    for (id, group) in tables.groups()? {
-        if wire::read_name(&group.name).is_empty() && !used.contains(&id) && !is_any_unknown {
-            tables.next_hops.forget_group(id)?;
-        }
-    }
-    records.leftover.keys().try_for_each(|id| tables.forget(*id))?;
-    tables.note_identities()
 }
