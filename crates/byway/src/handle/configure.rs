@@ -123,7 +123,7 @@ impl Byway {
             }
             transaction.apply(Owner::CONFIG, config, strict)
         })?;
-        if change.transaction.changes_nothing() {
+        if change.transaction.leaves_all() {
             self.commit(&mut change)?;
             return Ok(change.transaction.into_changes(config.rule_count()));
         }
@@ -248,7 +248,13 @@ impl Byway {
 
     fn go_back(&mut self, back: &Back) -> Result<Option<Changes>> {
         let store = RollbackStore::open()?;
-        let mut change = self.begin(&Scope::default(), |transaction| {
+        // What is asked of the host. Where another apply comes in between, its copy has to do with less.
+        let (last, older) = store.copies()?;
+        let mut questions = Questions::default();
+        for saved in last.iter().chain(&older) {
+            questions.add_config(&saved.config);
+        }
+        let mut change = self.begin(&Scope::all(questions), |transaction| {
             if !back.is_due(&store)? {
                 return Ok(None);
             }

@@ -1,6 +1,8 @@
 //! The BPF file system, where the pins are.
 
 use std::{
+    collections::BTreeSet,
+    ffi::OsString,
     fs::{self, DirBuilder},
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt},
@@ -104,6 +106,12 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Returns the names of what is in a folder.
+pub(crate) fn names(folder: &Path) -> Result<BTreeSet<OsString>> {
+    let failed = || Error::io(format!("look into {}", folder.display()));
+    fs::read_dir(folder).map_err(failed())?.map(|entry| Ok(entry.map_err(failed())?.file_name())).collect()
 }
 
 #[cfg(test)]

@@ -27,142 +27,22 @@
 //! What programs write cannot change its shape in this way, since they write to the old map while the new one is filled. It
 //! keeps its shape, and what is to be counted besides goes into a map of its own.
 
-use std::{collections::BTreeSet, ffi::OsString, fs, path::Path};
+use std::{collections::BTreeSet, ffi::OsString, path::Path};
 
-use aya::{
-    maps::{HashMap, Map, MapData, MapError},
-    programs::{
-        SchedClassifier,
-        links::{FdLink, PinnedLink},
-    },
-};
-use byway_abi::{DIRECTION_EGRESS, MAX_PROGRAMS, ProgramKey, ProgramRecord, SCHEMA, meta};
+use byway_abi::{SCHEMA, meta};
 
 use super::{
-    bpffs,
-    execute::{SignalsWait, wait_for_grace_period},
+    bpffs, grace_period,
     hook::Programs,
-    map,
+    meta::Meta,
+    migrations::{Conversion, MIGRATIONS, Migration, remove_old, way},
     network::Network,
     pins::{self, Pins},
+    signals::SignalsWait,
     snapshot::{Installed, installed},
-    tables::{self, Tables},
+    tables::Tables,
 };
 use crate::error::{Error, Result};
-
-/// From one schema to the next.
-pub(crate) struct Migration {
-    /// The schema that it begins with. It ends with the one that follows.
-    pub(crate) from: u32,
-    /// Maps that change their shape.
-    pub(crate) converted: &'static [Conversion],
-    /// The pins of maps, or folders of them, that nothing needs any more, besides those that are converted.
-    pub(crate) removed: &'static [&'static str],
-    /// The programs that come in between on each device, by their global `TAKING_OVER`, where those of this byway do not know
-    /// the packets of that schema's. The last ones have 0 there. The object knows these as long as this stands here, also when
-    /// more schemas have followed.
-    pub(crate) rounds: &'static [u32],
-}
-
-/// How a map, or each map of a folder, changes its shape, which no program writes to; or how a pin changes its name.
-pub(crate) struct Conversion {
-    /// The pin, or the folder.
-    pub(crate) from: &'static str,
-    /// Another name that no schema before has had.
-    pub(crate) to: &'static str,
-    /// Makes the map that is to be pinned at the second path, or the folder, out of what is at the first one. There is
-    /// nothing at the second path yet.
-    pub(crate) convert: fn(&Path, &Path) -> Result<()>,
-}
-
-/// All migrations there are, the oldest first. The last one ends with [`SCHEMA`].
-pub(crate) const MIGRATIONS: &[Migration] = &[
-    // Packets carry a mark that a sender cannot guess. The maps keep their shapes, and two come with the programs.
-    Migration { from: 7, converted: &[], removed: &[], rounds: &[2, 1] },
-    // Names of now for the same maps and programs.
-    Migration {
-        from: 8,
-        converted: &[
-            Conversion { from: "SHAPES", to: "TABLE_INFO", convert: pin_map_again },
-            Conversion { from: "RECENT", to: "SOURCE_CACHE", convert: pin_map_again },
-            Conversion { from: "RARE_COUNTERS", to: "EXCEPTION_COUNTERS", convert: pin_map_again },
-            Conversion { from: "departure_bare", to: "departure_l3", convert: pin_program_again },
-            Conversion { from: "arrival_bare", to: "arrival_l3", convert: pin_program_again },
-        ],
-        removed: &[],
-        rounds: &[],
-    },
-    // A device may carry a program in each direction, and had one on egress.
-    Migration {
-        from: 9,
-        converted: &[
-            Conversion { from: "DEVICES", to: "PROGRAMS", convert: add_direction },
-            Conversion { from: "links", to: "egress", convert: pin_links_again },
-        ],
-        removed: &[],
-        rounds: &[],
-    },
-];
-
-/// Pins a map under another name: it stays the same one, which programs of both schemas write to.
-fn pin_map_again(from: &Path, to: &Path) -> Result<()> {
-    let action = || format!("pin {} as {}", from.display(), to.display());
-    let map = MapData::from_pin(from).map_err(|error| Error::kernel(action(), error))?;
-    map.pin(to).map_err(|error| Error::kernel(action(), error))
-}
-
-/// Pins a program under another name.
-fn pin_program_again(from: &Path, to: &Path) -> Result<()> {
-    let action = || format!("pin {} as {}", from.display(), to.display());
-    let mut program = SchedClassifier::from_pin(from).map_err(|error| Error::kernel(action(), error))?;
-    program.pin(to).map_err(|error| Error::kernel(action(), error))
-}
-
-/// Pins each link of a folder in another one as well. No program moves: a link is there as long as any of its pins.
-fn pin_links_again(from: &Path, to: &Path) -> Result<()> {
-    bpffs::make_folder(to)?;
-    for name in names(from)? {
-        let (from, to) = (from.join(&name), to.join(&name));
-        let action = || format!("pin {} as {}", from.display(), to.display());
-        let link = PinnedLink::from_pin(&from).map_err(|error| Error::kernel(action(), error))?;
-        FdLink::from(link).pin(&to).map_err(|error| Error::kernel(action(), error))?;
-    }
-    Ok(())
-}
-
-/// `BPF_F_NO_PREALLOC` (bpf(2)).
-const NO_PREALLOC: u32 = 1;
-
-/// Copies the records of devices, each of which had the program on its egress.
-fn add_direction(from: &Path, to: &Path) -> Result<()> {
-    let action = || format!("make {} of {}", to.display(), from.display());
-    let fill = || {
-        let old = MapData::from_pin(from).and_then(Map::from_map_data)?;
-        let old: HashMap<MapData, u32, ProgramRecord> = old.try_into()?;
-        let mut new = HashMap::<MapData, ProgramKey, ProgramRecord>::create(MAX_PROGRAMS, NO_PREALLOC)?;
-        for entry in old.iter() {
-            let (ifindex, record) = entry?;
-            map::retry_enomem(|| new.insert(ProgramKey { ifindex, direction: DIRECTION_EGRESS }, record, 0))?;
-        }
-        Ok(new)
-    };
-    let new = fill().map_err(|error: MapError| Error::kernel(action(), error))?;
-    new.pin(to).map_err(|error| Error::kernel(action(), error))
-}
-
-/// The migrations from a schema to that of this byway, if there is a way.
-fn way(migrations: &[Migration], found: u32) -> Option<&[Migration]> {
-    let first = migrations.iter().position(|migration| migration.from == found)?;
-    let way = &migrations[first..];
-    let leads_here = way.iter().zip(found..).all(|(migration, schema)| migration.from == schema)
-        && found.checked_add(way.len() as u32) == Some(SCHEMA);
-    leads_here.then_some(way)
-}
-
-/// Whether the next change takes over what has this schema.
-pub(super) fn is_known(found: u32) -> bool {
-    way(MIGRATIONS, found).is_some()
-}
 
 /// Takes over what a byway of an older schema has pinned for this network namespace, if one has. The caller holds the lock.
 ///
@@ -183,7 +63,7 @@ fn take_over_by(
     if bpffs::identity(folder)?.is_none() {
         return Ok(());
     }
-    let found = tables::read_meta(folder, meta::SCHEMA)?;
+    let found = Meta::open(folder)?.get(meta::SCHEMA)?;
     if found == SCHEMA {
         return Ok(());
     }
@@ -191,9 +71,9 @@ fn take_over_by(
         return Err(Error::Schema { path: folder.to_owned(), found, known: SCHEMA });
     };
     let _quiet = SignalsWait::begin();
-    let there = names(folder)?;
-    let object = tables::read_meta(folder, meta::OBJECT)?;
-    tables::write_meta(folder, meta::OBJECT, 0)?;
+    let there = bpffs::names(folder)?;
+    let object = Meta::open(folder)?.get(meta::OBJECT)?;
+    Meta::open(folder)?.set(meta::OBJECT, 0)?;
     between("the programs are nobody's");
     if let Err(failure) = put_in_place(folder, network, way, between) {
         // Where an attempt before was cut off, devices may have programs that need what is there.
@@ -202,7 +82,7 @@ fn take_over_by(
     }
     pins::rename_programs(folder)?;
     between("the programs are pinned");
-    tables::write_meta(folder, meta::SCHEMA, SCHEMA)?;
+    Meta::open(folder)?.set(meta::SCHEMA, SCHEMA)?;
     between("the schema is the new one");
     remove_old(folder, migrations)?;
     between("old maps are removed");
@@ -251,7 +131,7 @@ fn put_on_all(
         programs.replace(network, device, *role, attached.hook)?;
         between("a device has other programs");
     }
-    wait_for_grace_period();
+    grace_period::wait();
     Ok(())
 }
 
@@ -267,9 +147,9 @@ fn go_back(rounds: &mut [Programs], network: &mut Network, installed: &[Installe
 
 /// Why pins are not taken over, once all that was made for it is gone; or that it is not.
 fn without(folder: &Path, there: &BTreeSet<OsString>, object: u32, failure: Error) -> Error {
-    let undone = names(folder).and_then(|now| {
+    let undone = bpffs::names(folder).and_then(|now| {
         now.difference(there).try_for_each(|name| bpffs::remove(&folder.join(name)))?;
-        tables::write_meta(folder, meta::OBJECT, object)
+        Meta::open(folder)?.set(meta::OBJECT, object)
     });
     match undone {
         Ok(()) => failure,
@@ -277,71 +157,24 @@ fn without(folder: &Path, there: &BTreeSet<OsString>, object: u32, failure: Erro
     }
 }
 
-/// Removes the maps that only older schemas have.
-pub(super) fn remove_old(folder: &Path, migrations: &[Migration]) -> Result<()> {
-    for Migration { converted, removed, .. } in migrations {
-        let old = converted.iter().map(|conversion| conversion.from).chain(removed.iter().copied());
-        for name in old {
-            bpffs::remove(&folder.join(name))?;
-        }
-    }
-    Ok(())
-}
-
-/// What is in a folder of pins.
-fn names(folder: &Path) -> Result<BTreeSet<OsString>> {
-    let failed = || Error::io(format!("look into {}", folder.display()));
-    fs::read_dir(folder).map_err(failed())?.map(|entry| Ok(entry.map_err(failed())?.file_name())).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
+        fs,
         panic::{AssertUnwindSafe, catch_unwind},
         time::Duration,
     };
 
-    use aya::maps::Array;
-    use byway_abi::{NeighbourKey, RuleRecord};
+    use aya::maps::{Array, HashMap, Map, MapData};
+    use byway_abi::{DIRECTION_EGRESS, NeighbourKey, ProgramKey, ProgramRecord, RuleRecord};
     use byway_lab::{
         Node,
         seed::{IPV4, Seed},
     };
 
     use super::*;
+    use crate::kernel::migrations::{NO_PREALLOC, add_direction, pin_links_again};
     use crate::{Attach, Byway, Hook, Mss, NextHopSpec, OnDown, Owner, RuleSpec, TargetSpec};
-
-    /// A migration from this schema that changes nothing.
-    const fn from(from: u32) -> Migration {
-        Migration { from, converted: &[], removed: &[], rounds: &[] }
-    }
-
-    #[test]
-    fn a_way_leads_from_schema_to_schema_up_to_this_one() {
-        let from_there = |schemas: &[u32], found| {
-            let migrations: Vec<Migration> = schemas.iter().map(|schema| from(*schema)).collect();
-            way(&migrations, found).map(<[Migration]>::len)
-        };
-        assert_eq!(from_there(&[SCHEMA - 2, SCHEMA - 1], SCHEMA - 2), Some(2));
-        assert_eq!(from_there(&[SCHEMA - 2, SCHEMA - 1], SCHEMA - 1), Some(1));
-        assert_eq!(from_there(&[SCHEMA - 2, SCHEMA - 1], SCHEMA - 3), None, "it is too old");
-        assert_eq!(from_there(&[SCHEMA - 2, SCHEMA - 1], SCHEMA + 1), None, "it is newer");
-        assert_eq!(from_there(&[SCHEMA - 2], SCHEMA - 2), None, "the way does not lead here");
-        assert_eq!(from_there(&[], u32::MAX), None);
-    }
-
-    #[test]
-    fn all_migrations_lead_here_and_take_away_no_map_that_is_needed() {
-        for migration in MIGRATIONS {
-            assert!(is_known(migration.from), "from {}", migration.from);
-            for old in migration.converted.iter().map(|it| it.from).chain(migration.removed.iter().copied()) {
-                assert!(
-                    !tables::NAMES.contains(&old) && !["rules", "counters", "egress"].contains(&old),
-                    "{old}"
-                );
-            }
-        }
-    }
 
     type Wide = [u8; size_of::<RuleRecord>()];
     type Short = [u8; size_of::<RuleRecord>() - 8];
@@ -365,7 +198,7 @@ mod tests {
     /// A folder of maps of records whose names were shorter.
     fn widen_rules(from: &Path, to: &Path) -> Result<()> {
         bpffs::make_folder(to)?;
-        for name in names(from)? {
+        for name in bpffs::names(from)? {
             let old: Array<_, Short> = open(&from.join(&name)).try_into().unwrap();
             let mut new: Array<MapData, Wide> = Array::create(old.len(), 1 << 10).unwrap(); // BPF_F_MMAPABLE
             for index in 0..old.len() {
@@ -432,8 +265,8 @@ mod tests {
         for name in ["NEIGHBOURS", "PROGRAMS", "rules"] {
             bpffs::remove(&folder.join(name)).unwrap();
         }
-        tables::write_meta(folder, meta::SCHEMA, SCHEMA - 2).unwrap();
-        tables::write_meta(folder, meta::OBJECT, 7).unwrap();
+        Meta::open(folder).unwrap().set(meta::SCHEMA, SCHEMA - 2).unwrap();
+        Meta::open(folder).unwrap().set(meta::OBJECT, 7).unwrap();
     }
 
     fn spec() -> RuleSpec {
@@ -490,7 +323,7 @@ mod tests {
             let counted = seed.server.run(|| {
                 let refused = byway().rules().unwrap_err();
                 assert!(matches!(refused, Error::Schema { .. } | Error::OlderSchema { .. }), "{refused}");
-                tables::read_meta(&folder, meta::SCHEMA).unwrap()
+                Meta::open(&folder).unwrap().get(meta::SCHEMA).unwrap()
             });
             assert_eq!(counted, SCHEMA - 2);
             let at = cut_off_at(&seed, cut);
@@ -547,14 +380,14 @@ mod tests {
         seed.server.run(|| Byway::open().unwrap().add(&spec()).unwrap());
         let folder = seed.server.run(|| pins::folder().unwrap());
         make_old(&folder);
-        tables::write_meta(&folder, meta::SCHEMA, SCHEMA - 1).unwrap();
-        let before = names(&folder).unwrap();
+        Meta::open(&folder).unwrap().set(meta::SCHEMA, SCHEMA - 1).unwrap();
+        let before = bpffs::names(&folder).unwrap();
         let failure =
             seed.server.run(|| take_over_by(&mut Network::open().unwrap(), FAILS, &mut |_| ())).unwrap_err();
         assert_eq!(failure.to_string(), "cannot convert: it fails");
-        assert_eq!(names(&folder).unwrap(), before);
-        assert_eq!(tables::read_meta(&folder, meta::OBJECT).unwrap(), 7);
-        assert_eq!(tables::read_meta(&folder, meta::SCHEMA).unwrap(), SCHEMA - 1);
+        assert_eq!(bpffs::names(&folder).unwrap(), before);
+        assert_eq!(Meta::open(&folder).unwrap().get(meta::OBJECT).unwrap(), 7);
+        assert_eq!(Meta::open(&folder).unwrap().get(meta::SCHEMA).unwrap(), SCHEMA - 1);
         works(&seed.client);
     }
 }

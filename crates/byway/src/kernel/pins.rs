@@ -15,7 +15,9 @@ use byway_abi::{SCHEMA, meta};
 use super::{
     bpffs, features,
     hook::Programs,
-    migrate, namespace, privilege,
+    meta::Meta,
+    migrations::{self, MIGRATIONS},
+    namespace, privilege, secret,
     tables::{self, Tables},
 };
 use crate::error::{Error, Result};
@@ -59,9 +61,9 @@ impl Pins {
     }
 
     fn open_in(folder: &Path) -> Result<Self> {
-        let found = tables::read_meta(folder, meta::SCHEMA)?;
+        let found = Meta::open(folder)?.get(meta::SCHEMA)?;
         let path = folder.to_owned();
-        if migrate::is_known(found) {
+        if migrations::is_known(found) {
             return Err(Error::OlderSchema { path, found, known: SCHEMA });
         }
         if found != SCHEMA {
@@ -106,13 +108,13 @@ impl Pins {
         let mut object = load(folder, 0)?;
         pin_programs(&mut object, folder)?;
         let mut tables = Tables::open(folder)?;
-        tables.set_meta(meta::OBJECT, fingerprint())?;
-        tables.set_meta(meta::SCHEMA, SCHEMA)
+        tables.meta.set(meta::OBJECT, fingerprint())?;
+        tables.meta.set(meta::SCHEMA, SCHEMA)
     }
 
     /// Whether the pinned programs are from another object than this binary's.
     pub(crate) fn are_outdated(&self) -> Result<bool> {
-        Ok(self.tables.meta(meta::OBJECT)? != fingerprint())
+        Ok(self.tables.meta.get(meta::OBJECT)? != fingerprint())
     }
 
     /// Loads this binary's programs over the pinned maps, for the devices to be given to, and pins them beside the
@@ -127,7 +129,7 @@ impl Pins {
         let folder = folder()?;
         rename_programs(&folder)?;
         // One that took over an older schema may have been cut off ahead of this.
-        migrate::remove_old(&folder, migrate::MIGRATIONS)?;
+        migrations::remove_old(&folder, MIGRATIONS)?;
         note_object(&folder)
     }
 
@@ -147,7 +149,7 @@ fn renewed(folder: &Path) -> PathBuf {
 }
 
 /// Loads this binary's programs over the pinned maps, and pins them beside the pinned ones. Maps that are not there are made.
-/// `taking_over` is for [`Migration::rounds`](migrate::Migration::rounds), else 0. The caller holds the lock.
+/// `taking_over` is for [`Migration::rounds`](migrations::Migration::rounds), else 0. The caller holds the lock.
 pub(super) fn load_beside(folder: &Path, taking_over: u32) -> Result<Programs> {
     let renewed = renewed(folder);
     // What a renewal has left that was cut off, or the round before: nothing but another pin of programs that devices hold.
@@ -170,7 +172,7 @@ pub(super) fn rename_programs(folder: &Path) -> Result<()> {
 
 /// Notes that the pinned programs are this binary's, and those on the devices too.
 pub(super) fn note_object(folder: &Path) -> Result<()> {
-    tables::write_meta(folder, meta::OBJECT, fingerprint())
+    Meta::open(folder)?.set(meta::OBJECT, fingerprint())
 }
 
 fn pin_programs(object: &mut Ebpf, folder: &Path) -> Result<()> {
@@ -189,26 +191,11 @@ fn unfinished(folder: &Path) -> PathBuf {
     folder.with_file_name(name)
 }
 
-/// The secret that the marks of packets hold, which outlives the programs. Where there is none yet it is made: the map is pinned
-/// when it is filled, so that whoever is cut off has left all of it or nothing.
-fn secret(folder: &Path) -> Result<u64> {
-    if let Some(secret) = tables::read_secret(folder)? {
-        return Ok(secret);
-    }
-    loop {
-        let secret = getrandom::u64().map_err(|error| Error::kernel("get random bytes", error))?;
-        if tables::is_secret(secret) {
-            tables::make_secret(folder, secret)?;
-            return Ok(secret);
-        }
-    }
-}
-
 /// Loads the object with its maps pinned in `folder`: those that are there are used, others are made.
 fn load(folder: &Path, taking_over: u32) -> Result<Ebpf> {
     privilege::lift_memlock();
     let has_check_mtu = u32::from(features::has_check_mtu()?);
-    let secret = secret(folder)?;
+    let secret = secret::read_or_make(folder)?;
     let mut loader = EbpfLoader::new();
     loader.override_global("HAS_CHECK_MTU", &has_check_mtu, true);
     loader.override_global("TAKING_OVER", &taking_over, true);

@@ -59,7 +59,7 @@ fn programs(
 ) -> Result<(Vec<Installed>, BTreeSet<Place>)> {
     let mut installed = Vec::new();
     let mut unknown = BTreeSet::new();
-    for (key, record) in pins.tables.programs()? {
+    for (key, record) in pins.tables.attachments.programs()? {
         let Some(place) = wire::read_place(&key) else { continue };
         let index = place.ifindex;
         let hook = if record.hook == HOOK_CLSACT { Hook::Clsact } else { Hook::Tcx };
@@ -71,7 +71,7 @@ fn programs(
         };
         // A departure program that came back with its device from another network namespace heeds no rule.
         let on_device = match on_device {
-            Some(Role::Departure) if !pins.tables.is_watched(index)? => None,
+            Some(Role::Departure) if !pins.tables.attachments.is_watched(index)? => None,
             on_device => on_device,
         };
         let Some(role) = on_device.or(recorded) else {
@@ -130,7 +130,7 @@ pub(crate) fn read_consistent<T>(pins: Option<&Pins>, mut read: impl FnMut() -> 
     let stamp = || match pins {
         Some(pins) => [meta::NEXT_RULE, meta::NEXT_SET, meta::NEXT_HOP, meta::GENERATION]
             .iter()
-            .map(|slot| pins.tables.meta(*slot))
+            .map(|slot| pins.tables.meta.get(*slot))
             .collect::<Result<Vec<u32>>>(),
         None => Ok(Vec::new()),
     };
@@ -169,7 +169,7 @@ fn read(
         }
     }
 
-    for name in pins.tables.requests()?.into_values() {
+    for name in pins.tables.attachments.requests()?.into_values() {
         if name.is_empty() {
             actual.is_auto = true;
             continue;
@@ -222,7 +222,7 @@ fn read(
             all.into_iter().collect()
         }
     };
-    for (index, gateway) in pins.tables.neighbours()? {
+    for (index, gateway) in pins.tables.neighbours.all()? {
         let gone = || Device { name: format!("if{index}"), index };
         let device = actual.devices.get(&index).cloned().unwrap_or_else(gone);
         let neighbour = Neighbour { device, gateway };
@@ -245,12 +245,12 @@ fn read_one(
     let rules = tables.noted_rules()? as usize;
     let is_attached = actual.programs.values().any(|(_, role)| *role == Role::Departure);
     if rules <= FEW
-        || tables.meta(meta::CHANGING)? != 0
+        || tables.meta.get(meta::CHANGING)? != 0
         || !is_attached
         || !actual.lost.is_empty()
         // Sources within this one may have what it says, for destinations that they say nothing of.
         || selector.destination().is_some()
-        || tables.has_sets()?
+        || tables.destinations.has_sets()?
         // Groups that are one rule's own lead to next hops, too, and are not in `actual`.
         || groups.values().any(|group| wire::read_name(&group.name).is_empty())
     {

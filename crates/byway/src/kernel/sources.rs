@@ -16,6 +16,7 @@ use byway_abi::{
 };
 
 use super::{
+    grace_period,
     map::{failed, map},
     sys::{self, Memory},
 };
@@ -153,7 +154,7 @@ impl Sources {
     }
 
     /// Refuses a info that is none of a table of so many buckets. Whoever reads without the lock may find the info of one
-    /// table beside another, and begins anew ([`read_consistent`](super::actual::read_consistent)).
+    /// table beside another, and begins anew ([`read_consistent`](super::snapshot::read_consistent)).
     fn check(&self, family: Family, info: &TableInfo, buckets: u32) -> Result<()> {
         fault(family, info, buckets).map_or(Ok(()), |fault| {
             let what = format!("it says of {} that {fault}", name(family));
@@ -220,7 +221,6 @@ impl Sources {
         generation: u32,
         source: &Prefix,
         target: Option<Target>,
-        wait_for_grace_period: impl Fn(),
     ) -> Result<std::result::Result<Option<Target>, TakesNewTable>> {
         let Some(part) = self.part(generation, source)? else {
             return Ok(if target.is_some() { Err(TakesNewTable) } else { Ok(None) });
@@ -228,14 +228,14 @@ impl Sources {
         let mut infos = part.infos;
         self.end_epoch(generation, &mut infos)?;
         let mut table = part.table();
-        let set = table.set(source, target, &wait_for_grace_period);
+        let set = table.set(source, target, grace_period::wait);
         match part.family {
             Family::V4 => infos.v4 = table.info,
             Family::V6 => infos.v6 = table.info,
         }
         if !cfg!(target_arch = "x86_64") {
             // Elsewhere a CPU may see what was written last before the rest, and keep what was there for the new epoch.
-            wait_for_grace_period();
+            grace_period::wait();
         }
         self.begin_epoch(generation, infos)?;
         Ok(set)

@@ -17,6 +17,7 @@ pub use owner::{Owner, OwnerError};
 pub use prefix::{Prefix, PrefixError};
 pub(crate) use rule::Action;
 pub use rule::{RULE_NAME_MAX, Rule, RuleSpec, Selector};
+pub(crate) use target::moved_members;
 pub use target::{
     Device, MSS_MAX, MSS_MIN, Member, MemberSpec, Mss, NextHop, NextHopSpec, OnDown, Target, TargetSpec,
     UnknownKind, WEIGHT_MAX,

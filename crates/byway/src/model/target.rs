@@ -1,6 +1,10 @@
 //! Where packets go: next hops, targets, and what is said of them.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -41,6 +45,14 @@ impl NextHop {
     /// A gateway by a device, or the device alone, as somebody has named it.
     pub fn new(gateway: Option<IpAddr>, device: Device) -> Self {
         Self { gateway, device, by_route: false }
+    }
+
+    /// Whether a device of this name may be waited for: it fits a record, and the kernel takes it (`dev_valid_name`).
+    pub(crate) fn may_wait_for(name: &str) -> bool {
+        let is_plain = |it: char| !it.is_whitespace() && !it.is_control() && !"/:".contains(it);
+        (1..byway_abi::DEVICE_NAME_LEN).contains(&name.len())
+            && name.chars().all(is_plain)
+            && ![".", ".."].contains(&name)
     }
 
     /// What waits for its device.
@@ -186,6 +198,30 @@ impl Target {
         };
         one.into_iter().chain(several.iter().map(|member| &member.next_hop))
     }
+}
+
+impl Target {
+    /// The same with other next hops in the place of these, or nothing where it has none of these.
+    pub(crate) fn moved(&self, moved: &BTreeMap<NextHop, NextHop>) -> Option<Self> {
+        match self {
+            Self::NextHop(next_hop) => moved.get(next_hop).cloned().map(Self::NextHop),
+            Self::NextHops(members) => moved_members(members, moved).map(Self::NextHops),
+            _ => None,
+        }
+    }
+}
+
+/// The same for the members of a group. Of two that are the same then, the first stays.
+pub(crate) fn moved_members(members: &[Member], moved: &BTreeMap<NextHop, NextHop>) -> Option<Vec<Member>> {
+    if !members.iter().any(|member| moved.contains_key(&member.next_hop)) {
+        return None;
+    }
+    let mut seen = BTreeSet::new();
+    let of_now = members.iter().map(|member| {
+        let next_hop = moved.get(&member.next_hop).unwrap_or(&member.next_hop).clone();
+        Member { next_hop, weight: member.weight }
+    });
+    Some(of_now.filter(|member| seen.insert(member.next_hop.named())).collect())
 }
 
 /// Writes things with a space between each two.

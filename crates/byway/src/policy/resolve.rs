@@ -24,21 +24,24 @@ pub(crate) enum Checks {
     Full,
     /// All but those in use: while a link is down, what leads there may stay.
     Apply {
-        in_use: BTreeSet<NextHop>,
+        in_use: InUse,
         /// One that cannot work is refused. Else it waits until it can.
         is_strict: bool,
     },
     /// None: they were looked at before. One whose device is gone waits for it. `found` is where the routing table had found the
     /// gateways whose device nobody has named.
-    GoBack { found: BTreeMap<IpAddr, String> },
+    GoBack { in_use: InUse, found: BTreeMap<IpAddr, String> },
 }
+
+/// The next hops in use, with the names by which their devices were asked for.
+pub(crate) type InUse = BTreeMap<NextHop, String>;
 
 impl Checks {
     /// Whether a next hop is not looked at.
     fn trust(&self, next_hop: &NextHop) -> bool {
         match self {
             Self::Full => false,
-            Self::Apply { in_use, .. } => in_use.iter().any(|it| it.named() == *next_hop),
+            Self::Apply { in_use, .. } => in_use.keys().any(|it| it.named() == *next_hop),
             Self::GoBack { .. } => true,
         }
     }
@@ -56,16 +59,33 @@ impl Checks {
     fn found_before(&self, gateway: IpAddr) -> Option<&str> {
         match self {
             Self::Full | Self::Apply { .. } => None,
-            Self::GoBack { found } => found.get(&gateway).map(String::as_str),
+            Self::GoBack { found, .. } => found.get(&gateway).map(String::as_str),
         }
     }
 
-    /// The device of the only next hop in use that has this gateway.
+    /// The device of the only next hop in use that has this gateway: of those that routes have found, else of all.
     fn in_use_by(&self, gateway: IpAddr) -> Option<&Device> {
         let Self::Apply { in_use, .. } = self else { return None };
-        let mut all = in_use.iter().filter(|it| it.gateway == Some(gateway)).map(|it| &it.device);
-        let one = all.next();
-        one.filter(|one| all.all(|other| other == *one))
+        let only = |is_meant: &dyn Fn(&&NextHop) -> bool| {
+            let all = in_use.keys().filter(|it| it.gateway == Some(gateway) && !it.is_waiting());
+            let mut all = all.filter(is_meant).map(|it| &it.device);
+            let one = all.next();
+            one.filter(|one| all.all(|other| other == *one))
+        };
+        only(&|it| it.by_route).or_else(|| only(&|_| true))
+    }
+
+    /// The next hop in use that was asked for in these words. Its device may be gone, or have another name by now.
+    fn asked_for(&self, spec: &NextHopSpec) -> Option<&NextHop> {
+        let (Self::Apply { in_use, .. } | Self::GoBack { in_use, .. }) = self else { return None };
+        let is_it = |(next_hop, name): &(&NextHop, &String)| {
+            let is_named = match spec.device() {
+                Some(device) => !next_hop.by_route && *name == device,
+                None => next_hop.by_route,
+            };
+            is_named && next_hop.gateway == spec.gateway()
+        };
+        in_use.iter().find(is_it).map(|(next_hop, _)| next_hop)
     }
 }
 
@@ -124,6 +144,11 @@ impl Host {
         stacked
     }
 
+    /// Whether a device is stacked on one of these, or is one of those that these are stacked on.
+    pub(crate) fn is_stacked_on(&self, upper: &Link, lowers: &BTreeSet<u32>) -> bool {
+        self.below(upper).iter().any(|index| lowers.contains(index))
+    }
+
     /// The devices that packets of `upper` may leave by in the end, however deep the stack is.
     fn below(&self, upper: &Link) -> BTreeSet<u32> {
         let mut below = BTreeSet::new();
@@ -169,8 +194,10 @@ impl Host {
 
     fn resolve_next_hop(&self, spec: &NextHopSpec, checks: &Checks) -> Result<NextHop> {
         match self.find_next_hop(spec, checks) {
-            Err(Error::NoSuchDevice(_) | Error::NoDeviceForGateway(_)) if checks.wait() => {
-                Ok(NextHop::waiting(spec))
+            Err(Error::NoSuchDevice(_) | Error::NoDeviceForGateway(_))
+                if checks.wait() && spec.device().is_none_or(NextHop::may_wait_for) =>
+            {
+                Ok(checks.asked_for(spec).cloned().unwrap_or_else(|| NextHop::waiting(spec)))
             }
             found => found,
         }
@@ -316,11 +343,14 @@ mod tests {
         let eth1 = Device { name: "eth1".into(), index: 3 };
         let in_use = NextHop::new(Some("192.0.2.1".parse().unwrap()), eth1);
         host.gateways.clear();
-        let checks = Checks::Apply { in_use: [in_use].into(), is_strict: true };
+        let checks = Checks::Apply { in_use: [(in_use, "eth1".into())].into(), is_strict: true };
         assert_eq!(resolve(&host, "192.0.2.1", &checks), "via 192.0.2.1 (dev eth1)");
         assert_eq!(resolve(&host, "192.0.2.1 dev eth1", &checks), "via 192.0.2.1 dev eth1");
         assert!(resolve(&host, "192.0.2.2 dev eth1", &checks).contains("not on-link"));
-        let before = Checks::GoBack { found: [("192.0.2.3".parse().unwrap(), "eth1".to_owned())].into() };
+        let before = Checks::GoBack {
+            in_use: InUse::new(),
+            found: [("192.0.2.3".parse().unwrap(), "eth1".to_owned())].into(),
+        };
         assert_eq!(resolve(&host, "192.0.2.2 dev eth1", &before), "via 192.0.2.2 dev eth1");
         assert_eq!(resolve(&host, "192.0.2.3", &before), "via 192.0.2.3 (dev eth1)");
         assert_eq!(resolve(&host, "192.0.2.2", &before), "via 192.0.2.2 (no device yet)");

@@ -165,10 +165,16 @@ impl Questions {
 
     /// About a configuration.
     pub(crate) fn config(config: &Config) -> Self {
-        let mut questions = Self::targets(config.actions.iter().map(|action| &action.target));
-        config.groups.iter().for_each(|group| questions.add_members(&group.members));
-        questions.default_routes = config.attach == Some(Attach::Auto);
+        let mut questions = Self::default();
+        questions.add_config(config);
         questions
+    }
+
+    /// Likewise, beside what is asked already.
+    pub(crate) fn add_config(&mut self, config: &Config) {
+        self.add_next_hops(config.next_hops());
+        self.default_routes |= config.attach == Some(Attach::Auto);
+        self.default_routes_unless_attached = true;
     }
 
     /// About what a configuration refers to.

@@ -19,7 +19,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::model::{Action, Device, Group, NextHop, Selector};
+use crate::model::{Action, Device, Group, NextHop, Selector, moved_members};
 
 /// Which program a device carries, and so why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -100,6 +100,8 @@ pub(crate) struct Actual {
     pub(crate) is_auto: bool,
     /// The names of attachments that wait for their device, and the ifindex of one that is there now.
     pub(crate) awaited: BTreeMap<String, Option<u32>>,
+    /// The names by which those that are there were asked for, by ifindex. A device may have another name by now.
+    pub(crate) attached_as: BTreeMap<u32, String>,
     /// The rules with their identities, but for those that are `unseen`.
     pub(crate) rules: BTreeMap<Selector, (u32, Arc<Action>)>,
     /// Rules that no change is asked for, and that none can concern.
@@ -108,6 +110,10 @@ pub(crate) struct Actual {
     pub(crate) groups: BTreeMap<String, (u32, Group)>,
     /// The next hops of both.
     pub(crate) next_hops: BTreeMap<NextHop, Slot>,
+    /// The names by which their devices were asked for, likewise.
+    pub(crate) asked_by: BTreeMap<NextHop, String>,
+    /// Next hops whose device is gone, and which now mean the same as another one.
+    pub(crate) moved: BTreeMap<NextHop, NextHop>,
     /// The neighbours that Byway has asked the kernel to keep resolved.
     pub(crate) neighbours: BTreeSet<Neighbour>,
     /// Those of them that it does not keep any more: their link was down.
@@ -185,11 +191,37 @@ impl Actual {
             attachments,
             is_auto: self.is_auto,
             awaited: self.awaited.iter().filter_map(waits).collect(),
-            rules: self.rules.iter().map(|(selector, (_, rule))| (*selector, rule.clone())).collect(),
+            rules: self.rules_as_desired(),
             unseen: self.unseen.clone(),
-            groups: self.groups.iter().map(|(name, (_, group))| (name.clone(), group.clone())).collect(),
+            groups: self
+                .groups
+                .iter()
+                .map(|(name, (_, group))| (name.clone(), self.moved_group(group)))
+                .collect(),
             down: self.next_hops.iter().filter_map(is_down).collect(),
         }
+    }
+
+    fn rules_as_desired(&self) -> BTreeMap<Selector, Arc<Action>> {
+        let all = self.rules.iter();
+        if self.moved.is_empty() {
+            return all.map(|(selector, (_, rule))| (*selector, rule.clone())).collect();
+        }
+        // Many rules say the same.
+        let mut said: BTreeMap<&Action, Arc<Action>> = BTreeMap::new();
+        all.map(|(selector, (_, rule))| {
+            let now = said.entry(&**rule).or_insert_with(|| match rule.target.moved(&self.moved) {
+                Some(target) => Arc::new(Action { target, ..(**rule).clone() }),
+                None => rule.clone(),
+            });
+            (*selector, now.clone())
+        })
+        .collect()
+    }
+
+    fn moved_group(&self, group: &Group) -> Group {
+        let members = moved_members(&group.members, &self.moved);
+        Group { members: members.unwrap_or_else(|| group.members.clone()), ..group.clone() }
     }
 }
 

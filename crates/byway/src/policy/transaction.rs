@@ -14,7 +14,7 @@ use super::{
     compile::{compile, destinations},
     plan::plan,
     request::{OnConflict, Request, gateways},
-    resolve::Checks,
+    resolve::{Checks, InUse},
     snapshot::Snapshot,
     state::{Desired, Place, Role},
     step::Step,
@@ -46,6 +46,26 @@ impl Transaction {
         Self { desired: held.clone(), held, snapshot, checks: Checks::Full, waiting: Vec::new() }
     }
 
+    /// Whether the kernel stays as it is. What waits may be completed although nothing else is asked for than before.
+    pub(crate) fn leaves_all(&self) -> bool {
+        self.changes_nothing() && self.completed().is_empty() && self.snapshot.actual.lost.is_empty()
+    }
+
+    /// Takes a next hop out of service that is asked for in another way and is so already.
+    pub(crate) fn settle(&mut self) {
+        let down: BTreeSet<NextHop> = self.desired.down.iter().map(NextHop::named).collect();
+        if !down.is_empty() {
+            let same: Vec<NextHop> = {
+                let all = self.desired.next_hops().into_iter();
+                let new = all.filter(|it| {
+                    !self.held.down.contains(*it) && !self.snapshot.actual.next_hops.contains_key(*it)
+                });
+                new.filter(|it| down.contains(&it.named())).cloned().collect()
+            };
+            self.desired.down.extend(same);
+        }
+    }
+
     /// Whether what should be is what is.
     pub(crate) fn changes_nothing(&self) -> bool {
         self.held == self.desired
@@ -67,12 +87,18 @@ impl Transaction {
         if matches!(checks, Checks::GoBack { .. }) {
             return Ok(());
         }
+        // What has waited until now is not held yet.
+        let completed = self.completed();
+        let before: BTreeSet<&NextHop> =
+            next_hops[0].iter().filter(|it| !completed.contains(it)).copied().collect();
+        let mut attached = held.attachments.clone();
+        attached.retain(|index, _| !snapshot.actual.lost.contains_key(index));
         let programs = |desired: &Desired, next_hops: &BTreeSet<&NextHop>| {
             desired.programs_and_neighbours(next_hops, &snapshot.actual.devices).0
         };
-        check_known(snapshot, &programs(held, &next_hops[0]), programs(desired, &next_hops[1]))?;
+        check_known(snapshot, &programs(held, &before), programs(desired, &next_hops[1]))?;
         // What is so already is not this change's fault, which may be the way out.
-        let before = snapshot.host.stacked(&next_hops[0], &held.attachments);
+        let before = snapshot.host.stacked(&before, &attached);
         let after = snapshot.host.stacked(&next_hops[1], &desired.attachments);
         match after.difference(&before).next() {
             Some((upper, lower)) => Err(Error::Stacked { upper: upper.clone(), lower: lower.clone() }),
@@ -107,7 +133,7 @@ impl Transaction {
 
     /// Adds attachments. Returns the devices that are asked for, but for those that wait.
     pub(crate) fn attach(&mut self, attach: &Attach) -> Result<Vec<Device>> {
-        let Self { snapshot, desired, checks, .. } = self;
+        let Self { snapshot, held, desired, checks, .. } = self;
         let devices = match attach {
             Attach::Auto => {
                 // Beside those that were asked for by name, they are asked for by name, too.
@@ -122,8 +148,13 @@ impl Transaction {
                 let mut found = Vec::with_capacity(names.len());
                 for name in names {
                     match snapshot.host.attachable(name) {
-                        Err(Error::NoSuchDevice(_)) if checks.wait() => {
-                            desired.awaited.insert(name.clone());
+                        Err(Error::NoSuchDevice(_)) if checks.wait() && NextHop::may_wait_for(name) => {
+                            // It may have another name by now.
+                            let asked = |index: &u32| snapshot.actual.attached_as.get(index) == Some(name);
+                            match held.attachments.iter().find(|(index, _)| asked(index)) {
+                                Some((_, device)) => found.push(device.clone()),
+                                None => drop(desired.awaited.insert(name.clone())),
+                            }
                         }
                         device => {
                             desired.awaited.remove(name);
@@ -257,7 +288,16 @@ impl Transaction {
             }
             several => Err(Error::AmbiguousNextHop {
                 spec: spec.clone(),
-                devices: several.iter().map(|next_hop| next_hop.device.name.clone()).collect(),
+                devices: several
+                    .iter()
+                    .map(|it| {
+                        if it.device.name.is_empty() {
+                            "no device yet".into()
+                        } else {
+                            it.device.name.clone()
+                        }
+                    })
+                    .collect(),
             }),
         }
     }
@@ -265,8 +305,7 @@ impl Transaction {
     /// Replaces all rules and groups of an owner by those of a configuration, and the attachments where it names them. Those
     /// of other owners stay. A next hop that cannot work now waits, unless `is_strict` is set, which refuses it.
     pub(crate) fn apply(&mut self, owner: Owner, config: &Config, is_strict: bool) -> Result<()> {
-        let in_use = self.desired.next_hops().into_iter().cloned().collect();
-        self.checks = Checks::Apply { in_use, is_strict };
+        self.checks = Checks::Apply { in_use: self.in_use(), is_strict };
         self.replace_all(owner, config)?;
         self.waiting = self.snapshot.host.waiting(config.next_hops());
         self.waiting.extend(waiting_attachments(&self.desired));
@@ -282,16 +321,25 @@ impl Transaction {
         found: BTreeMap<IpAddr, String>,
         is_auto: bool,
     ) -> Result<()> {
-        self.checks = Checks::GoBack { found };
+        self.checks = Checks::GoBack { in_use: self.in_use(), found };
         self.replace_all(owner, config)?;
         if config.attach.is_some() {
             self.desired.is_auto = is_auto;
+            if is_auto {
+                self.desired.awaited.clear();
+            }
         }
         let wait = self.desired.next_hops().into_iter().filter(|it| it.is_waiting());
         let specs: Vec<NextHopSpec> = wait.map(NextHopSpec::from).collect();
         self.waiting = self.snapshot.host.waiting(&specs);
         self.waiting.extend(waiting_attachments(&self.desired));
         Ok(())
+    }
+
+    fn in_use(&self) -> InUse {
+        let asked_by = &self.snapshot.actual.asked_by;
+        let name = |it: &NextHop| asked_by.get(it).unwrap_or(&it.device.name).clone();
+        self.desired.next_hops().into_iter().map(|it| (it.clone(), name(it))).collect()
     }
 
     fn replace_all(&mut self, owner: Owner, config: &Config) -> Result<()> {
@@ -318,8 +366,14 @@ impl Transaction {
         self.put(&Request::of_config(config, owner), on_conflict)?;
         match &config.attach {
             Some(attach) => {
+                let attached = std::mem::take(&mut self.desired.attachments);
                 self.detach_all();
-                self.attach(attach).map(drop)
+                self.attach(attach)?;
+                // A default route that is away for a while takes nothing with it.
+                if *attach == Attach::Auto && self.desired.attachments.is_empty() {
+                    self.desired.attachments = attached;
+                }
+                Ok(())
             }
             // Going back puts rules back, and attaches where it was attached.
             None if config.rules.is_empty() || is_going_back => Ok(()),

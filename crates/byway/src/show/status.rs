@@ -312,7 +312,7 @@ pub(super) fn attachments(
     network: &mut Network,
     links: &BTreeMap<u32, Link>,
 ) -> Result<Vec<Attachment>> {
-    let requests: BTreeSet<String> = pins.tables.requests()?.into_values().collect();
+    let requests: BTreeSet<String> = pins.tables.attachments.requests()?.into_values().collect();
     let is_auto = requests.contains("");
     let all = installed(pins, network, links)?;
     let there: Result<Vec<Attachment>> =
@@ -326,6 +326,7 @@ pub(super) fn attachments(
         .map(|name| Attachment {
             is_installed: false,
             device_gone: true,
+            counters: Some(AttachmentCounters::default()),
             ..Attachment::new(Device { name, index: 0 }, Role::Departure, Hook::Tcx)
         })
         .collect();
@@ -411,7 +412,7 @@ fn attachment_status(
     is_auto: bool,
 ) -> Result<Attachment> {
     let departs = installed.role == Role::Departure;
-    let counters = pins.tables.attachment_counters(installed.device.index)?;
+    let counters = pins.tables.attachments.counters(installed.device.index)?;
     Ok(Attachment {
         role: installed.role,
         hook: installed.attached.hook,

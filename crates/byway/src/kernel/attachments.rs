@@ -1,0 +1,166 @@
+//! The attachments, the programs on all devices, and what is asked for besides, as the maps hold them.
+
+use std::{collections::BTreeMap, path::Path};
+
+use aya::maps::{
+    HashMap, MapData, MapError, PerCpuArray, PerCpuValues,
+    xdp::{DevMapHash, XdpMapError},
+};
+use byway_abi::{
+    ATTACHMENT_PROBES, AttachmentCounters, DIRECTION_NONE, MAX_ATTACHMENTS, ProgramKey, ProgramRecord,
+};
+
+use super::{
+    map::{add, failed, ignore_missing, map, optional},
+    wire,
+};
+use crate::{
+    error::{Error, Result},
+    policy::state::{Direction, Place},
+};
+
+/// The open maps.
+pub(crate) struct Attachments {
+    devices: DevMapHash<MapData>,
+    counters: PerCpuArray<MapData, AttachmentCounters>,
+    programs: HashMap<MapData, ProgramKey, ProgramRecord>,
+    cpus: usize,
+}
+
+impl Attachments {
+    /// Opens the maps that are pinned in `folder`.
+    pub(super) fn open(folder: &Path, cpus: usize) -> Result<Self> {
+        Ok(Self {
+            devices: map!(folder, "ATTACHMENTS"),
+            counters: map!(folder, "ATTACHMENT_COUNTERS"),
+            programs: map!(folder, "PROGRAMS"),
+            cpus,
+        })
+    }
+
+    /// Lets the rules speak about what leaves by a device, and begins to count that, from zero, unless it is counted already.
+    pub(crate) fn watch(&mut self, index: u32) -> Result<()> {
+        if self.counters_place(index)?.is_none() {
+            let free = self.counters_place_of(index, 0)?;
+            let place = free.ok_or(Error::TooManyAttachments { limit: MAX_ATTACHMENTS })?;
+            let counters = AttachmentCounters { ifindex: index.into(), ..Default::default() };
+            self.set_counters(place, counters)?;
+        }
+        self.devices.insert(index, index, None, 0).map_err(|error| match error {
+            XdpMapError::MapError(error) => failed("write the map", "ATTACHMENTS", error),
+            error => Error::kernel("write the map ATTACHMENTS", error),
+        })
+    }
+
+    /// Whether the rules speak about what leaves by a device. The kernel ends that when the device goes or moves to another
+    /// network namespace, from which it may have come back.
+    pub(crate) fn is_watched(&self, index: u32) -> Result<bool> {
+        let device = optional(self.devices.get(index, 0));
+        device.map(|device| device.is_some()).map_err(|error| failed("read the map", "ATTACHMENTS", error))
+    }
+
+    fn stop_watching(&mut self, index: u32) -> Result<()> {
+        ignore_missing(self.devices.remove(index))
+            .map_err(|error| failed("write the map", "ATTACHMENTS", error))?;
+        match self.counters_place(index)? {
+            Some(place) => self.set_counters(place, AttachmentCounters::default()),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the counters of an attachment are.
+    fn counters_place(&self, index: u32) -> Result<Option<u32>> {
+        self.counters_place_of(index, index)
+    }
+
+    /// Of the places where the counters of an attachment may be, the first that has those of `owner`.
+    fn counters_place_of(&self, index: u32, owner: u32) -> Result<Option<u32>> {
+        for probe in 0..ATTACHMENT_PROBES {
+            let place = index.wrapping_add(probe) % MAX_ATTACHMENTS;
+            let values = self.read_counters(place)?;
+            if values.first().is_some_and(|counters| counters.ifindex == u64::from(owner)) {
+                return Ok(Some(place));
+            }
+        }
+        Ok(None)
+    }
+
+    fn read_counters(&self, place: u32) -> Result<PerCpuValues<AttachmentCounters>> {
+        self.counters.get(&place, 0).map_err(|error| failed("read the map", "ATTACHMENT_COUNTERS", error))
+    }
+
+    fn set_counters(&mut self, place: u32, counters: AttachmentCounters) -> Result<()> {
+        PerCpuValues::try_from(vec![counters; self.cpus])
+            .map_err(MapError::from)
+            .and_then(|values| self.counters.set(place, values, 0))
+            .map_err(|error| failed("write the map", "ATTACHMENT_COUNTERS", error))
+    }
+
+    /// The counters of an attachment, summed over the CPUs. All zero where there is none.
+    pub(crate) fn counters(&self, index: u32) -> Result<AttachmentCounters> {
+        let mut sum = AttachmentCounters::default();
+        let Some(place) = self.counters_place(index)? else { return Ok(sum) };
+        for cpu in self.read_counters(place)?.iter() {
+            for (sum, count) in sum.of.iter_mut().zip(cpu.of) {
+                add(sum, count);
+            }
+        }
+        Ok(sum)
+    }
+
+    /// The records of programs, whatever they say.
+    pub(crate) fn programs(&self) -> Result<Vec<(ProgramKey, ProgramRecord)>> {
+        self.programs
+            .iter()
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|error| failed("read the map", "PROGRAMS", error))
+    }
+
+    /// The record of the program at a place.
+    pub(crate) fn program(&self, place: Place) -> Result<Option<ProgramRecord>> {
+        optional(self.programs.get(&wire::program_key(place), 0))
+            .map_err(|error| failed("read the map", "PROGRAMS", error))
+    }
+
+    pub(crate) fn set_program(&mut self, place: Place, record: ProgramRecord) -> Result<()> {
+        self.programs
+            .insert(wire::program_key(place), record, 0)
+            .map_err(|error| failed("write the map", "PROGRAMS", error))
+    }
+
+    /// Forgets the program at a place, and with that of its egress that a device is an attachment.
+    pub(crate) fn forget_program(&mut self, place: Place) -> Result<()> {
+        if place.direction == Direction::Egress {
+            self.stop_watching(place.ifindex)?;
+        }
+        ignore_missing(self.programs.remove(&wire::program_key(place)))
+            .map_err(|error| failed("write the map", "PROGRAMS", error))
+    }
+
+    /// The attachments that are asked for beside those that are there, by number: their names, and an empty one for those that
+    /// carry a default route.
+    pub(crate) fn requests(&self) -> Result<BTreeMap<u32, String>> {
+        let all = self.programs()?;
+        let requests = all.into_iter().filter(|(key, _)| key.direction == DIRECTION_NONE);
+        Ok(requests.map(|(key, record)| (key.ifindex, wire::read_request(&record.name))).collect())
+    }
+
+    /// Notes such a request, unless it is noted already, or forgets it.
+    pub(crate) fn set_request(&mut self, name: &str, is_asked: bool) -> Result<()> {
+        let requests = self.requests()?;
+        let key = |ifindex| ProgramKey { ifindex, direction: DIRECTION_NONE };
+        let noted: Vec<u32> =
+            requests.iter().filter(|(_, it)| *it == name).map(|(number, _)| *number).collect();
+        let written = match (is_asked, noted.first()) {
+            (true, Some(_)) => Ok(()),
+            (true, None) => {
+                let free = (0..).find(|number| !requests.contains_key(number)).unwrap_or_default();
+                self.programs.insert(key(free), wire::request(name), 0)
+            }
+            (false, _) => {
+                noted.iter().try_for_each(|number| ignore_missing(self.programs.remove(&key(*number))))
+            }
+        };
+        written.map_err(|error| failed("write the map", "PROGRAMS", error))
+    }
+}

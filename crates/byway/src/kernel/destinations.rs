@@ -1,0 +1,128 @@
+//! The sets of destinations, each of a source whose rules differ by destination, as the maps hold them.
+
+use std::{net::IpAddr, path::Path};
+
+use aya::maps::{
+    HashMap, MapData,
+    lpm_trie::{Key, LpmTrie},
+};
+use byway_abi::{SetRecord, Target};
+
+use super::{
+    map::{failed, ignore_missing, map, optional, retry_enomem},
+    wire,
+};
+use crate::{error::Result, model::Prefix};
+
+/// A set, and an IPv4 address.
+type Key4 = [u8; 8];
+/// The same with an IPv6 address.
+type Key6 = [u8; 20];
+
+/// A set of destinations: its identity, and what it has.
+pub(crate) type Set = (u32, Vec<Prefix>);
+
+/// The open maps.
+pub(crate) struct Destinations {
+    v4: LpmTrie<MapData, Key4, Target>,
+    v6: LpmTrie<MapData, Key6, Target>,
+    sets: HashMap<MapData, u32, SetRecord>,
+}
+
+impl Destinations {
+    /// Opens the maps that are pinned in `folder`.
+    pub(super) fn open(folder: &Path) -> Result<Self> {
+        Ok(Self {
+            v4: map!(folder, "DESTINATIONS4"),
+            v6: map!(folder, "DESTINATIONS6"),
+            sets: map!(folder, "SETS"),
+        })
+    }
+
+    /// The entry of a set for a destination, or for one around it.
+    pub(super) fn target(&self, set: u32, destination: &Prefix) -> Result<Option<Target>> {
+        optional(match key(set, destination) {
+            AnyKey::V4(bits, key) => self.v4.get(&Key::new(bits, key), 0),
+            AnyKey::V6(bits, key) => self.v6.get(&Key::new(bits, key), 0),
+        })
+        .map_err(|error| failed("read the destinations", &destination.to_string(), error))
+    }
+
+    /// Makes a set of a source's destinations, under an identity that is free. Nothing leads to it yet. Where that fails
+    /// nothing is left of it.
+    pub(crate) fn make_set(
+        &mut self,
+        id: u32,
+        source: &Prefix,
+        destinations: &[(Prefix, Target)],
+    ) -> Result<Set> {
+        retry_enomem(|| self.sets.insert(id, wire::set_record(source), 0))
+            .map_err(|error| failed("write the map", "SETS", error))?;
+        let set = (id, destinations.iter().map(|(destination, _)| *destination).collect());
+        for (destination, target) in destinations {
+            let put = retry_enomem(|| match key(id, destination) {
+                AnyKey::V4(bits, key) => self.v4.insert(&Key::new(bits, key), *target, 0),
+                AnyKey::V6(bits, key) => self.v6.insert(&Key::new(bits, key), *target, 0),
+            });
+            if let Err(error) = put {
+                // Nothing leads there yet; what cannot be removed now is tidied by the next change.
+                let _ = self.remove_set(&set);
+                return Err(failed("write the destinations", &destination.to_string(), error));
+            }
+        }
+        Ok(set)
+    }
+
+    /// Removes a set that no packet looks at any more.
+    pub(crate) fn remove_set(&mut self, (id, destinations): &Set) -> Result<()> {
+        for destination in destinations {
+            ignore_missing(match key(*id, destination) {
+                AnyKey::V4(bits, key) => self.v4.remove(&Key::new(bits, key)),
+                AnyKey::V6(bits, key) => self.v6.remove(&Key::new(bits, key)),
+            })
+            .map_err(|error| failed("write the destinations", &destination.to_string(), error))?;
+        }
+        ignore_missing(self.sets.remove(id)).map_err(|error| failed("write the map", "SETS", error))
+    }
+
+    pub(super) fn has_set(&self, id: u32) -> bool {
+        self.sets.get(&id, 0).is_ok()
+    }
+
+    /// Whether any source has a set.
+    pub(crate) fn has_sets(&self) -> Result<bool> {
+        let first = self.sets.keys().next().transpose();
+        first.map(|first| first.is_some()).map_err(|error| failed("read the map", "SETS", error))
+    }
+
+    /// Every set there is, with the source that it was made for, or nothing where its record makes no sense.
+    pub(crate) fn sets(&self) -> Result<Vec<(u32, Option<Prefix>)>> {
+        let sets: std::result::Result<Vec<_>, _> = self.sets.iter().collect();
+        let sets = sets.map_err(|error| failed("read the map", "SETS", error))?;
+        Ok(sets.iter().map(|(id, record)| (*id, wire::read_set(record))).collect())
+    }
+}
+
+/// A key of a set, and how many of its bits count.
+enum AnyKey {
+    V4(u32, Key4),
+    V6(u32, Key6),
+}
+
+fn key(set: u32, prefix: &Prefix) -> AnyKey {
+    let bits = 32 + u32::from(prefix.len());
+    match prefix.address() {
+        IpAddr::V4(address) => {
+            let mut key = [0; 8];
+            key[..4].copy_from_slice(&set.to_ne_bytes());
+            key[4..].copy_from_slice(&address.octets());
+            AnyKey::V4(bits, key)
+        }
+        IpAddr::V6(address) => {
+            let mut key = [0; 20];
+            key[..4].copy_from_slice(&set.to_ne_bytes());
+            key[4..].copy_from_slice(&address.octets());
+            AnyKey::V6(bits, key)
+        }
+    }
+}

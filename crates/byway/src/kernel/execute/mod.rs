@@ -1,0 +1,420 @@
+//! Carries out the steps of a plan, and undoes them.
+
+mod recover;
+mod switch;
+
+use std::collections::BTreeMap;
+
+use byway_abi::{
+    BUCKETS, GroupKey, HOOK_CLSACT, HOOK_TCX, MAX_NEXT_HOPS, ProgramRecord, TARGET_DROP, TARGET_GROUP,
+    TARGET_NEXT_HOP, TARGET_PASS, meta,
+};
+
+use self::switch::{Stale, clear, set_source, switch_rules};
+use super::{
+    features,
+    hook::{Attached, Hook},
+    network::Network,
+    next_hops,
+    pins::Pins,
+    signals::SignalsWait,
+    tables::Tables,
+    wire,
+};
+use crate::{
+    error::{Error, Result},
+    model::{Action, Device, Group, Member, NextHop, Prefix, Selector, Target},
+    policy::{
+        state::{Actual, Place, Role},
+        step::Step,
+    },
+};
+
+/// Carries steps out. Where one fails, those before it are taken back. The caller holds the lock.
+pub(crate) struct Executor<'a> {
+    pub(crate) pins: &'a mut Pins,
+    pub(crate) network: &'a mut Network,
+    /// The hook to use instead of the one that the kernel offers.
+    pub(crate) hook: Option<Hook>,
+    /// Is told how many steps are done, of how many.
+    pub(crate) progress: Option<&'a dyn Fn(usize, usize)>,
+}
+
+/// Steps between two reports of progress.
+const REPORT: usize = 4_096;
+
+/// What the steps of one plan know of each other.
+#[derive(Default)]
+struct Progress {
+    /// The slots of next hops.
+    slots: BTreeMap<NextHop, u32>,
+    /// The identities of groups with a name.
+    groups: BTreeMap<String, u32>,
+    /// What packets are to find of the rules that were recorded, one after the other.
+    recorded: Vec<byway_abi::Target>,
+    /// The tables that no packet looks at any more.
+    stale: Stale,
+}
+
+impl Progress {
+    fn slot(&self, next_hop: &NextHop) -> Result<u32> {
+        let slot = self.slots.get(next_hop).copied();
+        slot.ok_or_else(|| Error::inconsistent(format!("find the next hop {next_hop}"), "it has no slot"))
+    }
+
+    /// Returns the slots and weights of a group's members.
+    fn members(&self, members: &[Member]) -> Result<Vec<(u32, u16)>> {
+        members.iter().map(|member| Ok((self.slot(&member.next_hop)?, member.weight))).collect()
+    }
+}
+
+/// How a step is taken back.
+enum Undo {
+    /// By another step.
+    Step(Step),
+    ForgetSlot(u32),
+    /// To how a group was in a generation, or to none.
+    Group(GroupKey, Option<Box<byway_abi::Group>>),
+    /// All that were recorded.
+    ForgetRules,
+    /// To what a source's entry was, or to none, without the tables that were made for the new one.
+    Entry(Prefix, Option<byway_abi::Target>, Stale),
+    /// To another generation, likewise.
+    Generation(u32, Stale),
+}
+
+impl Executor<'_> {
+    /// Carries the steps of a plan out, all or none.
+    pub(crate) fn carry_out(&mut self, actual: &Actual, steps: &[Step]) -> Result<()> {
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let _quiet = SignalsWait::begin();
+        self.pins.tables.meta.set(meta::CHANGING, 1)?;
+        let mut progress = Progress {
+            slots: actual.next_hops.iter().map(|(next_hop, slot)| (next_hop.clone(), slot.index)).collect(),
+            groups: actual.groups.iter().map(|(name, (id, _))| (name.clone(), *id)).collect(),
+            ..Progress::default()
+        };
+        let mut undo: Vec<Undo> = Vec::new();
+        let mut has_grace_period_ended = false;
+        for (nth, step) in steps.iter().enumerate() {
+            if let Some(progress) = self.progress.filter(|_| nth % REPORT == 0) {
+                progress(nth, steps.len());
+            }
+            has_grace_period_ended |= *step == Step::WaitForGracePeriod;
+            match self.step(step, &mut progress) {
+                Ok(back) => undo.extend(back),
+                // What is asked for holds by now. What is left over is tidied by the next change.
+                Err(_) if has_grace_period_ended => return Ok(()),
+                Err(failure) => return Err(self.take_back(undo, &progress.recorded, failure)),
+            }
+        }
+        // One entry that took new tables.
+        if progress.stale.generation.is_some() {
+            self.pins.tables.wait_for_grace_period();
+            if clear(&mut self.pins.tables, &progress.stale).is_err() {
+                return Ok(());
+            }
+        }
+        self.pins.tables.note_identities()?;
+        self.pins.tables.meta.set(meta::CHANGING, 0)
+    }
+
+    /// Takes steps back, the last one first. It ends at the first that fails: what is left of a step is found by the
+    /// records that those before it made, which the next change tidies.
+    fn take_back(&mut self, undo: Vec<Undo>, recorded: &[byway_abi::Target], failure: Error) -> Error {
+        if matches!(failure, Error::NotUndone { .. }) {
+            return failure;
+        }
+        let undone = undo.into_iter().rev().try_for_each(|step| self.undo(step, recorded));
+        let tables = &mut self.pins.tables;
+        match undone.and_then(|()| tables.note_identities()).and_then(|()| tables.meta.set(meta::CHANGING, 0))
+        {
+            Ok(()) => failure,
+            Err(undo) => Error::NotUndone { failure: Box::new(failure), undo: Box::new(undo) },
+        }
+    }
+
+    /// Carries one step out and returns how it is taken back.
+    fn step(&mut self, step: &Step, progress: &mut Progress) -> Result<Option<Undo>> {
+        let Self { pins, network, .. } = self;
+        let Pins { tables, programs } = &mut **pins;
+        let by = |step: Step| Ok(Some(Undo::Step(step)));
+        match step {
+            Step::Record(selector, action, instead_of) => {
+                let target = record_rule(tables, progress, selector, action, *instead_of)?;
+                // One for all of them, of which there may be a million.
+                let is_first = progress.recorded.is_empty();
+                progress.recorded.push(target);
+                Ok(is_first.then_some(Undo::ForgetRules))
+            }
+            Step::Switch(switch) => switch_rules(tables, progress, switch).map(Some),
+            Step::Attach(device, role) => {
+                self.attach(device, *role)?;
+                by(Step::Detach(device.clone(), *role))
+            }
+            Step::ChangeRole(device, role) => {
+                self.change_role(device, *role)?;
+                let other = match role {
+                    Role::Departure => Role::Arrival,
+                    Role::Arrival => Role::Departure,
+                };
+                by(Step::ChangeRole(device.clone(), other))
+            }
+            Step::Detach(device, role) => {
+                let attached = attached(tables, device, *role)?;
+                programs.detach(network, device, *role, attached)?;
+                tables.attachments.forget_program(Place::of(device, *role))?;
+                by(Step::Attach(device.clone(), *role))
+            }
+            Step::SetAuto(is_auto) => {
+                tables.attachments.set_request("", *is_auto)?;
+                by(Step::SetAuto(!is_auto))
+            }
+            Step::Await(name) => {
+                tables.attachments.set_request(name, true)?;
+                by(Step::StopAwaiting(name.clone()))
+            }
+            Step::StopAwaiting(name) => {
+                tables.attachments.set_request(name, false)?;
+                by(Step::Await(name.clone()))
+            }
+            Step::KeepResolved(neighbour) => {
+                tables.neighbours.remember(neighbour.device.index, neighbour.gateway)?;
+                let kept = network.keep_resolved(neighbour);
+                if !matches!(kept, Ok(true)) {
+                    tables.neighbours.forget(neighbour.device.index, neighbour.gateway)?;
+                }
+                if kept? { by(Step::LetGo(neighbour.clone())) } else { Ok(None) }
+            }
+            Step::LetGo(neighbour) => {
+                network.let_go(neighbour)?;
+                tables.neighbours.forget(neighbour.device.index, neighbour.gateway)?;
+                by(Step::KeepResolved(neighbour.clone()))
+            }
+            Step::MakeNextHop(next_hop) => {
+                let first = tables.meta.get(meta::NEXT_HOP)?;
+                let mtu = recorded_mtu(network, &next_hop.device)?;
+                let slot = tables.next_hops.make(next_hop, mtu, first)?;
+                let slot = slot.ok_or(Error::TooManyNextHops { limit: MAX_NEXT_HOPS - 1 })?;
+                tables.meta.set(meta::NEXT_HOP, slot + 1)?;
+                progress.slots.insert(next_hop.clone(), slot);
+                Ok(Some(Undo::ForgetSlot(slot)))
+            }
+            Step::Renew(next_hop) => {
+                let mtu = recorded_mtu(network, &next_hop.device)?;
+                tables.next_hops.renew(progress.slot(next_hop)?, next_hop, mtu)?;
+                Ok(None)
+            }
+            Step::SetDown(next_hop, is_down) => {
+                tables.next_hops.set_down(progress.slot(next_hop)?, *is_down)?;
+                by(Step::SetDown(next_hop.clone(), !is_down))
+            }
+            Step::PrepareGroup(group) => {
+                let next = tables.generation()? & 1 ^ 1;
+                put_group(tables, progress, group, next).map(Some)
+            }
+            Step::PutGroup(group) => {
+                let in_force = tables.generation()? & 1;
+                put_group(tables, progress, group, in_force).map(Some)
+            }
+            Step::WaitForGracePeriod => {
+                tables.wait_for_grace_period();
+                Ok(None)
+            }
+            Step::Clear => {
+                clear(tables, &std::mem::take(&mut progress.stale))?;
+                Ok(None)
+            }
+            Step::Forget(id) => {
+                forget_rule(tables, *id)?;
+                Ok(None)
+            }
+            Step::ForgetGroup(name) => {
+                if let Some(id) = progress.groups.get(name) {
+                    tables.next_hops.forget_group(*id)?;
+                }
+                Ok(None)
+            }
+            Step::ForgetNextHop(next_hop) => {
+                tables.next_hops.forget(progress.slot(next_hop)?)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Puts a program on a device. Its record comes first; if the program cannot be put there, the record is as it was.
+    fn attach(&mut self, device: &Device, role: Role) -> Result<()> {
+        let Pins { tables, programs } = &mut *self.pins;
+        if role == Role::Departure {
+            tables.attachments.watch(device.index)?;
+        }
+        let place = Place::of(device, role);
+        // One that has lost its program has its record still.
+        let before = tables.attachments.program(place)?;
+        // The qdisc may have been added for that, or for the program of the other direction. It goes with the last one
+        // on the device, whichever that is.
+        let has_qdisc = tables
+            .attachments
+            .programs()?
+            .iter()
+            .any(|(key, record)| key.ifindex == device.index && record.qdisc_added != 0);
+        let record = |attached: Attached| {
+            let qdisc_added = attached.qdisc_added || has_qdisc;
+            let record = record(device, role, Attached { qdisc_added, ..attached });
+            tables.attachments.set_program(place, record)
+        };
+        let put = programs.attach(self.network, device, role, self.hook, record);
+        if put.is_err() {
+            match before {
+                Some(record) => tables.attachments.set_program(place, record)?,
+                None => tables.attachments.forget_program(place)?,
+            }
+        }
+        put
+    }
+
+    /// Puts the program of a role in the place of another role's, in one instant.
+    fn change_role(&mut self, device: &Device, role: Role) -> Result<()> {
+        let Pins { tables, programs } = &mut *self.pins;
+        let attached = attached(tables, device, role)?;
+        if role == Role::Departure {
+            tables.attachments.watch(device.index)?;
+        }
+        programs.replace(self.network, device, role, attached.hook)?;
+        tables.attachments.set_program(Place::of(device, role), record(device, role, attached))
+    }
+
+    fn undo(&mut self, undo: Undo, recorded: &[byway_abi::Target]) -> Result<()> {
+        let tables = &mut self.pins.tables;
+        match undo {
+            // The steps that take others back know nothing of each other.
+            Undo::Step(Step::SetDown(next_hop, is_down)) => {
+                let all = tables.next_hops.all()?;
+                let slot = all.into_iter().find(|(it, _)| {
+                    it.gateway == next_hop.gateway && it.device.index == next_hop.device.index
+                });
+                slot.map_or(Ok(()), |(_, slot)| tables.next_hops.set_down(slot.index, is_down))
+            }
+            Undo::Step(step) => self.step(&step, &mut Progress::default()).map(drop),
+            Undo::ForgetSlot(slot) => tables.next_hops.forget(slot),
+            Undo::Group(key, before) => tables.next_hops.set_group(key, before.as_deref()),
+            Undo::ForgetRules => recorded.iter().try_for_each(|target| forget_rule(tables, target.rule)),
+            Undo::Entry(source, entry, stale) => {
+                let mut stale = stale;
+                stale.generation = set_source(tables, &source, entry)?.1;
+                tables.wait_for_grace_period();
+                clear(tables, &stale)
+            }
+            Undo::Generation(generation, stale) => {
+                tables.set_generation(generation)?;
+                tables.wait_for_grace_period();
+                clear(tables, &stale)
+            }
+        }
+    }
+}
+
+/// The MTU that the record of a next hop needs: none where programs ask the kernel, or the device is not there yet.
+fn recorded_mtu(network: &mut Network, device: &Device) -> Result<u32> {
+    if device.index == 0 || features::has_check_mtu()? { Ok(0) } else { Ok(network.link(device)?.mtu) }
+}
+
+fn record(device: &Device, role: Role, attached: Attached) -> ProgramRecord {
+    ProgramRecord {
+        name: wire::name(&device.name),
+        role: wire::role(role),
+        hook: if attached.hook == Hook::Tcx { HOOK_TCX } else { HOOK_CLSACT },
+        qdisc_added: attached.qdisc_added.into(),
+        reserved: 0,
+    }
+}
+
+fn attached(tables: &Tables, device: &Device, role: Role) -> Result<Attached> {
+    let record = tables.attachments.program(Place::of(device, role))?;
+    let record = record.ok_or_else(|| Error::NotAttached(device.name.clone()))?;
+    Ok(Attached {
+        hook: if record.hook == HOOK_CLSACT { Hook::Clsact } else { Hook::Tcx },
+        qdisc_added: record.qdisc_added != 0,
+    })
+}
+
+/// Makes a group in one generation, or lets it be another there. The flows stay where they are now as far as they may.
+fn put_group(tables: &mut Tables, progress: &mut Progress, group: &Group, generation: u32) -> Result<Undo> {
+    let id = match progress.groups.get(&group.name) {
+        Some(id) => *id,
+        None => tables.next_set()?,
+    };
+    let buckets = tables.group(id)?.as_ref().map(next_hops::slots);
+    let members = progress.members(&group.members)?;
+    let wire = next_hops::group(&group.name, &members, group.on_down, group.owner, buckets.as_ref());
+    let key = GroupKey { group: id, generation };
+    let before = tables.next_hops.group(key)?;
+    tables.next_hops.set_group(key, Some(&wire))?;
+    progress.groups.insert(group.name.clone(), id);
+    Ok(Undo::Group(key, before.map(Box::new)))
+}
+
+/// Makes the record of a rule, and the group that is its own where it has several next hops. The flows of the rule that
+/// it replaces stay where they are as far as they may. Returns what its packets are to find.
+fn record_rule(
+    tables: &mut Tables,
+    progress: &Progress,
+    selector: &Selector,
+    action: &Action,
+    instead_of: Option<u32>,
+) -> Result<byway_abi::Target> {
+    match &action.target {
+        Target::NextHop(next_hop) => {
+            tables.record(selector, action, TARGET_NEXT_HOP, progress.slot(next_hop)?)
+        }
+        Target::Group(name) => {
+            let id = progress.groups.get(name).copied();
+            tables.record(selector, action, TARGET_GROUP, id.ok_or_else(|| Error::NoSuchGroup(name.clone()))?)
+        }
+        Target::NextHops(all) => {
+            let before = match instead_of {
+                Some(id) => buckets(tables, id)?,
+                None => None,
+            };
+            let members = progress.members(all)?;
+            let id = tables.next_set()?;
+            let group = next_hops::group("", &members, action.on_down, action.owner, before.as_ref());
+            let made = tables.next_hops.make_group(id, &group);
+            let recorded = made.and_then(|()| tables.record(selector, action, TARGET_GROUP, id));
+            if recorded.is_err() {
+                // Nothing leads there; what cannot be removed now is tidied by the next change.
+                let _ = tables.next_hops.forget_group(id);
+            }
+            recorded
+        }
+        Target::Pass => tables.record(selector, action, TARGET_PASS, 0),
+        Target::Drop => tables.record(selector, action, TARGET_DROP, 0),
+        // Those that there are stay, and none can be asked for.
+        Target::Other { .. } => {
+            Err(Error::inconsistent(format!("make the rule {selector}"), "its kind is not known"))
+        }
+    }
+}
+
+/// Which slot has each bucket of a rule's flows, if it has next hops.
+fn buckets(tables: &Tables, rule: u32) -> Result<Option<[u32; BUCKETS]>> {
+    let Some(record) = tables.rule_record(rule)? else { return Ok(None) };
+    Ok(match record.kind {
+        TARGET_NEXT_HOP => Some([record.index; BUCKETS]),
+        TARGET_GROUP => tables.group(record.index)?.as_ref().map(next_hops::slots),
+        _ => None,
+    })
+}
+
+/// Forgets a rule that holds no longer, with the group that is its own.
+fn forget_rule(tables: &mut Tables, id: u32) -> Result<()> {
+    if let Some(record) = tables.rule_record(id)?
+        && record.kind == TARGET_GROUP
+        && tables.group(record.index)?.is_some_and(|group| wire::read_name(&group.name).is_empty())
+    {
+        tables.next_hops.forget_group(record.index)?;
+    }
+    tables.forget(id)
+}

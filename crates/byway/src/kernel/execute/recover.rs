@@ -1,0 +1,121 @@
+//! Clears away what a change left that was cut off, and puts this binary's programs in place of another build's.
+
+use std::collections::BTreeSet;
+
+use byway_abi::{TARGET_BY_DESTINATION, TARGET_GROUP, meta};
+
+use super::Executor;
+use crate::{
+    error::Result,
+    kernel::{
+        signals::SignalsWait,
+        snapshot::{Installed, actual, installed},
+        tables::Tables,
+        wire,
+    },
+    model::{Prefix, Selector},
+    policy::{
+        plan::plan,
+        state::{Place, Role},
+    },
+};
+
+impl Executor<'_> {
+    /// Clears away what a change left that was cut off, and the records of devices that are gone: an attachment that was asked
+    /// for by name waits from then on. Says whether there was anything. The caller holds the lock.
+    pub(crate) fn tidy(&mut self) -> Result<bool> {
+        let _quiet = SignalsWait::begin();
+        let links = self.network.links()?;
+        let installed = installed(self.pins, self.network, &links)?;
+        let gone = installed.iter().filter(|installed| !links.contains_key(&installed.device.index));
+        let is_auto = self.pins.tables.attachments.requests()?.values().any(String::is_empty);
+        for installed in gone.clone() {
+            // The request outlives the device.
+            if installed.role == Role::Departure && !is_auto {
+                self.pins.tables.attachments.set_request(&installed.device.name, true)?;
+            }
+            self.forget(installed)?;
+        }
+        if self.pins.tables.meta.get(meta::CHANGING)? == 0 {
+            return Ok(gone.count() > 0);
+        }
+        for installed in installed.iter().filter(|installed| !installed.is_installed) {
+            // Half of an attach: the record, perhaps a qdisc.
+            self.forget(installed)?;
+        }
+        tidy_tables(&mut self.pins.tables)?;
+        let actual = actual(self.pins, self.network)?;
+        let steps = plan(&actual, &actual.as_desired());
+        self.carry_out(&actual, &steps)?;
+        self.pins.tables.meta.set(meta::CHANGING, 0)?;
+        Ok(true)
+    }
+
+    /// Takes off what is left of a program, and forgets it.
+    fn forget(&mut self, installed: &Installed) -> Result<()> {
+        let Installed { device, role, attached, .. } = installed;
+        self.pins.programs.detach(self.network, device, *role, *attached)?;
+        self.pins.tables.attachments.forget_program(Place::of(device, *role))
+    }
+
+    /// Puts this binary's programs in place of those of another build, one device after the other. Cut off at any
+    /// moment, some devices have the new ones and some the old, over the same maps, and the next change begins anew.
+    /// The caller holds the lock.
+    pub(crate) fn renew(&mut self) -> Result<()> {
+        if !self.pins.are_outdated()? {
+            return Ok(());
+        }
+        let _quiet = SignalsWait::begin();
+        let links = self.network.links()?;
+        let installed = installed(self.pins, self.network, &links)?;
+        self.pins.load_programs()?;
+        for installed in installed.into_iter().filter(|installed| installed.is_installed) {
+            self.pins.programs.replace(
+                self.network,
+                &installed.device,
+                installed.role,
+                installed.attached.hook,
+            )?;
+        }
+        self.pins.renew_programs()
+    }
+}
+
+/// Removes what a change left in the tables that was cut off: all that the entries in force do not lead to.
+fn tidy_tables(tables: &mut Tables) -> Result<()> {
+    let records = tables.rules()?;
+    let all = || records.held.values().chain(records.leftover.values());
+    let selectors: Vec<Selector> = all().filter_map(wire::selector).collect();
+    tables.wait_for_grace_period();
+    // A change that was cut off behind its switch has left the generation before, one that was cut off ahead of it the
+    // one to come: both have the place that the one in force has not.
+    tables.remove_generation(tables.generation()?.wrapping_add(1))?;
+    tables.tidy_sources()?;
+    let in_force = tables.in_force()?;
+    for (id, source) in tables.destinations.sets()? {
+        let entry = source.as_ref().and_then(|source| in_force.source(source));
+        if entry.is_some_and(|entry| entry.kind == TARGET_BY_DESTINATION && entry.index == id) {
+            continue;
+        }
+        // It has destinations of its source's rules and of those around, and no others.
+        let may_be = selectors
+            .iter()
+            .filter(|selector| source.is_some_and(|source| selector.source().covers(&source)));
+        let destination = |selector: &Selector| {
+            selector.destination().unwrap_or(Prefix::all_like(selector.source().address()))
+        };
+        tables.destinations.remove_set(&(id, may_be.map(destination).collect()))?;
+    }
+    let used: BTreeSet<u32> =
+        records.held.values().filter(|it| it.kind == TARGET_GROUP).map(|it| it.index).collect();
+    // One of a kind that is not known may have a group of its own.
+    let is_any_unknown = records.held.values().any(|it| wire::is_unknown(it.kind));
+    tables.tidy_groups()?;
+    for (id, group) in tables.groups()? {
+        if wire::read_name(&group.name).is_empty() && !used.contains(&id) && !is_any_unknown {
+            tables.next_hops.forget_group(id)?;
+        }
+    }
+    records.leftover.keys().try_for_each(|id| tables.forget(*id))?;
+    tables.note_identities()
+}

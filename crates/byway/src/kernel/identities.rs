@@ -1,0 +1,96 @@
+//! The identities of rules, sets and groups. They are given away in turn: packets may be under way still of the one that had
+//! an identity before, so that it is long after.
+
+use byway_abi::{MAX_CHUNKS, meta};
+
+use super::{destinations::Destinations, meta::Meta, next_hops::NextHops, rules::Rules};
+use crate::error::{Error, Result};
+
+/// Which identities of rules are in use: nothing unless a change has some to write down.
+#[derive(Default)]
+pub(super) struct Identities(Option<InUse>);
+
+#[derive(Clone, Copy)]
+struct InUse {
+    /// Where the search for a free one begins.
+    next: u32,
+    /// How many there are.
+    used: u32,
+}
+
+impl Identities {
+    fn in_use(&mut self, meta: &Meta, rules: &Rules) -> Result<&mut InUse> {
+        let now = match self.0 {
+            Some(now) => now,
+            None => InUse { next: meta.get(meta::NEXT_RULE)?, used: noted_rules(meta, rules)? },
+        };
+        Ok(self.0.insert(now))
+    }
+
+    /// Returns an identity that no rule has.
+    pub(super) fn next_rule(&mut self, meta: &Meta, rules: &mut Rules) -> Result<u32> {
+        let in_use = self.in_use(meta, rules)?;
+        let InUse { mut next, used } = *in_use;
+        // An eighth stays free, so that a free one is never far.
+        let room = rules.room();
+        if room.saturating_sub(used + 1) <= room / 8 && rules.chunks() < MAX_CHUNKS {
+            next = rules.chunks() << 16;
+            rules.add_chunk()?;
+        }
+        let mut free = rules.free(next)?;
+        if free.is_none() && rules.chunks() < MAX_CHUNKS {
+            // There are more than were noted.
+            next = rules.chunks() << 16;
+            rules.add_chunk()?;
+            free = rules.free(next)?;
+        }
+        let free = free.ok_or_else(|| Error::Busy {
+            action: "find a free identity for a rule",
+            what: "all are in use",
+        })?;
+        *in_use = InUse { next: free + 1, used: used + 1 };
+        Ok(free)
+    }
+
+    /// Counts one rule less.
+    pub(super) fn rule_is_gone(&mut self, meta: &Meta, rules: &Rules) -> Result<()> {
+        let in_use = self.in_use(meta, rules)?;
+        in_use.used = in_use.used.saturating_sub(1);
+        Ok(())
+    }
+
+    /// Counts the rules, whatever is noted.
+    pub(super) fn count_again(&mut self, meta: &Meta, rules: &Rules) -> Result<()> {
+        self.in_use(meta, rules)?.used = count(rules)?;
+        Ok(())
+    }
+
+    /// Writes down which are in use.
+    pub(super) fn note(&mut self, meta: &mut Meta) -> Result<()> {
+        if let Some(InUse { next, used }) = self.0.take() {
+            meta.set(meta::NEXT_RULE, next)?;
+            meta.set(meta::RULES, used)?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns how many records of rules there are, as the last change has noted it. Counts them if there is no room for so many.
+pub(super) fn noted_rules(meta: &Meta, rules: &Rules) -> Result<u32> {
+    let noted = meta.get(meta::RULES)?;
+    if noted <= rules.room() { Ok(noted) } else { count(rules) }
+}
+
+fn count(rules: &Rules) -> Result<u32> {
+    rules.records().try_fold(0, |count, record| record.map(|_| count + 1))
+}
+
+/// Returns an identity that no set and no group has. It is never 0.
+pub(super) fn next_set(meta: &mut Meta, destinations: &Destinations, next_hops: &NextHops) -> Result<u32> {
+    let mut id = meta.get(meta::NEXT_SET)?.max(1);
+    while destinations.has_set(id) || next_hops.has_group(id) {
+        id = id.wrapping_add(1).max(1);
+    }
+    meta.set(meta::NEXT_SET, id.wrapping_add(1).max(1))?;
+    Ok(id)
+}

@@ -1,0 +1,26 @@
+//! The numbers in `META`, by slot ([`byway_abi::meta`]). Every version of Byway can read that map.
+
+use std::path::Path;
+
+use aya::maps::{Array, MapData};
+
+use super::map::{failed, map};
+use crate::error::Result;
+
+/// The open map.
+pub(crate) struct Meta(Array<MapData, u32>);
+
+impl Meta {
+    /// Opens the map that is pinned in `folder`, without any other, whose shape may be another version's.
+    pub(crate) fn open(folder: &Path) -> Result<Self> {
+        Ok(Self(map!(folder, "META")))
+    }
+
+    pub(crate) fn get(&self, slot: u32) -> Result<u32> {
+        self.0.get(&slot, 0).map_err(|error| failed("read the map", "META", error))
+    }
+
+    pub(crate) fn set(&mut self, slot: u32, value: u32) -> Result<()> {
+        self.0.set(slot, value, 0).map_err(|error| failed("write the map", "META", error))
+    }
+}

@@ -1,0 +1,43 @@
+//! The neighbours that the kernel keeps resolved for Byway, as the map holds them.
+
+use std::{net::IpAddr, path::Path};
+
+use aya::maps::{HashMap, MapData};
+use byway_abi::NeighbourKey;
+
+use super::{
+    map::{failed, ignore_missing, map},
+    wire,
+};
+use crate::error::Result;
+
+/// The open map.
+pub(crate) struct Neighbours(HashMap<MapData, NeighbourKey, u32>);
+
+impl Neighbours {
+    /// Opens the map that is pinned in `folder`.
+    pub(super) fn open(folder: &Path) -> Result<Self> {
+        Ok(Self(map!(folder, "NEIGHBOURS")))
+    }
+
+    /// The neighbours that Byway keeps, as ifindex and gateway.
+    pub(crate) fn all(&self) -> Result<Vec<(u32, IpAddr)>> {
+        let mut neighbours = Vec::new();
+        for key in self.0.keys() {
+            let key = key.map_err(|error| failed("read the map", "NEIGHBOURS", error))?;
+            neighbours.extend(wire::read_neighbour(&key));
+        }
+        Ok(neighbours)
+    }
+
+    pub(crate) fn remember(&mut self, index: u32, gateway: IpAddr) -> Result<()> {
+        self.0
+            .insert(wire::neighbour_key(index, gateway), 1, 0)
+            .map_err(|error| failed("write the map", "NEIGHBOURS", error))
+    }
+
+    pub(crate) fn forget(&mut self, index: u32, gateway: IpAddr) -> Result<()> {
+        ignore_missing(self.0.remove(&wire::neighbour_key(index, gateway)))
+            .map_err(|error| failed("write the map", "NEIGHBOURS", error))
+    }
+}

@@ -1,0 +1,50 @@
+//! The secret in the marks of packets ([`byway_abi::mark`]).
+
+use std::path::Path;
+
+use aya::maps::{Array, MapData};
+
+use super::map::{failed, map};
+use crate::error::{Error, Result};
+
+/// Reads the secret, which outlives the programs. Makes one if there is none yet: pins its map once that is filled, so that
+/// whoever is cut off has left all of it or nothing.
+pub(super) fn read_or_make(folder: &Path) -> Result<u64> {
+    if let Some(secret) = read(folder)? {
+        return Ok(secret);
+    }
+    loop {
+        let secret = getrandom::u64().map_err(|error| Error::kernel("get random bytes", error))?;
+        if is_secret(secret) {
+            make(folder, secret)?;
+            return Ok(secret);
+        }
+    }
+}
+
+/// Whether a number serves as the secret: neither half is 0, which is what a packet without a mark often has there.
+fn is_secret(number: u64) -> bool {
+    number as u32 != 0 && number >> 32 != 0
+}
+
+/// Reads the secret, if there is one yet.
+fn read(folder: &Path) -> Result<Option<u64>> {
+    if !folder.join("SECRET").exists() {
+        return Ok(None);
+    }
+    let secret: Array<MapData, u64> = map!(folder, "SECRET");
+    let secret = secret.get(&0, 0).map_err(|error| failed("read the map", "SECRET", error))?;
+    if !is_secret(secret) {
+        let what = "half of the secret is 0".to_owned();
+        return Err(Error::Damaged { path: folder.to_owned(), map: "SECRET", what });
+    }
+    Ok(Some(secret))
+}
+
+/// Makes the map of the secret, filled.
+fn make(folder: &Path, secret: u64) -> Result<()> {
+    let making = |error| failed("make the map", "SECRET", error);
+    let mut map: Array<MapData, u64> = Array::create(1, 0).map_err(making)?;
+    map.set(0, secret, 0).map_err(making)?;
+    map.pin(folder.join("SECRET")).map_err(|error| Error::kernel("pin the map SECRET", error))
+}
