@@ -65,9 +65,9 @@ impl Byway {
     /// # Errors
     ///
     /// [`Error::RuleOfAnother`] and [`Error::GroupOfAnother`] if another owner has a different one, [`Error::GroupInUse`] if a
-    /// [`Error::UnknownKind`] where a rule for the same packets is of a kind that this version does not know,
-    /// rule of another owner uses a group that is removed, [`Error::Unconfirmed`] while another apply waits to be confirmed, and
-    /// those of [`Byway::attach`] and [`Byway::add`].
+    /// rule of another owner uses a group that is removed, [`Error::UnknownKind`] if a rule for the same packets is of a kind
+    /// that this version does not know, [`Error::Unconfirmed`] while another apply waits to be confirmed, and those of
+    /// [`Byway::attach`] and [`Byway::add`].
     pub fn apply(&mut self, owner: Owner, config: &Config) -> Result<Changes> {
         if owner == Owner::CONFIG {
             return self.apply_saving(config, |_| Ok(()), |_| Ok(()));

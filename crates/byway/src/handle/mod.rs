@@ -155,7 +155,7 @@ impl Byway {
         self.change(&Scope::default(), |transaction| Ok(transaction.detach_all()))
     }
 
-    /// Adds a rule. If nothing is attached, it also attaches to the default-gateway devices.
+    /// Adds a rule. If nothing is attached, and no attachment waits, it also attaches to the default-gateway devices.
     ///
     /// # Errors
     ///

@@ -75,8 +75,7 @@ impl NextHops {
             if wire.flags & NEXT_HOP_FREE != 0 {
                 continue;
             }
-            let device = optional(self.devices.get(index, 0))
-                .map_err(|error| failed("read the map", "NEXT_HOP_DEVICES", error))?;
+            let device = self.device(index)?;
             let is_down = wire.flags & NEXT_HOP_DOWN != 0;
             let slot = Slot { index, is_down, is_gone: device.is_none(), mtu: wire.mtu };
             all.extend(wire::read_next_hop(&wire).map(|next_hop| (next_hop, slot)));
@@ -111,11 +110,26 @@ impl NextHops {
         Ok(None)
     }
 
-    /// Gives a slot the device that its next hop has now, with its MTU.
-    pub(crate) fn renew(&mut self, slot: u32, next_hop: &NextHop, mtu: u32) -> Result<()> {
+    /// Gives a slot the device that its next hop has now, with its MTU. Says whether it had one before.
+    pub(crate) fn renew(&mut self, slot: u32, next_hop: &NextHop, mtu: u32) -> Result<bool> {
+        let had_device = self.device(slot)?.is_some();
         let flags = self.read(slot)?.flags;
         self.write(slot, wire::next_hop(next_hop, flags, mtu))?;
-        self.set_device(slot, next_hop.device.index)
+        self.set_device(slot, next_hop.device.index)?;
+        Ok(had_device)
+    }
+
+    /// Takes the device from a slot, whose next hop is out of service then.
+    pub(crate) fn take_device(&mut self, slot: u32) -> Result<()> {
+        self.set_device(slot, 0)
+    }
+
+    /// The ifindex of the device in a slot, unless that is gone or not there yet.
+    fn device(&self, slot: u32) -> Result<Option<u32>> {
+        let device = optional(self.devices.get(slot, 0));
+        device
+            .map(|device| device.map(|device| device.if_index))
+            .map_err(|error| failed("read the map", "NEXT_HOP_DEVICES", error))
     }
 
     /// Takes the next hop in a slot out of service, or puts it back.

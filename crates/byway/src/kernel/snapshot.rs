@@ -23,7 +23,7 @@ use crate::{
     error::Result,
     model::{Action, Device, NextHop, Selector, Target},
     policy::{
-        snapshot::{Link, Questions, Snapshot},
+        snapshot::{Host, Link, Questions, Snapshot},
         state::{Actual, Neighbour, Place, Role, Slot, Unseen},
     },
 };
@@ -32,6 +32,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) struct Installed {
     pub(crate) device: Device,
+    /// The name by which the device was asked for. It may have another one by now.
+    pub(crate) asked_as: String,
     pub(crate) role: Role,
     pub(crate) attached: Attached,
     /// The kernel says that the program is there.
@@ -79,6 +81,7 @@ fn programs(
             continue;
         };
         installed.push(Installed {
+            asked_as: wire::read_device(&record.name, index).name,
             device: link.map_or_else(|| wire::read_device(&record.name, index), |link| link.device.clone()),
             role,
             attached: Attached { hook, qdisc_added: record.qdisc_added != 0 },
@@ -160,41 +163,35 @@ fn read(
     let Some(pins) = pins else { return Ok((actual, links)) };
     let (all, unknown) = programs(pins, network, &links)?;
     actual.unknown = unknown;
-    for installed in all {
-        if installed.is_installed {
-            let place = Place::of(&installed.device, installed.role);
-            actual.programs.insert(place, (installed.device, installed.role));
-        } else if installed.role == Role::Departure && links.contains_key(&installed.device.index) {
-            actual.lost.insert(installed.device.index, installed.device);
+    let mut requests: BTreeSet<String> = pins.tables.attachments.requests()?.into_values().collect();
+    actual.is_auto = requests.remove("");
+    for Installed { device, asked_as, role, is_installed, .. } in all {
+        let is_there = links.contains_key(&device.index);
+        if role == Role::Departure && is_there {
+            actual.attached_as.insert(device.index, asked_as);
+        } else if role == Role::Departure && !actual.is_auto {
+            // The request outlives the device.
+            requests.insert(asked_as);
+        }
+        if is_installed {
+            actual.programs.insert(Place::of(&device, role), (device, role));
+        } else if role == Role::Departure && is_there {
+            actual.lost.insert(device.index, device);
         }
     }
 
-    for name in pins.tables.attachments.requests()?.into_values() {
-        if name.is_empty() {
-            actual.is_auto = true;
-            continue;
-        }
-        let link = links.values().find(|link| link.is_called(&name) && link.is_attachable());
-        if let Some(Link { device, .. }) = link
-            && !actual.is_attached(device.index)
-        {
-            actual.lost.insert(device.index, device.clone());
-        }
-        actual.awaited.insert(name, link.map(|link| link.device.index));
-    }
-    if actual.is_auto && actual.attachments().next().is_none() && actual.lost.is_empty() {
-        let found = network.default_route_devices()?;
-        let found = found.iter().filter_map(|index| links.get(index)).filter(|link| link.is_attachable());
-        actual.lost.extend(found.map(|link| (link.device.index, link.device.clone())));
-    }
-
+    let mut next_hops = pins.tables.next_hops.all()?;
+    let asked_by: Vec<String> = next_hops.iter().map(|(next_hop, _)| next_hop.device.name.clone()).collect();
+    name_as_now(&mut next_hops, &links);
+    let attached = actual.attachments().map(|device| device.index).collect();
+    actual.moved = resolve_again(&mut next_hops, network, &links, &attached)?;
     let mut slots = BTreeMap::new();
-    let mut next_hops = next_hops_of_now(&pins.tables, &links)?;
-    resolve_again(&mut next_hops, network, &links)?;
-    for (next_hop, slot) in next_hops {
+    for ((next_hop, slot), name) in next_hops.into_iter().zip(asked_by) {
         slots.insert(slot.index, next_hop.clone());
+        actual.asked_by.insert(next_hop.clone(), name);
         actual.next_hops.insert(next_hop, slot);
     }
+    await_attachments(&mut actual, requests, network, &links)?;
     let groups = groups_of_now(&pins.tables, &slots)?;
     for (id, wire) in &groups {
         if let Some(group) = next_hops::read_group(wire, &slots) {
@@ -234,6 +231,42 @@ fn read(
     Ok((actual, links))
 }
 
+/// Notes which attachments wait, and which of them wait no longer.
+fn await_attachments(
+    actual: &mut Actual,
+    requests: BTreeSet<String>,
+    network: &mut Network,
+    links: &BTreeMap<u32, Link>,
+) -> Result<()> {
+    let mut found: Vec<&Link> = Vec::new();
+    for name in requests {
+        let link = links.values().find(|link| link.is_called(&name) && link.is_attachable());
+        found.extend(link);
+        actual.awaited.insert(name, link.map(|link| link.device.index));
+    }
+    if actual.is_auto && actual.attachments().next().is_none() && actual.lost.is_empty() {
+        let default = network.default_route_devices()?;
+        found.extend(default.iter().filter_map(|index| links.get(index)).filter(|link| link.is_attachable()));
+    }
+    for link in found {
+        let Device { index, .. } = link.device;
+        // Packets of a next hop stacked on it would go round.
+        let host = Host { links: links.clone(), ..Host::default() };
+        let is_below = |next_hop: &NextHop| {
+            links.get(&next_hop.device.index).is_some_and(|upper| host.is_stacked_on(upper, &[index].into()))
+        };
+        if actual.is_attached(index) {
+            continue;
+        }
+        if actual.next_hops.keys().any(is_below) {
+            actual.awaited.values_mut().filter(|it| **it == Some(index)).for_each(|it| *it = None);
+            continue;
+        }
+        actual.lost.insert(index, link.device.clone());
+    }
+    Ok(())
+}
+
 /// The record of the rule for exactly these packets, if there is one, and in `actual` what the rules besides need. Nothing
 /// where those are few, or where a change of the one may concern others.
 fn read_one(
@@ -248,6 +281,7 @@ fn read_one(
         || tables.meta.get(meta::CHANGING)? != 0
         || !is_attached
         || !actual.lost.is_empty()
+        || !actual.moved.is_empty()
         // Sources within this one may have what it says, for destinations that they say nothing of.
         || selector.destination().is_some()
         || tables.destinations.has_sets()?
@@ -303,20 +337,27 @@ impl Shared {
 /// ifindex.
 pub(crate) fn next_hops_of_now(tables: &Tables, links: &BTreeMap<u32, Link>) -> Result<Vec<(NextHop, Slot)>> {
     let mut all = tables.next_hops.all()?;
-    for (next_hop, slot) in &mut all {
+    name_as_now(&mut all, links);
+    Ok(all)
+}
+
+fn name_as_now(all: &mut [(NextHop, Slot)], links: &BTreeMap<u32, Link>) {
+    for (next_hop, slot) in all {
         if let Some(link) = links.get(&next_hop.device.index).filter(|_| !slot.is_gone) {
             next_hop.device = link.device.clone();
         }
     }
-    Ok(all)
 }
 
-/// Gives next hops that wait for a device, or whose device is gone, the one that is what they ask for now.
+/// Gives next hops that wait for a device, or whose device is gone, the one that is what they ask for now. Returns those that
+/// are the same as another one then, with that.
 fn resolve_again(
     all: &mut [(NextHop, Slot)],
     network: &mut Network,
     links: &BTreeMap<u32, Link>,
-) -> Result<()> {
+    attached: &BTreeSet<u32>,
+) -> Result<BTreeMap<NextHop, NextHop>> {
+    let mut moved = BTreeMap::new();
     let in_use = all.iter().filter(|(_, slot)| !slot.is_gone).map(|(next_hop, _)| next_hop.clone());
     let mut in_use: BTreeSet<NextHop> = in_use.collect();
     for (next_hop, _) in all.iter_mut().filter(|(_, slot)| slot.is_gone) {
@@ -327,13 +368,19 @@ fn resolve_again(
             _ => links.values().find(|link| link.is_called(&next_hop.device.name)),
         };
         let Some(link) = link.filter(|link| !link.is_loopback) else { continue };
+        // Packets of one stacked on an attachment would go round.
+        let host = Host { links: links.clone(), ..Host::default() };
+        if host.is_stacked_on(link, attached) {
+            continue;
+        }
         let now = NextHop { device: link.device.clone(), ..next_hop.clone() };
-        // No two slots for the same.
         if in_use.insert(now.clone()) {
             *next_hop = now;
+        } else {
+            moved.insert(next_hop.clone(), now);
         }
     }
-    Ok(())
+    Ok(moved)
 }
 
 /// The groups there are, by identity: those that make sense with the next hops in these slots.

@@ -416,8 +416,6 @@ fn check_unused(desired: &Desired, name: &str) -> Result<()> {
     }
 }
 
-/// Refuses what does not fit into the tables, with so many next hops: those that are to go are there still when the new
-/// ones come.
 /// Refuses to want another program where there is one that this byway does not know.
 fn check_known(
     snapshot: &Snapshot,
@@ -432,6 +430,8 @@ fn check_known(
     }
 }
 
+/// Refuses what does not fit into the tables, with so many next hops: those that are to go are there still when the new
+/// ones come.
 fn check_room(desired: &Desired, next_hops: usize) -> Result<()> {
     if next_hops >= MAX_NEXT_HOPS as usize {
         return Err(Error::TooManyNextHops { limit: MAX_NEXT_HOPS - 1 });

@@ -73,6 +73,8 @@ enum Undo {
     /// By another step.
     Step(Step),
     ForgetSlot(u32),
+    /// To a next hop without a device, as it was.
+    TakeDevice(u32),
     /// To how a group was in a generation, or to none.
     Group(GroupKey, Option<Box<byway_abi::Group>>),
     /// All that were recorded.
@@ -204,8 +206,9 @@ impl Executor<'_> {
             }
             Step::Renew(next_hop) => {
                 let mtu = recorded_mtu(network, &next_hop.device)?;
-                tables.next_hops.renew(progress.slot(next_hop)?, next_hop, mtu)?;
-                Ok(None)
+                let slot = progress.slot(next_hop)?;
+                let had_device = tables.next_hops.renew(slot, next_hop, mtu)?;
+                Ok((!had_device).then_some(Undo::TakeDevice(slot)))
             }
             Step::SetDown(next_hop, is_down) => {
                 tables.next_hops.set_down(progress.slot(next_hop)?, *is_down)?;
@@ -293,12 +296,14 @@ impl Executor<'_> {
             Undo::Step(Step::SetDown(next_hop, is_down)) => {
                 let all = tables.next_hops.all()?;
                 let slot = all.into_iter().find(|(it, _)| {
-                    it.gateway == next_hop.gateway && it.device.index == next_hop.device.index
+                    let is_same = (it.gateway, it.by_route) == (next_hop.gateway, next_hop.by_route);
+                    is_same && it.device.index == next_hop.device.index
                 });
                 slot.map_or(Ok(()), |(_, slot)| tables.next_hops.set_down(slot.index, is_down))
             }
             Undo::Step(step) => self.step(&step, &mut Progress::default()).map(drop),
             Undo::ForgetSlot(slot) => tables.next_hops.forget(slot),
+            Undo::TakeDevice(slot) => tables.next_hops.take_device(slot),
             Undo::Group(key, before) => tables.next_hops.set_group(key, before.as_deref()),
             Undo::ForgetRules => recorded.iter().try_for_each(|target| forget_rule(tables, target.rule)),
             Undo::Entry(source, entry, stale) => {

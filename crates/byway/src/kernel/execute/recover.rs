@@ -20,6 +20,9 @@ use crate::{
     },
 };
 
+/// How many attachments may wait whose device has gone.
+const MAX_REQUESTS: usize = 256;
+
 impl Executor<'_> {
     /// Clears away what a change left that was cut off, and the records of devices that are gone: an attachment that was asked
     /// for by name waits from then on. Says whether there was anything. The caller holds the lock.
@@ -28,11 +31,14 @@ impl Executor<'_> {
         let links = self.network.links()?;
         let installed = installed(self.pins, self.network, &links)?;
         let gone = installed.iter().filter(|installed| !links.contains_key(&installed.device.index));
-        let is_auto = self.pins.tables.attachments.requests()?.values().any(String::is_empty);
+        let requests = self.pins.tables.attachments.requests()?;
+        let is_auto = requests.values().any(String::is_empty);
+        let mut room = MAX_REQUESTS.saturating_sub(requests.len());
         for installed in gone.clone() {
-            // The request outlives the device.
-            if installed.role == Role::Departure && !is_auto {
-                self.pins.tables.attachments.set_request(&installed.device.name, true)?;
+            // The request outlives the device. Where many devices come and go, the last ones are forgotten.
+            if installed.role == Role::Departure && !is_auto && room > 0 {
+                self.pins.tables.attachments.set_request(&installed.asked_as, true)?;
+                room -= 1;
             }
             self.forget(installed)?;
         }

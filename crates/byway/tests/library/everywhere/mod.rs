@@ -19,3 +19,4 @@ mod refused;
 mod sizes;
 mod swap;
 mod unknown_kind;
+mod waiting;

@@ -1,0 +1,193 @@
+//! Requests that outlive what came of them, and what must not come of one.
+
+use byway::{Attach, Changes, Error, MemberSpec, NextHopSpec, Owner, RuleSpec, RuleStatus, config::Config};
+
+use crate::support::{
+    any_hook, on, pins,
+    routers::{Routers, Way, rule},
+};
+
+fn apply(hosts: &Routers, config: &Config) -> Result<Changes, Error> {
+    on(&hosts.server, any_hook(), |byway| byway.apply(Owner::CONFIG, config))
+}
+
+/// A change that asks for nothing.
+fn any_change(hosts: &Routers) {
+    on(&hosts.server, any_hook(), |byway| byway.attach(&Attach::Devices(Vec::new()))).unwrap();
+}
+
+fn of(hosts: &Routers, last: u16, next_hop: NextHopSpec) -> RuleSpec {
+    rule(&hosts.source(last).to_string(), None, next_hop.into())
+}
+
+fn add(hosts: &Routers, spec: &RuleSpec) {
+    on(&hosts.server, any_hook(), |byway| byway.add(spec)).unwrap();
+}
+
+fn status(hosts: &Routers, spec: &RuleSpec) -> RuleStatus {
+    on(&hosts.server, any_hook(), |byway| byway.rule(&spec.selector)).unwrap()
+}
+
+/// The kernel renames what is up from Linux 6.2 on; before, an address and a default route have to be given back.
+fn rename(hosts: &Routers, device: &str, name: &str) {
+    hosts.server.set_up(device, false).unwrap();
+    hosts.server.rename_link(device, name).unwrap();
+    hosts.server.set_up(name, true).unwrap();
+    if device == "eth0" {
+        hosts.server.route(&format!("default via 10.0.0.1 dev {name}")).unwrap();
+    }
+}
+
+/// What packets would go round in takes nobody in, although it has the name that is asked for.
+#[test]
+fn no_device_is_taken_that_is_stacked_on_an_attachment() {
+    let hosts = Routers::new(false);
+    let spec = of(&hosts, 5, hosts.hop(1).dev("mv0"));
+    let config = Config::new(Some(Attach::devices(["eth0"])), vec![], [spec.clone()]);
+    assert_eq!(apply(&hosts, &config).unwrap().waiting().len(), 1);
+    hosts.server.macvlan("mv0", "eth0").unwrap();
+    any_change(&hosts);
+    assert!(status(&hosts, &spec).device_gone, "it waits still");
+    assert_eq!(hosts.way(hosts.source(5), hosts.far(1)), Way::Gateway);
+    assert!(matches!(apply(&hosts, &config), Err(Error::Stacked { .. })));
+}
+
+/// The same for an attachment that has waited, below a next hop.
+#[test]
+fn nothing_is_attached_to_that_a_next_hop_is_stacked_on() {
+    let hosts = Routers::new(false);
+    hosts.server.set_up("eth2", false).unwrap();
+    hosts.server.rename_link("eth2", "low").unwrap();
+    hosts.server.set_up("low", true).unwrap();
+    hosts.server.macvlan("mv0", "low").unwrap();
+    let config = Config::new(
+        Some(Attach::devices(["eth0", "eth2"])),
+        vec![],
+        [of(&hosts, 5, NextHopSpec::on_link("mv0"))],
+    );
+    assert_eq!(apply(&hosts, &config).unwrap().waiting().len(), 1);
+    hosts.server.set_up("low", false).unwrap();
+    hosts.server.rename_link("low", "eth2").unwrap();
+    any_change(&hosts);
+    let attachments = on(&hosts.server, any_hook(), |byway| byway.attachments()).unwrap();
+    let eth2 = attachments.iter().find(|it| it.device.name == "eth2").unwrap();
+    assert!(!eth2.is_installed, "{attachments:?}");
+}
+
+#[test]
+fn a_default_route_that_is_away_for_a_while_takes_no_attachment_with_it() {
+    let hosts = Routers::new(false);
+    let config = Config::new(Some(Attach::Auto), vec![], [of(&hosts, 5, hosts.hop(1))]);
+    apply(&hosts, &config).unwrap();
+    hosts.server.delete_route("default via 10.0.0.1").unwrap();
+    assert!(apply(&hosts, &config).unwrap().is_empty());
+    hosts.server.route("default via 10.0.0.1").unwrap();
+    assert!(hosts.goes(hosts.source(5), hosts.far(1), Way::Router1));
+}
+
+/// A rule stays with its device through renaming, and so does what the file says of it.
+#[test]
+fn applying_the_same_again_changes_nothing_whatever_the_device_is_called() {
+    let hosts = Routers::new(false);
+    let spec = of(&hosts, 5, hosts.hop(1));
+    let config = Config::new(Some(Attach::devices(["eth0"])), vec![], [spec.clone()]);
+    apply(&hosts, &config).unwrap();
+    assert!(hosts.goes(hosts.source(5), hosts.far(1), Way::Router1));
+    for (device, name) in [("eth1", "one"), ("eth0", "nought")] {
+        rename(&hosts, device, name);
+        let changes = apply(&hosts, &config).unwrap();
+        assert!(changes.is_empty(), "{changes:?}");
+        assert!(!changes.waiting().is_empty(), "the file does not have the right name of eth1");
+    }
+    assert!(hosts.goes(hosts.source(5), hosts.far(1), Way::Router1));
+    let before = status(&hosts, &spec).departed;
+    hosts.server.delete_link("one").unwrap();
+    for _ in 0..2 {
+        let changes = apply(&hosts, &config).unwrap();
+        assert!(changes.is_empty() && !changes.waiting().is_empty(), "{changes:?}");
+    }
+    assert_eq!(status(&hosts, &spec).departed, before, "it is the same rule still");
+}
+
+/// Two that have found a gateway on different devices, one of which goes: both have the other one then.
+#[test]
+fn two_requests_may_come_to_mean_the_same() {
+    let hosts = Routers::new(false);
+    let by_route = |last| of(&hosts, last, NextHopSpec::via(hosts.via[0]));
+    let group = vec![MemberSpec::from(NextHopSpec::via(hosts.via[0])), hosts.hop(2).into()];
+    let both = rule(&hosts.source(7).to_string(), None, group.into());
+    add(&hosts, &by_route(5));
+    add(&hosts, &both);
+    hosts.server.delete_address("eth1", "10.0.1.2/24").unwrap();
+    hosts.server.address("eth2", "10.0.1.2/24").unwrap();
+    hosts.router[1].address("eth0", "10.0.1.1/24").unwrap();
+    add(&hosts, &by_route(6));
+    hosts.server.delete_link("eth1").unwrap();
+    any_change(&hosts);
+    for last in [5, 6, 7] {
+        assert!(
+            hosts.goes(hosts.source(last), hosts.far(1), Way::Router2),
+            "{:?}",
+            status(&hosts, &by_route(last))
+        );
+    }
+    let next_hops = on(&hosts.server, any_hook(), |byway| byway.next_hops()).unwrap();
+    assert_eq!(next_hops.len(), 2, "{next_hops:?}");
+}
+
+#[test]
+fn what_cannot_be_a_name_is_not_waited_for() {
+    let hosts = Routers::new(false);
+    for name in ["", "two words", "a/b", "..", "longer-than-any-device"] {
+        let specs = [of(&hosts, 5, NextHopSpec::on_link(name)), of(&hosts, 5, hosts.hop(1).dev(name))];
+        for spec in specs {
+            let refused = apply(&hosts, &Config::new(None, vec![], [spec]));
+            assert!(matches!(refused, Err(Error::NoSuchDevice(_))), "`{name}`: {refused:?}");
+        }
+        let refused = apply(&hosts, &Config::new(Some(Attach::devices([name])), vec![], []));
+        assert!(matches!(refused, Err(Error::NoSuchDevice(_))), "`{name}`: {refused:?}");
+    }
+    assert_eq!(pins(), Vec::<String>::new());
+}
+
+/// Nobody has to make a change first to end the wait for a device that has gone.
+#[test]
+fn an_attachment_that_is_gone_is_asked_for_until_it_is_detached() {
+    let hosts = Routers::new(false);
+    on(&hosts.server, any_hook(), |byway| byway.attach(&Attach::devices(["eth1", "eth2"]))).unwrap();
+    hosts.server.delete_link("eth1").unwrap();
+    let exported = on(&hosts.server, any_hook(), |byway| byway.export()).unwrap();
+    assert_eq!(exported.attach, Some(Attach::devices(["eth1", "eth2"])));
+    on(&hosts.server, any_hook(), |byway| byway.detach(&["eth1"])).unwrap();
+    let exported = on(&hosts.server, any_hook(), |byway| byway.export()).unwrap();
+    assert_eq!(exported.attach, Some(Attach::devices(["eth2"])));
+}
+
+/// A router that is taken out of service is out of service, however a rule names it.
+#[test]
+fn out_of_service_is_a_gateway_on_a_device_and_not_a_request() {
+    let hosts = Routers::new(false);
+    add(&hosts, &of(&hosts, 5, hosts.hop(1)));
+    let (named, by_route) = (hosts.hop(1), NextHopSpec::via(hosts.via[0]));
+    on(&hosts.server, any_hook(), |byway| byway.take_out_of_service(&named)).unwrap();
+    add(&hosts, &of(&hosts, 6, by_route.clone()));
+    assert_eq!(hosts.way(hosts.source(6), hosts.far(1)), Way::Gateway);
+    on(&hosts.server, any_hook(), |byway| byway.put_in_service(&by_route)).unwrap();
+    for last in [5, 6] {
+        assert!(hosts.goes(hosts.source(last), hosts.far(1), Way::Router1));
+    }
+}
+
+/// The way back knows where a gateway is that nobody has named a device for.
+#[test]
+fn going_back_looks_for_the_routes_of_now() {
+    let hosts = Routers::new(false);
+    hosts.server.delete_address("eth1", "10.0.1.2/24").unwrap();
+    let spec = of(&hosts, 5, NextHopSpec::via(hosts.via[0]));
+    apply(&hosts, &Config::new(None, vec![], [spec.clone()])).unwrap();
+    apply(&hosts, &Config::new(None, vec![], [of(&hosts, 6, hosts.hop(2))])).unwrap();
+    hosts.server.address("eth1", "10.0.1.2/24").unwrap();
+    let changes = on(&hosts.server, any_hook(), |byway| byway.rollback()).unwrap();
+    assert!(changes.waiting().is_empty(), "{changes:?}");
+    assert!(hosts.goes(hosts.source(5), hosts.far(1), Way::Router1));
+}
