@@ -59,6 +59,7 @@ pub enum Severity {
 
 /// One problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Problem {
     /// How bad it is.
     pub severity: Severity,
