@@ -100,10 +100,8 @@ impl Draft {
             let used: BTreeSet<&str> = self.uses.iter().map(|(name, _)| name.as_str()).collect();
             for (name, (_, place)) in self.groups.iter().filter(|(name, _)| !used.contains(name.as_str())) {
                 let message = format!("no rule of the configuration uses the group {name}");
-                let help = format!(
-                    "delete it, unless you add such rules by hand: `byway add from ... group {name}`"
-                );
-                self.problems.push(Problem::warning(place.clone(), &message, Some(&help)));
+                let help = "delete it, unless you add such rules by hand";
+                self.problems.push(Problem::warning(place.clone(), &message, Some(help)));
             }
         }
         let Self { files, problems, attach, groups, actions, rules, host_refs, .. } = self;
