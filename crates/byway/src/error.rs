@@ -1,6 +1,6 @@
 //! Errors, in words for a person: what is wrong, and separately what to do.
 
-use std::{io, net::IpAddr, path::PathBuf, time::Duration};
+use std::{fmt::Display, io, net::IpAddr, path::PathBuf, time::Duration};
 
 use thiserror::Error;
 
@@ -358,9 +358,9 @@ impl Error {
             }
             Self::OtherNamespace => "open one in each namespace, on a thread that stays there",
             Self::NotUndone { .. } => "byway's next change tidies up what is left",
-            Self::Prefix(_)
-            | Self::Rule(_)
-            | Self::NoSuchRule(_)
+            Self::Prefix(error) => return error.help(),
+            Self::Rule(error) => return error.help(),
+            Self::NoSuchRule(_)
             | Self::TakenBack(_)
             | Self::NothingToRollBack
             | Self::NoSuchGroup(_)
@@ -376,10 +376,7 @@ impl Error {
 
     /// What is wrong and what to do, in one sentence.
     pub fn sentence(&self) -> String {
-        match self.help() {
-            Some(help) => format!("{self}; {help}"),
-            None => self.to_string(),
-        }
+        in_one_sentence(self, self.help())
     }
 
     /// The kernel's error, as in errno(3), if it came from the kernel.
@@ -417,6 +414,14 @@ impl Error {
 
 /// What the functions of this library return.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// What is wrong and what to do, in one sentence.
+pub(crate) fn in_one_sentence(wrong: impl Display, help: Option<String>) -> String {
+    match help {
+        Some(help) => format!("{wrong}; {help}"),
+        None => wrong.to_string(),
+    }
+}
 
 /// What uses a group.
 fn in_use(rules: usize, first: &Selector) -> String {

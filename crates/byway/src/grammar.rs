@@ -27,9 +27,12 @@ use std::{collections::BTreeMap, iter::Peekable, net::IpAddr, slice, str::FromSt
 
 use thiserror::Error;
 
-use crate::model::{
-    GroupSpec, MSS_MAX, MSS_MIN, MemberSpec, Mss, NextHopSpec, OnDown, Prefix, PrefixError, RuleSpec,
-    Selector, TargetSpec, WEIGHT_MAX,
+use crate::{
+    error::in_one_sentence,
+    model::{
+        GroupSpec, MSS_MAX, MSS_MIN, MemberSpec, Mss, NextHopSpec, OnDown, Prefix, PrefixError, RuleSpec,
+        Selector, TargetSpec, WEIGHT_MAX,
+    },
 };
 
 /// Why words are not a rule, group or next hop.
@@ -37,13 +40,13 @@ use crate::model::{
 #[non_exhaustive]
 pub enum GrammarError {
     /// An unexpected word, and what was expected.
-    #[error("`{0}` does not belong here; expected {1}")]
+    #[error("`{0}` does not belong here")]
     Unknown(String, String),
     /// A keyword without its value, and what value it needs.
     #[error("`{0}` needs {1} after it")]
     NoValue(&'static str, &'static str),
     /// A keyword that may appear only once.
-    #[error("`{0}` is there twice; use it once")]
+    #[error("`{0}` is there twice")]
     Twice(&'static str),
     /// A rule without `from`.
     #[error("a rule needs `from PREFIX`, the source of the packets, like `from 192.0.2.7`")]
@@ -55,23 +58,23 @@ pub enum GrammarError {
     NoTarget(Selector),
     /// Nothing where a target was expected.
     #[error(
-        "a target is `via ADDR`, `via ADDR dev IF`, `dev IF`, `nexthop ...`, `group NAME`, `pass` or `drop`; name one"
+        "a target is `via ADDR`, `via ADDR dev IF`, `dev IF`, `nexthop ...`, `group NAME`, `pass` or `drop`"
     )]
     NoTargetAlone,
     /// Keywords of two targets.
     #[error("a rule has one target: `{0}` cannot be combined with `{1}`")]
     TwoTargets(&'static str, &'static str),
     /// A gateway that is not an address.
-    #[error("`{0}` is not an IPv4 or IPv6 address; a gateway is written like `via 192.0.2.1`")]
+    #[error("`{0}` is not an IPv4 or IPv6 address")]
     Gateway(String),
     /// A weight that is not a number.
-    #[error("`{0}` is not a weight; write a number from 1 to {WEIGHT_MAX}")]
+    #[error("`{0}` is not a weight")]
     Weight(String),
     /// Something other than [`OnDown`] after `on-down`.
-    #[error("`on-down {0}` is not valid; write `on-down pass` or `on-down drop`")]
+    #[error("`on-down {0}` is not valid")]
     OnDown(String),
     /// Something other than [`Mss`] after `mss`.
-    #[error("`mss {0}` is not valid; write `mss off`, or `mss N` with {MSS_MIN} to {MSS_MAX} bytes")]
+    #[error("`mss {0}` is not valid")]
     Mss(String),
     /// Neither a gateway nor a device.
     #[error("a next hop needs `via ADDR`, `via ADDR dev IF` or `dev IF`")]
@@ -85,6 +88,38 @@ pub enum GrammarError {
     /// A source or a destination that is not a prefix.
     #[error(transparent)]
     Prefix(#[from] PrefixError),
+}
+
+impl GrammarError {
+    /// What to do, if anything can be done. It reads as a continuation of [`Display`](std::fmt::Display), after a semicolon.
+    pub fn help(&self) -> Option<String> {
+        let help = match self {
+            Self::Unknown(_, expected) => return Some(format!("expected {expected}")),
+            Self::Twice(_) => "use it once",
+            Self::NoTargetAlone => "name one",
+            Self::Gateway(_) => "a gateway is written like `via 192.0.2.1`",
+            Self::Weight(_) => return Some(format!("write a number from 1 to {WEIGHT_MAX}")),
+            Self::OnDown(_) => "write `on-down pass` or `on-down drop`",
+            Self::Mss(_) => {
+                return Some(format!("write `mss off`, or `mss N` with {MSS_MIN} to {MSS_MAX} bytes"));
+            }
+            Self::Prefix(error) => return error.help(),
+            // These say what is missing, which is what to write.
+            Self::NoValue(..)
+            | Self::NoSource
+            | Self::NoTarget(_)
+            | Self::TwoTargets(..)
+            | Self::NoNextHop
+            | Self::NoMembers(_)
+            | Self::NoGroup => return None,
+        };
+        Some(help.to_owned())
+    }
+
+    /// What is wrong and what to do, in one sentence.
+    pub fn sentence(&self) -> String {
+        in_one_sentence(self, self.help())
+    }
 }
 
 /// A keyword, and the value that has to follow it, if any.
@@ -571,7 +606,7 @@ mod tests {
             ),
         ];
         for (text, sentence) in cases {
-            assert_eq!(rule(&words(text)).unwrap_err().to_string(), sentence, "{text}");
+            assert_eq!(rule(&words(text)).unwrap_err().sentence(), sentence, "{text}");
         }
     }
 
@@ -606,7 +641,7 @@ mod tests {
             ),
             ("uplinks via 10.0.0.1", "`via` does not belong here; expected `nexthop` or `on-down`"),
         ] {
-            assert_eq!(group(&words(text)).unwrap_err().to_string(), sentence, "{text}");
+            assert_eq!(group(&words(text)).unwrap_err().sentence(), sentence, "{text}");
         }
     }
 
@@ -616,6 +651,6 @@ mod tests {
         assert_eq!(devices(&[""; 0]), Ok(vec![]));
         assert_eq!(devices(&words("dev")), Err(GrammarError::NoValue("dev", "the name of a device")));
         let sentence = "`eth0` does not belong here; expected `dev IF`, once for each device";
-        assert_eq!(devices(&words("eth0")).unwrap_err().to_string(), sentence);
+        assert_eq!(devices(&words("eth0")).unwrap_err().sentence(), sentence);
     }
 }

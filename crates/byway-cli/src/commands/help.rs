@@ -57,7 +57,7 @@ pub(super) fn of_words(error: &GrammarError) -> String {
         GrammarError::NoGroup => {
             "a group needs a name, like `byway group add uplinks nexthop ...`".to_owned()
         }
-        error => error.to_string(),
+        error => error.sentence(),
     }
 }
 

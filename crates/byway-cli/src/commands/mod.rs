@@ -220,7 +220,7 @@ pub(crate) enum Error {
     #[cfg(feature = "demo")]
     #[error("the demo could not go on: {0}")]
     Demo(std::io::Error),
-    #[error(transparent)]
+    #[error("{}", .0.sentence())]
     File(#[from] byway::FileError),
     #[error("{}: {problems}; nothing has been changed", .path.display())]
     Config { path: PathBuf, problems: String },

@@ -192,7 +192,7 @@ mod tests {
             ("to 10.0.0.0/8", "a rule needs `from PREFIX`, the source of the packets, like `from 192.0.2.7`"),
             ("from 192.0.2.7 nexthops", "`nexthops` does not belong here; expected `from` or `to`"),
         ] {
-            assert_eq!(shown(&words(text)).unwrap_err().to_string(), sentence, "{text}");
+            assert_eq!(shown(&words(text)).unwrap_err().sentence(), sentence, "{text}");
         }
     }
 }

@@ -21,7 +21,7 @@ pub(crate) fn write_diff(changes: &Changes, out: &mut impl Write) -> Result<(), 
     for change in changes.rules() {
         write_change(&change, "", out)?;
     }
-    let Counts { added, removed, changed, kept } = changes.counts();
+    let Counts { added, removed, changed, kept, .. } = changes.counts();
     if changes.is_empty() {
         writeln!(out, "nothing differs: {} as the configuration says", are(kept)).map_err(Error::Print)?;
         return write_waiting(changes, out);
@@ -40,7 +40,7 @@ pub(crate) fn write_diff(changes: &Changes, out: &mut impl Write) -> Result<(), 
 
 /// Writes what has been done, in a line or two. `how` describes the rules if there was nothing to do.
 pub(crate) fn write_done(changes: &Changes, how: &str, out: &mut impl Write) -> Result<(), Error> {
-    let Counts { added, removed, changed, kept } = changes.counts();
+    let Counts { added, removed, changed, kept, .. } = changes.counts();
     if changes.is_empty() {
         writeln!(out, "nothing to do: {} {how}", are(kept)).map_err(Error::Print)?;
         return write_waiting(changes, out);

@@ -114,7 +114,7 @@ fn met(status: &RuleStatus) -> Count {
 fn target(target: &Target, to: &mut dyn Write) -> fmt::Result {
     match target {
         Target::NextHop(next_hop) => via(next_hop, to),
-        Target::NextHops(members) => each(members, to, |Member { next_hop, weight }, to| {
+        Target::NextHops(members) => each(members, to, |Member { next_hop, weight, .. }, to| {
             via(next_hop, to)?;
             if *weight == 1 { Ok(()) } else { write!(to, " weight {weight}") }
         }),

@@ -179,12 +179,7 @@ fn attachment_table(attachments: &[Attachment]) -> String {
             let name = &it.device.name;
             if it.by_route { write!(to, "({name})") } else { to.write_str(name) }
         })
-        .text("ROLE", |it, to| {
-            to.write_str(match it.role {
-                Role::Departure => "departure",
-                Role::Arrival => "arrival",
-            })
-        })
+        .text("ROLE", |it, to| write!(to, "{}", it.role))
         .text(
             "HOOK",
             |it, to| if is_waiting(it) { to.write_str("waiting") } else { write!(to, "{}", it.hook) },
@@ -289,7 +284,7 @@ fn nothing_watched(attachments: &[Attachment], has_rules: bool) -> Option<String
 
 #[cfg(test)]
 mod tests {
-    use byway::{Device, Hook, Member, Mss, OnDown, Owner, Rule, Target};
+    use byway::{Device, Hook, Member, OnDown, Owner, Rule, Target};
 
     use super::*;
 
@@ -316,15 +311,9 @@ mod tests {
     }
 
     fn rule(source: &str, departed: u64, arrived: u64, name: Option<&str>) -> RuleStatus {
-        let mut status = RuleStatus::new(Rule {
-            source: source.parse().unwrap(),
-            destination: None,
-            target: Target::NextHop(next_hop("10.111.221.21")),
-            on_down: OnDown::Pass,
-            mss: Mss::Auto,
-            owner: Owner::CLI,
-            name: name.map(str::to_owned),
-        });
+        let mut rule = Rule::new(source.parse().unwrap(), Target::NextHop(next_hop("10.111.221.21")));
+        (rule.owner, rule.name) = (Owner::CLI, name.map(str::to_owned));
+        let mut status = RuleStatus::new(rule);
         (status.departed, status.arrived) = (packets(departed), packets(arrived));
         status
     }
@@ -368,7 +357,7 @@ FROM            VIA            DEV   OWNER  PACKETS    BYTES  ARRIVED  NAME
         exception.rule.destination = Some("10.0.0.0/8".parse().unwrap());
         exception.passed = packets(12);
         let mut several = rule("192.168.1.8", 8, 8, None);
-        let member = |gateway, weight| Member { next_hop: next_hop(gateway), weight };
+        let member = |gateway, weight| Member::new(next_hop(gateway), weight);
         several.rule.target = Target::NextHops(vec![member("10.111.221.21", 1), member("10.111.221.22", 3)]);
         several.rule.on_down = OnDown::Drop;
         several.no_next_hop = packets(2);

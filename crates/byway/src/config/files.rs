@@ -10,7 +10,10 @@ use std::{
 use nix::fcntl::OFlag;
 use thiserror::Error;
 
-use crate::config::{self, Reading};
+use crate::{
+    config::{self, Reading},
+    error::in_one_sentence,
+};
 
 /// The largest file that is read, in bytes: three times the size of a list of a million sources.
 pub const FILE_MAX: u64 = 128 * 1024 * 1024;
@@ -20,10 +23,10 @@ pub const FILE_MAX: u64 = 128 * 1024 * 1024;
 #[non_exhaustive]
 pub enum FileError {
     /// The file does not exist.
-    #[error("there is no file {}; name the configuration, or write one there", .0.display())]
+    #[error("there is no file {}", .0.display())]
     Missing(PathBuf),
     /// It is a folder, a pipe, a device or a socket.
-    #[error("{} is {what}; name a file", .path.display())]
+    #[error("{} is {what}", .path.display())]
     NoFile {
         /// The path.
         path: PathBuf,
@@ -31,13 +34,13 @@ pub enum FileError {
         what: &'static str,
     },
     /// A symbolic link leads to itself.
-    #[error("{} is a symbolic link that leads to itself; point it at a file", .0.display())]
+    #[error("{} is a symbolic link that leads to itself", .0.display())]
     Loop(PathBuf),
     /// Everybody could change what this host does.
-    #[error("everybody may write to {path}; take that permission away: `chmod o-w {path}`", path = .0.display())]
+    #[error("everybody may write to {}", .0.display())]
     WorldWritable(PathBuf),
     /// Somebody else could add to the configuration.
-    #[error("{} and {} belong to different users; give both to the same user, or move the files of the folder", .folder.display(), .file.display())]
+    #[error("{} and {} belong to different users", .folder.display(), .file.display())]
     FolderOfAnother {
         /// The folder.
         folder: PathBuf,
@@ -45,7 +48,7 @@ pub enum FileError {
         file: PathBuf,
     },
     /// It is larger than [`FILE_MAX`].
-    #[error("{} has {size} bytes, more than the limit of {FILE_MAX}; use shorter prefixes, or several files", .path.display())]
+    #[error("{} has {size} bytes, more than the limit of {FILE_MAX}", .path.display())]
     TooLarge {
         /// The path.
         path: PathBuf,
@@ -53,7 +56,7 @@ pub enum FileError {
         size: u64,
     },
     /// It is not UTF-8.
-    #[error("{} is not UTF-8: line {line} has an invalid byte; save it as UTF-8", .path.display())]
+    #[error("{} is not UTF-8: line {line} has an invalid byte", .path.display())]
     NotText {
         /// The path.
         path: PathBuf,
@@ -61,7 +64,7 @@ pub enum FileError {
         line: usize,
     },
     /// Somebody wrote to it meanwhile, so the text may be a mixture of old and new.
-    #[error("{} was changed while it was read; try again", .0.display())]
+    #[error("{} was changed while it was read", .0.display())]
     Changed(PathBuf),
     /// The file system reported an error.
     #[error("cannot read {}: {error}", .path.display())]
@@ -71,6 +74,31 @@ pub enum FileError {
         /// Its error.
         error: io::Error,
     },
+}
+
+impl FileError {
+    /// What to do, if anything can be done. It reads as a continuation of [`Display`](std::fmt::Display), after a semicolon.
+    pub fn help(&self) -> Option<String> {
+        let help = match self {
+            Self::Missing(_) => "name the configuration, or write one there",
+            Self::NoFile { .. } => "name a file",
+            Self::Loop(_) => "point it at a file",
+            Self::WorldWritable(path) => {
+                return Some(format!("take that permission away: `chmod o-w {}`", path.display()));
+            }
+            Self::FolderOfAnother { .. } => "give both to the same user, or move the files of the folder",
+            Self::TooLarge { .. } => "use shorter prefixes, or several files",
+            Self::NotText { .. } => "save it as UTF-8",
+            Self::Changed(_) => "try again",
+            Self::Io { .. } => return None,
+        };
+        Some(help.to_owned())
+    }
+
+    /// What is wrong and what to do, in one sentence.
+    pub fn sentence(&self) -> String {
+        in_one_sentence(self, self.help())
+    }
 }
 
 /// Reads a configuration: a file, the `*.toml` files of the folder beside it (`byway.d` beside `byway.toml`), by name, and
@@ -85,13 +113,14 @@ pub fn read_config(path: &Path) -> Result<Reading, FileError> {
         let text = read_text(&path, FILE_MAX)?;
         texts.push((path, text));
     }
-    Ok(config::read(texts, &mut |path| read_text(path, FILE_MAX).map_err(|error| error.to_string())))
+    Ok(config::read(texts, &mut |path| read_text(path, FILE_MAX)))
 }
 
 /// Reads a configuration that Byway has written, of any size.
 pub(crate) fn read_copy(path: &Path) -> Result<Reading, FileError> {
     let text = read_text(path, u64::MAX - 1)?;
-    Ok(config::read([(path.to_owned(), text)], &mut |_| Err("a copy names no list".to_owned())))
+    // A copy names no list.
+    Ok(config::read([(path.to_owned(), text)], &mut |path| Err(FileError::Missing(path.to_owned()))))
 }
 
 /// The files that add to a configuration, by name.

@@ -11,6 +11,7 @@ use toml::{
 use super::{
     ActionSpec, Attach,
     draft::{Draft, HostRef, Origin},
+    files::FileError,
     problem::{PROBLEMS_MAX, Place, Problem, token},
     values::{Notes, Value},
 };
@@ -44,7 +45,7 @@ pub(super) fn file(
     text: &str,
     folder: &Path,
     draft: &mut Draft,
-    load: &mut dyn FnMut(&Path) -> Result<String, String>,
+    load: &mut dyn FnMut(&Path) -> Result<String, FileError>,
 ) {
     let number = draft.files.len() - 1;
     let (document, errors) = DeTable::parse_recoverable(text);
@@ -52,7 +53,8 @@ pub(super) fn file(
         .iter()
         .take(PROBLEMS_MAX)
         .map(|error| {
-            Problem::error(Place { file: number, span: error.span().unwrap_or(0..0) }, error.message())
+            let place = Place { file: number, span: error.span().unwrap_or(0..0) };
+            Problem::error(place, error.message(), None)
         })
         .collect();
     let before = draft.problems.as_slice().len();
@@ -88,13 +90,18 @@ struct Parser<'a> {
     text: &'a str,
     folder: &'a Path,
     draft: &'a mut Draft,
-    load: &'a mut dyn FnMut(&Path) -> Result<String, String>,
+    load: &'a mut dyn FnMut(&Path) -> Result<String, FileError>,
     defaults: Defaults,
 }
 
 impl Parser<'_> {
     fn notes(&mut self) -> Notes<'_> {
         Notes { file: self.number, problems: &mut self.draft.problems }
+    }
+
+    /// Adds an error about this part of the file.
+    fn refuse(&mut self, span: Range<usize>, error: &RuleError) {
+        self.notes().wrong(span, &error.to_string(), error.help().as_deref());
     }
 
     fn table<'a, 'i>(&mut self, key: &str, value: Value<'a, 'i>) -> Option<&'a DeTable<'i>> {
@@ -130,8 +137,9 @@ impl Parser<'_> {
                     };
                     let place = self.notes().place(value.span());
                     if devices.iter().any(|it| it == name) {
-                        let sentence = format!("`attach` names {name} twice; once is enough");
-                        self.draft.problems.push(Problem::warning(place.clone(), &sentence));
+                        let message = format!("`attach` names {name} twice");
+                        let warning = Problem::warning(place.clone(), &message, Some("once is enough"));
+                        self.draft.problems.push(warning);
                     }
                     self.draft.host_refs.push((HostRef::Attach(name.to_owned()), place));
                     devices.push(name.to_owned());
@@ -139,14 +147,15 @@ impl Parser<'_> {
                 Attach::Devices(devices)
             }
             _ => {
-                let sentence =
-                    "`attach` must be \"auto\" or a list of interfaces; write it like `attach = [\"eth0\"]`";
-                return self.notes().wrong(value.span(), sentence);
+                let message = "`attach` must be \"auto\" or a list of interfaces";
+                let help = "write it like `attach = [\"eth0\"]`";
+                return self.notes().wrong(value.span(), message, Some(help));
             }
         };
         let place = self.notes().place(value.span());
         if let Some((_, first)) = &self.draft.attach {
-            let problem = Problem::error(place, "`attach` is set twice; set it in one of the files only");
+            let help = "set it in one of the files only";
+            let problem = Problem::error(place, "`attach` is set twice", Some(help));
             self.draft.problems.push(problem.also(first.clone(), "here as well"));
         } else {
             self.draft.attach = Some((attach, place));
@@ -165,20 +174,19 @@ impl Parser<'_> {
             let Some(members) = self.members(table) else {
                 if get(table, "nexthops").is_none() && !has_unknown {
                     let help = "write `nexthops = [{ via = \"192.0.2.1\", dev = \"eth1\" }]`";
-                    self.notes().wrong(name.span(), &format!("the group {text} needs next hops; {help}"));
+                    let message = format!("the group {text} needs next hops");
+                    self.notes().wrong(name.span(), &message, Some(help));
                 }
                 continue;
             };
             let group = GroupSpec { name: text.to_owned(), members, on_down, owner: Owner::CONFIG };
             if let Err(error) = group.check() {
-                self.notes().wrong(name.span(), &error.to_string());
+                self.refuse(name.span(), &error);
             }
             match self.draft.groups.get(text) {
                 Some((_, first)) => {
-                    let problem = Problem::error(
-                        place,
-                        &format!("there is already a group {text}; give one of them another name"),
-                    );
+                    let message = format!("there is already a group {text}");
+                    let problem = Problem::error(place, &message, Some("give one of them another name"));
                     self.draft.problems.push(problem.also(first.clone(), "the first one"));
                 }
                 None => drop(self.draft.groups.insert(text.to_owned(), (group, place))),
@@ -210,14 +218,12 @@ impl Parser<'_> {
             (None, Some(value)) => self.list(value).unwrap_or_default(),
             (None, None) if has_unknown => return,
             (None, None) => {
-                let sentence = "a rule needs the source of its packets; write `from = \"192.0.2.7\"`, or \
-                                `from-file` with the name of a list";
-                return self.notes().wrong(span, sentence);
+                let help = "write `from = \"192.0.2.7\"`, or `from-file` with the name of a list";
+                return self.notes().wrong(span, "a rule needs the source of its packets", Some(help));
             }
             (Some(_), Some(value)) => {
-                return self
-                    .notes()
-                    .wrong(value.span(), "a rule has either `from` or `from-file`; leave one of them out");
+                let message = "a rule has either `from` or `from-file`";
+                return self.notes().wrong(value.span(), message, Some("leave one of them out"));
             }
         };
         let Some(action) = action else { return };
@@ -234,8 +240,9 @@ impl Parser<'_> {
                 match checked {
                     Ok(()) => self.draft.rules.push((selector, number, origin)),
                     Err(error) => {
-                        let place = self.place(origin);
-                        self.draft.problems.push(Problem::error(place, &error.to_string()));
+                        let (place, help) = (self.place(origin), error.help());
+                        let problem = Problem::error(place, &error.to_string(), help.as_deref());
+                        self.draft.problems.push(problem);
                     }
                 }
             }
@@ -271,7 +278,7 @@ impl Parser<'_> {
         let is_right = wrong.is_empty();
         for (key, error) in wrong {
             let at = get(table, key).map_or(span.clone(), Spanned::span);
-            self.notes().wrong(at, &error.to_string());
+            self.refuse(at, &error);
         }
         is_right.then_some(ActionSpec { target, on_down, mss, name })
     }
@@ -284,20 +291,18 @@ impl Parser<'_> {
         match said[..] {
             [] if has_unknown => None,
             [] => {
-                let sentence = "a rule needs a target; write `via`, `dev`, `nexthops`, `group`, or \
-                                `target = \"pass\"` or `\"drop\"`";
-                self.notes().wrong(span, sentence);
+                let help = "write `via`, `dev`, `nexthops`, `group`, or `target = \"pass\"` or `\"drop\"`";
+                self.notes().wrong(span, "a rule needs a target", Some(help));
                 None
             }
             [("target", value)] => match self.notes().string("target", value)? {
                 "pass" => Some(TargetSpec::Pass),
                 "drop" => Some(TargetSpec::Drop),
                 other => {
-                    let sentence = format!(
-                        "`target = \"{other}\"` is not valid; write `\"pass\"` or `\"drop\"`, or name next \
-                         hops with `via`, `dev`, `nexthops` or `group`"
-                    );
-                    self.notes().wrong(value.span(), &sentence);
+                    let message = format!("`target = \"{other}\"` is not valid");
+                    let help = "write `\"pass\"` or `\"drop\"`, or name next hops with `via`, `dev`, \
+                                `nexthops` or `group`";
+                    self.notes().wrong(value.span(), &message, Some(help));
                     None
                 }
             },
@@ -309,10 +314,8 @@ impl Parser<'_> {
             [("nexthops", _)] => self.members(table).map(TargetSpec::NextHops),
             [_] | [("via", _), ("dev", _)] => self.next_hop(table, span).map(TargetSpec::NextHop),
             [(one, _), (other, value), ..] => {
-                let sentence = format!(
-                    "a rule has one target: `{other}` cannot be combined with `{one}`; leave one out"
-                );
-                self.notes().wrong(value.span(), &sentence);
+                let message = format!("a rule has one target: `{other}` cannot be combined with `{one}`");
+                self.notes().wrong(value.span(), &message, Some("leave one out"));
                 None
             }
         }
@@ -324,10 +327,9 @@ impl Parser<'_> {
             Some(value) => {
                 let text = self.notes().string("via", value)?;
                 let Ok(gateway) = text.parse() else {
-                    let sentence = format!(
-                        "`{text}` is not an IPv4 or IPv6 address; write it like `via = \"192.0.2.1\"`"
-                    );
-                    self.notes().wrong(value.span(), &sentence);
+                    let message = format!("`{text}` is not an IPv4 or IPv6 address");
+                    let help = "write it like `via = \"192.0.2.1\"`";
+                    self.notes().wrong(value.span(), &message, Some(help));
                     return None;
                 };
                 Some(gateway)
@@ -343,13 +345,13 @@ impl Parser<'_> {
             (Some(gateway), None) => NextHopSpec::Via(gateway),
             (None, Some(device)) => NextHopSpec::Dev(device),
             (None, None) => {
-                self.notes().wrong(span, "a next hop needs `via`, `dev` or both; name the gateway");
+                self.notes().wrong(span, "a next hop needs `via`, `dev` or both", Some("name the gateway"));
                 return None;
             }
         };
         let of = |key: &str| get(table, key).map(Spanned::span);
         if let Err(error) = check_gateway(&next_hop) {
-            self.notes().wrong(of("via").unwrap_or(span), &error.to_string());
+            self.refuse(of("via").unwrap_or(span), &error);
             return None;
         }
         if let Some((name, said)) = next_hop.device().zip(of("dev")) {
@@ -374,7 +376,7 @@ impl Parser<'_> {
         for (nth, (member, value)) in members.iter().zip(all.iter()).enumerate() {
             if members[..nth].iter().any(|before| before.next_hop == member.next_hop) {
                 let error = RuleError::Twice(member.next_hop.clone());
-                self.notes().wrong(value.span(), &error.to_string());
+                self.refuse(value.span(), &error);
                 is_right = false;
             }
         }
@@ -397,7 +399,7 @@ impl Parser<'_> {
         let member = MemberSpec { next_hop, weight };
         if let Err(error) = check_weight(&member) {
             let at = get(table, "weight").map_or(value.span(), Spanned::span);
-            self.notes().wrong(at, &error.to_string());
+            self.refuse(at, &error);
             return None;
         }
         Some(member)
@@ -409,7 +411,11 @@ impl Parser<'_> {
             Some("pass") => Some(OnDown::Pass),
             Some("drop") => Some(OnDown::Drop),
             _ => {
-                self.notes().wrong(value.span(), "this `on-down` is not valid; write \"pass\" or \"drop\"");
+                self.notes().wrong(
+                    value.span(),
+                    "this `on-down` is not valid",
+                    Some("write \"pass\" or \"drop\""),
+                );
                 None
             }
         }
@@ -424,7 +430,7 @@ impl Parser<'_> {
                 let is = format!("\"auto\", \"off\" or a number of bytes from {MSS_MIN} to {MSS_MAX}");
                 let bytes = self.notes().number("mss", value, &is)?;
                 if !(MSS_MIN..=MSS_MAX).contains(&bytes) {
-                    self.notes().wrong(value.span(), &RuleError::Mss(bytes).to_string());
+                    self.refuse(value.span(), &RuleError::Mss(bytes));
                     return None;
                 }
                 Some(Mss::Bytes(bytes))
@@ -444,7 +450,7 @@ impl Parser<'_> {
     fn prefixes(&mut self, key: &str, value: Value<'_, '_>) -> Vec<(Prefix, Origin)> {
         let file = self.number as u32;
         let mut one = |value: Value<'_, '_>| {
-            let prefix = self.notes().parsed(key, value)?;
+            let prefix = self.notes().prefix(key, value)?;
             Some((prefix, Origin { file, start: value.span().start as u32 }))
         };
         match value.get_ref() {
@@ -459,23 +465,23 @@ impl Parser<'_> {
 
     /// Warns that a list is empty, which a program may have written by mistake.
     fn says_nothing(&mut self, value: Value<'_, '_>, what: &str) {
-        let sentence = format!("{what}, so the rule matches no packet; delete it, or fill the list");
+        let message = format!("{what}, so the rule matches no packet");
         let place = self.notes().place(value.span());
-        self.draft.problems.push(Problem::warning(place, &sentence));
+        self.draft.problems.push(Problem::warning(place, &message, Some("delete it, or fill the list")));
     }
 
     /// The prefixes of a list file: one on each line, with comments after `#`.
     fn list(&mut self, value: Value<'_, '_>) -> Option<Vec<(Prefix, Origin)>> {
         let name = self.notes().string("from-file", value)?;
         if name.is_empty() {
-            self.notes().wrong(value.span(), "`from-file` names no file; write the name of a list");
+            self.notes().wrong(value.span(), "`from-file` names no file", Some("write the name of a list"));
             return None;
         }
         let path = self.folder.join(name);
         let text = match (self.load)(&path) {
             Ok(text) => text,
-            Err(sentence) => {
-                self.notes().wrong(value.span(), &sentence);
+            Err(error) => {
+                self.notes().wrong(value.span(), &error.to_string(), error.help().as_deref());
                 return None;
             }
         };
@@ -490,14 +496,15 @@ impl Parser<'_> {
             if !word.is_empty() {
                 is_empty = false;
                 let at = start + (said.len() - said.trim_start().len());
-                match word.parse() {
+                match word.parse::<Prefix>() {
                     Ok(prefix) => {
                         prefixes.push((prefix, Origin { file: file as u32, start: at as u32 }));
                     }
                     Err(error) => {
                         let place = Place { file, span: at..at + word.len() };
-                        let error: crate::model::PrefixError = error;
-                        self.draft.problems.push(Problem::error(place, &error.to_string()));
+                        let help = error.help();
+                        let problem = Problem::error(place, &error.to_string(), help.as_deref());
+                        self.draft.problems.push(problem);
                     }
                 }
             }

@@ -59,6 +59,7 @@ pub enum Severity {
 
 /// One problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Problem {
     /// How bad it is.
     pub severity: Severity,
@@ -73,25 +74,21 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Makes an error from a sentence like the library's errors: what is wrong, and after a semicolon what to do.
-    pub(crate) fn error(place: Place, sentence: &str) -> Self {
-        Self::new(Severity::Error, place, sentence)
+    /// Makes an error from what is wrong, and what to do.
+    pub(super) fn error(place: Place, message: &str, help: Option<&str>) -> Self {
+        Self::new(Severity::Error, place, message, help)
     }
 
     /// Makes a warning, likewise.
-    pub(crate) fn warning(place: Place, sentence: &str) -> Self {
-        Self::new(Severity::Warning, place, sentence)
+    pub(super) fn warning(place: Place, message: &str, help: Option<&str>) -> Self {
+        Self::new(Severity::Warning, place, message, help)
     }
 
-    fn new(severity: Severity, place: Place, sentence: &str) -> Self {
-        let (message, help) = match sentence.rsplit_once("; ") {
-            Some((message, help)) => (message, Some(help.to_owned())),
-            None => (sentence, None),
-        };
-        Self { severity, message: message.to_owned(), help, place, also: None }
+    fn new(severity: Severity, place: Place, message: &str, help: Option<&str>) -> Self {
+        Self { severity, message: message.to_owned(), help: help.map(str::to_owned), place, also: None }
     }
 
-    pub(crate) fn also(self, place: Place, what: &str) -> Self {
+    pub(super) fn also(self, place: Place, what: &str) -> Self {
         Self { also: Some((place, what.to_owned())), ..self }
     }
 }

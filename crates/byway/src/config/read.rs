@@ -10,6 +10,7 @@ use byway_abi::MAX_RULES;
 use super::{
     Config,
     draft::{Draft, HostRef},
+    files::FileError,
     parse,
     problem::{File, PROBLEMS_MAX, Place, Problem, Problems, Severity},
     values::nearest,
@@ -31,25 +32,26 @@ pub struct Reading {
 }
 
 /// Reads a configuration from the texts of its files: the first one, and those that add to it. `load` gets the text of a
-/// list file that a rule names, or says in a sentence why it cannot.
+/// list file that a rule names, or says why it cannot.
 ///
 /// ```
-/// use byway::config::read;
+/// use byway::{FileError, config::read};
 ///
+/// let no_lists = &mut |path: &std::path::Path| Err(FileError::Missing(path.to_owned()));
 /// let text = "[[rule]]\nfrom = \"192.0.2.7\"\nvia = \"10.0.0.1\"\ndev = \"eth1\"\n";
-/// let reading = read([("byway.toml".into(), text.into())], &mut |_| Err("there are no lists".into()));
+/// let reading = read([("byway.toml".into(), text.into())], no_lists);
 /// let config = reading.config.ok_or("something is wrong")?;
 /// let rules: Vec<String> = config.rules().map(|rule| rule.to_string()).collect();
 /// assert_eq!(rules, ["from 192.0.2.7 via 10.0.0.1 dev eth1"]);
 ///
 /// let text = "[[rule]]\nfrom = \"192.0.2.7\"\ngateway = \"10.0.0.1\"\n";
-/// let reading = read([("byway.toml".into(), text.into())], &mut |_| Err("there are no lists".into()));
+/// let reading = read([("byway.toml".into(), text.into())], no_lists);
 /// assert!(reading.config.is_none() && reading.problems[0].message.contains("`gateway`"));
 /// # Ok::<(), &str>(())
 /// ```
 pub fn read(
     texts: impl IntoIterator<Item = (PathBuf, String)>,
-    load: &mut dyn FnMut(&Path) -> Result<String, String>,
+    load: &mut dyn FnMut(&Path) -> Result<String, FileError>,
 ) -> Reading {
     let mut draft = Draft::default();
     for (path, text) in texts {
@@ -65,9 +67,9 @@ pub fn read(
 
 impl Reading {
     /// Adds a warning about this part, after all other problems.
-    pub(crate) fn warn(&mut self, place: Place, sentence: &str) {
+    pub(crate) fn warn(&mut self, place: Place, message: &str, help: Option<&str>) {
         if self.problems.len() < PROBLEMS_MAX {
-            self.problems.push(Problem::warning(place, sentence));
+            self.problems.push(Problem::warning(place, message, help));
         }
     }
 }
@@ -82,25 +84,24 @@ impl Draft {
         self.rules.sort_by_key(|(selector, ..)| *selector);
         self.check_twice();
         if let Some((_, _, origin)) = self.rules.get(MAX_RULES as usize) {
-            let sentence = format!("there are more than {MAX_RULES} rules; use shorter prefixes");
+            let message = format!("there are more than {MAX_RULES} rules");
             let place = self.place(*origin);
-            self.problems.push(Problem::error(place, &sentence));
+            self.problems.push(Problem::error(place, &message, Some("use shorter prefixes")));
         }
         let is_right = self.problems.as_slice().iter().all(|problem| problem.severity != Severity::Error);
         if is_right {
             let target = |number: u32| &self.actions[number as usize].0.target;
             let mut odd = Problems::default();
-            warnings::look(&self.rules, target, &mut |selector, origin, sentence| {
-                let sentence = format!("the rule {selector} {sentence}");
-                odd.push(Problem::warning(self.place(origin), &sentence));
+            warnings::look(&self.rules, target, &mut |selector, origin, message, help| {
+                let message = format!("the rule {selector} {message}");
+                odd.push(Problem::warning(self.place(origin), &message, Some(help)));
             });
             odd.into_vec().into_iter().for_each(|problem| self.problems.push(problem));
             let used: BTreeSet<&str> = self.uses.iter().map(|(name, _)| name.as_str()).collect();
             for (name, (_, place)) in self.groups.iter().filter(|(name, _)| !used.contains(name.as_str())) {
-                let sentence = format!(
-                    "no rule of the configuration uses the group {name}; delete it, unless you add such rules by hand: `byway add from ... group {name}`"
-                );
-                self.problems.push(Problem::warning(place.clone(), &sentence));
+                let message = format!("no rule of the configuration uses the group {name}");
+                let help = "delete it, unless you add such rules by hand";
+                self.problems.push(Problem::warning(place.clone(), &message, Some(help)));
             }
         }
         let Self { files, problems, attach, groups, actions, rules, host_refs, .. } = self;
@@ -130,8 +131,8 @@ impl Draft {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => format!("make it: `[group.{name}]`"),
             };
-            let sentence = format!("there is no group `{name}`; {help}");
-            self.problems.push(Problem::error(place.clone(), &sentence));
+            let message = format!("there is no group `{name}`");
+            self.problems.push(Problem::error(place.clone(), &message, Some(&help)));
         }
         for (selector, action, origin) in &self.rules {
             let TargetSpec::Group(name) = &self.actions[*action as usize].0.target else { continue };
@@ -140,7 +141,8 @@ impl Draft {
             let gateways: Vec<_> =
                 if selector.source().address().is_ipv6() { gateways.collect() } else { continue };
             if let Err(error) = check_families(&selector.source(), &gateways) {
-                self.problems.push(Problem::error(self.place(*origin), &error.to_string()));
+                let (place, help) = (self.place(*origin), error.help());
+                self.problems.push(Problem::error(place, &error.to_string(), help.as_deref()));
             }
         }
     }
@@ -150,8 +152,8 @@ impl Draft {
         for pair in self.rules.windows(2) {
             let [(one, _, first), (other, _, second)] = pair else { continue };
             if one == other {
-                let sentence = format!("there are two rules {one}; delete one of them");
-                let problem = Problem::error(self.place(*second), &sentence);
+                let message = format!("there are two rules {one}");
+                let problem = Problem::error(self.place(*second), &message, Some("delete one of them"));
                 self.problems.push(problem.also(self.place(*first), "the first one"));
             }
         }
@@ -174,7 +176,7 @@ mod tests {
             Some("/etc/byway/wrong.txt") => Ok("192.0.2.1\n\t192.0.2.7/24 # no\n".to_owned()),
             Some("/etc/byway/empty.txt") => Ok("# nothing yet\n".to_owned()),
             Some("/etc/byway/windows.txt") => Ok("\u{feff}192.0.2.1\r\n".to_owned()),
-            _ => Err(format!("there is no file {}; write one", path.display())),
+            _ => Err(FileError::Missing(path.to_owned())),
         };
         read([("/etc/byway/byway.toml".into(), text.to_owned())], load)
     }
@@ -300,7 +302,7 @@ mod tests {
             ),
             (
                 "[[rule]]\nfrom-file = \"none.txt\"\ndev = \"eth1\"",
-                "2:13 \"none.txt\": there is no file /etc/byway/none.txt; write one",
+                "2:13 \"none.txt\": there is no file /etc/byway/none.txt; name the configuration, or write one there",
             ),
             (
                 "[[rule]]\nfrom-file = \"wrong.txt\"\ndev = \"eth1\"",
@@ -422,7 +424,7 @@ mod tests {
             ),
         ];
         let texts = texts.map(|(path, text)| (path.into(), text.to_owned()));
-        let reading = read(texts.clone(), &mut |_| Err(String::new()));
+        let reading = read(texts.clone(), &mut |path| Err(FileError::Missing(path.to_owned())));
         let config = reading.config.unwrap();
         let rules: Vec<String> =
             config.rules().map(|rule| format!("{} {}", rule.selector, rule.on_down)).collect();
@@ -439,7 +441,7 @@ mod tests {
             ]
         );
         let twice = [texts[1].clone(), texts[1].clone()];
-        let problems = read(twice, &mut |_| Err(String::new())).problems;
+        let problems = read(twice, &mut |path| Err(FileError::Missing(path.to_owned()))).problems;
         assert_eq!(problems.len(), 5, "a group and four rules: {problems:?}");
         assert!(problems.iter().all(|it| it.place.file == 1 && it.also.as_ref().unwrap().0.file == 0));
     }

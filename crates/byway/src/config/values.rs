@@ -1,6 +1,6 @@
 //! Reads TOML's values, and reports invalid ones with their places.
 
-use std::{borrow::Borrow, str::FromStr};
+use std::{borrow::Borrow, ops::Range, str::FromStr};
 
 use toml::{
     Spanned,
@@ -8,6 +8,7 @@ use toml::{
 };
 
 use super::problem::{Place, Problem, Problems};
+use crate::model::{Prefix, PrefixError};
 
 /// A value of a file.
 pub(super) type Value<'a, 'i> = &'a Spanned<DeValue<'i>>;
@@ -43,13 +44,13 @@ const ALSO_CALLED: &[(&str, &str)] = &[
 ];
 
 impl Notes<'_> {
-    pub(super) fn place(&self, span: std::ops::Range<usize>) -> Place {
+    pub(super) fn place(&self, span: Range<usize>) -> Place {
         Place { file: self.file, span }
     }
 
-    /// Adds an error about this part of the file.
-    pub(super) fn wrong(&mut self, span: std::ops::Range<usize>, sentence: &str) {
-        self.problems.push(Problem::error(self.place(span), sentence));
+    /// Adds an error about this part of the file: what is wrong, and what to do.
+    pub(super) fn wrong(&mut self, span: Range<usize>, message: &str, help: Option<&str>) {
+        self.problems.push(Problem::error(self.place(span), message, help));
     }
 
     /// Reports the unknown keys of a table, and returns whether there are any: a missing key may be a misspelt one.
@@ -67,7 +68,7 @@ impl Notes<'_> {
                     None => format!("the keys of {of} are `{}`", known.join("`, `")),
                 },
             };
-            self.wrong(key.span(), &format!("{of} has no key `{name}`; {help}"));
+            self.wrong(key.span(), &format!("{of} has no key `{name}`"), Some(&help));
         }
         self.problems.as_slice().len() > before
     }
@@ -88,36 +89,30 @@ impl Notes<'_> {
             return None;
         };
         if number.radix() != 10 {
-            self.wrong(value.span(), &format!("`{key}` must be {is}; write it in decimal digits"));
+            self.wrong(value.span(), &format!("`{key}` must be {is}"), Some("write it in decimal digits"));
             return None;
         }
         let parsed = number.as_str().parse().ok();
         if parsed.is_none() {
-            self.wrong(value.span(), &format!("`{key}` must be {is}, not {}", number.as_str()));
+            self.wrong(value.span(), &format!("`{key}` must be {is}, not {}", number.as_str()), None);
         }
         parsed
     }
 
-    /// A string that parses.
-    pub(super) fn parsed<T: FromStr>(&mut self, key: &str, value: Value<'_, '_>) -> Option<T>
-    where
-        T::Err: std::fmt::Display,
-    {
-        let text = self.string(key, value)?;
-        match text.parse() {
-            Ok(parsed) => Some(parsed),
-            Err(error) => {
-                self.wrong(value.span(), &error.to_string());
-                None
-            }
-        }
+    /// A prefix.
+    pub(super) fn prefix(&mut self, key: &str, value: Value<'_, '_>) -> Option<Prefix> {
+        let parsed: Result<Prefix, PrefixError> = self.string(key, value)?.parse();
+        let refused = |error: PrefixError| {
+            self.wrong(value.span(), &error.to_string(), error.help().as_deref());
+        };
+        parsed.map_err(refused).ok()
     }
 
     /// Reports a value of the wrong type.
     pub(super) fn wrong_type(&mut self, key: &str, value: Value<'_, '_>, is: &str) {
         let what = value.get_ref().type_str();
         let article = if what.starts_with(['a', 'i']) { "an" } else { "a" };
-        self.wrong(value.span(), &format!("`{key}` must be {is}, not {article} {what}"));
+        self.wrong(value.span(), &format!("`{key}` must be {is}, not {article} {what}"), None);
     }
 }
 

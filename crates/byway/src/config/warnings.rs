@@ -21,11 +21,12 @@ struct Source {
     first: (Selector, Origin),
 }
 
-/// Checks rules in their order, in one pass, and reports suspicious ones: the rule, its place, and the sentence.
+/// Checks rules in their order, in one pass, and reports suspicious ones: the rule, its place, what is wrong, and
+/// what to do.
 pub(super) fn look<'a>(
     rules: &[(Selector, u32, Origin)],
     target: impl Fn(u32) -> &'a TargetSpec,
-    say: &mut dyn FnMut(Selector, Origin, &str),
+    say: &mut dyn FnMut(Selector, Origin, &str, &str),
 ) {
     // The sources around the current one, widest first.
     let mut around: Vec<Source> = Vec::new();
@@ -46,9 +47,9 @@ pub(super) fn look<'a>(
         }
         let passes = *target(*action) == TargetSpec::Pass;
         if passes && !is_exception(selector, &around) {
-            let sentence = "passes packets that no other rule matches, which byway leaves alone anyway; delete it, \
-                            or add the rule that it is an exception from";
-            say(*selector, *origin, sentence);
+            let message = "passes packets that no other rule matches, which byway leaves alone anyway";
+            let help = "delete it, or add the rule that it is an exception from";
+            say(*selector, *origin, message, help);
         }
         if let Some(own) = around.last_mut() {
             own.has_all |= selector.destination().is_none();
@@ -74,15 +75,14 @@ fn is_exception(selector: &Selector, around: &[Source]) -> bool {
 }
 
 /// Leaves the last source, once everything within it has been seen.
-fn leave(around: &mut Vec<Source>, say: &mut dyn FnMut(Selector, Origin, &str)) {
+fn leave(around: &mut Vec<Source>, say: &mut dyn FnMut(Selector, Origin, &str, &str)) {
     let Some(source) = around.pop() else { return };
     let bits = if source.prefix.address().is_ipv4() { 32 } else { 128 };
     let size = 1_u128.checked_shl(bits - u32::from(source.prefix.len())).unwrap_or(0);
     if source.is_covered && source.covered == size {
         let (selector, origin) = source.first;
-        let sentence =
-            "never matches: more specific rules cover all of its sources; delete it, or one of those";
-        say(selector, origin, sentence);
+        let message = "never matches: more specific rules cover all of its sources";
+        say(selector, origin, message, "delete it, or one of those");
     }
     if let Some(wider) = around.last_mut() {
         let (covered, is_covered) =

@@ -420,7 +420,7 @@ fn as_config(held: &Desired, attach: Option<Attach>, is_meant: impl Fn(Owner) ->
         match place {
             Some(place) => config.rules.push((*selector, place)),
             // No apply touches it, and so none has to put it back.
-            None => config.left_out.push(Rule::new(*selector, action)),
+            None => config.left_out.push(Rule::of(*selector, action)),
         }
     }
     config

@@ -258,7 +258,7 @@ fn copy(folder: &Path) -> Result<Option<Saved>> {
     let action = || format!("go back to what {} says", path.display());
     let reading = match read_copy(&path) {
         Err(FileError::Missing(_)) => return Ok(None),
-        reading => reading.map_err(|error| Error::kernel(action(), error))?,
+        reading => reading.map_err(|error| Error::kernel(action(), error.sentence()))?,
     };
     let Reading { config: Some(config), .. } = reading else {
         let message = reading.problems.into_iter().next().map_or_else(String::new, |problem| problem.message);

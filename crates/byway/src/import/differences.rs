@@ -237,7 +237,7 @@ impl<'x> Here<'x> {
         let moved = self.with_byway(case.moved.verdict, gone);
         let quoted = |by: usize| comments::entries(self.class, by, self.policy).join(", ");
         let (step, other) = match (applied == there, moved == there) {
-            (false, _) => ("from `byway apply` on", &applied),
+            (false, _) => ("from the apply on", &applied),
             (true, false) if !self.is_said_of_all(now, case) && !self.is_elsewhere(now, case) => {
                 ("once the entries are gone", &moved)
             }

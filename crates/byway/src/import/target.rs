@@ -105,7 +105,7 @@ pub(crate) fn next_hops(target: &TargetSpec) -> Vec<&NextHopSpec> {
     }
 }
 
-/// What has to be done before `byway apply` takes these next hops: it wants gateways on-link.
+/// What has to be done before these next hops can be applied: Byway wants gateways on-link.
 pub(crate) fn off_link(target: &TargetSpec, policy: &Policy) -> Vec<String> {
     let remark = |next_hop: &&NextHopSpec| {
         let (gateway, device) = (next_hop.gateway()?, next_hop.device()?);
@@ -121,7 +121,7 @@ pub(crate) fn off_link(target: &TargetSpec, policy: &Policy) -> Vec<String> {
             || policy.routes.iter().any(|route| is_connected(route) && route.destination.contains(gateway));
         (!is_on_link).then(|| {
             format!(
-                "No connected route of {device} covers the gateway {gateway} (`onlink`), and `byway apply` wants \
+                "No connected route of {device} covers the gateway {gateway} (`onlink`), and Byway wants \
                  one: `ip route add {gateway} dev {device} scope link`."
             )
         })

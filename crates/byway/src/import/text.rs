@@ -21,11 +21,11 @@ const WIDTH: usize = 100;
 const QUOTED: usize = 125;
 
 const HEADER: &[&str] = &[
-    "The policy routing of this network namespace, as `byway import` found it: entries of `ip rule`, IPv4 and IPv6, \
+    "The policy routing of this network namespace, as Byway found it: entries of `ip rule`, IPv4 and IPv6, \
      and the routes of their tables, as rules of Byway. Comments quote the entries as `ip rule` prints them. A comment \
      that begins with `Differs` says where Byway does something else.",
     "",
-    "What to do: read the comments; `byway check`; `byway diff`; `byway apply`. Only then remove the old entries of \
+    "What to do: read the comments, check the configuration, look at what it would change, and apply it. Only then remove the old entries of \
      `ip rule`, and whatever creates them. While both are in force, the entries decide first: a packet that they send \
      out of another interface, which is not an attachment, never reaches Byway.",
     "",
@@ -58,7 +58,7 @@ impl Display for Imported {
         }
         for line in &self.too_much {
             writeln!(f, "#")?;
-            comment(&format!("Too much: {line}. Until then `byway apply` refuses this."), f)?;
+            comment(&format!("Too much: {line}. Until then this cannot be applied."), f)?;
         }
         writeln!(f)?;
         match self.attach {

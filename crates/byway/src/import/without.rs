@@ -11,7 +11,7 @@ pub(crate) fn why(rule: &PolicyRule) -> Option<String> {
     if let Err(error) = Selector::new(rule.source, Some(rule.destination)).check()
         && !rule.is_inverted()
     {
-        return Some(format!("No equivalent: {error}."));
+        return Some(format!("No equivalent: {}.", error.sentence()));
     }
     match rule.action {
         Action::L3mdev => Some(

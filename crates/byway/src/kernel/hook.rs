@@ -27,6 +27,7 @@ use crate::{
 /// How a program is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Hook {
     /// A pinned tcx link (Linux 6.6).
     Tcx,

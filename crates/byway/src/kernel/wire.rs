@@ -228,7 +228,7 @@ pub(super) fn selector(record: &RuleRecord) -> Option<Selector> {
 
 /// The rule in a record, or nothing where the record makes no sense.
 pub(crate) fn rule(record: &RuleRecord, target: Target) -> Option<Rule> {
-    Some(Rule::new(selector(record)?, &action(record, target)))
+    Some(Rule::of(selector(record)?, &action(record, target)))
 }
 
 /// What the rule in a record says of its packets.
@@ -292,7 +292,7 @@ mod tests {
         fn a_rule_survives_its_record((selector, action) in any_rule()) {
             let kind = if action.target == Target::Pass { TARGET_PASS } else { TARGET_DROP };
             let record = rule_record(&selector, &action, kind, 7);
-            prop_assert_eq!(rule(&record, action.target.clone()), Some(Rule::new(selector, &action)));
+            prop_assert_eq!(rule(&record, action.target.clone()), Some(Rule::of(selector, &action)));
         }
 
         #[test]

@@ -10,6 +10,7 @@ use super::{
     rule::{RULE_NAME_MAX, RuleSpec, Selector},
     target::{MSS_MAX, MSS_MIN, Member, MemberSpec, Mss, NextHopSpec, OnDown, TargetSpec, WEIGHT_MAX},
 };
+use crate::error::in_one_sentence;
 
 /// What is wrong with a rule by itself, without the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -17,7 +18,7 @@ use super::{
 pub enum RuleError {
     /// An IPv6 source with an IPv4 gateway. The other way round works (RFC 8950).
     #[error(
-        "the gateway {gateway} is IPv4, but packets from {source_prefix} are IPv6, which an IPv4 gateway cannot take; name an IPv6 gateway"
+        "the gateway {gateway} is IPv4, but packets from {source_prefix} are IPv6, which an IPv4 gateway cannot take"
     )]
     FamilyMismatch {
         /// The rule's source.
@@ -26,9 +27,7 @@ pub enum RuleError {
         gateway: IpAddr,
     },
     /// Source and destination have different families.
-    #[error(
-        "no packet goes from {source_prefix} to {destination}: one is IPv4 and the other IPv6; name two of the same family"
-    )]
+    #[error("no packet goes from {source_prefix} to {destination}: one is IPv4 and the other IPv6")]
     TwoFamilies {
         /// The rule's source.
         source_prefix: Prefix,
@@ -36,23 +35,21 @@ pub enum RuleError {
         destination: Prefix,
     },
     /// Byway never redirects packets to this destination.
-    #[error("byway never redirects packets to {0}, which is {1}; name a unicast destination")]
+    #[error("byway never redirects packets to {0}, which is {1}")]
     NeverRedirectedTo(Prefix, &'static str),
     /// `on-down` with a target that has no next hop of its own.
     #[error(
-        "`on-down` says what to do while no next hop is in service, but `{0}` has no next hop of its own; leave it out{1}"
+        "`on-down` says what to do while no next hop is in service, but `{0}` has no next hop of its own"
     )]
     OnDown(String, &'static str),
     /// `mss` with a target that has no next hop.
-    #[error(
-        "`mss` clamps TCP's MSS option on the way to a next hop, but `{0}` has no next hop; leave it out"
-    )]
+    #[error("`mss` clamps TCP's MSS option on the way to a next hop, but `{0}` has no next hop")]
     MssOfNothing(&'static str),
     /// An MSS that is out of range.
-    #[error("an MSS is {MSS_MIN} to {MSS_MAX} bytes, and this one is {0}; say `mss off` to leave it alone")]
+    #[error("an MSS is {MSS_MIN} to {MSS_MAX} bytes, and this one is {0}")]
     Mss(u16),
     /// A weight that is 0, or too large.
-    #[error("the weight of {next_hop} is {weight}; a weight is 1 to {WEIGHT_MAX}")]
+    #[error("the weight of {next_hop} is {weight}")]
     Weight {
         /// The next hop.
         next_hop: NextHopSpec,
@@ -60,27 +57,51 @@ pub enum RuleError {
         weight: u16,
     },
     /// No next hop at all, or too many.
-    #[error("a group cannot have {0} next hops; name 1 to {GROUP_MAX}")]
+    #[error("a group cannot have {0} next hops")]
     MemberCount(usize),
     /// A next hop that is twice in a group.
-    #[error("the next hop {0} is named twice; name it once, with a weight for a larger share")]
+    #[error("the next hop {0} is named twice")]
     Twice(NextHopSpec),
     /// The name is empty, too long, or would not survive a table.
-    #[error(
-        "`{0}` cannot be a group's name; use 1 to {GROUP_NAME_MAX} letters, digits, `-`, `_`, `.` or `:`"
-    )]
+    #[error("`{0}` cannot be a group's name")]
     GroupName(String),
     /// The gateway is not an address that a host can have.
-    #[error("{0} cannot be a gateway: it is {1}; name the address of the next router")]
+    #[error("{0} cannot be a gateway: it is {1}")]
     NotAGateway(IpAddr, &'static str),
     /// Byway never redirects packets from this source.
-    #[error(
-        "byway never redirects packets from {0}, which is {1}; name the global addresses that the host answers from"
-    )]
+    #[error("byway never redirects packets from {0}, which is {1}")]
     NeverRedirected(Prefix, &'static str),
     /// The name is empty, too long, or would not survive a table.
-    #[error("`{0}` cannot be a rule's name; use 1 to {RULE_NAME_MAX} letters, digits, `-`, `_`, `.` or `:`")]
+    #[error("`{0}` cannot be a rule's name")]
     Name(String),
+}
+
+impl RuleError {
+    /// What to do, if anything can be done. It reads as a continuation of [`Display`](std::fmt::Display), after a semicolon.
+    pub fn help(&self) -> Option<String> {
+        let letters = |most| format!("use 1 to {most} letters, digits, `-`, `_`, `.` or `:`");
+        let help = match self {
+            Self::FamilyMismatch { .. } => "name an IPv6 gateway",
+            Self::TwoFamilies { .. } => "name two of the same family",
+            Self::NeverRedirectedTo(..) => "name a unicast destination",
+            Self::OnDown(_, elsewhere) => return Some(format!("leave it out{elsewhere}")),
+            Self::MssOfNothing(_) => "leave it out",
+            Self::Mss(_) => "say `mss off` to leave it alone",
+            Self::Weight { .. } => return Some(format!("a weight is 1 to {WEIGHT_MAX}")),
+            Self::MemberCount(_) => return Some(format!("name 1 to {GROUP_MAX}")),
+            Self::Twice(_) => "name it once, with a weight for a larger share",
+            Self::GroupName(_) => return Some(letters(GROUP_NAME_MAX)),
+            Self::NotAGateway(..) => "name the address of the next router",
+            Self::NeverRedirected(..) => "name the global addresses that the host answers from",
+            Self::Name(_) => return Some(letters(RULE_NAME_MAX)),
+        };
+        Some(help.to_owned())
+    }
+
+    /// What is wrong and what to do, in one sentence.
+    pub fn sentence(&self) -> String {
+        in_one_sentence(self, self.help())
+    }
 }
 
 /// Why an address can never be that of another host, in words.
@@ -335,7 +356,7 @@ mod tests {
             ),
         ];
         for (spec, sentence) in cases {
-            assert_eq!(spec.check().unwrap_err().to_string(), sentence);
+            assert_eq!(spec.check().unwrap_err().sentence(), sentence);
         }
         for source in ["0.0.0.0", "127.0.0.0/8", "127.0.0.1", "::", "::1", "224.0.0.0/4", "ff02::/16"] {
             let gateway = if source.contains(':') { "2001:db8::1" } else { "10.0.0.1" };

@@ -101,6 +101,7 @@ fn write_group(
 /// Next hops that rules share by name. A flow keeps its next hop for its life: as long as that one is in service and a
 /// member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Group {
     /// What rules call it.
     pub name: String,
@@ -111,6 +112,13 @@ pub struct Group {
     pub on_down: OnDown,
     /// Who put it in.
     pub owner: Owner,
+}
+
+impl Group {
+    /// Makes a group of [`Owner::API`], whose packets pass while no next hop is in service.
+    pub fn new(name: impl Into<String>, members: Vec<Member>) -> Self {
+        Self { name: name.into(), members, on_down: OnDown::default(), owner: Owner::default() }
+    }
 }
 
 impl fmt::Display for Group {

@@ -6,6 +6,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::error::in_one_sentence;
+
 /// A set of addresses: an address and how many of its leading bits count, the rest being zero.
 ///
 /// Written `192.0.2.0/24` or `2001:db8::/32`; a single address is written without its length.
@@ -18,7 +20,8 @@ use thiserror::Error;
 /// let network: Prefix = "192.0.2.0/24".parse()?;
 /// assert!(network.covers(&"192.0.2.7".parse()?) && !network.is_host());
 /// let error = "192.0.2.7/24".parse::<Prefix>().unwrap_err();
-/// assert!(error.to_string().ends_with("did you mean 192.0.2.0/24?"));
+/// assert_eq!(error.to_string(), "`192.0.2.7/24` has bits set beyond its length of 24");
+/// assert_eq!(error.help().as_deref(), Some("did you mean 192.0.2.0/24?"));
 /// # Ok::<(), byway::PrefixError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,18 +32,31 @@ pub struct Prefix(IpNet);
 #[non_exhaustive]
 pub enum PrefixError {
     /// The text is neither an address nor a prefix.
-    #[error(
-        "`{0}` is not an IPv4 or IPv6 address or prefix; write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32"
-    )]
+    #[error("`{0}` is not an IPv4 or IPv6 address or prefix")]
     Syntax(String),
     /// Bits beyond the length are set, which may be a slip.
-    #[error("`{given}` has bits set beyond its length of {length}; did you mean {meant}?", length = meant.len())]
+    #[error("`{given}` has bits set beyond its length of {length}", length = meant.len())]
     HostBits {
         /// What was written.
         given: String,
         /// The prefix of that length that contains the written address.
         meant: Prefix,
     },
+}
+
+impl PrefixError {
+    /// What to do, if anything can be done. It reads as a continuation of [`Display`](std::fmt::Display), after a semicolon.
+    pub fn help(&self) -> Option<String> {
+        Some(match self {
+            Self::Syntax(_) => "write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32".to_owned(),
+            Self::HostBits { meant, .. } => format!("did you mean {meant}?"),
+        })
+    }
+
+    /// What is wrong and what to do, in one sentence.
+    pub fn sentence(&self) -> String {
+        in_one_sentence(self, self.help())
+    }
 }
 
 impl Prefix {
@@ -143,7 +159,8 @@ impl Serialize for Prefix {
 
 impl<'de> Deserialize<'de> for Prefix {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        let refused = |error: PrefixError| serde::de::Error::custom(error.sentence());
+        String::deserialize(deserializer)?.parse().map_err(refused)
     }
 }
 
@@ -202,7 +219,7 @@ mod tests {
             ),
         ];
         for (text, sentence) in cases {
-            assert_eq!(text.parse::<Prefix>().unwrap_err().to_string(), sentence);
+            assert_eq!(text.parse::<Prefix>().unwrap_err().sentence(), sentence);
         }
         for text in ["", "eth0", "192.0.2.7/33", "192.0.2/24", "::/129", "1.2.3.4.5", "192.0.2.7/"] {
             assert_eq!(text.parse::<Prefix>().unwrap_err(), PrefixError::Syntax(text.to_owned()));

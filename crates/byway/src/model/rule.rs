@@ -200,6 +200,7 @@ fn write_said(on_down: OnDown, mss: Mss, name: Option<&str>, f: &mut fmt::Format
 /// Of all rules that speak about a packet those with the longest source count, and of those the one with the longest
 /// destination.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Rule {
     /// The sources that it speaks about.
     #[serde(rename = "from")]
@@ -223,7 +224,20 @@ pub struct Rule {
 }
 
 impl Rule {
-    pub(crate) fn new(selector: Selector, action: &Action) -> Self {
+    /// Makes a rule of [`Owner::API`] without a name, whose packets pass while no next hop is in service.
+    pub fn new(selector: Selector, target: Target) -> Self {
+        Self {
+            source: selector.source(),
+            destination: selector.destination(),
+            target,
+            on_down: OnDown::default(),
+            mss: Mss::default(),
+            owner: Owner::default(),
+            name: None,
+        }
+    }
+
+    pub(crate) fn of(selector: Selector, action: &Action) -> Self {
         let Action { target, on_down, mss, owner, name } = action.clone();
         let (source, destination) = (selector.source(), selector.destination());
         Self { source, destination, target, on_down, mss, owner, name }

@@ -88,12 +88,20 @@ impl fmt::Display for NextHop {
 
 /// A next hop of a group, and its share.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Member {
     /// Where its packets go.
     #[serde(flatten)]
     pub next_hop: NextHop,
     /// Its share of the flows, measured against the other members' weights; 1 to [`WEIGHT_MAX`].
     pub weight: u16,
+}
+
+impl Member {
+    /// Makes a member with this share of the flows.
+    pub fn new(next_hop: NextHop, weight: u16) -> Self {
+        Self { next_hop, weight }
+    }
 }
 
 /// What holds for a packet while no next hop of its target is in service.

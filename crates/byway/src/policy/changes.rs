@@ -50,6 +50,7 @@ pub enum Change<T> {
 
 /// How many rules change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Counts {
     /// They come.
     pub added: usize,
@@ -116,7 +117,7 @@ impl Changes {
         merged(self.before.rules.iter(), self.after.rules.iter())
             .filter(|(_, before, after)| before != after)
             .filter_map(|(selector, before, after)| {
-                change(before.map(|it| Rule::new(*selector, it)), after.map(|it| Rule::new(*selector, it)))
+                change(before.map(|it| Rule::of(*selector, it)), after.map(|it| Rule::of(*selector, it)))
             })
     }
 

@@ -15,27 +15,33 @@ impl Reading {
     /// where requests come in. On another host the configuration may be right.
     pub(crate) fn lint_host(&mut self, host: &Host) -> Result<()> {
         // Report each place, but look each thing up only once.
-        let mut odd: HashMap<HostRef, Option<String>> = HashMap::new();
+        let mut odd: HashMap<HostRef, Option<Odd>> = HashMap::new();
         let mut strict = BTreeSet::new();
         for (host_ref, place) in std::mem::take(&mut self.host_refs) {
-            let sentence = match odd.get(&host_ref) {
+            let found = match odd.get(&host_ref) {
                 Some(known) => known,
                 None => {
                     let found = lint(&host_ref, host, &mut strict)?;
                     odd.entry(host_ref).or_insert(found)
                 }
             };
-            if let Some(sentence) = sentence {
-                self.warn(place, sentence);
+            if let Some(Odd { message, help }) = found {
+                self.warn(place, message, help.as_deref());
             }
         }
         Ok(())
     }
 }
 
-/// The problem with something on this host, in a sentence. `strict` are the devices whose strict `rp_filter` has been
+/// What is odd on this host, and what to do.
+struct Odd {
+    message: String,
+    help: Option<String>,
+}
+
+/// The problem with something on this host. `strict` are the devices whose strict `rp_filter` has been
 /// reported already.
-fn lint(host_ref: &HostRef, host: &Host, strict: &mut BTreeSet<u32>) -> Result<Option<String>> {
+fn lint(host_ref: &HostRef, host: &Host, strict: &mut BTreeSet<u32>) -> Result<Option<Odd>> {
     let found = match host_ref {
         HostRef::Device(name) if !host.has(name) => Err(Error::NoSuchDevice(name.clone())),
         HostRef::Device(_) => return Ok(None),
@@ -54,14 +60,18 @@ fn lint(host_ref: &HostRef, host: &Host, strict: &mut BTreeSet<u32>) -> Result<O
                 return Ok(None);
             }
             let name = device.name;
-            Ok(Some(format!(
-                "{name} drops requests from senders that no route leads back to by {name} (strict rp_filter), so there may \
-                 be nothing to answer; `sysctl {}=2` lets them in",
-                sysctl(&name)
-            )))
+            Ok(Some(Odd {
+                message: format!(
+                    "{name} drops requests from senders that no route leads back to by {name} (strict rp_filter), so there \
+                     may be nothing to answer"
+                ),
+                help: Some(format!("`sysctl {}=2` lets them in", sysctl(&name))),
+            }))
         }
         Ok(_) => Ok(None),
-        Err(error) if error.is_bad_request() => Ok(Some(format!("on this host {}", error.sentence()))),
+        Err(error) if error.is_bad_request() => {
+            Ok(Some(Odd { message: format!("on this host {error}"), help: error.help() }))
+        }
         Err(error) => Err(error),
     }
 }

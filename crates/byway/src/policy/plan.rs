@@ -390,7 +390,7 @@ mod tests {
                     groups.insert(group.name.clone(), (0, group.clone()));
                 }
                 Step::Record(selector, action, _) => {
-                    let rule = Rule::new(selector, &action);
+                    let rule = Rule::of(selector, &action);
                     assert!(rule.target.next_hops().all(|next_hop| holds.next_hops.contains_key(next_hop)));
                     if let Target::Group(name) = &rule.target {
                         assert!(holds.groups.contains_key(name));

@@ -79,10 +79,10 @@ impl<'a> Request<'a> {
             match (existing, on_conflict) {
                 (Some(existing), OnConflict::KeepForeign) if existing.target.is_unknown() => continue,
                 (Some(existing), _) if existing.target.is_unknown() => {
-                    return Err(Error::UnknownKind(Box::new(Rule::new(*selector, existing))));
+                    return Err(Error::UnknownKind(Box::new(Rule::of(*selector, existing))));
                 }
                 (Some(existing), OnConflict::Refuse) => {
-                    return Err(Error::RuleExists(Box::new(Rule::new(*selector, existing))));
+                    return Err(Error::RuleExists(Box::new(Rule::of(*selector, existing))));
                 }
                 (Some(existing), OnConflict::KeepForeign)
                     if existing.owner != self.actions[*place as usize].1 =>
@@ -106,7 +106,7 @@ impl<'a> Request<'a> {
             match existing {
                 Some(existing) if on_conflict == OnConflict::ReplaceOwn && existing.owner != action.owner => {
                     if !existing.is_same_but_for_the_owner(action) {
-                        return Err(Error::RuleOfAnother(Box::new(Rule::new(*selector, existing))));
+                        return Err(Error::RuleOfAnother(Box::new(Rule::of(*selector, existing))));
                     }
                 }
                 _ => new.push((*selector, action.clone())),
@@ -130,7 +130,7 @@ impl<'a> Request<'a> {
     /// Returns the rules with the actions that [`put`](Self::put) has returned.
     pub(crate) fn rules(&self, actions: &[Option<Arc<Action>>]) -> Vec<Rule> {
         let rule = |(selector, place): &(Selector, u32)| {
-            actions[*place as usize].as_ref().map(|action| Rule::new(*selector, action))
+            actions[*place as usize].as_ref().map(|action| Rule::of(*selector, action))
         };
         self.rules.iter().filter_map(rule).collect()
     }

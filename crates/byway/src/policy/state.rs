@@ -24,11 +24,21 @@ use crate::model::{Action, Device, Group, NextHop, Selector, moved_members};
 /// Which program a device carries, and so why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Role {
     /// Its egress is watched.
     Departure,
     /// It is a next hop's.
     Arrival,
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Departure => "departure",
+            Self::Arrival => "arrival",
+        })
+    }
 }
 
 impl Role {

@@ -216,7 +216,7 @@ impl Transaction {
     /// Deletes the rule for exactly these packets, and returns it.
     pub(crate) fn delete_rule(&mut self, selector: &Selector) -> Result<Rule> {
         let action = self.desired.rules.get(selector).ok_or(Error::NoSuchRule(*selector))?;
-        let rule = Rule::new(*selector, action);
+        let rule = Rule::of(*selector, action);
         if rule.target.is_unknown() {
             return Err(Error::UnknownKind(Box::new(rule)));
         }
@@ -229,7 +229,7 @@ impl Transaction {
         let all = std::mem::take(&mut self.desired.rules);
         let (kept, flushed) = all.into_iter().partition(|(_, action)| action.target.is_unknown());
         self.desired.rules = kept;
-        flushed.iter().map(|(selector, action)| Rule::new(*selector, action)).collect()
+        flushed.iter().map(|(selector, action)| Rule::of(*selector, action)).collect()
     }
 
     /// Adds a group, or puts it in the place of the one of that name. One of the configuration stays the configuration's,
@@ -409,7 +409,7 @@ fn check_unused(desired: &Desired, name: &str) -> Result<()> {
     }
     match desired.rules.iter().find(|(_, action)| action.target.is_unknown()) {
         Some((selector, action)) => {
-            let rule = Box::new(Rule::new(*selector, action));
+            let rule = Box::new(Rule::of(*selector, action));
             Err(Error::GroupMayBeInUse { name: name.to_owned(), rule })
         }
         None => Ok(()),

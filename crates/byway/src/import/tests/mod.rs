@@ -8,11 +8,12 @@ mod hosts;
 mod kernel;
 mod same;
 
-use crate::config::{Config, Severity, read};
+use crate::config::{Config, Severity, files::FileError, read};
 
 /// The text is a configuration, and no other than this one.
 fn says(text: &str, config: &Config) {
-    let reading = read([("import.toml".into(), text.to_owned())], &mut |_| Err(String::new()));
+    let reading =
+        read([("import.toml".into(), text.to_owned())], &mut |path| Err(FileError::Missing(path.to_owned())));
     let errors: Vec<_> = reading.problems.iter().filter(|it| it.severity == Severity::Error).collect();
     assert!(errors.is_empty(), "{text}\n{errors:?}");
     let again = reading.config.unwrap();

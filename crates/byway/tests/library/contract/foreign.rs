@@ -225,6 +225,7 @@ fn a_program_that_was_taken_off_is_missed_and_put_back() {
                 aya::programs::tc::qdisc_detach_program("eth0", TcAttachType::Egress, "byway_departure")
                     .unwrap();
             }),
+            other => panic!("no test attaches by {other}"),
         }
         let attachments = || on(&seed.server, *hook, |byway| byway.attachments()).unwrap();
         // The kernel frees a link some time after its last pin has gone (`bpf_link_put`, kernel/bpf/syscall.c).

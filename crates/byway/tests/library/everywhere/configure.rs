@@ -120,7 +120,9 @@ fn export_and_apply_is_the_identity() {
             };
             let before = status(&mut byway);
             let text = byway.export().unwrap().to_string();
-            let reading = read([("export.toml".into(), text.clone())], &mut |_| Err(String::new()));
+            let reading = read([("export.toml".into(), text.clone())], &mut |path| {
+                Err(byway::FileError::Missing(path.to_owned()))
+            });
             let errors = reading.problems.iter().filter(|it| it.severity == Severity::Error);
             assert_eq!(errors.count(), 0, "{text}");
             let config = reading.config.unwrap();

@@ -302,7 +302,9 @@ fn a_rule_of_an_unknown_kind_stays_as_it_is_whatever_is_asked() {
                 format!("# Left out, since this byway does not know its kind: {selector} kind 200\n");
             assert!(text.contains(&comment), "{text}");
         }
-        let reading = read([("export.toml".into(), text.clone())], &mut |_| Err(String::new()));
+        let reading = read([("export.toml".into(), text.clone())], &mut |path| {
+            Err(byway::FileError::Missing(path.to_owned()))
+        });
         assert!(reading.problems.iter().all(|it| it.severity != Severity::Error), "{text}");
         assert_eq!(reading.config.unwrap().rule_count(), many.len() + 1);
 

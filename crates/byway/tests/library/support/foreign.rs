@@ -70,6 +70,7 @@ impl Foreign {
                 let priority = if place == Place::Ahead { 1 } else { 60_000 };
                 TcAttachOptions::Netlink(NlOptions { priority, ..NlOptions::default() })
             }
+            (other, _) => panic!("no test attaches by {other}"),
         };
         program.attach_with_options(device, TcAttachType::Egress, options).unwrap();
         Self { map, program }
@@ -94,6 +95,7 @@ impl Foreign {
                     ..NlOptions::default()
                 })
             }
+            other => panic!("no test attaches by {other}"),
         };
         let link = program.attach_with_options(device, direction, options).unwrap();
         if hook == Hook::Tcx {

@@ -67,7 +67,9 @@ impl Comparison {
                     put.push(other);
                 }
                 _ if nth % 6 == 5 && !matches!(rule.target, Target::Pass | Target::Drop) => {
-                    put.push(Rule { mss: world::mss(&mut self.random), ..rule.clone() });
+                    let mut clamped = rule.clone();
+                    clamped.mss = world::mss(&mut self.random);
+                    put.push(clamped);
                 }
                 _ => {}
             }

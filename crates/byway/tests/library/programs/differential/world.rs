@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use byway::{
-    GROUP_MAX, Group, MSS_MAX, MSS_MIN, Member, Mss, NextHop, OnDown, Owner, Prefix, Rule, RuleSpec,
-    Selector, Target,
+    GROUP_MAX, Group, MSS_MAX, MSS_MIN, Member, Mss, NextHop, OnDown, Prefix, Rule, RuleSpec, Selector,
+    Target,
 };
 
 use super::parse::Address;
@@ -123,20 +123,18 @@ impl World {
         let has_next_hop = matches!(target, Target::NextHop(_) | Target::NextHops(_));
         let on_down = if has_next_hop && random.percent(50) { OnDown::Drop } else { OnDown::Pass };
         let leads_on = !matches!(target, Target::Pass | Target::Drop);
-        Rule {
-            source: selector.source(),
-            destination: selector.destination(),
-            target,
-            on_down,
-            mss: if leads_on { mss(random) } else { Mss::Auto },
-            owner: Owner::API,
-            name: random.percent(10).then(|| format!("r{}", random.below(1_000))),
-        }
+        let mut rule = Rule::new(selector, target);
+        rule.on_down = on_down;
+        rule.mss = if leads_on { mss(random) } else { Mss::Auto };
+        rule.name = random.percent(10).then(|| format!("r{}", random.below(1_000)));
+        rule
     }
 
     pub(crate) fn group(&self, random: &mut Random, name: &str, for_v4: bool) -> Group {
         let on_down = if random.percent(50) { OnDown::Drop } else { OnDown::Pass };
-        Group { name: name.to_owned(), members: self.members(random, for_v4, 1), on_down, owner: Owner::API }
+        let mut group = Group::new(name, self.members(random, for_v4, 1));
+        group.on_down = on_down;
+        group
     }
 
     /// An IPv4 packet may go to a gateway of either family, an IPv6 packet to one of its own (RFC 8950).
@@ -157,7 +155,7 @@ impl World {
         let most = if random.percent(10) { usable.len().min(GROUP_MAX) } else { 8 };
         usable.truncate(random.between(least, most));
         let mut weight = || if random.percent(60) { 1 } else { random.between(1, 256) as u16 };
-        usable.into_iter().map(|next_hop| Member { next_hop, weight: weight() }).collect()
+        usable.into_iter().map(|next_hop| Member::new(next_hop, weight())).collect()
     }
 }
 
