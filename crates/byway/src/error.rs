@@ -1,10 +1,10 @@
 //! Errors, in words for a person: what is wrong, and separately what to do.
 
-use std::{fmt::Display, io, net::IpAddr, path::PathBuf, time::Duration};
+use std::{io, net::IpAddr, path::PathBuf, time::Duration};
 
 use thiserror::Error;
 
-use crate::model::{Group, NextHopSpec, PrefixError, Rule, RuleError, Selector};
+use crate::model::{Group, NextHopSpec, PrefixError, Rule, RuleError, Selector, in_one_sentence};
 
 /// Why Byway did not do what was asked. Nothing has changed then, except where [`Error::NotUndone`] says so.
 #[derive(Debug, Error)]
@@ -414,14 +414,6 @@ impl Error {
 
 /// What the functions of this library return.
 pub type Result<T> = std::result::Result<T, Error>;
-
-/// What is wrong and what to do, in one sentence.
-pub(crate) fn in_one_sentence(wrong: impl Display, help: Option<String>) -> String {
-    match help {
-        Some(help) => format!("{wrong}; {help}"),
-        None => wrong.to_string(),
-    }
-}
 
 /// What uses a group.
 fn in_use(rules: usize, first: &Selector) -> String {

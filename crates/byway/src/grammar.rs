@@ -27,12 +27,9 @@ use std::{collections::BTreeMap, iter::Peekable, net::IpAddr, slice, str::FromSt
 
 use thiserror::Error;
 
-use crate::{
-    error::in_one_sentence,
-    model::{
-        GroupSpec, MSS_MAX, MSS_MIN, MemberSpec, Mss, NextHopSpec, OnDown, Prefix, PrefixError, RuleSpec,
-        Selector, TargetSpec, WEIGHT_MAX,
-    },
+use crate::model::{
+    GroupSpec, MSS_MAX, MSS_MIN, MemberSpec, Mss, NextHopSpec, OnDown, Prefix, PrefixError, RuleSpec,
+    Selector, TargetSpec, WEIGHT_MAX, in_one_sentence,
 };
 
 /// Why words are not a rule, group or next hop.

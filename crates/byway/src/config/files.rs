@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::{
     config::{self, Reading},
-    error::in_one_sentence,
+    model::in_one_sentence,
 };
 
 /// The largest file that is read, in bytes: three times the size of a list of a million sources.

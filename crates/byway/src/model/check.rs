@@ -6,11 +6,11 @@ use thiserror::Error;
 
 use super::{
     group::{GROUP_MAX, GROUP_NAME_MAX, GroupSpec},
+    in_one_sentence,
     prefix::Prefix,
     rule::{RULE_NAME_MAX, RuleSpec, Selector},
     target::{MSS_MAX, MSS_MIN, Member, MemberSpec, Mss, NextHopSpec, OnDown, TargetSpec, WEIGHT_MAX},
 };
-use crate::error::in_one_sentence;
 
 /// What is wrong with a rule by itself, without the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -22,3 +22,11 @@ pub use target::{
     Device, MSS_MAX, MSS_MIN, Member, MemberSpec, Mss, NextHop, NextHopSpec, OnDown, Target, TargetSpec,
     UnknownKind, WEIGHT_MAX,
 };
+
+/// What is wrong and what to do, in one sentence.
+pub(crate) fn in_one_sentence(wrong: impl std::fmt::Display, help: Option<String>) -> String {
+    match help {
+        Some(help) => format!("{wrong}; {help}"),
+        None => wrong.to_string(),
+    }
+}

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::error::in_one_sentence;
+use super::in_one_sentence;
 
 /// A set of addresses: an address and how many of its leading bits count, the rest being zero.
 ///
