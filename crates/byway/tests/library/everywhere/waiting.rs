@@ -1,9 +1,11 @@
 //! Requests that outlive what came of them, and what must not come of one.
 
-use byway::{Attach, Changes, Error, MemberSpec, NextHopSpec, Owner, RuleSpec, RuleStatus, config::Config};
+use byway::{
+    Attach, Changes, Error, Hook, MemberSpec, NextHopSpec, Owner, RuleSpec, RuleStatus, config::Config,
+};
 
 use crate::support::{
-    any_hook, on, pins,
+    any_hook, hooks_and_families, on, pins,
     routers::{Routers, Way, rule},
 };
 
@@ -190,4 +192,108 @@ fn going_back_looks_for_the_routes_of_now() {
     let changes = on(&hosts.server, any_hook(), |byway| byway.rollback()).unwrap();
     assert!(changes.waiting().is_empty(), "{changes:?}");
     assert!(hosts.goes(hosts.source(5), hosts.far(1), Way::Router1));
+}
+
+/// A device that is made anew takes the place of the one that had its name, with the next change of any kind.
+#[test]
+fn a_device_that_is_made_anew_is_what_was_asked_for() {
+    for (hook, v6) in hooks_and_families() {
+        let hosts = Routers::new(v6);
+        let spec = rule(&hosts.source(5).to_string(), None, hosts.hop(1).into());
+        on(&hosts.server, hook, |byway| byway.add(&spec)).unwrap();
+        let far = hosts.far(1);
+        assert!(hosts.goes(hosts.source(5), far, Way::Router1));
+        let before = hosts.server.ifindex("eth1").unwrap();
+        hosts.server.delete_link("eth1").unwrap();
+        assert_eq!(hosts.way(hosts.source(5), far), Way::Gateway);
+
+        hosts.lab.link((&hosts.server, "eth1"), (&hosts.router[0], "eth0")).unwrap();
+        assert_ne!(hosts.server.ifindex("eth1").unwrap(), before);
+        hosts.server.address("eth1", &hosts.on_link(1, 2)).unwrap();
+        hosts.router[0].address("eth0", &hosts.on_link(1, 1)).unwrap();
+        let heard = hosts.router[0].capture("eth0").unwrap();
+        assert_eq!(hosts.way(hosts.source(5), far), Way::Gateway, "nobody has looked yet");
+        on(&hosts.server, hook, |byway| byway.attach(&Attach::devices(["eth2"]))).unwrap();
+        let arrived = byway_lab::wait_until(crate::support::ANSWER, || {
+            hosts.send(hosts.source(5), far);
+            heard.count(|frame| frame.source() == Some(hosts.source(5))) > 0
+        });
+        assert!(arrived, "{:?}", status(&hosts, &spec));
+        assert!(status(&hosts, &spec).no_next_hop.packets >= 2, "the rule has kept its counters");
+    }
+}
+
+/// What an export says of the attachments.
+fn asked(hosts: &Routers, hook: Hook) -> Option<Attach> {
+    on(&hosts.server, hook, |byway| byway.export()).unwrap().attach
+}
+
+fn apply_attach(hosts: &Routers, hook: Hook, attach: Option<Attach>) -> Changes {
+    let config = Config::new(attach, vec![], []);
+    on(&hosts.server, hook, |byway| byway.apply(Owner::CONFIG, &config)).unwrap()
+}
+
+/// `auto` stays `auto`, whatever it has found, and also where there is nothing to find yet.
+#[test]
+fn attachments_that_follow_from_the_default_route_are_asked_for_as_such() {
+    for (hook, v6) in hooks_and_families() {
+        let hosts = Routers::new(v6);
+        let default = if v6 { "default via 2001:db8:0::1" } else { "default via 10.0.0.1" };
+        hosts.server.delete_route(default).unwrap();
+        let changes = apply_attach(&hosts, hook, Some(Attach::Auto));
+        assert_eq!(changes.waiting().len(), 1, "{changes:?}");
+        assert_eq!(changes.auto(), [false, true]);
+        assert_eq!(asked(&hosts, hook), Some(Attach::Auto));
+
+        hosts.server.route(default).unwrap();
+        on(&hosts.server, hook, |byway| byway.flush()).unwrap();
+        let attachments = on(&hosts.server, hook, |byway| byway.attachments()).unwrap();
+        let [eth0] = &attachments[..] else { panic!("{attachments:?}") };
+        assert!(eth0.device.name == "eth0" && eth0.is_installed && eth0.by_route, "{eth0:?}");
+        assert!(apply_attach(&hosts, hook, asked(&hosts, hook)).is_empty(), "an export changes nothing");
+
+        // The same device by its name is another request, and going back is going back to the request.
+        let named = Attach::devices(["eth0"]);
+        let changes = apply_attach(&hosts, hook, Some(named.clone()));
+        assert!(changes.attachments().is_empty() && changes.auto() == [true, false], "{changes:?}");
+        assert_eq!(asked(&hosts, hook), Some(named));
+        on(&hosts.server, hook, |byway| byway.rollback()).unwrap();
+        assert_eq!(asked(&hosts, hook), Some(Attach::Auto));
+        on(&hosts.server, hook, |byway| byway.detach(&["eth0"])).unwrap();
+        assert_eq!(pins(), Vec::<String>::new(), "nothing is asked for any more");
+    }
+}
+
+#[test]
+fn an_attachment_waits_for_the_device_of_its_name() {
+    for (hook, v6) in hooks_and_families() {
+        let hosts = Routers::new(v6);
+        let refused = on(&hosts.server, hook, |byway| byway.attach(&Attach::devices(["late"])));
+        assert!(refused.is_err(), "who asks for one now wants it now");
+        let names = Attach::devices(["eth0", "late"]);
+        let changes = apply_attach(&hosts, hook, Some(names.clone()));
+        assert_eq!(changes.waiting().len(), 1, "{changes:?}");
+        assert!(apply_attach(&hosts, hook, Some(names.clone())).is_empty());
+        assert_eq!(asked(&hosts, hook), Some(names.clone()));
+
+        hosts.server.set_up("eth2", false).unwrap();
+        hosts.server.rename_link("eth2", "late").unwrap();
+        hosts.server.set_up("late", true).unwrap();
+        on(&hosts.server, hook, |byway| byway.flush()).unwrap();
+        let installed = || -> Vec<(String, bool)> {
+            let attachments = on(&hosts.server, hook, |byway| byway.attachments()).unwrap();
+            attachments.into_iter().map(|it| (it.device.name, it.is_installed)).collect()
+        };
+        assert_eq!(installed(), [("eth0".to_owned(), true), ("late".to_owned(), true)]);
+
+        // It goes, and is asked for all the same, until somebody says that it is not.
+        hosts.server.delete_link("late").unwrap();
+        on(&hosts.server, hook, |byway| byway.flush()).unwrap();
+        assert_eq!(installed(), [("eth0".to_owned(), true), ("late".to_owned(), false)]);
+        assert_eq!(asked(&hosts, hook), Some(names));
+        on(&hosts.server, hook, |byway| byway.detach(&["late"])).unwrap();
+        assert_eq!(installed(), [("eth0".to_owned(), true)]);
+        on(&hosts.server, hook, |byway| byway.detach_all()).unwrap();
+        assert_eq!(pins(), Vec::<String>::new());
+    }
 }
