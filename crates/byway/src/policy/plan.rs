@@ -20,10 +20,12 @@ use crate::model::{Action, Device, Group, NextHop, Prefix, Selector};
 pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     let wanted = desired.next_hops();
     let (programs, neighbours) = desired.programs_and_neighbours(&wanted, &actual.devices);
-    let programs = plan_programs(actual, desired, programs, &wanted);
-    let next_hops = plan_next_hops(actual, desired, &wanted, &neighbours);
-    let groups = plan_groups(actual, desired);
-    let rules = plan_rules(actual, desired, groups.changed.len());
+    // Ahead of the rules: what they need, each straight into the plan, since there may be a million records.
+    let mut steps = Vec::new();
+    let programs = plan_programs(actual, desired, programs, &wanted, &mut steps);
+    let next_hops = plan_next_hops(actual, desired, &wanted, &neighbours, &mut steps);
+    let groups = plan_groups(actual, desired, &mut steps);
+    let rules = plan_rules(actual, desired, groups.changed.len(), &mut steps);
 
     let takes_groups = matches!(rules.switch, Some(Switch::All(..)));
     // The kernel may use the memory of what was written over for the next thing that is written.
@@ -36,11 +38,6 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     }
     let prepare = || groups.changed.iter().map(|group| Step::PrepareGroup((*group).clone()));
 
-    // Ahead of the rules: what they need.
-    let mut steps = programs.before;
-    steps.extend(next_hops.before);
-    steps.extend(groups.new);
-    steps.extend(rules.records);
     // A device that is an attachment no longer lets packets pass from now on, and one that becomes an attachment lets them
     // pass until all else is as it shall be: each packet finds all as it was, or all as it shall be.
     steps.extend(programs.detach);
@@ -70,10 +67,9 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     steps
 }
 
-/// The steps of programs, and of what is asked for of attachments.
+/// The steps of programs, and of what is asked for of attachments, that do not come ahead of the rules.
 #[derive(Default)]
 struct Programs {
-    before: Vec<Step>,
     attach: Vec<Step>,
     detach: Vec<Step>,
     after: Vec<Step>,
@@ -84,6 +80,7 @@ fn plan_programs(
     desired: &Desired,
     mut wanted: BTreeMap<Place, (Device, Role)>,
     next_hops: &BTreeSet<&NextHop>,
+    before: &mut Vec<Step>,
 ) -> Programs {
     let mut steps = Programs::default();
     // A next hop's device that becomes an attachment, or is one no longer, carries the arrival program in between:
@@ -99,10 +96,10 @@ fn plan_programs(
                 steps.attach.push(Step::Attach(device.clone(), Role::Departure));
             }
             (None, Role::Departure) => {
-                steps.before.push(Step::Attach(device.clone(), Role::Arrival));
+                before.push(Step::Attach(device.clone(), Role::Arrival));
                 steps.attach.push(Step::ChangeRole(device.clone(), Role::Departure));
             }
-            (None, Role::Arrival) => steps.before.push(Step::Attach(device.clone(), Role::Arrival)),
+            (None, Role::Arrival) => before.push(Step::Attach(device.clone(), Role::Arrival)),
             (Some(_), Role::Departure) => {
                 steps.attach.push(Step::ChangeRole(device.clone(), Role::Departure));
             }
@@ -127,16 +124,15 @@ fn plan_programs(
         steps.attach.push(Step::SetAuto(desired.is_auto));
     }
     let new = desired.awaited.iter().filter(|name| !actual.awaited.contains_key(*name));
-    steps.before.extend(new.cloned().map(Step::Await));
+    before.extend(new.cloned().map(Step::Await));
     let done = actual.awaited.keys().filter(|name| !desired.awaited.contains(*name));
     steps.attach.extend(done.cloned().map(Step::StopAwaiting));
     steps
 }
 
-/// The steps of next hops and their neighbours.
+/// The steps of next hops and their neighbours, likewise.
 #[derive(Default)]
 struct NextHops {
-    before: Vec<Step>,
     let_go: Vec<Step>,
     forget: Vec<Step>,
 }
@@ -146,10 +142,11 @@ fn plan_next_hops(
     desired: &Desired,
     wanted: &BTreeSet<&NextHop>,
     neighbours: &BTreeSet<Neighbour>,
+    before: &mut Vec<Step>,
 ) -> NextHops {
     let mut steps = NextHops::default();
     let is_kept = |it: &&Neighbour| actual.neighbours.contains(*it) && !actual.let_go.contains(*it);
-    steps.before.extend(neighbours.iter().filter(|it| !is_kept(it)).cloned().map(Step::KeepResolved));
+    before.extend(neighbours.iter().filter(|it| !is_kept(it)).cloned().map(Step::KeepResolved));
     steps.let_go.extend(actual.neighbours.difference(neighbours).cloned().map(Step::LetGo));
 
     for next_hop in wanted {
@@ -159,17 +156,17 @@ fn plan_next_hops(
                 let index = next_hop.device.index;
                 let has_old_mtu = slot.mtu != 0 && actual.mtus.get(&index) != Some(&slot.mtu);
                 if (slot.is_gone || has_old_mtu) && actual.devices.get(&index) == Some(&next_hop.device) {
-                    steps.before.push(Step::Renew((*next_hop).clone()));
+                    before.push(Step::Renew((*next_hop).clone()));
                 }
                 slot.is_down
             }
             None => {
-                steps.before.push(Step::MakeNextHop((*next_hop).clone()));
+                before.push(Step::MakeNextHop((*next_hop).clone()));
                 false
             }
         };
         if is_down != was_down {
-            steps.before.push(Step::SetDown((*next_hop).clone(), is_down));
+            before.push(Step::SetDown((*next_hop).clone(), is_down));
         }
     }
     let gone = actual.next_hops.keys().filter(|next_hop| !wanted.contains(next_hop));
@@ -177,23 +174,21 @@ fn plan_next_hops(
     steps
 }
 
-/// The steps of groups with a name.
+/// The steps of groups with a name, likewise.
 #[derive(Default)]
 struct Groups<'a> {
-    /// Before the records of the rules that name them.
-    new: Vec<Step>,
     /// Those that become others, with the rules.
     changed: Vec<&'a Group>,
     forget: Vec<Step>,
 }
 
-fn plan_groups<'a>(actual: &Actual, desired: &'a Desired) -> Groups<'a> {
+fn plan_groups<'a>(actual: &Actual, desired: &'a Desired, before: &mut Vec<Step>) -> Groups<'a> {
     let mut steps = Groups::default();
     for (name, group) in &desired.groups {
         match actual.groups.get(name) {
             Some((_, now)) if now == group => {}
             Some(_) => steps.changed.push(group),
-            None => steps.new.extend([Step::PrepareGroup(group.clone()), Step::PutGroup(group.clone())]),
+            None => before.extend([Step::PrepareGroup(group.clone()), Step::PutGroup(group.clone())]),
         }
     }
     let gone = actual.groups.keys().filter(|name| !desired.groups.contains_key(*name));
@@ -201,26 +196,26 @@ fn plan_groups<'a>(actual: &Actual, desired: &'a Desired) -> Groups<'a> {
     steps
 }
 
-/// The steps of rules.
+/// The steps of rules, besides their records.
 struct Rules {
-    records: Vec<Step>,
     switch: Option<Switch>,
     forget: Vec<Step>,
     /// There is a rule of a kind that this version does not know.
     has_unknown: bool,
 }
 
-fn plan_rules(actual: &Actual, desired: &Desired, changed_groups: usize) -> Rules {
+fn plan_rules(actual: &Actual, desired: &Desired, changed_groups: usize, before: &mut Vec<Step>) -> Rules {
     let mut wanted = Vec::with_capacity(desired.rules.len());
-    let mut records = Vec::new();
+    let mut records = 0;
     let mut has_unknown = false;
     for (selector, rule) in &desired.rules {
         has_unknown |= rule.target.is_unknown();
         let reference = match actual.rules.get(selector) {
             Some((id, now)) if now == rule => RuleRef::Held(*id),
             now => {
-                records.push(Step::Record(*selector, rule.clone(), now.map(|(id, _)| *id)));
-                RuleRef::New(records.len() as u32 - 1)
+                before.push(Step::Record(*selector, rule.clone(), now.map(|(id, _)| *id)));
+                records += 1;
+                RuleRef::New(records - 1)
             }
         };
         wanted.push((*selector, reference));
@@ -233,7 +228,7 @@ fn plan_rules(actual: &Actual, desired: &Desired, changed_groups: usize) -> Rule
     let kept = |selector: &Selector, rule: &Arc<Action>| desired.rules.get(selector) == Some(rule);
     let gone = actual.rules.iter().filter(|(selector, (_, rule))| !kept(selector, rule));
     forget.extend(gone.map(|(_, (id, _))| Step::Forget(*id)));
-    Rules { records, switch, forget, has_unknown }
+    Rules { switch, forget, has_unknown }
 }
 
 /// How the rules change, if they do, or if more than one thing changes with so many groups.
