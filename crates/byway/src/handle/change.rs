@@ -90,7 +90,7 @@ impl Byway {
     ) -> Result<(Transaction, T)> {
         let mut transaction = Transaction::on(snapshot(pins, &mut self.network, scope)?);
         let returned = edit(&mut transaction)?;
-        transaction.settle();
+        transaction.keep_down();
         transaction.check()?;
         Ok((transaction, returned))
     }

@@ -123,7 +123,7 @@ impl Byway {
             }
             transaction.apply(Owner::CONFIG, config, strict)
         })?;
-        if change.transaction.leaves_all() {
+        if change.transaction.changes_nothing() {
             self.commit(&mut change)?;
             return Ok(change.transaction.into_changes(config.rule_count()));
         }

@@ -36,7 +36,7 @@ pub(crate) struct Transaction {
     /// What should be.
     pub(crate) desired: Desired,
     pub(crate) checks: Checks,
-    /// What of an applied configuration cannot hold yet.
+    /// What an applied configuration asks for and cannot have yet.
     waiting: Vec<Waiting>,
 }
 
@@ -46,24 +46,17 @@ impl Transaction {
         Self { desired: held.clone(), held, snapshot, checks: Checks::Full, waiting: Vec::new() }
     }
 
-    /// Whether the kernel stays as it is. What waits may be completed although nothing else is asked for than before.
-    pub(crate) fn leaves_all(&self) -> bool {
-        self.changes_nothing() && self.completed().is_empty() && self.snapshot.actual.lost.is_empty()
-    }
-
-    /// Takes a next hop out of service that is asked for in another way and is so already.
-    pub(crate) fn settle(&mut self) {
-        let down: BTreeSet<NextHop> = self.desired.down.iter().map(NextHop::named).collect();
-        if !down.is_empty() {
-            let same: Vec<NextHop> = {
-                let all = self.desired.next_hops().into_iter();
-                let new = all.filter(|it| {
-                    !self.held.down.contains(*it) && !self.snapshot.actual.next_hops.contains_key(*it)
-                });
-                new.filter(|it| down.contains(&it.named())).cloned().collect()
-            };
-            self.desired.down.extend(same);
+    /// Keeps a gateway on a device out of service when a request names it in another way than before.
+    pub(crate) fn keep_down(&mut self) {
+        let Self { snapshot, desired, .. } = self;
+        let down: BTreeSet<NextHop> = desired.down.iter().map(NextHop::named).collect();
+        if down.is_empty() {
+            return;
         }
+        let is_new = |it: &&NextHop| !snapshot.actual.next_hops.contains_key(*it);
+        let all = desired.next_hops().into_iter().filter(is_new);
+        let same: Vec<NextHop> = all.filter(|it| down.contains(&it.named())).cloned().collect();
+        desired.down.extend(same);
     }
 
     /// Whether what should be is what is.
@@ -277,7 +270,7 @@ impl Transaction {
         let meant: Vec<NextHop> = desired.next_hops().into_iter().filter(is_meant).cloned().collect();
         match &meant[..] {
             [] => Err(Error::NoSuchNextHop(spec.clone())),
-            // Twice the same where one asker has named the device, and the routes have told it to another.
+            // One request named the device, and the routes gave it to another.
             [next_hop, others @ ..] if others.iter().all(|other| other.device == next_hop.device) => {
                 if is_down {
                     desired.down.extend(meant.iter().cloned());

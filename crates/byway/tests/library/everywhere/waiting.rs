@@ -180,6 +180,20 @@ fn out_of_service_is_a_gateway_on_a_device_and_not_a_request() {
     }
 }
 
+/// An apply that only completes what waited asks for nothing new: the way back still leads to what was before.
+#[test]
+fn completing_takes_no_way_back() {
+    let hosts = Routers::new(false);
+    apply(&hosts, &Config::new(None, vec![], [of(&hosts, 5, hosts.hop(2))])).unwrap();
+    let late = Config::new(None, vec![], [of(&hosts, 5, hosts.hop(1).dev("late"))]);
+    assert_eq!(apply(&hosts, &late).unwrap().waiting().len(), 1);
+    rename(&hosts, "eth1", "late");
+    assert_eq!(apply(&hosts, &late).unwrap().completed().len(), 1);
+    assert!(hosts.goes(hosts.source(5), hosts.far(1), Way::Router1));
+    on(&hosts.server, any_hook(), |byway| byway.rollback()).unwrap();
+    assert!(hosts.goes(hosts.source(5), hosts.far(1), Way::Router2));
+}
+
 /// The way back knows where a gateway is that nobody has named a device for.
 #[test]
 fn going_back_looks_for_the_routes_of_now() {
