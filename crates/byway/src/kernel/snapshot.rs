@@ -23,7 +23,8 @@ use crate::{
     error::Result,
     model::{Action, Device, NextHop, Selector, Target},
     policy::{
-        snapshot::{Host, Link, Questions, Snapshot},
+        resolve::below,
+        snapshot::{Link, Questions, Snapshot},
         state::{Actual, Neighbour, Place, Role, Slot, Unseen},
     },
 };
@@ -250,19 +251,18 @@ fn await_attachments(
     }
     for link in found {
         let Device { index, .. } = link.device;
-        // Packets of a next hop stacked on it would go round.
-        let host = Host { links: links.clone(), ..Host::default() };
-        let is_below = |next_hop: &NextHop| {
-            links.get(&next_hop.device.index).is_some_and(|upper| host.is_stacked_on(upper, &[index].into()))
+        let leaves_by_it = |next_hop: &NextHop| {
+            links.get(&next_hop.device.index).is_some_and(|upper| below(links, upper).contains(&index))
         };
         if actual.is_attached(index) {
             continue;
         }
-        if actual.next_hops.keys().any(is_below) {
+        if actual.next_hops.keys().any(leaves_by_it) {
+            // Packets of that next hop would go round.
             actual.awaited.values_mut().filter(|it| **it == Some(index)).for_each(|it| *it = None);
-            continue;
+        } else {
+            actual.lost.insert(index, link.device.clone());
         }
-        actual.lost.insert(index, link.device.clone());
     }
     Ok(())
 }
@@ -369,8 +369,7 @@ fn resolve_again(
         };
         let Some(link) = link.filter(|link| !link.is_loopback) else { continue };
         // Packets of one stacked on an attachment would go round.
-        let host = Host { links: links.clone(), ..Host::default() };
-        if host.is_stacked_on(link, attached) {
+        if !below(links, link).is_disjoint(attached) {
             continue;
         }
         let now = NextHop { device: link.device.clone(), ..next_hop.clone() };

@@ -138,29 +138,10 @@ impl Host {
         let uppers: BTreeSet<u32> = next_hops.iter().map(|next_hop| next_hop.device.index).collect();
         let mut stacked = BTreeSet::new();
         for upper in uppers.iter().filter_map(|index| self.links.get(index)) {
-            let watched = self.below(upper).into_iter().filter_map(|index| attachments.get(&index));
+            let watched = below(&self.links, upper).into_iter().filter_map(|index| attachments.get(&index));
             stacked.extend(watched.map(|lower| (upper.device.name.clone(), lower.name.clone())));
         }
         stacked
-    }
-
-    /// Whether a device is stacked on one of these, or is one of those that these are stacked on.
-    pub(crate) fn is_stacked_on(&self, upper: &Link, lowers: &BTreeSet<u32>) -> bool {
-        self.below(upper).iter().any(|index| lowers.contains(index))
-    }
-
-    /// The devices that packets of `upper` may leave by in the end, however deep the stack is.
-    fn below(&self, upper: &Link) -> BTreeSet<u32> {
-        let mut below = BTreeSet::new();
-        let mut uppers = vec![upper];
-        while let Some(upper) = uppers.pop() {
-            let is_next = |lower: &&Link| {
-                upper.parent == Some(lower.device.index) || lower.master == Some(upper.device.index)
-            };
-            uppers
-                .extend(self.links.values().filter(is_next).filter(|lower| below.insert(lower.device.index)));
-        }
-        below
     }
 
     /// Returns the target that is asked for, if it can work.
@@ -260,6 +241,19 @@ impl Host {
             Found::Nothing => Err(Error::NoDeviceForGateway(gateway)),
         }
     }
+}
+
+/// The devices that packets of `upper` may leave by in the end, however deep the stack is.
+pub(crate) fn below(links: &BTreeMap<u32, Link>, upper: &Link) -> BTreeSet<u32> {
+    let mut below = BTreeSet::new();
+    let mut uppers = vec![upper];
+    while let Some(upper) = uppers.pop() {
+        let is_next = |lower: &&Link| {
+            upper.parent == Some(lower.device.index) || lower.master == Some(upper.device.index)
+        };
+        uppers.extend(links.values().filter(is_next).filter(|lower| below.insert(lower.device.index)));
+    }
+    below
 }
 
 fn is_link_local(gateway: IpAddr) -> bool {

@@ -162,23 +162,6 @@ pub(crate) struct Desired {
     pub(crate) down: BTreeSet<NextHop>,
 }
 
-impl Desired {
-    /// The names of all attachments that are asked for, those included that wait.
-    pub(crate) fn attachment_names(&self) -> BTreeSet<String> {
-        let attached = self.attachments.values().map(|device| device.name.clone());
-        attached.chain(self.awaited.iter().cloned()).collect()
-    }
-
-    /// Whether nothing of it needs anything in the kernel.
-    pub(crate) fn is_empty(&self) -> bool {
-        let asks_for_attachments = self.is_auto || !self.awaited.is_empty();
-        self.rules.is_empty()
-            && self.attachments.is_empty()
-            && self.groups.is_empty()
-            && !asks_for_attachments
-    }
-}
-
 impl Actual {
     /// The devices whose egress is watched.
     pub(crate) fn attachments(&self) -> impl Iterator<Item = &Device> {
@@ -236,6 +219,18 @@ impl Actual {
 }
 
 impl Desired {
+    /// The names of all attachments that are asked for, those included that wait.
+    pub(crate) fn attachment_names(&self) -> BTreeSet<String> {
+        let attached = self.attachments.values().map(|device| device.name.clone());
+        attached.chain(self.awaited.iter().cloned()).collect()
+    }
+
+    /// Whether nothing of it needs anything in the kernel.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { attachments, is_auto, awaited, rules, groups, .. } = self;
+        rules.is_empty() && groups.is_empty() && attachments.is_empty() && awaited.is_empty() && !is_auto
+    }
+
     /// The next hops of all rules and groups.
     pub(crate) fn next_hops(&self) -> BTreeSet<&NextHop> {
         let of_groups = self.groups.values().flat_map(|group| &group.members).map(|member| &member.next_hop);
