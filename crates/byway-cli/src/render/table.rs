@@ -115,7 +115,8 @@ pub(crate) fn next_hops(next_hops: &[NextHopStatus], since: Option<&Since<'_>>) 
 /// What left by each attachment, a column each, and why it was left alone.
 pub(crate) fn attachments(attachments: &[Attachment], since: Option<&Since<'_>>) -> String {
     let counted = |attachments: &[Attachment]| -> Vec<(String, AttachmentCounters)> {
-        let counted = attachments.iter().filter_map(|it| Some((it.device.name.clone(), it.counters?)));
+        let there = attachments.iter().filter(|it| !is_waiting(it));
+        let counted = there.filter_map(|it| Some((it.device.name.clone(), it.counters?)));
         counted.collect()
     };
     let now = counted(attachments);
@@ -230,9 +231,7 @@ fn trouble_of_attachment(attachment: &Attachment) -> Option<String> {
     let name = &attachment.device.name;
     if attachment.device_gone {
         let why = if is_waiting(attachment) { "there is no such device yet" } else { "the device is gone" };
-        return Some(format!(
-            "{name}: {why}; the first change of byway's that finds one of that name attaches to it"
-        ));
+        return Some(format!("{name}: {why}; byway's next change looks for it again"));
     }
     (!attachment.is_installed)
         .then(|| format!("byway's program on {name} is missing (detached by someone else); byway's next change puts it back"))

@@ -28,22 +28,22 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     let rules = plan_rules(actual, desired, groups.changed.len(), &mut steps);
 
     let takes_groups = matches!(rules.switch, Some(Switch::All(..)));
-    // The kernel may use the memory of what was written over for the next thing that is written.
+    // The kernel may reuse the memory of an overwritten value at the next write.
     let overwrites = !groups.changed.is_empty() || matches!(rules.switch, Some(Switch::Entry(_, Some(_), _)));
     let mut forget = rules.forget;
-    // A rule of a kind that is not known may lead to any group and any next hop: only who has made it knows what its index means.
+    // A rule of an unknown kind may lead to any group and any next hop: only the version that made it knows its index.
     if !rules.has_unknown {
         forget.extend(groups.forget);
         forget.extend(next_hops.forget);
     }
     let prepare = || groups.changed.iter().map(|group| Step::PrepareGroup((*group).clone()));
 
-    // A device that is an attachment no longer lets packets pass from now on, and one that becomes an attachment lets them
-    // pass until all else is as it shall be: each packet finds all as it was, or all as it shall be.
+    // A removed attachment passes packets from now on, and a new one until everything else is in place. So each packet sees
+    // either the whole old state or the whole new one.
     steps.extend(programs.detach);
     let mut attach = programs.attach;
     if actual.rules.is_empty() {
-        // The rule comes last, so that a change that is cut off has put no rule that nobody heeds.
+        // The first rule comes last: a change that is cut off leaves no rule without an attachment.
         steps.append(&mut attach);
     }
     steps.extend(prepare());

@@ -35,11 +35,11 @@ pub(crate) enum Step {
     ChangeRole(Device, Role),
     /// Take the program off.
     Detach(Device, Role),
-    /// Note that attachments are those devices that carry a default route, or that they are asked for by name.
+    /// Note whether the attachments follow the default route, or are named.
     SetAuto(bool),
-    /// Note that an attachment of this name is asked for, and waits.
+    /// Note that an attachment waits for the device of this name.
     Await(String),
-    /// It waits no longer.
+    /// Note that it no longer waits.
     StopAwaiting(String),
     /// Ask the kernel to keep a neighbour resolved.
     KeepResolved(Neighbour),
@@ -51,19 +51,19 @@ pub(crate) enum Step {
     Renew(NextHop),
     /// Take a next hop out of service, or put it back.
     SetDown(NextHop, bool),
-    /// Make a group in the generation that is not in force, or let it be another there.
+    /// Make a group, or change it, in the generation that is not in force.
     PrepareGroup(Group),
-    /// Make a group in the generation in force, or let it be another there from one instant to the next.
+    /// Make a group, or change it in one instant, in the generation in force.
     PutGroup(Group),
     /// Make the record and the counters of a rule that nothing leads to yet. One that it replaces has this identity.
     Record(Selector, Arc<Action>, Option<u32>),
-    /// Let other rules hold.
+    /// Put the new rules in force.
     Switch(Box<Switch>),
-    /// Wait until no packet is under way any more that has seen what held before. Nothing is taken back from here on.
+    /// Wait until every program that may have seen the old state has ended. No step after this one is undone.
     WaitForGracePeriod,
     /// Remove the tables that no packet looks at any more.
     Clear,
-    /// Forget the record and the counters of a rule that holds no longer.
+    /// Forget the record and the counters of a rule that is no longer in force.
     Forget(u32),
     /// Forget a group that no rule leads to.
     ForgetGroup(String),

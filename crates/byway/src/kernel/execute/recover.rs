@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// How many attachments may wait whose device has gone.
+/// How many requests for attachments a vanished device may add to.
 const MAX_REQUESTS: usize = 256;
 
 impl Executor<'_> {
@@ -35,7 +35,7 @@ impl Executor<'_> {
         let is_auto = requests.values().any(String::is_empty);
         let mut room = MAX_REQUESTS.saturating_sub(requests.len());
         for installed in gone.clone() {
-            // The request outlives the device. Where many devices come and go, the last ones are forgotten.
+            // The request outlives the device, up to a limit: a host may attach to thousands of devices in turn.
             if installed.role == Role::Departure && !is_auto && room > 0 {
                 self.pins.tables.attachments.set_request(&installed.asked_as, true)?;
                 room -= 1;

@@ -1,4 +1,4 @@
-//! Lets other rules hold: the generations of the source tables, and the sets of destinations that they lead to.
+//! Puts rules in force: the generations of the source tables, and the sets of destinations that they lead to.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub(super) struct Stale {
     pub(super) sets: Vec<Set>,
 }
 
-/// Lets other rules hold, from one instant to the next.
+/// Puts the new rules in force, in one instant.
 pub(super) fn switch_rules(tables: &mut Tables, progress: &mut Progress, switch: &Switch) -> Result<Undo> {
     // Ahead of the switch, so that whoever reads meanwhile sees that something has changed.
     tables.note_identities()?;
