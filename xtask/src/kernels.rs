@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
     process::ExitCode,
     str::FromStr,
-    sync::mpsc,
+    sync::{Mutex, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -18,7 +18,7 @@ use clap::{Args, value_parser};
 
 use crate::{
     run,
-    suite::{Counts, Layer, Reader, Report, Run, Suite, quoted, script},
+    suite::{Counts, Layer, Reader, Report, Run, Suite, deal, quoted, script},
     workspace::Workspace,
 };
 use machine::Job;
@@ -26,7 +26,8 @@ use machine::Job;
 /// Run the tests on other kernels, in virtual machines
 ///
 /// Debian's kernels are fetched as packages and booted under qemu with this host's files, read-only, as their
-/// file system. What the tests write is gone with the machine. As many machines run side by side as there are processors.
+/// file system. What the tests write is gone with the machine. A kernel's tests are dealt out to as many machines, side by
+/// side, as there are processors.
 #[derive(Args)]
 pub(crate) struct Kernels {
     /// Kernels to test on: 5.10, 6.1, 6.12 and so on, or `newest`; `6.12:tcx` tests that hook alone
@@ -149,14 +150,20 @@ fn run_command(
 pub(crate) struct Tested {
     release: String,
     pub(crate) report: Report,
+    /// From the start of the first machine to the end of the last one.
     took: Duration,
-    /// What went wrong with the machine itself.
-    broken: Option<String>,
+    /// What went wrong with the machines themselves.
+    broken: Vec<String>,
 }
 
 impl Tested {
+    fn nothing(found: &Found) -> Tested {
+        let release = found.release().to_owned();
+        Tested { release, report: Report::default(), took: Duration::ZERO, broken: vec![] }
+    }
+
     pub(crate) fn is_good(&self) -> bool {
-        self.broken.is_none() && self.report.failures.is_empty()
+        self.broken.is_empty() && self.report.failures.is_empty()
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -169,13 +176,14 @@ impl Tested {
             println!("{failure}");
         }
         println!("kernel {}: {}\n{}", self.release, self.counts(), self.report.details());
-        if let Some(broken) = &self.broken {
+        for broken in &self.broken {
             println!("kernel {}: {broken}", self.release);
         }
     }
 }
 
-/// Runs the tests on these kernels, as many at a time as there are processors, and hands on what each came to.
+/// Runs the tests on these kernels, one kernel after the other, and hands on what each came to. A processor that has nothing
+/// left to do for one kernel begins with the next.
 pub(crate) fn run_tests(
     workspace: &Workspace,
     suite: &Suite,
@@ -185,28 +193,50 @@ pub(crate) fn run_tests(
     mut on_done: impl FnMut(&Found, &Tested) -> Result<()>,
 ) -> Result<()> {
     let processors = thread::available_parallelism().map_or(1, usize::from);
-    let (take, taken) = (std::sync::Mutex::new(kernels.into_iter()), mpsc::channel());
-    let (done, results) = taken;
+    let hands: Vec<_> = deal(runs, processors).into_iter().filter(|hand| !hand.is_empty()).collect();
+    let shares = (0..kernels.len()).flat_map(|number| hands.iter().map(move |hand| (number, hand)));
+    let (take, (done, results)) = (Mutex::new(shares), mpsc::channel());
     thread::scope(|scope| {
         for _ in 0..processors {
-            let (take, done) = (&take, done.clone());
+            let (take, done, kernels) = (&take, done.clone(), &kernels);
             scope.spawn(move || {
                 loop {
-                    let next = take.lock().ok().and_then(|mut kernels| kernels.next());
-                    let Some(found) = next else { break };
-                    if done.send((found, run_on(workspace, suite, runs, found, limit))).is_err() {
+                    let next = take.lock().ok().and_then(|mut shares| shares.next());
+                    let Some((number, hand)) = next else { break };
+                    let start = Instant::now();
+                    let came_to = run_on(workspace, suite, hand, kernels[number], limit);
+                    if done.send((number, start, came_to)).is_err() {
                         break;
                     }
                 }
             });
         }
         drop(done);
-        results.iter().try_for_each(|(found, tested)| on_done(found, &tested))
+        let mut sums: Vec<_> =
+            kernels.iter().map(|found| (0, Instant::now(), Tested::nothing(found))).collect();
+        for (number, start, (report, broken)) in results {
+            let (shares, first, sum) = &mut sums[number];
+            *first = start.min(*first);
+            sum.report.add(report);
+            sum.broken.extend(broken);
+            *shares += 1;
+            if *shares == hands.len() {
+                sum.took = first.elapsed();
+                on_done(kernels[number], sum)?;
+            }
+        }
+        Ok(())
     })
 }
 
-fn run_on(workspace: &Workspace, suite: &Suite, runs: &[Run], found: &Found, limit: Duration) -> Tested {
-    let start = Instant::now();
+/// Runs one machine's share of the tests. Returns what they came to, and what went wrong with the machine itself.
+fn run_on(
+    workspace: &Workspace,
+    suite: &Suite,
+    runs: &[Run],
+    found: &Found,
+    limit: Duration,
+) -> (Report, Option<String>) {
     let script = machine_script(suite, runs, found.wanted.hook.as_deref());
     let shared = [workspace.root.as_path(), &workspace.target];
     let mut reader = Reader::new(runs);
@@ -216,7 +246,7 @@ fn run_on(workspace: &Workspace, suite: &Suite, runs: &[Run], found: &Found, lim
         Ok(status) => Some(format!("the machine's script ended with status {status}")),
         Err(error) => Some(format!("{error:#}")),
     };
-    Tested { release: found.release().to_owned(), report: reader.finish(), took: start.elapsed(), broken }
+    (reader.finish(), broken)
 }
 
 /// The shell script that runs them all. The machine has every module that they want, so a kind of device that is missing

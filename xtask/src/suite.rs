@@ -52,15 +52,6 @@ impl Layer {
         let found = Layer::ALL.into_iter().find(|layer| test.starts_with(layer.prefix()));
         found.unwrap_or(Layer::Everywhere)
     }
-
-    /// What makes a test binary run this layer and no other (libtest's filters).
-    fn filters(self) -> Vec<&'static str> {
-        if self != Layer::Everywhere {
-            return vec![self.prefix()];
-        }
-        let others = Layer::ALL.into_iter().filter(|layer| *layer != self);
-        others.flat_map(|layer| ["--skip", layer.prefix()]).collect()
-    }
 }
 
 impl fmt::Display for Layer {
@@ -86,19 +77,18 @@ struct TestBinary {
     name: String,
     folder: PathBuf,
     executable: PathBuf,
-    /// How many tests there are of each layer.
-    tests: BTreeMap<Layer, u32>,
+    /// The names of the tests of each layer.
+    tests: BTreeMap<Layer, Vec<String>>,
 }
 
-/// One layer of one binary.
+/// Tests of one layer of one binary.
 #[derive(Debug, Clone)]
 pub(crate) struct Run {
     name: String,
     layer: Layer,
-    tests: u32,
+    tests: Vec<String>,
     folder: PathBuf,
     executable: PathBuf,
-    arguments: Vec<&'static str>,
 }
 
 impl Suite {
@@ -131,19 +121,34 @@ impl Suite {
         for layer in layers {
             for binary in &self.binaries {
                 let Some(tests) = binary.tests.get(layer) else { continue };
-                let is_one_layer = binary.tests.len() == 1;
                 runs.push(Run {
                     name: binary.name.clone(),
                     layer: *layer,
-                    tests: *tests,
+                    tests: tests.clone(),
                     folder: binary.folder.clone(),
                     executable: binary.executable.clone(),
-                    arguments: if is_one_layer { vec![] } else { layer.filters() },
                 });
             }
         }
         runs
     }
+}
+
+/// Deals the tests out to so many machines, as one deals cards: neighbours, which take about as long, go to different ones.
+pub(crate) fn deal(runs: &[Run], machines: usize) -> Vec<Vec<Run>> {
+    let mut hands = vec![vec![]; machines];
+    let mut dealt = 0;
+    for run in runs {
+        let mut shares = vec![vec![]; machines];
+        for test in &run.tests {
+            shares[dealt % machines].push(test.clone());
+            dealt += 1;
+        }
+        for (hand, tests) in hands.iter_mut().zip(shares).filter(|(_, tests)| !tests.is_empty()) {
+            hand.push(Run { tests, ..run.clone() });
+        }
+    }
+    hands
 }
 
 impl TestBinary {
@@ -169,10 +174,10 @@ impl TestBinary {
     }
 }
 
-/// How many tests of each layer a binary lists. A test runs with one layer only: libtest looks for its filters anywhere in a
-/// test's name.
-fn tests_by_layer(listed: &str, is_beside_the_code: bool) -> Result<BTreeMap<Layer, u32>> {
-    let mut tests = BTreeMap::new();
+/// The tests of each layer that a binary lists. A test belongs to one layer only: whoever filters by a layer's name, as
+/// libtest does, finds it anywhere in a test's name.
+fn tests_by_layer(listed: &str, is_beside_the_code: bool) -> Result<BTreeMap<Layer, Vec<String>>> {
+    let mut tests: BTreeMap<Layer, Vec<String>> = BTreeMap::new();
     for test in listed.lines().filter_map(|line| line.strip_suffix(": test")) {
         let layer = if is_beside_the_code { Layer::Pure } else { Layer::of(test) };
         let others = Layer::ALL.into_iter().filter(|other| *other != layer && *other != Layer::Everywhere);
@@ -183,7 +188,7 @@ fn tests_by_layer(listed: &str, is_beside_the_code: bool) -> Result<BTreeMap<Lay
                 );
             }
         }
-        *tests.entry(layer).or_default() += 1;
+        tests.entry(layer).or_default().push(test.to_owned());
     }
     Ok(tests)
 }
@@ -205,9 +210,9 @@ pub(crate) fn script(runs: &[Run]) -> String {
         let _ = writeln!(
             script,
             "echo '{BEGIN}{number}'\n\
-             (cd {folder} && CARGO_MANIFEST_DIR={folder} exec {executable} {})\n\
+             (cd {folder} && CARGO_MANIFEST_DIR={folder} exec {executable} --exact {})\n\
              printf '\\n{END}%s\\n' $?",
-            run.arguments.join(" ")
+            run.tests.join(" ")
         );
     }
     script
@@ -250,11 +255,12 @@ pub(crate) struct Reader<'a> {
 }
 
 /// The end of it.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Report {
     pub(crate) layers: BTreeMap<Layer, Counts>,
     pub(crate) failures: Vec<String>,
-    slowest: String,
+    /// How long each part of the tests took.
+    took: BTreeMap<String, Duration>,
 }
 
 impl<'a> Reader<'a> {
@@ -303,19 +309,16 @@ impl<'a> Reader<'a> {
         self.ended(None);
         let never_begun = self.runs.get(self.begun..).unwrap_or_default();
         for run in never_begun {
-            self.layers.entry(run.layer).or_default().1 += run.tests;
-            self.failures.push(format!("--- {} {}: {} tests were not run", run.name, run.layer, run.tests));
+            let tests = run.tests.len();
+            self.layers.entry(run.layer).or_default().1 += tests as u32;
+            self.failures.push(format!("--- {} {}: {tests} tests were not run", run.name, run.layer));
         }
-        let mut took: Vec<_> = self.took.iter().collect();
-        took.sort_by_key(|(_, time)| Reverse(**time));
-        let shown = took.iter().take(SLOWEST);
-        let slowest: Vec<_> = shown.map(|(part, time)| format!("{part} {}", time.as_secs())).collect();
         let counts =
             |(passed, failed, time): (u32, u32, Duration)| Counts { passed, failed, seconds: time.as_secs() };
         Report {
             layers: self.layers.into_iter().map(|(layer, sums)| (layer, counts(sums))).collect(),
             failures: self.failures,
-            slowest: slowest.join(", "),
+            took: self.took,
         }
     }
 
@@ -333,7 +336,8 @@ impl<'a> Reader<'a> {
             |(passed, _)| passed,
         );
         // Of one that crashed or was cut off all the others are missing.
-        let failed = counted.map_or_else(|| run.tests.saturating_sub(passed).max(1), |(_, failed)| failed);
+        let failed = counted
+            .map_or_else(|| (run.tests.len() as u32).saturating_sub(passed).max(1), |(_, failed)| failed);
         let sums = self.layers.entry(run.layer).or_default();
         *sums = (sums.0 + passed, sums.1 + failed, sums.2 + start.elapsed());
         if status != Some("0") || failed > 0 {
@@ -351,6 +355,20 @@ impl<'a> Reader<'a> {
 }
 
 impl Report {
+    /// Adds what another machine's share of the same tests came to. Seconds of layers are those of the machines, together.
+    pub(crate) fn add(&mut self, other: Report) {
+        for (layer, counts) in other.layers {
+            let sum = self.layers.entry(layer).or_default();
+            sum.passed += counts.passed;
+            sum.failed += counts.failed;
+            sum.seconds += counts.seconds;
+        }
+        self.failures.extend(other.failures);
+        for (part, time) in other.took {
+            *self.took.entry(part).or_default() += time;
+        }
+    }
+
     /// The sum over all layers. It takes as long as the caller says, who has also seen what comes before and after the tests.
     pub(crate) fn sum(&self, took: Duration) -> Counts {
         let sum = self.layers.values().fold(Counts::default(), |sum, layer| Counts {
@@ -367,7 +385,10 @@ impl Report {
         for (layer, counts) in &self.layers {
             let _ = writeln!(text, "  {layer}: {counts}");
         }
-        let _ = write!(text, "  slowest, in seconds: {}", self.slowest);
+        let mut took: Vec<_> = self.took.iter().collect();
+        took.sort_by_key(|(_, time)| Reverse(**time));
+        let slowest = took.iter().take(SLOWEST).map(|(part, time)| format!("{part} {}", time.as_secs()));
+        let _ = write!(text, "  slowest, in seconds: {}", slowest.collect::<Vec<_>>().join(", "));
         text
     }
 }
@@ -391,10 +412,9 @@ mod tests {
         let run = |(nth, tests): (usize, &u32)| Run {
             name: ["a", "b", "c"][nth].to_owned(),
             layer: Layer::Contract,
-            tests: *tests,
+            tests: (0..*tests).map(|test| format!("{}::{test}", ["a", "b", "c"][nth])).collect(),
             folder: "/x".into(),
             executable: "/x/y".into(),
-            arguments: vec![],
         };
         tests.iter().enumerate().map(run).collect()
     }
@@ -423,7 +443,21 @@ mod tests {
         let runs = runs(&[3]);
         let output = format!("{BEGIN}0\ntest contract::a::x ... ok\ntest contract::b::y ... ok\n{END}0\n");
         let report = report(&runs, &output);
-        assert!(["a 0, b 0", "b 0, a 0"].contains(&report.slowest.as_str()), "{}", report.slowest);
+        assert_eq!(report.took.keys().collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn dealt_out_each_test_runs_once_and_the_reports_add_up() {
+        let runs = runs(&[3, 1, 4]);
+        let hands = deal(&runs, 2);
+        let names = |runs: &[Run]| runs.iter().flat_map(|run| run.tests.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&hands[0]), ["a::0", "a::2", "c::0", "c::2"]);
+        assert_eq!(names(&hands[1]), ["a::1", "b::0", "c::1", "c::3"]);
+
+        let ok = format!("{BEGIN}0\ntest result: ok. 2 passed; 0 failed; 0 ignored\n{END}0\n");
+        let mut sum = report(&hands[0], &ok);
+        sum.add(report(&hands[1], ""));
+        assert_eq!(sums(&sum), (2, 6, 4));
     }
 
     #[test]
@@ -451,8 +485,8 @@ mod tests {
     fn each_test_belongs_to_one_layer() {
         let listed = "pure::a: test\nprograms::b: test\ncontract::c::d: test\nelsewhere::e: test\n5 tests, 0 benchmarks";
         let tests = tests_by_layer(listed, false).unwrap();
-        assert_eq!(tests, Layer::ALL.into_iter().map(|layer| (layer, 1)).collect());
-        assert_eq!(tests_by_layer(listed, true).unwrap(), [(Layer::Pure, 4)].into());
+        assert!(Layer::ALL.into_iter().all(|layer| tests[&layer].len() == 1));
+        assert_eq!(tests_by_layer(listed, true).unwrap()[&Layer::Pure].len(), 4);
         assert!(tests_by_layer("contract::foreign_programs::a: test", false).is_err());
     }
 }
