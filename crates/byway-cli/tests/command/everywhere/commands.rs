@@ -292,28 +292,42 @@ fn another_network_namespace_is_named_or_given_by_path() {
 #[test]
 fn a_missing_capability_is_named() {
     let seed = Seed::new().unwrap();
-    let without = |drop: &str| {
+    let with = |capabilities: &str, words: &str| {
         // util-linux's setpriv takes capabilities away for one command.
         let mut command = Command::new("setpriv");
         command
-            .args(["--bounding-set", drop, "--inh-caps", drop])
+            .args(["--bounding-set", capabilities, "--inh-caps", capabilities])
             .arg(env!("CARGO_BIN_EXE_byway"))
-            .arg("show");
+            .args(words.split(' '));
         crate::support::Said::from(seed.server.output(&mut command).unwrap())
     };
-    let said = without("-net_admin");
+    let said = with("-net_admin", "show");
     assert_eq!(said.code, Some(2), "{said:?}");
     assert_eq!(
         said.err,
         "byway: byway needs the capability CAP_NET_ADMIN; run it as root, or give it that capability\n"
     );
     // CAP_SYS_ADMIN includes CAP_BPF, so both have to be missing.
-    let said = without("-sys_admin,-bpf");
+    let said = with("-sys_admin,-bpf", "show");
     assert_eq!(said.code, Some(2), "{said:?}");
     assert_eq!(
         said.err,
         "byway: byway needs the capability CAP_BPF; run it as root, or give it that capability\n"
     );
+    let add = format!("add {RULE}");
+    let said = with("-all,+net_admin,+bpf", &add);
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert_eq!(
+        said.err,
+        "byway: byway needs the capability CAP_PERFMON; run it as root, or give it that capability\n"
+    );
+    assert!(done(&seed.server, "show").starts_with("no rules"), "nothing has changed");
+    // Before Linux 5.11 maps count as locked memory, and to lift that limit takes one more.
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let locks = if release.starts_with("5.10.") { ",+sys_resource" } else { "" };
+    let said = with(&format!("-all,+net_admin,+bpf,+perfmon{locks}"), &add);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(works(&seed, ANSWER));
 }
 
 /// The pins are root's. Whoever else has the capabilities is told so, and neither hangs nor sees an empty host.
