@@ -66,10 +66,20 @@ fn main() -> ExitCode {
         Ok(answer) => print(&answer, cli.options.json),
         Err(error) => {
             // If even this cannot be written, the exit code has to do.
-            let _ = writeln!(anstream::stderr(), "byway: {error}");
+            let _ = writeln!(anstream::stderr(), "byway: {}", printable(&error.to_string()));
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// An error may quote what comes from outside, such as the name of a network namespace. Nothing of that may move the cursor.
+fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|it| match it {
+            it if it.is_control() && it != '\n' => it.escape_default().collect::<Vec<_>>(),
+            it => vec![it],
+        })
+        .collect()
 }
 
 fn run(cli: &Cli) -> Result<Output, commands::Error> {
@@ -98,6 +108,11 @@ fn print(answer: &Output, json: bool) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+
+    #[test]
+    fn an_error_moves_no_cursor() {
+        assert_eq!(super::printable("a\x1b[2Jb\u{9b}c\nd"), "a\\u{1b}[2Jb\\u{9b}c\nd");
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {

@@ -282,7 +282,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
     let (mut lower, mut is_stacked, mut is_elsewhere) = (None, false, false);
     for attribute in &message.attributes {
         match attribute {
-            LinkAttribute::IfName(name) => link.device.name.clone_from(name),
+            LinkAttribute::IfName(name) => link.device = Device::from_kernel(name, link.device.index),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::PropList(properties) => {
                 link.other_names.extend(properties.iter().filter_map(|property| match property {

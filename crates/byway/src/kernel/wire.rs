@@ -55,12 +55,9 @@ pub(crate) fn read_name(wire: &[u8]) -> String {
         .to_owned()
 }
 
-/// A device by its name in such a field. The kernel lets a name be nearly anything; what is no text for a person becomes a
-/// name after the ifindex.
+/// A device by its name in such a field.
 pub(super) fn read_device(wire: &[u8], index: u32) -> Device {
-    let name = String::from_utf8_lossy(text(wire));
-    let is_plain = !name.is_empty() && !name.contains(|it: char| it.is_control() || it.is_whitespace());
-    Device { name: if is_plain { name.into_owned() } else { format!("if{index}") }, index }
+    Device::from_kernel(&String::from_utf8_lossy(text(wire)), index)
 }
 
 fn text(wire: &[u8]) -> &[u8] {

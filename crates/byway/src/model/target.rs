@@ -22,6 +22,15 @@ pub struct Device {
     pub index: u32,
 }
 
+impl Device {
+    /// A device as the kernel or a record names it. The kernel takes nearly anything for a name (`dev_valid_name`); one that
+    /// would move the cursor of a terminal becomes a name after the ifindex, and names no device.
+    pub(crate) fn from_kernel(name: &str, index: u32) -> Self {
+        let is_plain = !name.is_empty() && !name.contains(|it: char| it.is_control() || it.is_whitespace());
+        Self { name: if is_plain { name.to_owned() } else { format!("if{index}") }, index }
+    }
+}
+
 /// Where a redirected packet goes next.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
