@@ -49,6 +49,7 @@ pub use model::{
 };
 pub use policy::{
     changes::{Change, Changes, Counts, Waiting},
+    obstacles::Obstacle,
     state::Role,
 };
 pub use show::{

@@ -59,6 +59,7 @@ impl Apply {
                 start_guard(token)
             })?,
         };
+        super::warn(&mut byway, &super::coming(&changes), super::ANSWER_WITHIN);
         drop(byway);
         super::print(|out| {
             if options.json {

@@ -1,6 +1,6 @@
 //! What to do about an error of the library, as a command where there is one.
 
-use byway::{Error, grammar::GrammarError};
+use byway::{Error, Obstacle, grammar::GrammarError};
 
 /// What is wrong and what to do.
 pub(super) fn sentence(error: &Error) -> String {
@@ -49,6 +49,16 @@ fn command(error: &Error) -> Option<String> {
         _ => return None,
     };
     Some(help.to_owned())
+}
+
+/// What is in the way of rules, and what to do.
+pub(super) fn of_obstacle(obstacle: &Obstacle) -> String {
+    match obstacle {
+        Obstacle::NotAttached { device, .. } => {
+            format!("{obstacle}; attach there as well: `byway attach dev {}`", device.name)
+        }
+        obstacle => obstacle.sentence(),
+    }
 }
 
 /// What is wrong with words.

@@ -24,10 +24,14 @@ mod show;
 use std::{
     io::{self, BufWriter, StdoutLock, Write},
     path::{Path, PathBuf},
+    slice,
     time::Duration,
 };
 
-use byway::{Byway, Changes, Device, NextHop, Rule, config::Config, grammar::GrammarError, read_config};
+use byway::{
+    Byway, Change, Changes, Device, NextHop, Obstacle, Rule, config::Config, grammar::GrammarError,
+    read_config,
+};
 use clap::Subcommand;
 
 use crate::{
@@ -162,8 +166,35 @@ fn put(
     for mismatch in byway.mtu_mismatches(&next_hops)? {
         text += &format!("\n{}", render::mtu_mismatch(&mismatch, rule.mss));
     }
+    warn(&mut byway, slice::from_ref(&rule), ANSWER_WITHIN);
     Ok(Output::line(text, &rule))
 }
+
+/// How long a gateway has to answer ARP or neighbour discovery before somebody is told. In one network that takes a millisecond.
+const ANSWER_WITHIN: Duration = Duration::from_millis(250);
+
+/// Says what keeps rules from doing their work on this host. What cannot be found out is not said: the change is made.
+fn warn(byway: &mut Byway, rules: &[Rule], patience: Duration) {
+    say(byway.obstacles(rules, patience).unwrap_or_default());
+}
+
+fn say(obstacles: impl IntoIterator<Item = Obstacle>) {
+    for obstacle in obstacles {
+        anstream::eprintln!("byway: warning: {}", help::of_obstacle(&obstacle));
+    }
+}
+
+/// The rules that an apply adds, or makes others of.
+fn coming(changes: &Changes) -> Vec<Rule> {
+    let coming = changes.rules().filter_map(|change| match change {
+        Change::Added(rule) | Change::Changed { after: rule, .. } => Some(rule),
+        Change::Removed(_) => None,
+    });
+    coming.take(RULES_WARNED_OF).collect()
+}
+
+/// Of how many rules of a large change somebody is told what is in their way.
+const RULES_WARNED_OF: usize = 256;
 
 /// The exit code where something of a configuration waits: it is in force as far as it can be.
 const WAITS: u8 = 4;

@@ -5,7 +5,7 @@ use std::{
 };
 
 use byway::{
-    Byway, Listing, Selector, Status,
+    Byway, Listing, RuleStatus, Selector, Status,
     grammar::{self, GrammarError},
 };
 use clap::Args;
@@ -66,9 +66,21 @@ impl Show {
             .and_then(|()| out.write_all(b"\n"))
             .map_err(Error::Print)
         })?;
+        if !options.json {
+            // Those that have counted something do their work.
+            let rules = listing
+                .rules()
+                .take(MANY)
+                .flatten()
+                .filter(|rule| *rule == RuleStatus::new(rule.rule.clone()));
+            super::warn(&mut byway, &rules.map(|rule| rule.rule).collect::<Vec<_>>(), Duration::ZERO);
+        }
         Ok(Output::printed())
     }
 }
+
+/// Of how many rules somebody is told why they count nothing.
+const MANY: usize = 1_000;
 
 /// What is to be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -49,16 +49,28 @@ pub(crate) fn byway_as_nobody(words: &str) -> Command {
 pub(crate) struct Said {
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
+    /// What it has written to standard error, but for the warnings.
     pub(crate) err: String,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Said {
+    pub(crate) fn of(code: Option<i32>, out: String, err: &str) -> Self {
+        let (mut warnings, mut others) = (Vec::new(), String::new());
+        for line in err.split_inclusive('\n') {
+            match line.strip_prefix("byway: warning: ") {
+                Some(warning) => warnings.push(warning.trim_end().to_owned()),
+                None => others += line,
+            }
+        }
+        Self { code, out, err: others, warnings }
+    }
 }
 
 impl From<Output> for Said {
     fn from(output: Output) -> Self {
-        Self {
-            code: output.status.code(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
+        let out = String::from_utf8(output.stdout).unwrap();
+        Self::of(output.status.code(), out, std::str::from_utf8(&output.stderr).unwrap())
     }
 }
 

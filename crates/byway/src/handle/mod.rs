@@ -11,17 +11,29 @@ use std::{slice, time::Duration};
 use crate::{
     config::Attach,
     error::{Error, Result},
-    kernel::{hook::Hook, lock, namespace, network::Network, pins::Pins, privilege, snapshot::Scope},
+    kernel::{
+        hook::{self, Hook},
+        leaves, lock, namespace,
+        network::{Network, strict_rp_filter},
+        pins::Pins,
+        privilege,
+        snapshot::{Scope, installed},
+    },
     model::{Device, Group, GroupSpec, NextHop, NextHopSpec, Rule, RuleSpec, Selector, TargetSpec},
     policy::{
+        obstacles::{self, Facts, Obstacle},
         request::{OnConflict, Request},
         snapshot::Questions,
+        state::Role,
     },
     show::{
         listing::{self, Listing},
         status::{self, Attachment, GroupStatus, MtuMismatch, NextHopStatus, RuleStatus, Status},
     },
 };
+
+/// Of how many rules [`Byway::obstacles`] looks up the routes.
+const RULES_LOOKED_UP: usize = 256;
 
 /// Byway in one network namespace: that of the thread that called [`Byway::open`]. It may move to another thread, but refuses
 /// calls from another namespace ([`Error::OtherNamespace`]).
@@ -123,6 +135,15 @@ impl Byway {
     fn pins(&self) -> Result<Option<Pins>> {
         self.check_namespace()?;
         Pins::open()
+    }
+
+    /// The pins, for somebody who wants to see what there is.
+    fn pins_to_show(&mut self) -> Result<Option<Pins>> {
+        let pins = self.pins()?;
+        if pins.is_none() {
+            hook::check_none_elsewhere(&mut self.network)?;
+        }
+        Ok(pins)
     }
 
     /// Attaches to devices: puts the departure program on their egress. Existing attachments stay. Returns the requested
@@ -292,10 +313,11 @@ impl Byway {
     ///
     /// # Errors
     ///
-    /// [`Error::Schema`], and those of the kernel.
+    /// [`Error::Schema`], [`Error::AnotherByway`] where a device carries a program of a Byway whose pins cannot be seen here, and
+    /// those of the kernel.
     pub fn status(&mut self) -> Result<Status> {
         let unconfirmed = self.unconfirmed()?;
-        let Some(pins) = self.pins()? else { return Ok(Status { unconfirmed, ..Status::default() }) };
+        let Some(pins) = self.pins_to_show()? else { return Ok(Status { unconfirmed, ..Status::default() }) };
         Ok(Status { unconfirmed, ..listing::status(pins, &mut self.network)? })
     }
 
@@ -305,7 +327,7 @@ impl Byway {
     ///
     /// Those of [`Byway::status`].
     pub fn listing(&mut self) -> Result<Listing> {
-        let mut listing = match self.pins()? {
+        let mut listing = match self.pins_to_show()? {
             Some(pins) => listing::read(pins, &mut self.network)?,
             None => Listing::default(),
         };
@@ -328,7 +350,7 @@ impl Byway {
     ///
     /// [`Error::NoSuchRule`], and those of [`Byway::status`].
     pub fn rule(&mut self, selector: &Selector) -> Result<RuleStatus> {
-        let found = match self.pins()? {
+        let found = match self.pins_to_show()? {
             Some(pins) => listing::rule(&pins, &mut self.network, selector)?,
             None => None,
         };
@@ -359,8 +381,35 @@ impl Byway {
     ///
     /// Those of [`Byway::status`].
     pub fn attachments(&mut self) -> Result<Vec<Attachment>> {
-        let Some(pins) = self.pins()? else { return Ok(Vec::new()) };
+        let Some(pins) = self.pins_to_show()? else { return Ok(Vec::new()) };
         status::read_attachments(&pins, &mut self.network)
+    }
+
+    /// Returns what keeps these rules from doing their work on this host, although they are in force: of many rules, what
+    /// keeps the first 256. Waits up to `patience` for gateways that have just been asked for their address.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::status`].
+    pub fn obstacles(&mut self, rules: &[Rule], patience: Duration) -> Result<Vec<Obstacle>> {
+        let rules = &rules[..rules.len().min(RULES_LOOKED_UP)];
+        let Some(pins) = self.pins()? else { return Ok(Vec::new()) };
+        let links = self.network.links()?;
+        let attached = installed(&pins, &mut self.network, &links)?;
+        let selectors: Vec<Selector> = rules.iter().map(Rule::selector).collect();
+        let next_hops = rules.iter().flat_map(|rule| rule.target.next_hops()).cloned().collect();
+        let facts = Facts {
+            attached: attached
+                .iter()
+                .filter(|it| it.role == Role::Departure && it.is_installed)
+                .map(|it| it.device.index)
+                .collect(),
+            strict_rp_filter: strict_rp_filter(&links),
+            leaves: leaves::leaves(&mut self.network, &selectors)?,
+            unanswered: leaves::unanswered(&mut self.network, &next_hops, patience)?,
+            devices: links.into_iter().map(|(index, link)| (index, link.device)).collect(),
+        };
+        Ok(obstacles::find(rules, &facts))
     }
 
     /// Returns which of these next hops have a device with a smaller MTU than an attachment. On the way there, Byway clamps

@@ -2,8 +2,11 @@
 //! chain of a clsact qdisc (tc-bpf(8)).
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use aya::programs::{
@@ -23,6 +26,11 @@ use crate::{
         state::{Direction, Place, Role},
     },
 };
+
+/// How long to wait for the kernel to free a link: some grace periods, of which each may take a tenth of a second.
+const LINK_FREED_WITHIN: Duration = Duration::from_secs(5);
+/// How long to sleep between two looks.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// How a program is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -169,12 +177,9 @@ impl Programs {
         if others.is_empty() {
             return Ok(());
         }
-        // The names of programs take CAP_SYS_ADMIN. Without, the two stand beside each other, and neither takes the other's marks
-        // for its own.
-        let is_byways = loaded_programs().filter_map(std::result::Result::ok).any(|program| {
-            others.contains(&program.id())
-                && program.name_as_str().is_some_and(|name| Self::NAMES.contains(&name))
-        });
+        // Without CAP_SYS_ADMIN the two stand beside each other, and neither takes the other's marks for its own.
+        let byways = byways();
+        let is_byways = others.iter().any(|id| byways.contains(id));
         if is_byways { Err(Error::AnotherByway(device.name.clone())) } else { Ok(()) }
     }
 
@@ -195,6 +200,8 @@ impl Programs {
             Direction::Egress => TcAttachType::Egress,
         };
         let program = self.program(network, device, role)?;
+        let id = program.info().map_err(|error| Error::kernel("look at a program", error))?.id();
+        wait_until_gone(id, Place::of(device, role));
         // First in the chain: a miss hands the packet on, so that nobody behind is shut out.
         let options = TcAttachOptions::TcxOrder(LinkOrder::first());
         let attach = || {
@@ -294,6 +301,66 @@ impl Programs {
         };
         Ok(role.filter(|_| is_there))
     }
+}
+
+/// Waits until a device no longer has this program, whose link nothing holds any more. If somebody has removed the pin, the
+/// kernel detaches the program some time later (`bpf_link_put`, kernel/bpf/syscall.c), and until then refuses to
+/// attach it again. If somebody holds the link, it refuses that after the wait.
+fn wait_until_gone(program: u32, place: Place) {
+    let start = Instant::now();
+    let is_there = || sys::tcx_programs(place.ifindex, place.direction).is_ok_and(|it| it.contains(&program));
+    while is_there() && start.elapsed() < LINK_FREED_WITHIN {
+        thread::sleep(PAUSE);
+    }
+}
+
+/// The identities of all loaded programs that have the name of one of Byway's. To read names takes `CAP_SYS_ADMIN`: without,
+/// there are none.
+fn byways() -> BTreeSet<u32> {
+    let is_byways = |name: &str| Programs::NAMES.contains(&name);
+    let loaded = loaded_programs().filter_map(std::result::Result::ok);
+    loaded
+        .filter(|program| program.name_as_str().is_some_and(is_byways))
+        .map(|program| program.id())
+        .collect()
+}
+
+/// Checks, where this network namespace has no pins, that no device carries a program of a Byway that is pinned in another BPF
+/// file system: whoever looked here would be told that there is nothing. A device that has come from another namespace
+/// whose pins are here does not count.
+///
+/// # Errors
+///
+/// [`Error::AnotherByway`] names the first such device.
+pub(crate) fn check_none_elsewhere(network: &mut Network) -> Result<()> {
+    let mut byways = byways();
+    for id in pinned_here() {
+        byways.remove(&id);
+    }
+    if byways.is_empty() {
+        return Ok(());
+    }
+    for link in network.links()?.into_values() {
+        for direction in Direction::ALL {
+            let place = Place { ifindex: link.device.index, direction };
+            // None on a kernel without tcx.
+            let on_tcx = sys::tcx_programs(place.ifindex, direction).unwrap_or_default();
+            let filter = clsact::program(network, place)?;
+            if on_tcx.into_iter().chain(filter).any(|id| byways.contains(&id)) {
+                return Err(Error::AnotherByway(link.device.name));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The programs that are pinned in this BPF file system, for whatever network namespace. What cannot be opened is not there.
+fn pinned_here() -> Vec<u32> {
+    let folders = bpffs::names(&bpffs::folder()).unwrap_or_default();
+    let pins = folders
+        .into_iter()
+        .flat_map(|folder| Programs::NAMES.map(|name| bpffs::folder().join(&folder).join(name)));
+    pins.filter_map(|pin| Some(SchedClassifier::from_pin(pin).ok()?.info().ok()?.id())).collect()
 }
 
 /// The folder of the pins of one direction's tcx links. It is there once there is one.

@@ -9,6 +9,7 @@ mod features;
 mod grace_period;
 pub(crate) mod hook;
 mod identities;
+pub(crate) mod leaves;
 pub(crate) mod lock;
 pub(crate) mod map;
 mod meta;

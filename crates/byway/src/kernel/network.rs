@@ -29,6 +29,16 @@ use crate::{
     },
 };
 
+/// What the neighbour table says of an address.
+pub(super) enum Answer {
+    /// There is none: the entry has failed.
+    None,
+    /// It has been asked for.
+    Asked,
+    /// It has answered, needs no answer, or has not been asked for.
+    Fine,
+}
+
 /// The network stack of one namespace.
 #[derive(Debug)]
 pub(crate) struct Network {
@@ -220,6 +230,15 @@ impl Network {
         Ok(self.neighbour(neighbour)?.is_some_and(|now| is_managed(&now)))
     }
 
+    /// Whether a neighbour answers. One that nobody has asked for may.
+    pub(super) fn answer(&mut self, neighbour: &Neighbour) -> Result<Answer> {
+        Ok(match self.neighbour(neighbour)?.map(|message| message.header.state) {
+            Some(NeighbourState::Failed) => Answer::None,
+            Some(NeighbourState::Incomplete) => Answer::Asked,
+            _ => Answer::Fine,
+        })
+    }
+
     /// Makes a neighbour an ordinary one again. A neighbour that is gone is not an error.
     pub(crate) fn let_go(&mut self, neighbour: &Neighbour) -> Result<()> {
         let Some(now) = self.neighbour(neighbour)?.filter(is_managed) else { return Ok(()) };
@@ -331,7 +350,7 @@ fn header(link_layer: LinkLayerType) -> Header {
     }
 }
 
-fn family(address: IpAddr) -> AddressFamily {
+pub(super) fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
@@ -345,7 +364,7 @@ fn local_kind(route: &RouteMessage) -> Option<Local> {
 }
 
 /// Returns the devices with strict `rp_filter`. A setting that cannot be read counts as off.
-fn strict_rp_filter(links: &BTreeMap<u32, Link>) -> BTreeSet<u32> {
+pub(crate) fn strict_rp_filter(links: &BTreeMap<u32, Link>) -> BTreeSet<u32> {
     let setting = |of: &str| {
         let text = fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{of}/rp_filter")).unwrap_or_default();
         text.trim().parse::<u8>().unwrap_or(0)
@@ -360,7 +379,7 @@ fn strict_rp_filter(links: &BTreeMap<u32, Link>) -> BTreeSet<u32> {
 }
 
 /// Returns the devices that a route leads out of: several for a multipath route.
-fn route_devices(route: &RouteMessage) -> Vec<u32> {
+pub(super) fn route_devices(route: &RouteMessage) -> Vec<u32> {
     let mut devices = Vec::new();
     for attribute in &route.attributes {
         match attribute {

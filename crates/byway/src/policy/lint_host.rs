@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::{resolve::Checks, snapshot::Host};
+use super::{obstacles::Obstacle, resolve::Checks, snapshot::Host};
 use crate::{
     config::{HostRef, Reading},
     error::{Error, Result},
@@ -59,14 +59,8 @@ fn lint(host_ref: &HostRef, host: &Host, strict: &mut BTreeSet<u32>) -> Result<O
             if !host.strict_rp_filter.contains(&device.index) || !strict.insert(device.index) {
                 return Ok(None);
             }
-            let name = device.name;
-            Ok(Some(Odd {
-                message: format!(
-                    "{name} drops requests from senders that no route leads back to by {name} (strict rp_filter), so there \
-                     may be nothing to answer"
-                ),
-                help: Some(format!("`sysctl {}=2` lets them in", sysctl(&name))),
-            }))
+            let obstacle = Obstacle::StrictRpFilter(device);
+            Ok(Some(Odd { message: obstacle.to_string(), help: obstacle.help() }))
         }
         Ok(_) => Ok(None),
         Err(error) if error.is_bad_request() => {
@@ -74,10 +68,4 @@ fn lint(host_ref: &HostRef, host: &Host, strict: &mut BTreeSet<u32>) -> Result<O
         }
         Err(error) => Err(error),
     }
-}
-
-/// The setting's name. Where the device's has a dot, the parts stand between slashes (sysctl(8)).
-fn sysctl(device: &str) -> String {
-    let between = if device.contains('.') { "/" } else { "." };
-    ["net", "ipv4", "conf", device, "rp_filter"].join(between)
 }

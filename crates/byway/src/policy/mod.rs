@@ -7,6 +7,7 @@ pub(crate) mod changes;
 pub(crate) mod compile;
 mod lint_host;
 pub(crate) mod merge;
+pub(crate) mod obstacles;
 pub(crate) mod plan;
 pub(crate) mod request;
 pub(crate) mod resolve;

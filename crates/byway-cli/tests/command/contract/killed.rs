@@ -116,6 +116,8 @@ fn an_apply_is_killed_at_some_system_calls() {
 /// service address does not change: whatever an apply is doing when it is killed, it works.
 pub(crate) fn killed_at_each(step: usize) {
     let seed = Seed::new().unwrap();
+    // Nobody is waited for.
+    seed.router.address("eth0", "10.111.221.77/24").unwrap();
     let folder = tempfile::tempdir().unwrap();
     let vip = "[[rule]]\nfrom = \"192.168.1.5\"\nvia = \"10.111.221.21\"\ndev = \"eth1\"\n";
     let texts = [

@@ -70,7 +70,7 @@ fn what_diff_shows_apply_does() {
     let shown = "+ attach (eth0)\n\
                  + from 192.168.1.5 via 10.111.221.21 dev eth1\n\n\
                  1 rule to add, 0 to change, 0 to delete; 0 stay as they are\n";
-    assert_eq!(diff(&seed, &file), Said { code: Some(3), out: shown.into(), err: String::new() });
+    assert_eq!(diff(&seed, &file), Said::of(Some(3), shown.into(), ""));
     assert!(pins().is_empty(), "diff has changed something");
     assert!(!works(&seed, SILENCE));
 

@@ -6,3 +6,4 @@ mod damaged;
 mod import;
 mod interrupted;
 mod killed;
+mod warnings;

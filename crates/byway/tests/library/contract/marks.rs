@@ -152,6 +152,8 @@ fn another_byway_is_refused_where_there_is_one() {
                 })
             })
         };
+        let looked = in_a_container(&|byway| byway.listing().map(drop));
+        assert!(matches!(&looked, Err(Error::AnotherByway(device)) if device == "eth0"), "{looked:?}");
         let second = RuleSpec::new("192.168.1.77".parse().unwrap(), first.target.clone());
         let refused = in_a_container(&|byway| byway.add(&second).map(drop));
         assert!(matches!(&refused, Err(Error::AnotherByway(device)) if device == "eth1"), "{refused:?}");

@@ -13,6 +13,7 @@ mod limits;
 mod listing;
 mod liveness;
 mod many_rules;
+mod obstacles;
 mod offloads;
 mod prefixes;
 mod refused;

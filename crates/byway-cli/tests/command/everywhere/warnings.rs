@@ -1,0 +1,71 @@
+//! What keeps a rule from doing its work is said by the command that makes the rule, and by the one that shows it.
+
+use byway_lab::seed::Seed;
+
+use crate::support::call;
+
+const RULE: &str = "from 192.168.1.5 via 10.111.221.21 dev eth1";
+
+/// The warnings of a command, which ends well nevertheless.
+fn warnings(seed: &Seed, words: &str) -> Vec<String> {
+    let said = call(&seed.server, words);
+    assert!(matches!(said.code, Some(0 | 3)) && said.err.is_empty(), "byway {words}: {said:?}");
+    said.warnings
+}
+
+#[test]
+fn each_command_warns_of_what_is_in_the_way() {
+    let seed = Seed::new().unwrap();
+    let strict = "eth1 drops requests from senders that no route leads back to by eth1 (strict rp_filter), so there may be \
+                  nothing to answer; `sysctl net.ipv4.conf.eth1.rp_filter=2` lets them in";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("byway.toml");
+    let text = "[[rule]]\nfrom = \"192.168.1.0/24\"\nvia = \"10.111.221.21\"\ndev = \"eth1\"\n";
+    std::fs::write(&file, text).unwrap();
+    let file = file.display();
+
+    assert_eq!(warnings(&seed, &format!("add {RULE}")), [""; 0]);
+    seed.server.sysctl("net.ipv4.conf.eth1.rp_filter", "1").unwrap();
+    for words in [
+        &format!("replace {RULE}"),
+        &format!("diff {file}"),
+        &format!("apply {file}"),
+        "show",
+        "show nexthops",
+    ] {
+        assert_eq!(warnings(&seed, words), [strict], "{words}");
+    }
+    // Programs read it from another place than what they have asked for.
+    let said = call(&seed.server, &format!("--json replace {RULE}"));
+    assert!(serde_json::from_str::<serde_json::Value>(&said.out).is_ok(), "{said:?}");
+    assert_eq!(said.warnings, [strict]);
+
+    seed.server.sysctl("net.ipv4.conf.eth1.rp_filter", "2").unwrap();
+    for words in [&format!("replace {RULE}"), &format!("apply {file}"), "show"] {
+        assert_eq!(warnings(&seed, words), [""; 0], "{words}");
+    }
+    assert_eq!(
+        warnings(&seed, "add from 192.168.1.5 to 203.0.113.0/24 via 10.111.221.99 dev eth1"),
+        ["the gateway 10.111.221.99 does not answer on eth1; check its address and the link"]
+    );
+    seed.server.delete_route("default via 10.111.220.1").unwrap();
+    let no_route = warnings(&seed, &format!("replace {RULE}"));
+    assert!(no_route[0].starts_with("there is no route for packets from 192.168.1.5"), "{no_route:?}");
+}
+
+/// What is attached to elsewhere is a command away.
+#[test]
+fn packets_that_leave_past_byway_are_said_with_the_command_that_mends_it() {
+    let seed = Seed::new().unwrap();
+    seed.lab.link((&seed.server, "eth2"), (&seed.gateway, "eth2")).unwrap();
+    seed.server.address("eth2", "10.111.225.11/24").unwrap();
+    assert_eq!(warnings(&seed, &format!("add {RULE}")), [""; 0]);
+    for half in ["0.0.0.0/1", "128.0.0.0/1"] {
+        seed.server.route(&format!("{half} via 10.111.225.1")).unwrap();
+    }
+    let past = "packets from 192.168.1.5 leave by eth2, where byway is not attached; attach there as well: \
+                `byway attach dev eth2`";
+    assert_eq!(warnings(&seed, "show"), [past]);
+    assert_eq!(warnings(&seed, "attach dev eth2"), [""; 0]);
+    assert_eq!(warnings(&seed, "show"), [""; 0]);
+}
