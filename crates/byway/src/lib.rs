@@ -64,13 +64,15 @@ pub use show::{
 mod tests {
     use super::*;
 
-    /// A [`Listing`] is not: it reads the kernel's tables as it goes, through mappings that stay with their thread.
     #[test]
     fn what_others_work_with_goes_from_thread_to_thread() {
         fn is_send<T: Send>() {}
+        fn is_sync<T: Sync>() {}
         is_send::<Byway>();
         is_send::<Changes>();
         is_send::<Status>();
+        is_send::<Listing>();
+        is_sync::<Listing>();
         is_send::<Imported>();
         is_send::<config::Config>();
         is_send::<Error>();

@@ -1,11 +1,13 @@
 //! The records of rules and what the rules did, in chunks: array maps that are read and written in place.
 
 use std::{
-    cell::{Cell, OnceCell},
     collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
-    sync::atomic::Ordering,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use aya::maps::{Array, ArrayOfMaps, MapData, PerCpuHashMap};
@@ -43,9 +45,9 @@ pub(crate) struct Rules {
     /// The rules that have exception counters, likewise, where many are removed: a rule that went before gets none any more.
     exception_ids: Option<BTreeSet<u32>>,
     /// Those opened so far, of all that there may be.
-    chunks: Vec<OnceCell<Chunk>>,
+    chunks: Vec<OnceLock<Chunk>>,
     /// How many there are.
-    made: Cell<u32>,
+    made: AtomicU32,
     cpus: usize,
 }
 
@@ -73,15 +75,15 @@ impl Rules {
             exceptions: map!(folder, "EXCEPTION_COUNTERS"),
             removed: 0,
             exception_ids: None,
-            chunks: (0..MAX_CHUNKS).map(|_| OnceCell::new()).collect(),
-            made: Cell::new(made(folder)),
+            chunks: (0..MAX_CHUNKS).map(|_| OnceLock::new()).collect(),
+            made: made(folder).into(),
             cpus,
         })
     }
 
     /// How many chunks there are.
     pub(crate) fn chunks(&self) -> u32 {
-        self.made.get()
+        self.made.load(Ordering::Relaxed)
     }
 
     /// How many rules the chunks have room for.
@@ -148,7 +150,7 @@ impl Rules {
             .map_err(making)?;
         self.outer.set(number, &counters, 0).map_err(|error| failed("write the map", "COUNTERS", error))?;
         counters.pin(self.counters_pin(number)).map_err(pinning)?;
-        self.made.set(number + 1);
+        *self.made.get_mut() = number + 1;
         Ok(())
     }
 
@@ -157,7 +159,7 @@ impl Rules {
         let (number, place) = (id >> 16, (id & 0xFFFF) as usize);
         if number >= self.chunks() {
             // Somebody may have made one.
-            self.made.set(made(&self.folder));
+            self.made.store(made(&self.folder), Ordering::Relaxed);
         }
         let cell = self.chunks.get(number as usize).filter(|_| number < self.chunks());
         let Some(cell) = cell else { return Ok(None) };
@@ -251,7 +253,7 @@ impl Rules {
 
     /// All records, with their identities, those included that somebody has made since the last time.
     pub(crate) fn records(&self) -> impl Iterator<Item = Result<(u32, RuleRecord)>> {
-        self.made.set(made(&self.folder));
+        self.made.store(made(&self.folder), Ordering::Relaxed);
         self.identities().filter_map(|id| match self.record(id) {
             Ok(record) => Some(Ok((id, record?))),
             Err(error) => Some(Err(error)),

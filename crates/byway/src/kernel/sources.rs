@@ -1,12 +1,11 @@
 //! The pinned source tables of the generations, each an array map that is written in place.
 
 use std::{
-    cell::RefCell,
     fs, io,
     ops::Range,
     os::fd::AsFd,
     path::{Path, PathBuf},
-    rc::Rc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use aya::maps::{Array, ArrayOfMaps, MapData, MapError};
@@ -45,14 +44,14 @@ pub(crate) struct Sources {
     outer6: ArrayOfMaps<MapData, Inner6>,
     infos: Array<MapData, TableInfos>,
     /// The tables that were opened last, and the generation that they are of.
-    opened: RefCell<Option<(u32, Tables)>>,
+    opened: Mutex<Option<(u32, Tables)>>,
 }
 
 /// The memory of a generation's tables, as far as there are any.
 #[derive(Clone)]
 struct Tables {
-    v4: Option<Rc<Memory>>,
-    v6: Option<Rc<Memory>>,
+    v4: Option<Arc<Memory>>,
+    v6: Option<Arc<Memory>>,
 }
 
 /// The tables of one generation.
@@ -96,7 +95,7 @@ impl Generation {
 struct Part {
     family: Family,
     infos: TableInfos,
-    memory: Rc<Memory>,
+    memory: Arc<Memory>,
     /// The first bucket that is there.
     first: usize,
 }
@@ -119,8 +118,13 @@ impl Sources {
             outer4: map!(folder, "SOURCES4"),
             outer6: map!(folder, "SOURCES6"),
             infos: map!(folder, "TABLE_INFO"),
-            opened: RefCell::new(None),
+            opened: Mutex::new(None),
         })
+    }
+
+    /// Locks the tables that were opened last. Nobody panics while they hold the lock, so it cannot be poisoned.
+    fn opened(&self) -> MutexGuard<'_, Option<(u32, Tables)>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where the table of a family is pinned, of this generation or of one that is not in force.
@@ -131,18 +135,17 @@ impl Sources {
     /// Opens the tables of a generation.
     pub(crate) fn generation(&self, generation: u32) -> Result<Generation> {
         let open = |family| match self.open_map(family, generation)? {
-            Some(map) => memory(&map, name(family)).map(Rc::new).map(Some),
+            Some(map) => memory(&map, name(family)).map(Arc::new).map(Some),
             None => Ok(None),
         };
-        let opened =
-            self.opened.borrow().as_ref().filter(|(of, _)| *of == generation).map(|(_, it)| it.clone());
+        let opened = self.opened().as_ref().filter(|(of, _)| *of == generation).map(|(_, it)| it.clone());
         let tables = match opened {
             Some(tables) => tables,
             None => Tables { v4: open(Family::V4)?, v6: open(Family::V6)? },
         };
-        *self.opened.borrow_mut() = Some((generation, tables.clone()));
+        *self.opened() = Some((generation, tables.clone()));
         let infos = self.infos(generation)?;
-        let check = |family: Family, info, memory: Option<&Rc<Memory>>| match memory {
+        let check = |family: Family, info, memory: Option<&Arc<Memory>>| match memory {
             Some(memory) => {
                 self.check(family, info, (memory.words().len() / (ENTRIES * family.words())) as u32)
             }
@@ -180,7 +183,7 @@ impl Sources {
             Family::V4 => &infos.v4,
             Family::V6 => &infos.v6,
         };
-        let is_open = self.opened.borrow().as_ref().is_some_and(|(of, _)| *of == generation);
+        let is_open = self.opened().as_ref().is_some_and(|(of, _)| *of == generation);
         let map = if is_open || !source.is_host() { None } else { self.open_map(family, generation)? };
         if let Some(map) = &map {
             let map_info = map.info().map_err(|error| failed("look at the map", name(family), error))?;
@@ -198,7 +201,7 @@ impl Sources {
         let bytes = ENTRIES * family.words() * size_of::<u64>();
         let first = few.start * bytes / LARGEST_PAGE * LARGEST_PAGE;
         let memory = part_of_memory(&map, name(family), first..few.end * bytes)?;
-        Ok(Some(Part { family, infos, memory: Rc::new(memory), first: first / bytes }))
+        Ok(Some(Part { family, infos, memory: Arc::new(memory), first: first / bytes }))
     }
 
     /// The target of the rule, or the rules, for exactly this source in a generation.
@@ -329,7 +332,7 @@ impl Sources {
 
     fn remove_table(&mut self, family: Family, generation: u32) -> Result<()> {
         // A generation that was not in force may be made again, with other tables.
-        self.opened.take();
+        self.opened().take();
         empty(&self.folder, family, generation & 1)?;
         let pin = self.pin(family, generation);
         match fs::remove_file(&pin) {

@@ -222,6 +222,11 @@ impl Memory {
     }
 }
 
+// SAFETY: the mapping belongs to the process and to no thread of it, and is read and written as atomic words only.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
 impl Drop for Memory {
     fn drop(&mut self) {
         // SAFETY: the mapping that `of` made, which nobody refers to any more.

@@ -28,6 +28,8 @@ const FEW: usize = 1_000;
 ///
 /// Up to 1,000 rules are a snapshot of one instant. If there are more, it reads each rule when it is due: a rule that someone
 /// adds, replaces or deletes after [`Byway::listing`](crate::Byway::listing) may be missing. No rule appears twice.
+///
+/// Any thread may read the rules, in whatever network namespace: they are those of the namespace of the listing.
 #[derive(Default)]
 pub struct Listing {
     /// The devices that carry a program, by name.

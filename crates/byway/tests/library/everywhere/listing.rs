@@ -126,10 +126,10 @@ fn many_rules_one_after_the_other_are_what_they_are_at_once() {
             for it in listing.attachments.iter_mut().chain(&mut status.attachments) {
                 it.counters = None;
             }
-            for _ in 0..2 {
-                let rules: Vec<RuleStatus> = listing.rules().collect::<byway::Result<_>>().unwrap();
-                assert_eq!(rules, status.rules);
-            }
+            let rules = || listing.rules().collect::<byway::Result<Vec<RuleStatus>>>().unwrap();
+            assert_eq!(rules(), status.rules);
+            // Another thread reads them as well.
+            assert_eq!(std::thread::scope(|scope| scope.spawn(rules).join()).unwrap(), status.rules);
             assert_eq!(listing.attachments, status.attachments);
             assert_eq!((&listing.groups, &listing.next_hops), (&status.groups, &status.next_hops));
             assert_eq!(serde_json::to_value(&listing).unwrap(), serde_json::to_value(&status).unwrap());
