@@ -357,6 +357,7 @@ impl Error {
                 "`ip netns list` lists the named ones, and a path like /proc/PID/ns/net works too"
             }
             Self::OtherNamespace => "open one in each namespace, on a thread that stays there",
+            Self::Busy { .. } => "try again later",
             Self::NotUndone { .. } => "byway's next change tidies up what is left",
             Self::Prefix(error) => return error.help(),
             Self::Rule(error) => return error.help(),
@@ -368,7 +369,6 @@ impl Error {
             | Self::NotAttached(_)
             | Self::Unsupported { .. }
             | Self::Inconsistent { .. }
-            | Self::Busy { .. }
             | Self::Kernel { .. } => return None,
         };
         Some(help.to_owned())

@@ -5,6 +5,8 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
+use super::in_one_sentence;
+
 /// Who a rule or a group belongs to: a number, as the protocol of a route is one (ip-route(8)). Whoever reconciles an
 /// owner's rules leaves those of every other owner alone, also of those that it does not know.
 ///
@@ -69,10 +71,23 @@ impl fmt::Display for Owner {
     }
 }
 
-/// Says that a text is no [`Owner`].
+/// A text is not an [`Owner`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{0}` is not an owner; it is `cli`, `api`, `config`, `kubernetes` or a number from 0 to 255")]
+#[error("`{0}` is not an owner")]
 pub struct OwnerError(String);
+
+impl OwnerError {
+    /// What to do, if anything can be done. It reads as a continuation of [`Display`](std::fmt::Display), after a semicolon.
+    pub fn help(&self) -> Option<String> {
+        let names = NAMES.map(|(_, name)| format!("`{name}`")).join(", ");
+        Some(format!("use {names} or a number from 0 to 255"))
+    }
+
+    /// What is wrong and what to do, in one sentence.
+    pub fn sentence(&self) -> String {
+        in_one_sentence(self, self.help())
+    }
+}
 
 impl FromStr for Owner {
     type Err = OwnerError;
@@ -93,7 +108,8 @@ impl Serialize for Owner {
 
 impl<'de> Deserialize<'de> for Owner {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|error: OwnerError| de::Error::custom(error.sentence()))
     }
 }
 
@@ -112,7 +128,12 @@ mod tests {
         let names = ["0", "cli", "api", "config", "kubernetes", "5"];
         assert_eq!([0, 1, 2, 3, 4, 5].map(|number| Owner::new(number).to_string()), names);
         for text in ["", "CLI", "256", "-1"] {
-            assert!(text.parse::<Owner>().is_err(), "{text}");
+            let sentence = format!(
+                "`{text}` is not an owner; use `cli`, `api`, `config`, `kubernetes` or a number from 0 to 255"
+            );
+            assert_eq!(text.parse::<Owner>().unwrap_err().sentence(), sentence);
+            let error = serde_json::from_value::<Owner>(text.into()).unwrap_err();
+            assert_eq!(error.to_string(), sentence);
         }
     }
 }

@@ -9,6 +9,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::in_one_sentence;
+
 /// The largest weight of a next hop in a group, as in ip-route(8).
 pub const WEIGHT_MAX: u16 = 256;
 
@@ -481,8 +483,20 @@ impl From<Vec<MemberSpec>> for TargetSpec {
 
 /// A target that cannot be asked for: it is of a kind that this version does not know, which is this number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("this byway does not know targets of kind {0}; ask the byway for it that does")]
+#[error("this byway does not know targets of kind {0}")]
 pub struct UnknownKind(pub u8);
+
+impl UnknownKind {
+    /// What to do, if anything can be done. It reads as a continuation of [`Display`](std::fmt::Display), after a semicolon.
+    pub fn help(&self) -> Option<String> {
+        Some("use the byway that made it".to_owned())
+    }
+
+    /// What is wrong and what to do, in one sentence.
+    pub fn sentence(&self) -> String {
+        in_one_sentence(self, self.help())
+    }
+}
 
 impl TryFrom<&Target> for TargetSpec {
     type Error = UnknownKind;
@@ -522,7 +536,12 @@ mod tests {
         let json = serde_json::to_value(&target).unwrap();
         assert_eq!(json, serde_json::json!({ "other": { "kind": 200, "index": 4 } }));
         assert_eq!(serde_json::from_value::<Target>(json).unwrap(), target);
-        assert_eq!(TargetSpec::try_from(&target), Err(UnknownKind(200)));
+        let error = TargetSpec::try_from(&target).unwrap_err();
+        assert_eq!(error, UnknownKind(200));
+        assert_eq!(
+            error.sentence(),
+            "this byway does not know targets of kind 200; use the byway that made it"
+        );
         assert_eq!(target.next_hops().count(), 0);
     }
 }
