@@ -11,8 +11,8 @@ use std::{
 };
 
 use super::{
-    differences::{Difference, differences},
     policy::{MAIN, Policy, RouteKind, TableRoute},
+    remark::{NAMED, quote},
     tables::{Tables, is_ipv4},
     target::{self, Leads, Main, target},
     walk::{self, Case, Decided, Link, Verdict},
@@ -40,9 +40,6 @@ pub(crate) struct Class<'a> {
     pub(crate) elsewhere: BTreeMap<Prefix, &'a TableRoute>,
     /// Which places of the chain decide anything.
     pub(crate) deciding: BTreeSet<usize>,
-    pub(crate) differences: Vec<Difference>,
-    /// Which others decide once a device is gone: without which, and whether Byway does the same then.
-    pub(crate) standing_by: BTreeMap<usize, (String, bool)>,
 }
 
 /// What Byway does with packets.
@@ -93,11 +90,6 @@ pub(crate) fn classes<'a>(policy: &'a Policy, tables: &Tables<'a>, main: &Main<'
         classes[place].sources.push((*source, concerned));
         class_of.insert(*source, place);
     }
-    for place in 0..classes.len() {
-        let (found, standing_by) = differences(&classes, place, policy, tables, main);
-        classes[place].differences = found;
-        classes[place].standing_by = standing_by;
-    }
     classes
 }
 
@@ -118,8 +110,6 @@ fn class<'a>(
         destinations: Vec::new(),
         elsewhere: BTreeMap::new(),
         deciding: BTreeSet::new(),
-        differences: Vec::new(),
-        standing_by: BTreeMap::new(),
     };
     class.destinations = destinations(&class, source, tables, classes);
     for to in class.destinations.clone() {
@@ -168,6 +158,20 @@ impl Class<'_> {
     pub(crate) fn rule_for(&self, to: &Prefix) -> Option<Prefix> {
         let mut around = (0..=to.len()).rev().filter_map(|length| Prefix::holding(to.address(), length));
         around.find(|prefix| self.said.contains_key(prefix))
+    }
+
+    /// The entries at a place of the chain, in quotes. There is one for each source.
+    pub(crate) fn entries(&self, place: usize, policy: &Policy) -> Vec<String> {
+        let mut rules: Vec<usize> = self.sources.iter().map(|(_, rules)| rules[place]).collect();
+        rules.sort_unstable();
+        rules.dedup();
+        let more = rules.len().saturating_sub(NAMED);
+        let quoted = rules.iter().take(NAMED).map(|rule| quote(&policy.rules[*rule].text(&policy.names)));
+        let mut texts: Vec<String> = quoted.collect();
+        if more > 0 {
+            texts.push(format!("and {more} more that say the same for other sources"));
+        }
+        texts
     }
 }
 

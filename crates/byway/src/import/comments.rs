@@ -2,18 +2,22 @@
 
 use super::{
     classes::{Cell, Class},
+    differences::Difference,
     policy::{Action, LOCAL, MAIN, Policy, PolicyRule, TableRoute},
-    target::{self, DIFFERS},
+    remark::{DIFFERS, quote, some_of},
+    target,
     walk::{Decided, Verdict},
     without,
 };
 use crate::model::TargetSpec;
 
-/// How many of the same kind are named one by one.
-const NAMED: usize = 4;
-
-/// What stands above the rule of a cell.
-pub(crate) fn of_cell(class: &Class<'_>, cell: &Cell<'_>, policy: &Policy) -> Vec<String> {
+/// What stands above the rule of a cell. `differences` are those of its class.
+pub(crate) fn of_cell(
+    class: &Class<'_>,
+    cell: &Cell<'_>,
+    differences: &[Difference],
+    policy: &Policy,
+) -> Vec<String> {
     let mut lines = origin(class, cell, policy);
     lines.extend(cell.remarks.iter().cloned());
     lines.extend(target::off_link(&cell.said.target, policy));
@@ -26,14 +30,14 @@ pub(crate) fn of_cell(class: &Class<'_>, cell: &Cell<'_>, policy: &Policy) -> Ve
              of main's route."
         ));
     }
-    let differences = class.differences.iter().filter(|difference| difference.rule == Some(cell.to));
-    lines.extend(differences.map(|difference| difference.remark.clone()));
+    let of_rule = differences.iter().filter(|difference| difference.rule == Some(cell.to));
+    lines.extend(of_rule.map(|difference| difference.remark.clone()));
     lines
 }
 
 /// What differs for packets that go by no rule of the class's own.
-pub(crate) fn without_rule(class: &Class<'_>) -> Vec<String> {
-    let remarks = class.differences.iter().filter(|difference| difference.rule.is_none());
+pub(crate) fn without_rule(class: &Class<'_>, differences: &[Difference]) -> Vec<String> {
+    let remarks = differences.iter().filter(|difference| difference.rule.is_none());
     let mut lines: Vec<String> = remarks.map(|difference| difference.remark.clone()).collect();
     if class.cells.is_empty() {
         lines.extend(elsewhere(class));
@@ -48,13 +52,13 @@ pub(crate) fn without_rule(class: &Class<'_>) -> Vec<String> {
 
 fn origin(class: &Class<'_>, cell: &Cell<'_>, policy: &Policy) -> Vec<String> {
     let Some(by) = cell.decided.by else {
-        let passed = cell.decided.passed.iter().map(|place| entries(class, *place, policy).join(", "));
+        let passed = cell.decided.passed.iter().map(|place| class.entries(*place, policy).join(", "));
         let passed = passed.collect::<Vec<_>>().join(", ");
         let then = if cell.said.target == TargetSpec::Pass { ": left to main." } else { "." };
         return vec![format!("No entry has a route there ({passed}){then}")];
     };
     let link = &class.chain[by];
-    let deciding = entries(class, by, policy);
+    let deciding = class.entries(by, policy);
     if link.is_own && link.to == cell.to {
         return deciding;
     }
@@ -83,12 +87,12 @@ fn behind(class: &Class<'_>, cell: &Cell<'_>, by: usize, named: &str, policy: &P
         .find(|place| of_source(place) && !class.chain[by].is_own && !class.chain[*place].is_initial);
     let earlier = cell.decided.passed.iter().find(|place| of_source(place));
     if let Some(earlier) = earlier {
-        let earlier = entries(class, *earlier, policy).join(", ");
+        let earlier = class.entries(*earlier, policy).join(", ");
         return format!("{earlier} has no route there, or a `throw` route, so the next one decides: {named}");
     }
     match later {
         Some(later) => {
-            let later = entries(class, later, policy).join(", ");
+            let later = class.entries(later, policy).join(", ");
             format!(
                 "{named} comes before {later}, and Linux takes the first. Byway takes the more specific source \
                  first, so this rule repeats it for that source."
@@ -164,20 +168,6 @@ pub(crate) fn of_table(table: u32, policy: &Policy) -> Vec<String> {
     lines
 }
 
-/// The entries at a place of the class's chain, in quotes. There is one for each source.
-pub(crate) fn entries(class: &Class<'_>, place: usize, policy: &Policy) -> Vec<String> {
-    let mut rules: Vec<usize> = class.sources.iter().map(|(_, rules)| rules[place]).collect();
-    rules.sort_unstable();
-    rules.dedup();
-    let more = rules.len().saturating_sub(NAMED);
-    let quoted = rules.iter().take(NAMED).map(|rule| quote(&policy.rules[*rule].text(&policy.names)));
-    let mut texts: Vec<String> = quoted.collect();
-    if more > 0 {
-        texts.push(format!("and {more} more that say the same for other sources"));
-    }
-    texts
-}
-
 /// Why an entry that decides nothing is left out. `place` is its place in the chain of its class.
 pub(crate) fn left_out(class: &Class<'_>, decided: &Decided<'_>, place: usize, policy: &Policy) -> String {
     let link = &class.chain[place];
@@ -187,7 +177,7 @@ pub(crate) fn left_out(class: &Class<'_>, decided: &Decided<'_>, place: usize, p
             "Nothing to import here, but keep it: the host needs it to look up its own addresses.".to_owned()
         }
         Some(by) if by < place => {
-            let other = entries(class, by, policy).join(", ");
+            let other = class.entries(by, policy).join(", ");
             let first = &class.chain[by];
             let how = match first.is_own && first.to == link.to {
                 true => "matches the same packets and comes first",
@@ -208,17 +198,4 @@ pub(crate) fn left_out(class: &Class<'_>, decided: &Decided<'_>, place: usize, p
 /// Whether it is the idiom of VPNs: main's more specific routes first.
 pub(crate) fn is_main_first(action: &Action) -> bool {
     matches!(action, Action::Lookup { table: MAIN, suppress_length: Some(_), suppress_group: None })
-}
-
-pub(crate) fn quote(text: &str) -> String {
-    format!("`{text}`")
-}
-
-pub(crate) fn some_of(mut texts: Vec<String>) -> String {
-    let more = texts.len().saturating_sub(NAMED);
-    texts.truncate(NAMED);
-    if more > 0 {
-        texts.push(format!("and {more} more"));
-    }
-    texts.join(", ")
 }

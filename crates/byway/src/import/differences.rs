@@ -12,16 +12,24 @@ use std::{
 
 use super::{
     classes::{Class, Said, is_same},
-    comments,
     policy::{Action, MAIN, Policy, RouteKind, TableRoute},
+    remark::{DIFFERS, quote, some_of},
     tables::Tables,
-    target::{DIFFERS, Leads, Main, devices, next_hops},
+    target::{Leads, Main, devices, next_hops},
     walk::{Case, Decided, Verdict, decide},
 };
 use crate::{
     model::Prefix,
     model::{MemberSpec, OnDown, TargetSpec, WEIGHT_MAX},
 };
+
+/// Where Byway and Linux differ for the packets of a class.
+#[derive(Debug)]
+pub(crate) struct Differences {
+    pub(crate) remarks: Vec<Difference>,
+    /// The places of the chain that decide only while a device is gone: without which, and whether Byway does the same then.
+    pub(crate) standing_by: BTreeMap<usize, (String, bool)>,
+}
 
 /// A remark on packets for which Byway does not do what Linux did.
 #[derive(Debug)]
@@ -44,14 +52,14 @@ enum Fate<'a> {
     Either,
 }
 
-/// The differences of a class, and which entries decide only without some device, with whether Byway does the same.
+/// Finds the differences of the class at this place.
 pub(crate) fn differences<'a>(
     classes: &[Class<'a>],
     place: usize,
     policy: &Policy,
     tables: &Tables<'a>,
     main: &Main<'a>,
-) -> (Vec<Difference>, BTreeMap<usize, (String, bool)>) {
+) -> Differences {
     let class = &classes[place];
     let mut remarks = BTreeMap::<(Option<Prefix>, String), Vec<Prefix>>::new();
     let mut standing_by = BTreeMap::<usize, (String, bool)>::new();
@@ -65,18 +73,18 @@ pub(crate) fn differences<'a>(
             true => format!("{DIFFERS}{remark}"),
             false => {
                 let to = to.iter().map(Prefix::to_string).collect();
-                format!("{DIFFERS}to {}: {remark}", comments::some_of(to))
+                format!("{DIFFERS}to {}: {remark}", some_of(to))
             }
         };
         Difference { rule, remark }
     });
-    (said.chain(jumps(class, policy)).collect(), standing_by)
+    Differences { remarks: said.chain(jumps(class, policy)).collect(), standing_by }
 }
 
 /// What is to be said of jumps that some packets make and others do not, or that are over entries which stay.
 fn jumps(class: &Class<'_>, policy: &Policy) -> Vec<Difference> {
     let rule = class.cells.first().map(|cell| cell.to);
-    let quoted = |place: usize| comments::entries(class, place, policy).join(", ");
+    let quoted = |place: usize| class.entries(place, policy).join(", ");
     let mut found = Vec::new();
     for (place, link) in class.chain.iter().enumerate() {
         let Action::Goto(target) = link.action else { continue };
@@ -92,7 +100,7 @@ fn jumps(class: &Class<'_>, policy: &Policy) -> Vec<Difference> {
             (false, over) => format!(
                 "{DIFFERS}once the entries are gone, nothing jumps over {} as {} does. If there are packets that it \
                  matches, keep the entry that jumps, and the target of the jump.",
-                comments::some_of(over),
+                some_of(over),
                 quoted(place)
             ),
         };
@@ -235,7 +243,7 @@ impl<'x> Here<'x> {
         let there = fate(case.there.verdict, gone);
         let applied = self.with_byway(case.there.verdict, gone);
         let moved = self.with_byway(case.moved.verdict, gone);
-        let quoted = |by: usize| comments::entries(self.class, by, self.policy).join(", ");
+        let quoted = |by: usize| self.class.entries(by, self.policy).join(", ");
         let (step, other) = match (applied == there, moved == there) {
             (false, _) => ("from the apply on", &applied),
             (true, false) if !self.is_said_of_all(now, case) && !self.is_elsewhere(now, case) => {
@@ -330,13 +338,13 @@ impl Fate<'_> {
             Self::Nowhere => "nowhere".to_owned(),
             Self::Leaves(members) => {
                 let member = |(gateway, device, _): &(Option<IpAddr>, &str, u16)| match gateway {
-                    Some(gateway) => comments::quote(&format!("via {gateway} dev {device}")),
-                    None => comments::quote(&format!("dev {device}")),
+                    Some(gateway) => quote(&format!("via {gateway} dev {device}")),
+                    None => quote(&format!("dev {device}")),
                 };
                 let members: Vec<String> = members.iter().map(member).collect();
                 members.join(" and ")
             }
-            Self::Foreign(route) => comments::quote(&route.text()),
+            Self::Foreign(route) => quote(&route.text()),
             Self::Vrf => "by the table of their VRF".to_owned(),
             Self::Either => "partly by Linux's routes and partly by the rule".to_owned(),
         }
@@ -344,6 +352,6 @@ impl Fate<'_> {
 }
 
 fn names(devices: &[&str]) -> String {
-    let names: Vec<String> = devices.iter().map(|device| comments::quote(device)).collect();
+    let names: Vec<String> = devices.iter().map(|device| quote(device)).collect();
     names.join(" and ")
 }

@@ -31,6 +31,7 @@ mod comments;
 mod differences;
 mod groups;
 pub(crate) mod policy;
+mod remark;
 mod room;
 mod sections;
 mod tables;

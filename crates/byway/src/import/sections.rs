@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     classes::{Class, classes},
     comments,
+    differences::{Difference, Differences, differences},
     policy::{Action, Policy},
+    remark::quote,
     tables::{Tables, is_ipv4},
     target::{Main, target},
     walk::{Case, Verdict, decide},
@@ -53,8 +55,10 @@ pub(crate) fn sections(policy: &Policy, tables: &Tables<'_>, main: &Main<'_>) ->
     let classes = classes(policy, tables, main);
     let (mut sections, mut counted) = (Vec::new(), Counted::default());
     let mut named = BTreeSet::new();
-    for class in &classes {
-        if let Some(section) = of_class(class, policy) {
+    let differences: Vec<Differences> =
+        (0..classes.len()).map(|place| differences(&classes, place, policy, tables, main)).collect();
+    for (class, differences) in classes.iter().zip(&differences) {
+        if let Some(section) = of_class(class, &differences.remarks, policy) {
             sections.push(section);
         }
         named.extend(named_by(class));
@@ -66,8 +70,8 @@ pub(crate) fn sections(policy: &Policy, tables: &Tables<'_>, main: &Main<'_>) ->
         })
         .collect();
     let mut standing_by = BTreeMap::<usize, (&str, bool)>::new();
-    for class in &classes {
-        for (place, (without, is_same)) in &class.standing_by {
+    for (class, differences) in classes.iter().zip(&differences) {
+        for (place, (without, is_same)) in &differences.standing_by {
             for (_, rules) in &class.sources {
                 standing_by.entry(rules[*place]).or_insert((without, true)).1 &= is_same;
             }
@@ -133,7 +137,7 @@ fn named_by<'c>(class: &'c Class<'_>) -> impl Iterator<Item = usize> + 'c {
     places.flat_map(|place| class.sources.iter().map(move |(_, rules)| rules[place]))
 }
 
-fn of_class(class: &Class<'_>, policy: &Policy) -> Option<Section> {
+fn of_class(class: &Class<'_>, differences: &[Difference], policy: &Policy) -> Option<Section> {
     let (first, _) = class.sources.first()?;
     // Where it stands in `ip rule`, or at least where the first stands that names these sources.
     let is_own = |place: &usize| class.chain[*place].is_own && !class.chain[*place].is_initial;
@@ -143,7 +147,7 @@ fn of_class(class: &Class<'_>, policy: &Policy) -> Option<Section> {
     let priority = priorities.min().unwrap_or_default();
     let from: Vec<Prefix> = class.sources.iter().map(|(source, _)| *source).collect();
     let written = |cell: &super::classes::Cell<'_>| Written {
-        comment: comments::of_cell(class, cell, policy),
+        comment: comments::of_cell(class, cell, differences, policy),
         from: from.clone(),
         to: Selector::new(*first, Some(cell.to)).destination(),
         target: cell.said.target.clone(),
@@ -159,7 +163,7 @@ fn of_class(class: &Class<'_>, policy: &Policy) -> Option<Section> {
         first.comment.extend(comments::of_tables(class, policy));
         first.comment.extend(comments::elsewhere(class));
     }
-    let comment = comments::without_rule(class);
+    let comment = comments::without_rule(class, differences);
     let says_something = !comment.is_empty() || !rules.is_empty();
     says_something.then(|| Section { is_ipv4: is_ipv4(first), priority, comment, rules })
 }
@@ -167,7 +171,7 @@ fn of_class(class: &Class<'_>, policy: &Policy) -> Option<Section> {
 /// A comment on one entry.
 fn alone(number: usize, policy: &Policy, said: Vec<String>) -> Section {
     let rule = &policy.rules[number];
-    let quoted = comments::quote(&rule.text(&policy.names));
+    let quoted = quote(&rule.text(&policy.names));
     Section {
         is_ipv4: is_ipv4(&rule.source),
         priority: rule.priority,

@@ -4,13 +4,11 @@ use std::collections::BTreeSet;
 
 use super::{
     policy::{Hop, MAIN, Policy, Refusal, RouteKind, STAYS, TableRoute},
+    remark::DIFFERS,
     tables::Tables,
     walk::Verdict,
 };
 use crate::model::{GROUP_MAX, MemberSpec, NextHopSpec, Prefix, TargetSpec, WEIGHT_MAX};
-
-/// What a remark begins with where Byway does not do what Linux does.
-pub(crate) const DIFFERS: &str = "Differs: ";
 
 /// What becomes of the packets, in Byway's words, and what has to be said about it.
 pub(crate) fn target(verdict: Verdict<'_>) -> (TargetSpec, Vec<String>) {
