@@ -1,14 +1,13 @@
 //! Which member of a group gets which bucket of flows. Pure.
 //!
-//! Each member has as many buckets as its weight asks for, to within one. Where a group changes, a bucket stays with its
-//! next hop as far as that may keep it, so that a flow moves only where it must: the flows of a member that went, and
-//! the share of one that came (RFC 2992 measures this as disruption; the kernel's resilient groups do likewise,
-//! Documentation/networking/nexthop-group-resilient.rst).
+//! Each member gets as many buckets as its weight says, to within one. If a group changes, a bucket stays with its next hop
+//! if possible, so only few flows move: those of a removed member, and the share of a new one (RFC 2992 calls this
+//! disruption; the kernel's resilient groups do the same, Documentation/networking/nexthop-group-resilient.rst).
 
 use byway_abi::BUCKETS;
 
-/// Gives each bucket to a member: an index into `members`, which have a slot and a weight each. `before` says which slot
-/// each bucket had.
+/// Assigns each bucket to a member: an index into `members`, which are slots with weights. `before` are the slots that the
+/// buckets had.
 pub(crate) fn assign(members: &[(u32, u16)], before: Option<&[u32; BUCKETS]>) -> [u8; BUCKETS] {
     let mut quotas = quotas(members);
     let mut buckets = [None; BUCKETS];
@@ -22,18 +21,18 @@ pub(crate) fn assign(members: &[(u32, u16)], before: Option<&[u32; BUCKETS]>) ->
         }
     }
     let mut free = quotas.iter().enumerate().flat_map(|(member, quota)| std::iter::repeat_n(member, *quota));
-    // The quotas add up to the buckets, and there are 256 members at the most.
+    // The quotas add up to the number of buckets, and there are at most 256 members.
     buckets.map(|member| member.or_else(|| free.next()).unwrap_or(0) as u8)
 }
 
-/// How many buckets each member gets, all together as many as there are: one each, and then one by one to whoever is
-/// furthest behind its weight (Webster's method, which never takes one from a member because another has gone).
+/// Returns how many buckets each member gets: one each, and then one by one whichever is furthest behind its weight
+/// (Webster's method, by which no member loses a bucket because another has gone).
 fn quotas(members: &[(u32, u16)]) -> Vec<usize> {
     let mut quotas = vec![1; members.len()];
     for _ in members.len()..BUCKETS {
         let behind = |a: &usize, b: &usize| {
             let claim = |it: usize, other: usize| usize::from(members[it].1) * (2 * quotas[other] + 1);
-            // Of two that are equally far behind the first one comes first.
+            // If two are equally far behind, the first one gets it.
             claim(*a, *b).cmp(&claim(*b, *a)).then(b.cmp(a))
         };
         if let Some(member) = (0..members.len()).max_by(behind) {

@@ -21,11 +21,11 @@ pub struct Changes {
     pub(super) waiting: Vec<Waiting>,
 }
 
-/// What a configuration asks for and cannot hold yet.
+/// A request of a configuration that cannot be fulfilled yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Waiting {
-    /// What is asked for, such as `via 192.0.2.1 dev eth7`.
+    /// The request, such as `via 192.0.2.1 dev eth7`.
     pub request: String,
     /// Why it waits.
     pub reason: String,
@@ -35,15 +35,15 @@ pub struct Waiting {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Change<T> {
-    /// It comes.
+    /// It is new.
     Added(T),
-    /// It goes.
+    /// It is removed.
     Removed(T),
-    /// It becomes another one.
+    /// It is replaced by another one.
     Changed {
-        /// What it is.
+        /// What it was.
         before: T,
-        /// What it becomes.
+        /// What it is then.
         after: T,
     },
 }
@@ -52,44 +52,44 @@ pub enum Change<T> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Counts {
-    /// They come.
+    /// How many are new.
     pub added: usize,
-    /// They go.
+    /// How many are removed.
     pub removed: usize,
-    /// They become others.
+    /// How many are replaced by others.
     pub changed: usize,
-    /// The configuration has them, and they stay as they are, with their counters; those included that somebody else has put
-    /// in and that say the same.
+    /// How many of the configuration's rules stay as they are, with their counters. This includes equal rules of other
+    /// owners.
     pub kept: usize,
 }
 
 impl Changes {
-    /// Whether everything stays as it is, and nothing is to be put right.
+    /// Whether nothing changes, and no next hop is completed.
     pub fn is_empty(&self) -> bool {
         self.before == self.after && self.completed.is_empty()
     }
 
-    /// The next hops that have waited for their device, and have it now.
+    /// Returns the next hops that have waited for their device, which exists now.
     pub fn completed(&self) -> &[NextHop] {
         &self.completed
     }
 
-    /// What the configuration asks for and cannot hold yet. The next change that finds it possible completes it.
+    /// Returns the requests that cannot be fulfilled yet. The next change that finds it possible completes them.
     pub fn waiting(&self) -> &[Waiting] {
         &self.waiting
     }
 
-    /// Whether attachments are those devices that carry a default route: before, and then.
+    /// Returns whether the attachments are the devices that carry a default route: before and after the change.
     pub fn auto(&self) -> [bool; 2] {
         [self.before.is_auto, self.after.is_auto]
     }
 
-    /// The attachments that come and go, by name. One that waits for its device has the index 0.
+    /// Returns the attachments that are added and removed, by name. One that waits for its device has the index 0.
     pub fn attachments(&self) -> Vec<Change<Device>> {
         let all = |desired: &Desired| -> BTreeMap<(u32, String), Device> {
             let waits = desired.awaited.iter().map(|name| Device { name: name.clone(), index: 0 });
             let all = desired.attachments.values().cloned().chain(waits);
-            // The name tells those apart that wait, and of one that is there only the index.
+            // Only the name tells waiting ones apart, and only the index the others.
             let key = |it: &Device| (it.index, if it.index == 0 { it.name.clone() } else { String::new() });
             all.map(|device| (key(&device), device)).collect()
         };
@@ -104,7 +104,7 @@ impl Changes {
         changes.into_iter().map(|(_, change)| change).collect()
     }
 
-    /// The groups that change, by name.
+    /// Returns the groups that change, by name.
     pub fn groups(&self) -> Vec<Change<Group>> {
         merged(self.before.groups.iter(), self.after.groups.iter())
             .filter(|(_, before, after)| before != after)
@@ -112,7 +112,7 @@ impl Changes {
             .collect()
     }
 
-    /// The rules that change, by source and destination.
+    /// Returns the rules that change, by source and destination.
     pub fn rules(&self) -> impl Iterator<Item = Change<Rule>> {
         merged(self.before.rules.iter(), self.after.rules.iter())
             .filter(|(_, before, after)| before != after)
@@ -121,7 +121,7 @@ impl Changes {
             })
     }
 
-    /// How many rules change, and how many of the configuration's stay as they are.
+    /// Counts the rules that change, and those of the configuration that stay.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for (_, before, after) in merged(self.before.rules.iter(), self.after.rules.iter()) {
@@ -148,7 +148,7 @@ fn change<T>(before: Option<T>, after: Option<T>) -> Option<Change<T>> {
 }
 
 impl Serialize for Changes {
-    /// The rules one after the other, so that many take no memory of their own.
+    /// Writes the rules one by one, so that many need no memory of their own.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         struct Rules<'a>(&'a Changes);
         impl Serialize for Rules<'_> {

@@ -1,31 +1,30 @@
-//! From rules to what the kernel looks up: one entry for each source, and where destinations are told apart, one for each
-//! of those. Pure.
+//! Compiles rules to what the kernel looks up: one entry for each source, and if its rules have destinations, one for each of
+//! those. Pure.
 //!
-//! "Most specific" is over the whole rule set: where the most specific source has no rule for a destination, the next
-//! less specific source that has one counts. Flattened, so that a packet needs one look-up by source and one by
-//! destination: a source's entry has what the sources around it say as well, as far as it does not say otherwise
-//! itself.
+//! "Most specific" is over the whole rule set: if the most specific source has no rule for a destination, the next less
+//! specific source that has one counts. Each source's entry therefore also contains the rules of the sources around it,
+//! except where its own rules take precedence. So a packet needs only one lookup by source and one by destination.
 
 use std::collections::BTreeMap;
 
 use crate::model::{Prefix, Selector};
 
-/// What the tables hold for a source.
+/// The entry of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Entry<T> {
     /// One rule for all destinations.
     All(T),
-    /// The longest destination counts; where there is none, no rule does.
+    /// The rule of the longest destination that matches, or none.
     ByDestination(BTreeMap<Prefix, T>),
 }
 
-/// The sources of rules, in their order, and what the tables hold for each.
+/// The sources of rules in their order, each with its entry.
 pub(crate) type Entries<T> = Vec<(Prefix, Entry<T>)>;
 
-/// Compiles rules, each with something that stands for it, from the order of their selectors.
+/// Compiles rules, which come in the order of their selectors. A `T` stands for each rule.
 pub(crate) fn compile<T: Clone>(rules: Vec<(Selector, T)>) -> Entries<T> {
     if rules.iter().all(|(selector, _)| selector.destination().is_none()) {
-        // As most do, and then there is nothing to work out.
+        // The common case, in which there is nothing to inherit.
         return rules.into_iter().map(|(selector, rule)| (selector.source(), Entry::All(rule))).collect();
     }
     let mut own: BTreeMap<Prefix, BTreeMap<Prefix, T>> = BTreeMap::new();
@@ -36,15 +35,15 @@ pub(crate) fn compile<T: Clone>(rules: Vec<(Selector, T)>) -> Entries<T> {
     }
 
     let mut entries = Vec::with_capacity(own.len());
-    // The sources around the one at hand, widest first, each with all that holds for it. In the order of prefixes the one
-    // around comes before the ones within.
+    // The sources around the current one, widest first, each with all its rules. In the order of prefixes, a wider one comes
+    // before those within it.
     let mut around: Vec<(Prefix, BTreeMap<Prefix, T>)> = Vec::new();
     for (source, own) in own {
         while around.last().is_some_and(|(wider, _)| !wider.covers(&source)) {
             around.pop();
         }
         let mut all = match around.last() {
-            // It says something for every destination.
+            // It has a rule for every destination.
             _ if own.keys().next().is_some_and(Prefix::is_all) => BTreeMap::new(),
             Some((_, inherited)) => inherited
                 .iter()
@@ -67,14 +66,14 @@ fn entry<T: Clone>(all: &BTreeMap<Prefix, T>) -> Entry<T> {
     }
 }
 
-/// Whether one of the prefixes holds all of `destination`.
+/// Whether one of the prefixes covers `destination`.
 fn is_covered<T>(destination: &Prefix, prefixes: &BTreeMap<Prefix, T>) -> bool {
     (0..=destination.len())
         .filter_map(|length| Prefix::holding(destination.address(), length))
         .any(|wider| prefixes.contains_key(&wider))
 }
 
-/// How many destinations the entries tell apart.
+/// Returns how many destinations the entries contain.
 pub(crate) fn destinations<T>(entries: &Entries<T>) -> usize {
     let of_entry = |entry: &Entry<T>| match entry {
         Entry::All(_) => 0,
@@ -91,7 +90,7 @@ mod tests {
 
     use super::*;
 
-    /// What the kernel does with the entries: the longest source, then the longest destination.
+    /// Does what the kernel does with the entries: takes the longest source, then the longest destination.
     fn looked_up(
         entries: &BTreeMap<Prefix, Entry<usize>>,
         source: IpAddr,
@@ -110,7 +109,7 @@ mod tests {
         }
     }
 
-    /// What the rules mean, found by looking at every one of them: bit by bit, without a prefix's own arithmetic.
+    /// Finds the rule for a packet by looking at every rule, bit by bit and without the arithmetic of `Prefix`.
     fn meant(rules: &[(Selector, usize)], source: IpAddr, destination: IpAddr) -> Option<usize> {
         let bits = |address: IpAddr| -> Vec<bool> {
             let octets = match address {
@@ -142,14 +141,14 @@ mod tests {
         best.map(|(_, _, rule)| rule)
     }
 
-    /// Addresses of a small space, so that prefixes nest and overlap, in both families.
+    /// Addresses from a small space in both families, so that prefixes nest and overlap.
     fn address(v4: bool, last: u8) -> IpAddr {
         if v4 { [10, 0, 0, last].into() } else { [0x2001, 0xDB8, 0, 0, 0, 0, 0, u16::from(last)].into() }
     }
 
     fn prefix(v4: bool, last: u8, bits: u8) -> Prefix {
         let longest = if v4 { 32 } else { 128 };
-        // 0 to 6 of the last bits, or everything.
+        // A prefix that leaves open 0 to 6 of the last bits, or all.
         let length = if bits > 6 { 0 } else { longest - bits };
         Prefix::holding(address(v4, last), length).unwrap()
     }
@@ -176,7 +175,7 @@ mod tests {
                     "{} to {} by {:?}", source, destination, rules
                 );
             }
-            // A source's own rules are always there, under its own source: that is how they are told from leftovers.
+            // A source's own rules are always in its entry: that tells their records from leftovers.
             for (selector, rule) in &rules {
                 let destination = selector.destination().unwrap_or(Prefix::all_like(selector.source().address()));
                 let found = match &entries[&selector.source()] {

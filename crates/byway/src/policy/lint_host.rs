@@ -1,5 +1,5 @@
-//! Compares a configuration with this host, without privilege: what an apply would refuse here, and what keeps requests from
-//! coming in.
+//! Compares a configuration with this host, which needs no privileges: finds what an apply would refuse here, and what drops
+//! incoming requests.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -33,19 +33,19 @@ impl Reading {
     }
 }
 
-/// What is odd on this host, and what to do.
+/// A problem on this host, and what to do about it.
 struct Odd {
     message: String,
     help: Option<String>,
 }
 
-/// The problem with something on this host. `strict` are the devices whose strict `rp_filter` has been
-/// reported already.
+/// Finds the problem with one thing on this host. `strict` are the devices whose strict `rp_filter` has been reported
+/// already.
 fn lint(host_ref: &HostRef, host: &Host, strict: &mut BTreeSet<u32>) -> Result<Option<Odd>> {
     let found = match host_ref {
         HostRef::Device(name) if !host.has(name) => Err(Error::NoSuchDevice(name.clone())),
         HostRef::Device(_) => return Ok(None),
-        // Its device has been reported as missing.
+        // The missing device has been reported already.
         HostRef::NextHop(next_hop) if next_hop.device().is_some_and(|name| !host.has(name)) => {
             return Ok(None);
         }

@@ -2,7 +2,7 @@
 
 use std::iter;
 
-/// The keys of both, in their order, each with what the one and the other have for it.
+/// Returns the keys of both in order, each with its value before and after.
 pub(crate) fn merged<'a, K: Ord + 'a, V: 'a>(
     before: impl Iterator<Item = (&'a K, &'a V)>,
     after: impl Iterator<Item = (&'a K, &'a V)>,

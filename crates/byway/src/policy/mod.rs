@@ -1,4 +1,4 @@
-//! What should be, and how to get there. Pure: plain data comes in, and plain data goes out; no decision asks the kernel.
+//! The desired state, and how to get there. Pure: plain data comes in and goes out, and no decision asks the kernel.
 //!
 //! [`Snapshot`](snapshot::Snapshot) -> [`Transaction`](transaction::Transaction) -> [`plan`](plan::plan) -> steps.
 

@@ -1,6 +1,6 @@
-//! From what the kernel holds and what it should hold to the steps between them. Pure.
+//! Plans the steps from the actual to the desired state. Pure.
 //!
-//! Four producers say which steps programs, next hops, groups and rules need. [`plan`] puts them in order.
+//! Four producers find the steps for programs, next hops, groups and rules. [`plan`] puts them in order.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,12 +15,12 @@ use super::{
 };
 use crate::model::{Action, Device, Group, NextHop, Prefix, Selector};
 
-/// The steps from `actual` to `desired`, in an order in which every packet finds all that its way needs: what a
-/// rule needs comes before it, what nothing needs any more goes last.
+/// Plans the steps from `actual` to `desired`, in an order in which every packet finds all that it needs: what a rule needs
+/// comes before the rule, and what nothing needs any more goes last.
 pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     let wanted = desired.next_hops();
     let (programs, neighbours) = desired.programs_and_neighbours(&wanted, &actual.devices);
-    // Ahead of the rules: what they need, each straight into the plan, since there may be a million records.
+    // The producers put what rules need straight into the plan, because there may be a million records.
     let mut steps = Vec::new();
     let programs = plan_programs(actual, desired, programs, &wanted, &mut steps);
     let next_hops = plan_next_hops(actual, desired, &wanted, &neighbours, &mut steps);
@@ -31,7 +31,7 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     // The kernel may reuse the memory of an overwritten value at the next write.
     let overwrites = !groups.changed.is_empty() || matches!(rules.switch, Some(Switch::Entry(_, Some(_), _)));
     let mut forget = rules.forget;
-    // A rule of an unknown kind may lead to any group and any next hop: only the version that made it knows its index.
+    // A rule of an unknown kind may use any group and any next hop: only the version that made it knows what its index means.
     if !rules.has_unknown {
         forget.extend(groups.forget);
         forget.extend(next_hops.forget);
@@ -43,7 +43,7 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     steps.extend(programs.detach);
     let mut attach = programs.attach;
     if actual.rules.is_empty() {
-        // The first rule comes last: a change that is cut off leaves no rule without an attachment.
+        // The first rule comes after the attachments: an interrupted change leaves no rule without an attachment.
         steps.append(&mut attach);
     }
     steps.extend(prepare());
@@ -55,10 +55,10 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     steps.extend(next_hops.let_go);
     let mut after = programs.after;
     if takes_groups {
-        // What was the generation in force is the one to come by then.
+        // By then, the next generation is the one that was in force before.
         after.extend(prepare());
     }
-    // Also before the arrival programs go, which take marks off.
+    // Packets on their way still need the arrival programs, which remove their marks.
     if overwrites || !after.is_empty() || !forget.is_empty() {
         steps.push(Step::WaitForGracePeriod);
     }
@@ -67,7 +67,7 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     steps
 }
 
-/// The steps of programs, and of what is asked for of attachments, that do not come ahead of the rules.
+/// The steps for programs and requested attachments that do not come before the rules.
 #[derive(Default)]
 struct Programs {
     attach: Vec<Step>,
@@ -83,8 +83,8 @@ fn plan_programs(
     before: &mut Vec<Step>,
 ) -> Programs {
     let mut steps = Programs::default();
-    // A next hop's device that becomes an attachment, or is one no longer, carries the arrival program in between:
-    // rules may lead there while other attachments come and go.
+    // A next hop's device that becomes an attachment, or is no longer one, carries the arrival program in between: packets
+    // may leave by it while other attachments come and go.
     let of_next_hops: BTreeSet<u32> =
         actual.next_hops.keys().chain(next_hops.iter().copied()).map(|it| it.device.index).collect();
     let is_next_hop = |place: &Place| of_next_hops.contains(&place.ifindex);
@@ -119,7 +119,7 @@ fn plan_programs(
         }
     }
 
-    // What is asked for is noted once it holds; what waits, ahead of that.
+    // Record a request once it is in force, but one that waits before that.
     if desired.is_auto != actual.is_auto {
         steps.attach.push(Step::SetAuto(desired.is_auto));
     }
@@ -130,7 +130,7 @@ fn plan_programs(
     steps
 }
 
-/// The steps of next hops and their neighbours, likewise.
+/// The steps for next hops and neighbours that do not come before the rules.
 #[derive(Default)]
 struct NextHops {
     let_go: Vec<Step>,
@@ -174,10 +174,10 @@ fn plan_next_hops(
     steps
 }
 
-/// The steps of groups with a name, likewise.
+/// The steps for named groups that do not come before the rules.
 #[derive(Default)]
 struct Groups<'a> {
-    /// Those that become others, with the rules.
+    /// The groups that change together with the rules.
     changed: Vec<&'a Group>,
     forget: Vec<Step>,
 }
@@ -196,11 +196,11 @@ fn plan_groups<'a>(actual: &Actual, desired: &'a Desired, before: &mut Vec<Step>
     steps
 }
 
-/// The steps of rules, besides their records.
+/// The steps for rules, except for their records.
 struct Rules {
     switch: Option<Switch>,
     forget: Vec<Step>,
-    /// There is a rule of a kind that this version does not know.
+    /// Whether there is a rule of a kind that this version does not know.
     has_unknown: bool,
 }
 
@@ -231,7 +231,8 @@ fn plan_rules(actual: &Actual, desired: &Desired, changed_groups: usize, before:
     Rules { switch, forget, has_unknown }
 }
 
-/// How the rules change, if they do, or if more than one thing changes with so many groups.
+/// Returns how the rules change. Several groups that change together with nothing else also need a switch, so that all change
+/// in one instant.
 fn switch(actual: &Actual, wanted: Vec<(Selector, RuleRef)>, groups: usize) -> Option<Switch> {
     let held = actual.rules.iter().map(|(selector, (id, _))| (*selector, RuleRef::Held(*id)));
     let (before, after) = (compile(held.collect()), compile(wanted));
@@ -248,7 +249,7 @@ fn switch(actual: &Actual, wanted: Vec<(Selector, RuleRef)>, groups: usize) -> O
     }
 }
 
-/// The sources whose entries differ, with both.
+/// Returns the sources whose entries differ, each with both entries.
 fn changed<'a>(
     before: &'a Entries<RuleRef>,
     after: &'a Entries<RuleRef>,
@@ -313,18 +314,18 @@ mod tests {
         }
     }
 
-    /// A kernel of plain data, which refuses what the real one would.
+    /// A kernel of plain data, which refuses what the real one refuses.
     #[derive(Default)]
     struct Kernel {
         holds: Actual,
-        /// What packets look at, besides the groups.
+        /// The source tables in force.
         tables: BTreeMap<Prefix, Entry<u32>>,
-        /// The groups of the generation to come.
+        /// The groups of the next generation.
         next_groups: BTreeMap<String, (u32, Group)>,
-        /// Every record there is, by identity.
+        /// All records, by identity.
         records: BTreeMap<u32, Rule>,
         last_id: u32,
-        /// The identities of the records that this plan has made.
+        /// The identities of the records that this plan has created.
         made: Vec<u32>,
         has_grace_period_ended: bool,
     }
@@ -436,7 +437,7 @@ mod tests {
             let rules: Vec<(u32, Rule)> = led_to.map(|(id, rule)| (*id, rule.clone())).collect();
             self.holds.rules =
                 rules.iter().map(|(id, rule)| (rule.selector(), (*id, action(rule)))).collect();
-            // A packet that departs now finds the arrival program where its rule sends it.
+            // A packet that departs now finds the arrival program on the device that its rule names.
             let holds = &self.holds;
             if holds.programs.values().any(|(_, role)| *role == Role::Departure) {
                 let as_desired = holds.as_desired();
@@ -457,7 +458,8 @@ mod tests {
             }
         }
 
-        /// What becomes of a packet that leaves by a device: the longest source, then the longest destination.
+        /// Returns what the kernel does with a packet that leaves by a device: it takes the longest source, then the longest
+        /// destination.
         fn way(&self, device: u32, source: IpAddr, destination: IpAddr) -> Option<(Target, Option<Group>)> {
             let egress = Place { ifindex: device, direction: Direction::Egress };
             self.holds.programs.get(&egress).filter(|(_, role)| *role == Role::Departure)?;
@@ -478,7 +480,7 @@ mod tests {
         }
     }
 
-    /// What should become of it, found by looking at every rule.
+    /// Returns what should happen to the packet, by looking at every rule.
     fn meant(
         goal: &Desired,
         device: u32,
@@ -550,7 +552,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_steps_lead_from_anything_to_anything_and_then_end(first in any_desired(), second in any_desired()) {
-            // Device 5 is gone: rules may still name it.
+            // Device 5 is gone, but rules may still name it.
             let devices = (1..5).map(|i| (i, device(i))).collect();
             let mut kernel = Kernel { holds: Actual { devices, ..Actual::default() }, ..Kernel::default() };
             for goal in [&first, &second, &Desired::default()] {

@@ -1,5 +1,5 @@
-//! The rules that are asked for, and what each says, once: many say the same. Each pass over a million rules goes through
-//! memory from one end to the other, which saves a third of the time.
+//! The rules of a request. Many rules do the same, so each action is there only once. Each pass over a million rules reads
+//! memory in order, which saves a third of the time.
 
 use std::{
     borrow::Cow,
@@ -19,26 +19,26 @@ use crate::{
 /// Rules by source and destination, with their owner.
 pub(crate) struct Request<'a> {
     actions: Vec<(Cow<'a, ActionSpec>, Owner)>,
-    /// Which packets, and which of the actions is theirs.
+    /// The selector of each rule, and the place of its action in `actions`.
     rules: Cow<'a, [(Selector, u32)]>,
 }
 
-/// What becomes of a rule or a group that is there already.
+/// What to do if the rule or the group exists already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OnConflict {
-    /// It stays, and the request is refused.
+    /// Refuse the request.
     Refuse,
-    /// It goes.
+    /// Replace it.
     Replace,
-    /// It goes if it belongs to the owner of the request. Another owner's stays if it says the same; else the request is
-    /// refused.
+    /// Replace it if it belongs to the owner of the request. If another owner's is the same, keep it; otherwise refuse the
+    /// request.
     ReplaceOwn,
-    /// Likewise, but another owner's stays in any case.
+    /// Replace it if it belongs to the owner of the request. Keep another owner's in any case.
     KeepForeign,
 }
 
 impl<'a> Request<'a> {
-    /// Rules in any order.
+    /// Requests these rules, which may come in any order.
     pub(crate) fn of_specs(specs: &[RuleSpec]) -> Self {
         let (mut actions, mut places) = (Vec::new(), HashMap::new());
         let mut rules: Vec<(Selector, u32)> = specs
@@ -57,13 +57,13 @@ impl<'a> Request<'a> {
         Self { actions, rules: rules.into() }
     }
 
-    /// The rules of a configuration.
+    /// Requests the rules of a configuration.
     pub(crate) fn of_config(config: &'a Config, owner: Owner) -> Self {
         let actions = config.actions.iter().map(|action| (Cow::Borrowed(action), owner)).collect();
         Self { actions, rules: Cow::Borrowed(&config.rules) }
     }
 
-    /// Puts the rules among those that should be. Returns the actions that were put, by their places.
+    /// Adds the rules to the desired ones. Returns the resolved actions, by their places.
     pub(crate) fn put(
         &self,
         desired: &mut Desired,
@@ -114,7 +114,7 @@ impl<'a> Request<'a> {
         }
         match &mut new[..] {
             [_] => desired.rules.extend(new),
-            // Built from sorted ones, which takes half the memory.
+            // A map that is built from sorted rules takes half the memory.
             _ => desired.rules.append(&mut new.into_iter().collect::<BTreeMap<_, _>>()),
         }
         Ok(resolved)
@@ -127,7 +127,7 @@ impl<'a> Request<'a> {
         Ok(Action { target, on_down: *on_down, mss: *mss, owner: *owner, name: name.clone() })
     }
 
-    /// Returns the rules with the actions that [`put`](Self::put) has returned.
+    /// Returns the rules with the actions that [`put`](Self::put) returned.
     pub(crate) fn rules(&self, actions: &[Option<Arc<Action>>]) -> Vec<Rule> {
         let rule = |(selector, place): &(Selector, u32)| {
             actions[*place as usize].as_ref().map(|action| Rule::of(*selector, action))
@@ -136,7 +136,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The gateways of a group.
+/// Returns the gateways of a group.
 pub(crate) fn gateways(group: &Group) -> impl Iterator<Item = &std::net::IpAddr> {
     group.members.iter().filter_map(|member| member.next_hop.gateway.as_ref())
 }

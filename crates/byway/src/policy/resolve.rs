@@ -1,4 +1,4 @@
-//! From names to what they mean on a host: devices, gateways, next hops.
+//! Finds the devices, gateways and next hops of a host that the names in a request mean.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -16,28 +16,28 @@ use crate::{
     },
 };
 
-/// Which next hops are looked at, and what becomes of those that cannot work now.
+/// Which next hops to check, and what to do with those that cannot work now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Checks {
-    /// All. One that cannot work is refused.
+    /// Checks all, and refuses one that cannot work.
     #[default]
     Full,
-    /// All but those in use: while a link is down, what leads there may stay.
+    /// Checks all except those in use: they may stay while their link is down.
     Apply {
         in_use: InUse,
-        /// One that cannot work is refused. Else it waits until it can.
+        /// Whether to refuse one that cannot work. Otherwise it waits until it can.
         is_strict: bool,
     },
-    /// None: they were looked at before. One whose device is gone waits for it. `found` is where the routing table had found the
-    /// gateways whose device nobody has named.
+    /// Checks none, because they were checked before. One whose device is gone waits for it. `found` contains the devices on
+    /// which the routing table found those gateways whose device the configuration does not name.
     GoBack { in_use: InUse, found: BTreeMap<IpAddr, String> },
 }
 
-/// The next hops in use, with the names by which their devices were asked for.
+/// The next hops in use, with the device names in their requests.
 pub(crate) type InUse = BTreeMap<NextHop, String>;
 
 impl Checks {
-    /// Whether a next hop is not looked at.
+    /// Whether this next hop needs no check.
     fn trust(&self, next_hop: &NextHop) -> bool {
         match self {
             Self::Full => false,
@@ -46,7 +46,7 @@ impl Checks {
         }
     }
 
-    /// Whether what cannot work now waits until it can.
+    /// Whether a next hop that cannot work now waits until it can.
     pub(crate) fn wait(&self) -> bool {
         match self {
             Self::Full => false,
@@ -55,7 +55,7 @@ impl Checks {
         }
     }
 
-    /// The name of the device where the routing table has found a gateway before.
+    /// Returns the name of the device on which the routing table found the gateway before.
     fn found_before(&self, gateway: IpAddr) -> Option<&str> {
         match self {
             Self::Full | Self::Apply { .. } => None,
@@ -63,7 +63,8 @@ impl Checks {
         }
     }
 
-    /// The device of the only next hop in use that has this gateway: of those that routes have found, else of all.
+    /// Returns the device of the only next hop in use with this gateway: first among those found by the routing table, then
+    /// among all.
     fn in_use_by(&self, gateway: IpAddr) -> Option<&Device> {
         let Self::Apply { in_use, .. } = self else { return None };
         let only = |is_meant: &dyn Fn(&&NextHop) -> bool| {
@@ -75,7 +76,8 @@ impl Checks {
         only(&|it| it.by_route).or_else(|| only(&|_| true))
     }
 
-    /// The next hop in use that was asked for in these words. Its device may be gone, or have another name by now.
+    /// Finds the next hop in use that an earlier request named like this. Its device may be gone, or may have another name by
+    /// now.
     fn asked_for(&self, spec: &NextHopSpec) -> Option<&NextHop> {
         let (Self::Apply { in_use, .. } | Self::GoBack { in_use, .. }) = self else { return None };
         let is_it = |(next_hop, name): &(&NextHop, &String)| {
@@ -96,7 +98,7 @@ impl Host {
         if link.is_loopback { Err(Error::Loopback(name.to_owned())) } else { Ok(link) }
     }
 
-    /// Whether the device answers to this name.
+    /// Whether this is one of the names of the device.
     pub(crate) fn is_called(&self, index: u32, name: &str) -> bool {
         self.links.get(&index).is_some_and(|link| link.is_called(name))
     }
@@ -106,7 +108,7 @@ impl Host {
         self.link(name).is_ok()
     }
 
-    /// The device, if its egress can be watched.
+    /// Returns the device, if it can be an attachment.
     pub(crate) fn attachable(&self, name: &str) -> Result<Device> {
         let link = self.link(name)?;
         if link.header == Header::Other {
@@ -115,7 +117,7 @@ impl Host {
         Ok(link.device.clone())
     }
 
-    /// The devices that carry a default route and can be watched.
+    /// Returns the devices that carry a default route and can be attachments.
     pub(crate) fn default_gateway_devices(&self) -> Result<Vec<Device>> {
         let links: Vec<&Link> =
             self.default_routes.iter().filter_map(|index| self.links.get(index)).collect();
@@ -128,8 +130,8 @@ impl Host {
         }
     }
 
-    /// The next hops' devices whose packets come back to an attachment below them, with that attachment. There they
-    /// would match again, and go round until the kernel drops them.
+    /// Returns the next hops' devices that are stacked on an attachment, each with that attachment. Their packets would match
+    /// again there, and go round until the kernel drops them.
     pub(crate) fn stacked(
         &self,
         next_hops: &BTreeSet<&NextHop>,
@@ -144,13 +146,13 @@ impl Host {
         stacked
     }
 
-    /// Returns the target that is asked for, if it can work.
+    /// Returns the target that the request names, if it can work.
     pub(crate) fn resolve(&self, spec: &TargetSpec, checks: &Checks) -> Result<Target> {
         Ok(match spec {
             TargetSpec::NextHop(next_hop) => Target::NextHop(self.resolve_next_hop(next_hop, checks)?),
             TargetSpec::NextHops(members) => {
                 let mut members = self.resolve_members(members, checks)?;
-                // A single one has all flows, whatever its weight.
+                // A single member gets all flows, whatever its weight.
                 if members.len() == 1 {
                     Target::NextHop(members.remove(0).next_hop)
                 } else {
@@ -163,7 +165,7 @@ impl Host {
         })
     }
 
-    /// Returns the members that are asked for, if they can work.
+    /// Returns the members that the request names, if they can work.
     pub(crate) fn resolve_members(&self, specs: &[MemberSpec], checks: &Checks) -> Result<Vec<Member>> {
         let resolve = |spec: &MemberSpec| {
             Ok(Member { next_hop: self.resolve_next_hop(&spec.next_hop, checks)?, weight: spec.weight })
@@ -184,7 +186,7 @@ impl Host {
         }
     }
 
-    /// Those of these next hops that cannot work now, each once.
+    /// Returns those of these next hops that cannot work now, each once.
     pub(crate) fn waiting<'a>(&self, specs: impl IntoIterator<Item = &'a NextHopSpec>) -> Vec<Waiting> {
         let mut seen = HashSet::new();
         let waiting = |spec: &&NextHopSpec| {
@@ -230,7 +232,7 @@ impl Host {
         }
     }
 
-    /// The device where the routing table finds a gateway.
+    /// Returns the device on which the routing table finds the gateway.
     fn device_for(&self, gateway: IpAddr) -> Result<&Link> {
         if is_link_local(gateway) {
             return Err(Error::LinkLocalGateway(gateway));
@@ -243,7 +245,7 @@ impl Host {
     }
 }
 
-/// The devices that packets of `upper` may leave by in the end, however deep the stack is.
+/// Returns the devices that `upper` is stacked on, directly or not: those that its packets may leave by.
 pub(crate) fn below(links: &BTreeMap<u32, Link>, upper: &Link) -> BTreeSet<u32> {
     let mut below = BTreeSet::new();
     let mut uppers = vec![upper];

@@ -1,4 +1,4 @@
-//! What was before an apply, as far as it can be again: names may have been taken since.
+//! The state before an apply, as far as it can be restored: other owners may have taken names since.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,24 +11,24 @@ use crate::{
     policy::{snapshot::Host, state::Desired},
 };
 
-/// The configuration's part of a state that an apply has ended, and what else it has done.
+/// The configuration's part of the state before an apply, and what else is needed to restore it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Saved {
-    /// What it said, and where it was attached.
+    /// The rules, groups and attachments before the apply.
     pub(crate) config: Config,
-    /// Where the apply has attached to, or stayed attached, by name.
+    /// The attachments after the apply, by name.
     pub(crate) attached: BTreeSet<String>,
-    /// The devices where the routing table had found the gateways whose device the configuration did not name.
+    /// The devices on which the routing table found those gateways whose device the configuration did not name.
     pub(crate) found: BTreeMap<IpAddr, String>,
-    /// The attachments were those devices that carry a default route.
+    /// Whether the attachments were the devices that carry a default route.
     pub(crate) is_auto: bool,
 }
 
 impl Saved {
-    /// Returns the configuration to apply to go back to it, from what is now.
+    /// Returns the configuration that restores it from the current state.
     ///
-    /// Where the name of a group has been taken, its rules get its next hops for themselves. Puts those attachments back that
-    /// the apply has taken off, and takes off those that it has put on.
+    /// If another owner has taken the name of a group, its rules get the next hops of the group themselves. Of the
+    /// attachments, this restores those that the apply removed, and removes those that it added.
     pub(crate) fn feasible(self, host: &Host, desired: &Desired) -> Config {
         let Self { mut config, attached, .. } = self;
         let mut instead: BTreeMap<String, (Vec<MemberSpec>, OnDown)> = BTreeMap::new();
@@ -57,7 +57,7 @@ impl Saved {
     }
 }
 
-/// Whether somebody else has a group by this name that says something else.
+/// Whether a different group of another owner has this name.
 fn is_another(group: &Group, spec: &GroupSpec) -> bool {
     group.owner != Owner::CONFIG && GroupSpec::from(group).owner(spec.owner) != *spec
 }

@@ -1,4 +1,4 @@
-//! What a decision rests on: everything that the pins and the network stack say, read once, as plain data.
+//! What decisions are based on: the pinned state and the network stack, read once, as plain data.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,26 +11,26 @@ use crate::{
     model::{Device, GroupSpec, MemberSpec, NextHopSpec, TargetSpec},
 };
 
-/// Everything, as it was in one instant.
+/// The state in one instant.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Snapshot {
-    /// What Byway has in the kernel.
+    /// Byway's state in the kernel.
     pub(crate) actual: Actual,
     /// The network stack.
     pub(crate) host: Host,
 }
 
-/// The network stack of one network namespace, as far as requests [ask](Questions) about it.
+/// The network stack of one network namespace, as far as a request [asks](Questions) about it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Host {
     /// Every device, by ifindex.
     pub(crate) links: BTreeMap<u32, Link>,
     /// The devices that carry a default route of the main table, of either family.
     pub(crate) default_routes: BTreeSet<u32>,
-    /// The devices that drop packets whose source no route leads back to by the same device: the larger one of the device's
-    /// `rp_filter` and that of all devices is 1 (ip-sysctl.rst).
+    /// The devices that drop a packet unless a route leads back to its source by the same device. For those, the larger of
+    /// the device's `rp_filter` and that of `all` is 1 (ip-sysctl.rst).
     pub(crate) strict_rp_filter: BTreeSet<u32>,
-    /// The routes to the gateways in question.
+    /// The routes to the gateways that the request names.
     pub(crate) gateways: BTreeMap<IpAddr, GatewayRoutes>,
 }
 
@@ -39,29 +39,29 @@ pub(crate) struct Host {
 pub(crate) struct Link {
     pub(crate) device: Device,
     pub(crate) header: Header,
-    /// The longest packet that it takes, in bytes without a link-layer header.
+    /// The longest packet that it takes, in bytes without the link-layer header.
     pub(crate) mtu: u32,
     pub(crate) is_loopback: bool,
     pub(crate) is_up: bool,
-    /// It has neighbours that are looked up (no `IFF_NOARP`).
+    /// Whether the kernel resolves its neighbours (no `IFF_NOARP`).
     pub(crate) has_neighbours: bool,
-    /// Other names that it answers to (ip-link(8), `altname`).
+    /// Its other names (`altname`, ip-link(8)).
     pub(crate) other_names: Vec<String>,
-    /// The device of this network namespace that its packets leave by in the end: what a macvlan or ipvlan is on.
+    /// The device that it is on, if it is a macvlan or ipvlan and that device is in this network namespace.
     pub(crate) parent: Option<u32>,
-    /// The bridge, bond or team that it is part of.
+    /// The bridge, bond or team that it belongs to.
     pub(crate) master: Option<u32>,
-    /// The group of devices that it is in (ip-link(8)).
+    /// Its device group (ip-link(8)).
     pub(crate) group: u32,
 }
 
 impl Link {
-    /// Whether its egress can be watched.
+    /// Whether it can be an attachment.
     pub(crate) fn is_attachable(&self) -> bool {
         self.header != Header::Other && !self.is_loopback
     }
 
-    /// Whether it answers to this name.
+    /// Whether this is one of its names.
     pub(crate) fn is_called(&self, name: &str) -> bool {
         self.device.name == name || self.other_names.iter().any(|it| it == name)
     }
@@ -78,53 +78,53 @@ pub(crate) enum Header {
     Other,
 }
 
-/// What the routing tables say of a gateway.
+/// What the routing tables say about a gateway.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct GatewayRoutes {
-    /// Where the look-up of its address leads (`RTM_GETROUTE`).
+    /// Where a route lookup of its address leads (`RTM_GETROUTE`).
     pub(crate) found: Found,
-    /// The `local` table has it as an address of this host, or a broadcast address.
+    /// Set if the `local` table lists it as an address of this host or as a broadcast address.
     pub(crate) local: Option<Local>,
-    /// The devices with a connected route that covers it, of those that a request names for it.
+    /// The devices with a connected route to it, among those that a request names for it.
     pub(crate) on_link: BTreeSet<u32>,
 }
 
-/// Where the look-up of a gateway leads.
+/// Where a route lookup of a gateway leads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// To no device, or by another gateway.
+    /// To no device, or through another gateway.
     #[default]
     Nothing,
     /// To this host.
     Local(Local),
-    /// By a connected route of the device.
+    /// To this device, by a connected route.
     Device(u32),
 }
 
-/// Why an address is no gateway.
+/// Why an address cannot be a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Local {
     /// It is an address of this host.
     Address,
-    /// It is a broadcast address of one of its networks.
+    /// It is a broadcast address of one of the host's networks.
     Broadcast,
 }
 
-/// What a request names of the network stack: what has to be in the snapshot to decide on it.
+/// What a request needs to know about the network stack, and so what its snapshot has to contain.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Questions {
-    /// Gateways, each with the device that is named for it.
+    /// Gateways, each with the device that the request names for it.
     pub(crate) gateways: BTreeSet<(IpAddr, Option<String>)>,
-    /// Which devices carry a default route.
+    /// Whether to read which devices carry a default route.
     pub(crate) default_routes: bool,
-    /// The same, if nothing is attached.
+    /// Whether to read that if there is no attachment.
     pub(crate) default_routes_unless_attached: bool,
-    /// Which devices are strict about senders.
+    /// Whether to read which devices have a strict `rp_filter`.
     pub(crate) rp_filter: bool,
 }
 
 impl Questions {
-    /// About next hops.
+    /// Asks about next hops.
     pub(crate) fn next_hops<'a>(next_hops: impl IntoIterator<Item = &'a NextHopSpec>) -> Self {
         let mut questions = Self::default();
         questions.add_next_hops(next_hops);
@@ -140,17 +140,17 @@ impl Questions {
         self.add_next_hops(members.iter().map(|member| &member.next_hop));
     }
 
-    /// About attachments.
+    /// Asks about attachments.
     pub(crate) fn attach(attach: &Attach) -> Self {
         Self { default_routes: *attach == Attach::Auto, ..Self::default() }
     }
 
-    /// About a group.
+    /// Asks about a group.
     pub(crate) fn group(spec: &GroupSpec) -> Self {
         Self::next_hops(spec.members.iter().map(|member| &member.next_hop))
     }
 
-    /// About the targets of rules, which want something to be attached to.
+    /// Asks about the targets of rules, and about default routes if there is no attachment.
     pub(crate) fn targets<'a>(targets: impl IntoIterator<Item = &'a TargetSpec>) -> Self {
         let mut questions = Self { default_routes_unless_attached: true, ..Self::default() };
         for target in targets {
@@ -163,21 +163,21 @@ impl Questions {
         questions
     }
 
-    /// About a configuration.
+    /// Asks about a configuration.
     pub(crate) fn config(config: &Config) -> Self {
         let mut questions = Self::default();
         questions.add_config(config);
         questions
     }
 
-    /// Likewise, beside what is asked already.
+    /// Asks about a configuration as well.
     pub(crate) fn add_config(&mut self, config: &Config) {
         self.add_next_hops(config.next_hops());
         self.default_routes |= config.attach == Some(Attach::Auto);
         self.default_routes_unless_attached = true;
     }
 
-    /// About what a configuration refers to.
+    /// Asks about the things of the host that a configuration names.
     pub(crate) fn host_refs<'a>(refs: impl IntoIterator<Item = &'a HostRef>) -> Self {
         let mut questions = Self { rp_filter: true, ..Self::default() };
         for host_ref in refs {

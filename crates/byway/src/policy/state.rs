@@ -1,15 +1,15 @@
-//! What the kernel holds, and what it should hold, as plain data.
+//! The actual and the desired state, as plain data.
 //!
 //! Next hops, programs and neighbours follow from attachments, rules and groups:
 //!
-//! - what a rule or a group sends packets to is a next hop with a slot of its own;
+//! - each next hop of a rule or a group has a slot of its own;
 //! - an attachment carries the departure program;
 //! - the device of a next hop carries the arrival program, unless it is an attachment;
 //! - a next hop's gateway is a neighbour that the kernel keeps resolved.
 //!
-//! A device carries at most one program a direction. Whatever wants one yields a [`Role`], and the role says in which direction.
+//! A device carries at most one program per direction. The [`Role`] of the program says which direction that is.
 //!
-//! Without an attachment nothing departs, so then rules ask for neither programs nor neighbours.
+//! Without an attachment nothing departs, so rules then need neither programs nor neighbours.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,14 +21,14 @@ use serde::Serialize;
 
 use crate::model::{Action, Device, Group, NextHop, Selector, moved_members};
 
-/// Which program a device carries, and so why.
+/// Which program a device carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Role {
-    /// Its egress is watched.
+    /// The departure program: the device is an attachment.
     Departure,
-    /// It is a next hop's.
+    /// The arrival program: the device is a next hop's, and no attachment.
     Arrival,
 }
 
@@ -42,7 +42,7 @@ impl std::fmt::Display for Role {
 }
 
 impl Role {
-    /// The direction in which its program is.
+    /// Returns the direction of the role's program.
     pub(crate) fn direction(self) -> Direction {
         match self {
             Self::Departure | Self::Arrival => Direction::Egress,
@@ -50,7 +50,7 @@ impl Role {
     }
 }
 
-/// Which packets of a device a program sees.
+/// The direction of the packets that a program sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Direction {
     /// Those that come in.
@@ -63,7 +63,7 @@ impl Direction {
     pub(crate) const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
 }
 
-/// Where a program of Byway's may be. There is one at most.
+/// A device and a direction, where there is at most one program of Byway's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Place {
     pub(crate) ifindex: u32,
@@ -71,7 +71,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Where a device carries the program of a role.
+    /// Returns the place of the program that has this role on the device.
     pub(crate) fn of(device: &Device, role: Role) -> Self {
         Self { ifindex: device.index, direction: role.direction() }
     }
@@ -84,77 +84,77 @@ pub(crate) struct Neighbour {
     pub(crate) gateway: IpAddr,
 }
 
-/// A next hop that the kernel holds.
+/// A next hop's slot in the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot {
-    /// Which it is.
+    /// Its number.
     pub(crate) index: u32,
-    /// Somebody has taken the next hop out of service.
+    /// Whether somebody has taken the next hop out of service.
     pub(crate) is_down: bool,
-    /// The device that it was made for is gone, whatever has its ifindex now.
+    /// Whether the device that it was created for is gone, even if another device has its ifindex now.
     pub(crate) is_gone: bool,
-    /// The MTU that programs take its device to have, in bytes; 0 where they ask the kernel.
+    /// The MTU of the device that programs use, in bytes. 0 if they ask the kernel.
     pub(crate) mtu: u32,
 }
 
-/// What the kernel holds.
+/// The actual state: what is in the kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Actual {
-    /// The devices that carry a program, by where it is.
+    /// The devices that carry a program, by its place.
     pub(crate) programs: BTreeMap<Place, (Device, Role)>,
-    /// Where a newer byway has put a program that this one does not know. It is left alone.
+    /// The places with a program of a newer Byway that this one does not know, and leaves alone.
     pub(crate) unknown: BTreeSet<Place>,
-    /// Attachments without a program: somebody has taken it off, or they have waited for their device, which is there now.
+    /// Attachments without their program: somebody has removed it, or they have waited for their device, which exists now.
     pub(crate) lost: BTreeMap<u32, Device>,
-    /// The attachments are those devices that carry a default route.
+    /// Whether the attachments are the devices that carry a default route.
     pub(crate) is_auto: bool,
-    /// The names of attachments that wait for their device, and the ifindex of one that is there now.
+    /// The names of the attachments that wait for their device, with its ifindex if it exists now.
     pub(crate) awaited: BTreeMap<String, Option<u32>>,
-    /// The names by which those that are there were asked for, by ifindex. A device may have another name by now.
+    /// The names in the requests for the other attachments, by ifindex. A device may have another name by now.
     pub(crate) attached_as: BTreeMap<u32, String>,
-    /// The rules with their identities, but for those that are `unseen`.
+    /// The rules with their identities, except those in `unseen`.
     pub(crate) rules: BTreeMap<Selector, (u32, Arc<Action>)>,
-    /// Rules that no change is asked for, and that none can concern.
+    /// The rules that the request does not concern, and that were not read.
     pub(crate) unseen: Unseen,
     /// The groups with a name, and their identities.
     pub(crate) groups: BTreeMap<String, (u32, Group)>,
-    /// The next hops of both.
+    /// The next hops of rules and groups.
     pub(crate) next_hops: BTreeMap<NextHop, Slot>,
-    /// The names by which their devices were asked for, likewise.
+    /// The device names in the requests for the next hops.
     pub(crate) asked_by: BTreeMap<NextHop, String>,
-    /// Next hops whose device is gone, and which now mean the same as another one.
+    /// Next hops whose device is gone, each with the next hop that its request means now.
     pub(crate) moved: BTreeMap<NextHop, NextHop>,
-    /// The neighbours that Byway has asked the kernel to keep resolved.
+    /// The neighbours that the kernel was asked to keep resolved.
     pub(crate) neighbours: BTreeSet<Neighbour>,
-    /// Those of them that it does not keep any more: their link was down.
+    /// Those of them that it keeps no longer, because their link was down.
     pub(crate) let_go: BTreeSet<Neighbour>,
-    /// Every device there is, by ifindex.
+    /// All devices, by ifindex.
     pub(crate) devices: BTreeMap<u32, Device>,
     /// Their MTUs in bytes.
     pub(crate) mtus: BTreeMap<u32, u32>,
 }
 
-/// Rules that were not read, since there are many and a change concerns one of the others alone.
+/// Rules that were not read, because there are many and the change concerns only one of the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Unseen {
-    /// How many they are.
+    /// How many there are.
     pub(crate) rules: usize,
-    /// What they send packets to.
+    /// The next hops of their targets.
     pub(crate) next_hops: BTreeSet<NextHop>,
 }
 
-/// What the kernel should hold.
+/// The desired state: what should be in the kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Desired {
-    /// The devices whose egress is watched, by ifindex.
+    /// The attachments, by ifindex.
     pub(crate) attachments: BTreeMap<u32, Device>,
-    /// They are those that carry a default route. Else each is asked for by name.
+    /// Whether they are the devices that carry a default route. Otherwise a request named each.
     pub(crate) is_auto: bool,
-    /// The names of those that are not there yet.
+    /// The names of requested attachments whose device does not exist yet.
     pub(crate) awaited: BTreeSet<String>,
     /// The rules.
     pub(crate) rules: BTreeMap<Selector, Arc<Action>>,
-    /// Those that stay as they are, whatever they are.
+    /// The rules that were not read, and stay as they are.
     pub(crate) unseen: Unseen,
     /// The groups with a name.
     pub(crate) groups: BTreeMap<String, Group>,
@@ -163,18 +163,18 @@ pub(crate) struct Desired {
 }
 
 impl Actual {
-    /// The devices whose egress is watched.
+    /// Returns the attachments.
     pub(crate) fn attachments(&self) -> impl Iterator<Item = &Device> {
         let departures = self.programs.values().filter(|(_, role)| *role == Role::Departure);
         departures.map(|(device, _)| device)
     }
 
-    /// Whether the egress of a device is watched.
+    /// Whether the device is an attachment.
     pub(crate) fn is_attached(&self, index: u32) -> bool {
         self.attachments().any(|device| device.index == index)
     }
 
-    /// What should hold when nothing is to change.
+    /// Returns the desired state that changes nothing.
     pub(crate) fn as_desired(&self) -> Desired {
         let attached = self.attachments().map(|device| (device.index, device.clone()));
         let attachments = attached.chain(self.lost.clone()).collect();
@@ -200,7 +200,7 @@ impl Actual {
         if self.moved.is_empty() {
             return all.map(|(selector, (_, rule))| (*selector, rule.clone())).collect();
         }
-        // Many rules say the same.
+        // Many rules have the same action, and go on sharing it.
         let mut said: BTreeMap<&Action, Arc<Action>> = BTreeMap::new();
         all.map(|(selector, (_, rule))| {
             let now = said.entry(&**rule).or_insert_with(|| match rule.target.moved(&self.moved) {
@@ -219,25 +219,25 @@ impl Actual {
 }
 
 impl Desired {
-    /// The names of all attachments that are asked for, those included that wait.
+    /// Returns the names of all requested attachments, including those that wait.
     pub(crate) fn attachment_names(&self) -> BTreeSet<String> {
         let attached = self.attachments.values().map(|device| device.name.clone());
         attached.chain(self.awaited.iter().cloned()).collect()
     }
 
-    /// Whether nothing of it needs anything in the kernel.
+    /// Whether it needs nothing in the kernel.
     pub(crate) fn is_empty(&self) -> bool {
         let Self { attachments, is_auto, awaited, rules, groups, .. } = self;
         rules.is_empty() && groups.is_empty() && attachments.is_empty() && awaited.is_empty() && !is_auto
     }
 
-    /// The next hops of all rules and groups.
+    /// Returns the next hops of all rules and groups.
     pub(crate) fn next_hops(&self) -> BTreeSet<&NextHop> {
         let of_groups = self.groups.values().flat_map(|group| &group.members).map(|member| &member.next_hop);
         let mut all: BTreeSet<&NextHop> = of_groups.chain(&self.unseen.next_hops).collect();
         let mut last = None;
         for next_hop in self.rules.values().flat_map(|rule| rule.target.next_hops()) {
-            // A million rules have few next hops, and often the same one after the other.
+            // A million rules have few next hops, often the same many times in a row.
             if last != Some(next_hop) {
                 all.insert(next_hop);
                 last = Some(next_hop);
@@ -246,8 +246,8 @@ impl Desired {
         all
     }
 
-    /// The program that should be at each place, and the neighbours that the kernel should keep resolved, for these next
-    /// hops, as far as their devices are there still.
+    /// Returns the program for each place, and the neighbours that the kernel should keep resolved, for these next hops. It
+    /// skips next hops whose device no longer exists.
     pub(crate) fn programs_and_neighbours(
         &self,
         next_hops: &BTreeSet<&NextHop>,
@@ -258,7 +258,7 @@ impl Desired {
         let next_hops = || next_hops.iter().filter(is_there).filter(|_| is_any_attached);
         let arrivals = next_hops().map(|next_hop| (&next_hop.device, Role::Arrival));
         let departures = self.attachments.values().map(|device| (device, Role::Departure));
-        // Of two for the same place the later one holds.
+        // If two are for the same place, the later one counts.
         let programs = arrivals.chain(departures);
         let neighbour = |next_hop: &&NextHop| {
             Some(Neighbour { device: next_hop.device.clone(), gateway: next_hop.gateway? })

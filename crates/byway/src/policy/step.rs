@@ -8,71 +8,72 @@ use super::{
 };
 use crate::model::{Action, Device, Group, NextHop, Prefix, Selector};
 
-/// A rule of a compiled table.
+/// A rule in a compiled table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RuleRef {
-    /// One that the kernel holds already, by its identity.
+    /// A rule that exists in the kernel, by its identity.
     Held(u32),
-    /// One that is to be: which of the plan's records it is.
+    /// A new rule, by the place of its record among those of the plan.
     New(u32),
 }
 
-/// From one set of rules to another, in one instant.
+/// Replaces one set of rules by another in one instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Switch {
-    /// Nothing but this source's entry changes, from the first to the second.
+    /// Changes only the entry of this source, from the first to the second.
     Entry(Prefix, Option<Entry<RuleRef>>, Option<Entry<RuleRef>>),
-    /// Everything that there is for everything that shall be.
+    /// Replaces all entries. The first are the current ones, the second the new ones.
     All(Entries<RuleRef>, Entries<RuleRef>),
 }
 
-/// One change. Each leaves a working data path, and can be taken back until something is forgotten.
+/// A single change. Each leaves a working data path, and can be undone until [`Step::WaitForGracePeriod`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Put a program on a device that has none.
+    /// Attach a program to a device that has none.
     Attach(Device, Role),
-    /// Put the other program of the same direction in place of the one that is there; the role is the new one.
+    /// Replace the program of a device by the other one of the same direction, which has this role.
     ChangeRole(Device, Role),
-    /// Take the program off.
+    /// Detach the program.
     Detach(Device, Role),
-    /// Note whether the attachments follow the default route, or are named.
+    /// Record whether the attachments are the devices that carry a default route.
     SetAuto(bool),
-    /// Note that an attachment waits for the device of this name.
+    /// Record that an attachment waits for the device of this name.
     Await(String),
-    /// Note that it no longer waits.
+    /// Record that it no longer waits.
     StopAwaiting(String),
     /// Ask the kernel to keep a neighbour resolved.
     KeepResolved(Neighbour),
-    /// Stop asking.
+    /// Let the kernel forget the neighbour.
     LetGo(Neighbour),
-    /// Make a next hop that nothing leads to yet.
+    /// Create a next hop that nothing uses yet.
     MakeNextHop(NextHop),
-    /// Give a next hop the device that has come in the place of one that had gone, and the device's MTU of now.
+    /// Update a next hop whose device was gone and exists again, or whose device has another MTU now.
     Renew(NextHop),
     /// Take a next hop out of service, or put it back.
     SetDown(NextHop, bool),
-    /// Make a group, or change it, in the generation that is not in force.
+    /// Create or change a group in the generation that is not in force.
     PrepareGroup(Group),
-    /// Make a group, or change it in one instant, in the generation in force.
+    /// Create a group in the generation in force, or change it there in one instant.
     PutGroup(Group),
-    /// Make the record and the counters of a rule that nothing leads to yet. One that it replaces has this identity.
+    /// Create the record and the counters of a rule that no packet finds yet. The identity is that of the rule that it
+    /// replaces.
     Record(Selector, Arc<Action>, Option<u32>),
     /// Put the new rules in force.
     Switch(Box<Switch>),
     /// Wait until every program that may have seen the old state has ended. No step after this one is undone.
     WaitForGracePeriod,
-    /// Remove the tables that no packet looks at any more.
+    /// Remove the tables that no packet uses any more.
     Clear,
-    /// Forget the record and the counters of a rule that is no longer in force.
+    /// Remove the record and the counters of a rule that is no longer in force.
     Forget(u32),
-    /// Forget a group that no rule leads to.
+    /// Remove a group that no rule uses.
     ForgetGroup(String),
-    /// Forget a next hop that nothing leads to.
+    /// Remove a next hop that nothing uses.
     ForgetNextHop(NextHop),
 }
 
 impl Switch {
-    /// Whether something is left afterwards that no packet looks at any more.
+    /// Whether it leaves tables that no packet uses any more.
     pub(super) fn leaves_tables(&self) -> bool {
         match self {
             Self::Entry(_, before, _) => matches!(before, Some(Entry::ByDestination(_))),

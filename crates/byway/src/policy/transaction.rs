@@ -1,5 +1,5 @@
-//! A change in the making: a copy of what is, which requests edit, and may refuse to. Nothing of it is in the kernel until it
-//! is [committed](crate::Byway).
+//! A change in the making: a copy of the state, which requests edit, or refuse to edit. Nothing changes in the kernel until
+//! it is [committed](crate::Byway).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,16 +27,16 @@ use crate::{
     },
 };
 
-/// What should be, beside what is.
+/// The actual and the desired state during a change.
 #[derive(Debug, Clone)]
 pub(crate) struct Transaction {
     pub(crate) snapshot: Snapshot,
-    /// What is.
+    /// The actual state, as the desired state that changes nothing.
     pub(crate) held: Desired,
-    /// What should be.
+    /// The desired state.
     pub(crate) desired: Desired,
     pub(crate) checks: Checks,
-    /// What an applied configuration asks for and cannot have yet.
+    /// The requests of an applied configuration that wait.
     waiting: Vec<Waiting>,
 }
 
@@ -46,7 +46,7 @@ impl Transaction {
         Self { desired: held.clone(), held, snapshot, checks: Checks::Full, waiting: Vec::new() }
     }
 
-    /// Keeps a gateway on a device out of service when a request names it in another way than before.
+    /// Keeps a gateway out of service if the request names it in another way than before.
     pub(crate) fn keep_down(&mut self) {
         let Self { snapshot, desired, .. } = self;
         let down: BTreeSet<NextHop> = desired.down.iter().map(NextHop::named).collect();
@@ -59,17 +59,17 @@ impl Transaction {
         desired.down.extend(same);
     }
 
-    /// Whether what should be is what is.
+    /// Whether the desired state is the actual one.
     pub(crate) fn changes_nothing(&self) -> bool {
         self.held == self.desired
     }
 
-    /// Whether nothing should be.
+    /// Whether the desired state is empty.
     pub(crate) fn wants_nothing(&self) -> bool {
         self.desired == Desired::default()
     }
 
-    /// Refuses what does not fit, or cannot work as a whole.
+    /// Refuses a desired state that does not fit into the tables or cannot work.
     pub(crate) fn check(&self) -> Result<()> {
         let Self { snapshot, held, desired, checks, .. } = self;
         if self.changes_nothing() {
@@ -80,7 +80,7 @@ impl Transaction {
         if matches!(checks, Checks::GoBack { .. }) {
             return Ok(());
         }
-        // What has waited until now is not held yet.
+        // What has waited until now was not in force.
         let completed = self.completed();
         let before: BTreeSet<&NextHop> =
             next_hops[0].iter().filter(|it| !completed.contains(it)).copied().collect();
@@ -90,7 +90,7 @@ impl Transaction {
             desired.programs_and_neighbours(next_hops, &snapshot.actual.devices).0
         };
         check_known(snapshot, &programs(held, &before), programs(desired, &next_hops[1]))?;
-        // What is so already is not this change's fault, which may be the way out.
+        // Do not refuse what is stacked already: this change may be the one that ends it.
         let before = snapshot.host.stacked(&before, &attached);
         let after = snapshot.host.stacked(&next_hops[1], &desired.attachments);
         match after.difference(&before).next() {
@@ -99,21 +99,21 @@ impl Transaction {
         }
     }
 
-    /// The steps from what is to what should be.
+    /// Plans the steps to the desired state.
     pub(crate) fn plan(&self) -> Vec<Step> {
         plan(&self.snapshot.actual, &self.desired)
     }
 
-    /// What changes, by a configuration with so many rules.
+    /// Returns what changes. `rules` is how many rules the configuration has.
     pub(crate) fn into_changes(self, rules: usize) -> Changes {
         let completed = self.completed();
         let Self { snapshot, mut held, desired, waiting, .. } = self;
-        // Those that have lost their program get it back.
+        // Attachments that have lost their program get it back, so they count as added.
         held.attachments.retain(|index, _| !snapshot.actual.lost.contains_key(index));
         Changes { before: held, after: desired, rules, completed, waiting }
     }
 
-    /// The next hops that wait no longer: their device is there now.
+    /// Returns the next hops that need not wait any longer, because their device exists now.
     fn completed(&self) -> Vec<NextHop> {
         let actual = &self.snapshot.actual;
         let wanted = self.desired.next_hops();
@@ -124,12 +124,12 @@ impl Transaction {
         wanted.into_iter().filter(is_completed).cloned().collect()
     }
 
-    /// Adds attachments. Returns the devices that are asked for, but for those that wait.
+    /// Adds attachments. Returns their devices, except those that do not exist yet.
     pub(crate) fn attach(&mut self, attach: &Attach) -> Result<Vec<Device>> {
         let Self { snapshot, held, desired, checks, .. } = self;
         let devices = match attach {
             Attach::Auto => {
-                // Beside those that were asked for by name, they are asked for by name, too.
+                // Beside named attachments, these become named ones, too.
                 desired.is_auto |= desired.attachments.is_empty() && desired.awaited.is_empty();
                 match snapshot.host.default_gateway_devices() {
                     Err(Error::NoDefaultRoute) if checks.wait() => Vec::new(),
@@ -142,7 +142,7 @@ impl Transaction {
                 for name in names {
                     match snapshot.host.attachable(name) {
                         Err(Error::NoSuchDevice(_)) if checks.wait() && NextHop::may_wait_for(name) => {
-                            // It may have another name by now.
+                            // The device may have another name by now.
                             let asked = |index: &u32| snapshot.actual.attached_as.get(index) == Some(name);
                             match held.attachments.iter().find(|(index, _)| asked(index)) {
                                 Some((_, device)) => found.push(device.clone()),
@@ -162,7 +162,7 @@ impl Transaction {
         Ok(devices)
     }
 
-    /// Adds the default-gateway devices where nothing is attached, and nothing is asked for.
+    /// Attaches to the default-gateway devices if there is no attachment, and none was requested.
     pub(crate) fn attach_unless_attached(&mut self) -> Result<()> {
         let Desired { attachments, is_auto, awaited, .. } = &self.desired;
         if attachments.is_empty() && awaited.is_empty() && !is_auto {
@@ -171,7 +171,7 @@ impl Transaction {
         Ok(())
     }
 
-    /// Takes attachments off, and returns their devices. Those that are left are asked for by name from then on.
+    /// Removes attachments, and returns their devices. The others count as named from then on.
     pub(crate) fn detach(&mut self, names: &[&str]) -> Result<Vec<Device>> {
         let Self { snapshot, desired, .. } = self;
         let detach = |name: &&str| {
@@ -189,7 +189,7 @@ impl Transaction {
         names.iter().map(detach).collect()
     }
 
-    /// Takes all attachments off, and returns their devices.
+    /// Removes all attachments, and returns their devices.
     pub(crate) fn detach_all(&mut self) -> Vec<Device> {
         let Desired { attachments, is_auto, awaited, .. } = &mut self.desired;
         *is_auto = false;
@@ -197,7 +197,7 @@ impl Transaction {
         std::mem::take(attachments).into_values().chain(waited).collect()
     }
 
-    /// Puts rules among the others. Returns the actions that were put, by their places in the request.
+    /// Adds the rules of a request. Returns their resolved actions, by their places in the request.
     pub(crate) fn put(
         &mut self,
         request: &Request<'_>,
@@ -225,8 +225,8 @@ impl Transaction {
         flushed.iter().map(|(selector, action)| Rule::of(*selector, action)).collect()
     }
 
-    /// Adds a group, or puts it in the place of the one of that name. One of the configuration stays the configuration's,
-    /// which could neither put it right nor delete it else, as long as its own rules lead there.
+    /// Adds a group, or replaces the one of that name. A group of the configuration stays the configuration's. Otherwise the
+    /// configuration could neither correct nor delete it while its own rules use it.
     pub(crate) fn put_group(&mut self, spec: &GroupSpec, on_conflict: OnConflict) -> Result<Group> {
         let Self { snapshot, desired, checks, .. } = self;
         let members = snapshot.host.resolve_members(&spec.members, checks)?;
@@ -251,7 +251,7 @@ impl Transaction {
         Ok(group)
     }
 
-    /// Deletes a group that no rule leads to, and returns it.
+    /// Deletes a group that no rule uses, and returns it.
     pub(crate) fn delete_group(&mut self, name: &str) -> Result<Group> {
         check_unused(&self.desired, name)?;
         self.desired.groups.remove(name).ok_or_else(|| Error::NoSuchGroup(name.to_owned()))
@@ -270,7 +270,7 @@ impl Transaction {
         let meant: Vec<NextHop> = desired.next_hops().into_iter().filter(is_meant).cloned().collect();
         match &meant[..] {
             [] => Err(Error::NoSuchNextHop(spec.clone())),
-            // One request named the device, and the routes gave it to another.
+            // One request named the device, and for another the routing table found it.
             [next_hop, others @ ..] if others.iter().all(|other| other.device == next_hop.device) => {
                 if is_down {
                     desired.down.extend(meant.iter().cloned());
@@ -295,8 +295,8 @@ impl Transaction {
         }
     }
 
-    /// Replaces all rules and groups of an owner by those of a configuration, and the attachments where it names them. Those
-    /// of other owners stay. A next hop that cannot work now waits, unless `is_strict` is set, which refuses it.
+    /// Replaces all rules and groups of an owner by those of a configuration, and the attachments if the configuration names
+    /// them. Those of other owners stay. A next hop that cannot work now waits, or is refused if `is_strict` is set.
     pub(crate) fn apply(&mut self, owner: Owner, config: &Config, is_strict: bool) -> Result<()> {
         self.checks = Checks::Apply { in_use: self.in_use(), is_strict };
         self.replace_all(owner, config)?;
@@ -305,8 +305,8 @@ impl Transaction {
         Ok(())
     }
 
-    /// The same with a configuration that was in force before. `found` is for [`Checks::GoBack`]; `is_auto` says whether its
-    /// attachments are those that carry a default route, although it names those that did.
+    /// Does the same with a configuration that was in force before. `found` is for [`Checks::GoBack`]. `is_auto` says whether
+    /// its attachments were the devices that carry a default route, although the configuration names them.
     pub(crate) fn go_back_to(
         &mut self,
         owner: Owner,
@@ -345,9 +345,9 @@ impl Transaction {
         for name in gone {
             match check_unused(&self.desired, &name) {
                 Ok(()) => drop(self.desired.groups.remove(&name)),
-                // Somebody has led a rule there meanwhile.
+                // A rule of another owner uses it by now.
                 Err(_) if is_going_back => {}
-                // Nobody could apply anything else as long as that rule is there.
+                // Otherwise no apply would work while that rule exists.
                 Err(Error::GroupMayBeInUse { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -362,20 +362,20 @@ impl Transaction {
                 let attached = std::mem::take(&mut self.desired.attachments);
                 self.detach_all();
                 self.attach(attach)?;
-                // A default route that is away for a while takes nothing with it.
+                // Attachments outlast a default route that is gone for a while.
                 if *attach == Attach::Auto && self.desired.attachments.is_empty() {
                     self.desired.attachments = attached;
                 }
                 Ok(())
             }
-            // Going back puts rules back, and attaches where it was attached.
+            // Going back restores the attachments, and adds no others.
             None if config.rules.is_empty() || is_going_back => Ok(()),
             None => self.attach_unless_attached(),
         }
     }
 }
 
-/// The attachments that are asked for and wait.
+/// Returns the requested attachments that wait.
 fn waiting_attachments(desired: &Desired) -> Vec<Waiting> {
     let waiting = |request: String, why: Error| Waiting { request, reason: why.to_string() };
     let mut all: Vec<Waiting> = desired
@@ -389,7 +389,7 @@ fn waiting_attachments(desired: &Desired) -> Vec<Waiting> {
     all
 }
 
-/// The rules that lead to a group.
+/// Returns the rules that use a group.
 fn users<'a>(desired: &'a Desired, name: &'a str) -> impl Iterator<Item = &'a Selector> {
     let leads_there = move |rule: &Action| matches!(&rule.target, Target::Group(of_rule) if of_rule == name);
     desired.rules.iter().filter(move |(_, rule)| leads_there(rule)).map(|(selector, _)| selector)
@@ -409,7 +409,7 @@ fn check_unused(desired: &Desired, name: &str) -> Result<()> {
     }
 }
 
-/// Refuses to want another program where there is one that this byway does not know.
+/// Refuses a new program at a place with a program that this Byway does not know.
 fn check_known(
     snapshot: &Snapshot,
     before: &BTreeMap<Place, (Device, Role)>,
@@ -423,8 +423,8 @@ fn check_known(
     }
 }
 
-/// Refuses what does not fit into the tables, with so many next hops: those that are to go are there still when the new
-/// ones come.
+/// Refuses what does not fit into the tables. `next_hops` also counts those that the change removes, because they exist until
+/// the new ones are in use.
 fn check_room(desired: &Desired, next_hops: usize) -> Result<()> {
     if next_hops >= MAX_NEXT_HOPS as usize {
         return Err(Error::TooManyNextHops { limit: MAX_NEXT_HOPS - 1 });

@@ -1,4 +1,4 @@
-//! A whole table, worked out from its prefixes: an algorithm, with all the markers that a search needs.
+//! Works out a whole table from its prefixes, with all the markers that a search needs.
 
 use byway_abi::{
     TARGET_LONGER, Target,
@@ -8,22 +8,22 @@ use byway_abi::{
 use super::{Family, bits, cut};
 use crate::model::Prefix;
 
-/// Buckets of the smallest table: a page of the smaller family's.
+/// How many buckets the smallest table has: one page of IPv4 entries.
 pub(super) const MIN_BUCKETS: usize = 64;
-/// Of so many entries, in all, a table has one at the most that is not free: searches stay short.
+/// At most one in this many entries of a new table is in use, so that searches stay short.
 pub(super) const SPARE: usize = 2;
 
-/// All that a table is to have.
+/// The content of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Layout {
     pub(crate) entries: Vec<(Prefix, Entry)>,
-    /// The info of a table that is large enough.
+    /// The info of a table that is large enough for the entries.
     pub(crate) info: TableInfo,
 }
 
 /// Works out the entries of a table from the prefixes of one family and their targets.
 pub(crate) fn lay_out(mut own: Vec<(Prefix, Target)>) -> Layout {
-    // Prefixes before those within them.
+    // A prefix comes before those within it.
     own.sort_unstable_by_key(|(prefix, _)| (bits(prefix), prefix.len()));
     let mut is_there = [false; LENGTHS];
     for (prefix, _) in own.iter().filter(|(prefix, _)| !prefix.is_host()) {
@@ -33,9 +33,9 @@ pub(crate) fn lay_out(mut own: Vec<(Prefix, Target)>) -> Layout {
     let paths = paths(&lengths);
 
     let mut entries = Vec::with_capacity(own.len());
-    // The prefixes around the one at hand, widest first.
+    // The prefixes around the current one, widest first.
     let mut around: Vec<(Prefix, Target)> = Vec::new();
-    // Of each length the last marker: those of one prefix come one after the other.
+    // The last marker of each length: equal markers come one after the other.
     let mut last: [Option<u128>; LENGTHS] = [None; LENGTHS];
     for (prefix, target) in own {
         entries.push((prefix, Entry { target, length: prefix.len(), is_own: true }));
@@ -52,7 +52,7 @@ pub(crate) fn lay_out(mut own: Vec<(Prefix, Target)>) -> Layout {
             }
             let best = around.iter().rev().find(|(wider, _)| wider.len() <= *length);
             if best.is_some_and(|(wider, _)| wider.len() == *length) {
-                // It has an entry of its own.
+                // The prefix has an entry of its own, which serves as its marker.
                 continue;
             }
             if let Some(at) = Family::of(&prefix).prefix(first, *length) {
@@ -75,7 +75,7 @@ pub(crate) fn lay_out(mut own: Vec<(Prefix, Target)>) -> Layout {
     Layout { entries, info }
 }
 
-/// For each length, at which others a search for it comes by before, on the way to longer ones.
+/// Returns for each length the shorter lengths that a search looks at on its way there.
 pub(super) fn paths(lengths: &[u8]) -> Vec<Vec<u8>> {
     let mut paths = vec![Vec::new(); LENGTHS];
     for (place, length) in lengths.iter().enumerate() {

@@ -1,8 +1,7 @@
-//! The source tables, as plain data: which prefixes have entries, and where those are. Pure.
+//! Writes the source tables, as plain data. Pure.
 //!
-//! [`byway_abi::sources`] says what a table is and how a program searches it. Here it is written: [`lay_out`] works a
-//! whole table out, and [`Table`] changes one that packets are looking at, one entry in one
-//! instant. What takes more than that takes a new table.
+//! [`byway_abi::sources`] says what a table is and how a program searches it. [`lay_out`] works out a whole table. [`Table`]
+//! changes one entry in one instant, in a table that packets are using. Any larger change needs a new table.
 
 mod layout;
 mod table;
@@ -19,7 +18,7 @@ use byway_abi::{
 
 use crate::model::Prefix;
 
-/// Whose table it is.
+/// The address family of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
     V4,
@@ -39,7 +38,7 @@ impl Family {
         }
     }
 
-    /// Which word of an entry is its [`word`](Entry::word).
+    /// Returns which word of an entry is its [`word`](byway_abi::sources::Entry::word).
     fn word_index(self) -> usize {
         match self {
             Self::V4 => 1,
@@ -47,7 +46,7 @@ impl Family {
         }
     }
 
-    /// A prefix with its address as the first bits of a number.
+    /// Returns the prefix whose address is the first bits of a number.
     fn prefix(self, bits: u128, length: u8) -> Option<Prefix> {
         let address = match self {
             Self::V4 => IpAddr::from(((bits >> 96) as u32).to_be_bytes()),
@@ -57,7 +56,7 @@ impl Family {
     }
 }
 
-/// A prefix's address as the first bits of a number.
+/// Returns a prefix's address as the first bits of a number.
 fn bits(prefix: &Prefix) -> u128 {
     match prefix.address() {
         IpAddr::V4(v4) => u128::from(v4.to_bits()) << 96,
@@ -65,7 +64,7 @@ fn bits(prefix: &Prefix) -> u128 {
     }
 }
 
-/// The first so many bits.
+/// Returns the first `length` bits.
 fn cut(bits: u128, length: u8) -> u128 {
     bits & u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
 }
@@ -78,14 +77,14 @@ fn hash(family: Family, prefix: &Prefix, seed: u64) -> u32 {
     }
 }
 
-/// The buckets where a prefix may be, if they do not go on at the first one behind the last.
+/// Returns the buckets where a prefix may be, unless they wrap around the end of the table.
 pub(crate) fn buckets(family: Family, info: &TableInfo, prefix: &Prefix) -> Option<Range<usize>> {
     let first = (hash(family, prefix, info.seed) & info.mask) as usize;
     let end = first + PROBES as usize;
     (end <= info.mask as usize + 1).then_some(first..end)
 }
 
-/// The info to try next where a table could not be filled: with other hashes, and at last with more room.
+/// Returns the info to try next if a table could not be filled: with other hashes, and every fourth time with more room.
 pub(crate) fn other_info(info: &TableInfo, attempt: u32) -> TableInfo {
     let mask = if attempt.is_multiple_of(4) { info.mask << 1 | 1 } else { info.mask };
     TableInfo { seed: mix64(info.seed ^ u64::from(attempt)), mask, ..*info }
@@ -95,7 +94,7 @@ fn is_taken(word: u64) -> bool {
     word != 0 && word & KIND != u64::from(TARGET_GONE)
 }
 
-/// An IPv6 address as a table has it: two words in network byte order.
+/// Returns an IPv6 address as it is in a table: two words in network byte order.
 fn halves(bits: u128) -> [u64; 2] {
     [((bits >> 64) as u64).to_be(), (bits as u64).to_be()]
 }
@@ -116,7 +115,7 @@ mod tests {
         Target { rule, kind: 1, on_down: 0, mss: 0, index: rule }
     }
 
-    /// A table with memory of its own.
+    /// A table in memory of its own.
     struct Owned {
         family: Family,
         info: TableInfo,
@@ -144,7 +143,7 @@ mod tests {
             Table { family: self.family, info: self.info, words: &self.words, first: 0 }
         }
 
-        /// The part of the table where a prefix may be.
+        /// Returns the part of the table where a prefix may be.
         fn part(&self, prefix: &Prefix) -> Option<Table<'_>> {
             let buckets = buckets(self.family, &self.info, prefix)?;
             let words = ENTRIES * self.family.words();
@@ -152,7 +151,7 @@ mod tests {
             Some(Table { words: part, first: buckets.start, ..self.table() })
         }
 
-        /// What a program does.
+        /// Searches as a program does.
         fn look_up(&self, address: IpAddr) -> Option<Target> {
             let table = self.table();
             let host = Prefix::from(address);
@@ -177,7 +176,7 @@ mod tests {
         }
     }
 
-    /// Addresses that lie close together, so that prefixes nest.
+    /// Addresses close together, so that prefixes nest.
     fn address(family: Family, bits: u16) -> IpAddr {
         // Four bits here and there.
         let spread = |shift: u32| u128::from(bits >> shift & 0xF);
@@ -205,7 +204,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(300))]
-        /// Whatever is put and taken away, one by one or all at once, a program finds the longest prefix.
+        /// Whatever is added and removed, one by one or all at once, a program finds the longest prefix.
         #[test]
         fn a_search_finds_the_longest_prefix(
             v4: bool,
@@ -216,7 +215,7 @@ mod tests {
             packets in vec(any::<u16>(), 40),
         ) {
             let family = family(v4);
-            // Often only few lengths, so that not every change brings a new one.
+            // Often only few lengths, so that not every change needs a new one.
             let prefix = |bits, length: usize| {
                 let length = few.map_or(length, |few| 13 - (length % (few + 1)) * 2);
                 Prefix::holding(address(family, bits), lengths(family)[length]).unwrap()
@@ -227,7 +226,7 @@ mod tests {
             }
             let mut owned = Owned::new(family, &own);
             for (nth, (bits, length, is_put)) in changes.into_iter().enumerate() {
-                // Of those taken away most are there.
+                // Most of those to remove exist.
                 let source = match own.keys().nth(usize::from(bits) % own.len().max(1)) {
                     Some(there) if is_put.is_none() => *there,
                     _ => prefix(bits, length),
@@ -304,7 +303,7 @@ mod tests {
             table.tidy();
         }
 
-        /// The infos of tables that are written here are without a fault, and of others no more gets by than a table takes.
+        /// No table that is written here has a fault in its info, and an info without a fault is safe to use.
         #[test]
         fn table_infos_are_checked(v4: bool, number: u32, at in 0..36_usize, own in vec((any::<u16>(), 0..14_usize), 1..60)) {
             let family = family(v4);

@@ -1,4 +1,4 @@
-//! A table in memory that programs may be reading: a protocol, by which one entry changes in one instant.
+//! Changes a table in memory that programs may be reading, one entry in one instant.
 
 use std::{
     ops::Range,
@@ -16,8 +16,8 @@ use super::{
 };
 use crate::model::Prefix;
 
-/// What is wrong with a info that stands beside a table of so many buckets, if anything is: all that is done with a [`Table`]
-/// relies on its info. What the table itself has may be anything.
+/// Finds what is wrong with the info of a table with this many buckets. Everything that [`Table`] does relies on the info,
+/// while the content of the table may be anything.
 pub(crate) fn fault(family: Family, info: &TableInfo, buckets: u32) -> Option<String> {
     let bits = match family {
         Family::V4 => 32,
@@ -39,19 +39,19 @@ pub(crate) fn fault(family: Family, info: &TableInfo, buckets: u32) -> Option<St
     (!is_sorted).then(|| "the lengths of its prefixes are out of order".to_owned())
 }
 
-/// What cannot be done in the table that there is, and takes a new one.
+/// Says that a change needs a new table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TakesNewTable;
 
-/// A table in memory, which programs may be reading; or a part of it.
+/// A table in memory that programs may be reading, or a part of one.
 pub(crate) struct Table<'a> {
     pub(crate) family: Family,
-    /// Without a [`fault`].
+    /// Its info, without a [`fault`].
     pub(crate) info: TableInfo,
-    /// The buckets, one after the other.
+    /// Its buckets, one after the other.
     pub(crate) words: &'a [AtomicU64],
-    /// Which bucket is the first of them. In a part of a table only a single address is found, and changed, whose
-    /// [`buckets`] all are there.
+    /// The number of the first of these buckets. A part of a table is only for a single address, and contains all
+    /// [`buckets`](super::buckets) of it.
     pub(crate) first: usize,
 }
 
@@ -64,7 +64,7 @@ impl Table<'_> {
             let is_address = place % words < word_index;
             word.store(if is_address { FREE } else { 0 }, Ordering::Relaxed);
         }
-        // From the first bucket to the last: each one at random would be out of every cache.
+        // In the order of the buckets: at random, each write would miss the caches.
         let mut in_order: Vec<(u32, &(Prefix, Entry))> = layout
             .entries
             .iter()
@@ -74,13 +74,13 @@ impl Table<'_> {
         in_order.iter().try_for_each(|(_, (prefix, entry))| self.insert(prefix, *entry).map(drop))
     }
 
-    /// The places that there are.
+    /// Returns all places.
     fn all_places(&self) -> Range<usize> {
         let first = self.first * ENTRIES;
         first..first + self.words.len() / self.family.words()
     }
 
-    /// The places where a prefix may be, in the order of a search.
+    /// Returns the places where a prefix may be, in the order of a search.
     fn places(&self, prefix: &Prefix) -> impl Iterator<Item = usize> {
         let (hash, mask) = (hash(self.family, prefix, self.info.seed), self.info.mask);
         let all = self.all_places();
@@ -100,7 +100,7 @@ impl Table<'_> {
         self.word(place, word).load(Ordering::Acquire)
     }
 
-    /// What makes up the address of an entry, in the words before its metadata.
+    /// Whether the entry at this place has this address.
     fn is_at(&self, place: usize, bits: u128) -> bool {
         match self.family {
             Family::V4 => self.load(place, 0) as u32 == ((bits >> 96) as u32).to_be(),
@@ -116,7 +116,7 @@ impl Table<'_> {
         Entry::read(self.load(place, self.family.word_index()), rule as u32)
     }
 
-    /// The entry of exactly this prefix, and its place: the one that a program finds.
+    /// Finds the entry of exactly this prefix, as a program does. Returns its place and the entry.
     pub(super) fn find(&self, prefix: &Prefix) -> Option<(usize, Entry)> {
         for place in self.places(prefix) {
             let word = self.load(place, self.family.word_index());
@@ -130,12 +130,12 @@ impl Table<'_> {
         None
     }
 
-    /// The target of the rule, or the rules, for exactly this source.
+    /// Returns the target for exactly this source.
     pub(crate) fn source(&self, prefix: &Prefix) -> Option<Target> {
         self.find(prefix).filter(|(_, entry)| entry.is_own).map(|(_, entry)| entry.target)
     }
 
-    /// All entries, with their places.
+    /// Returns all entries, with their places.
     fn entries(&self) -> impl Iterator<Item = (usize, Prefix, Entry)> {
         self.all_places().filter_map(|place| {
             let word = self.load(place, self.family.word_index());
@@ -154,16 +154,16 @@ impl Table<'_> {
         })
     }
 
-    /// The sources that rules speak about, and their targets.
+    /// Returns the sources of rules, and their targets.
     pub(crate) fn sources(&self) -> Vec<(Prefix, Target)> {
         let own = self.entries().filter(|(place, prefix, entry)| {
-            // Of two entries for one prefix, one that a change has left which was cut off, the first holds.
+            // An interrupted change may have left two entries for one prefix, of which the first counts.
             entry.is_own && self.find(prefix).is_some_and(|(first, _)| first == *place)
         });
         own.map(|(_, prefix, entry)| (prefix, entry.target)).collect()
     }
 
-    /// Puts an entry in the first free place, from one instant to the next.
+    /// Puts an entry in the first free place, in one instant.
     fn insert(&self, prefix: &Prefix, entry: Entry) -> Result<usize, TakesNewTable> {
         let word_index = self.family.word_index();
         let is_free = |place: &usize| !is_taken(self.load(*place, word_index));
@@ -185,7 +185,7 @@ impl Table<'_> {
         Ok(place)
     }
 
-    /// Takes an entry away, from one instant to the next. A search goes on behind the last place of a bucket, as before.
+    /// Removes an entry in one instant. If it was the last of its bucket, searches still go on to the next bucket.
     fn remove(&mut self, place: usize) {
         let word_index = self.family.word_index();
         let is_last = place % ENTRIES == ENTRIES - 1;
@@ -203,7 +203,7 @@ impl Table<'_> {
         &self.info.lengths[..count]
     }
 
-    /// The target of the longest of the sources that rules speak about which hold a prefix.
+    /// Returns the target of the longest source, of at most `longest` bits, that covers a prefix.
     fn around(&self, prefix: &Prefix, longest: u8) -> Option<Target> {
         let lengths = self.lengths().iter().rev().filter(|length| **length <= longest);
         lengths
@@ -211,12 +211,13 @@ impl Table<'_> {
             .find_map(|wider| self.source(&wider))
     }
 
-    /// Lets a source have this target from one instant to the next, or none. Returns what it had. `wait_for_grace_period` waits until no
-    /// search is under way that began before: one that has passed the new entry's place has to find the old one still.
+    /// Gives a source this target, or none, in one instant. Returns its target before. `wait_for_grace_period` waits until
+    /// all searches that are under way have ended: one that has passed the place of the new entry still needs the old one.
     ///
     /// # Errors
     ///
-    /// Where that takes more than one entry that a packet could see, or there is no room. No packet sees a change then.
+    /// [`TakesNewTable`] if more than one entry would change that a packet could see, or if there is no room. No packet sees
+    /// a change then.
     pub(crate) fn set(
         &mut self,
         prefix: &Prefix,
@@ -236,7 +237,7 @@ impl Table<'_> {
             }
             let (has_longer, has_guideposts) = self.within(prefix);
             if has_guideposts {
-                // They may have the target of this one.
+                // Their target may be that of this prefix.
                 return Err(TakesNewTable);
             }
             if after.is_none() && had.is_some() && has_longer {
@@ -266,7 +267,8 @@ impl Table<'_> {
         Ok(had)
     }
 
-    /// Whether there are longer prefixes within one, single addresses aside, and whether there are markers among them.
+    /// Returns whether there are longer prefixes within this one, except single addresses, and whether any of them is a
+    /// marker.
     fn within(&self, prefix: &Prefix) -> (bool, bool) {
         if self.lengths().last().is_none_or(|longest| *longest <= prefix.len()) {
             return (false, false);
@@ -281,7 +283,8 @@ impl Table<'_> {
         (has_longer, has_guideposts)
     }
 
-    /// Puts the markers that a prefix needs. They say what replaced: no packet sees a difference.
+    /// Adds the markers that a prefix needs. Each has the target that packets find there anyway, so no packet sees a
+    /// difference.
     fn mark_path_to(&mut self, prefix: &Prefix) -> Result<(), TakesNewTable> {
         let path = paths(self.lengths()).swap_remove(usize::from(prefix.len()));
         for length in path {
@@ -294,8 +297,8 @@ impl Table<'_> {
         Ok(())
     }
 
-    /// Takes away what a change has left that was cut off: half an entry, and the second of two for one prefix. Counts the
-    /// metadata.
+    /// Removes what an interrupted change has left: half an entry, and the second of two for one prefix. Counts the entries
+    /// anew.
     pub(crate) fn tidy(&mut self) {
         let word_index = self.family.word_index();
         for place in self.all_places().filter(|place| !is_taken(self.load(*place, word_index))) {
