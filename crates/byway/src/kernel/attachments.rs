@@ -1,4 +1,4 @@
-//! The attachments, the programs on all devices, and what is asked for besides, as the maps hold them.
+//! The pinned maps of attachments, of the programs on devices, and of requested attachments.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -38,7 +38,7 @@ impl Attachments {
         })
     }
 
-    /// Lets the rules speak about what leaves by a device, and begins to count that, from zero, unless it is counted already.
+    /// Applies the rules to packets that leave by a device. Counts them from zero, unless they are counted already.
     pub(crate) fn watch(&mut self, index: u32) -> Result<()> {
         if self.counters_place(index)?.is_none() {
             let free = self.counters_place_of(index, 0)?;
@@ -52,8 +52,8 @@ impl Attachments {
         })
     }
 
-    /// Whether the rules speak about what leaves by a device. The kernel ends that when the device goes or moves to another
-    /// network namespace, from which it may have come back.
+    /// Whether the rules apply to packets that leave by a device. The kernel ends that when the device goes or moves to
+    /// another network namespace, even if it comes back.
     pub(crate) fn is_watched(&self, index: u32) -> Result<bool> {
         let device = optional(self.devices.get(index, 0));
         device.map(|device| device.is_some()).map_err(|error| failed("read the map", "ATTACHMENTS", error))
@@ -68,12 +68,12 @@ impl Attachments {
         }
     }
 
-    /// Where the counters of an attachment are.
+    /// Returns the place of an attachment's counters.
     fn counters_place(&self, index: u32) -> Result<Option<u32>> {
         self.counters_place_of(index, index)
     }
 
-    /// Of the places where the counters of an attachment may be, the first that has those of `owner`.
+    /// Returns the first place, of those where the attachment's counters may be, that belongs to `owner`.
     fn counters_place_of(&self, index: u32, owner: u32) -> Result<Option<u32>> {
         for probe in 0..ATTACHMENT_PROBES {
             let place = index.wrapping_add(probe) % MAX_ATTACHMENTS;
@@ -96,7 +96,7 @@ impl Attachments {
             .map_err(|error| failed("write the map", "ATTACHMENT_COUNTERS", error))
     }
 
-    /// The counters of an attachment, summed over the CPUs. All zero where there is none.
+    /// Returns the counters of an attachment, summed over the CPUs. All are zero if there is none.
     pub(crate) fn counters(&self, index: u32) -> Result<AttachmentCounters> {
         let mut sum = AttachmentCounters::default();
         let Some(place) = self.counters_place(index)? else { return Ok(sum) };
@@ -108,7 +108,7 @@ impl Attachments {
         Ok(sum)
     }
 
-    /// The records of programs, whatever they say.
+    /// Returns all records in `PROGRAMS`, valid or not.
     pub(crate) fn programs(&self) -> Result<Vec<(ProgramKey, ProgramRecord)>> {
         self.programs
             .iter()
@@ -116,7 +116,7 @@ impl Attachments {
             .map_err(|error| failed("read the map", "PROGRAMS", error))
     }
 
-    /// The record of the program at a place.
+    /// Returns the record of the program at a place.
     pub(crate) fn program(&self, place: Place) -> Result<Option<ProgramRecord>> {
         optional(self.programs.get(&wire::program_key(place), 0))
             .map_err(|error| failed("read the map", "PROGRAMS", error))
@@ -128,7 +128,7 @@ impl Attachments {
             .map_err(|error| failed("write the map", "PROGRAMS", error))
     }
 
-    /// Forgets the program at a place, and with that of its egress that a device is an attachment.
+    /// Removes the record of the program at a place. On egress, the device is then no attachment any more.
     pub(crate) fn forget_program(&mut self, place: Place) -> Result<()> {
         if place.direction == Direction::Egress {
             self.stop_watching(place.ifindex)?;
@@ -137,15 +137,15 @@ impl Attachments {
             .map_err(|error| failed("write the map", "PROGRAMS", error))
     }
 
-    /// The attachments that are asked for beside those that are there, by number: their names, and an empty one for those that
-    /// carry a default route.
+    /// Returns the requested attachments by number: the name of each, which is empty for the devices that carry a default
+    /// route.
     pub(crate) fn requests(&self) -> Result<BTreeMap<u32, String>> {
         let all = self.programs()?;
         let requests = all.into_iter().filter(|(key, _)| key.direction == DIRECTION_NONE);
         Ok(requests.map(|(key, record)| (key.ifindex, wire::read_request(&record.name))).collect())
     }
 
-    /// Notes such a request, unless it is noted already, or forgets it.
+    /// Adds such a request if it does not exist, or removes it.
     pub(crate) fn set_request(&mut self, name: &str, is_asked: bool) -> Result<()> {
         let requests = self.requests()?;
         let key = |ifindex| ProgramKey { ifindex, direction: DIRECTION_NONE };

@@ -1,4 +1,4 @@
-//! The sets of destinations, each of a source whose rules differ by destination, as the maps hold them.
+//! The pinned maps of the sets of destinations. Each set belongs to a source whose rules have destinations.
 
 use std::{net::IpAddr, path::Path};
 
@@ -14,12 +14,12 @@ use super::{
 };
 use crate::{error::Result, model::Prefix};
 
-/// A set, and an IPv4 address.
+/// A set's identity and an IPv4 address.
 type Key4 = [u8; 8];
-/// The same with an IPv6 address.
+/// A set's identity and an IPv6 address.
 type Key6 = [u8; 20];
 
-/// A set of destinations: its identity, and what it has.
+/// A set: its identity and its destinations.
 pub(crate) type Set = (u32, Vec<Prefix>);
 
 /// The open maps.
@@ -39,7 +39,7 @@ impl Destinations {
         })
     }
 
-    /// The entry of a set for a destination, or for one around it.
+    /// Returns the target in a set for a destination or for the next less specific one.
     pub(super) fn target(&self, set: u32, destination: &Prefix) -> Result<Option<Target>> {
         optional(match key(set, destination) {
             AnyKey::V4(bits, key) => self.v4.get(&Key::new(bits, key), 0),
@@ -48,8 +48,8 @@ impl Destinations {
         .map_err(|error| failed("read the destinations", &destination.to_string(), error))
     }
 
-    /// Makes a set of a source's destinations, under an identity that is free. Nothing leads to it yet. Where that fails
-    /// nothing is left of it.
+    /// Creates the set of a source's destinations under a free identity. No packet finds it yet. If that fails, nothing is
+    /// left of it.
     pub(crate) fn make_set(
         &mut self,
         id: u32,
@@ -65,7 +65,7 @@ impl Destinations {
                 AnyKey::V6(bits, key) => self.v6.insert(&Key::new(bits, key), *target, 0),
             });
             if let Err(error) = put {
-                // Nothing leads there yet; what cannot be removed now is tidied by the next change.
+                // No packet finds it. The next change tidies up what cannot be removed now.
                 let _ = self.remove_set(&set);
                 return Err(failed("write the destinations", &destination.to_string(), error));
             }
@@ -73,7 +73,7 @@ impl Destinations {
         Ok(set)
     }
 
-    /// Removes a set that no packet looks at any more.
+    /// Removes a set that no packet uses any more.
     pub(crate) fn remove_set(&mut self, (id, destinations): &Set) -> Result<()> {
         for destination in destinations {
             ignore_missing(match key(*id, destination) {
@@ -95,7 +95,7 @@ impl Destinations {
         first.map(|first| first.is_some()).map_err(|error| failed("read the map", "SETS", error))
     }
 
-    /// Every set there is, with the source that it was made for, or nothing where its record makes no sense.
+    /// Returns every set with its source, or with `None` if its record is invalid.
     pub(crate) fn sets(&self) -> Result<Vec<(u32, Option<Prefix>)>> {
         let sets: std::result::Result<Vec<_>, _> = self.sets.iter().collect();
         let sets = sets.map_err(|error| failed("read the map", "SETS", error))?;
@@ -103,7 +103,7 @@ impl Destinations {
     }
 }
 
-/// A key of a set, and how many of its bits count.
+/// A key in a set, with its length in bits.
 enum AnyKey {
     V4(u32, Key4),
     V6(u32, Key6),

@@ -1,5 +1,5 @@
-//! A program on a device, in one direction: a tcx link where the kernel has them (Linux 6.6), else a filter in that
-//! chain of a clsact qdisc (tc-bpf(8)).
+//! A program on a device, in one direction: a tcx link if the kernel has them (Linux 6.6), otherwise a filter in that chain
+//! of a clsact qdisc (tc-bpf(8)).
 
 use std::{
     collections::BTreeSet,
@@ -56,12 +56,12 @@ impl std::fmt::Display for Hook {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Attached {
     pub(crate) hook: Hook,
-    /// The clsact qdisc was added with it.
+    /// Whether the clsact qdisc was added with it.
     pub(crate) qdisc_added: bool,
 }
 
-/// The programs of one network namespace, and the folder that the pins of their tcx links are below. Each role has two: for
-/// devices whose frames have an Ethernet header, and for those whose packets are bare.
+/// The programs of one network namespace, and the folder with the pins of their tcx links. Each role has two programs: one
+/// for devices with an Ethernet header, and one for those without.
 #[derive(Debug)]
 pub(crate) struct Programs {
     departure: [SchedClassifier; 2],
@@ -86,7 +86,7 @@ impl Programs {
         })
     }
 
-    /// The program of a role for a device.
+    /// Returns the program of a role for a device.
     fn program(
         &mut self,
         network: &mut Network,
@@ -119,8 +119,8 @@ impl Programs {
         links(&self.folder, place.direction).join(place.ifindex.to_string())
     }
 
-    /// Puts the program on a device: with tcx unless the kernel lacks it or `hook` asks for clsact. `record` is told
-    /// what is about to be there, before each change of the kernel's, so that nothing is ever left without a record.
+    /// Puts the program on a device: by tcx, unless the kernel lacks it or `hook` demands clsact. Calls `record` with what is
+    /// about to be there before each change in the kernel, so that nothing is ever left without a record.
     pub(crate) fn attach(
         &mut self,
         network: &mut Network,
@@ -134,7 +134,7 @@ impl Programs {
             record(Attached { hook: Hook::Tcx, qdisc_added: false })?;
             match self.attach_tcx(network, device, role)? {
                 Ok(()) => return Ok(()),
-                // What a kernel without tcx says to the attach type that it does not know.
+                // The answer of a kernel without tcx, which does not know the attach type.
                 Err(ProgramError::SyscallError(error))
                     if error.io_error.raw_os_error() == Some(libc::EINVAL) =>
                 {
@@ -160,12 +160,12 @@ impl Programs {
         set
     }
 
-    /// Checks that no other Byway has a program on the device, in either direction: one with a BPF file system of its own, as
-    /// in a container on the host's network. Each would take packets that the other one has redirected for its own to redirect.
+    /// Refuses the device if another Byway has a program on it, in either direction. That one has a BPF file system of its
+    /// own, as in a container on the host's network. Each would redirect the packets that the other one has redirected.
     fn check_alone(&self, network: &mut Network, device: &Device) -> Result<()> {
         let mut others = Vec::new();
         for direction in Direction::ALL {
-            // None on a kernel without tcx. Where the device is gone, the attach itself says so better.
+            // None on a kernel without tcx. If the device is gone, the attach itself has the better error.
             let on_tcx = sys::tcx_programs(device.index, direction).unwrap_or_default();
             let filter = clsact::program(network, Place { ifindex: device.index, direction })?;
             for id in on_tcx.into_iter().chain(filter) {
@@ -177,7 +177,7 @@ impl Programs {
         if others.is_empty() {
             return Ok(());
         }
-        // Without CAP_SYS_ADMIN the two stand beside each other, and neither takes the other's marks for its own.
+        // Without CAP_SYS_ADMIN, both programs stay side by side, and neither accepts the marks of the other.
         let byways = byways();
         let is_byways = others.iter().any(|id| byways.contains(id));
         if is_byways { Err(Error::AnotherByway(device.name.clone())) } else { Ok(()) }
@@ -192,8 +192,8 @@ impl Programs {
         let direction = role.direction();
         bpffs::make_folder(&links(&self.folder, direction))?;
         let pin = self.pin(Place::of(device, role));
-        // That of a device that is gone and whose ifindex this one has now, or of this one before it was in another network
-        // namespace.
+        // The pin may be that of a device that is gone and had the same ifindex, or of this device before it moved to another
+        // network namespace.
         let _ = sys::detach_link(&pin).and_then(|()| fs::remove_file(&pin));
         let attach_type = match direction {
             Direction::Ingress => TcAttachType::Ingress,
@@ -202,7 +202,7 @@ impl Programs {
         let program = self.program(network, device, role)?;
         let id = program.info().map_err(|error| Error::kernel("look at a program", error))?.id();
         wait_until_gone(id, Place::of(device, role));
-        // First in the chain: a miss hands the packet on, so that nobody behind is shut out.
+        // First in the chain: on a miss the next program still runs, so this shuts nobody out.
         let options = TcAttachOptions::TcxOrder(LinkOrder::first());
         let attach = || {
             let id = program.attach_with_options(&device.name, attach_type, options)?;
@@ -217,7 +217,7 @@ impl Programs {
         Ok(attach())
     }
 
-    /// Puts the program in place of the one that is there in its direction, in one instant.
+    /// Replaces the program of the same direction on the device by this one, in one instant.
     pub(crate) fn replace(
         &mut self,
         network: &mut Network,
@@ -235,12 +235,12 @@ impl Programs {
         let program = self.program(network, device, role)?;
         program
             .attach_to_link(link)
-            // The pin holds the link; only this process's handle on it goes.
+            // The pin keeps the link. This drops only this process's handle on it.
             .and_then(|id| program.take_link(id).map(drop))
             .map_err(|error| Error::kernel(format!("change the program of {}", device.name), error))
     }
 
-    /// Takes the program of a role off. A device or a program that is gone is no error.
+    /// Removes the program of a role from the device. A missing device or program is not an error.
     pub(crate) fn detach(
         &mut self,
         network: &mut Network,
@@ -265,8 +265,7 @@ impl Programs {
         }
     }
 
-    /// Which program of Byway's is at a place, asked of the kernel itself. It may be another build's, whose role the record
-    /// tells.
+    /// Asks the kernel which program of Byway's is at a place. If it is another build's, the record tells its role.
     pub(crate) fn on_device(
         &self,
         network: &mut Network,
@@ -286,7 +285,7 @@ impl Programs {
             Err(error) => return Err(failed(error)),
         };
         let program = link.info().map_err(failed)?.program_id();
-        // The link of a device that is gone stays as long as its pin, and another may have its ifindex now.
+        // The link of a device that is gone stays as long as its pin, and another device may have its ifindex now.
         let is_there = match sys::tcx_programs(place.ifindex, place.direction) {
             Ok(programs) => programs.contains(&program),
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL)) => false,
@@ -303,9 +302,9 @@ impl Programs {
     }
 }
 
-/// Waits until a device no longer has this program, whose link nothing holds any more. If somebody has removed the pin, the
-/// kernel detaches the program some time later (`bpf_link_put`, kernel/bpf/syscall.c), and until then refuses to
-/// attach it again. If somebody holds the link, it refuses that after the wait.
+/// Waits until a device no longer has this program. If somebody has removed the pin of its link, the kernel detaches the
+/// program some time later (`bpf_link_put`, kernel/bpf/syscall.c). Until then it refuses to attach it again. If somebody holds
+/// the link, it refuses after the wait as well.
 fn wait_until_gone(program: u32, place: Place) {
     let start = Instant::now();
     let is_there = || sys::tcx_programs(place.ifindex, place.direction).is_ok_and(|it| it.contains(&program));
@@ -314,8 +313,8 @@ fn wait_until_gone(program: u32, place: Place) {
     }
 }
 
-/// The identities of all loaded programs that have the name of one of Byway's. To read names takes `CAP_SYS_ADMIN`: without,
-/// there are none.
+/// Returns the identities of all loaded programs that have the name of one of Byway's. Reading names needs `CAP_SYS_ADMIN`:
+/// without it, there are none.
 fn byways() -> BTreeSet<u32> {
     let is_byways = |name: &str| Programs::NAMES.contains(&name);
     let loaded = loaded_programs().filter_map(std::result::Result::ok);
@@ -325,9 +324,9 @@ fn byways() -> BTreeSet<u32> {
         .collect()
 }
 
-/// Checks, where this network namespace has no pins, that no device carries a program of a Byway that is pinned in another BPF
-/// file system: whoever looked here would be told that there is nothing. A device that has come from another namespace
-/// whose pins are here does not count.
+/// Checks that no device carries a program of a Byway that is pinned in another BPF file system. For a network namespace without
+/// pins here: a listing would show nothing, although packets are redirected. A device that came from another namespace
+/// does not count if that one's pins are here.
 ///
 /// # Errors
 ///
@@ -363,7 +362,7 @@ fn pinned_here() -> Vec<u32> {
     pins.filter_map(|pin| Some(SchedClassifier::from_pin(pin).ok()?.info().ok()?.id())).collect()
 }
 
-/// The folder of the pins of one direction's tcx links. It is there once there is one.
+/// Returns the folder of the pins of one direction's tcx links. It exists once there is such a link.
 fn links(folder: &Path, direction: Direction) -> PathBuf {
     folder.join(match direction {
         Direction::Ingress => "ingress",

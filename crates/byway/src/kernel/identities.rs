@@ -1,12 +1,12 @@
-//! The identities of rules, sets and groups. They are given away in turn: packets may be under way still of the one that had
-//! an identity before, so that it is long after.
+//! The identities of rules, sets and groups. They are given out in turn, so that no identity is reused while packets with its
+//! old meaning may be on their way.
 
 use byway_abi::{MAX_CHUNKS, meta};
 
 use super::{destinations::Destinations, meta::Meta, next_hops::NextHops, rules::Rules};
 use crate::error::{Error, Result};
 
-/// Which identities of rules are in use: nothing unless a change has some to write down.
+/// The identities of rules in use, if a change has to write them down.
 #[derive(Default)]
 pub(super) struct Identities(Option<InUse>);
 
@@ -14,7 +14,7 @@ pub(super) struct Identities(Option<InUse>);
 struct InUse {
     /// Where the search for a free one begins.
     next: u32,
-    /// How many there are.
+    /// How many rules there are.
     used: u32,
 }
 
@@ -39,7 +39,7 @@ impl Identities {
         }
         let mut free = rules.free(next)?;
         if free.is_none() && rules.chunks() < MAX_CHUNKS {
-            // There are more than were noted.
+            // There are more rules than were written down.
             next = rules.chunks() << 16;
             rules.add_chunk()?;
             free = rules.free(next)?;
@@ -59,13 +59,13 @@ impl Identities {
         Ok(())
     }
 
-    /// Counts the rules, whatever is noted.
+    /// Counts the rules anew.
     pub(super) fn count_again(&mut self, meta: &Meta, rules: &Rules) -> Result<()> {
         self.in_use(meta, rules)?.used = count(rules)?;
         Ok(())
     }
 
-    /// Writes down which are in use.
+    /// Writes them to `META`.
     pub(super) fn note(&mut self, meta: &mut Meta) -> Result<()> {
         if let Some(InUse { next, used }) = self.0.take() {
             meta.set(meta::NEXT_RULE, next)?;
@@ -75,7 +75,7 @@ impl Identities {
     }
 }
 
-/// Returns how many records of rules there are, as the last change has noted it. Counts them if there is no room for so many.
+/// Returns how many rule records there are, as the last change wrote it down. Counts them if there is no room for so many.
 pub(super) fn noted_rules(meta: &Meta, rules: &Rules) -> Result<u32> {
     let noted = meta.get(meta::RULES)?;
     if noted <= rules.room() { Ok(noted) } else { count(rules) }

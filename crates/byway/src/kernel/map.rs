@@ -1,4 +1,4 @@
-//! What all pinned maps have in common: how one is opened, and what its errors mean.
+//! What all pinned maps have in common: opening one, and its errors.
 
 use std::{path::Path, thread, time::Duration};
 
@@ -17,7 +17,7 @@ pub(super) fn failed(verb: &str, name: &str, error: MapError) -> Error {
     Error::kernel(format!("{verb} {name}"), error)
 }
 
-/// Opens a map of a folder by its name, as the type that is wanted.
+/// Opens the map with this name in a folder, as the type that the caller expects.
 macro_rules! map {
     ($folder:expr, $name:literal) => {
         $crate::kernel::map::open($folder, $name)?
@@ -32,12 +32,12 @@ pub(crate) fn add(sum: &mut Count, count: Count) {
     sum.bytes = sum.bytes.wrapping_add(count.bytes);
 }
 
-/// How long an insertion is tried again, in steps of [`REFILL_STEP`]: a second.
+/// How many times to retry an insertion, [`REFILL_STEP`] apart: for a second.
 const REFILL_STEPS: u32 = 20_000;
 const REFILL_STEP: Duration = Duration::from_micros(50);
 
-/// An insertion that waits for memory. The kernel takes a map's elements from a small stock that it fills up in the
-/// background (kernel/bpf/memalloc.c), and says `ENOMEM` to whoever is faster than that.
+/// Inserts, and waits if memory is short. The kernel takes the elements of a map from a small stock that it refills in the
+/// background (kernel/bpf/memalloc.c), and returns `ENOMEM` to a caller that is faster than that.
 pub(super) fn retry_enomem(
     mut insert: impl FnMut() -> std::result::Result<(), MapError>,
 ) -> std::result::Result<(), MapError> {
@@ -52,7 +52,7 @@ pub(super) fn retry_enomem(
     insert()
 }
 
-/// A look-up without its "no such key".
+/// Turns the "no such key" of a lookup into `None`.
 pub(super) fn optional<T>(
     result: std::result::Result<T, MapError>,
 ) -> std::result::Result<Option<T>, MapError> {
@@ -63,7 +63,7 @@ pub(super) fn optional<T>(
     }
 }
 
-/// A removal without its "no such key".
+/// Ignores the "no such key" of a removal.
 pub(super) fn ignore_missing(result: std::result::Result<(), MapError>) -> std::result::Result<(), MapError> {
     match result {
         Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),

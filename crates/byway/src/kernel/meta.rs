@@ -11,7 +11,7 @@ use crate::error::Result;
 pub(crate) struct Meta(Array<MapData, u32>);
 
 impl Meta {
-    /// Opens the map that is pinned in `folder`, without any other, whose shape may be another version's.
+    /// Opens the map that is pinned in `folder`, and none of the others, whose form may be that of another version.
     pub(crate) fn open(folder: &Path) -> Result<Self> {
         Ok(Self(map!(folder, "META")))
     }

@@ -1,31 +1,29 @@
-//! Taking over what a byway of an older schema has pinned: in place, under traffic, with all rules and counters.
+//! Takes over the pins of an older schema: in place, under traffic, with all rules and counters.
 //!
-//! The first change that a newer byway makes does this, ahead of the change itself and with the lock held. The order lets it
-//! be cut off at any instruction: packets find programs and maps that belong together, and the next change takes over anew,
-//! or finds that all is done.
+//! The first change by a newer Byway does this before the change itself, with the lock held. It may be killed at any
+//! instruction: because of the order of its steps, packets always find programs and maps that belong together, and the next
+//! change takes over again or finds everything done.
 //!
-//! 1. `OBJECT` in [`META`](meta) becomes 0. From now on devices may have other programs than the pinned ones. Whichever build
-//!    makes the next change, the older one as well, puts its own on all of them.
-//! 2. Maps of another shape are made beside the old ones, filled, and pinned. A map that changes its shape changes its name:
-//!    so the two are never taken for each other, no reader sees half of them, and one word (step 6) says which ones count.
-//!    What an earlier attempt has left is made anew, since the older byway may have changed something since then.
-//! 3. The programs are loaded over the maps, those of all rounds before any device gets one: what the kernel refuses, it
-//!    refuses here. Maps that are new are made by that, and stay from then on, since programs of an attempt that is cut off
-//!    work with what is there.
-//! 4. The programs go on each device, in one instant each. Where they know a packet that arrives by another mark than the
-//!    older ones, that takes [rounds](Migration::rounds), so that each program takes what any other on any device writes. A
-//!    round begins when no program of the one before runs any more.
-//! 5. The programs are pinned in the place of the older ones.
-//! 6. `SCHEMA` in `META` is written. This is the instant from which on the older byway refuses these pins, and the newer one
-//!    reads them.
-//! 7. The maps that nothing needs any more are removed.
-//! 8. `OBJECT` is written. One that was cut off ahead of this finds its own schema with another build's programs, which is
-//!    what [`Executor::renew`](super::execute::Executor::renew) is for; that removes such maps as well.
+//! 1. `OBJECT` in [`META`](meta) becomes 0. From now on, devices may have other programs than the pinned ones. Whichever
+//!   build makes the next change, even the older one, puts its own programs on all of them.
+//! 2. Maps of another form are created beside the old ones, filled, and pinned. A map that changes its form changes its name.
+//!   So nothing mistakes one for the other, no reader sees half a map, and one word (step 6) says which ones count. Maps of
+//!   an earlier attempt are created anew, because the older Byway may have changed something since then.
+//! 3. The programs of all rounds are loaded over the maps, before any device gets one: if the kernel refuses one, it does so
+//!   here. Loading creates the new maps. They stay, because the programs of an interrupted attempt use them.
+//! 4. Each device gets the programs, in one instant each. If their mark on packets differs from that of the older ones, this
+//!   takes several [rounds](Migration::rounds), so that each program accepts what any other on any device writes. A round
+//!   begins when no program of the round before runs any more.
+//! 5. The programs replace the older ones as pins.
+//! 6. `SCHEMA` in `META` is written. From this instant on, the older Byway refuses these pins, and the newer one reads them.
+//! 7. Maps that nothing needs any more are removed.
+//! 8. `OBJECT` is written. If Byway is killed before this, the next change finds its own schema with programs of another
+//!   build, and [`Executor::renew`](super::execute::Executor::renew) does the rest. It also removes such maps.
 //!
-//! Where a step up to the fourth fails, those before it are taken back: the older programs go on the devices again.
+//! If one of the first four steps fails, those before it are undone: the devices get the older programs back.
 //!
-//! What programs write cannot change its shape in this way, since they write to the old map while the new one is filled. It
-//! keeps its shape, and what is to be counted besides goes into a map of its own.
+//! A map that programs write cannot change its form in this way, because they write to the old map while the new one is
+//! filled. It keeps its form, and new counters get a map of their own.
 
 use std::{collections::BTreeSet, ffi::OsString, path::Path};
 
@@ -44,16 +42,17 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Takes over what a byway of an older schema has pinned for this network namespace, if one has. The caller holds the lock.
+/// Takes over the pins of this network namespace if they have an older schema. The caller holds the lock.
 ///
 /// # Errors
 ///
-/// [`Error::Schema`] where the pins are a newer byway's, or too old. All is as it was then, and where anything else fails.
+/// [`Error::Schema`] if the pins are too old or those of a newer Byway, and those of the kernel. Up to the fourth step, an
+/// error leaves everything as it was, except [`Error::NotUndone`]. After a later one, the next change does the rest.
 pub(crate) fn take_over(network: &mut Network) -> Result<()> {
     take_over_by(network, MIGRATIONS, &mut |_| ())
 }
 
-/// The same by these migrations. `between` is told of each step that is done.
+/// Does the same by these migrations. Calls `between` after each step.
 fn take_over_by(
     network: &mut Network,
     migrations: &[Migration],
@@ -76,7 +75,7 @@ fn take_over_by(
     Meta::open(folder)?.set(meta::OBJECT, 0)?;
     between("the programs are nobody's");
     if let Err(failure) = put_in_place(folder, network, way, between) {
-        // Where an attempt before was cut off, devices may have programs that need what is there.
+        // After an interrupted attempt, devices may have programs that need what it left.
         let is_first = object != 0 && !matches!(failure, Error::NotUndone { .. });
         return Err(if is_first { without(folder, &there, object, failure) } else { failure });
     }
@@ -89,7 +88,7 @@ fn take_over_by(
     pins::note_object(folder)
 }
 
-/// Steps 2 to 4.
+/// Does steps 2 to 4.
 fn put_in_place(
     folder: &Path,
     network: &mut Network,
@@ -110,7 +109,7 @@ fn put_in_place(
     let links = network.links()?;
     let mut installed = installed(&pins, network, &links)?;
     installed.retain(|installed| installed.is_installed);
-    // In front those that are there, to go back to.
+    // First the old programs, to go back to.
     rounds.insert(0, pins.programs);
     for round in 1..rounds.len() {
         if let Err(failure) = put_on_all(&mut rounds[round], network, &installed, between) {
@@ -120,7 +119,7 @@ fn put_in_place(
     Ok(())
 }
 
-/// Puts programs on each device, and waits until none of those before runs any more.
+/// Puts these programs on each device, and waits until none of the earlier ones runs any more.
 fn put_on_all(
     programs: &mut Programs,
     network: &mut Network,
@@ -135,7 +134,7 @@ fn put_on_all(
     Ok(())
 }
 
-/// Puts the programs of the rounds before the last of these on each device again, in reverse.
+/// Puts the programs of all rounds before the last one on each device again, in reverse order.
 fn go_back(rounds: &mut [Programs], network: &mut Network, installed: &[Installed], failure: Error) -> Error {
     let mut before = rounds.iter_mut().rev().skip(1);
     let undone = before.try_for_each(|programs| put_on_all(programs, network, installed, &mut |_| ()));
@@ -145,7 +144,7 @@ fn go_back(rounds: &mut [Programs], network: &mut Network, installed: &[Installe
     }
 }
 
-/// Why pins are not taken over, once all that was made for it is gone; or that it is not.
+/// Removes what was created, and returns `failure`, or an error that says that this failed, too.
 fn without(folder: &Path, there: &BTreeSet<OsString>, object: u32, failure: Error) -> Error {
     let undone = bpffs::names(folder).and_then(|now| {
         now.difference(there).try_for_each(|name| bpffs::remove(&folder.join(name)))?;
@@ -211,13 +210,13 @@ mod tests {
         Ok(())
     }
 
-    /// Two that were never needed, with what [`MIGRATIONS`] does to programs in between.
+    /// Two made-up migrations, with what [`MIGRATIONS`] does to programs in between.
     const MADE_UP: &[Migration] = &[
         Migration {
             from: SCHEMA - 2,
             converted: &[Conversion { from: "NEIGHBOURS_OLD", to: "NEIGHBOURS", convert: widen_neighbours }],
             removed: &["UNUSED"],
-            // Those on the devices know no other mark than these.
+            // The programs on the devices know no other marks than these.
             rounds: &[1, 1],
         },
         Migration {
@@ -232,7 +231,7 @@ mod tests {
         },
     ];
 
-    /// Lets pins be what a byway of two schemas before would have left.
+    /// Turns pins into those of a Byway of two schemas before.
     fn make_old(folder: &Path) {
         let new: HashMap<_, NeighbourKey, u32> = open(&folder.join("NEIGHBOURS")).try_into().unwrap();
         let mut old: HashMap<MapData, NeighbourKey, u16> = HashMap::create(1_024, 1).unwrap();
@@ -254,7 +253,7 @@ mod tests {
         let mut old: HashMap<MapData, u32, ProgramRecord> = HashMap::create(1_024, NO_PREALLOC).unwrap();
         for entry in new.iter() {
             let (key, record) = entry.unwrap();
-            // What is asked for was not kept.
+            // That schema recorded no requests.
             if key.direction == DIRECTION_EGRESS {
                 old.insert(key.ifindex, record, 0).unwrap();
             }
@@ -280,12 +279,12 @@ mod tests {
         }
     }
 
-    /// What is asked of the service is answered.
+    /// The service answers requests.
     fn works(client: &Node) {
         client.ping(None, IPV4.service, Duration::from_secs(20)).unwrap();
     }
 
-    /// Takes over by the made-up migrations, and is cut off behind the step of this number. Says which step that was.
+    /// Takes over by the made-up migrations, and is killed after the step with this number. Returns the step.
     fn cut_off_at(seed: &Seed, cut: usize) -> Option<&'static str> {
         let client = seed.client.clone();
         seed.server.run(move || {
@@ -310,13 +309,13 @@ mod tests {
         let seed = Seed::new().unwrap();
         let byway = || Byway::open().unwrap().with_hook(hook);
         match seed.server.run(|| byway().add(&spec())) {
-            // A kernel without tcx runs the other half alone.
+            // A kernel without tcx runs only the other half.
             Err(Error::Unsupported { .. }) if hook == Hook::Tcx => return,
             added => drop(added.unwrap()),
         }
         let folder = seed.server.run(|| pins::folder().unwrap());
         let before = seed.server.run(|| byway().rules().unwrap().remove(0));
-        // Which hook it is matters where a device gets other programs, which all of these come by.
+        // The hook matters when a device gets other programs, which happens in all of these cases.
         let apart = if hook == Hook::Clsact { 3 } else { 1 };
         for cut in (0..).step_by(apart) {
             make_old(&folder);
@@ -329,7 +328,7 @@ mod tests {
             let at = cut_off_at(&seed, cut);
             println!("{hook}, {cut}: {at:?}");
             assert_eq!(cut_off_at(&seed, usize::MAX), None);
-            // What comes behind the new schema is the next change's.
+            // Anything after the new schema is left to the next change.
             seed.server.run(|| byway().attach(&Attach::Auto).unwrap());
             let rule = seed.server.run(|| byway().rules().unwrap().remove(0));
             assert_eq!(rule.rule, before.rule);
@@ -360,7 +359,7 @@ mod tests {
         is_cut_off_anywhere(Hook::Tcx);
     }
 
-    /// A conversion that fails leaves all as it was.
+    /// A failed conversion leaves everything as it was.
     #[test]
     fn what_fails_is_taken_back() {
         const FAILS: &[Migration] = &[Migration {

@@ -1,4 +1,4 @@
-//! The migrations there are: what changed from each schema to the next, and how old maps become new ones.
+//! The migrations: what changed from each schema to the next, and how to convert old maps to new ones.
 //!
 //! [`take_over`](super::migrate::take_over) carries them out.
 
@@ -16,36 +16,36 @@ use byway_abi::{DIRECTION_EGRESS, MAX_PROGRAMS, ProgramKey, ProgramRecord, SCHEM
 use super::{bpffs, map::retry_enomem};
 use crate::error::{Error, Result};
 
-/// From one schema to the next.
+/// A migration from one schema to the next.
 pub(super) struct Migration {
-    /// The schema that it begins with. It ends with the one that follows.
+    /// The schema that it starts from. It leads to the next number.
     pub(super) from: u32,
-    /// Maps that change their shape.
+    /// The maps that change their form, and the pins that change their names.
     pub(super) converted: &'static [Conversion],
-    /// The pins of maps, or folders of them, that nothing needs any more, besides those that are converted.
+    /// The pins of maps, or folders of them, that nothing needs any more, besides the converted ones.
     pub(super) removed: &'static [&'static str],
-    /// The programs that come in between on each device, by their global `TAKING_OVER`, where those of this byway do not know
-    /// the packets of that schema's. The last ones have 0 there. The object knows these as long as this stands here, also when
-    /// more schemas have followed.
+    /// The values of the global `TAKING_OVER` for the programs that each device gets in between, one after the other. They
+    /// are needed if the programs of this Byway and those of that schema do not accept each other's packets. The final
+    /// programs have 0. The object must support these values as long as this migration exists.
     pub(super) rounds: &'static [u32],
 }
 
-/// How a map, or each map of a folder, changes its shape, which no program writes to; or how a pin changes its name.
+/// How a map or each map of a folder changes its form, or how a pin changes its name. No program may write to a map that
+/// changes its form.
 pub(super) struct Conversion {
     /// The pin, or the folder.
     pub(super) from: &'static str,
-    /// Another name that no schema before has had.
+    /// The new name, which no earlier schema has used.
     pub(super) to: &'static str,
-    /// Makes the map that is to be pinned at the second path, or the folder, out of what is at the first one. There is
-    /// nothing at the second path yet.
+    /// Converts the map or folder at the first path to one at the second path, where nothing exists yet.
     pub(super) convert: fn(&Path, &Path) -> Result<()>,
 }
 
-/// All migrations there are, the oldest first. The last one ends with [`SCHEMA`].
+/// All migrations, the oldest first. The last one leads to [`SCHEMA`].
 pub(super) const MIGRATIONS: &[Migration] = &[
-    // Packets carry a mark that a sender cannot guess. The maps keep their shapes, and two come with the programs.
+    // Packets carry a mark that a sender cannot guess. The maps keep their forms. Loading the programs creates two new ones.
     Migration { from: 7, converted: &[], removed: &[], rounds: &[2, 1] },
-    // Names of now for the same maps and programs.
+    // New names for the same maps and programs.
     Migration {
         from: 8,
         converted: &[
@@ -58,7 +58,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         removed: &[],
         rounds: &[],
     },
-    // A device may carry a program in each direction, and had one on egress.
+    // A device may carry a program in each direction. Before, it had only one, on egress.
     Migration {
         from: 9,
         converted: &[
@@ -70,21 +70,21 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     },
 ];
 
-/// Pins a map under another name: it stays the same one, which programs of both schemas write to.
+/// Pins a map under another name as well. It stays the same map, which programs of both schemas write to.
 fn pin_map_again(from: &Path, to: &Path) -> Result<()> {
     let action = || format!("pin {} as {}", from.display(), to.display());
     let map = MapData::from_pin(from).map_err(|error| Error::kernel(action(), error))?;
     map.pin(to).map_err(|error| Error::kernel(action(), error))
 }
 
-/// Pins a program under another name.
+/// Pins a program under another name as well.
 fn pin_program_again(from: &Path, to: &Path) -> Result<()> {
     let action = || format!("pin {} as {}", from.display(), to.display());
     let mut program = SchedClassifier::from_pin(from).map_err(|error| Error::kernel(action(), error))?;
     program.pin(to).map_err(|error| Error::kernel(action(), error))
 }
 
-/// Pins each link of a folder in another one as well. No program moves: a link is there as long as any of its pins.
+/// Pins each link of a folder in another one as well. No program moves: a link exists as long as any of its pins.
 pub(super) fn pin_links_again(from: &Path, to: &Path) -> Result<()> {
     bpffs::make_folder(to)?;
     for name in bpffs::names(from)? {
@@ -99,7 +99,7 @@ pub(super) fn pin_links_again(from: &Path, to: &Path) -> Result<()> {
 /// `BPF_F_NO_PREALLOC` (bpf(2)).
 pub(super) const NO_PREALLOC: u32 = 1;
 
-/// Copies the records of devices, each of which had the program on its egress.
+/// Copies the records of devices, and adds the direction: each program was on egress.
 pub(super) fn add_direction(from: &Path, to: &Path) -> Result<()> {
     let action = || format!("make {} of {}", to.display(), from.display());
     let fill = || {
@@ -116,7 +116,7 @@ pub(super) fn add_direction(from: &Path, to: &Path) -> Result<()> {
     new.pin(to).map_err(|error| Error::kernel(action(), error))
 }
 
-/// The migrations from a schema to that of this byway, if there is a way.
+/// Returns the migrations from a schema to that of this Byway, if there is a way.
 pub(super) fn way(migrations: &[Migration], found: u32) -> Option<&[Migration]> {
     let first = migrations.iter().position(|migration| migration.from == found)?;
     let way = &migrations[first..];
@@ -125,7 +125,7 @@ pub(super) fn way(migrations: &[Migration], found: u32) -> Option<&[Migration]> 
     leads_here.then_some(way)
 }
 
-/// Whether the next change takes over what has this schema.
+/// Whether the next change takes over pins of this schema.
 pub(super) fn is_known(found: u32) -> bool {
     way(MIGRATIONS, found).is_some()
 }

@@ -1,4 +1,4 @@
-//! The edge: everything that speaks to the kernel, and nothing that decides.
+//! The edge: everything that calls the kernel, and nothing that decides.
 
 pub(crate) mod attachments;
 pub(crate) mod bpffs;

@@ -1,4 +1,4 @@
-//! The neighbours that the kernel keeps resolved for Byway, as the map holds them.
+//! The pinned map of the neighbours that the kernel keeps resolved for Byway.
 
 use std::{net::IpAddr, path::Path};
 
@@ -20,7 +20,7 @@ impl Neighbours {
         Ok(Self(map!(folder, "NEIGHBOURS")))
     }
 
-    /// The neighbours that Byway keeps, as ifindex and gateway.
+    /// Returns these neighbours as ifindex and gateway.
     pub(crate) fn all(&self) -> Result<Vec<(u32, IpAddr)>> {
         let mut neighbours = Vec::new();
         for key in self.0.keys() {

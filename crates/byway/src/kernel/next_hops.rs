@@ -1,8 +1,8 @@
-//! The next hops and their groups, as the maps hold them.
+//! The pinned maps of next hops and groups.
 //!
-//! A next hop has a slot of its own for as long as anything leads to it, and the same device and gateway for all that time.
-//! What a slot held stays in it until it is given away again, which is long after, for the sake of packets that
-//! still wait for their neighbour.
+//! A next hop has a slot of its own as long as anything uses it, and keeps its gateway all that time. The content of a free
+//! slot stays until the slot is given out again, which is as late as possible, because packets may still wait for their
+//! neighbour.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -63,13 +63,14 @@ impl NextHops {
         })
     }
 
-    /// The next hops there are, with their slots. The device of each is as it was when the next hop was made.
+    /// Returns the next hops with their slots. The device of each is the one recorded when the next hop was created or
+    /// renewed.
     pub(crate) fn all(&self) -> Result<Vec<(NextHop, Slot)>> {
         let mut all = Vec::new();
         for index in 1..MAX_NEXT_HOPS {
             let wire = self.read(index)?;
             if is_new(&wire) {
-                // Slots are given away in their order, so that none behind has ever been used.
+                // Slots are given out in order, so no later one has ever been used.
                 break;
             }
             if wire.flags & NEXT_HOP_FREE != 0 {
@@ -83,8 +84,8 @@ impl NextHops {
         Ok(all)
     }
 
-    /// Gives a next hop a slot that is empty. `mtu` is for [`byway_abi::NextHop::mtu`]. `first` says where the search begins;
-    /// nothing is found where none is.
+    /// Gives a next hop a free slot, and returns it, or `None` if there is none. `mtu` is for [`byway_abi::NextHop::mtu`].
+    /// The search begins at `first`.
     pub(crate) fn make(&mut self, next_hop: &NextHop, mtu: u32, first: u32) -> Result<Option<u32>> {
         let last = MAX_NEXT_HOPS - 1;
         let slots = (0..last).map(|nth| 1 + ((first.max(1) - 1) % last + nth) % last);
@@ -110,7 +111,7 @@ impl NextHops {
         Ok(None)
     }
 
-    /// Gives a slot the device that its next hop has now, with its MTU. Says whether it had one before.
+    /// Gives a slot the current device and MTU of its next hop. Returns whether it had a device before.
     pub(crate) fn renew(&mut self, slot: u32, next_hop: &NextHop, mtu: u32) -> Result<bool> {
         let had_device = self.device(slot)?.is_some();
         let flags = self.read(slot)?.flags;
@@ -119,12 +120,12 @@ impl NextHops {
         Ok(had_device)
     }
 
-    /// Takes the device from a slot, whose next hop is out of service then.
+    /// Removes the device from a slot. Its next hop is then out of service.
     pub(crate) fn take_device(&mut self, slot: u32) -> Result<()> {
         self.set_device(slot, 0)
     }
 
-    /// The ifindex of the device in a slot, unless that is gone or not there yet.
+    /// Returns the ifindex of the device in a slot, or `None` if the device is gone or does not exist yet.
     fn device(&self, slot: u32) -> Result<Option<u32>> {
         let device = optional(self.devices.get(slot, 0));
         device
@@ -139,14 +140,14 @@ impl NextHops {
         self.write(slot, byway_abi::NextHop { flags, ..wire })
     }
 
-    /// Empties a slot that nothing leads to.
+    /// Frees a slot that nothing uses.
     pub(crate) fn forget(&mut self, slot: u32) -> Result<()> {
         self.set_device(slot, 0)?;
         let wire = self.read(slot)?;
         self.write(slot, byway_abi::NextHop { flags: NEXT_HOP_FREE, ..wire })
     }
 
-    /// The counters of a next hop, summed over the CPUs.
+    /// Returns the counters of a next hop, summed over the CPUs.
     pub(crate) fn counters(&self, slot: u32) -> Result<NextHopCounters> {
         let values = self
             .counters
@@ -164,7 +165,7 @@ impl NextHops {
         Ok(sum)
     }
 
-    /// What the programs know of a next hop.
+    /// Returns what the programs know about a next hop.
     pub(crate) fn health(&self, slot: u32) -> Result<NextHopHealth> {
         self.health.get(&slot, 0).map_err(|error| failed("read the map", "NEXT_HOP_HEALTH", error))
     }
@@ -173,7 +174,7 @@ impl NextHops {
         [0, 1].into_iter().any(|generation| self.groups.get(&GroupKey { group, generation }, 0).is_ok())
     }
 
-    /// All groups, those with a name, and those of one rule each.
+    /// Returns all groups: named ones, and those of a single rule.
     pub(super) fn groups(&self) -> Result<BTreeMap<GroupKey, Group>> {
         self.groups
             .iter()
@@ -185,7 +186,7 @@ impl NextHops {
         optional(self.groups.get(&key, 0)).map_err(|error| failed("read the map", "GROUPS", error))
     }
 
-    /// Makes a group in one generation, or lets it be another there, from one instant to the next; or removes it.
+    /// Creates, replaces or removes a group in one generation, in one instant.
     pub(crate) fn set_group(&mut self, key: GroupKey, group: Option<&Group>) -> Result<()> {
         match group {
             Some(group) => retry_enomem(|| self.groups.insert(key, group, 0)),
@@ -194,14 +195,15 @@ impl NextHops {
         .map_err(|error| failed("write the map", "GROUPS", error))
     }
 
-    /// Makes a group that nothing leads to yet. What is left where that fails is for [`forget_group`](Self::forget_group).
+    /// Creates a group in both generations, which nothing uses yet. If that fails, [`forget_group`](Self::forget_group)
+    /// removes what is left.
     pub(crate) fn make_group(&mut self, group: u32, wire: &Group) -> Result<()> {
         [0, 1]
             .into_iter()
             .try_for_each(|generation| self.set_group(GroupKey { group, generation }, Some(wire)))
     }
 
-    /// Removes a group that no rule leads to. One that is not there is no error.
+    /// Removes a group that no rule uses. A missing one is not an error.
     pub(crate) fn forget_group(&mut self, group: u32) -> Result<()> {
         [0, 1].into_iter().try_for_each(|generation| self.set_group(GroupKey { group, generation }, None))
     }
@@ -212,7 +214,7 @@ fn is_new(wire: &byway_abi::NextHop) -> bool {
     wire.ifindex == 0 && wire.flags == 0
 }
 
-/// A group as the maps hold it. `before` says which slot had each bucket, where the flows of something else move here.
+/// Returns a group as it is in the map. `before` are the slots that the buckets of its flows had, if it replaces something.
 pub(super) fn group(
     name: &str,
     members: &[(u32, u16)],
@@ -237,12 +239,12 @@ pub(super) fn group(
     group
 }
 
-/// Which slot has each bucket of a group.
+/// Returns the slot of each bucket of a group.
 pub(super) fn slots(group: &Group) -> [u32; BUCKETS] {
     group.buckets.map(|member| group.members.get(usize::from(member)).copied().unwrap_or(0))
 }
 
-/// The members of a group, or nothing where one makes no sense.
+/// Returns the members of a group, or `None` if one is invalid.
 pub(super) fn members(group: &Group, slots: &BTreeMap<u32, NextHop>) -> Option<Vec<Member>> {
     let member = |nth: usize| {
         let next_hop = slots.get(group.members.get(nth)?)?.clone();
@@ -251,13 +253,13 @@ pub(super) fn members(group: &Group, slots: &BTreeMap<u32, NextHop>) -> Option<V
     (0..group.count as usize).map(member).collect::<Option<Vec<_>>>().filter(|members| !members.is_empty())
 }
 
-/// Whether a group makes sense, with a name or without.
+/// Whether a group is valid, with a name or without.
 pub(super) fn makes_sense(wire: &Group, slots: &BTreeMap<u32, NextHop>) -> bool {
     let is_own = wire::read_name(&wire.name).is_empty();
     if is_own { members(wire, slots).is_some() } else { read_group(wire, slots).is_some() }
 }
 
-/// The group that goes by a name, or nothing where it is a rule's own or makes no sense.
+/// Returns a named group, or `None` if it belongs to a single rule or is invalid.
 pub(crate) fn read_group(wire: &Group, slots: &BTreeMap<u32, NextHop>) -> Option<crate::model::Group> {
     let name = wire::read_name(&wire.name);
     Some(crate::model::Group {

@@ -1,4 +1,4 @@
-//! The pinned state of one network namespace: making it, opening it, renewing its programs, removing it.
+//! Creates, opens and removes the pins of one network namespace, and renews their programs.
 
 use std::{
     fs,
@@ -31,18 +31,18 @@ pub(crate) struct Pins {
     pub(crate) programs: Programs,
 }
 
-/// Where the pins of the calling thread's network namespace are, or would be.
+/// Returns the folder of the pins of the calling thread's network namespace, which may not exist.
 pub(crate) fn folder() -> Result<PathBuf> {
     Ok(bpffs::folder().join(namespace::key()?))
 }
 
 impl Pins {
-    /// Opens the pins, or nothing where there are none.
+    /// Opens the pins, if there are any.
     ///
     /// # Errors
     ///
-    /// [`Error::OlderSchema`] where an older version of Byway made them and the next change takes them over,
-    /// [`Error::Schema`] where any other version did, [`Error::BpffsHidden`] where they cannot be seen.
+    /// [`Error::OlderSchema`] if an older version of Byway made them and the next change takes them over, [`Error::Schema`]
+    /// if any other version did, [`Error::BpffsHidden`] if this process cannot see them.
     pub(crate) fn open() -> Result<Option<Self>> {
         if !bpffs::is_mounted() {
             bpffs::check_not_hidden()?;
@@ -53,7 +53,7 @@ impl Pins {
             let Some(before) = bpffs::identity(&folder)? else { return Ok(None) };
             match Self::open_in(&folder) {
                 Ok(pins) => return Ok(Some(pins)),
-                // Another Byway may have removed them meanwhile, and a third may have made new ones.
+                // Another Byway may have removed them meanwhile, and a third may have created new ones.
                 Err(error) if bpffs::identity(&folder)? == Some(before) => return Err(error),
                 Err(_) => {}
             }
@@ -72,11 +72,11 @@ impl Pins {
         Ok(Self { tables: Tables::open(folder)?, programs: Programs::open(folder, folder)? })
     }
 
-    /// Whether there are pins, of whatever schema.
+    /// Whether there are pins of any schema.
     ///
     /// # Errors
     ///
-    /// [`Error::BpffsHidden`] where they cannot be seen.
+    /// [`Error::BpffsHidden`] if this process cannot see them.
     pub(crate) fn are_there() -> Result<bool> {
         if bpffs::is_mounted() {
             return Ok(bpffs::identity(&folder()?)?.is_some());
@@ -84,12 +84,12 @@ impl Pins {
         bpffs::check_not_hidden().map(|()| false)
     }
 
-    /// Removes what a Byway has left that was cut off while it made pins or removed them. The caller holds the lock.
+    /// Removes what is left if a Byway was killed while it created or removed pins. The caller holds the lock.
     pub(crate) fn remove_unfinished() -> Result<()> {
         bpffs::remove(&unfinished(&folder()?))
     }
 
-    /// Makes the pins. They are there from one instant to the next, whole. The caller holds the lock.
+    /// Creates the pins, all in one instant. The caller holds the lock.
     pub(crate) fn create() -> Result<Self> {
         let folder = folder()?;
         let unfinished = unfinished(&folder);
@@ -97,7 +97,7 @@ impl Pins {
             fs::rename(&unfinished, &folder).map_err(Error::io(format!("make {}", folder.display())))
         });
         if made.is_err() {
-            // What failed first is what the person needs to know.
+            // Report only the first error.
             let _ = bpffs::remove(&unfinished);
         }
         made.and_then(|()| Self::open_in(&folder))
@@ -112,47 +112,47 @@ impl Pins {
         tables.meta.set(meta::SCHEMA, SCHEMA)
     }
 
-    /// Whether the pinned programs are from another object than this binary's.
+    /// Whether the pinned programs come from another build than this one.
     pub(crate) fn are_outdated(&self) -> Result<bool> {
         Ok(self.tables.meta.get(meta::OBJECT)? != fingerprint())
     }
 
-    /// Loads this binary's programs over the pinned maps, for the devices to be given to, and pins them beside the
-    /// pinned ones. The caller holds the lock.
+    /// Loads this build's programs over the pinned maps, and pins them beside the pinned ones. The devices get them next. The
+    /// caller holds the lock.
     pub(crate) fn load_programs(&mut self) -> Result<()> {
         self.programs = load_beside(&folder()?, 0)?;
         Ok(())
     }
 
-    /// Makes the programs of [`Pins::load_programs`] the pinned ones, once every device has them.
+    /// Replaces the pinned programs by those of [`Pins::load_programs`], after every device has got them.
     pub(crate) fn renew_programs(&mut self) -> Result<()> {
         let folder = folder()?;
         rename_programs(&folder)?;
-        // One that took over an older schema may have been cut off ahead of this.
+        // A Byway that took over an older schema may have been killed before it did this.
         migrations::remove_old(&folder, MIGRATIONS)?;
         note_object(&folder)
     }
 
-    /// Removes the pins, which nothing in the kernel uses any more.
+    /// Removes the pins. Nothing in the kernel may use them any more.
     pub(crate) fn remove(self) -> Result<()> {
         let folder = folder()?;
-        // Out of sight first, in one instant: half of them would be read as damage.
+        // First move them away in one instant, because others would take half of them for damage.
         let unfinished = unfinished(&folder);
         fs::rename(&folder, &unfinished).map_err(Error::io(format!("remove {}", folder.display())))?;
         bpffs::remove(&unfinished)
     }
 }
 
-/// Where another build's programs are pinned until every device has them.
+/// Returns the folder where programs are pinned until every device has them.
 fn renewed(folder: &Path) -> PathBuf {
     folder.join("renewed")
 }
 
-/// Loads this binary's programs over the pinned maps, and pins them beside the pinned ones. Maps that are not there are made.
-/// `taking_over` is for [`Migration::rounds`](migrations::Migration::rounds), else 0. The caller holds the lock.
+/// Loads this build's programs over the pinned maps, and pins them beside the pinned ones. Creates missing maps.
+/// `taking_over` is a value of [`Migration::rounds`](migrations::Migration::rounds), or 0. The caller holds the lock.
 pub(super) fn load_beside(folder: &Path, taking_over: u32) -> Result<Programs> {
     let renewed = renewed(folder);
-    // What a renewal has left that was cut off, or the round before: nothing but another pin of programs that devices hold.
+    // An interrupted renewal or the round before has left these. They are only further pins of programs on devices.
     bpffs::remove(&renewed)?;
     bpffs::make_folder(&renewed)?;
     let mut object = load(folder, taking_over)?;
@@ -160,7 +160,7 @@ pub(super) fn load_beside(folder: &Path, taking_over: u32) -> Result<Programs> {
     Programs::open(&renewed, folder)
 }
 
-/// Makes the programs of [`load_beside`] the pinned ones.
+/// Replaces the pinned programs by those of [`load_beside`].
 pub(super) fn rename_programs(folder: &Path) -> Result<()> {
     let renewed = renewed(folder);
     for name in Programs::NAMES {
@@ -170,7 +170,7 @@ pub(super) fn rename_programs(folder: &Path) -> Result<()> {
     bpffs::remove(&renewed)
 }
 
-/// Notes that the pinned programs are this binary's, and those on the devices too.
+/// Records that the programs, both the pinned ones and those on devices, are this build's.
 pub(super) fn note_object(folder: &Path) -> Result<()> {
     Meta::open(folder)?.set(meta::OBJECT, fingerprint())
 }
@@ -184,14 +184,14 @@ fn pin_programs(object: &mut Ebpf, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Where pins are while they are being made or removed.
+/// Returns the folder of pins that are being created or removed.
 fn unfinished(folder: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from("unfinished-");
     name.push(folder.file_name().unwrap_or_default());
     folder.with_file_name(name)
 }
 
-/// Loads the object with its maps pinned in `folder`: those that are there are used, others are made.
+/// Loads the object with its maps pinned in `folder`. Uses those that exist, and creates the others.
 fn load(folder: &Path, taking_over: u32) -> Result<Ebpf> {
     privilege::check_may_load()?;
     privilege::lift_memlock();
@@ -228,7 +228,7 @@ fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifi
     Ok(program)
 }
 
-/// Why the kernel does not take a program: most often a helper that it does not have.
+/// Says why the kernel refuses a program: usually it lacks a helper.
 fn refused(name: &str, error: ProgramError) -> Error {
     match &error {
         ProgramError::LoadError { verifier_log, .. }
@@ -241,7 +241,7 @@ fn refused(name: &str, error: ProgramError) -> Error {
     }
 }
 
-/// FNV-1a over the object. It tells one build from another; it protects against nothing.
+/// Returns the FNV-1a hash of the object. It tells builds apart, and protects against nothing.
 fn fingerprint() -> u32 {
     OBJECT.iter().fold(0x811C_9DC5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }

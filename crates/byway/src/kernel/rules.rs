@@ -1,4 +1,4 @@
-//! The records of rules and what the rules did, in chunks: array maps that are read and written in place.
+//! The records of rules and their counters, in chunks: array maps that are read and written in place.
 
 use std::{
     collections::BTreeSet,
@@ -25,28 +25,29 @@ use crate::error::{Error, Result};
 /// `BPF_F_MMAPABLE` (include/uapi/linux/bpf.h).
 const IN_PLACE: u32 = 1 << 10;
 
-/// Up to how many removals the kernel is asked about each: of many that takes longer than all else.
+/// Up to how many removals to ask the kernel about each one: with many, that would take longer than everything else.
 const ONE_BY_ONE: u32 = 64;
 
-/// Which word of a record says whether there is one: that of its family, and its index.
+/// Which word of a record says whether it exists: the one with its family and its index.
 const FAMILY: usize = 4;
-/// Which word has its kind, in the fourth byte.
+/// Which word contains its kind, in the fourth byte.
 const KIND: usize = 5;
 /// 64-bit words of a rule's counters on one CPU.
 const COUNTER_WORDS: usize = size_of::<Counters>() / size_of::<u64>();
 
-/// The chunks of one network namespace. Once made they stay.
+/// The chunks of one network namespace. Once created, they stay.
 pub(crate) struct Rules {
     folder: PathBuf,
     outer: ArrayOfMaps<MapData, Array<MapData, Counters>>,
     exceptions: PerCpuHashMap<MapData, u32, ExceptionCounters>,
-    /// How many records were removed since packets were waited for.
+    /// How many records were removed since the last grace period.
     removed: u32,
-    /// The rules that have exception counters, likewise, where many are removed: a rule that went before gets none any more.
+    /// The rules that have exception counters, read once if many are removed. A rule that was removed before the last grace
+    /// period gets none any more.
     exception_ids: Option<BTreeSet<u32>>,
-    /// Those opened so far, of all that there may be.
+    /// All chunks that there may be. Those opened so far are set.
     chunks: Vec<OnceLock<Chunk>>,
-    /// How many there are.
+    /// How many chunks there are.
     made: AtomicU32,
     cpus: usize,
 }
@@ -54,11 +55,11 @@ pub(crate) struct Rules {
 struct Chunk {
     records: Memory,
     counters: Memory,
-    /// How many rules have counters for one CPU, before those for the next.
+    /// How many rules there are in the row of counters of one CPU.
     row: usize,
 }
 
-/// What a rule did, summed over the CPUs.
+/// The counters of a rule, summed over the CPUs.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RuleCounters {
     pub(crate) matched: Count,
@@ -81,24 +82,24 @@ impl Rules {
         })
     }
 
-    /// How many chunks there are.
+    /// Returns how many chunks there are.
     pub(crate) fn chunks(&self) -> u32 {
         self.made.load(Ordering::Relaxed)
     }
 
-    /// How many rules the chunks have room for.
+    /// Returns how many rules the chunks have room for.
     pub(crate) fn room(&self) -> u32 {
         (0..self.chunks()).map(chunk_len).sum()
     }
 
-    /// All identities there may be. The first is nobody's.
+    /// Returns all identities in the chunks, except 0, which no rule has.
     fn identities(&self) -> impl Iterator<Item = u32> {
         (0..self.chunks())
             .flat_map(|chunk| (0..chunk_len(chunk)).map(move |place| chunk << 16 | place))
             .skip(1)
     }
 
-    /// A free identity, from `first` on in turn.
+    /// Finds a free identity, from `first` on.
     pub(crate) fn free(&self, first: u32) -> Result<Option<u32>> {
         let (mut chunk, mut place) = (first >> 16, first & 0xFFFF);
         for _ in 0..=self.room() {
@@ -125,13 +126,13 @@ impl Rules {
         self.folder.join(format!("counters/{chunk}"))
     }
 
-    /// Makes another chunk, in which no record is.
+    /// Adds an empty chunk.
     pub(crate) fn add_chunk(&mut self) -> Result<()> {
         let number = self.chunks();
         for folder in ["rules", "counters"] {
             bpffs::make_folder(&self.folder.join(folder))?;
         }
-        // One that was cut off may have left its pins.
+        // An interrupted change may have left its pins.
         for pin in [self.records_pin(number), self.counters_pin(number)] {
             match fs::remove_file(&pin) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -154,11 +155,11 @@ impl Rules {
         Ok(())
     }
 
-    /// The chunk of an identity, and the identity's place in it.
+    /// Returns the chunk of an identity, and the identity's place in it.
     fn chunk(&self, id: u32) -> Result<Option<(&Chunk, usize)>> {
         let (number, place) = (id >> 16, (id & 0xFFFF) as usize);
         if number >= self.chunks() {
-            // Somebody may have made one.
+            // Another process may have added one.
             self.made.store(made(&self.folder), Ordering::Relaxed);
         }
         let cell = self.chunks.get(number as usize).filter(|_| number < self.chunks());
@@ -168,7 +169,7 @@ impl Rules {
         }
         let open = |pin: PathBuf| match MapData::from_pin(&pin) {
             Ok(map) => memory(&map, "of rules").map(Some),
-            // Another Byway has removed all that there was.
+            // Another Byway has removed all pins.
             Err(_) if !pin.exists() => Ok(None),
             Err(error) => Err(failed("open the map", "of rules", error)),
         };
@@ -178,7 +179,7 @@ impl Rules {
         Ok(Some((cell.get_or_init(|| Chunk { records, counters, row }), place)))
     }
 
-    /// The record of a rule.
+    /// Returns the record of a rule.
     pub(crate) fn record(&self, id: u32) -> Result<Option<RuleRecord>> {
         let Some((chunk, place)) = self.chunk(id)? else { return Ok(None) };
         let Some(record) = chunk.records.words().get(place * RECORD_WORDS..(place + 1) * RECORD_WORDS) else {
@@ -192,14 +193,14 @@ impl Rules {
         Ok((record.family != 0).then_some(record))
     }
 
-    /// Whether there is a record of this identity.
+    /// Whether there is a record with this identity.
     pub(crate) fn has(&self, id: u32) -> Result<bool> {
         let Some((chunk, place)) = self.chunk(id)? else { return Ok(false) };
         let word = chunk.records.words().get(place * RECORD_WORDS + FAMILY);
         Ok(word.is_some_and(|word| word.load(Ordering::Acquire) as u32 != 0))
     }
 
-    /// Writes a record, and counters from zero. Nothing leads there yet.
+    /// Writes a record, and sets its counters to zero. No packet finds the rule yet.
     pub(crate) fn write(&mut self, id: u32, record: RuleRecord) -> Result<()> {
         let Some((chunk, place)) = self.chunk(id)? else {
             return Err(Error::inconsistent(
@@ -222,12 +223,12 @@ impl Rules {
         Ok(())
     }
 
-    /// No packet is under way any more that has seen a rule which held before.
+    /// Tells this that all programs have ended that may have seen a removed rule.
     pub(crate) fn grace_period_ended(&mut self) {
         (self.removed, self.exception_ids) = (0, None);
     }
 
-    /// Removes a record that no packet sees. One that is not there is no error.
+    /// Removes a record that no packet sees. A missing one is not an error.
     pub(crate) fn remove(&mut self, id: u32) -> Result<()> {
         self.removed = self.removed.saturating_add(1);
         let has_exceptions = if self.removed <= ONE_BY_ONE {
@@ -251,7 +252,7 @@ impl Rules {
         Ok(())
     }
 
-    /// All records, with their identities, those included that somebody has made since the last time.
+    /// Returns all records with their identities, including those that another process has added meanwhile.
     pub(crate) fn records(&self) -> impl Iterator<Item = Result<(u32, RuleRecord)>> {
         self.made.store(made(&self.folder), Ordering::Relaxed);
         self.identities().filter_map(|id| match self.record(id) {
@@ -260,13 +261,13 @@ impl Rules {
         })
     }
 
-    /// Whether a record besides that of `id` leads to the next hop in a slot, by itself and not by a group; or may do so, since
-    /// nobody here knows its kind.
+    /// Whether another record than that of `id` uses the next hop in a slot directly, without a group. Counts records of an
+    /// unknown kind, because they may.
     pub(crate) fn leads_elsewhere(&self, slot: u32, id: u32) -> Result<bool> {
         for number in 0..self.chunks() {
             let Some((chunk, _)) = self.chunk(number << 16)? else { continue };
             for (place, words) in chunk.records.words().chunks_exact(RECORD_WORDS).enumerate() {
-                // Without the rest of the record, since there may be a million.
+                // Look at no more of the record, because there may be a million.
                 let leads_there = (words[FAMILY].load(Ordering::Relaxed) >> 32) as u32 == slot;
                 let is_unknown = || wire::is_unknown((words[KIND].load(Ordering::Relaxed) >> 24) as u8);
                 if number << 16 | place as u32 == id || !leads_there && !is_unknown() {
@@ -284,13 +285,14 @@ impl Rules {
         Ok(false)
     }
 
-    /// The rules that have exception counters.
+    /// Returns the rules that have exception counters.
     pub(crate) fn exceptions(&self) -> Result<BTreeSet<u32>> {
         let all = self.exceptions.keys().collect::<std::result::Result<_, _>>();
         all.map_err(|error| failed("read the map", "EXCEPTION_COUNTERS", error))
     }
 
-    /// What a rule did. All zero where the rule is gone. Exceptions take a call to the kernel, and zero without it.
+    /// Returns the counters of a rule. All are zero if the rule is gone. Exceptions need a call to the kernel, and are zero
+    /// without `with_exceptions`.
     pub(crate) fn counters(&self, id: u32, with_exceptions: bool) -> Result<RuleCounters> {
         let mut sum = RuleCounters::default();
         if let Some((chunk, place)) = self.chunk(id)? {
@@ -317,12 +319,12 @@ impl Rules {
     }
 }
 
-/// How many chunks there are. The counters are the last of a chunk to be pinned.
+/// Returns how many chunks there are. The counters of a chunk are pinned last.
 fn made(folder: &Path) -> u32 {
     fs::read_dir(folder.join("counters")).map_or(0, Iterator::count).min(MAX_CHUNKS as usize) as u32
 }
 
-/// The words of a rule's counters on one CPU.
+/// Returns the words of a rule's counters on one CPU.
 fn counters(chunk: &Chunk, cpu: usize, place: usize) -> impl Iterator<Item = &std::sync::atomic::AtomicU64> {
     let start = (cpu * chunk.row + place) * COUNTER_WORDS;
     chunk.counters.words().get(start..start + COUNTER_WORDS).into_iter().flatten()

@@ -7,8 +7,8 @@ use aya::maps::{Array, MapData};
 use super::map::{failed, map};
 use crate::error::{Error, Result};
 
-/// Reads the secret, which outlives the programs. Makes one if there is none yet: pins its map once that is filled, so that
-/// whoever is cut off has left all of it or nothing.
+/// Reads the secret, which outlives the programs, or creates it. Pins its map only after filling it, so that an interrupted
+/// Byway leaves all of it or nothing.
 pub(super) fn read_or_make(folder: &Path) -> Result<u64> {
     if let Some(secret) = read(folder)? {
         return Ok(secret);
@@ -22,7 +22,7 @@ pub(super) fn read_or_make(folder: &Path) -> Result<u64> {
     }
 }
 
-/// Whether a number serves as the secret: neither half is 0, which is what a packet without a mark often has there.
+/// Whether a number can be the secret: neither half is 0, because packets without a mark often have 0 there.
 fn is_secret(number: u64) -> bool {
     number as u32 != 0 && number >> 32 != 0
 }
@@ -41,7 +41,7 @@ fn read(folder: &Path) -> Result<Option<u64>> {
     Ok(Some(secret))
 }
 
-/// Makes the map of the secret, filled.
+/// Creates the map of the secret, and pins it filled.
 fn make(folder: &Path, secret: u64) -> Result<()> {
     let making = |error| failed("make the map", "SECRET", error);
     let mut map: Array<MapData, u64> = Array::create(1, 0).map_err(making)?;

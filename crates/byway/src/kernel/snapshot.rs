@@ -1,4 +1,4 @@
-//! Reading a snapshot: what the pins and the network stack say.
+//! Reads a snapshot of the pins and the network stack.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -29,19 +29,19 @@ use crate::{
     },
 };
 
-/// A device that Byway has put a program on, as its record says.
+/// A device with a program of Byway's, according to its record.
 #[derive(Debug, Clone)]
 pub(crate) struct Installed {
     pub(crate) device: Device,
-    /// The name by which the device was asked for. It may have another one by now.
+    /// The device's name in the request. It may have another one by now.
     pub(crate) asked_as: String,
     pub(crate) role: Role,
     pub(crate) attached: Attached,
-    /// The kernel says that the program is there.
+    /// Whether the program is there, according to the kernel.
     pub(crate) is_installed: bool,
 }
 
-/// The devices with a program, those included that have lost it.
+/// Returns the devices with a program, including those that have lost it.
 pub(crate) fn installed(
     pins: &Pins,
     network: &mut Network,
@@ -50,11 +50,11 @@ pub(crate) fn installed(
     programs(pins, network, links).map(|(installed, _)| installed)
 }
 
-/// The same, and where devices that are there have a program that this byway does not know.
+/// Does the same, and also returns the places of programs that this Byway does not know.
 ///
-/// That is one of a role that it does not know in this direction. A newer byway with the same schema has put it there, and
-/// only that one can tell what packets need it for. So this one leaves program and record alone, whatever it does, and the
-/// pins that they need stay with them.
+/// It does not know their role in this direction, because a newer Byway with the same schema has put them there. Only that
+/// one can tell what packets need them for. So this Byway never touches such a program, its record, or the pins that they
+/// need.
 fn programs(
     pins: &Pins,
     network: &mut Network,
@@ -72,7 +72,7 @@ fn programs(
             Some(_) => pins.programs.on_device(network, place, hook, recorded)?,
             None => None,
         };
-        // A departure program that came back with its device from another network namespace heeds no rule.
+        // A departure program that came back with its device from another network namespace applies no rules.
         let on_device = match on_device {
             Some(Role::Departure) if !pins.tables.attachments.is_watched(index)? => None,
             on_device => on_device,
@@ -93,29 +93,29 @@ fn programs(
     Ok((installed, unknown))
 }
 
-/// How long a reader begins anew because somebody has changed something meanwhile.
+/// For how long to read again if something has changed meanwhile.
 const READ_AGAIN: Duration = Duration::from_secs(5);
 
-/// Up to how many rules all are read in any case.
+/// Up to how many rules a change reads all in any case.
 const FEW: usize = 1_000;
 
 /// How much of a snapshot a change needs.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Scope<'a> {
-    /// Of many rules the one for exactly these packets, where nothing else is changed.
+    /// The selector of the only rule that the request changes. If there are many rules, only this one is read.
     pub(crate) only: Option<&'a Selector>,
-    /// What it names of the network stack.
+    /// What it needs to know about the network stack.
     pub(crate) questions: Questions,
 }
 
 impl Scope<'_> {
-    /// All rules.
+    /// Needs all rules.
     pub(crate) fn all(questions: Questions) -> Self {
         Self { only: None, questions }
     }
 }
 
-/// Reads a snapshot: what is pinned as it was between two changes, and what the network stack says of what is asked.
+/// Reads a snapshot: the pinned state as it was between two changes, and the answers of the network stack.
 pub(crate) fn snapshot(pins: Option<&Pins>, network: &mut Network, scope: &Scope<'_>) -> Result<Snapshot> {
     let (actual, links) = read_consistent(pins, || read(pins, network, scope.only))?;
     let is_attached = actual.programs.values().any(|(_, role)| *role == Role::Departure);
@@ -124,12 +124,12 @@ pub(crate) fn snapshot(pins: Option<&Pins>, network: &mut Network, scope: &Scope
     Ok(Snapshot { actual, host })
 }
 
-/// Reads what is pinned, all of it.
+/// Reads the whole pinned state.
 pub(super) fn actual(pins: &Pins, network: &mut Network) -> Result<Actual> {
     read_consistent(Some(pins), || read(Some(pins), network, None)).map(|(actual, _)| actual)
 }
 
-/// What `read` finds between two changes. It is asked again where somebody has changed something meanwhile.
+/// Returns what `read` finds between two changes. Calls it again if something has changed meanwhile.
 pub(crate) fn read_consistent<T>(pins: Option<&Pins>, mut read: impl FnMut() -> Result<T>) -> Result<T> {
     let stamp = || match pins {
         Some(pins) => [meta::NEXT_RULE, meta::NEXT_SET, meta::NEXT_HOP, meta::GENERATION]
@@ -143,7 +143,7 @@ pub(crate) fn read_consistent<T>(pins: Option<&Pins>, mut read: impl FnMut() -> 
     loop {
         let read = read();
         let after = stamp()?;
-        // Where somebody changes without end, what was read may lack a rule that was just being replaced.
+        // Under endless changes, the result may lack a rule that was just being replaced.
         if before == after || Instant::now() >= give_up {
             return read;
         }
@@ -216,7 +216,7 @@ fn read(
                 let (id, record) = record?;
                 all.extend(found(id, &record));
             }
-            // Sorted first, since the map is built from that in half the memory.
+            // This sorts first, and building the map from sorted rules takes half the memory.
             all.into_iter().collect()
         }
     };
@@ -232,7 +232,7 @@ fn read(
     Ok((actual, links))
 }
 
-/// Notes which attachments wait, and which of them wait no longer.
+/// Finds out which requested attachments wait, and which of them need not wait any longer.
 fn await_attachments(
     actual: &mut Actual,
     requests: BTreeSet<String>,
@@ -258,7 +258,7 @@ fn await_attachments(
             continue;
         }
         if actual.next_hops.keys().any(leaves_by_it) {
-            // Packets of that next hop would go round.
+            // Packets to that next hop would go round.
             actual.awaited.values_mut().filter(|it| **it == Some(index)).for_each(|it| *it = None);
         } else {
             actual.lost.insert(index, link.device.clone());
@@ -267,8 +267,8 @@ fn await_attachments(
     Ok(())
 }
 
-/// The record of the rule for exactly these packets, if there is one, and in `actual` what the rules besides need. Nothing
-/// where those are few, or where a change of the one may concern others.
+/// Reads the record of the rule for exactly these packets, if there is one, and sets in `actual` what the other rules need.
+/// Returns `None` if there are few rules, or if a change of this one may concern others.
 fn read_one(
     tables: &Tables,
     selector: &Selector,
@@ -282,10 +282,10 @@ fn read_one(
         || !is_attached
         || !actual.lost.is_empty()
         || !actual.moved.is_empty()
-        // Sources within this one may have what it says, for destinations that they say nothing of.
+        // More specific sources may inherit this rule, for destinations that they have no rule for.
         || selector.destination().is_some()
         || tables.destinations.has_sets()?
-        // Groups that are one rule's own lead to next hops, too, and are not in `actual`.
+        // Groups of single rules use next hops, too, and are not in `actual`.
         || groups.values().any(|group| wire::read_name(&group.name).is_empty())
     {
         return Ok(None);
@@ -304,11 +304,11 @@ fn read_one(
     Ok(Some(records))
 }
 
-/// What rules say, each once: a million of them say few things.
+/// The actions of rules, each once: a million rules have few different ones.
 #[derive(Default)]
 struct Shared(HashMap<Said, Option<Arc<Action>>>);
 
-/// What a record says of its packets.
+/// The part of a record that determines its action.
 #[derive(PartialEq, Eq, Hash)]
 struct Said {
     kind: u8,
@@ -320,7 +320,7 @@ struct Said {
 }
 
 impl Shared {
-    /// The action in a record, or nothing where that makes no sense.
+    /// Returns the action of a record, or `None` if that is invalid.
     fn action(
         &mut self,
         record: &RuleRecord,
@@ -333,8 +333,8 @@ impl Shared {
     }
 }
 
-/// The next hops there are. A device has the name that it has now; one that is gone keeps its last, whatever has its
-/// ifindex.
+/// Returns all next hops. Each device has its current name. One that is gone keeps its last name, even if another device has
+/// its ifindex.
 pub(crate) fn next_hops_of_now(tables: &Tables, links: &BTreeMap<u32, Link>) -> Result<Vec<(NextHop, Slot)>> {
     let mut all = tables.next_hops.all()?;
     name_as_now(&mut all, links);
@@ -349,8 +349,8 @@ fn name_as_now(all: &mut [(NextHop, Slot)], links: &BTreeMap<u32, Link>) {
     }
 }
 
-/// Gives next hops that wait for a device, or whose device is gone, the one that is what they ask for now. Returns those that
-/// are the same as another one then, with that.
+/// Finds the device again for next hops that wait for one, or whose device is gone. Returns those that then equal another
+/// next hop, each with that one.
 fn resolve_again(
     all: &mut [(NextHop, Slot)],
     network: &mut Network,
@@ -368,7 +368,7 @@ fn resolve_again(
             _ => links.values().find(|link| link.is_called(&next_hop.device.name)),
         };
         let Some(link) = link.filter(|link| !link.is_loopback) else { continue };
-        // Packets of one stacked on an attachment would go round.
+        // If it is stacked on an attachment, packets would go round.
         if !below(links, link).is_disjoint(attached) {
             continue;
         }
@@ -382,7 +382,7 @@ fn resolve_again(
     Ok(moved)
 }
 
-/// The groups there are, by identity: those that make sense with the next hops in these slots.
+/// Returns the valid groups by identity, given the next hops in these slots.
 pub(crate) fn groups_of_now(
     tables: &Tables,
     slots: &BTreeMap<u32, NextHop>,
@@ -392,7 +392,7 @@ pub(crate) fn groups_of_now(
     Ok(groups)
 }
 
-/// The target that a record means, or nothing where it makes no sense.
+/// Returns the target of a record, or `None` if it is invalid.
 pub(crate) fn target(
     kind: u8,
     index: u32,

@@ -1,4 +1,4 @@
-//! The pinned source tables of the generations, each an array map that is written in place.
+//! The pinned source tables of the generations. Each is an array map that is written in place.
 
 use std::{
     fs, io,
@@ -31,23 +31,23 @@ pub(super) const INNER: u32 = 1 << 10 | 1 << 12;
 type Inner4 = Array<MapData, [u64; ENTRIES * WORDS4]>;
 type Inner6 = Array<MapData, [u64; ENTRIES * WORDS6]>;
 
-/// Of what pages are no larger, in bytes.
+/// The largest page size of any architecture, in bytes.
 const LARGEST_PAGE: usize = 1 << 16;
 
-/// How often a table is tried to be filled with other hashes or more room.
+/// How many times to try to fill a table, with other hashes or more room each time.
 const ATTEMPTS: u32 = 32;
 
-/// The tables of all generations: of the one in force, and while a change is under way of one more.
+/// The tables of the generation in force, and during a change those of one more.
 pub(crate) struct Sources {
     folder: PathBuf,
     outer4: ArrayOfMaps<MapData, Inner4>,
     outer6: ArrayOfMaps<MapData, Inner6>,
     infos: Array<MapData, TableInfos>,
-    /// The tables that were opened last, and the generation that they are of.
+    /// The tables that were opened last, with their generation.
     opened: Mutex<Option<(u32, Tables)>>,
 }
 
-/// The memory of a generation's tables, as far as there are any.
+/// The memory of a generation's tables. A family without rules has none.
 #[derive(Clone)]
 struct Tables {
     v4: Option<Arc<Memory>>,
@@ -76,12 +76,12 @@ impl Generation {
         }
     }
 
-    /// The target of the rule, or the rules, for exactly this source.
+    /// Returns the target for exactly this source.
     pub(crate) fn source(&self, source: &Prefix) -> Option<Target> {
         self.table(Family::of(source))?.source(source)
     }
 
-    /// The sources that rules speak about, and their targets.
+    /// Returns the sources of rules, and their targets.
     pub(crate) fn sources(&self) -> Vec<(Prefix, Target)> {
         [Family::V4, Family::V6]
             .into_iter()
@@ -91,12 +91,12 @@ impl Generation {
     }
 }
 
-/// The table that a source is in; of a single address the part where that may be.
+/// The table that a source is in. For a single address only the part where it may be.
 struct Part {
     family: Family,
     infos: TableInfos,
     memory: Arc<Memory>,
-    /// The first bucket that is there.
+    /// The number of the first bucket in it.
     first: usize,
 }
 
@@ -127,7 +127,7 @@ impl Sources {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where the table of a family is pinned, of this generation or of one that is not in force.
+    /// Returns the path of the pin of a family's table in a generation.
     fn pin(&self, family: Family, generation: u32) -> PathBuf {
         self.folder.join(format!("{}-{}", name(family), generation & 1))
     }
@@ -156,8 +156,8 @@ impl Sources {
         Ok(Generation { infos, tables })
     }
 
-    /// Refuses a info that is none of a table of so many buckets. Whoever reads without the lock may find the info of one
-    /// table beside another, and begins anew ([`read_consistent`](super::snapshot::read_consistent)).
+    /// Refuses an info that does not fit a table with this many buckets. A reader without the lock may find the info of one
+    /// table with another table, and then reads again ([`read_consistent`](super::snapshot::read_consistent)).
     fn check(&self, family: Family, info: &TableInfo, buckets: u32) -> Result<()> {
         fault(family, info, buckets).map_or(Ok(()), |fault| {
             let what = format!("it says of {} that {fault}", name(family));
@@ -174,8 +174,8 @@ impl Sources {
         }
     }
 
-    /// Opens what a search for a source looks at: to map all of a large table takes longer than all else that a change of
-    /// one rule does.
+    /// Opens the part of a table where a source may be. To map all of a large table takes longer than everything else in a
+    /// change of one rule.
     fn part(&self, generation: u32, source: &Prefix) -> Result<Option<Part>> {
         let family = Family::of(source);
         let infos = self.infos(generation)?;
@@ -204,7 +204,7 @@ impl Sources {
         Ok(Some(Part { family, infos, memory: Arc::new(memory), first: first / bytes }))
     }
 
-    /// The target of the rule, or the rules, for exactly this source in a generation.
+    /// Returns the target for exactly this source in a generation.
     pub(crate) fn source(&self, generation: u32, source: &Prefix) -> Result<Option<Target>> {
         Ok(self.part(generation, source)?.and_then(|part| part.table().source(source)))
     }
@@ -217,8 +217,8 @@ impl Sources {
         self.infos.set(generation & 1, infos, 0).map_err(|error| failed("write the map", "TABLE_INFO", error))
     }
 
-    /// Lets a source have this target, or none, in the generation in force and from one instant to the next, that is when
-    /// the new epoch begins. Returns what it had, or that it takes new tables.
+    /// Gives a source this target, or none, in the generation in force. Packets see it from the instant when the new epoch
+    /// begins. Returns the target before, or that this needs new tables.
     pub(crate) fn set(
         &mut self,
         generation: u32,
@@ -237,14 +237,14 @@ impl Sources {
             Family::V6 => infos.v6 = table.info,
         }
         if !cfg!(target_arch = "x86_64") {
-            // Elsewhere a CPU may see what was written last before the rest, and keep what was there for the new epoch.
+            // Other CPUs may see the last write before the earlier ones, and would cache an old result for the new epoch.
             grace_period::wait();
         }
         self.begin_epoch(generation, infos)?;
         Ok(set)
     }
 
-    /// Makes the tables of a generation that is not in force, from sources in their order.
+    /// Creates the tables of a generation that is not in force, from sources in order.
     pub(crate) fn make(&mut self, generation: u32, mut sources: Vec<(Prefix, Target)>) -> Result<()> {
         let v6 = sources.split_off(sources.partition_point(|(source, _)| Family::of(source) == Family::V4));
         let v4 = self.make_table(Family::V4, generation, sources)?;
@@ -252,13 +252,13 @@ impl Sources {
         self.begin_epoch(generation, TableInfos { v4, v6, ..TableInfos::EMPTY })
     }
 
-    /// Lets no search rely on what others have found.
+    /// Makes every cached result of a search invalid.
     fn end_epoch(&mut self, generation: u32, infos: &mut TableInfos) -> Result<()> {
         infos.epoch = 0;
         self.set_infos(generation, *infos)
     }
 
-    /// Lets searches rely on what others find from now on.
+    /// Makes results of searches valid that are cached from now on.
     fn begin_epoch(&mut self, generation: u32, infos: TableInfos) -> Result<()> {
         let first = self.infos(0)?;
         let epoch = first.last_epoch.wrapping_add(1).max(1);
@@ -331,7 +331,7 @@ impl Sources {
     }
 
     fn remove_table(&mut self, family: Family, generation: u32) -> Result<()> {
-        // A generation that was not in force may be made again, with other tables.
+        // A generation that is not in force may get new tables.
         self.opened().take();
         empty(&self.folder, family, generation & 1)?;
         let pin = self.pin(family, generation);
@@ -343,7 +343,7 @@ impl Sources {
         }
     }
 
-    /// Takes away what a change has left in the tables in force that was cut off.
+    /// Removes what an interrupted change has left in the tables in force.
     pub(crate) fn tidy(&mut self, generation: u32) -> Result<()> {
         let mut tables = self.generation(generation)?;
         self.end_epoch(generation, &mut tables.infos)?;
@@ -364,12 +364,12 @@ fn name(family: Family) -> &'static str {
     }
 }
 
-/// All the memory of an array map.
+/// Maps all the memory of an array map.
 pub(super) fn memory(map: &MapData, name: &str) -> Result<Memory> {
     part_of_memory(map, name, 0..usize::MAX)
 }
 
-/// These bytes of the memory of an array map, as far as there are so many. The first is where a page begins.
+/// Maps these bytes of the memory of an array map, as far as they exist. The first must begin a page.
 fn part_of_memory(map: &MapData, name: &str, part: Range<usize>) -> Result<Memory> {
     let info = map.info().map_err(|error| failed("look at the map", name, error))?;
     let bytes = info.value_size().next_multiple_of(8) as usize * info.max_entries() as usize;

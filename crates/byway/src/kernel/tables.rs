@@ -1,12 +1,12 @@
-//! The pinned maps: which record is where, and in which order it is written.
+//! The pinned maps together: where each record is, and in which order records are written.
 //!
-//! A rule is spread over several maps: its record and its counters, in the chunk of its identity, and what packets find: an
-//! entry in a source table, which leads to the rule, or to a set of destinations that does. Records, counters and sets are
-//! written before the entry and removed after it, so that the entry alone decides whether the rule holds. A
-//! record that the entry of its source does not lead to is a leftover.
+//! A rule is in several maps. Its record and counters are in the chunk of its identity. Packets find it by an entry in a
+//! source table, which leads to the rule itself or to a set of destinations. Records, counters and sets are written before
+//! the entry and removed after it, so the entry alone decides whether the rule is in force. A record that the entry of its
+//! source does not lead to is a leftover.
 //!
-//! Packets look at the source tables and the groups of one generation only (`META`). Where more than one entry or group has to
-//! change, those of the next one are made, and packets see them from one instant to the next.
+//! Packets use the source tables and groups of one generation only (`META`). To change more than one entry or group, Byway
+//! prepares the next generation, and switches packets to it in one instant.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,7 +34,7 @@ use crate::{
     policy::source_table::TakesNewTable,
 };
 
-/// The names of the maps: in the object, and of their pins.
+/// The names of the maps, in the object and as pins.
 pub(crate) const NAMES: [&str; 22] = [
     "SOURCES4",
     "SOURCES6",
@@ -72,11 +72,11 @@ pub(crate) struct Tables {
     identities: Identities,
 }
 
-/// What the records of rules say.
+/// The records of rules.
 pub(crate) struct Records {
-    /// Those of the rules that hold, by identity.
+    /// The records of the rules in force, by identity.
     pub(crate) held: BTreeMap<u32, RuleRecord>,
-    /// The leftovers, likewise.
+    /// The leftovers, by identity.
     pub(crate) leftover: BTreeMap<u32, RuleRecord>,
 }
 
@@ -102,8 +102,8 @@ impl Tables {
         identities::next_set(&mut self.meta, &self.destinations, &self.next_hops)
     }
 
-    /// Makes the record and the counters of a rule, under an identity that is free. Nothing leads to it yet. Returns what a
-    /// packet that it speaks about is to find.
+    /// Creates the record and the counters of a rule under a free identity. No packet finds it yet. Returns the target for
+    /// its packets.
     pub(crate) fn record(
         &mut self,
         selector: &Selector,
@@ -117,17 +117,18 @@ impl Tables {
         Ok(wire::target(id, &record))
     }
 
-    /// How many records of rules there are, as the last change has noted it: counted where there is no room for so many.
+    /// Returns how many rule records there are, as the last change wrote it down. Counts them if there is no room for so
+    /// many.
     pub(crate) fn noted_rules(&self) -> Result<u32> {
         identities::noted_rules(&self.meta, &self.rules)
     }
 
-    /// Writes down which identities are in use, for the next change to know, and readers to see that there was one.
+    /// Writes down which identities are in use. This tells the next change, and shows readers that there was a change.
     pub(crate) fn note_identities(&mut self) -> Result<()> {
         self.identities.note(&mut self.meta)
     }
 
-    /// What a packet that a rule speaks about finds.
+    /// Returns the target for the packets of a rule.
     pub(crate) fn target(&self, id: u32) -> Result<Target> {
         let record = self.rule_record(id)?;
         let record =
@@ -139,7 +140,7 @@ impl Tables {
         self.rules.record(id)
     }
 
-    /// Removes the record of a rule that holds no longer. What is not there is no error.
+    /// Removes the record of a rule that is no longer in force. A missing one is not an error.
     pub(crate) fn forget(&mut self, id: u32) -> Result<()> {
         if self.rules.has(id)? {
             self.rules.remove(id)?;
@@ -148,13 +149,13 @@ impl Tables {
         Ok(())
     }
 
-    /// Waits until no packet is under way any more that has seen what held before.
+    /// Waits until all programs that may have seen the old state have ended.
     pub(crate) fn wait_for_grace_period(&mut self) {
         grace_period::wait();
         self.rules.grace_period_ended();
     }
 
-    /// The groups of the generation in force, by identity: those with a name, and those of one rule each.
+    /// Returns the groups of the generation in force, by identity: named ones, and those of a single rule.
     pub(crate) fn groups(&self) -> Result<BTreeMap<u32, Group>> {
         let in_force = self.generation()? & 1;
         let all = self.next_hops.groups()?;
@@ -165,13 +166,12 @@ impl Tables {
             .collect())
     }
 
-    /// The group of the generation in force that has this identity.
+    /// Returns the group with this identity in the generation in force.
     pub(crate) fn group(&self, group: u32) -> Result<Option<Group>> {
         self.next_hops.group(GroupKey { group, generation: self.generation()? & 1 })
     }
 
-    /// Lets the groups of the generation to come be those of the one in force, as they are but while a change is under
-    /// way.
+    /// Copies the groups of the generation in force to the next one. The two differ only during a change.
     pub(crate) fn tidy_groups(&mut self) -> Result<()> {
         let in_force = self.generation()? & 1;
         let all = self.next_hops.groups()?;
@@ -185,30 +185,29 @@ impl Tables {
         Ok(())
     }
 
-    /// The generation that packets look at.
+    /// Returns the generation in force: the one that packets use.
     pub(crate) fn generation(&self) -> Result<u32> {
         self.meta.get(meta::GENERATION)
     }
 
-    /// Makes packets look at another generation, from this instant on.
+    /// Puts another generation in force, in one instant.
     pub(crate) fn set_generation(&mut self, generation: u32) -> Result<()> {
-        // Its tables first, also for CPUs that do not see writes in their order.
+        // CPUs that reorder writes must see the tables first, too.
         fence(Ordering::SeqCst);
         self.meta.set(meta::GENERATION, generation)
     }
 
-    /// The source tables of the generation in force.
+    /// Returns the source tables of the generation in force.
     pub(crate) fn in_force(&self) -> Result<Generation> {
         self.sources.generation(self.generation()?)
     }
 
-    /// The target of the rule, or the rules, for exactly this source.
+    /// Returns the target for exactly this source.
     pub(crate) fn source(&self, source: &Prefix) -> Result<Option<Target>> {
         self.sources.source(self.generation()?, source)
     }
 
-    /// Lets a source have this target, or none, from one instant to the next. Returns what it had, or that it takes
-    /// new tables.
+    /// Gives a source this target, or none, in one instant. Returns its target before, or that this needs new tables.
     pub(crate) fn set_source(
         &mut self,
         source: &Prefix,
@@ -218,11 +217,11 @@ impl Tables {
         self.sources.set(generation, source, target)
     }
 
-    /// Makes the source tables of a generation that is not in force. Where that fails nothing is left of them.
+    /// Creates the source tables of a generation that is not in force. If that fails, nothing is left of them.
     pub(crate) fn make_generation(&mut self, generation: u32, sources: Vec<(Prefix, Target)>) -> Result<()> {
         let made = self.sources.make(generation, sources);
         if made.is_err() {
-            // What cannot be removed now is tidied by the next change.
+            // The next change tidies up what cannot be removed now.
             let _ = self.sources.remove(generation);
         }
         made
@@ -233,20 +232,20 @@ impl Tables {
         self.sources.remove(generation)
     }
 
-    /// Puts right what a change has left that was cut off: in the source tables in force and in the count of rules.
+    /// Corrects the source tables in force and the count of rules after an interrupted change.
     pub(crate) fn tidy_sources(&mut self) -> Result<()> {
         let generation = self.generation()?;
         self.sources.tidy(generation)?;
         self.identities.count_again(&self.meta, &self.rules)
     }
 
-    /// Whether a rule besides this one leads to the next hop in a slot, by itself and not by a group; or may do so, since nobody
-    /// here knows its kind.
+    /// Whether another rule than this one uses the next hop in a slot directly, without a group. Counts rules of an unknown
+    /// kind, because they may.
     pub(crate) fn leads_elsewhere(&self, slot: u32, id: u32) -> Result<bool> {
         self.rules.leads_elsewhere(slot, id)
     }
 
-    /// What the records say. The caller holds the lock, so that nobody changes the rules meanwhile.
+    /// Reads all records. The caller holds the lock, so nobody changes the rules meanwhile.
     pub(crate) fn rules(&self) -> Result<Records> {
         let generation = self.in_force()?;
         let mut records = Records { held: BTreeMap::new(), leftover: BTreeMap::new() };
@@ -261,8 +260,8 @@ impl Tables {
         Ok(records)
     }
 
-    /// The records of the rules that hold, with their identities, in the order of those. Where somebody lets other rules hold
-    /// meanwhile, some of both.
+    /// Reads the records of the rules in force, with their identities and in the order of these. If another change switches
+    /// rules meanwhile, the result mixes old and new ones.
     pub(crate) fn held(&self) -> Result<impl Iterator<Item = Result<(u32, RuleRecord)>>> {
         let generation = self.in_force()?;
         let holds = move |id, record: &RuleRecord| match wire::selector(record) {
@@ -275,24 +274,24 @@ impl Tables {
         }))
     }
 
-    /// The record of the rule for exactly these packets, with its identity, if it holds.
+    /// Returns the record of the rule for exactly these packets, with its identity, if there is one in force.
     pub(crate) fn rule_of(&self, selector: &Selector) -> Result<Option<(u32, RuleRecord)>> {
         let of_source = self.source(&selector.source())?;
         let Some(entry) = self.entry(of_source, selector)? else { return Ok(None) };
         let record = self.rule_record(entry.rule)?;
-        // The entry may be another rule's: one for all destinations, or for destinations around this one.
+        // The entry may be that of another rule: one for all destinations, or for a less specific one.
         let record = record.filter(|record| wire::selector(record).as_ref() == Some(selector));
         Ok(record.map(|record| (entry.rule, record)))
     }
 
-    /// Whether the tables lead from what a rule speaks about to its identity.
+    /// Whether the tables lead packets of this selector to the rule with this identity.
     fn leads_to(&self, generation: &Generation, selector: &Selector, id: u32) -> Result<bool> {
         let of_source = generation.source(&selector.source());
         Ok(self.entry(of_source, selector)?.is_some_and(|entry| entry.rule == id))
     }
 
-    /// What the tables lead to from what a rule speaks about, by way of the entry of its source: if there is such a rule, to
-    /// that, and else perhaps to another.
+    /// Returns the target that the tables have for this selector, given the entry of its source. It is that of the rule with
+    /// this selector, or without such a rule perhaps that of another one.
     fn entry(&self, of_source: Option<Target>, selector: &Selector) -> Result<Option<Target>> {
         match of_source {
             Some(entry) if entry.kind == TARGET_BY_DESTINATION => {
@@ -303,12 +302,12 @@ impl Tables {
         }
     }
 
-    /// What a rule did, summed over the CPUs, with exceptions or without. All zero where the rule is gone.
+    /// Returns the counters of a rule, summed over the CPUs, with exceptions or without. All are zero if the rule is gone.
     pub(crate) fn rule_counters(&self, id: u32, with_exceptions: bool) -> Result<RuleCounters> {
         self.rules.counters(id, with_exceptions)
     }
 
-    /// The rules that have exception counters.
+    /// Returns the rules that have exception counters.
     pub(crate) fn exceptions(&self) -> Result<BTreeSet<u32>> {
         self.rules.exceptions()
     }

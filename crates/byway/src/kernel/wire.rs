@@ -1,4 +1,4 @@
-//! Plain data to the bytes of the maps, and back.
+//! Converts plain data to the bytes of the maps, and back. What is invalid reads as `None`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -13,7 +13,7 @@ use crate::{
     policy::state::{Direction, Place, Role},
 };
 
-/// An IPv4 address in the first four bytes.
+/// Writes an address in network byte order. An IPv4 address is in the first four bytes.
 pub(super) fn address(address: IpAddr) -> [u8; 16] {
     match address {
         IpAddr::V4(v4) => {
@@ -37,7 +37,7 @@ pub(super) fn read_address(family: u32, wire: [u8; 16]) -> Option<IpAddr> {
     }
 }
 
-/// A name in a field that is filled up with zeros. A longer one is cut.
+/// Writes a name to a field that is padded with zeros. Cuts a name that is too long.
 pub(crate) fn name<const N: usize>(name: &str) -> [u8; N] {
     let mut wire = [0; N];
     let length = name.len().min(N);
@@ -45,8 +45,8 @@ pub(crate) fn name<const N: usize>(name: &str) -> [u8; N] {
     wire
 }
 
-/// The name of a rule or a group in such a field; empty where it has none, or what is there is no name. That is so shown as
-/// what it does, and the next apply puts it right.
+/// Reads the name of a rule or a group from such a field. It is empty if there is none, or if the text is no valid name: a
+/// listing then shows the rule without a name, and the next apply corrects it.
 pub(crate) fn read_name(wire: &[u8]) -> String {
     std::str::from_utf8(text(wire))
         .ok()
@@ -114,16 +114,16 @@ pub(super) fn next_hop(next_hop: &NextHop, mut flags: u32, mtu: u32) -> byway_ab
     }
 }
 
-/// The next hop in a slot that is in use, or nothing where that makes no sense.
+/// Reads the next hop in a slot that is in use.
 pub(super) fn read_next_hop(wire: &byway_abi::NextHop) -> Option<NextHop> {
     let gateway = match wire.family {
         FAMILY_ON_LINK => None,
         family => Some(read_address(family, wire.gateway)?),
     };
-    // Without a gateway there is nothing that a route could find.
+    // Without a gateway, no route can have found the device.
     let by_route = gateway.is_some() && wire.flags & NEXT_HOP_BY_ROUTE != 0;
     let device = match wire.ifindex {
-        // The routing table has not told it yet.
+        // The routing table has named no device yet.
         0 if by_route => Device { name: String::new(), index: 0 },
         0 if text(&wire.device).is_empty() => return None,
         index => read_device(&wire.device, index),
@@ -131,10 +131,10 @@ pub(super) fn read_next_hop(wire: &byway_abi::NextHop) -> Option<NextHop> {
     Some(NextHop { gateway, device, by_route })
 }
 
-/// The neighbour that a key means, as ifindex and gateway, or nothing where that makes no sense.
+/// Reads a neighbour, as ifindex and gateway.
 pub(super) fn read_neighbour(wire: &NeighbourKey) -> Option<(u32, IpAddr)> {
     let gateway = read_address(wire.family, wire.gateway)?;
-    // Another key for the same neighbour would never be found again.
+    // Accept only the one key that `neighbour_key` writes, because a lookup would not find any other.
     (neighbour_key(wire.ifindex, gateway) == *wire).then_some((wire.ifindex, gateway))
 }
 
@@ -146,7 +146,7 @@ pub(super) fn program_key(place: Place) -> ProgramKey {
     ProgramKey { ifindex: place.ifindex, direction }
 }
 
-/// The place that a key means, or nothing where that makes no sense.
+/// Reads the place of a program.
 pub(super) fn read_place(wire: &ProgramKey) -> Option<Place> {
     let direction = match wire.direction {
         DIRECTION_INGRESS => Direction::Ingress,
@@ -163,7 +163,7 @@ pub(super) fn role(role: Role) -> u8 {
     }
 }
 
-/// The role that a number means in a direction, or nothing where this byway knows none.
+/// Reads the role of a program in a direction. Returns `None` if this Byway does not know the role there.
 pub(super) fn read_role(wire: u8, direction: Direction) -> Option<Role> {
     let role = match wire {
         ROLE_DEPARTURE => Role::Departure,
@@ -173,17 +173,17 @@ pub(super) fn read_role(wire: u8, direction: Direction) -> Option<Role> {
     (role.direction() == direction).then_some(role)
 }
 
-/// The record of an attachment that is asked for by this name.
+/// Returns the record of a requested attachment with this name.
 pub(super) fn request(device: &str) -> ProgramRecord {
     ProgramRecord { name: name(device), role: ROLE_DEPARTURE, hook: 0, qdisc_added: 0, reserved: 0 }
 }
 
-/// The name by which an attachment is asked for, empty where those are meant that carry a default route.
+/// Reads the name of a requested attachment, which is empty for the devices that carry a default route.
 pub(super) fn read_request(wire: &[u8]) -> String {
     if text(wire).is_empty() { String::new() } else { read_device(wire, 0).name }
 }
 
-/// The record of a rule whose target is of this kind and has this slot, or identity.
+/// Returns the record of a rule. `kind` and `index` are those of its target.
 pub(crate) fn rule_record(selector: &Selector, action: &Action, kind: u8, index: u32) -> RuleRecord {
     let source = selector.source();
     let destination = selector.destination().unwrap_or(Prefix::all_like(source.address()));
@@ -203,19 +203,19 @@ pub(crate) fn rule_record(selector: &Selector, action: &Action, kind: u8, index:
     }
 }
 
-/// What a packet finds that a rule speaks about.
+/// Returns the target for the packets of a rule.
 pub(super) fn target(id: u32, record: &RuleRecord) -> byway_abi::Target {
     let RuleRecord { kind, on_down, mss, index, .. } = *record;
     byway_abi::Target { rule: id, kind, on_down, mss, index }
 }
 
-/// Whether a newer Byway may have made a rule of this kind. A source table has room for the last bits of a kind alone: what
-/// would pass there for a kind that the programs know is none of a rule.
+/// Whether only a newer Byway can have made a rule of this kind. A source table keeps only the last bits of a kind
+/// ([`KIND`]), so no kind of a rule may have the last bits of another one that the programs know.
 pub(super) fn is_unknown(kind: u8) -> bool {
     kind & KIND as u8 > TARGET_GONE
 }
 
-/// What a record speaks about, or nothing where it makes no sense.
+/// Reads the selector of a record.
 pub(super) fn selector(record: &RuleRecord) -> Option<Selector> {
     let source = Prefix::holding(read_address(record.family, record.source)?, record.source_len)?;
     let destination =
@@ -223,12 +223,12 @@ pub(super) fn selector(record: &RuleRecord) -> Option<Selector> {
     Some(Selector::new(source, Some(destination)))
 }
 
-/// The rule in a record, or nothing where the record makes no sense.
+/// Reads the rule in a record, which has this target.
 pub(crate) fn rule(record: &RuleRecord, target: Target) -> Option<Rule> {
     Some(Rule::of(selector(record)?, &action(record, target)))
 }
 
-/// What the rule in a record says of its packets.
+/// Reads the action of a record, which has this target.
 pub(super) fn action(record: &RuleRecord, target: Target) -> Action {
     let name = read_name(&record.name);
     Action {

@@ -30,29 +30,29 @@ use crate::{
     },
 };
 
-/// Carries steps out. Where one fails, those before it are taken back. The caller holds the lock.
+/// Carries out steps. If one fails, it undoes those before it. The caller holds the lock.
 pub(crate) struct Executor<'a> {
     pub(crate) pins: &'a mut Pins,
     pub(crate) network: &'a mut Network,
     /// The hook to use instead of the one that the kernel offers.
     pub(crate) hook: Option<Hook>,
-    /// Is told how many steps are done, of how many.
+    /// Called with the number of completed steps, and of all.
     pub(crate) progress: Option<&'a dyn Fn(usize, usize)>,
 }
 
 /// Steps between two reports of progress.
 const REPORT: usize = 4_096;
 
-/// What the steps of one plan know of each other.
+/// What the steps of one plan share.
 #[derive(Default)]
 struct Progress {
     /// The slots of next hops.
     slots: BTreeMap<NextHop, u32>,
-    /// The identities of groups with a name.
+    /// The identities of named groups.
     groups: BTreeMap<String, u32>,
-    /// What packets are to find of the rules that were recorded, one after the other.
+    /// The targets of the recorded rules, in order.
     recorded: Vec<byway_abi::Target>,
-    /// The tables that no packet looks at any more.
+    /// The tables that no packet uses any more.
     stale: Stale,
 }
 
@@ -68,25 +68,26 @@ impl Progress {
     }
 }
 
-/// How a step is taken back.
+/// How to undo a step.
 enum Undo {
-    /// By another step.
+    /// Carry out another step.
     Step(Step),
+    /// Free a slot.
     ForgetSlot(u32),
-    /// To a next hop without a device, as it was.
+    /// Remove the device from a slot, which had none before.
     TakeDevice(u32),
-    /// To how a group was in a generation, or to none.
+    /// Restore a group in a generation, or remove it if there was none.
     Group(GroupKey, Option<Box<byway_abi::Group>>),
-    /// All that were recorded.
+    /// Remove the records of all recorded rules.
     ForgetRules,
-    /// To what a source's entry was, or to none, without the tables that were made for the new one.
+    /// Restore a source's target, or remove it if there was none, and remove the tables that were created for the new one.
     Entry(Prefix, Option<byway_abi::Target>, Stale),
-    /// To another generation, likewise.
+    /// Put the earlier generation in force again, and remove the tables of the new one.
     Generation(u32, Stale),
 }
 
 impl Executor<'_> {
-    /// Carries the steps of a plan out, all or none.
+    /// Carries out the steps of a plan, all or none.
     pub(crate) fn carry_out(&mut self, actual: &Actual, steps: &[Step]) -> Result<()> {
         if steps.is_empty() {
             return Ok(());
@@ -107,12 +108,12 @@ impl Executor<'_> {
             has_grace_period_ended |= *step == Step::WaitForGracePeriod;
             match self.step(step, &mut progress) {
                 Ok(back) => undo.extend(back),
-                // What is asked for holds by now. What is left over is tidied by the next change.
+                // The request is in force by now. The next change tidies up what is left.
                 Err(_) if has_grace_period_ended => return Ok(()),
                 Err(failure) => return Err(self.take_back(undo, &progress.recorded, failure)),
             }
         }
-        // One entry that took new tables.
+        // A change of one entry needed new tables.
         if progress.stale.generation.is_some() {
             self.pins.tables.wait_for_grace_period();
             if clear(&mut self.pins.tables, &progress.stale).is_err() {
@@ -123,8 +124,8 @@ impl Executor<'_> {
         self.pins.tables.meta.set(meta::CHANGING, 0)
     }
 
-    /// Takes steps back, the last one first. It ends at the first that fails: what is left of a step is found by the
-    /// records that those before it made, which the next change tidies.
+    /// Undoes steps, the last one first. It stops at the first that fails, because the next change finds what a step has left
+    /// by the records of the steps before it.
     fn take_back(&mut self, undo: Vec<Undo>, recorded: &[byway_abi::Target], failure: Error) -> Error {
         if matches!(failure, Error::NotUndone { .. }) {
             return failure;
@@ -138,7 +139,7 @@ impl Executor<'_> {
         }
     }
 
-    /// Carries one step out and returns how it is taken back.
+    /// Carries out one step, and returns how to undo it.
     fn step(&mut self, step: &Step, progress: &mut Progress) -> Result<Option<Undo>> {
         let Self { pins, network, .. } = self;
         let Pins { tables, programs } = &mut **pins;
@@ -146,7 +147,7 @@ impl Executor<'_> {
         match step {
             Step::Record(selector, action, instead_of) => {
                 let target = record_rule(tables, progress, selector, action, *instead_of)?;
-                // One for all of them, of which there may be a million.
+                // One undoes all records, of which there may be a million.
                 let is_first = progress.recorded.is_empty();
                 progress.recorded.push(target);
                 Ok(is_first.then_some(Undo::ForgetRules))
@@ -247,17 +248,17 @@ impl Executor<'_> {
         }
     }
 
-    /// Puts a program on a device. Its record comes first; if the program cannot be put there, the record is as it was.
+    /// Puts a program on a device. Writes its record first, and restores that if the program cannot be attached.
     fn attach(&mut self, device: &Device, role: Role) -> Result<()> {
         let Pins { tables, programs } = &mut *self.pins;
         if role == Role::Departure {
             tables.attachments.watch(device.index)?;
         }
         let place = Place::of(device, role);
-        // One that has lost its program has its record still.
+        // A device that has lost its program still has its record.
         let before = tables.attachments.program(place)?;
-        // The qdisc may have been added for that, or for the program of the other direction. It goes with the last one
-        // on the device, whichever that is.
+        // The qdisc may have been added for the lost program or for that of the other direction. It goes with the last
+        // program on the device.
         let has_qdisc = tables
             .attachments
             .programs()?
@@ -278,7 +279,7 @@ impl Executor<'_> {
         put
     }
 
-    /// Puts the program of a role in the place of another role's, in one instant.
+    /// Replaces the program of another role by that of this role, in one instant.
     fn change_role(&mut self, device: &Device, role: Role) -> Result<()> {
         let Pins { tables, programs } = &mut *self.pins;
         let attached = attached(tables, device, role)?;
@@ -292,7 +293,7 @@ impl Executor<'_> {
     fn undo(&mut self, undo: Undo, recorded: &[byway_abi::Target]) -> Result<()> {
         let tables = &mut self.pins.tables;
         match undo {
-            // The steps that take others back know nothing of each other.
+            // A step that undoes another has no `Progress` to find the slot in.
             Undo::Step(Step::SetDown(next_hop, is_down)) => {
                 let all = tables.next_hops.all()?;
                 let slot = all.into_iter().find(|(it, _)| {
@@ -321,7 +322,7 @@ impl Executor<'_> {
     }
 }
 
-/// The MTU that the record of a next hop needs: none where programs ask the kernel, or the device is not there yet.
+/// Returns the MTU for the record of a next hop: 0 if programs ask the kernel, or if the device does not exist yet.
 fn recorded_mtu(network: &mut Network, device: &Device) -> Result<u32> {
     if device.index == 0 || features::has_check_mtu()? { Ok(0) } else { Ok(network.link(device)?.mtu) }
 }
@@ -345,7 +346,7 @@ fn attached(tables: &Tables, device: &Device, role: Role) -> Result<Attached> {
     })
 }
 
-/// Makes a group in one generation, or lets it be another there. The flows stay where they are now as far as they may.
+/// Creates or replaces a group in one generation. Flows keep their next hops if possible.
 fn put_group(tables: &mut Tables, progress: &mut Progress, group: &Group, generation: u32) -> Result<Undo> {
     let id = match progress.groups.get(&group.name) {
         Some(id) => *id,
@@ -361,8 +362,8 @@ fn put_group(tables: &mut Tables, progress: &mut Progress, group: &Group, genera
     Ok(Undo::Group(key, before.map(Box::new)))
 }
 
-/// Makes the record of a rule, and the group that is its own where it has several next hops. The flows of the rule that
-/// it replaces stay where they are as far as they may. Returns what its packets are to find.
+/// Creates the record of a rule, and a group of its own if it has several next hops. Flows of the rule that it replaces keep
+/// their next hops if possible. Returns the target for its packets.
 fn record_rule(
     tables: &mut Tables,
     progress: &Progress,
@@ -389,21 +390,21 @@ fn record_rule(
             let made = tables.next_hops.make_group(id, &group);
             let recorded = made.and_then(|()| tables.record(selector, action, TARGET_GROUP, id));
             if recorded.is_err() {
-                // Nothing leads there; what cannot be removed now is tidied by the next change.
+                // Nothing uses it. The next change tidies up what cannot be removed now.
                 let _ = tables.next_hops.forget_group(id);
             }
             recorded
         }
         Target::Pass => tables.record(selector, action, TARGET_PASS, 0),
         Target::Drop => tables.record(selector, action, TARGET_DROP, 0),
-        // Those that there are stay, and none can be asked for.
+        // Existing rules of such a kind stay, and no request can add one.
         Target::Other { .. } => {
             Err(Error::inconsistent(format!("make the rule {selector}"), "its kind is not known"))
         }
     }
 }
 
-/// Which slot has each bucket of a rule's flows, if it has next hops.
+/// Returns the slot of each bucket of a rule's flows, if it has next hops.
 fn buckets(tables: &Tables, rule: u32) -> Result<Option<[u32; BUCKETS]>> {
     let Some(record) = tables.rule_record(rule)? else { return Ok(None) };
     Ok(match record.kind {
@@ -413,7 +414,7 @@ fn buckets(tables: &Tables, rule: u32) -> Result<Option<[u32; BUCKETS]>> {
     })
 }
 
-/// Forgets a rule that holds no longer, with the group that is its own.
+/// Removes a rule that is no longer in force, with the group of its own.
 fn forget_rule(tables: &mut Tables, id: u32) -> Result<()> {
     if let Some(record) = tables.rule_record(id)?
         && record.kind == TARGET_GROUP

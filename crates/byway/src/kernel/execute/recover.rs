@@ -1,4 +1,4 @@
-//! Clears away what a change left that was cut off, and puts this binary's programs in place of another build's.
+//! Tidies up after an interrupted change, and replaces the programs of another build.
 
 use std::collections::BTreeSet;
 
@@ -20,12 +20,12 @@ use crate::{
     },
 };
 
-/// How many requests for attachments a vanished device may add to.
+/// Up to how many requested attachments a vanished device may add another one.
 const MAX_REQUESTS: usize = 256;
 
 impl Executor<'_> {
-    /// Clears away what a change left that was cut off, and the records of devices that are gone: an attachment that was asked
-    /// for by name waits from then on. Says whether there was anything. The caller holds the lock.
+    /// Removes what an interrupted change has left, and the records of devices that are gone. A named attachment then waits
+    /// for its device. Returns whether there was anything to remove. The caller holds the lock.
     pub(crate) fn tidy(&mut self) -> Result<bool> {
         let _quiet = SignalsWait::begin();
         let links = self.network.links()?;
@@ -46,7 +46,7 @@ impl Executor<'_> {
             return Ok(gone.count() > 0);
         }
         for installed in installed.iter().filter(|installed| !installed.is_installed) {
-            // Half of an attach: the record, perhaps a qdisc.
+            // Half an attachment: its record, and perhaps a qdisc.
             self.forget(installed)?;
         }
         tidy_tables(&mut self.pins.tables)?;
@@ -57,16 +57,16 @@ impl Executor<'_> {
         Ok(true)
     }
 
-    /// Takes off what is left of a program, and forgets it.
+    /// Removes what is left of a program, and its record.
     fn forget(&mut self, installed: &Installed) -> Result<()> {
         let Installed { device, role, attached, .. } = installed;
         self.pins.programs.detach(self.network, device, *role, *attached)?;
         self.pins.tables.attachments.forget_program(Place::of(device, *role))
     }
 
-    /// Puts this binary's programs in place of those of another build, one device after the other. Cut off at any
-    /// moment, some devices have the new ones and some the old, over the same maps, and the next change begins anew.
-    /// The caller holds the lock.
+    /// Replaces the programs of another build by those of this one, device by device. If Byway is killed meanwhile, some
+    /// devices have the new programs and some the old ones, over the same maps, and the next change starts again. The caller
+    /// holds the lock.
     pub(crate) fn renew(&mut self) -> Result<()> {
         if !self.pins.are_outdated()? {
             return Ok(());
@@ -87,14 +87,14 @@ impl Executor<'_> {
     }
 }
 
-/// Removes what a change left in the tables that was cut off: all that the entries in force do not lead to.
+/// Removes what an interrupted change has left in the tables: everything that the entries in force do not lead to.
 fn tidy_tables(tables: &mut Tables) -> Result<()> {
     let records = tables.rules()?;
     let all = || records.held.values().chain(records.leftover.values());
     let selectors: Vec<Selector> = all().filter_map(wire::selector).collect();
     tables.wait_for_grace_period();
-    // A change that was cut off behind its switch has left the generation before, one that was cut off ahead of it the
-    // one to come: both have the place that the one in force has not.
+    // A change that was interrupted after its switch has left the previous generation, and one before its switch the next
+    // one. Both are in the place that the generation in force does not use.
     tables.remove_generation(tables.generation()?.wrapping_add(1))?;
     tables.tidy_sources()?;
     let in_force = tables.in_force()?;
@@ -103,7 +103,7 @@ fn tidy_tables(tables: &mut Tables) -> Result<()> {
         if entry.is_some_and(|entry| entry.kind == TARGET_BY_DESTINATION && entry.index == id) {
             continue;
         }
-        // It has destinations of its source's rules and of those around, and no others.
+        // It contains destinations of rules for its source and for the sources around it, and no others.
         let may_be = selectors
             .iter()
             .filter(|selector| source.is_some_and(|source| selector.source().covers(&source)));
@@ -114,7 +114,7 @@ fn tidy_tables(tables: &mut Tables) -> Result<()> {
     }
     let used: BTreeSet<u32> =
         records.held.values().filter(|it| it.kind == TARGET_GROUP).map(|it| it.index).collect();
-    // One of a kind that is not known may have a group of its own.
+    // A rule of an unknown kind may have a group of its own.
     let is_any_unknown = records.held.values().any(|it| wire::is_unknown(it.kind));
     tables.tidy_groups()?;
     for (id, group) in tables.groups()? {

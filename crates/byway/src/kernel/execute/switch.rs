@@ -1,4 +1,4 @@
-//! Puts rules in force: the generations of the source tables, and the sets of destinations that they lead to.
+//! Puts rules in force, with new entries or generations of the source tables, and sets of destinations.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// Tables that no packet looks at, or soon none.
+/// Tables that no packet uses, or soon none.
 #[derive(Default)]
 pub(super) struct Stale {
     pub(super) generation: Option<u32>,
@@ -24,7 +24,7 @@ pub(super) struct Stale {
 
 /// Puts the new rules in force, in one instant.
 pub(super) fn switch_rules(tables: &mut Tables, progress: &mut Progress, switch: &Switch) -> Result<Undo> {
-    // Ahead of the switch, so that whoever reads meanwhile sees that something has changed.
+    // Before the switch, so that a reader during it sees that something has changed.
     tables.note_identities()?;
     match switch {
         Switch::Entry(source, before, after) => {
@@ -35,7 +35,7 @@ pub(super) fn switch_rules(tables: &mut Tables, progress: &mut Progress, switch:
             };
             let (old, generation) =
                 set_source(tables, source, target).map_err(|error| without(tables, &made, error))?;
-            // For whoever has begun to read since the identities were noted.
+            // A reader may have begun after the identities were written down.
             tables.next_set()?;
             made.generation = generation.map(|before| before.wrapping_add(1));
             progress.stale.generation = generation;
@@ -70,8 +70,8 @@ pub(super) fn switch_rules(tables: &mut Tables, progress: &mut Progress, switch:
     }
 }
 
-/// Lets a source have this target, or none, from one instant to the next. Returns what it had, and the generation that no
-/// packet looks at any more where it took new tables.
+/// Gives a source this target, or none, in one instant. Returns its target before. If that needed new tables, also returns
+/// the generation that no packet uses any more.
 pub(super) fn set_source(
     tables: &mut Tables,
     source: &Prefix,
@@ -92,7 +92,7 @@ pub(super) fn set_source(
     Ok((old, Some(generation)))
 }
 
-/// What a source's entry is to be, once the set is made that it may need.
+/// Creates the set that an entry may need, and returns the target for the source.
 fn make_entry(
     tables: &mut Tables,
     progress: &Progress,
@@ -119,7 +119,7 @@ fn make_entry(
     }
 }
 
-/// The set that a source's entry leads to.
+/// Returns the set that a source's entry leads to.
 fn set_of(target: Option<Target>, entry: Option<&Entry<RuleRef>>) -> Option<Set> {
     match (target, entry) {
         (Some(target), Some(Entry::ByDestination(destinations))) if target.kind == TARGET_BY_DESTINATION => {
@@ -129,7 +129,8 @@ fn set_of(target: Option<Target>, entry: Option<&Entry<RuleRef>>) -> Option<Set>
     }
 }
 
-/// Why tables are not to be, once they are gone; or that they could not be removed either, and wait for the next change.
+/// Removes what was created, and returns `failure`, or an error that says that this failed, too. The next change then tidies
+/// up.
 fn without(tables: &mut Tables, made: &Stale, failure: Error) -> Error {
     match clear(tables, made) {
         Ok(()) => failure,
