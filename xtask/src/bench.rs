@@ -1,7 +1,7 @@
-//! `cargo xtask bench`: what Byway costs, and what the alternatives cost in the same run.
+//! `cargo xtask bench`: measures what Byway costs, and what the alternatives cost in the same run.
 //!
-//! Contestants are measured in turn, round after round, so that what else the machine does meets all of them alike.
-//! The figure is the median over the rounds; the lowest and the highest stand beside it.
+//! It measures contestants in turn, round after round, so that other work of the machine affects all of them alike. The
+//! figure is the median of the rounds, with the lowest and the highest beside it.
 
 mod bulk;
 mod chart;
@@ -60,23 +60,23 @@ enum What {
     Draw,
 }
 
-/// How much is measured.
+/// How much to measure.
 #[derive(Clone, Copy)]
 struct Effort {
-    /// How often each contestant has its turn.
+    /// How many turns each contestant has.
     rounds: usize,
-    /// Whether it is enough that it works.
+    /// Whether it is enough to see that it works.
     quick: bool,
 }
 
 impl Effort {
-    /// One of two values: the thorough one, or the one that takes less time.
+    /// Returns one of two values: the thorough one, or the one that takes less time.
     fn choose<T>(self, thorough: T, quick: T) -> T {
         if self.quick { quick } else { thorough }
     }
 }
 
-/// A part of the benchmark: its name, and what measures it.
+/// A part of the benchmark: its name, and the function that measures it.
 type Part = (&'static str, fn(Effort) -> Result<Vec<Chart>>);
 
 const PACKET: Part = ("packet", packet::measure);
@@ -106,7 +106,7 @@ impl Bench {
             let names: Vec<&str> = parts.iter().map(|(name, _)| *name).collect();
             return compare::with(revision, &names, effort);
         }
-        // What cannot be kept is found out before hours have gone by.
+        // Find out now if the results cannot be kept, and not after hours.
         let mut results = self.out.as_deref().map(Results::open).transpose()?;
         for (name, measure) in parts {
             let charts = measure(effort)?;

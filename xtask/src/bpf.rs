@@ -49,7 +49,7 @@ fn rebuild(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
         if *program == BYWAY {
             match programs::account(object) {
                 Ok(account) => fs::write(object.with_extension("programs"), account)?,
-                // It takes privileges that building does not.
+                // Loading needs privileges, and building does not.
                 Err(error) => {
                     eprintln!("what its programs come to in the kernel is not written down: {error:#}")
                 }
@@ -108,11 +108,11 @@ fn record(workspace: &Workspace) -> PathBuf {
     workspace.root.join("crates/byway/src/kernel/byway.bpf.toolchain")
 }
 
-/// Builds the programs of each binary and puts them, without debug information but with BTF, into its object.
+/// Builds the programs of each binary, and writes them to its object, without debug information but with BTF.
 fn build(workspace: &Workspace, toolchain: &Toolchain, objects: &[(&str, PathBuf)]) -> Result<()> {
     let source = workspace.root.join("crates/byway-ebpf");
     let target = workspace.target.join("bpf");
-    // The sources of the dependencies must be there before their folders' names can be taken out of the object.
+    // The dependencies' sources must exist before the names of their folders can be kept out of the object.
     run::output(toolchain.cargo(&source).args(["fetch", "--locked"]), "")?;
 
     let flags = rustflags(&source, toolchain)?.join("\x1f");
@@ -131,8 +131,8 @@ fn build(workspace: &Workspace, toolchain: &Toolchain, objects: &[(&str, PathBuf
     Ok(())
 }
 
-/// The compiler's flags: BTF, and no name of a folder of this machine in the object, so that the same source
-/// gives the same bytes everywhere. Where prefixes overlap the last one counts.
+/// Returns the compiler's flags: for BTF, and to keep names of this machine's folders out of the object, so that the same
+/// source gives the same bytes everywhere. If prefixes overlap, the last one counts.
 fn rustflags(source: &Path, toolchain: &Toolchain) -> Result<Vec<String>> {
     let mut flags = vec!["-Clink-arg=--btf".to_owned(), "-Cdebuginfo=2".to_owned()];
     let mut rename =
@@ -140,7 +140,7 @@ fn rustflags(source: &Path, toolchain: &Toolchain) -> Result<Vec<String>> {
 
     rename(&toolchain.sysroot, "/rust");
     rename(&toolchain.cargo_home, "/c");
-    // The name of a registry's folder depends on the mirror and on cargo's version.
+    // The name of a registry's folder depends on the mirror and on the version of cargo.
     let registries = toolchain.cargo_home.join("registry/src");
     for registry in fs::read_dir(&registries).into_iter().flatten() {
         rename(&registry.with_context(|| format!("reading {}", registries.display()))?.path(), "/c");

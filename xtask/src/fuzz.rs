@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: texts that nobody would write, to the configuration's reader and the command line's grammar.
+//! `cargo xtask fuzz`: gives texts that nobody would write to the reader of configurations and to the grammar.
 
 use std::{fs, path::Path, process::Command};
 
@@ -7,8 +7,8 @@ use clap::Args;
 
 use crate::{run, workspace::Workspace};
 
-/// Lets libFuzzer see which branches a text takes, and what it is compared with (LLVM's SanitizerCoverage). No sanitizer
-/// belongs to it: there is no unsafe code in what is fuzzed.
+/// Shows libFuzzer which branches a text takes, and what it is compared with (LLVM's SanitizerCoverage). No sanitizer is
+/// needed: the fuzzed code has no unsafe code.
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing";
@@ -48,7 +48,7 @@ impl Fuzz {
     }
 
     fn run(&self, target: &str, binary: &Path, folder: &Path, results: &Path) -> Result<()> {
-        // The first folder gets what is new; the second one is the corpus that is kept.
+        // The first folder gets new texts. The second one is the corpus.
         let (new, found) = (results.join("corpus").join(target), results.join("found/"));
         for folder in [&new, &found] {
             fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
@@ -63,7 +63,7 @@ impl Fuzz {
     }
 }
 
-/// The platform to build for. Named, so that the flags are not for build scripts as well.
+/// The platform to build for. If it is named, the flags do not apply to build scripts.
 fn host() -> Result<String> {
     let version = run::output(Command::new("rustc").arg("-vV"), "Install Rust with rustup.")?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));

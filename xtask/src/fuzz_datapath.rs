@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz-datapath`: many more packets through the differential test of the data path.
+//! `cargo xtask fuzz-datapath`: sends many more packets through the differential test of the data path.
 
 use std::time::{Instant, SystemTime};
 
@@ -33,7 +33,7 @@ impl FuzzDatapath {
         println!("{again}");
         let mut cargo = Workspace::find()?.cargo();
         cargo
-            // What was compared is said by the test itself.
+            // The test itself prints what it compared.
             .args([
                 "test",
                 "--release",

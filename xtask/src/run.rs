@@ -1,4 +1,4 @@
-//! Running other programs: whoever reads a failure sees the command, what it printed, and the help.
+//! Runs other programs. A failure shows the command, its output, and advice.
 
 use std::{
     env,
@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// Runs a command to its end and hands back its standard output. `help` is the advice for when it fails.
+/// Runs a command to its end, and returns its standard output. `help` is the advice for a failure.
 pub(crate) fn output(command: &mut Command, help: &str) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().with_context(|| cannot_start(command, help))?;
     if !output.status.success() {
@@ -34,12 +34,12 @@ pub(crate) fn visibly(command: &mut Command, help: &str) -> Result<()> {
     Ok(())
 }
 
-/// What to say when a program does not even start.
+/// Returns the error for a program that does not even start.
 pub(crate) fn cannot_start(command: &Command, help: &str) -> String {
     format!("cannot run {}\n{help}", shown(command))
 }
 
-/// Where a program is, searching `PATH` and then the folders where administrators' tools live.
+/// Finds a program, first in `PATH` and then in the folders of administrators' tools.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
@@ -48,7 +48,7 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// The commands that install Debian packages, with `apt-get update` only where the lists turn out too old.
+/// Returns the commands that install Debian packages. `apt-get update` runs only if the lists are too old.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
     let help = format!("As root: apt-get update && apt-get install {}", packages.join(" "));
     let install = || {
@@ -66,7 +66,7 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The command as one would type it.
+/// Returns the command as one would type it.
 fn shown(command: &Command) -> String {
     let words = [command.get_program()].into_iter().chain(command.get_args());
     let line: Vec<_> = words.map(OsStr::to_string_lossy).collect();

@@ -1,4 +1,4 @@
-//! Where the workspace and its build results are.
+//! Finds the workspace and its build results.
 
 use std::{env, path::PathBuf, process::Command};
 
@@ -14,7 +14,7 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// Asks cargo, which knows about `CARGO_TARGET_DIR` and configuration files.
+    /// Asks cargo, which knows `CARGO_TARGET_DIR` and its own configuration files.
     pub(crate) fn find() -> Result<Workspace> {
         let metadata = run::output(
             cargo().args(["metadata", "--no-deps", "--format-version=1"]),
@@ -30,7 +30,7 @@ impl Workspace {
         Ok(Workspace { root: folder("workspace_root")?, target: folder("target_directory")? })
     }
 
-    /// The workspace's own cargo, in the workspace's root.
+    /// Returns cargo, to run in the workspace's root.
     pub(crate) fn cargo(&self) -> Command {
         let mut command = cargo();
         command.current_dir(&self.root);
@@ -38,7 +38,7 @@ impl Workspace {
     }
 }
 
-/// The cargo that runs this xtask.
+/// Returns the cargo that runs this xtask.
 fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }

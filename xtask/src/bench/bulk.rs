@@ -1,4 +1,4 @@
-//! What one connection notices: its speed, and the time of an answer.
+//! Measures one connection: its speed, and the time of an answer.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -15,16 +15,16 @@ use super::{
 };
 
 const GIGABYTE: u64 = 1_000_000_000;
-/// How many questions are asked in one round, one after the other.
+/// How many questions to ask in one round, one after the other.
 const QUESTIONS: usize = 20_000;
-/// What is asked, and answered.
+/// The questions, and the answers.
 const QUESTION: [u8; 64] = [0x42; 64];
 const TIMEOUT: Duration = Duration::from_secs(120);
 pub(super) const FAMILIES: [(&str, Addresses); 2] = [("IPv4", IPV4), ("IPv6", IPV6)];
-/// What makes replies go by the router.
+/// What makes replies leave through the router.
 pub(super) const WAYS: [&str; 3] = ["plain routing", "byway", "ip rule"];
 
-/// A gigabyte from server to client, and small questions with small answers, for both families.
+/// Sends a gigabyte from server to client, and small questions with small answers, in both families.
 pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
     let (mut speeds, mut medians, mut tails) = (Vec::new(), Vec::new(), Vec::new());
     for (family, addresses) in FAMILIES {
@@ -73,8 +73,8 @@ pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
     ])
 }
 
-/// Three sets of the same hosts, one for each of [`WAYS`]. A lab inside another one ends before it: fields are dropped
-/// from the first to the last.
+/// Three sets of the same hosts, one for each of [`WAYS`]. A lab inside another one must end before it, and fields are
+/// dropped from the first to the last.
 pub(super) struct Hosts {
     byway: Seed,
     rule: Seed,
@@ -104,7 +104,7 @@ impl Hosts {
     }
 }
 
-/// Adds a rule on the server: what comes from `source` goes to the router.
+/// Adds a rule on the server: packets from `source` go to the router.
 pub(super) fn add(seed: &Seed, source: &str, addresses: &Addresses) -> Result<()> {
     let spec = RuleSpec::new(source.parse()?, NextHopSpec::via(addresses.router).dev("eth1"));
     seed.server.run(|| Byway::open()?.add(&spec))?;

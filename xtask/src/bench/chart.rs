@@ -1,5 +1,5 @@
-//! Charts as SVG: black on white, so that they are legible on a page of any colour, and told apart by shape as well as by
-//! colour.
+//! Draws charts as SVG. They are black on white, to be legible on a page of any colour, and series differ in shape as well as
+//! in colour.
 
 mod bars;
 mod lines;
@@ -16,16 +16,16 @@ use plotters::{
 
 use super::figures::{Chart, Shape};
 
-/// What a chart is drawn on, in pixels from its upper left corner.
+/// The drawing of a chart, in pixels from its upper left corner.
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 const WIDTH: u32 = 900;
-/// Above and below what is drawn: the title, and the footnote.
+/// The space above and below the drawing, for the title and the footnote.
 const HEAD: u32 = 48;
 const FOOT: u32 = 32;
 const MARGIN: i32 = 16;
 const GREY: RGBColor = RGBColor(96, 96, 96);
-/// Of Okabe and Ito: they differ for everybody.
+/// The colours of Okabe and Ito, which colour-blind people can tell apart, too.
 const COLOURS: [RGBColor; 6] = [
     RGBColor(64, 64, 64),
     RGBColor(0, 114, 178),
@@ -35,7 +35,7 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(150, 150, 150),
 ];
 
-/// Draws a chart, with a line below it that says where the figures are from.
+/// Draws a chart, with a line below it that says where the figures come from.
 pub(super) fn draw(chart: &Chart, footnote: &str) -> Result<String> {
     let mut svg = String::new();
     {
@@ -58,7 +58,7 @@ pub(super) fn draw(chart: &Chart, footnote: &str) -> Result<String> {
     Ok(svg)
 }
 
-/// Writes one line, whose middle is at the height of `at`.
+/// Writes one line of text, with its middle at the height of `at`.
 fn write(
     area: &Area<'_>,
     text: &str,
@@ -77,7 +77,7 @@ fn colour(nth: usize) -> RGBColor {
     COLOURS[nth % COLOURS.len()]
 }
 
-/// The sign of a series, which stands on its line and before its name.
+/// The marker of a series, on its line and before its name.
 fn marker<'b, C>(nth: usize, at: C) -> DynElement<'static, SVGBackend<'b>, C>
 where
     C: Clone + 'static,

@@ -1,4 +1,4 @@
-//! This revision beside another one: both built, and measured in turn, round after round.
+//! Compares this revision with another one: builds both, and measures them in turn, round after round.
 
 use std::{
     fs,
@@ -15,13 +15,14 @@ use super::{
 };
 use crate::{run, workspace::Workspace};
 
-/// Measures these parts of both revisions, and prints the figures beside each other.
+/// Measures these parts of both revisions, and prints the figures side by side.
 pub(super) fn with(revision: &str, parts: &[&str], effort: Effort) -> Result<()> {
     let workspace = Workspace::find()?;
     let folder = workspace.target.join("bench");
     let clone = clone(&workspace, revision, &folder)?;
     let theirs = build(&workspace, &clone, &clone.join("target"))?;
-    // Not what runs: that may not be a release. And a copy, which stays the same if somebody builds again meanwhile.
+    // Do not use the running program, which may be no release build. Copy the built one, so that another build meanwhile
+    // does not change it.
     let ours = folder.join("here");
     let built = build(&workspace, &workspace.root, &workspace.target)?;
     fs::copy(&built, &ours).with_context(|| format!("copying {} to {}", built.display(), ours.display()))?;
@@ -33,7 +34,7 @@ pub(super) fn with(revision: &str, parts: &[&str], effort: Effort) -> Result<()>
         let mut all = [Vec::new(), Vec::new()];
         for round in 0..effort.rounds {
             eprintln!("{part}: round {} of {}", round + 1, effort.rounds);
-            // Each round begins with the other one.
+            // Let the two take turns at beginning a round.
             for turn in 0..all.len() {
                 let nth = (round + turn) % all.len();
                 let program = if nth == 0 { &theirs } else { &ours };
@@ -51,7 +52,7 @@ pub(super) fn with(revision: &str, parts: &[&str], effort: Effort) -> Result<()>
     Ok(())
 }
 
-/// Has a revision in a clone of its own, and says where that is.
+/// Checks out a revision in a clone of its own, and returns the clone's folder.
 fn clone(workspace: &Workspace, revision: &str, folder: &Path) -> Result<PathBuf> {
     let git = || {
         let mut git = Command::new("git");
@@ -65,8 +66,8 @@ fn clone(workspace: &Workspace, revision: &str, folder: &Path) -> Result<PathBuf
     if !clone.exists() {
         run::output(git().args(["clone", "--quiet", "--shared", "--no-checkout", "."]).arg(&clone), "")?;
     }
-    // Also where it is there already: it may have been cut off, or changed. Git does not look for another repository
-    // around it, which would be this one.
+    // Check out even if the clone exists, because it may be incomplete or changed. With its folders named, git does not go on
+    // to the repository around it, which is this one.
     let mut checkout = Command::new("git");
     checkout.current_dir(&clone).args(["--git-dir", ".git", "--work-tree", "."]);
     checkout.args(["checkout", "--quiet", "--force", commit.trim()]);
@@ -74,7 +75,7 @@ fn clone(workspace: &Workspace, revision: &str, folder: &Path) -> Result<PathBuf
     Ok(clone)
 }
 
-/// Builds the benchmark of what is in a folder, and says where it is.
+/// Builds the benchmark in a folder, and returns the path of the program.
 fn build(workspace: &Workspace, folder: &Path, target: &Path) -> Result<PathBuf> {
     let mut cargo = workspace.cargo();
     cargo.current_dir(folder).args(["build", "--quiet", "--release", "--locked", "--package", "xtask"]);
@@ -90,9 +91,9 @@ fn has(program: &Path, part: &str) -> Result<bool> {
     Ok(output.with_context(|| run::cannot_start(&help, ""))?.status.success())
 }
 
-/// One round of one part, by the program of a revision.
+/// Measures one round of one part with the program of a revision.
 fn measure(program: &Path, part: &str, effort: Effort, folder: &Path) -> Result<Vec<Chart>> {
-    // An empty one: what another version has left in it may not be legible to this one.
+    // Begin with an empty folder, because this version may not be able to read the results of another one.
     let folder = tempfile::tempdir_in(folder).context("making a folder for a round's results")?;
     let mut command = Command::new(program);
     command.args(["bench", part, "--rounds", "1", "--out"]).arg(folder.path());
@@ -104,7 +105,7 @@ fn measure(program: &Path, part: &str, effort: Effort, folder: &Path) -> Result<
     results.take(part).with_context(|| format!("{} has measured no {part}", program.display()))
 }
 
-/// The rounds of one revision as one.
+/// Combines the rounds of one revision.
 fn joined(rounds: Vec<Vec<Chart>>) -> Vec<Chart> {
     let mut rounds = rounds.into_iter();
     let mut all = rounds.next().unwrap_or_default();

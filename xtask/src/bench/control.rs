@@ -1,5 +1,5 @@
-//! What changes of many rules take: the whole call, from opening Byway to its answer. And what others notice of the
-//! largest ones: see [`swap`].
+//! Measures how long changes of many rules take: the whole call, from opening Byway to its answer. What others notice of the
+//! largest changes is in [`swap`].
 
 mod configuration;
 mod swap;
@@ -25,20 +25,20 @@ use super::{
     packet::address,
 };
 
-/// Over how many rules it is measured.
+/// The numbers of rules to measure with.
 const RULES: [u32; 5] = [1, 1_000, 10_000, 100_000, 1_000_000];
 
-/// The calls that are measured.
+/// The calls to measure.
 const CALLS: [&str; 5] = ["add one rule", "delete it", "list all", "replace all", "delete all"];
 
-/// All of it.
+/// Measures everything of this part.
 pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
-    // What may be forbidden here comes first.
+    // First do what may not be allowed here.
     let swap = swap::measure(effort)?;
     Ok([over_rules(effort)?, configuration::measure(effort)?, swap].concat())
 }
 
-/// How long calls take, and what memory the rules.
+/// Measures how long calls take, and how much memory rules need.
 fn over_rules(effort: Effort) -> Result<Vec<Chart>> {
     let sizes = &RULES[..effort.choose(RULES.len(), RULES.len() - 1)];
     let names = std::iter::once("add all").chain(CALLS);
@@ -90,7 +90,7 @@ fn over_rules(effort: Effort) -> Result<Vec<Chart>> {
     ])
 }
 
-/// A rule for one address. With `other` it is another one for the same.
+/// Returns a rule for one address. With `other`, it is a different one for the same address.
 fn spec(nth: u32, other: u32) -> RuleSpec {
     rule(nth, IPV4.router, "eth1", if other == 0 { Mss::Auto } else { Mss::Off })
 }
@@ -111,7 +111,8 @@ fn timed(seed: &Seed, call: impl FnOnce(&mut Byway) -> byway::Result<()> + Send)
     })?)
 }
 
-/// Bytes of all pinned maps and programs, as the kernel counts them (`memlock` in proc_pid_fdinfo(5); exact from Linux 6.4 on).
+/// Returns the bytes of all pinned maps and programs, as the kernel counts them (`memlock` in proc_pid_fdinfo(5); exact from
+/// Linux 6.4 on).
 fn kernel_memory(folder: &Path) -> Result<f64> {
     let mut sum = 0.0;
     for entry in fs::read_dir(folder)? {
@@ -123,7 +124,7 @@ fn kernel_memory(folder: &Path) -> Result<f64> {
         let map = MapData::from_pin(entry.path())?;
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd()))?;
         let memlock = info.lines().find_map(|line| line.strip_prefix("memlock:"));
-        // Links are pinned there, too, and have none.
+        // Pinned links have no such line.
         sum += memlock.map_or(Ok(0.0), |bytes| bytes.trim().parse::<f64>())?;
     }
     Ok(sum)

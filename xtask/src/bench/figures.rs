@@ -1,14 +1,14 @@
-//! Figures of contestants that are measured in turn, and the tables that they make.
+//! The figures of contestants that are measured in turn, and their tables.
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-/// What one contestant came to, one value a round.
+/// The figures of one contestant, one value per round.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(from = "Stored", into = "Stored")]
 pub(super) struct Figures(Vec<f64>);
 
-/// Figures in a file: with what a reader would have to work out.
+/// Figures in a file, with what a reader would otherwise have to work out.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     median: f64,
@@ -35,7 +35,7 @@ impl From<Figures> for Stored {
 }
 
 impl Figures {
-    /// The middle of the rounds; of an even number of rounds the mean of the two in the middle.
+    /// Returns the median of the rounds. With an even number of rounds, it is the mean of the two in the middle.
     pub(super) fn median(&self) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -47,7 +47,7 @@ impl Figures {
         }
     }
 
-    /// Takes the rounds of others as well.
+    /// Adds the rounds of another.
     pub(super) fn join(&mut self, others: Self) {
         self.0.extend(others.0);
     }
@@ -61,8 +61,8 @@ impl Figures {
     }
 }
 
-/// Measures each contestant once a round, and returns its figures: `N` of them, which one measurement gives. Each round
-/// begins with another contestant, so that none always comes behind the same one.
+/// Measures each contestant once per round, and returns its figures. One measurement gives `N` of them. Each round begins
+/// with another contestant, so that none always follows the same one.
 pub(super) fn in_turn<C, const N: usize>(
     rounds: usize,
     contestants: &[C],
@@ -81,25 +81,25 @@ pub(super) fn in_turn<C, const N: usize>(
     Ok(all)
 }
 
-/// What one chart shows, and one table.
+/// The content of one chart and one table.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Chart {
     /// The name of its file.
     pub(super) name: String,
-    /// What is measured, in one line.
+    /// What it measures, in one line.
     pub(super) title: String,
-    /// What the figures count.
+    /// The unit of the figures.
     pub(super) unit: String,
-    /// How it is drawn.
+    /// How to draw it.
     pub(super) shape: Shape,
-    /// The contestants. The first of a group is what the others of it are compared with.
+    /// The contestants. The others of a group are compared with its first one.
     pub(super) series: Vec<Series>,
     /// What a reader of the figures should know, such as that the machine had other work.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) notes: Vec<String>,
 }
 
-/// How a chart is drawn.
+/// How to draw a chart.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Shape {
@@ -107,7 +107,7 @@ pub(super) enum Shape {
     Bars,
     /// One line for each series, over a number that grows by factors.
     Lines {
-        /// What that number is.
+        /// The name of that number.
         along: String,
         /// Whether the figures grow by factors, too. Otherwise their axis begins at zero.
         logarithmic: bool,
@@ -117,10 +117,10 @@ pub(super) enum Shape {
 /// One contestant of a chart.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Series {
-    /// What it has in common with some of the others, such as IPv6.
+    /// The group: what it has in common with some of the others, such as IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) group: Option<String>,
-    /// Who it is.
+    /// Its name.
     pub(super) name: String,
     /// Its points from left to right.
     pub(super) points: Vec<Point>,
@@ -129,8 +129,8 @@ pub(super) struct Series {
 /// One point of a line, or a bar.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Point {
-    /// Where it stands. A bar stands nowhere, and neither does what is the same everywhere: that is drawn from the left
-    /// to the right, for comparison.
+    /// Where it is along the axis. A bar has no place, and neither has a figure that is the same everywhere: it is drawn from
+    /// the left to the right, for comparison.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) at: Option<u32>,
     /// Its figures.
@@ -144,7 +144,7 @@ pub(super) fn line(name: &str) -> Series {
 }
 
 impl Series {
-    /// A bar of a group, or of none where that has no name.
+    /// Returns a bar of a group, or of none if the name is empty.
     pub(super) fn bar(group: &str, name: &str, figures: Figures) -> Self {
         Self {
             group: Some(group.to_owned()).filter(|group| !group.is_empty()),
@@ -153,7 +153,7 @@ impl Series {
         }
     }
 
-    /// Its name, with its group's.
+    /// Returns its name, with that of its group.
     pub(super) fn label(&self) -> String {
         self.group.iter().chain([&self.name]).map(String::as_str).collect::<Vec<_>>().join(", ")
     }
@@ -172,7 +172,7 @@ impl Chart {
         }
     }
 
-    /// What the numbers are along which lines are drawn; nothing for bars.
+    /// Returns the name of the numbers along the axis of lines, or `None` for bars.
     pub(super) fn along(&self) -> &str {
         match &self.shape {
             Shape::Bars => "",
@@ -206,13 +206,13 @@ impl Chart {
     }
 }
 
-/// How many times another one a figure is, for people; a dash where there is nothing to compare.
+/// Returns the ratio of a figure to another one, for people. It is a dash if there is nothing to compare.
 pub(super) fn ratio(figure: f64, other: f64) -> String {
     let ratio = figure / other;
     if ratio.is_finite() { format!("{ratio:.2}") } else { "-".to_owned() }
 }
 
-/// A number for people: commas from a thousand on, where no decimals matter any more.
+/// Formats a number for people: with commas and without decimals from a thousand on.
 pub(super) fn readable(value: f64) -> String {
     if value.is_nan() {
         return "-".to_owned();

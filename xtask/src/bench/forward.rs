@@ -1,8 +1,8 @@
-//! Packets a second through a router that sends them by their source: Byway, and what else does that.
+//! Measures packets per second through a router that sends them by their source: with Byway, and with other means.
 //!
-//! Every contestant has a router of its own. One processor sends, another one forwards: see [`hosts`]. What comes out
-//! is counted at the far ends of the router's links. A packet at the wrong one is an error and never a figure.
-//! [`processors`] is about several that forward at once.
+//! Every contestant has a router of its own. One processor sends, another one forwards ([`hosts`]). Packets are counted at
+//! the far ends of the router's links. A packet at the wrong end is an error and never a figure. [`processors`] measures
+//! several processors that forward at once.
 
 mod contestant;
 mod hosts;
@@ -23,20 +23,20 @@ use hosts::{Forwards, Hosts};
 const BYWAY_SIZES: &[u32] = &[1, 10, 100, 1_000, 10_000, 100_000, 1_000_000];
 /// How many sources the minimal program knows.
 const MINIMAL_SIZES: &[u32] = &[1, 1_000, 1_000_000];
-/// How many `ip rule`s there are. With ten times as many a packet takes milliseconds.
+/// How many `ip rule`s there are. With ten times as many, one packet takes milliseconds.
 const IP_RULE_SIZES: &[u32] = &[1, 10, 100, 1_000, 10_000];
 /// How many elements the set of nftables has.
 const NFTABLES_SIZES: &[u32] = &[10_000];
 
-/// How many times what is forwarded has to be sent, or the router may have had time for more.
+/// How many times as much must be sent as is forwarded. With less, the router may have had time for more.
 const ENOUGH: f64 = 1.02;
 
-/// All of it.
+/// Measures everything of this part.
 pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
     Ok(vec![over_rules(effort)?, processors::measure(effort)?])
 }
 
-/// The routers of all contestants, in turn.
+/// Measures the routers of all contestants in turn.
 fn over_rules(effort: Effort) -> Result<Chart> {
     let sizes = |sizes: &[u32], kind: fn(u32) -> Contestant| sizes.iter().copied().map(kind).collect();
     let lines: [(&str, Vec<Contestant>); 5] = [
@@ -55,7 +55,7 @@ fn over_rules(effort: Effort) -> Result<Chart> {
     Ok(chart(&lines, figures))
 }
 
-/// Puts the figures, which come in the order of the contestants, on their lines.
+/// Sorts the figures, which come in the order of the contestants, into lines.
 fn chart(lines: &[(&str, Vec<Contestant>)], figures: Vec<[Figures; 3]>) -> Chart {
     let (mut notes, mut busiest, mut offered) = (Vec::new(), 0.0_f64, None);
     let mut figures = figures.into_iter();
@@ -76,7 +76,7 @@ fn chart(lines: &[(&str, Vec<Contestant>)], figures: Vec<[Figures; 3]>) -> Chart
         }
         series.push(Series { group: None, name: (*name).to_owned(), points });
     }
-    // The fastest router gets the least of what the sender can do.
+    // The sender outruns the fastest router by the least.
     series.extend(offered.map(|sent| Series {
         group: None,
         name: "sent to plain routing".to_owned(),

@@ -1,4 +1,4 @@
-//! What this host's own sockets notice: the rule is for the address that they are bound to.
+//! Measures this host's own sockets, which are bound to the address of the rule.
 
 use std::{
     hint, io,
@@ -25,17 +25,17 @@ use super::{
 const SENDS: usize = 0;
 const RECEIVES: usize = 1;
 
-/// What a datagram carries: with IPv4 it is the smallest packet that fills an Ethernet frame.
+/// The bytes that a datagram carries. With IPv4 it is the smallest packet that fills an Ethernet frame.
 const PAYLOAD: [u8; 18] = [0x42; 18];
-/// What the traffic needs to get to its full speed.
+/// How long traffic needs to reach its full speed.
 const WARM_UP: Duration = Duration::from_millis(200);
 /// How long a measurement takes.
 const LONG: Duration = Duration::from_secs(1);
 const SHORT: Duration = Duration::from_millis(300);
-/// The share of datagrams from which on their loss is worth a note.
+/// The share of lost datagrams from which on the loss is worth a note.
 const MUCH: f64 = 0.01;
 
-/// Datagrams and connections from the service address, for both families.
+/// Measures datagrams and connections from the service address, in both families.
 pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
     let (mut received, mut sent, mut connections) = (Vec::new(), Vec::new(), Vec::new());
     let mut busiest = 0.0_f64;
@@ -65,7 +65,7 @@ pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
     ])
 }
 
-/// Says which receivers did not keep up.
+/// Returns a note on receivers that did not keep up.
 fn lost(sent: &[Series], received: &[Series]) -> Vec<String> {
     let median = |series: &Series| series.points.iter().map(|point| point.figures.median()).sum::<f64>();
     let lost = |(sent, received)| (1.0 - median(received) / median(sent), received.label());
@@ -73,13 +73,13 @@ fn lost(sent: &[Series], received: &[Series]) -> Vec<String> {
     much.map(|(share, label)| format!("{label}: {:.0} % of what was sent was lost", share * 100.0)).collect()
 }
 
-/// How many datagrams a second the client reads; how many the server sends; and for which share of the time the sender's
-/// processor was another's.
+/// Returns how many datagrams per second the client reads, how many the server sends, and for which share of the time other
+/// work had the sender's processor.
 fn datagrams(seed: &Seed, addresses: &Addresses, connected: bool, effort: Effort) -> Result<[f64; 3]> {
     let processors = thread::available_parallelism()?.get();
     ensure!(processors >= [SENDS, RECEIVES].len(), "one CPU sends and one receives: this takes two");
     let receiver = seed.client.datagram_receiver((addresses.client, 0).into())?;
-    // It never sleeps: to wake it would be a part of the sender's work, or not, as it happens.
+    // It never sleeps. Otherwise waking it would sometimes be a part of the sender's work.
     receiver.set_nonblocking(true)?;
     let (server, to) = (&seed.server, receiver.local_addr()?);
     let (stop, sent, received) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
@@ -134,13 +134,13 @@ fn count_until(
     Ok(())
 }
 
-/// How many connections a second the server makes to the client. One processor does all of it: with two, the figure would
-/// be how soon one wakes the other.
+/// Returns how many connections per second the server opens to the client. One processor does all of it, because with two the
+/// figure would show how soon one wakes the other.
 fn connections_of(seed: &Seed, addresses: &Addresses, effort: Effort) -> Result<[f64; 1]> {
     let (server, client) = (&seed.server, &seed.client);
     let work = || -> Result<[f64; 1]> {
         stay_on_processor(SENDS)?;
-        // Threads that this one starts, such as the service's, stay where it does.
+        // Threads that this one starts, such as that of the service, stay on the same processor.
         let service = client.tcp_serve_in_turn((addresses.client, 0).into())?;
         let connect = |long| server.tcp_connections(addresses.service, service.address(), long);
         connect(WARM_UP)?;

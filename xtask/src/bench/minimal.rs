@@ -1,5 +1,5 @@
-//! The programs that measure and are measured beside Byway's, built from crates/byway-ebpf/src/bench.rs; above all the
-//! minimal one, which does no more than it has to.
+//! The other programs of the benchmark, built from crates/byway-ebpf/src/bench.rs: those that measure, and above all the
+//! minimal one to compare with, which does no more than it must.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use aya::{
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("bench.bpf.o");
 
-/// Loads some of the programs, with room for so many entries of what `minimal` knows.
+/// Loads some of the programs, with room for this many sources in the maps of `minimal`.
 pub(super) fn load(entries: u32, programs: &[&str]) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
     for map in ["MINIMAL4", "MINIMAL6"] {
@@ -25,12 +25,12 @@ pub(super) fn load(entries: u32, programs: &[&str]) -> Result<Ebpf> {
     Ok(object)
 }
 
-/// One of the programs.
+/// Returns one of the programs.
 pub(super) fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
     Ok(object.program_mut(name).context("the object lacks a program")?.try_into()?)
 }
 
-/// Lets `minimal` know sources, and one next hop.
+/// Gives `minimal` its sources, and one next hop.
 pub(super) fn know(
     object: &mut Ebpf,
     ifindex: u32,
@@ -56,7 +56,7 @@ pub(super) fn know(
     Ok(())
 }
 
-/// An address as four words in network byte order.
+/// Returns an address as four words in network byte order.
 pub(super) fn words(address: IpAddr) -> [u32; 4] {
     match address {
         IpAddr::V4(v4) => [u32::from_ne_bytes(v4.octets()), 0, 0, 0],

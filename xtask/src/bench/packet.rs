@@ -1,8 +1,8 @@
-//! Nanoseconds of the programs for one packet (`BPF_PROG_TEST_RUN`), whose source is another one each time.
+//! Measures the nanoseconds that the programs need for a packet (`BPF_PROG_TEST_RUN`), each time from another source.
 //!
 //! The kernel runs a program again and again on one packet. `vary` (crates/byway-ebpf/src/bench.rs) gives it the next source
-//! of a list in random order and goes over to the program that is measured; what `vary` costs with a program that does
-//! nothing is taken off.
+//! of a list in random order, and tail-calls the measured program. The cost of `vary` with a program that does nothing is
+//! subtracted.
 
 mod counters;
 
@@ -37,7 +37,7 @@ use super::{
     minimal,
 };
 
-/// How often the program runs in one figure.
+/// How many runs of the program one figure is the mean of.
 const REPEAT: u32 = 2_000_000;
 /// `TC_ACT_REDIRECT`
 const REDIRECT: u32 = 7;
@@ -46,21 +46,21 @@ const SHOT: u32 = 2;
 /// `TC_ACT_UNSPEC`, -1
 const UNSPEC: u32 = u32::MAX;
 
-/// Over how many rules it is measured.
+/// The numbers of rules to measure with.
 const RULES: [u32; 4] = [1, 1_000, 100_000, 1_000_000];
 
 /// The lengths of mixed prefixes.
 const LENGTHS4: [u8; 12] = [32, 16, 18, 20, 22, 23, 24, 25, 26, 27, 28, 29];
 const LENGTHS6: [u8; 12] = [128, 36, 40, 44, 48, 52, 56, 60, 64, 72, 96, 112];
 
-/// What rules say, and what becomes of a packet.
+/// A kind of rules, and the packets for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Case {
-    /// An address each, to a next hop.
+    /// Rules for single addresses, to a next hop.
     Hosts,
-    /// Prefixes of many lengths, to a next hop.
+    /// Rules for prefixes of many lengths, to a next hop.
     Prefixes,
-    /// The same as `Hosts`, and packets that none of them is for.
+    /// The rules of `Hosts`, and packets that none of them matches.
     Miss,
     Pass,
     Drop,
@@ -77,7 +77,7 @@ impl Case {
     }
 }
 
-/// All of it.
+/// Measures everything of this part.
 pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
     let families = [("IPv4", IPV4), ("IPv6", IPV6)];
     let mut charts = Vec::new();
@@ -95,7 +95,7 @@ pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
     Ok(charts)
 }
 
-/// What a packet costs while other processors do the same: as much, unless they get in each other's way.
+/// Measures what a packet costs while other processors do the same. It costs the same unless they get in each other's way.
 fn over_processors(effort: Effort) -> Result<Chart> {
     const NAMES: [&str; 2] = ["one CPU", "two CPUs at once"];
     let rules = Rules::new(Case::Hosts, IPV4, 1_000);
@@ -153,7 +153,7 @@ fn over_processors(effort: Effort) -> Result<Chart> {
     Ok(Chart::bars("packet-processors", title, "ns", series))
 }
 
-/// How the cost of a packet grows with the number of rules.
+/// Measures how the cost of a packet grows with the number of rules.
 fn over_rules(effort: Effort, family: &str, addresses: Addresses) -> Result<Chart> {
     let sizes = &RULES[..effort.choose(RULES.len(), RULES.len() - 1)];
     let names = ["minimal program", "byway, hosts", "byway, mixed prefixes", "byway, miss"];
@@ -180,7 +180,7 @@ fn over_rules(effort: Effort, family: &str, addresses: Addresses) -> Result<Char
     })
 }
 
-/// What each kind of target costs.
+/// Measures what each kind of target costs.
 fn by_target(effort: Effort, family: &str, addresses: Addresses) -> Result<Vec<Series>> {
     let cases = [
         ("next hop", Case::Hosts),
@@ -199,7 +199,7 @@ fn by_target(effort: Effort, family: &str, addresses: Addresses) -> Result<Vec<S
     Ok(bars.collect())
 }
 
-/// Rules, and the sources of packets for them.
+/// Returns rules, and the sources of packets for them.
 struct Rules {
     case: Case,
     specs: Vec<RuleSpec>,
@@ -218,7 +218,7 @@ impl Rules {
         let (mut specs, mut sources, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
         for nth in 0..size {
             let address = address(is_v4, nth);
-            // As many of each length as of any other. Of short ones there are not enough, so there are more hosts.
+            // The same number of each length. There are not enough short ones, so there are more hosts.
             let length = match (case, is_v4) {
                 (Case::Prefixes, true) => LENGTHS4[nth as usize % LENGTHS4.len()],
                 (Case::Prefixes, false) => LENGTHS6[nth as usize % LENGTHS6.len()],
@@ -228,7 +228,7 @@ impl Rules {
             let source = Prefix::holding(address, length).filter(|prefix| seen.insert(*prefix));
             specs.push(RuleSpec::new(Selector::new(source.unwrap_or(address.into()), None), target.clone()));
             sources.push(match case {
-                // From the same networks, and from none of the addresses.
+                // Sources in the same networks, but none of the addresses.
                 Case::Miss => self::address(is_v4, nth + RULES[RULES.len() - 1]),
                 _ => address,
             });
@@ -238,12 +238,12 @@ impl Rules {
     }
 }
 
-/// The `nth` of many addresses that no two are the same of.
+/// Returns the `nth` of many different addresses.
 pub(super) fn address(is_v4: bool, nth: u32) -> IpAddr {
     // An odd factor spreads them.
     let spread = nth.wrapping_mul(0x9E37_79B1);
     if is_v4 {
-        // Of 64.0.0.0/3, where there is nothing special.
+        // In 64.0.0.0/3, which has no special addresses.
         IpAddr::from((0x4000_0000_u32 | spread & 0x1FFF_FFFF).to_be_bytes())
     } else {
         IpAddr::from((0x2400_0000_u128 << 96 | u128::from(spread) << 64 | u128::from(nth)).to_be_bytes())
@@ -257,16 +257,16 @@ fn next_hop(addresses: Addresses) -> NextHopSpec {
     NextHopSpec::ViaDev(addresses.router, "eth1".into())
 }
 
-/// A program with what it needs, in hosts of its own.
+/// A program with all that it needs, in hosts of its own.
 struct Contestant {
     seed: Seed,
     case: Case,
     vary: RefCell<Vary>,
-    /// Those that are measured: for departures, and for arrivals, if there are any.
+    /// The measured programs: for departures, and for arrivals, if it has any.
     departure: ProgramFd,
     arrival: Option<ProgramFd>,
     frame: Vec<u8>,
-    /// `struct __sk_buff` (include/uapi/linux/bpf.h), of which the programs need the device alone.
+    /// `struct __sk_buff` (include/uapi/linux/bpf.h), of which the programs need only the device.
     context: [u8; 192],
 }
 
@@ -288,7 +288,7 @@ impl Contestant {
         Ok(Self { seed, case, vary: RefCell::new(vary), departure, arrival, frame, context })
     }
 
-    /// Byway, with these rules.
+    /// Returns Byway with these rules.
     fn byway(addresses: Addresses, rules: &Rules) -> Result<Self> {
         let seed = Seed::new()?;
         let (case, specs) = (rules.case, &rules.specs);
@@ -311,7 +311,7 @@ impl Contestant {
         Self::new(seed, case, vary, &rules.sources, program("departure")?, arrival)
     }
 
-    /// A program that does no more than it has to.
+    /// Returns a program that does no more than it must.
     fn minimal(addresses: Addresses, rules: &Rules) -> Result<Self> {
         let seed = Seed::new()?;
         let mut vary = Vary::load(rules.specs.len() as u32)?;
@@ -321,7 +321,7 @@ impl Contestant {
         Self::new(seed, rules.case, vary, &rules.sources, minimal, None)
     }
 
-    /// Nanoseconds of a packet, without what it takes to vary packets.
+    /// Measures the nanoseconds for a packet, without those to vary packets.
     fn measure(&self, repeat: u32) -> Result<f64> {
         let mut vary = self.vary.borrow_mut();
         let empty = vary.program("empty")?.fd()?.try_clone()?;
@@ -330,7 +330,7 @@ impl Contestant {
         let programs = [&self.departure, arrival.unwrap_or(&empty)];
         let (with, verdict) = self.run(&mut vary, programs, arrival.is_some(), repeat)?;
         if arrival.is_some() {
-            // Every second run is an arrival. The last is one: they come in pairs.
+            // Every second run is an arrival, and the last one is: they come in pairs.
             ensure!(verdict == UNSPEC, "{:?}: the arrival says {verdict}", self.case);
             return Ok(2.0 * (with - without));
         }
@@ -354,8 +354,8 @@ impl Contestant {
             ..TestRunOptions::default()
         };
         let vary = vary.program("vary")?;
-        // The kernel looks for the device in the network namespace of the caller. Where the runs moved to another processor between a
-        // departure and its arrival, the next departure from the first one would be a probe.
+        // The kernel looks for the device in the network namespace of the caller. If the runs moved to another processor
+        // between a departure and its arrival, the next departure on the first processor would be a probe.
         let ran = self.seed.server.run(|| -> Result<_> {
             stay_on_processor(0)?;
             Ok(vary.test_run(options)?)
@@ -369,24 +369,24 @@ fn measured(effort: Effort, contestants: &[Contestant]) -> Result<Vec<[Figures; 
     in_turn(effort.rounds, contestants, |contestant| Ok([contestant.measure(repeat)?]))
 }
 
-/// Where Byway's pins are. Each contestant has a BPF file system of its own.
+/// Returns the folder of Byway's pins. Each contestant has a BPF file system of its own.
 fn folder() -> Result<PathBuf> {
     Ok(fs::read_dir("/sys/fs/bpf/byway")?.next().context("nothing is pinned")??.path())
 }
 
-/// The secret that marks hold in these pins.
+/// Reads the secret of these pins, which marks contain.
 fn secret(folder: &Path) -> Result<u64> {
     let map: Array<MapData, u64> =
         Map::from_map_data(MapData::from_pin(folder.join("SECRET"))?)?.try_into()?;
     Ok(map.get(&0, 0)?)
 }
 
-/// Has the next hops proven to be alive for good, so that no packet is a probe: the kernel runs the program on one packet, whose
-/// departures and arrivals have to come by turns. With traffic, one packet in a tenth of a second or so is a probe.
+/// Marks the next hops as proven alive for good, so that no packet is a probe: the kernel runs the program on one packet,
+/// whose departures and arrivals must take turns. Under traffic, about one packet in a tenth of a second is a probe.
 fn prove_next_hops(folder: &Path) -> Result<()> {
     let map = Map::from_map_data(MapData::from_pin(folder.join("NEXT_HOP_COUNTERS"))?)?;
     let mut counters: PerCpuArray<MapData, NextHopCounters> = map.try_into()?;
-    // Slots are given away in turn, and there are two at the most.
+    // Slots are given out in order, and there are at most two next hops.
     for slot in 1..=2 {
         let proven = NextHopCounters { proven: i64::MAX as u64, ..NextHopCounters::default() };
         let of_each = vec![proven; nr_cpus().map_err(|(_, error)| error)?];
@@ -395,7 +395,7 @@ fn prove_next_hops(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Hosts within others end before those.
+/// Hosts inside others end before those.
 fn end(contestants: impl IntoIterator<Item = Contestant>) {
     let mut contestants: Vec<Contestant> = contestants.into_iter().collect();
     while contestants.pop().is_some() {}
@@ -407,7 +407,7 @@ struct Vary {
 }
 
 impl Vary {
-    /// With room for so many entries of what `minimal` knows.
+    /// Loads them with room for this many sources of `minimal`.
     fn load(entries: u32) -> Result<Self> {
         Ok(Self { object: minimal::load(entries, &["vary", "empty", "minimal"])? })
     }
@@ -449,7 +449,7 @@ impl Vary {
         Ok(())
     }
 
-    /// Tells it what the marks of these pins hold.
+    /// Gives it the secret of these pins.
     fn set_secret(&mut self, secret: u64) -> Result<()> {
         let map = self.object.map_mut("PLAN").context("the object lacks a map")?;
         let mut plan: Array<&mut MapData, [u32; 7]> = map.try_into()?;
@@ -460,7 +460,7 @@ impl Vary {
     }
 }
 
-/// Brings a list into an order that no cache foresees: the same each time.
+/// Shuffles a list, so that no cache can predict the order. The order is the same each time.
 fn shuffle<T>(list: &mut [T]) {
     let mut state: u64 = 1;
     for last in (1..list.len()).rev() {
@@ -470,7 +470,7 @@ fn shuffle<T>(list: &mut [T]) {
     }
 }
 
-/// The smallest UDP frame: it is looked at, never sent.
+/// The smallest UDP frame. Programs read it, and nobody sends it.
 fn udp_frame(source: IpAddr, destination: IpAddr) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
     match (source, destination) {

@@ -1,4 +1,4 @@
-//! The file of results: what was measured, where, and how thoroughly.
+//! The results file: what was measured, where, and how thoroughly.
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
@@ -9,7 +9,7 @@ use super::{Effort, chart, figures::Chart};
 
 const FILE: &str = "results.json";
 
-/// The results of all parts. A part may be measured again, and elsewhere, without the others.
+/// The results of all parts. A part may be measured again without the others, even on another machine.
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct Results {
     parts: BTreeMap<String, Part>,
@@ -20,7 +20,7 @@ pub(super) struct Results {
 struct Part {
     machine: Machine,
     rounds: usize,
-    /// Figures for trying only.
+    /// Whether the figures are only for trying.
     quick: bool,
     charts: Vec<Chart>,
 }
@@ -37,10 +37,10 @@ impl Machine {
     fn here() -> Result<Self> {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").context("which kernel is this?")?;
         let processors = fs::read_to_string("/proc/cpuinfo").context("which processor is this?")?;
-        // Not every architecture has the line.
+        // Not every architecture has this line.
         let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
         Ok(Self {
-            // Without what a distribution calls it.
+            // Leave out the distribution's part.
             kernel: kernel.split('-').next().unwrap_or(&kernel).trim().to_owned(),
             processor: model.map_or(std::env::consts::ARCH, |(_, model)| model.trim()).to_owned(),
             processors: std::thread::available_parallelism()?.get(),
@@ -49,7 +49,7 @@ impl Machine {
 }
 
 impl Results {
-    /// The results in a folder, to which others are added. A folder that is not there is made.
+    /// Reads the results in a folder, to add others. Creates the folder if it does not exist.
     pub(super) fn open(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         match Self::read(folder) {
@@ -58,7 +58,7 @@ impl Results {
         }
     }
 
-    /// The results in a folder.
+    /// Reads the results in a folder.
     pub(super) fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE);
         let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -66,7 +66,7 @@ impl Results {
             .with_context(|| format!("{} is of another version: remove it", path.display()))
     }
 
-    /// Takes a part's results in place of those that there may be.
+    /// Replaces a part's results, if there are any.
     pub(super) fn put(&mut self, part: &str, effort: Effort, charts: Vec<Chart>) -> Result<()> {
         let machine = Machine::here()?;
         let part_results = Part { machine, rounds: effort.rounds, quick: effort.quick, charts };
@@ -74,7 +74,7 @@ impl Results {
         Ok(())
     }
 
-    /// Takes a part's results out.
+    /// Removes a part's results, and returns them.
     pub(super) fn take(&mut self, part: &str) -> Option<Vec<Chart>> {
         self.parts.remove(part).map(|part| part.charts)
     }
@@ -99,7 +99,7 @@ impl Results {
 }
 
 impl Part {
-    /// What a figure is worth nothing without.
+    /// Describes the machine, without which a figure is worth nothing.
     fn footnote(&self) -> String {
         let Machine { kernel, processor, processors } = &self.machine;
         format!(

@@ -1,18 +1,18 @@
-//! What the programs come to in the kernel, in a file that a review sees change.
+//! Writes down how large the programs are in the kernel, in a file whose changes a review shows.
 
 use std::{fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context, Result};
 use aya::{EbpfLoader, programs::SchedClassifier};
 
-/// The programs of an object, loaded into the running kernel and let go of again: their instructions, and how many the
-/// verifier followed on all ways through them.
+/// Loads the programs of an object into the running kernel, and lists their instructions, and how many instructions the
+/// verifier followed on all paths through them.
 pub(super) fn account(object: &Path) -> Result<String> {
     let bytes = fs::read(object).with_context(|| format!("reading {}", object.display()))?;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").context("which kernel is this?")?;
     let version: Vec<&str> = kernel.split(['.', '-']).take(2).collect();
     let mut loader = EbpfLoader::new();
-    // As the library sets it where the kernel can tell an MTU.
+    // As the library sets it if programs can ask the kernel for an MTU.
     loader.override_global("HAS_CHECK_MTU", &1_u32, true);
     loader.override_global("MARK_SECRET", &0x0123_4567_89AB_CDEF_u64, true);
     let mut loaded = loader.load(&bytes)?;
@@ -27,7 +27,7 @@ pub(super) fn account(object: &Path) -> Result<String> {
         let program: &mut SchedClassifier = loaded.program_mut(&name).context("it is there")?.try_into()?;
         program.load()?;
         let info = program.info()?;
-        // Of eight bytes each.
+        // An instruction has eight bytes.
         let instructions = info.size_translated().context("the kernel does not say")? / 8;
         let verified = info.verified_instruction_count().context("the kernel does not say")?;
         let _ = writeln!(text, "{name} {instructions} {verified}");

@@ -35,7 +35,7 @@ pub(crate) struct Toolchain {
     /// llvm-strip: it keeps BTF, which binutils' strip does not know.
     pub(crate) strip: PathBuf,
     linker: PathBuf,
-    /// What decides the bytes of the object, as it is recorded beside it.
+    /// The versions that determine the bytes of the object, as recorded beside it.
     pub(crate) versions: String,
 }
 
@@ -46,7 +46,7 @@ enum Kind {
 }
 
 impl Toolchain {
-    /// Finds a complete toolchain, or says all that has to be installed for one.
+    /// Finds a complete toolchain, or says everything that must be installed for one.
     pub(crate) fn find() -> Result<Toolchain> {
         let cargo_home = env::var_os("CARGO_HOME")
             .map(PathBuf::from)
@@ -73,7 +73,7 @@ impl Toolchain {
         Ok(Toolchain { kind, sysroot, cargo_home, strip, linker, versions })
     }
 
-    /// This toolchain's cargo in `folder`, free of the settings of the cargo that runs this xtask.
+    /// Returns this toolchain's cargo in `folder`, without the settings of the cargo that runs this xtask.
     pub(crate) fn cargo(&self, folder: &Path) -> Command {
         let mut command = match self.kind {
             Kind::Debian => Command::new("/usr/bin/cargo"),
@@ -102,7 +102,7 @@ impl Toolchain {
     }
 }
 
-/// The sysroot of Debian's Rust, when it has `core` for BPF.
+/// Returns the sysroot of Debian's Rust, if it has `core` for BPF.
 fn debian_sysroot() -> Result<PathBuf> {
     for program in ["/usr/bin/rustc", "/usr/bin/cargo"] {
         if !Path::new(program).is_file() {
@@ -117,7 +117,7 @@ fn debian_sysroot() -> Result<PathBuf> {
     Ok(sysroot)
 }
 
-/// The sysroot of rustup's nightly, when it has the sources of `core`.
+/// Returns the sysroot of rustup's nightly, if it has the sources of `core`.
 fn nightly_sysroot() -> Result<PathBuf> {
     let sysroot = sysroot(Kind::Nightly).context("rustup's nightly is not installed")?;
     let core = sysroot.join("lib/rustlib/src/rust/library/core");
@@ -146,8 +146,8 @@ fn rustup_run(program: &str) -> Command {
     command
 }
 
-/// Takes out what the outer `cargo xtask` and its caller set for their own build: it would choose the compiler, the
-/// flags or the folders of this one. Settings of registries and of the network stay.
+/// Removes the variables that the outer `cargo xtask` and its caller set for their own build, because they would choose the
+/// compiler, the flags or the folders of this one. Those for registries and the network stay.
 fn clean(command: &mut Command, kind: Kind) {
     const OUTER: [&str; 9] = [
         "CARGO_BIN",
@@ -171,7 +171,7 @@ fn clean(command: &mut Command, kind: Kind) {
     }
 }
 
-/// llvm-strip: the newest of Debian's, which carry their version in the name, then one in `PATH`, then rustup's.
+/// Finds llvm-strip: the newest of Debian's, which have their version in the name, then one in `PATH`, then rustup's.
 fn find_strip(sysroot: &Path) -> Option<PathBuf> {
     let versioned = fs::read_dir("/usr/bin").into_iter().flatten().flatten().filter_map(|entry| {
         let version: u32 = entry.file_name().to_str()?.strip_prefix("llvm-strip-")?.parse().ok()?;

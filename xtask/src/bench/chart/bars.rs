@@ -1,4 +1,4 @@
-//! Bars from left to right, one below the other, each with its name before it and its figure behind it.
+//! Draws bars from left to right, one below the other, each with its name before it and its figure after it.
 
 use anyhow::Result;
 use plotters::{
@@ -11,7 +11,7 @@ use crate::bench::figures::{Chart, readable};
 
 const ROW: i32 = 34;
 const THICKNESS: i32 = 20;
-/// What the names take, and what the figures take.
+/// The widths of the names and of the figures.
 const NAMES: i32 = 240;
 const FIGURES: i32 = 160;
 

@@ -1,4 +1,4 @@
-//! Lines over the number of rules, which grows by factors. The names stand to the right of them.
+//! Draws lines over the number of rules, on a logarithmic axis. Their names are to the right of them.
 
 use anyhow::{Context, Result};
 use plotters::{
@@ -14,7 +14,7 @@ use super::{Area, GREY, MARGIN, WIDTH, colour, marker, write};
 use crate::bench::figures::{Chart, Series, readable};
 
 pub(super) const HEIGHT: u32 = 430;
-/// What the names take.
+/// The width of the names.
 const NAMES: u32 = 220;
 const ROW: i32 = 26;
 
@@ -36,7 +36,7 @@ pub(super) fn draw(area: &Area<'_>, chart: &Chart, along: &str, logarithmic: boo
     for (nth, series) in chart.series.iter().enumerate() {
         let middle = MARGIN + nth as i32 * ROW;
         if is_constant(series) {
-            // As long as a dash and a gap and a dash.
+            // As long as two dashes with a gap.
             for x in [0, 14] {
                 names.draw(&PathElement::new([(x, middle), (x + 10, middle)], thick(nth)))?;
             }
@@ -49,7 +49,7 @@ pub(super) fn draw(area: &Area<'_>, chart: &Chart, along: &str, logarithmic: boo
     Ok(())
 }
 
-/// What is the same everywhere is a dashed line.
+/// A figure that is the same everywhere is a dashed line.
 fn is_constant(series: &Series) -> bool {
     series.points.iter().all(|point| point.at.is_none())
 }

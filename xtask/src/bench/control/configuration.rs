@@ -1,4 +1,4 @@
-//! What configurations of many rules take, from the file to the kernel: time, and the process's memory.
+//! Measures what configurations of many rules need from the file to the kernel: time, and memory of the process.
 
 use std::{fmt::Write as _, fs, path::Path, time::Instant};
 
@@ -15,7 +15,7 @@ use super::{
     RULES,
 };
 
-/// What is measured.
+/// What to measure.
 const STEPS: [&str; 6] = [
     "check a list",
     "check an array",
@@ -106,10 +106,10 @@ fn differs(byway: &mut Byway, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Milliseconds, and the process's peak meanwhile in megabytes.
+/// Measures milliseconds, and the peak memory of the process meanwhile in megabytes.
 fn step(seed: &Seed, work: impl FnOnce(&mut Byway) -> Result<()> + Send) -> Result<(f64, f64)> {
     seed.server.run(|| {
-        // Lets the peak begin anew (proc(5), clear_refs).
+        // Reset the peak (`clear_refs`, proc(5)).
         fs::write("/proc/self/clear_refs", "5").context("resetting the peak of this process's memory")?;
         let start = Instant::now();
         work(&mut Byway::open()?)?;

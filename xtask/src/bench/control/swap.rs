@@ -1,4 +1,5 @@
-//! What others notice while all of many rules are replaced at once: packets on their way, and whoever needs a processor.
+//! Measures what others notice while many rules are replaced all at once: packets on their way, and whoever needs a
+//! processor.
 
 use std::{
     cell::Cell,
@@ -21,14 +22,14 @@ use crate::bench::{
     packet::address,
 };
 
-/// The second next hop, and the server's address on the link to it.
+/// The addresses of the second next hop, and of the server on the link to it.
 const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 111, 223, 21));
-/// Where packets are for: both next hops take them (RFC 5737).
+/// The destination of the packets, which both next hops take (RFC 5737).
 const DESTINATION: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
-/// The kernel takes the old tables apart behind the call's back, which should be over by then.
+/// How long to wait until the kernel has freed the old tables, which it does after the call.
 const AFTERWARDS: Duration = Duration::from_secs(1);
 
-/// What is done meanwhile.
+/// What to do meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Doing {
     Nothing,
@@ -49,7 +50,7 @@ impl Doing {
 pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
     let size = RULES[effort.choose(RULES.len(), RULES.len() - 1) - 1];
     let hosts = Hosts::new(size)?;
-    // Not measured but for how long it takes: all of it takes as long, or more would be seen of what is longer.
+    // First only find out how long it takes. All then last equally long: otherwise more would be seen of the longer ones.
     let start = Instant::now();
     hosts.swap()?;
     let long = start.elapsed() + AFTERWARDS;
@@ -85,7 +86,7 @@ struct Hosts {
     seed: Seed,
     other: Node,
     sets: [Vec<RuleSpec>; 2],
-    /// Which of the sets holds.
+    /// Which of the sets is in force.
     now: Cell<usize>,
 }
 
@@ -120,7 +121,7 @@ impl Hosts {
         Ok(())
     }
 
-    /// Does it, and then nothing until `long` has passed since the beginning.
+    /// Does it, and then waits until `long` has passed since the beginning.
     fn work(&self, doing: Doing, long: Duration) -> Result<()> {
         let until = Instant::now() + long;
         match doing {
@@ -132,7 +133,7 @@ impl Hosts {
         Ok(())
     }
 
-    /// How many packets are lost meanwhile, of how many, and for how many microseconds none comes.
+    /// Returns how many packets are lost meanwhile, of how many, and for how many microseconds none arrives.
     fn packets(&self, doing: Doing, long: Duration) -> Result<[f64; 3]> {
         let sender = self.seed.server.run(|| UdpSocket::bind((address(true, 0), 0)))?;
         let first = self.seed.router.datagram_receiver((DESTINATION, 0).into())?;
@@ -146,7 +147,7 @@ impl Hosts {
         Ok([seen.lost() as f64, seen.sent as f64, seen.longest_gap().as_secs_f64() * 1e6])
     }
 
-    /// How many microseconds a timer is late at most.
+    /// Returns how many microseconds a timer is late at most.
     fn stall(&self, doing: Doing, long: Duration) -> Result<[f64; 1]> {
         let late = timers::latest(|| self.work(doing, long))?;
         if doing == Doing::Deleting {

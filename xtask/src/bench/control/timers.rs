@@ -1,4 +1,4 @@
-//! Timers that find out whether the kernel keeps a processor for itself: what cyclictest(8) does.
+//! Finds out with timers whether the kernel keeps a processor for itself, like cyclictest(8).
 
 use std::{
     panic,
@@ -15,10 +15,10 @@ use byway_lab::{run_before_others, stay_on_processor};
 
 const TICK: Duration = Duration::from_millis(1);
 
-/// How late a timer of a millisecond was at most, on any processor, while something is done.
+/// Returns how late a timer of a millisecond is at most, on any processor, while something is done.
 ///
-/// Its thread goes before everything that is not real-time. So other threads do not make it late, but the kernel does,
-/// while it does not let go of the processor; and a virtual machine's host.
+/// Its thread runs before everything that is not real-time. So no other thread makes it late, but the kernel does if it keeps
+/// the processor, and so does the host of a virtual machine.
 pub(super) fn latest(doing: impl FnOnce() -> Result<()>) -> Result<Duration> {
     let processors = thread::available_parallelism()?.get();
     let (stop, ready) = (AtomicBool::new(false), Barrier::new(processors + 1));
@@ -28,7 +28,7 @@ pub(super) fn latest(doing: impl FnOnce() -> Result<()>) -> Result<Duration> {
                 let (stop, ready) = (&stop, &ready);
                 scope.spawn(move || {
                     let prepared = stay_on_processor(processor).and_then(|()| run_before_others());
-                    // Whoever fails must not let the others wait.
+                    // A thread that fails must not make the others wait.
                     ready.wait();
                     prepared
                         .with_context(|| format!("running a timer on CPU {processor} before all else"))?;
@@ -54,7 +54,7 @@ fn tick_until(stop: &AtomicBool) -> Duration {
         thread::sleep(next.saturating_duration_since(Instant::now()));
         let now = Instant::now();
         latest = latest.max(now - next);
-        // What was missed is not made up for: that would be the same delay once more.
+        // Do not make up for missed timers, which would count the same delay again.
         next = now.max(next) + TICK;
     }
     latest

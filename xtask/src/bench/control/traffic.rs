@@ -1,4 +1,4 @@
-//! Steady traffic from one source, to whichever next hop its rule says.
+//! Sends steady traffic from one source, to the next hop of its rule.
 
 use std::{
     io,
@@ -14,18 +14,18 @@ use byway_lab::run_before_others;
 
 /// How long the sender sleeps between two packets.
 const PERIOD: Duration = Duration::from_micros(100);
-/// How long nothing has come when nothing comes any more.
+/// After how long without a packet no more will come.
 const SILENCE: Duration = Duration::from_millis(200);
 
-/// What was seen while something was done.
+/// The packets seen while something was done.
 pub(super) struct AttachmentCounters {
     pub(super) sent: usize,
-    /// When packets came to each receiver.
+    /// When packets arrived at each receiver.
     pub(super) arrivals: [Vec<Instant>; 2],
 }
 
-/// Sends from one socket, in time before all that is not real-time, and takes down what comes to the receivers, while
-/// something is done.
+/// Sends from one socket and records what arrives at the receivers, while something is done. The sender runs before
+/// everything that is not real-time.
 pub(super) fn seen(
     sender: &UdpSocket,
     to: SocketAddr,
@@ -53,7 +53,7 @@ impl AttachmentCounters {
         self.sent.saturating_sub(self.arrivals.iter().map(Vec::len).sum())
     }
 
-    /// The longest time between two packets, wherever they came.
+    /// Returns the longest time between two packets, at any receiver.
     pub(super) fn longest_gap(&self) -> Duration {
         let mut all = self.arrivals.concat();
         all.sort();

@@ -1,4 +1,4 @@
-//! What makes a router send packets by their source, with how many rules.
+//! The means by which a router sends packets by their source, and their number of rules.
 
 use std::{fmt, net::IpAddr};
 
@@ -10,27 +10,27 @@ use byway_lab::Node;
 use super::{BYWAY_SIZES, traffic::source};
 use crate::bench::minimal;
 
-/// The table that leads to the second link.
+/// The routing table that leads to the second link.
 const TABLE: u32 = 100;
-/// What nftables marks packets with.
+/// The mark that nftables puts on packets.
 const MARK: u32 = 1;
 
-/// What makes a router send packets by their source.
+/// The means by which a router sends packets by their source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Contestant {
-    /// Nothing does: they follow the default route.
+    /// None: packets follow the default route.
     Plain,
-    /// Byway, with so many rules for one address.
+    /// Byway, with this many rules for one address each.
     Byway(u32),
-    /// So many `ip rule`s for one address, and a table.
+    /// This many `ip rule`s for one address each, and a table.
     IpRule(u32),
-    /// A program that looks one address of so many up, and redirects: what any such program costs, and no more.
+    /// A program that looks up one of this many addresses, and redirects: the least that any such program costs.
     Minimal(u32),
-    /// A set of so many addresses in nftables, a mark, one `ip rule` and a table.
+    /// An nftables set of this many addresses, a mark, one `ip rule` and a table.
     Nftables(u32),
 }
 
-/// Where packets are expected to be counted.
+/// The place where packets should be counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
     /// At the far end of the default route's link.
@@ -40,7 +40,7 @@ pub(super) enum Way {
 }
 
 impl Contestant {
-    /// What it is called beside others with as many rules.
+    /// Returns its name among others with as many rules.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain routing",
@@ -51,7 +51,7 @@ impl Contestant {
         }
     }
 
-    /// How many rules it has, where it has some.
+    /// Returns how many rules it has, if it has any.
     pub(super) fn rules(self) -> Option<u32> {
         match self {
             Self::Plain => None,
@@ -61,7 +61,7 @@ impl Contestant {
         }
     }
 
-    /// From how many sources packets come. Without rules it is as many as with most.
+    /// Returns from how many sources packets come. Without rules, they are as many as with the most rules.
     pub(super) fn sources(self) -> u32 {
         self.rules().or(BYWAY_SIZES.last().copied()).unwrap_or(1)
     }
@@ -73,8 +73,8 @@ impl Contestant {
         }
     }
 
-    /// Makes the router send packets from every source to `gateway` on `device`, which is its second link, and not by
-    /// `default`. Returns what does that as long as it lives.
+    /// Makes the router send packets from every source to `gateway` on `device`, which is its second link, instead of by
+    /// `default`. Returns what must live as long as this is to last.
     pub(super) fn set_up(
         self,
         router: &Node,
@@ -97,7 +97,7 @@ impl Contestant {
             Self::IpRule(_) => {
                 table()?;
                 for source in sources {
-                    // All of one priority: the kernel keeps them in order, and 32766 would be behind the main table.
+                    // All have the same priority: the kernel keeps their order, and 32766 would come after the main table.
                     router.rule(&format!("from {source} lookup {TABLE} priority 1000"))?;
                 }
             }

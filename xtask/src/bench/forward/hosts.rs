@@ -1,4 +1,4 @@
-//! A router for each contestant, between a host that sends and one that only counts.
+//! Builds a router for each contestant, between a host that sends and one that only counts.
 //!
 //! ```text
 //!                                 eth0 ──── gwN      the default route
@@ -6,15 +6,15 @@
 //!                                 eth1 ──── nhN      the second link
 //! ```
 //!
-//! With [`Forwards::Apart`] one processor sends and does nothing else. Another one does the rest, in a kernel thread
-//! (threaded NAPI) that takes the packets from the end of the veth at the router, forwards them, and drops them behind
-//! the far end. The queue between the two holds 256 packets, and the sender is faster than the thread: what does not fit
-//! is dropped before the router has seen it, so the thread always has work, and its work is the figure.
+//! With [`Forwards::Apart`], one processor only sends. Another one does the rest, in a kernel thread (threaded NAPI) that
+//! takes the packets from the router's end of the veth, forwards them, and drops them at the far end. The queue between the
+//! two has room for 256 packets, and the sender is faster than the thread. The kernel drops what does not fit before the
+//! router sees it, so the thread always has work, and its work is the figure.
 //!
-//! Without the thread a veth's packets are forwarded within the sender's system call, and its cost is a part of each
+//! Without the thread, packets are forwarded within the sender's system call, and the cost of the call is a part of each
 //! figure. That is [`Forwards::Along`], for several processors, each with a link of its own to the router.
 //!
-//! A far end drops a packet as cheaply as the kernel can: the neighbours' Ethernet addresses are nobody's.
+//! A far end drops packets as cheaply as the kernel can: no device has the neighbours' Ethernet addresses.
 
 use std::{
     panic, process,
@@ -38,15 +38,15 @@ const FORWARDS: usize = 1;
 
 const GATEWAY: &str = "192.0.2.1";
 const NEXT_HOP: &str = "198.51.100.1";
-/// The Ethernet address of both: locally administered, and of no device.
+/// The Ethernet address of both neighbours: locally administered, and of no device.
 const NOBODY: [u8; 6] = [2, 0, 0, 0, 0, 0xFE];
 
-/// What the traffic needs to get to its full speed, and the thread to the processor's.
+/// How long the traffic needs to reach its full speed, and the thread that of the processor.
 const WARM_UP: Duration = Duration::from_millis(200);
 /// How long a measurement takes.
 const LONG: Duration = Duration::from_secs(2);
 const SHORT: Duration = Duration::from_millis(300);
-/// How long the packets of a queue may take to come out, also by the slowest way.
+/// How long the packets of a queue may take to arrive, even by the slowest means.
 const DRAINED_WITHIN: Duration = Duration::from_secs(10);
 
 /// All routers, the host that sends and the one that counts.
@@ -60,38 +60,38 @@ pub(super) struct Hosts {
 /// One contestant's router.
 pub(super) struct Router {
     contestant: Contestant,
-    /// What makes packets go by their source, where that lives in this process.
+    /// The means by which it sends packets by their source, if that lives in this process.
     program: Option<Ebpf>,
     node: Node,
-    /// Where packets come in: one for each processor that sends.
+    /// The links by which packets come in: one for each processor that sends.
     ways_in: Vec<WayIn>,
-    /// The far end of the default route's link, and that of the second one.
+    /// The far ends of the default route's link and of the second one.
     far: [String; 2],
 }
 
 /// A link between the sender and a router.
 struct WayIn {
-    /// Where packets are sent from.
+    /// The sender's end.
     sends_by: String,
-    /// Where they come in.
+    /// The router's end.
     receives_by: String,
 }
 
 /// Who forwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Forwards {
-    /// A processor that does nothing else; another one sends.
+    /// A processor that does nothing else. Another one sends.
     Apart,
-    /// Each of so many processors that send, within the sender's system call: what a veth does by itself.
+    /// Each of this many processors that send, within the sender's system call, which is the default for a veth.
     Along(usize),
 }
 
-/// What has been counted so far.
+/// The counts so far.
 struct Counted {
     at: Instant,
     right: u64,
     wrong: u64,
-    /// What came faster than the router took it.
+    /// Packets that came faster than the router took them.
     dropped: u64,
 }
 
@@ -112,7 +112,7 @@ impl Hosts {
         &self.routers
     }
 
-    /// Builds a contestant's router, and sees that it does what it should.
+    /// Builds a contestant's router, and checks that it does what it should.
     pub(super) fn add(&mut self, contestant: Contestant, forwards: Forwards, effort: Effort) -> Result<()> {
         let nth = self.routers.len();
         let node = self.lab.node(&format!("router{nth}"))?;
@@ -124,7 +124,8 @@ impl Hosts {
         };
         let ways_in = ('a'..).take(ways_in).map(|way| WayIn {
             sends_by: format!("to{nth}{way}"),
-            // The kernel's thread is found by the device's name: a short one, as an older kernel's thread keeps ten letters.
+            // The kernel's thread has the device's name in its own, of which older kernels keep ten letters. So the name is
+            // short.
             receives_by: format!("{way}{nth}x{:x}", process::id()),
         });
         let far = [format!("gw{nth}"), format!("nh{nth}")];
@@ -153,7 +154,7 @@ impl Hosts {
         Ok(())
     }
 
-    /// Sends a packet from every source, and expects every one of them at the right place.
+    /// Sends a packet from every source, and checks that each arrives at the right place.
     fn check(&self, router: &Router, way: &WayIn, effort: Effort) -> Result<()> {
         let sources = effort.choose(u32::MAX, 1_000).min(router.contestant.sources());
         let mut traffic = router.traffic(way, &self.sender)?;
@@ -176,8 +177,8 @@ impl Hosts {
         Ok(())
     }
 
-    /// How many packets a second come out where they should, while so many processors send more than can be forwarded;
-    /// how many a second are sent; and for which share of the time a sender's processor was another's.
+    /// Returns how many packets per second arrive at the right place while this many processors send more than the router can
+    /// forward, how many per second they send, and for which share of the time other work had a sender's processor.
     pub(super) fn measure(&self, router: &Router, senders: usize, effort: Effort) -> Result<[f64; 3]> {
         let (sender, stop) = (&self.sender, AtomicBool::new(false));
         let (counts, waited) = thread::scope(|scope| {
@@ -208,7 +209,7 @@ impl Hosts {
         Ok([packets as f64 / seconds, sent as f64 / seconds, waited])
     }
 
-    /// Counts at the beginning and at the end of a while in full traffic. It is longer where nothing comes out.
+    /// Counts at the beginning and at the end of a period of full traffic, which is longer if nothing arrives.
     fn count_a_while(&self, router: &Router, long: Duration) -> Result<[Counted; 2]> {
         thread::sleep(WARM_UP);
         let start = self.count(router)?;
@@ -221,7 +222,7 @@ impl Hosts {
         }
     }
 
-    /// Waits until nothing is under way any more, so that the next contestant has the processors for itself.
+    /// Waits until no packet is on its way any more, so that the next contestant has the processors for itself.
     fn drain(&self, router: &Router) -> Result<Counted> {
         let until = Instant::now() + DRAINED_WITHIN;
         let mut last = self.count(router)?;
@@ -255,7 +256,7 @@ impl Hosts {
 }
 
 impl Router {
-    /// What `sender` sends to the router. It stays on the calling thread.
+    /// Returns the traffic from `sender` to the router. It stays on the calling thread.
     fn traffic(&self, way: &WayIn, sender: &Node) -> Result<Traffic> {
         let to = self.node.mac(&way.receives_by)?;
         let from = sender.mac(&way.sends_by)?;
@@ -263,7 +264,7 @@ impl Router {
     }
 }
 
-/// Sends with one processor, as fast as that goes. Returns the share of the time in which the processor was another's.
+/// Sends with one processor as fast as possible. Returns for which share of the time other work had the processor.
 fn send_until(stop: &AtomicBool, processor: usize, traffic: impl FnOnce() -> Result<Traffic>) -> Result<f64> {
     stay_on_processor(processor)?;
     let mut traffic = traffic()?;

@@ -1,4 +1,4 @@
-//! Whether two processors forward twice as much as one.
+//! Measures whether two processors forward twice as much as one.
 
 use anyhow::Result;
 
@@ -15,7 +15,7 @@ use crate::bench::{
 const NAMES: [&str; 2] = ["one CPU", "two CPUs at once"];
 const RULES: u32 = 1_000;
 
-/// One processor that sends and forwards, and two at once, which share the router and nothing else.
+/// Measures one processor that sends and forwards, and two at once, which share only the router.
 pub(super) fn measure(effort: Effort) -> Result<Chart> {
     let contestants = [Contestant::Plain, Contestant::Byway(RULES)];
     let mut hosts = Hosts::new()?;

@@ -1,4 +1,4 @@
-//! Small UDP packets from many sources.
+//! Sends small UDP packets from many sources.
 
 use std::net::Ipv4Addr;
 
@@ -11,13 +11,13 @@ const LENGTH: usize = 60;
 const DESTINATION: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 9);
 /// Where the IPv4 header begins.
 const HEADER: usize = 14;
-/// Where the source address is, and where the header checksum.
+/// Where the source address and the header checksum are.
 const SOURCE: usize = HEADER + 12;
 const CHECKSUM: usize = HEADER + 10;
 
-/// A source address by its number, all over 10.0.0.0/8.
+/// Returns a source address by its number, anywhere in 10.0.0.0/8.
 pub(super) fn source(number: u32) -> Ipv4Addr {
-    // Multiplied by an odd number, no two of 2^24 meet (Knuth's golden ratio).
+    // An odd multiplier (Knuth's golden ratio) keeps all 2^24 different.
     let host = number.wrapping_mul(0x9E_37_79_B1) & 0x00FF_FFFF;
     Ipv4Addr::from_bits(0x0A00_0000 | host)
 }
@@ -26,7 +26,7 @@ pub(super) fn source(number: u32) -> Ipv4Addr {
 pub(super) struct Traffic {
     sender: FrameSender,
     frames: Vec<[u8; LENGTH]>,
-    /// How many of the frames are gone.
+    /// How many of the frames have been sent.
     gone: usize,
     sources: u32,
     random: u64,
@@ -38,7 +38,7 @@ impl Traffic {
         Self { sender, gone: frames.len(), frames, sources, random: 1 }
     }
 
-    /// Sends up to a batch, each packet from a random one of all sources: there is no order that a cache could know.
+    /// Sends up to one batch. Each packet comes from a random source, so that no cache can predict the order.
     pub(super) fn send_at_random(&mut self) -> Result<()> {
         if self.gone >= self.frames.len() {
             for frame in &mut self.frames {
@@ -48,13 +48,12 @@ impl Traffic {
         }
         let left = &self.frames[self.gone..];
         let sent = self.sender.send(left)?;
-        // The first one that is not sent is dropped.
+        // The first unsent one is dropped.
         self.gone += left.len().min(sent + 1);
         Ok(())
     }
 
-    /// Sends a packet from each source from number `from` on, as many as go with one batch, and returns the number that
-    /// comes next; `end` at most.
+    /// Sends one packet from each source from number `from` on, up to `end` or to a full batch. Returns the next number.
     pub(super) fn send_from(&mut self, from: u32, end: u32) -> Result<u32> {
         let numbers = from..end;
         let count = self.frames.len().min(numbers.len());
@@ -65,26 +64,26 @@ impl Traffic {
     }
 }
 
-/// A number below `end`, by a linear congruential generator (Knuth's MMIX), whose high bits are good.
+/// Returns a random number below `end`, from the high bits of a linear congruential generator (Knuth's MMIX).
 fn random(state: &mut u64, end: u32) -> u32 {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     (((*state >> 32) * u64::from(end)) >> 32) as u32
 }
 
-/// An IPv4 header without a source address and a checksum (RFC 791): UDP, 64 hops.
+/// Returns an IPv4 header for UDP with 64 hops, without the source address and the checksum (RFC 791).
 const IPV4_HEADER: [u8; 20] = {
     let [high, low] = ((LENGTH - HEADER) as u16).to_be_bytes();
     let [a, b, c, d] = DESTINATION.octets();
     [0x45, 0, high, low, 0, 0, 0, 0, 64, 17, 0, 0, 0, 0, 0, 0, a, b, c, d]
 };
 
-/// A UDP header from and to port 9, `discard`, without a checksum (RFC 768).
+/// Returns a UDP header from and to port 9, `discard`, without a checksum (RFC 768).
 const UDP_HEADER: [u8; 8] = {
     let [high, low] = ((LENGTH - HEADER - IPV4_HEADER.len()) as u16).to_be_bytes();
     [0, 9, 0, 9, high, low, 0, 0]
 };
 
-/// A packet without a source address.
+/// Returns a packet without a source address.
 fn frame(from: [u8; 6], to: [u8; 6]) -> [u8; LENGTH] {
     let mut frame = [0; LENGTH];
     let parts: [&[u8]; 5] = [&to, &from, &[0x08, 0x00], &IPV4_HEADER, &UDP_HEADER];
@@ -103,7 +102,7 @@ fn set_source(frame: &mut [u8; LENGTH], source: Ipv4Addr) {
     frame[CHECKSUM..CHECKSUM + 2].copy_from_slice(&checksum.to_be_bytes());
 }
 
-/// The sum of the header's 16-bit words (RFC 1071).
+/// Returns the sum of the header's 16-bit words (RFC 1071).
 const fn header_sum() -> u32 {
     let (mut sum, mut at) = (0, 0);
     while at < IPV4_HEADER.len() {

@@ -1,4 +1,4 @@
-//! What it costs that packets are counters: Byway's programs loaded without some counters, over the same maps.
+//! Measures what the counters cost: loads Byway's programs without some of them, over the same maps.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ use super::{Case, Contestant, Effort, Rules, Series, end, folder, measured, secr
 /// Byway's programs.
 static PROGRAMS: &[u8] = aya::include_bytes_aligned!("../../../../crates/byway/src/kernel/byway.bpf.o");
 
-/// What is left out.
+/// The counters to leave out.
 const WITHOUT: [(&str, u32); 5] = [
     ("all counters", 0),
     ("no attachment counters", OF_ATTACHMENTS),
@@ -24,7 +24,7 @@ const WITHOUT: [(&str, u32); 5] = [
     ("no counters", OF_ATTACHMENTS | OF_RULES | OF_NEXT_HOPS),
 ];
 
-/// A packet that is redirected and arrives, with these counters and without.
+/// Measures a packet that is redirected and arrives, with these counters and without.
 pub(super) fn measure(effort: Effort, family: &str, addresses: Addresses) -> Result<Vec<Series>> {
     let rules = Rules::new(Case::Hosts, addresses, 1_000);
     let contestants = WITHOUT
@@ -37,7 +37,7 @@ pub(super) fn measure(effort: Effort, family: &str, addresses: Addresses) -> Res
     Ok(bars.collect())
 }
 
-/// Byway without these counters.
+/// Returns Byway without these counters.
 fn without(counters: u32, addresses: Addresses, rules: &Rules) -> Result<Contestant> {
     let mut contestant = Contestant::byway(addresses, rules)?;
     let folder = folder()?;
@@ -48,7 +48,7 @@ fn without(counters: u32, addresses: Addresses, rules: &Rules) -> Result<Contest
     let secret = secret(&folder)?;
     loader.override_global("HAS_CHECK_MTU", &1_u32, true).override_global("UNCOUNTED", &counters, true);
     loader.override_global("MARK_SECRET", &secret, true);
-    // Of what is pinned there the object knows the maps alone.
+    // Of the pins there, the object knows only the maps.
     for name in &pins {
         loader.map_pin_path(name, folder.join(name));
     }
