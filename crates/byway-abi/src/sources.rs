@@ -1,20 +1,20 @@
-//! The source tables (`SOURCES4`, `SOURCES6`): how a packet's source finds its [`Target`].
+//! The source tables (`SOURCES4`, `SOURCES6`): how the programs find the [`Target`] of a packet's source.
 //!
-//! A table is a hash table of one family's prefixes, in a plain array that userspace writes in place. Its entries are
-//! in buckets of [`ENTRIES`]. A prefix is in the bucket that its hash names or in one of the next [`PROBES`] - 1; a search
-//! goes on to the next bucket only where the last entry of this one is or was in use.
+//! A table is a hash table of one family's prefixes, in a plain array that userspace writes in place. Its entries are in
+//! buckets of [`ENTRIES`]. A prefix is in the bucket of its hash or in one of the next [`PROBES`] - 1. A search goes on to
+//! the next bucket only if the last entry of this one is or was in use.
 //!
-//! Single addresses are found by one search. Shorter prefixes are found by a binary search over the lengths that there
-//! are (Waldvogel et al., "Scalable High Speed IP Routing Lookups", SIGCOMM 1997): on the way to each prefix, markers
-//! say at the lengths before its own that there is something longer. So the cost of a packet grows with the logarithm of
-//! the number of lengths, and not with the number of rules.
+//! One search finds a single address. A binary search over the lengths in use finds shorter prefixes (Waldvogel et al.,
+//! "Scalable High Speed IP Routing Lookups", SIGCOMM 1997): on the way to each prefix, markers at shorter lengths say that
+//! there is something longer. So the cost of a packet grows with the logarithm of the number of lengths, and not with the
+//! number of rules.
 //!
-//! Programs read while userspace writes. An entry is in force from the instant at which its [`word`](Entry::word) is
-//! written, and goes in the instant at which that becomes 0 or [`TARGET_GONE`](crate::TARGET_GONE). A free entry has an
-//! address that no packet comes from ([`FREE`]), so that no half of one entry is taken for half of another.
+//! Programs read while userspace writes. An entry is in force from the instant when its [`word`](Entry::word) is written
+//! until the instant when that becomes 0 or [`TARGET_GONE`](crate::TARGET_GONE). A free entry has an address that no packet
+//! comes from ([`FREE`]), so that no program mistakes half of one entry for half of another.
 //!
-//! What a search has found is kept for the next packet from the same source ([`CachedSource`]), as long as nothing changes in the
-//! tables: each change begins an epoch.
+//! Each CPU keeps the result of a search for the next packet from the same source ([`CachedSource`]) until the tables change:
+//! each change begins a new epoch.
 
 use crate::{ON_DOWN_DROP, Target};
 
@@ -22,11 +22,11 @@ use crate::{ON_DOWN_DROP, Target};
 pub const ENTRIES: usize = 4;
 /// How many buckets a prefix may be in.
 pub const PROBES: u32 = 8;
-/// How many lengths a prefix may have that is no single address: 0 to 127.
+/// How many lengths there are for a prefix that is not a single address: 0 to 127.
 pub const LENGTHS: usize = 128;
-/// 64-bit words of an IPv4 entry: address and rule; the word of metadata. In the first half of the first word is the address.
+/// 64-bit words of an IPv4 entry: address and rule, then the metadata. The address is in the first half of the first word.
 pub const WORDS4: usize = 2;
-/// 64-bit words of an IPv6 entry: both halves of the address; the word of metadata; rule.
+/// 64-bit words of an IPv6 entry: both halves of the address, then the metadata, then the rule.
 pub const WORDS6: usize = 4;
 /// Every bit of the address of a free entry.
 pub const FREE: u64 = u64::MAX;
@@ -37,24 +37,23 @@ pub const SOURCE_CACHE_LEN: u32 = 256;
 pub const KIND: u64 = 0x0F;
 /// The target's `on_down` is [`ON_DOWN_DROP`].
 pub const DROP: u64 = 0x10;
-/// A rule speaks about exactly this prefix. Without it the entry is a marker, and has the target of the longest prefix
-/// around it.
+/// A rule has exactly this prefix. Without this bit the entry is a marker, with the target of the longest prefix around it.
 pub const OWN: u64 = 0x20;
 
-/// An entry but for its address.
+/// An entry without its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     /// What becomes of a packet from there.
     pub target: Target,
     /// The prefix's length in bits.
     pub length: u8,
-    /// [`OWN`]
+    /// Whether the entry has [`OWN`].
     pub is_own: bool,
 }
 
 impl Entry {
-    /// All but address and rule, in one word: kind and flags (8 bits), length (8), MSS (16) and index (32), from the lowest
-    /// bit on.
+    /// Returns all except address and rule in one word: kind and flags (8 bits), length (8), MSS (16) and index (32), from
+    /// the lowest bit on.
     #[inline(always)]
     pub const fn word(&self) -> u64 {
         let Target { kind, on_down, mss, index, .. } = self.target;
@@ -68,14 +67,14 @@ impl Entry {
             | (index as u64) << 32
     }
 
-    /// What [`Entry::word`] has made, and the rule's identity.
+    /// Reads what [`Entry::word`] returned, together with the rule's identity.
     #[inline(always)]
     pub const fn read(word: u64, rule: u32) -> Self {
         Self { target: target(word, rule), length: (word >> 8) as u8, is_own: word & OWN != 0 }
     }
 }
 
-/// The target of an entry.
+/// Returns the target of an entry.
 #[inline(always)]
 pub const fn target(word: u64, rule: u32) -> Target {
     Target {
@@ -87,89 +86,90 @@ pub const fn target(word: u64, rule: u32) -> Target {
     }
 }
 
-/// What of a [`word`](Entry::word) says which prefix it is for.
+/// Returns the part of a [`word`](Entry::word) that identifies the prefix: its length.
 #[inline(always)]
 pub const fn length(word: u64) -> u64 {
     word >> 8 & 0xFF
 }
 
-/// Value of the array `TABLE_INFO`, by the last bit of the generation: how its tables are searched.
+/// Value of the array `TABLE_INFO`, by the last bit of the generation: how to search its tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct TableInfos {
-    /// Of `SOURCES4`.
+    /// For `SOURCES4`.
     pub v4: TableInfo,
-    /// Of `SOURCES6`.
+    /// For `SOURCES6`.
     pub v6: TableInfo,
-    /// Since when nothing has changed in both tables: a number that no other state of any tables has had. 0 while something
-    /// is changing.
+    /// Identifies the state of both tables: no other state has had the same number. 0 during a change.
     pub epoch: u32,
-    /// The last epoch that there was, in the first entry of the array. It comes round after four billion changes.
+    /// The last epoch so far. Only the one in the first entry of the array counts. It wraps after four billion changes.
     pub last_epoch: u32,
 }
 
 impl TableInfos {
-    /// Of tables that have nothing.
+    /// For empty tables.
     pub const EMPTY: Self = Self { v4: TableInfo::EMPTY, v6: TableInfo::EMPTY, epoch: 0, last_epoch: 0 };
 }
 
-/// Value of the per-CPU array `SOURCE_CACHE`: what a search has found for a source. In the first [`SOURCE_CACHE_LEN`] places are IPv4
-/// addresses, in the others IPv6 addresses, each in the place that [`cache_place`] names.
+/// Value of the per-CPU array `SOURCE_CACHE`: the result of a search for a source. The first [`SOURCE_CACHE_LEN`] places are
+/// for IPv4 addresses, the others for IPv6 addresses, each in the place that [`cache_place`] returns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct CachedSource {
-    /// The address in network byte order: of IPv4 the first half of the first word.
+    /// The address in network byte order. IPv4 is in the first half of the first word.
     pub address: [u64; 2],
-    /// [`Entry::word`] of its entry, 0 where it has none.
+    /// [`Entry::word`] of its entry, or 0 if it has none.
     pub word: u64,
     /// The rule's identity.
     pub rule: u32,
-    /// The epoch in which that was so. 0 is none.
+    /// The epoch of the search. 0 if there was none.
     pub epoch: u32,
 }
 
-/// The place of a source in `SOURCE_CACHE`, among those of its family.
+/// Returns the place of a source in `SOURCE_CACHE`, among those of its family.
 #[inline(always)]
 pub const fn cache_place(address: [u64; 2]) -> u32 {
     (mix64(address[0] ^ address[1]) >> 32) as u32 & (SOURCE_CACHE_LEN - 1)
 }
 
-/// How one table is searched.
+/// How to search one table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct TableInfo {
-    /// What the hashes begin with.
+    /// The start value of the hashes.
     pub seed: u64,
-    /// How many buckets there are, less one; they are a power of two.
+    /// How many buckets there are, minus one. Their number is a power of two.
     pub mask: u32,
     /// How many entries are not free.
     pub used: u32,
-    /// Not 0 where there are single addresses.
+    /// Not 0 if there are single addresses.
     pub hosts: u32,
-    /// How many of `lengths` there are.
+    /// How many of `lengths` are in use.
     pub count: u32,
     /// The lengths of the other prefixes, in ascending order.
     pub lengths: [u8; LENGTHS],
 }
 
 impl TableInfo {
-    /// Of a table that has nothing.
+    /// For an empty table.
     pub const EMPTY: Self = Self { seed: 0, mask: 0, used: 0, hosts: 0, count: 0, lengths: [0; LENGTHS] };
 }
 
-/// The number of an IPv4 prefix's first bucket, before it is cut to what there is. The address is in network byte order.
+/// Returns the hash of an IPv4 prefix. Masked by [`TableInfo::mask`], it is the number of its first bucket. The address is in
+/// network byte order.
 #[inline(always)]
 pub const fn hash4(address: u32, length: u32, seed: u64) -> u32 {
     (mix64(mix64(seed ^ address as u64) ^ length as u64) >> 32) as u32
 }
 
-/// The same of an IPv6 prefix, whose address comes as two words in network byte order.
+/// Returns the same of an IPv6 prefix, whose address is two words in network byte order.
 #[inline(always)]
 pub const fn hash6(address: [u64; 2], length: u32, seed: u64) -> u32 {
     (mix64(mix64(mix64(seed ^ address[0]) ^ address[1]) ^ length as u64) >> 32) as u32
 }
 
-/// One round of a hash: an odd multiplier (2^64 divided by the golden ratio) carries every bit upwards, the shift down again.
+/// Does one round of a hash: an odd multiplier (2^64 divided by the golden ratio) carries every bit upwards, and the shift
+/// carries it down again.
 #[inline(always)]
 pub const fn mix64(word: u64) -> u64 {
     let word = word.wrapping_mul(0x9E37_79B9_7F4A_7C15);

@@ -1,0 +1,52 @@
+//! What becomes of a packet, as the source and destination tables say it.
+
+/// `kind` of a [`Target`]: the next hop in slot `index`.
+pub const TARGET_NEXT_HOP: u8 = 1;
+/// `kind` of a [`Target`]: leave the packet to normal routing.
+pub const TARGET_PASS: u8 = 2;
+/// `kind` of a [`Target`]: drop the packet.
+pub const TARGET_DROP: u8 = 3;
+/// `kind` of a [`Target`]: a next hop of the group `index`.
+pub const TARGET_GROUP: u8 = 4;
+/// `kind` of a [`Target`] in a source table: the destination decides, in the set `index` of the destination tables.
+pub const TARGET_BY_DESTINATION: u8 = 5;
+/// `kind` of a [`Target`] in a source table: no rule has this prefix, but one has a longer one.
+pub const TARGET_LONGER: u8 = 6;
+/// `kind` of a [`Target`] in a source table: an entry was here.
+pub const TARGET_GONE: u8 = 7;
+
+/// If no next hop is live: leave the packet to normal routing.
+pub const ON_DOWN_PASS: u8 = 0;
+/// If no next hop is live: drop the packet.
+pub const ON_DOWN_DROP: u8 = 1;
+
+/// What becomes of a packet. The [source tables](crate::sources) lead to one. It is the value of the destination tables
+/// (`DESTINATIONS4`, `DESTINATIONS6`), whose key is the identity of a set and a prefix of destinations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Target {
+    /// The rule's identity. 0 if the destination decides.
+    pub rule: u32,
+    /// One of the kinds above. A program leaves a packet alone if it does not know the kind.
+    pub kind: u8,
+    /// [`ON_DOWN_PASS`] or [`ON_DOWN_DROP`], for a next hop. A group has its own.
+    pub on_down: u8,
+    /// What to clamp TCP's MSS option to, in bytes, or [`MSS_AUTO`] or [`MSS_OFF`].
+    pub mss: u16,
+    /// By `kind`: a next hop's slot, a group's identity, or a set's identity.
+    pub index: u32,
+}
+
+/// [`Target::mss`]: clamp to what fits the MTU of the next hop's device.
+pub const MSS_AUTO: u16 = 0;
+/// [`Target::mss`]: leave the option as it is.
+pub const MSS_OFF: u16 = 1;
+/// The smallest MSS to clamp to; the kernel itself works with no smaller one (`TCP_MIN_MSS`, include/net/tcp.h).
+pub const MSS_MIN: u16 = 88;
+/// The largest: what fits the largest IPv4 packet. In IPv6 65,535 means something else (RFC 2675).
+pub const MSS_MAX: u16 = 65_495;
+
+// Free of padding: the sizes are the sums of the fields.
+const _: () = {
+    assert!(size_of::<Target>() == 3 * 4);
+};
