@@ -5,20 +5,20 @@
 //! change takes over again or finds everything done.
 //!
 //! 1. `OBJECT` in [`META`](meta) becomes 0. From now on, devices may have other programs than the pinned ones. Whichever
-//!   build makes the next change, even the older one, puts its own programs on all of them.
+//!    build makes the next change, even the older one, puts its own programs on all of them.
 //! 2. Maps of another form are created beside the old ones, filled, and pinned. A map that changes its form changes its name.
-//!   So nothing mistakes one for the other, no reader sees half a map, and one word (step 6) says which ones count. Maps of
-//!   an earlier attempt are created anew, because the older Byway may have changed something since then.
+//!    So nothing mistakes one for the other, no reader sees half a map, and one word (step 6) says which ones count. Maps of
+//!    an earlier attempt are created anew, because the older Byway may have changed something since then.
 //! 3. The programs of all rounds are loaded over the maps, before any device gets one: if the kernel refuses one, it does so
-//!   here. Loading creates the new maps. They stay, because the programs of an interrupted attempt use them.
+//!    here. Loading creates the new maps. They stay, because the programs of an interrupted attempt use them.
 //! 4. Each device gets the programs, in one instant each. If their mark on packets differs from that of the older ones, this
-//!   takes several [rounds](Migration::rounds), so that each program accepts what any other on any device writes. A round
-//!   begins when no program of the round before runs any more.
+//!    takes several [rounds](Migration::rounds), so that each program accepts what any other on any device writes. A round
+//!    begins when no program of the round before runs any more.
 //! 5. The programs replace the older ones as pins.
 //! 6. `SCHEMA` in `META` is written. From this instant on, the older Byway refuses these pins, and the newer one reads them.
 //! 7. Maps that nothing needs any more are removed.
 //! 8. `OBJECT` is written. If Byway is killed before this, the next change finds its own schema with programs of another
-//!   build, and [`Executor::renew`](super::execute::Executor::renew) does the rest. It also removes such maps.
+//!    build, and [`Executor::renew`](super::execute::Executor::renew) does the rest. It also removes such maps.
 //!
 //! If one of the first four steps fails, those before it are undone: the devices get the older programs back.
 //!
