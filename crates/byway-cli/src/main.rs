@@ -5,13 +5,16 @@
 mod commands;
 mod output;
 mod render;
+mod words;
 
 use std::{
+    env,
     io::{self, Write},
+    path::PathBuf,
     process::ExitCode,
 };
 
-use clap::Parser;
+use clap::{CommandFactory, Parser, error::ErrorKind};
 
 use crate::{
     commands::{Command, Options},
@@ -24,15 +27,42 @@ use crate::{
 /// source prefix wins; order never matters. Rules live in the kernel: there is no daemon, and they stay when this
 /// command ends.
 #[derive(Debug, Parser)]
-#[command(name = "byway", version, arg_required_else_help = true, after_help = after_help())]
+#[command(name = "byway", version, propagate_version = true, args_override_self = true)]
+#[command(arg_required_else_help = true, after_help = after_help())]
 struct Cli {
     /// Work in this network namespace: a name that `ip netns` knows, or a path like /proc/PID/ns/net
-    #[arg(long, global = true, value_name = "NAME|PATH")]
+    #[arg(short, long, global = true, value_name = "NAME|PATH")]
     netns: Option<String>,
+    /// Make the changes that a file lists, one command on each line, in one instant; `-` is standard input
+    #[arg(short, long, value_name = "FILE")]
+    batch: Option<PathBuf>,
+    /// When to use colours; by default, on a terminal
+    #[arg(short, long, global = true, value_name = "WHEN", num_args = 0..=1, require_equals = true,
+        default_missing_value = "always")]
+    color: Option<Colour>,
     #[command(flatten)]
     options: Options,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Colour {
+    Always,
+    Auto,
+    Never,
+}
+
+impl Colour {
+    fn set(self) {
+        match self {
+            Self::Always => anstream::ColorChoice::Always,
+            Self::Auto => anstream::ColorChoice::Auto,
+            Self::Never => anstream::ColorChoice::Never,
+        }
+        .write_global();
+    }
 }
 
 fn after_help() -> String {
@@ -50,20 +80,32 @@ Examples:
   byway add from 2001:db8:5::/64 via 2001:db8:1::1   (device from the route)
   byway add from 192.168.1.7 pass   an exception; `drop` drops
   byway show                        rules with their counters, and attachments
-  byway show from 192.168.1.5       one rule with its counters
+  byway show 192.168.1.5            one rule with its counters
   byway --netns blue show           the same in another network namespace
   byway check                       find mistakes in /etc/byway/byway.toml
   byway diff                        show what `byway apply` would change here
+  byway -b FILE                     many changes at once
+
+Commands may be cut short: `byway a` is add, `d` del, `s` and `l` show, `r` replace.
+What changes everything at once (flush, detach, apply, rollback) is written out.
 ";
 
 const EXIT_CODES: &str = "
 Exit codes: 0 done; 1 failed, nothing half-done; 2 usage or invalid input;
-3 `diff` found differences; 4 done, and part of it waits for a device or a route.";
+3 `diff` found differences; 4 done, and part of it waits for a device or a route;
+5 not possible on this host as it is; 6 not found; 7 already there; 8 no privilege;
+9 done, but what was done could not be printed.";
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(&cli) {
-        Ok(answer) => print(&answer, cli.options.json),
+    let cli = match words::translated(env::args_os().skip(1).collect(), &Cli::command()) {
+        Ok(arguments) => Cli::parse_from([env::args_os().take(1).collect(), arguments].concat()),
+        Err(sentence) => Cli::command().error(ErrorKind::InvalidSubcommand, sentence).exit(),
+    };
+    if let Some(colour) = cli.color {
+        colour.set();
+    }
+    match run(&cli).and_then(|answer| print(&cli, &answer)) {
+        Ok(exit_code) => ExitCode::from(exit_code),
         Err(error) => {
             // If even this cannot be written, the exit code has to do.
             let _ = writeln!(anstream::stderr(), "byway: {}", printable(&error.to_string()));
@@ -83,25 +125,39 @@ fn printable(text: &str) -> String {
 }
 
 fn run(cli: &Cli) -> Result<Output, commands::Error> {
-    if let Some(name) = &cli.netns {
-        byway::enter_namespace(name)?;
+    let wrong = |kind, sentence| Cli::command().error(kind, sentence).exit();
+    let enter = || cli.netns.as_deref().map_or(Ok(()), byway::enter_namespace);
+    match (&cli.command, &cli.batch) {
+        (Some(command), None) => enter().map_err(Into::into).and_then(|()| command.exec(&cli.options)),
+        (None, Some(file)) => enter().map_err(Into::into).and_then(|()| commands::batch(file, &cli.options)),
+        (Some(_), Some(_)) => wrong(
+            ErrorKind::ArgumentConflict,
+            "`--batch` has its commands in a file, and takes none beside it",
+        ),
+        (None, None) => wrong(ErrorKind::MissingSubcommand, "a command is missing; `byway help` lists them"),
     }
-    cli.command.exec(&cli.options)
 }
 
-fn print(answer: &Output, json: bool) -> ExitCode {
+/// Prints an answer, and returns the exit code.
+fn print(cli: &Cli, answer: &Output) -> Result<u8, commands::Error> {
     let text = match &answer.json {
-        Some(value) if json => format!("{value:#}\n"),
-        None if json => String::new(),
+        _ if cli.options.quiet => String::new(),
+        Some(value) if cli.options.json => format!("{value:#}\n"),
+        None if cli.options.json => String::new(),
         _ => answer.text.clone(),
     };
     let mut out = anstream::stdout();
     let written = out.write_all(text.as_bytes());
     match written.and_then(|()| out.flush()) {
-        Ok(()) => ExitCode::from(answer.exit_code),
+        Ok(()) => Ok(answer.exit_code),
         // The reader has seen enough, as with `byway show | head`.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(answer.exit_code),
-        Err(_) => ExitCode::FAILURE,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(answer.exit_code),
+        Err(error) => {
+            let error = commands::Error::Print(error);
+            // Without a command it is a batch, which changes something.
+            let is_change = cli.command.as_ref().is_none_or(Command::changes);
+            Err(if is_change { error.after_change(&answer.text) } else { error })
+        }
     }
 }
 

@@ -275,18 +275,77 @@ pub enum Error {
     },
 }
 
+/// What kind an [`Error`] is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The request makes no sense, on any host.
+    Invalid,
+    /// The request cannot be had as things are here: a device is down or missing, a table is full. It may work later.
+    Refused,
+    /// What the request is about does not exist: a rule, a group, a next hop, an attachment, an apply.
+    NotFound,
+    /// There is already a rule or a group in that place.
+    Exists,
+    /// The process may not do that.
+    Privilege,
+    /// The request was fine, and carrying it out has failed.
+    Failed,
+}
+
 impl Error {
-    /// Whether the request is at fault (exit code 2) and not its execution (exit code 1).
-    pub fn is_bad_request(&self) -> bool {
-        !matches!(
-            self,
+    /// What kind of error this is, for a program that decides by it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Prefix(_)
+            | Self::Rule(_)
+            | Self::AmbiguousNextHop { .. }
+            | Self::LinkLocalGateway(_)
+            | Self::Loopback(_)
+            | Self::OtherNamespace => ErrorKind::Invalid,
+            Self::UnknownKind(_)
+            | Self::GroupMayBeInUse { .. }
+            | Self::AnotherByway(_)
+            | Self::UnknownProgram(_)
+            | Self::TablesFull { .. }
+            | Self::TooManyDestinations { .. }
+            | Self::TooManyNextHops { .. }
+            | Self::TooManyAttachments { .. }
+            | Self::TooManyGroups { .. }
+            | Self::Unconfirmed
+            | Self::TooLateToConfirm
+            | Self::GroupInUse { .. }
+            | Self::NoSuchDevice(_)
+            | Self::NotOnLink { .. }
+            | Self::NoDeviceForGateway(_)
+            | Self::GatewayIsLocal(_)
+            | Self::NoDefaultRoute
+            | Self::UnknownHeader(_)
+            | Self::IngressQdisc(_)
+            | Self::Stacked { .. }
+            | Self::DeviceDown { .. }
+            | Self::BpffsHidden(_)
+            | Self::Schema { .. }
+            | Self::OlderSchema { .. }
+            | Self::NoSuchNamespace(_)
+            | Self::Unsupported { .. } => ErrorKind::Refused,
+            Self::NoSuchRule(_)
+            | Self::NoSuchGroup(_)
+            | Self::NoSuchNextHop(_)
+            | Self::NotAttached(_)
+            | Self::TakenBack(_)
+            | Self::NothingToRollBack => ErrorKind::NotFound,
+            Self::RuleExists(_) | Self::RuleOfAnother(_) | Self::GroupExists(_) | Self::GroupOfAnother(_) => {
+                ErrorKind::Exists
+            }
+            Self::Privilege(_) | Self::NotOurs(_) | Self::NoBpffs(_) => ErrorKind::Privilege,
             Self::Kernel { .. }
-                | Self::Inconsistent { .. }
-                | Self::Busy { .. }
-                | Self::Locked { .. }
-                | Self::NotUndone { .. }
-                | Self::Damaged { .. }
-        )
+            | Self::Inconsistent { .. }
+            | Self::Busy { .. }
+            | Self::Locked { .. }
+            | Self::NotUndone { .. }
+            | Self::Damaged { .. } => ErrorKind::Failed,
+        }
     }
 
     /// What to do, if anything can be done. It reads as a continuation of [`Display`](std::fmt::Display), after a semicolon.

@@ -8,7 +8,9 @@
 //! GROUP   := NAME MEMBERS [on-down pass|drop]
 //! ```
 //!
-//! As there, the pairs may come in any order; what follows a `nexthop` belongs to it. The specs print themselves in these
+//! As there, the pairs may come in any order; what follows a `nexthop` belongs to it. A bare address in front is the source
+//! of a rule, and the gateway of a next hop. `from all`, `any` or `default` is every address of a family: that of the
+//! destination, else of the gateways, unless the caller names one. The specs print themselves in these
 //! words, and [`FromStr`] reads them back:
 //!
 //! ```
@@ -28,7 +30,7 @@ use std::{collections::BTreeMap, iter::Peekable, net::IpAddr, slice, str::FromSt
 use thiserror::Error;
 
 use crate::model::{
-    GroupSpec, MSS_MAX, MSS_MIN, MemberSpec, Mss, NextHopSpec, OnDown, Prefix, PrefixError, RuleSpec,
+    Family, GroupSpec, MSS_MAX, MSS_MIN, MemberSpec, Mss, NextHopSpec, OnDown, Prefix, PrefixError, RuleSpec,
     Selector, TargetSpec, WEIGHT_MAX, in_one_sentence,
 };
 
@@ -39,6 +41,9 @@ pub enum GrammarError {
     /// An unexpected word, and what was expected.
     #[error("`{0}` does not belong here")]
     Unknown(String, String),
+    /// A word of ip-rule(8), ip-route(8) or tc(8) that Byway does not have, and what it has instead.
+    #[error("byway has no `{0}`")]
+    NotHere(&'static str, &'static str),
     /// A keyword without its value, and what value it needs.
     #[error("`{0}` needs {1} after it")]
     NoValue(&'static str, &'static str),
@@ -48,6 +53,12 @@ pub enum GrammarError {
     /// A rule without `from`.
     #[error("a rule needs `from PREFIX`, the source of the packets, like `from 192.0.2.7`")]
     NoSource,
+    /// `all` addresses, and nothing says of which family.
+    #[error("`{0}` is {ipv4} or {ipv6}, and a rule has one source", ipv4 = Prefix::all(Family::V4), ipv6 = Prefix::all(Family::V6))]
+    NoFamily(String),
+    /// A prefix of the other family than the one that was asked for.
+    #[error("{0} is {family}, and {1} was asked for", family = .0.family())]
+    OtherFamily(Prefix, Family),
     /// A rule without a target.
     #[error(
         "the rule {0} needs a target: `via ADDR`, `via ADDR dev IF`, `dev IF`, `nexthop ...`, `group NAME`, `pass` or `drop`"
@@ -92,9 +103,12 @@ impl GrammarError {
     pub fn help(&self) -> Option<String> {
         let help = match self {
             Self::Unknown(_, expected) => return Some(format!("expected {expected}")),
+            Self::NotHere(_, instead) => instead,
             Self::Twice(_) => "use it once",
+            Self::NoFamily(_) => "write one of them; two rules cover both",
+            Self::OtherFamily(..) => "name one of that family",
             Self::NoTargetAlone => "name one",
-            Self::Gateway(_) => "a gateway is written like `via 192.0.2.1`",
+            Self::Gateway(text) => return Some(gateway_help(text)),
             Self::Weight(_) => return Some(format!("write a number from 1 to {WEIGHT_MAX}")),
             Self::OnDown(_) => "write `on-down pass` or `on-down drop`",
             Self::Mss(_) => {
@@ -117,6 +131,64 @@ impl GrammarError {
     pub fn sentence(&self) -> String {
         in_one_sentence(self, self.help())
     }
+
+    /// A word that does not belong here, and what does. If it is one of iproute2's, the error says what Byway has instead.
+    fn unexpected(word: &str, expected: impl Into<String>) -> Self {
+        let not_here = ELSEWHERE.iter().find_map(|(words, instead)| {
+            words.iter().find(|it| **it == word).map(|word| Self::NotHere(word, instead))
+        });
+        not_here.unwrap_or_else(|| Self::Unknown(word.to_owned(), expected.into()))
+    }
+}
+
+/// The words of ip-rule(8), ip-route(8) and tc(8) that Byway does not have, and what it has instead.
+const ELSEWHERE: [(&[&str], &str); 17] = [
+    (&["table", "lookup"], "name the next hop itself, `via ADDR dev IF`, or share it with `group NAME`"),
+    (
+        &["prio", "priority", "preference", "pref", "order", "metric"],
+        "the longest prefix wins, and order never matters",
+    ),
+    (
+        &["fwmark", "mark"],
+        "a rule matches the source and, with `to`, the destination; `ip rule` matches marks",
+    ),
+    (
+        &["ipproto", "sport", "dport", "tos", "dsfield", "uidrange"],
+        "a rule matches the source and, with `to`, the destination; `ip rule` matches this",
+    ),
+    (&["iif"], "a rule matches the source, whichever interface the packet came in by"),
+    (&["oif"], "`byway attach dev IF` says which egress follows the rules, and `dev IF` where packets go"),
+    (&["blackhole"], "write `drop`"),
+    (&["unreachable", "prohibit"], "write `drop`, which sends no ICMP error"),
+    (&["throw"], "write `pass`: the packet takes its ordinary route"),
+    (&["goto", "nop"], "the longest prefix wins; write `pass` for an exception"),
+    (
+        &["src"],
+        "packets keep their source address; `from PREFIX` matches it, and netfilter's SNAT changes it",
+    ),
+    (&["onlink"], "leave it out, and add a route to the gateway: `ip route add ADDR dev IF scope link`"),
+    (&["proto", "protocol"], "leave it out; `byway show` says who owns a rule, and `name NAME` names it"),
+    (&["nat", "masquerade"], "packets keep their addresses; netfilter (nft, iptables) translates them"),
+    (
+        &["scope", "type", "unicast", "realms", "encap", "nhid"],
+        "leave it out; a next hop is `via ADDR dev IF`",
+    ),
+    (&["mtu", "advmss"], "it follows the MTU of the next hop's device; `mss N` clamps TCP"),
+    (
+        &["suppress_prefixlength", "suppress_ifgroup", "not", "l3mdev"],
+        "write rules for the prefixes themselves; `pass` makes an exception",
+    ),
+];
+
+fn gateway_help(text: &str) -> String {
+    let address = |text: &str| text.parse::<IpAddr>().ok();
+    if let Some((gateway, device)) = text.split_once('%').filter(|(gateway, _)| address(gateway).is_some()) {
+        return format!("write `via {gateway} dev {device}`");
+    }
+    if let Some((gateway, _)) = text.split_once('/').filter(|(gateway, _)| address(gateway).is_some()) {
+        return format!("a gateway is one address: `via {gateway}`");
+    }
+    "a gateway is written like `via 192.0.2.1`".to_owned()
 }
 
 /// A keyword, and the value that has to follow it, if any.
@@ -143,15 +215,47 @@ fn refs<W: AsRef<str>>(words: &[W]) -> Vec<&str> {
     words.iter().map(AsRef::as_ref).collect()
 }
 
+/// Puts a keyword before a first word that can mean only that.
+fn with_keyword<'a>(keyword: Keyword, mut words: Vec<&'a str>, is_bare: fn(&str) -> bool) -> Vec<&'a str> {
+    if words.first().is_some_and(|word| is_bare(word)) {
+        words.insert(0, keyword.0);
+    }
+    words
+}
+
+/// Whether this is an address or a prefix, if only a wrong one, or all addresses.
+fn is_source(word: &str) -> bool {
+    is_all(word) || !matches!(word.parse::<Prefix>(), Err(PrefixError::Syntax(_)))
+}
+
+/// Whether this means all addresses of a family, as in ip-rule(8) and ip-route(8).
+fn is_all(word: &str) -> bool {
+    matches!(word, "all" | "any" | "default")
+}
+
 /// `from PREFIX [to PREFIX] TARGET [on-down pass|drop] [mss N|off] [name NAME]`
 ///
 /// # Errors
 ///
 /// The first thing that is wrong.
 pub fn rule(words: &[impl AsRef<str>]) -> Result<RuleSpec, GrammarError> {
+    rule_of(None, words)
+}
+
+/// The same, of one family if one is named.
+///
+/// # Errors
+///
+/// The first thing that is wrong.
+pub fn rule_of(family: Option<Family>, words: &[impl AsRef<str>]) -> Result<RuleSpec, GrammarError> {
     let keywords = [FROM, TO, VIA, DEV, NEXTHOP, GROUP, PASS, DROP, ON_DOWN, MSS, NAME];
-    let (mut values, members) = pairs(&mut refs(words).iter().peekable(), &keywords, false)?;
-    let selector = take_selector(&mut values)?;
+    let words = with_keyword(FROM, refs(words), is_source);
+    let (mut values, members) = pairs(&mut words.iter().peekable(), &keywords, false)?;
+    let gateway = values.get(VIA.0).and_then(|text| text.parse().ok());
+    let gateways = gateway.into_iter().chain(members.iter().filter_map(|it| it.next_hop.gateway()));
+    let mut families = gateways.map(Family::of);
+    let of_gateways = families.next().filter(|first| families.all(|other| other == *first));
+    let selector = take_selector(&mut values, family, of_gateways)?;
     let on_down = take_on_down(&mut values)?;
     let mss = take_mss(&mut values)?;
     let target = take_target(&mut values, members)?.ok_or(GrammarError::NoTarget(selector))?;
@@ -168,8 +272,18 @@ pub fn rule(words: &[impl AsRef<str>]) -> Result<RuleSpec, GrammarError> {
 ///
 /// The first thing that is wrong.
 pub fn selector(words: &[impl AsRef<str>]) -> Result<Selector, GrammarError> {
-    let (mut values, _) = pairs(&mut refs(words).iter().peekable(), &[FROM, TO], false)?;
-    take_selector(&mut values)
+    selector_of(None, words)
+}
+
+/// The same, of one family if one is named.
+///
+/// # Errors
+///
+/// The first thing that is wrong.
+pub fn selector_of(family: Option<Family>, words: &[impl AsRef<str>]) -> Result<Selector, GrammarError> {
+    let words = with_keyword(FROM, refs(words), is_source);
+    let (mut values, _) = pairs(&mut words.iter().peekable(), &[FROM, TO], false)?;
+    take_selector(&mut values, family, None)
 }
 
 /// `NAME nexthop NEXTHOP [weight N] nexthop ... [on-down pass|drop]`
@@ -198,11 +312,12 @@ pub fn group(words: &[impl AsRef<str>]) -> Result<GroupSpec, GrammarError> {
 ///
 /// The first thing that is wrong.
 pub fn next_hop(words: &[impl AsRef<str>]) -> Result<NextHopSpec, GrammarError> {
-    let (mut values, _) = pairs(&mut refs(words).iter().peekable(), &[VIA, DEV], false)?;
+    let words = with_keyword(VIA, refs(words), |word| word.parse::<IpAddr>().is_ok());
+    let (mut values, _) = pairs(&mut words.iter().peekable(), &[VIA, DEV], false)?;
     take_next_hop(&mut values)
 }
 
-/// `[dev IF]...`, each device once.
+/// `[dev IF]...` or `[IF]...`, each device once.
 ///
 /// # Errors
 ///
@@ -211,10 +326,10 @@ pub fn devices(words: &[impl AsRef<str>]) -> Result<Vec<&str>, GrammarError> {
     let mut devices = Vec::new();
     let mut words = words.iter().map(AsRef::as_ref);
     while let Some(word) = words.next() {
-        if word != DEV.0 {
-            return Err(GrammarError::Unknown(word.to_owned(), "`dev IF`, once for each device".to_owned()));
-        }
-        let device = words.next().ok_or(GrammarError::NoValue(DEV.0, A_DEVICE))?;
+        let device = match word {
+            word if word == DEV.0 => words.next().ok_or(GrammarError::NoValue(DEV.0, A_DEVICE))?,
+            word => word,
+        };
         if !devices.contains(&device) {
             devices.push(device);
         }
@@ -290,10 +405,26 @@ impl FromStr for GroupSpec {
     }
 }
 
-fn take_selector(values: &mut Values<'_>) -> Result<Selector, GrammarError> {
-    let source: Prefix = values.remove("from").ok_or(GrammarError::NoSource)?.parse()?;
-    let destination = values.remove("to").map(str::parse).transpose()?;
-    Ok(Selector::new(source, destination))
+/// The source and the destination, of the family that is asked for, if any. Where the source is `all`, the gateways may tell
+/// its family.
+fn take_selector(
+    values: &mut Values<'_>,
+    family: Option<Family>,
+    of_gateways: Option<Family>,
+) -> Result<Selector, GrammarError> {
+    let source = values.remove("from").ok_or(GrammarError::NoSource)?;
+    let destination: Option<Prefix> =
+        values.remove("to").filter(|to| !is_all(to)).map(str::parse).transpose()?;
+    let source = if is_all(source) {
+        let family = family.or(destination.map(|to| to.family())).or(of_gateways);
+        Prefix::all(family.ok_or_else(|| GrammarError::NoFamily(source.to_owned()))?)
+    } else {
+        source.parse()?
+    };
+    match family {
+        Some(family) if source.family() != family => Err(GrammarError::OtherFamily(source, family)),
+        _ => Ok(Selector::new(source, destination)),
+    }
 }
 
 /// The target, if there is one. Each of its keywords may appear only once.
@@ -370,7 +501,7 @@ fn pairs<'a>(
             if others_may_follow {
                 break;
             }
-            return Err(GrammarError::Unknown((*word).to_string(), expected(keywords)));
+            return Err(GrammarError::unexpected(word, expected(keywords)));
         };
         let word = words.next().copied().unwrap_or_default();
         if *keyword == NEXTHOP.0 {
@@ -379,6 +510,11 @@ fn pairs<'a>(
             continue;
         }
         let text = match value {
+            // ip-route(8) names the family of a gateway that is not the destination's. The address says it as well.
+            Some(value) if *keyword == VIA.0 => {
+                words.next_if(|word| matches!(**word, "inet" | "inet6"));
+                words.next().ok_or(GrammarError::NoValue(keyword, value))?
+            }
             Some(value) => words.next().ok_or(GrammarError::NoValue(keyword, value))?,
             None => word,
         };
@@ -594,8 +730,8 @@ mod tests {
                 "`192.0.2.7/24` has bits set beyond its length of 24; did you mean 192.0.2.0/24?",
             ),
             (
-                "192.0.2.7 via 10.0.0.1",
-                "`192.0.2.7` does not belong here; expected `from`, `to`, `via`, `dev`, `nexthop`, `group`, `pass`, `drop`, `on-down`, `mss` or `name`",
+                "web via 10.0.0.1",
+                "`web` does not belong here; expected `from`, `to`, `via`, `dev`, `nexthop`, `group`, `pass`, `drop`, `on-down`, `mss` or `name`",
             ),
             (
                 "from web via 10.0.0.1",
@@ -647,7 +783,123 @@ mod tests {
         assert_eq!(devices(&words("dev eth0 dev eth1 dev eth0")), Ok(vec!["eth0", "eth1"]));
         assert_eq!(devices(&[""; 0]), Ok(vec![]));
         assert_eq!(devices(&words("dev")), Err(GrammarError::NoValue("dev", "the name of a device")));
-        let sentence = "`eth0` does not belong here; expected `dev IF`, once for each device";
-        assert_eq!(devices(&words("eth0")).unwrap_err().sentence(), sentence);
+        assert_eq!(devices(&words("eth0 dev eth1 eth1 dev dev")), Ok(vec!["eth0", "eth1", "dev"]));
+    }
+
+    #[test]
+    fn a_bare_address_stands_where_one_thing_can_be_meant() {
+        let whole = |text: &str| rule(&words(text)).unwrap();
+        for (bare, full) in [
+            ("192.0.2.7 via 10.0.0.1", "from 192.0.2.7 via 10.0.0.1"),
+            ("2001:db8::/32 to 2001:db8:1::/48 pass", "from 2001:db8::/32 to 2001:db8:1::/48 pass"),
+            ("10/8 drop", "from 10.0.0.0/8 drop"),
+            ("default via 10.0.0.1", "from 0.0.0.0/0 via 10.0.0.1"),
+        ] {
+            assert_eq!(whole(bare), whole(full), "{bare}");
+        }
+        assert_eq!(selector(&words("192.0.2.7 to 10/8")), selector(&words("from 192.0.2.7 to 10.0.0.0/8")));
+        assert_eq!(next_hop(&words("10.0.0.1")), next_hop(&words("via 10.0.0.1")));
+        assert_eq!(next_hop(&words("10.0.0.1 dev eth1")), next_hop(&words("via 10.0.0.1 dev eth1")));
+        for (text, sentence) in [
+            (
+                "192.0.2.7/24",
+                "`192.0.2.7/24` has bits set beyond its length of 24; did you mean 192.0.2.0/24?",
+            ),
+            ("from 192.0.2.7 192.0.2.8", "`192.0.2.8` does not belong here; expected `from` or `to`"),
+        ] {
+            assert_eq!(selector(&words(text)).unwrap_err().sentence(), sentence, "{text}");
+        }
+        let sentence = "`eth1` does not belong here; expected `via` or `dev`";
+        assert_eq!(next_hop(&words("eth1")).unwrap_err().sentence(), sentence);
+    }
+
+    #[test]
+    fn all_addresses_are_of_the_family_that_something_names() {
+        use Family::{V4, V6};
+        for word in ["all", "any", "default"] {
+            for (family, rest, source) in [
+                (None, "via 10.0.0.1", "0.0.0.0/0"),
+                (None, "via fe80::1 dev eth1", "::/0"),
+                // RFC 8950: IPv4 packets by an IPv6 gateway
+                (Some(V4), "via fe80::1 dev eth1", "0.0.0.0/0"),
+                (Some(V6), "dev wg0", "::/0"),
+                (None, "to 10.0.0.0/8 pass", "0.0.0.0/0"),
+                (None, "to 10.0.0.0/8 via fe80::1 dev eth1", "0.0.0.0/0"),
+                (None, "to 2001:db8::/32 dev wg0", "::/0"),
+                (None, "nexthop via 10.0.0.1 nexthop dev wg0 nexthop via 10.0.0.2", "0.0.0.0/0"),
+            ] {
+                let spec = rule_of(family, &words(&format!("from {word} {rest}"))).unwrap();
+                assert_eq!(spec.selector.source().to_string(), source, "from {word} {rest}");
+            }
+            for rest in ["dev wg0", "pass", "group up", "nexthop via 10.0.0.1 nexthop via fe80::1 dev eth1"] {
+                assert_eq!(
+                    rule(&words(&format!("from {word} {rest}"))).unwrap_err().sentence(),
+                    format!(
+                        "`{word}` is 0.0.0.0/0 or ::/0, and a rule has one source; write one of them; two rules cover both"
+                    )
+                );
+            }
+            assert_eq!(selector_of(Some(V6), &[word]), Ok("::/0".parse().unwrap()));
+            assert!(selector(&[word]).is_err());
+        }
+        let spec = rule(&words("from 192.0.2.7 to all pass")).unwrap();
+        assert_eq!(spec.selector, "192.0.2.7".parse().unwrap(), "all destinations are none");
+    }
+
+    #[test]
+    fn a_source_is_of_the_family_that_was_asked_for() {
+        let of = |family, text| rule_of(Some(family), &words(text));
+        assert!(of(Family::V4, "from 192.0.2.7 pass").is_ok());
+        let sentence = "2001:db8::1 is IPv6, and IPv4 was asked for; name one of that family";
+        assert_eq!(of(Family::V4, "from 2001:db8::1 pass").unwrap_err().sentence(), sentence);
+        let sentence = "192.0.2.7 is IPv4, and IPv6 was asked for; name one of that family";
+        assert_eq!(of(Family::V6, "from 192.0.2.7 pass").unwrap_err().sentence(), sentence);
+    }
+
+    #[test]
+    fn gateways_are_written_in_several_ways() {
+        for text in ["via inet6 fe80::1 dev eth1", "via fe80::1 dev eth1"] {
+            assert_eq!(
+                next_hop(&words(text)),
+                Ok(NextHopSpec::ViaDev("fe80::1".parse().unwrap(), "eth1".into()))
+            );
+        }
+        for (text, sentence) in [
+            (
+                "via fe80::1%eth1",
+                "`fe80::1%eth1` is not an IPv4 or IPv6 address; write `via fe80::1 dev eth1`",
+            ),
+            (
+                "via 10.0.0.1/24",
+                "`10.0.0.1/24` is not an IPv4 or IPv6 address; a gateway is one address: `via 10.0.0.1`",
+            ),
+            ("via inet6", "`via` needs a gateway address after it"),
+        ] {
+            assert_eq!(next_hop(&words(text)).unwrap_err().sentence(), sentence, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_byway_does_not_have_is_answered_by_name() {
+        for (names, instead) in ELSEWHERE {
+            for name in names {
+                let expected = format!("byway has no `{name}`; {instead}");
+                for text in [
+                    format!("from 192.0.2.7 {name} 100 via 10.0.0.1"),
+                    format!("{name} from 192.0.2.7"),
+                    format!("from 192.0.2.7 nexthop via 10.0.0.1 {name} 100"),
+                ] {
+                    assert_eq!(rule(&words(&text)).unwrap_err().sentence(), expected, "{text}");
+                }
+                let text = format!("from 192.0.2.7 {name} 100");
+                assert_eq!(selector(&words(&text)).unwrap_err().sentence(), expected, "{text}");
+                let text = format!("up nexthop via 10.0.0.1 {name} 100");
+                assert_eq!(group(&words(&text)).unwrap_err().sentence(), expected, "{text}");
+                // It is a name where a name belongs.
+                assert!(rule(&words(&format!("from 192.0.2.7 dev {name} name {name}"))).is_ok());
+            }
+        }
+        let sentence = rule(&words("from 192.0.2.7 prio 100 via 10.0.0.1")).unwrap_err().sentence();
+        assert_eq!(sentence, "byway has no `prio`; the longest prefix wins, and order never matters");
     }
 }

@@ -36,16 +36,16 @@ mod show;
 
 pub use config::{
     Attach,
-    files::{FILE_MAX, FileError, read_config},
+    files::{FILE_MAX, FileError, STDIN, STDIN_NAME, read_config, read_file},
 };
-pub use error::{Error, Result};
-pub use handle::{Byway, import, lint_host};
+pub use error::{Error, ErrorKind, Result};
+pub use handle::{Byway, Edit, EditError, Edited, import, lint_host};
 pub use import::Imported;
 pub use kernel::{hook::Hook, namespace::enter_namespace};
 pub use model::{
-    Device, GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec, MSS_MAX, MSS_MIN, Member, MemberSpec, Mss, NextHop,
-    NextHopSpec, OnDown, Owner, OwnerError, Prefix, PrefixError, RULE_NAME_MAX, Rule, RuleError, RuleSpec,
-    Selector, Target, TargetSpec, UnknownKind, WEIGHT_MAX,
+    Device, Family, GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec, MSS_MAX, MSS_MIN, Member, MemberSpec, Mss,
+    NextHop, NextHopSpec, OnDown, Owner, OwnerError, Prefix, PrefixError, RULE_NAME_MAX, Rule, RuleError,
+    RuleSpec, Selector, Target, TargetSpec, UnknownKind, WEIGHT_MAX,
 };
 pub use policy::{
     changes::{Change, Changes, Counts, Waiting},

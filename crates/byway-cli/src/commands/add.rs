@@ -28,7 +28,7 @@ pub(crate) struct Add {
 
 impl Add {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let spec = grammar::rule(&self.rule)?.owner(Owner::CLI);
+        let spec = grammar::rule_of(options.family(), &self.rule)?.owner(Owner::CLI);
         super::put(options, "added", |byway| byway.add(&spec))
     }
 }

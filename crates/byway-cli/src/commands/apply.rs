@@ -29,9 +29,10 @@ Examples:
   byway apply
   byway apply byway.toml
   byway apply --confirm 60s    rolled back after a minute, unless `byway confirm` comes
-  byway apply --strict         nothing may wait")]
+  byway apply --strict         nothing may wait
+  generate | byway apply -     from standard input")]
 pub(crate) struct Apply {
-    /// The configuration
+    /// The configuration; `-` is standard input
     #[arg(value_name = "FILE", default_value = FILE)]
     file: PathBuf,
     /// Roll back after this time (60s, 5m), unless `byway confirm` comes first
@@ -61,7 +62,7 @@ impl Apply {
         };
         super::warn(&mut byway, &super::coming(&changes), super::ANSWER_WITHIN);
         drop(byway);
-        super::print(|out| {
+        super::print(options, |out| {
             if options.json {
                 return changes::write_json(&changes, out);
             }
@@ -75,7 +76,8 @@ impl Apply {
                 .map_err(Error::Print),
                 None => Ok(()),
             }
-        })?;
+        })
+        .map_err(|error| error.after_change("the configuration is applied"))?;
         Ok(Output { exit_code: super::waits(&changes), ..Output::printed() })
     }
 }

@@ -11,9 +11,9 @@ use crate::{output::Output, render};
 #[command(after_help = "\
 Examples:
   byway attach
-  byway attach dev eth0 dev eth1")]
+  byway attach eth0 eth1")]
 pub(crate) struct Attach {
-    /// [dev IF]...
+    /// [dev] IF...
     #[arg(value_name = "DEVICES", num_args = 0..)]
     devices: Vec<String>,
 }

@@ -22,7 +22,7 @@ Examples:
 
 Exit codes: 0 if there are no errors, even with warnings; 2 if there are errors.")]
 pub(crate) struct Check {
-    /// The configuration; `*.toml` in the folder beside it belong to it (`byway.d` for `byway.toml`)
+    /// The configuration; `*.toml` in the folder beside it belong to it (`byway.d` for `byway.toml`). `-` is standard input
     #[arg(value_name = "FILE", default_value = FILE)]
     file: PathBuf,
     /// Do not compare it with this host: its devices, next hops and `rp_filter`
@@ -42,14 +42,14 @@ impl Check {
         // With many problems in a large file this takes a moment.
         let problems = if options.json { problems::json(&reading) } else { Value::Null };
         let Some(config) = &reading.config else {
-            let text = format!("{}: {}\n", self.file.display(), problems::counted(&reading));
+            let text = format!("{}: {}\n", super::name(&self.file), problems::counted(&reading));
             let json = Some(json!({ "rules": null, "groups": null, "problems": problems }));
             return Ok(Output { text, json, exit_code: 2 });
         };
         let (rules, groups) = (config.rule_count(), config.groups.len());
         let mut text = format!(
             "{}: {}, {}",
-            self.file.display(),
+            super::name(&self.file),
             count(rules as u64, "rule"),
             count(groups as u64, "group")
         );

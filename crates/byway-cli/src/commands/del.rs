@@ -10,17 +10,17 @@ use crate::output::Output;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  byway del from 192.168.1.5
+  byway del 192.168.1.5
   byway del from 192.168.1.5 to 10.0.0.0/8")]
 pub(crate) struct Del {
-    /// from PREFIX [to PREFIX]
+    /// [from] PREFIX [to PREFIX]
     #[arg(value_name = "SELECTOR", num_args = 0..)]
     selector: Vec<String>,
 }
 
 impl Del {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let selector = grammar::selector(&self.selector)?;
+        let selector = grammar::selector_of(options.family(), &self.selector)?;
         let rule = super::open(options)?.del(&selector)?;
         Ok(Output::line(format!("deleted: {rule}"), &rule))
     }

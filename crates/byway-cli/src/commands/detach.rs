@@ -12,9 +12,9 @@ use crate::{output::Output, render};
 #[command(after_help = "\
 Examples:
   byway detach
-  byway detach dev eth1")]
+  byway detach eth1")]
 pub(crate) struct Detach {
-    /// [dev IF]...
+    /// [dev] IF...
     #[arg(value_name = "DEVICES", num_args = 0..)]
     devices: Vec<String>,
 }

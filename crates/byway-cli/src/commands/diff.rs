@@ -16,7 +16,7 @@ Examples:
   byway diff byway.toml
   byway --json diff | jq .counts")]
 pub(crate) struct Diff {
-    /// The configuration
+    /// The configuration; `-` is standard input
     #[arg(value_name = "FILE", default_value = FILE)]
     file: PathBuf,
     /// Refuse the configuration where something would wait
@@ -32,7 +32,7 @@ impl Diff {
             byway = byway.with_strict();
         }
         let changes = byway.diff(Owner::CONFIG, &config)?;
-        super::print(|out| {
+        super::print(options, |out| {
             if options.json { changes::write_json(&changes, out) } else { changes::write_diff(&changes, out) }
         })?;
         let rules = super::coming(&changes);

@@ -1,4 +1,4 @@
-use byway::{GroupSpec, Mss, NextHop, Owner, grammar};
+use byway::{GroupSpec, GroupStatus, Mss, NextHop, Owner, grammar};
 use clap::{Args, Subcommand};
 
 use super::{Error, Options};
@@ -29,21 +29,31 @@ A flow keeps its next hop as long as that is in service. Rules use the group by 
     /// Change a group, or add it
     ///
     /// Only those flows move that must: the flows of a next hop that is removed, and the share of one that is new.
+    #[command(visible_aliases = ["change", "chg"])]
     Replace {
         /// NAME nexthop (via ADDR [dev IF] | dev IF) [weight N] nexthop ... [on-down pass|drop]
         #[arg(value_name = "GROUP", num_args = 0..)]
         group: Vec<String>,
     },
     /// Delete a group that no rule uses
+    #[command(visible_alias = "delete")]
     Del {
         /// The group
         name: String,
     },
-    /// Show the groups
-    Show,
+    /// Show the groups, or one
+    #[command(visible_aliases = ["list", "ls", "lst"])]
+    Show {
+        /// The group
+        name: Option<String>,
+    },
 }
 
 impl Group {
+    pub(crate) fn changes(&self) -> bool {
+        !matches!(self.verb, Verb::Show { .. })
+    }
+
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let mut byway = super::open(options)?;
         let (said, group) = match &self.verb {
@@ -53,9 +63,20 @@ impl Group {
                 let group = byway.del_group(name)?;
                 return Ok(Output::line(format!("deleted: group {group}"), &group));
             }
-            Verb::Show => {
-                let groups = byway.groups()?;
-                return Ok(Output::line(table::groups(&groups), &groups));
+            Verb::Show { name } => {
+                let mut groups = byway.groups()?;
+                if let Some(name) = name {
+                    groups.retain(|it| it.group.name == *name);
+                    if groups.is_empty() {
+                        return Err(byway::Error::NoSuchGroup(name.clone()).into());
+                    }
+                }
+                let output = Output::line(table::groups(&groups), &groups);
+                if options.oneline {
+                    let line = |it: &GroupStatus| format!("{}\n", GroupSpec::from(&it.group));
+                    return Ok(Output { text: groups.iter().map(line).collect(), ..output });
+                }
+                return Ok(output);
             }
         };
         let mut text = format!("{said}: group {group}");

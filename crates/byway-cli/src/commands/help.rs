@@ -26,7 +26,7 @@ fn command(error: &Error) -> Option<String> {
             return Some(format!("delete it first, `byway group del {}`, or take another name", group.name));
         }
         Error::NoSuchRule(_) => "`byway show` lists the rules",
-        Error::TooManyAttachments { .. } => "detach from others first: `byway detach dev NAME`",
+        Error::TooManyAttachments { .. } => "detach from others first: `byway detach NAME`",
         Error::TooManyGroups { .. } => "make rules share a group: `byway group add`",
         Error::Unconfirmed => "confirm it with `byway confirm`, or roll it back with `byway rollback`",
         Error::TooLateToConfirm => "roll it back with `byway rollback`, and apply again",
@@ -64,6 +64,9 @@ pub(super) fn of_obstacle(obstacle: &Obstacle) -> String {
 /// What is wrong with words.
 pub(super) fn of_words(error: &GrammarError) -> String {
     match error {
+        GrammarError::NoFamily(_) => {
+            format!("{error}; write one of them, or say which with `-4` or `-6`; two rules cover both")
+        }
         GrammarError::NoGroup => {
             "a group needs a name, like `byway group add uplinks nexthop ...`".to_owned()
         }

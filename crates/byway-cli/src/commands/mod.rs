@@ -3,6 +3,7 @@
 mod add;
 mod apply;
 mod attach;
+mod batch;
 mod check;
 mod confirm;
 mod del;
@@ -29,10 +30,10 @@ use std::{
 };
 
 use byway::{
-    Byway, Change, Changes, Device, NextHop, Obstacle, Rule, config::Config, grammar::GrammarError,
-    read_config,
+    Byway, Change, Changes, Device, ErrorKind, Family, FileError, NextHop, Obstacle, Rule, config::Config,
+    grammar::GrammarError, read_config,
 };
-use clap::Subcommand;
+use clap::{ArgAction, Subcommand};
 
 use crate::{
     output::Output,
@@ -43,19 +44,61 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// Print JSON for programs
-    #[arg(long, global = true)]
+    #[arg(short, long, global = true)]
     pub(crate) json: bool,
+    /// Only IPv4: what `show` and `flush` are about, and the source that the others name
+    #[arg(short = '4', global = true, overrides_with = "ipv6")]
+    ipv4: bool,
+    /// Only IPv6, likewise
+    #[arg(short = '6', global = true, overrides_with = "ipv4")]
+    ipv6: bool,
+    /// Print a line for each rule, group or next hop, in the words that name it
+    #[arg(short, long, global = true)]
+    pub(crate) oneline: bool,
+    /// Print no answer: the exit code says it
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    _understood: Understood,
     /// Wait up to this long (5s, 2m) for another byway that is changing this network namespace
     #[arg(long, global = true, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     pub(crate) wait: Duration,
 }
 
-/// The commands.
+/// Options of iproute2 that ask for what Byway does in any case.
+#[derive(Debug, clap::Args)]
+struct Understood {
+    /// The JSON is for people as well
+    #[arg(short, long, global = true, hide = true, action = ArgAction::Count)]
+    pretty: u8,
+    /// Counters are shown in any case
+    #[arg(short, long, global = true, hide = true, action = ArgAction::Count)]
+    statistics: u8,
+    /// There are no other details
+    #[arg(short, long, global = true, hide = true, action = ArgAction::Count)]
+    details: u8,
+}
+
+impl Options {
+    /// The one family that this is about.
+    pub(crate) fn family(&self) -> Option<Family> {
+        match (self.ipv4, self.ipv6) {
+            (true, _) => Some(Family::V4),
+            (_, true) => Some(Family::V6),
+            _ => None,
+        }
+    }
+}
+
+/// The commands. Where several begin with what is typed, the first one is meant.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Add(add::Add),
+    #[command(visible_aliases = ["change", "chg"])]
     Replace(replace::Replace),
+    #[command(visible_alias = "delete")]
     Del(del::Del),
+    #[command(visible_aliases = ["list", "ls", "lst"])]
     Show(show::Show),
     Flush(flush::Flush),
     Group(group::Group),
@@ -78,22 +121,30 @@ impl Command {
     /// Does the work, and says whether an apply is still waiting to be confirmed.
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let mut output = self.work(options)?;
-        let says_what_waits = matches!(
-            self,
-            Self::Add(_)
-                | Self::Replace(_)
-                | Self::Del(_)
-                | Self::Flush(_)
-                | Self::Group(_)
-                | Self::Nexthop(_)
-                | Self::Attach(_)
-                | Self::Detach(_)
-                | Self::Diff(_)
-        );
-        if says_what_waits && let Ok(Some(left)) = Byway::open().and_then(|byway| byway.unconfirmed()) {
-            output.text += &format!("{}\n", render::unconfirmed(left));
+        if self.edits() || matches!(self, Self::Group(_) | Self::Diff(_)) {
+            say_what_waits(&mut output);
         }
         Ok(output)
+    }
+
+    /// Whether it changes something, and prints what it has changed after that.
+    pub(crate) fn changes(&self) -> bool {
+        self.edits() || matches!(self, Self::Apply(_) | Self::Confirm(_) | Self::Rollback(_))
+    }
+
+    /// Whether it changes something by hand.
+    fn edits(&self) -> bool {
+        match self {
+            Self::Add(_)
+            | Self::Replace(_)
+            | Self::Del(_)
+            | Self::Flush(_)
+            | Self::Nexthop(_)
+            | Self::Attach(_)
+            | Self::Detach(_) => true,
+            Self::Group(group) => group.changes(),
+            _ => false,
+        }
     }
 
     fn work(&self, options: &Options) -> Result<Output, Error> {
@@ -118,6 +169,19 @@ impl Command {
             #[cfg(feature = "demo")]
             Self::Demo(command) => command.exec(options.json),
         }
+    }
+}
+
+/// Makes the changes that a file lists, all in one instant.
+pub(crate) fn batch(file: &Path, options: &Options) -> Result<Output, Error> {
+    let mut output = batch::exec(file, options)?;
+    say_what_waits(&mut output);
+    Ok(output)
+}
+
+fn say_what_waits(output: &mut Output) {
+    if let Ok(Some(left)) = Byway::open().and_then(|byway| byway.unconfirmed()) {
+        output.text += &format!("{}\n", render::unconfirmed(left));
     }
 }
 
@@ -209,22 +273,35 @@ const FILE: &str = "/etc/byway/byway.toml";
 /// Reads a configuration, and prints what is wrong with it.
 fn read(path: &Path) -> Result<Config, Error> {
     let mut reading = read_config(path)?;
+    let counted = problems::counted(&reading);
     if let Some(config) = reading.config.take() {
         if !reading.problems.is_empty() {
-            let (counted, path) = (problems::counted(&reading), path.display());
-            anstream::eprintln!("byway: {path}: {counted}; `byway check {path}` shows details");
+            let (name, path) = (name(path), path.display());
+            anstream::eprintln!("byway: {name}: {counted}; `byway check {path}` shows details");
         }
         return Ok(config);
     }
     problems::print(&reading).map_err(Error::Print)?;
-    Err(Error::Config { path: path.to_owned(), problems: problems::counted(&reading) })
+    Err(Error::Config { path: path.to_owned(), problems: counted })
+}
+
+/// What a file is called.
+fn name(path: &Path) -> impl std::fmt::Display {
+    if path == Path::new(byway::STDIN) { Path::new(byway::STDIN_NAME).display() } else { path.display() }
 }
 
 /// Bytes that are printed at a time.
 const AT_A_TIME: usize = 64 * 1024;
 
-/// Prints something long. Returns false if the reader has seen enough, as with `byway show | head`.
-fn print(write: impl FnOnce(&mut BufWriter<StdoutLock<'_>>) -> Result<(), Error>) -> Result<bool, Error> {
+/// Prints something long, unless nothing is to be printed. Returns false if the reader has seen enough, as with
+/// `byway show | head`.
+fn print(
+    options: &Options,
+    write: impl FnOnce(&mut BufWriter<StdoutLock<'_>>) -> Result<(), Error>,
+) -> Result<bool, Error> {
+    if options.quiet {
+        return Ok(true);
+    }
     let mut out = BufWriter::with_capacity(AT_A_TIME, io::stdout().lock());
     let written = write(&mut out).and_then(|()| out.flush().map_err(Error::Print));
     match written {
@@ -252,29 +329,85 @@ pub(crate) enum Error {
     #[error("the demo could not go on: {0}")]
     Demo(std::io::Error),
     #[error("{}", .0.sentence())]
-    File(#[from] byway::FileError),
-    #[error("{}: {problems}; nothing has been changed", .path.display())]
+    File(#[from] FileError),
+    #[error("{}: {problems}; nothing has been changed", name(.path))]
     Config { path: PathBuf, problems: String },
+    #[error("{}: {error}", place(.path, *.line))]
+    Batch { path: PathBuf, line: Option<usize>, error: Box<Error> },
+    #[error("`{0}` is no change; a batch has `add`, `replace`, `del`, `flush`, `group` and `nexthop`")]
+    NoChange(String),
+    #[error("{0}")]
+    TooShort(String),
     #[error("cannot leave the terminal: {0}")]
     Guard(std::io::Error),
     #[error("cannot print: {0}")]
     Print(std::io::Error),
+    #[error("it is done, but this cannot be printed ({error}): {done}")]
+    PrintChange { done: String, error: std::io::Error },
     #[cfg(feature = "demo")]
     #[error("the hosts of an earlier `byway demo --keep` are still up; remove them: `byway demo --clean`")]
     DemoStays,
 }
 
+/// `FILE:LINE`, or the file alone.
+fn place(path: &Path, line: Option<usize>) -> String {
+    match line {
+        Some(line) => format!("{}:{line}", name(path)),
+        None => name(path).to_string(),
+    }
+}
+
+/// How many lines of an answer an error repeats.
+const LINES: usize = 3;
+
+/// The exit codes beside 0 (done), 3 (`diff` found differences) and 4 ([`WAITS`]). docs/iproute2.md lists them.
+mod code {
+    pub(super) const FAILED: u8 = 1;
+    pub(super) const INVALID: u8 = 2;
+    pub(super) const REFUSED: u8 = 5;
+    pub(super) const NOT_FOUND: u8 = 6;
+    pub(super) const EXISTS: u8 = 7;
+    pub(super) const PRIVILEGE: u8 = 8;
+    pub(super) const NOT_PRINTED: u8 = 9;
+}
+
 impl Error {
-    /// 1 failed, 2 usage or invalid input.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Grammar(_) | Self::File(_) | Self::Config { .. } => 2,
-            Self::Byway(error) if error.is_bad_request() => 2,
+            Self::File(FileError::Io { error, .. }) if error.kind() == io::ErrorKind::PermissionDenied => {
+                code::PRIVILEGE
+            }
+            Self::Grammar(_) | Self::File(_) | Self::Config { .. } => code::INVALID,
+            Self::NoChange(_) | Self::TooShort(_) => code::INVALID,
+            Self::Batch { error, .. } => error.exit_code(),
+            Self::Byway(error) => match error.kind() {
+                ErrorKind::Invalid => code::INVALID,
+                ErrorKind::Refused => code::REFUSED,
+                ErrorKind::NotFound => code::NOT_FOUND,
+                ErrorKind::Exists => code::EXISTS,
+                ErrorKind::Privilege => code::PRIVILEGE,
+                _ => code::FAILED,
+            },
+            Self::PrintChange { .. } => code::NOT_PRINTED,
             #[cfg(feature = "demo")]
-            Self::DemoStays | Self::Lab(byway_lab::Error::Privilege { .. }) => 2,
+            Self::DemoStays => code::REFUSED,
             #[cfg(feature = "demo")]
-            Self::Lab(_) | Self::Demo(_) => 1,
-            Self::Byway(_) | Self::Guard(_) | Self::Print(_) => 1,
+            Self::Lab(byway_lab::Error::Privilege { .. }) => code::PRIVILEGE,
+            #[cfg(feature = "demo")]
+            Self::Lab(_) | Self::Demo(_) => code::FAILED,
+            Self::Guard(_) | Self::Print(_) => code::FAILED,
+        }
+    }
+
+    /// The same error, if it comes after a change, with what is done.
+    pub(crate) fn after_change(self, done: &str) -> Self {
+        match self {
+            Self::Print(error) => {
+                let (lines, all) = (done.lines().take(LINES).collect::<Vec<_>>(), done.lines().count());
+                let more = if all > LINES { format!("; and {} more", all - LINES) } else { String::new() };
+                Self::PrintChange { done: lines.join("; ") + &more, error }
+            }
+            error => error,
         }
     }
 }

@@ -12,7 +12,8 @@ use crate::output::Output;
 #[command(after_help = "\
 Examples:
   byway nexthop down via 10.1.0.1 dev eth1
-  byway nexthop up via 10.1.0.1")]
+  byway nexthop up 10.1.0.1
+  byway nexthop show                   as `byway show nexthops`")]
 pub(crate) struct Nexthop {
     #[command(subcommand)]
     verb: Verb,
@@ -22,13 +23,13 @@ pub(crate) struct Nexthop {
 enum Verb {
     /// Take a next hop out of service
     Down {
-        /// via ADDR [dev IF] | dev IF
+        /// [via] ADDR [dev IF] | dev IF
         #[arg(value_name = "NEXTHOP", num_args = 0..)]
         next_hop: Vec<String>,
     },
     /// Put a next hop back into service
     Up {
-        /// via ADDR [dev IF] | dev IF
+        /// [via] ADDR [dev IF] | dev IF
         #[arg(value_name = "NEXTHOP", num_args = 0..)]
         next_hop: Vec<String>,
     },

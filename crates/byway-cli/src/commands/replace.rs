@@ -22,7 +22,7 @@ pub(crate) struct Replace {
 
 impl Replace {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let spec = grammar::rule(&self.rule)?.owner(Owner::CLI);
+        let spec = grammar::rule_of(options.family(), &self.rule)?.owner(Owner::CLI);
         super::put(options, "replaced", |byway| byway.replace(&spec))
     }
 }

@@ -16,13 +16,14 @@ pub(crate) struct Rollback {}
 impl Rollback {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let changes = with_bar(super::open_as_it_is(options)?).rollback()?;
-        super::print(|out| {
+        super::print(options, |out| {
             if options.json {
                 changes::write_json(&changes, out)
             } else {
                 changes::write_done(&changes, "as before", out)
             }
-        })?;
+        })
+        .map_err(|error| error.after_change("rolled back"))?;
         Ok(Output { exit_code: super::waits(&changes), ..Output::printed() })
     }
 }

@@ -2,18 +2,27 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read},
-    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+    io::{self, IsTerminal, Read},
+    os::{
+        fd::AsFd,
+        unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
 };
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use thiserror::Error;
 
 use crate::{
     config::{self, Reading},
     model::in_one_sentence,
 };
+
+/// The path of standard input ([`read_config`], [`read_file`]).
+pub const STDIN: &str = "-";
+
+/// What standard input is called in errors and problems.
+pub const STDIN_NAME: &str = "standard input";
 
 /// The largest file that is read, in bytes: three times the size of a list of a million sources.
 pub const FILE_MAX: u64 = 128 * 1024 * 1024;
@@ -55,6 +64,12 @@ pub enum FileError {
         /// Its size in bytes.
         size: u64,
     },
+    /// It is a pipe that has more than [`FILE_MAX`] bytes.
+    #[error("{} has more than the limit of {FILE_MAX} bytes", .0.display())]
+    Endless(PathBuf),
+    /// It is a pipe that ends before its first byte: what should have written to it has most likely failed.
+    #[error("{} is empty", .0.display())]
+    Empty(PathBuf),
     /// It is not UTF-8.
     #[error("{} is not UTF-8: line {line} has an invalid byte", .path.display())]
     NotText {
@@ -81,13 +96,17 @@ impl FileError {
     pub fn help(&self) -> Option<String> {
         let help = match self {
             Self::Missing(_) => "name the configuration, or write one there",
+            Self::NoFile { what: A_TERMINAL, .. } => "name a file, or send one in: `< FILE`",
             Self::NoFile { .. } => "name a file",
             Self::Loop(_) => "point it at a file",
             Self::WorldWritable(path) => {
                 return Some(format!("take that permission away: `chmod o-w {}`", path.display()));
             }
             Self::FolderOfAnother { .. } => "give both to the same user, or move the files of the folder",
-            Self::TooLarge { .. } => "use shorter prefixes, or several files",
+            Self::Empty(_) => {
+                "look at what should have written to it; if nothing is meant, send a comment (`#`)"
+            }
+            Self::TooLarge { .. } | Self::Endless(_) => "use shorter prefixes, or several files",
             Self::NotText { .. } => "save it as UTF-8",
             Self::Changed(_) => "try again",
             Self::Io { .. } => return None,
@@ -101,19 +120,72 @@ impl FileError {
     }
 }
 
-/// Reads a configuration: a file, the `*.toml` files of the folder beside it (`byway.d` beside `byway.toml`), by name, and
+const A_TERMINAL: &str = "a terminal";
+
+/// Reads a configuration: standard input ([`STDIN`]), or a file, the `*.toml` files of the folder beside it (`byway.d` beside `byway.toml`), by name, and
 /// the lists that these files name.
 ///
 /// # Errors
 ///
 /// Why one of the files cannot be read. Problems of their content are in the [`Reading`].
 pub fn read_config(path: &Path) -> Result<Reading, FileError> {
-    let mut texts = vec![(path.to_owned(), read_text(path, FILE_MAX)?)];
+    let name = if is_stdin(path) { Path::new(STDIN_NAME) } else { path };
+    let mut texts = vec![(name.to_owned(), read_file(path)?)];
     for path in additions(path)? {
         let text = read_text(&path, FILE_MAX)?;
         texts.push((path, text));
     }
     Ok(config::read(texts, &mut |path| read_text(path, FILE_MAX)))
+}
+
+/// Reads the text of one file, or of standard input ([`STDIN`]), to its end. A path like `/dev/fd/3` may be a pipe.
+///
+/// # Errors
+///
+/// Why it cannot be read.
+pub fn read_file(path: &Path) -> Result<String, FileError> {
+    let failed = |name: &Path| {
+        let path = name.to_owned();
+        |error| FileError::Io { path, error }
+    };
+    if is_stdin(path) {
+        let name = Path::new(STDIN_NAME);
+        let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(failed(name))?;
+        return read_stream(name, &File::from(stdin));
+    }
+    if path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd") {
+        // A named pipe whose writer has gone would not open otherwise.
+        let file = open(path)?;
+        if !file.metadata().map_err(failed(path))?.is_file() {
+            fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(io::Error::from).map_err(failed(path))?;
+            return read_stream(path, &file);
+        }
+    }
+    read_text(path, FILE_MAX)
+}
+
+fn is_stdin(path: &Path) -> bool {
+    [STDIN, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"].iter().any(|name| path == Path::new(name))
+}
+
+/// Reads what comes in, once and to its end.
+fn read_stream(name: &Path, file: &File) -> Result<String, FileError> {
+    let path = || name.to_owned();
+    let failed = |error| FileError::Io { path: path(), error };
+    if file.is_terminal() {
+        return Err(FileError::NoFile { path: path(), what: A_TERMINAL });
+    }
+    let metadata = file.metadata().map_err(failed)?;
+    if metadata.is_file() || metadata.is_dir() {
+        check(name, &metadata, FILE_MAX)?;
+    }
+    let mut bytes = Vec::new();
+    Read::by_ref(&mut &*file).take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    match bytes.len() as u64 {
+        0 => Err(FileError::Empty(path())),
+        length if length > FILE_MAX => Err(FileError::Endless(path())),
+        _ => as_text(name, bytes),
+    }
 }
 
 /// Reads a configuration that Byway has written, of any size.
@@ -162,18 +234,26 @@ fn check_folder(folder: &Path, file: &Path) -> io::Result<Result<(), FileError>>
     Ok(Ok(()))
 }
 
-/// Reads the text of one file of at most `max` bytes. Refuses one that everybody may write to.
-fn read_text(path: &Path, max: u64) -> Result<String, FileError> {
-    let failed = |error: io::Error| match error.raw_os_error() {
+/// Opens a file. Does not wait for the other end of a pipe.
+fn open(path: &Path) -> Result<File, FileError> {
+    let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    opened.map_err(|error| match error.raw_os_error() {
         Some(libc::ENOENT) => FileError::Missing(path.to_owned()),
         Some(libc::ELOOP) => FileError::Loop(path.to_owned()),
         // A socket cannot be opened at all.
         Some(libc::ENXIO) => FileError::NoFile { path: path.to_owned(), what: "a socket" },
         _ => FileError::Io { path: path.to_owned(), error },
+    })
+}
+
+/// Reads the text of one file of at most `max` bytes. Refuses one that everybody may write to.
+fn read_text(path: &Path, max: u64) -> Result<String, FileError> {
+    let failed = |error: io::Error| match error.raw_os_error() {
+        Some(libc::ENOENT) => FileError::Missing(path.to_owned()),
+        _ => FileError::Io { path: path.to_owned(), error },
     };
-    // Opening a pipe would wait for a writer.
-    let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
+    let file = open(path)?;
     let before = file.metadata().map_err(failed)?;
     check(path, &before, max)?;
     let mut bytes = Vec::with_capacity(before.len() as usize + 1);
@@ -182,6 +262,10 @@ fn read_text(path: &Path, max: u64) -> Result<String, FileError> {
     if has_changed(path, &file, &before, bytes.len()).map_err(failed)? {
         return Err(FileError::Changed(path.to_owned()));
     }
+    as_text(path, bytes)
+}
+
+fn as_text(path: &Path, bytes: Vec<u8>) -> Result<String, FileError> {
     String::from_utf8(bytes).map_err(|error| {
         let right = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = right.iter().filter(|byte| **byte == b'\n').count() + 1;

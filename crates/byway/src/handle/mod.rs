@@ -2,9 +2,11 @@
 
 mod change;
 mod configure;
+mod edit;
 mod rollback_store;
 
 pub use configure::{import, lint_host};
+pub use edit::{Edit, EditError, Edited};
 
 use std::{slice, time::Duration};
 
@@ -19,7 +21,7 @@ use crate::{
         privilege,
         snapshot::{Scope, installed},
     },
-    model::{Device, Group, GroupSpec, NextHop, NextHopSpec, Rule, RuleSpec, Selector, TargetSpec},
+    model::{Device, Family, Group, GroupSpec, NextHop, NextHopSpec, Rule, RuleSpec, Selector, TargetSpec},
     policy::{
         obstacles::{self, Facts, Obstacle},
         request::{OnConflict, Request},
@@ -252,7 +254,16 @@ impl Byway {
     ///
     /// Those of the kernel.
     pub fn flush(&mut self) -> Result<Vec<Rule>> {
-        self.change(&Scope::default(), |transaction| Ok(transaction.flush()))
+        self.change(&Scope::default(), |transaction| Ok(transaction.flush(None)))
+    }
+
+    /// Deletes all rules whose source is of a family, likewise.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel.
+    pub fn flush_family(&mut self, family: Family) -> Result<Vec<Rule>> {
+        self.change(&Scope::default(), |transaction| Ok(transaction.flush(Some(family))))
     }
 
     /// Adds a group of next hops, for rules to use.

@@ -14,7 +14,7 @@ pub(crate) use check::{
 };
 pub use group::{GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec};
 pub use owner::{Owner, OwnerError};
-pub use prefix::{Prefix, PrefixError};
+pub use prefix::{Family, Prefix, PrefixError};
 pub(crate) use rule::Action;
 pub use rule::{RULE_NAME_MAX, Rule, RuleSpec, Selector};
 pub(crate) use target::moved_members;

@@ -27,6 +27,31 @@ use super::in_one_sentence;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Prefix(IpNet);
 
+/// IPv4 or IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
 /// Why a text is not a [`Prefix`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -42,6 +67,22 @@ pub enum PrefixError {
         /// The prefix of that length that contains the written address.
         meant: Prefix,
     },
+    /// The length is more than an address has bits.
+    #[error("`{given}` is longer than an {family} address")]
+    TooLong {
+        /// What was written.
+        given: String,
+        /// The family of its address.
+        family: Family,
+    },
+    /// An IPv4 address in IPv6 form (RFC 4291, 2.5.5.2). No packet carries one: it stands for IPv4 inside a program.
+    #[error("`{given}` is an IPv4 address in IPv6 form, which no packet carries")]
+    Mapped {
+        /// What was written.
+        given: String,
+        /// The same in IPv4 form.
+        meant: Prefix,
+    },
 }
 
 impl PrefixError {
@@ -50,6 +91,10 @@ impl PrefixError {
         Some(match self {
             Self::Syntax(_) => "write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32".to_owned(),
             Self::HostBits { meant, .. } => format!("did you mean {meant}?"),
+            Self::TooLong { family, .. } => {
+                format!("{} is the longest", Prefix::all(*family).0.max_prefix_len())
+            }
+            Self::Mapped { meant, .. } => format!("write {meant}"),
         })
     }
 
@@ -65,12 +110,22 @@ impl Prefix {
         IpNet::new(address, length).ok().map(|net| Self(net.trunc()))
     }
 
+    /// Every address of a family: 0.0.0.0/0 or ::/0.
+    pub fn all(family: Family) -> Self {
+        Self(match family {
+            Family::V4 => IpNet::V4(ipnet::Ipv4Net::default()),
+            Family::V6 => IpNet::V6(ipnet::Ipv6Net::default()),
+        })
+    }
+
     /// Every address of the family of `address`.
     pub(crate) fn all_like(address: IpAddr) -> Self {
-        Self(match address {
-            IpAddr::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
-            IpAddr::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
-        })
+        Self::all(Family::of(address))
+    }
+
+    /// The family of its addresses.
+    pub fn family(&self) -> Family {
+        Family::of(self.address())
     }
 
     /// The first address, which is the prefix itself with its other bits zero.
@@ -131,17 +186,54 @@ impl From<IpAddr> for Prefix {
 impl FromStr for Prefix {
     type Err = PrefixError;
 
+    /// `192.0.2.0/24`, `2001:db8::/32`, a single address, or an IPv4 prefix without its last octets, if these are zero, as
+    /// ip(8) reads it: `10/8`, `192.168/16`.
     fn from_str(text: &str) -> Result<Self, PrefixError> {
-        if let Ok(address) = text.parse::<IpAddr>() {
-            return Ok(address.into());
-        }
-        let net: IpNet = text.parse().map_err(|_| PrefixError::Syntax(text.to_owned()))?;
+        let syntax = || PrefixError::Syntax(text.to_owned());
+        let (address, length) = match text.split_once('/') {
+            None => (text.parse::<IpAddr>().map_err(|_| syntax())?, None),
+            Some((address, length)) => {
+                let is_number = length == "0"
+                    || !length.is_empty()
+                        && !length.starts_with('0')
+                        && length.bytes().all(|byte| byte.is_ascii_digit());
+                let address = address.parse().ok().or_else(|| padded(address)).filter(|_| is_number);
+                (address.ok_or_else(syntax)?, Some(length))
+            }
+        };
+        let all = IpNet::from(address);
+        let given = || text.to_owned();
+        let too_long = || PrefixError::TooLong { given: given(), family: Family::of(address) };
+        let length = match length {
+            None => all.max_prefix_len(),
+            // A number of any length is too long.
+            Some(length) => length.parse().map_err(|_| too_long())?,
+        };
+        let net = IpNet::new(address, length).map_err(|_| too_long())?;
         let meant = Self(net.trunc());
         if net != meant.0 {
-            return Err(PrefixError::HostBits { given: text.to_owned(), meant });
+            return Err(PrefixError::HostBits { given: given(), meant });
         }
-        Ok(meant)
+        match address {
+            IpAddr::V6(v6) if length >= MAPPED => match v6.to_ipv4_mapped() {
+                Some(v4) => {
+                    let meant = Self::holding(v4.into(), length - MAPPED).ok_or_else(syntax)?;
+                    Err(PrefixError::Mapped { given: given(), meant })
+                }
+                None => Ok(meant),
+            },
+            _ => Ok(meant),
+        }
     }
+}
+
+/// The bits before the IPv4 address in `::ffff:0:0/96`.
+const MAPPED: u8 = 96;
+
+/// The IPv4 address that begins with these one to three octets, the others being zero.
+fn padded(octets: &str) -> Option<IpAddr> {
+    let missing = 4_usize.checked_sub(octets.split('.').count()).filter(|missing| *missing > 0)?;
+    format!("{octets}{}", ".0".repeat(missing)).parse::<std::net::Ipv4Addr>().ok().map(IpAddr::from)
 }
 
 impl fmt::Display for Prefix {
@@ -221,8 +313,62 @@ mod tests {
         for (text, sentence) in cases {
             assert_eq!(text.parse::<Prefix>().unwrap_err().sentence(), sentence);
         }
-        for text in ["", "eth0", "192.0.2.7/33", "192.0.2/24", "::/129", "1.2.3.4.5", "192.0.2.7/"] {
+        for text in [
+            "",
+            "eth0",
+            "192.0.2",
+            "10",
+            "1.2.3.4.5",
+            "1.2.3.4.5/8",
+            "192.0.2.7/",
+            "10./8",
+            "/8",
+            "::/-1",
+            "::/+8",
+            "10/08",
+        ] {
             assert_eq!(text.parse::<Prefix>().unwrap_err(), PrefixError::Syntax(text.to_owned()));
         }
+    }
+
+    #[test]
+    fn the_last_octets_may_be_missing_if_the_length_is_there() {
+        let cases = [
+            ("10/8", "10.0.0.0/8"),
+            ("192.168/16", "192.168.0.0/16"),
+            ("0/0", "0.0.0.0/0"),
+            ("192.0.2/24", "192.0.2.0/24"),
+        ];
+        for (text, prefix) in cases {
+            assert_eq!(text.parse::<Prefix>().unwrap().to_string(), prefix);
+        }
+        let sentence = "`10.1/8` has bits set beyond its length of 8; did you mean 10.0.0.0/8?";
+        assert_eq!("10.1/8".parse::<Prefix>().unwrap_err().sentence(), sentence);
+    }
+
+    #[test]
+    fn a_length_has_its_limit() {
+        for (text, sentence) in [
+            ("192.168.1.9/33", "`192.168.1.9/33` is longer than an IPv4 address; 32 is the longest"),
+            ("10/33", "`10/33` is longer than an IPv4 address; 32 is the longest"),
+            ("::/129", "`::/129` is longer than an IPv6 address; 128 is the longest"),
+            ("::/1000", "`::/1000` is longer than an IPv6 address; 128 is the longest"),
+        ] {
+            assert_eq!(text.parse::<Prefix>().unwrap_err().sentence(), sentence);
+        }
+    }
+
+    #[test]
+    fn ipv4_in_ipv6_form_is_said_in_ipv4() {
+        for (text, meant) in [
+            ("::ffff:192.0.2.5", "192.0.2.5"),
+            ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+        ] {
+            let sentence =
+                format!("`{text}` is an IPv4 address in IPv6 form, which no packet carries; write {meant}");
+            assert_eq!(text.parse::<Prefix>().unwrap_err().sentence(), sentence);
+        }
+        assert!("::fffe:0:0/95".parse::<Prefix>().is_ok(), "half of it is something else");
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::{obstacles::Obstacle, resolve::Checks, snapshot::Host};
 use crate::{
     config::{HostRef, Reading},
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     model::{Target, TargetSpec},
 };
 
@@ -63,7 +63,7 @@ fn lint(host_ref: &HostRef, host: &Host, strict: &mut BTreeSet<u32>) -> Result<O
             Ok(Some(Odd { message: obstacle.to_string(), help: obstacle.help() }))
         }
         Ok(_) => Ok(None),
-        Err(error) if error.is_bad_request() => {
+        Err(error) if error.kind() != ErrorKind::Failed => {
             Ok(Some(Odd { message: format!("on this host {error}"), help: error.help() }))
         }
         Err(error) => Err(error),

@@ -136,7 +136,7 @@ impl Questions {
         self.gateways.extend(with_gateway.map(|(gateway, device)| (gateway, device.map(str::to_owned))));
     }
 
-    fn add_members(&mut self, members: &[MemberSpec]) {
+    pub(crate) fn add_members(&mut self, members: &[MemberSpec]) {
         self.add_next_hops(members.iter().map(|member| &member.next_hop));
     }
 

@@ -23,7 +23,8 @@ use crate::{
     config::{Attach, Config},
     error::{Error, Result},
     model::{
-        Action, Device, Group, GroupSpec, NextHop, NextHopSpec, Owner, Rule, Selector, Target, check_families,
+        Action, Device, Family, Group, GroupSpec, NextHop, NextHopSpec, Owner, Rule, Selector, Target,
+        check_families,
     },
 };
 
@@ -217,10 +218,12 @@ impl Transaction {
         Ok(rule)
     }
 
-    /// Deletes all rules whose kind is known, and returns them.
-    pub(crate) fn flush(&mut self) -> Vec<Rule> {
+    /// Deletes all rules whose kind is known, or those of a family, and returns them.
+    pub(crate) fn flush(&mut self, family: Option<Family>) -> Vec<Rule> {
         let all = std::mem::take(&mut self.desired.rules);
-        let (kept, flushed) = all.into_iter().partition(|(_, action)| action.target.is_unknown());
+        let is_other = |selector: &Selector| family.is_some_and(|it| it != selector.source().family());
+        let (kept, flushed) =
+            all.into_iter().partition(|(selector, action)| action.target.is_unknown() || is_other(selector));
         self.desired.rules = kept;
         flushed.iter().map(|(selector, action)| Rule::of(*selector, action)).collect()
     }

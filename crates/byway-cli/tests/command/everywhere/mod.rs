@@ -3,6 +3,8 @@
 mod commands;
 mod configuration;
 mod damaged;
+mod exit_codes;
+mod fingers;
 mod import;
 mod interrupted;
 mod killed;

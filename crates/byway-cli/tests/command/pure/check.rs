@@ -128,7 +128,7 @@ fn nobody_may_check() {
     // One that only root may read is root's business.
     fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     let said = check();
-    assert_eq!(said.code, Some(2));
+    assert_eq!(said.code, Some(8));
     assert!(said.err.contains("cannot read") && said.err.contains("Permission denied"), "{said:?}");
 }
 

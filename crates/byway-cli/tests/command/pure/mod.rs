@@ -1,3 +1,4 @@
 //! Needs neither privilege nor kernel.
 
 mod check;
+mod fingers;

@@ -1,0 +1,137 @@
+//! `byway --batch`: commands from a file, as with `ip -batch`, but all at once.
+
+use std::{collections::BTreeSet, path::Path};
+
+use byway::{Device, Edit, EditError, Edited, Mss, NextHop, Owner, grammar};
+use clap::CommandFactory;
+
+use super::{Error, Options};
+use crate::{Cli, output::Output, render, words};
+
+/// Makes the changes that a file lists, all in one instant, or none of them.
+pub(super) fn exec(file: &Path, options: &Options) -> Result<Output, Error> {
+    let wrong = |line, error: Error| Error::Batch { path: file.to_owned(), line, error: Box::new(error) };
+    let text = byway::read_file(file)?;
+    let cli = Cli::command();
+    let mut edits = Vec::new();
+    let mut lines = Vec::new();
+    for (nth, line) in text.lines().enumerate() {
+        let words: Vec<&str> = line.split_whitespace().take_while(|word| !word.starts_with('#')).collect();
+        if !words.is_empty() {
+            edits.push(edit(&words, &cli, options).map_err(|error| wrong(Some(nth + 1), error))?);
+            lines.push(nth + 1);
+        }
+    }
+    let mut byway = super::open(options)?;
+    let before = render::watched(&byway.attachments()?);
+    let edited = byway.edit(&edits).map_err(|EditError { nth, error, .. }| {
+        wrong(nth.and_then(|nth| lines.get(nth).copied()), error.into())
+    })?;
+    let mut text: Vec<String> = edits.iter().zip(&edited).map(|(edit, edited)| said(edit, edited)).collect();
+    let attached: Vec<Device> = render::watched(&byway.attachments()?)
+        .into_iter()
+        .filter(|device| !before.contains(device))
+        .collect();
+    if !attached.is_empty() {
+        text.push(format!("attached to {}", render::names(&attached)));
+    }
+    for mismatch in byway.mtu_mismatches(&clamped(&edited))? {
+        text.push(render::mtu_mismatch(&mismatch, Mss::Auto));
+    }
+    Ok(Output::line(text.join("\n"), &edited))
+}
+
+/// One line of a batch.
+fn edit(words: &[&str], cli: &clap::Command, options: &Options) -> Result<Edit, Error> {
+    let family = options.family();
+    let meaning = words::meaning(words, cli).map_err(Error::TooShort)?;
+    let rest = &words[meaning.instead_of..];
+    let command: Vec<&str> = meaning.words.iter().map(String::as_str).collect();
+    let group = || grammar::group(rest).map(|spec| spec.owner(Owner::CLI));
+    let rule = || grammar::rule_of(family, rest).map(|spec| spec.owner(Owner::CLI));
+    Ok(match command[..] {
+        _ if meaning.wants_help => return Err(Error::NoChange("help".to_owned())),
+        ["add"] => Edit::Add(rule()?),
+        ["replace"] => Edit::Replace(rule()?),
+        ["del"] => Edit::Del(grammar::selector_of(family, rest)?),
+        ["flush"] if rest.is_empty() => Edit::Flush,
+        ["group", "add"] => Edit::AddGroup(group()?),
+        ["group", "replace"] => Edit::ReplaceGroup(group()?),
+        ["group", "del"] if rest.len() == 1 => Edit::DelGroup(rest[0].to_owned()),
+        ["nexthop", "down"] => Edit::TakeOutOfService(grammar::next_hop(rest)?),
+        ["nexthop", "up"] => Edit::PutInService(grammar::next_hop(rest)?),
+        _ => return Err(Error::NoChange(words.join(" "))),
+    })
+}
+
+/// What the command of a line would say.
+fn said(edit: &Edit, edited: &Edited) -> String {
+    let verb = match edit {
+        Edit::Add(_) | Edit::AddGroup(_) => "added",
+        Edit::Replace(_) | Edit::ReplaceGroup(_) => "replaced",
+        Edit::TakeOutOfService(_) => "out of service",
+        Edit::PutInService(_) => "in service",
+        _ => "deleted",
+    };
+    match edited {
+        Edited::Rule(rule) => format!("{verb}: {rule}"),
+        Edited::Group(group) => format!("{verb}: group {group}"),
+        Edited::NextHop(next_hop) => format!("{verb}: {next_hop}"),
+        Edited::Rules(rules) => format!("{verb} {}", render::count(rules.len() as u64, "rule")),
+        other => format!("{verb}: {other:?}"),
+    }
+}
+
+/// The next hops that TCP's MSS is clamped for, each once.
+fn clamped(edited: &[Edited]) -> Vec<NextHop> {
+    let mut next_hops = BTreeSet::new();
+    for edited in edited {
+        match edited {
+            Edited::Rule(rule) if rule.mss == Mss::Auto => next_hops.extend(rule.target.next_hops().cloned()),
+            Edited::Group(group) => {
+                next_hops.extend(group.members.iter().map(|member| member.next_hop.clone()));
+            }
+            _ => {}
+        }
+    }
+    next_hops.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn read(line: &str) -> Result<Edit, String> {
+        let options = Cli::try_parse_from(["byway", "show"]).unwrap().options;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        edit(&words, &Cli::command(), &options).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_line_is_a_command_that_changes_something() {
+        let rule = |text: &str| text.parse::<byway::RuleSpec>().unwrap().owner(Owner::CLI);
+        let group = |text: &str| text.parse::<byway::GroupSpec>().unwrap().owner(Owner::CLI);
+        let drop = "from 192.0.2.7 drop";
+        for (line, edit) in [
+            ("add from 192.0.2.7 drop", Edit::Add(rule(drop))),
+            ("rule add 192.0.2.7 drop", Edit::Add(rule(drop))),
+            ("chg 192.0.2.7 drop", Edit::Replace(rule(drop))),
+            ("d 192.0.2.7", Edit::Del("192.0.2.7".parse().unwrap())),
+            ("flush", Edit::Flush),
+            ("group add up nexthop dev eth1", Edit::AddGroup(group("up nexthop dev eth1"))),
+            ("group replace up nexthop dev eth1", Edit::ReplaceGroup(group("up nexthop dev eth1"))),
+            ("group delete up", Edit::DelGroup("up".into())),
+            ("nexthop down 10.0.0.1", Edit::TakeOutOfService("via 10.0.0.1".parse().unwrap())),
+            ("nexthop up dev wg0", Edit::PutInService("dev wg0".parse().unwrap())),
+        ] {
+            assert_eq!(read(line), Ok(edit), "{line}");
+        }
+        for line in ["show", "apply", "attach eth1", "add help", "group del", "group show", "flush all", "x"]
+        {
+            assert!(read(line).unwrap_err().contains("is no change; a batch has"), "{line}");
+        }
+        assert!(read("add from 192.0.2.7").unwrap_err().contains("needs a target"));
+    }
+}
