@@ -71,7 +71,7 @@ fn after_help() -> String {
     } else {
         ""
     };
-    format!("{EXAMPLES}{demo}{EXIT_CODES}")
+    format!("{EXAMPLES}{demo}{REST}")
 }
 
 const EXAMPLES: &str = "\
@@ -85,12 +85,12 @@ Examples:
   byway check                       find mistakes in /etc/byway/byway.toml
   byway diff                        show what `byway apply` would change here
   byway -b FILE                     many changes at once
-
-Commands may be cut short: `byway a` is add, `d` del, `s` and `l` show, `r` replace.
-What changes everything at once (flush, detach, apply, rollback) is written out.
 ";
 
-const EXIT_CODES: &str = "
+const REST: &str = "
+Commands may be cut short: `byway a` is add, `d` del, `s` and `l` show, `r` replace.
+What changes everything at once (flush, detach, apply, rollback) is written out.
+
 Exit codes: 0 done; 1 failed, nothing half-done; 2 usage or invalid input;
 3 `diff` found differences; 4 done, and part of it waits for a device or a route;
 5 not possible on this host as it is; 6 not found; 7 already there; 8 no privilege;

@@ -216,7 +216,7 @@ fn refs<W: AsRef<str>>(words: &[W]) -> Vec<&str> {
 }
 
 /// Puts a keyword before a first word that can mean only that.
-fn with_keyword<'a>(keyword: Keyword, mut words: Vec<&'a str>, is_bare: fn(&str) -> bool) -> Vec<&'a str> {
+fn with_keyword(keyword: Keyword, mut words: Vec<&str>, is_bare: fn(&str) -> bool) -> Vec<&str> {
     if words.first().is_some_and(|word| is_bare(word)) {
         words.insert(0, keyword.0);
     }

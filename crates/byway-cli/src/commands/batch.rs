@@ -32,6 +32,9 @@ pub(super) fn exec(file: &Path, options: &Options) -> Result<Output, Error> {
         .into_iter()
         .filter(|device| !before.contains(device))
         .collect();
+    if edits.is_empty() {
+        text.push("nothing to do: the batch has no command".to_owned());
+    }
     if !attached.is_empty() {
         text.push(format!("attached to {}", render::names(&attached)));
     }

@@ -176,6 +176,8 @@ fn a_batch_is_one_change() {
     let said = shell(server, "printf 'del 192.168.1.5\\nadd 192.168.1.8 pass\\n' | byway -json -b -");
     let json: serde_json::Value = serde_json::from_str(&said.out).unwrap();
     assert_eq!((&json[0]["from"], &json[1]["from"]), (&"192.168.1.5".into(), &"192.168.1.8".into()));
+    let said = shell(server, "printf '# nothing\\n' | byway -b -");
+    assert_eq!((said.code, said.out.as_str()), (Some(0), "nothing to do: the batch has no command\n"));
     let said = shell(server, "printf 'x' | byway -b -");
     assert!(said.err.starts_with("byway: standard input:1: `x` is no change"), "{said:?}");
     // What one host has another one gets.
