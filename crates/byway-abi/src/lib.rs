@@ -7,6 +7,7 @@
 #![no_std]
 
 mod count;
+pub mod flow;
 mod group;
 mod health;
 pub mod mark;

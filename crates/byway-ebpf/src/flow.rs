@@ -3,14 +3,14 @@
 //! Our own hash and not `skb->hash`: that one changes when TCP retransmits (`sk_rethink_txhash`), and a flow would
 //! change its next hop in the middle.
 
-use byway_abi::{Fragments, sources::mix64};
+use byway_abi::{Fragments, flow};
 
 use crate::{
     clock,
     maps::FRAGMENTS,
     packet::Packet,
     skb::Skb,
-    transport::{self, DCCP, Part, SCTP, TCP, Transport, UDP, UDP_LITE},
+    transport::{self, Part, Transport},
 };
 
 /// How long a fragment that came before the first one speaks for its packet, in nanoseconds.
@@ -61,26 +61,14 @@ pub fn hash(skb: &Skb, packet: &Packet) -> u32 {
 /// Both ports as one word, or 0 where the protocol has none.
 #[inline(always)]
 fn ports(skb: &Skb, transport: &Transport) -> u32 {
-    match transport.protocol {
-        TCP | UDP | DCCP | SCTP | UDP_LITE => skb.load(transport.offset).map_or(0, u32::from_be_bytes),
-        _ => 0,
+    if flow::has_ports(transport.protocol) {
+        skb.load(transport.offset).map_or(0, u32::from_be_bytes)
+    } else {
+        0
     }
 }
 
 #[inline(always)]
 fn mix(packet: &Packet, protocol: u32, ports: u32) -> u32 {
-    // Words in an array and a plain loop: the verifier loses track of an iterator over several.
-    let [a, b, c, d] = packet.source;
-    let [e, f, g, h] = packet.destination;
-    let mut hash = 0;
-    for word in [a, b, c, d, e, f, g, h, protocol, ports] {
-        hash = mix64(hash ^ u64::from(word));
-    }
-    (hash >> 32) as u32
-}
-
-/// Another hash of the same flow.
-#[inline(always)]
-pub fn rehash(hash: u32) -> u32 {
-    (mix64(u64::from(hash) ^ 0xB1A7_0000_0000) >> 16) as u32
+    flow::hash(packet.source, packet.destination, protocol, ports)
 }

@@ -11,6 +11,7 @@ use byway_abi::{
     NEXT_HOP_DOWN, NextHop, NextHopCounters, OUTSTANDING, PROBE_AFTER_MAX, PROBE_AFTER_MIN, PROBE_ASKED,
     PROBE_DROPPED, PROBE_REFUSED, PROBE_SENT, PROBE_TOO_BIG, PROVEN_FOR, SILENCE, SILENCE_ON_LINK,
     TARGET_GROUP, Target, counters,
+    flow::{TRIES, rehash},
 };
 
 use crate::{
@@ -21,9 +22,6 @@ use crate::{
     rows::{PerCpu, Shared, field},
     skb::Skb,
 };
-
-/// How often a flow's hash is hashed again for another bucket, before the members are tried in turn.
-const TRIES: usize = 4;
 
 /// A next hop.
 pub struct Hop {
@@ -121,7 +119,7 @@ fn pick_member(skb: &Skb, group: &Group, flow: u32, mss: u16) -> Pick {
     for attempt in 0..TRIES + MAX_MEMBERS {
         let member = if attempt < TRIES {
             let bucket = hash as usize % BUCKETS;
-            hash = flow::rehash(hash);
+            hash = rehash(hash);
             u32::from(group.buckets[bucket])
         } else {
             let nth = (attempt - TRIES) as u32;

@@ -3,13 +3,16 @@
 //!
 //! `bpf_redirect_neigh` looks at no MTU. What is too big for the device would vanish in it, without a word to the sender.
 
-use byway_abi::{FAMILY_IPV4, MSS_AUTO, NextHop};
+use byway_abi::{
+    FAMILY_IPV4, MSS_AUTO, NextHop,
+    flow::{TCP, UDP},
+};
 
 use crate::{
     packet::{ETHERNET_LEN, Packet},
     read_once,
     skb::{SEGMENTS, Skb},
-    transport::{self, ICMPV6, TCP, UDP},
+    transport::{self, ICMPV6},
 };
 
 /// Not 0 where the kernel has `bpf_check_mtu` (Linux 5.12). Userspace sets it before it loads the programs; where it is

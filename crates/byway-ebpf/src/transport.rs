@@ -7,16 +7,11 @@ use crate::skb::Skb;
 // Protocol numbers, and IPv6 next headers.
 const HOP_BY_HOP: u8 = 0;
 pub const ICMP: u8 = 1;
-pub const TCP: u8 = 6;
-pub const UDP: u8 = 17;
-pub const DCCP: u8 = 33;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 pub const ICMPV6: u8 = 58;
 const DESTINATION_OPTIONS: u8 = 60;
-pub const SCTP: u8 = 132;
-pub const UDP_LITE: u8 = 136;
 
 /// How many extension headers are passed over.
 const EXTENSION_HEADERS: usize = 8;
