@@ -1,8 +1,8 @@
-//! Any words as a rule, a group, a next hop or devices: they are understood or refused, and what is understood is understood
-//! from its own words as well.
+//! Any words as a rule, a group, a next hop, a flow or devices: they are understood or refused, and what is understood is
+//! understood from its own words as well.
 #![no_main]
 
-use byway::{GroupSpec, MemberSpec, NextHopSpec, RuleSpec, Selector, TargetSpec, grammar};
+use byway::{FlowSpec, GroupSpec, MemberSpec, NextHopSpec, RuleSpec, Selector, TargetSpec, grammar};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
@@ -23,6 +23,9 @@ fuzz_target!(|text: &str| {
     if let Ok(group) = text.parse::<GroupSpec>() {
         let _ = group.check();
         assert_eq!(group.to_string().parse(), Ok(group));
+    }
+    if let Ok(flow) = text.parse::<FlowSpec>() {
+        assert_eq!(flow.to_string().parse(), Ok(flow));
     }
     if let Ok(rule) = text.parse::<RuleSpec>() {
         let _ = rule.check();

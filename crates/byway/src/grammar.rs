@@ -6,6 +6,7 @@
 //! NEXTHOP := via ADDR [dev IF] | dev IF
 //! MEMBERS := nexthop NEXTHOP [weight N] [MEMBERS]
 //! GROUP   := NAME MEMBERS [on-down pass|drop]
+//! FLOW    := [from] ADDR [to ADDR] [proto P] [sport N] [dport N] [iif IF]
 //! ```
 //!
 //! As there, the pairs may come in any order; what follows a `nexthop` belongs to it. A bare address in front is the source
@@ -25,13 +26,17 @@
 //!
 //! The functions read words that are already split, as on a command line.
 
+mod flow;
+
 use std::{collections::BTreeMap, iter::Peekable, net::IpAddr, slice, str::FromStr};
 
 use thiserror::Error;
 
+pub use flow::flow;
+
 use crate::model::{
-    Family, GroupSpec, MSS_MAX, MSS_MIN, MemberSpec, Mss, NextHopSpec, OnDown, Prefix, PrefixError, RuleSpec,
-    Selector, TargetSpec, WEIGHT_MAX, in_one_sentence,
+    Family, FlowError, GroupSpec, MSS_MAX, MSS_MIN, MemberSpec, Mss, NextHopSpec, OnDown, Prefix,
+    PrefixError, RuleSpec, Selector, TargetSpec, WEIGHT_MAX, in_one_sentence,
 };
 
 /// Why words are not a rule, group or next hop.
@@ -96,6 +101,9 @@ pub enum GrammarError {
     /// A source or a destination that is not a prefix.
     #[error(transparent)]
     Prefix(#[from] PrefixError),
+    /// Words that are not a flow.
+    #[error(transparent)]
+    Flow(#[from] FlowError),
 }
 
 impl GrammarError {
@@ -115,6 +123,7 @@ impl GrammarError {
                 return Some(format!("write `mss off`, or `mss N` with {MSS_MIN} to {MSS_MAX} bytes"));
             }
             Self::Prefix(error) => return error.help(),
+            Self::Flow(error) => return error.help(),
             // These say what is missing, which is what to write.
             Self::NoValue(..)
             | Self::NoSource

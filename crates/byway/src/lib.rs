@@ -43,9 +43,9 @@ pub use handle::{Byway, Edit, EditError, Edited, import, lint_host};
 pub use import::Imported;
 pub use kernel::{hook::Hook, namespace::enter_namespace};
 pub use model::{
-    Device, Family, GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec, MSS_MAX, MSS_MIN, Member, MemberSpec, Mss,
-    NextHop, NextHopSpec, OnDown, Owner, OwnerError, Prefix, PrefixError, RULE_NAME_MAX, Rule, RuleError,
-    RuleSpec, Selector, Target, TargetSpec, UnknownKind, WEIGHT_MAX,
+    Device, Family, FlowError, FlowSpec, GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec, MSS_MAX, MSS_MIN,
+    Member, MemberSpec, Mss, NextHop, NextHopSpec, OnDown, Owner, OwnerError, Prefix, PrefixError, Protocol,
+    RULE_NAME_MAX, Rule, RuleError, RuleSpec, Selector, Target, TargetSpec, UnknownKind, WEIGHT_MAX,
 };
 pub use policy::{
     changes::{Change, Changes, Counts, Waiting},
@@ -53,6 +53,7 @@ pub use policy::{
     state::Role,
 };
 pub use show::{
+    get::{Action, Decision, LeftAlone, Missing, Route, Way},
     listing::Listing,
     status::{
         Attachment, AttachmentCounters, Count, GroupStatus, MtuMismatch, NextHopState, NextHopStatus,

@@ -21,7 +21,10 @@ use crate::{
         privilege,
         snapshot::{Scope, installed},
     },
-    model::{Device, Family, Group, GroupSpec, NextHop, NextHopSpec, Rule, RuleSpec, Selector, TargetSpec},
+    model::{
+        Device, Family, FlowSpec, Group, GroupSpec, NextHop, NextHopSpec, Rule, RuleSpec, Selector,
+        TargetSpec,
+    },
     policy::{
         obstacles::{self, Facts, Obstacle},
         request::{OnConflict, Request},
@@ -29,6 +32,7 @@ use crate::{
         state::Role,
     },
     show::{
+        get::{self, Decision},
         listing::{self, Listing},
         status::{self, Attachment, GroupStatus, MtuMismatch, NextHopStatus, RuleStatus, Status},
     },
@@ -384,6 +388,18 @@ impl Byway {
     /// Those of [`Byway::status`].
     pub fn next_hops(&mut self) -> Result<Vec<NextHopStatus>> {
         Ok(self.listing()?.next_hops)
+    }
+
+    /// Says what becomes of the packets of a flow, and why. It looks up what the programs look up, in the same tables, and asks
+    /// the kernel for the route. It sends no packet and changes no counter.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rule`] for a flow between two families, [`Error::NoSuchDevice`], and those of [`Byway::status`].
+    pub fn get(&mut self, flow: &FlowSpec) -> Result<Decision> {
+        flow.check()?;
+        let pins = self.pins()?;
+        get::read(pins.as_ref(), &mut self.network, flow)
     }
 
     /// Returns the devices that carry a program, by name.

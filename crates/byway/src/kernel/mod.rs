@@ -3,6 +3,7 @@
 pub(crate) mod attachments;
 pub(crate) mod bpffs;
 mod clsact;
+pub(crate) mod decision;
 pub(crate) mod destinations;
 pub(crate) mod execute;
 mod features;
@@ -22,6 +23,7 @@ pub(crate) mod next_hops;
 pub(crate) mod pins;
 pub(crate) mod policy;
 pub(crate) mod privilege;
+pub(crate) mod route_get;
 pub(crate) mod rules;
 mod secret;
 mod signals;

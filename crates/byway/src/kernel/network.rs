@@ -141,7 +141,7 @@ impl Network {
     }
 
     /// Looks up the route to a gateway.
-    fn look_up(&mut self, gateway: IpAddr) -> Result<Found> {
+    pub(super) fn look_up(&mut self, gateway: IpAddr) -> Result<Found> {
         let mut request = RouteMessage::default();
         request.header.address_family = family(gateway);
         request.header.destination_prefix_length = if gateway.is_ipv4() { 32 } else { 128 };
@@ -268,7 +268,7 @@ impl Network {
         self.netlink.change(RouteNetlinkMessage::NewNeighbour(request), NLM_F_CREATE | NLM_F_REPLACE)
     }
 
-    fn neighbour(&mut self, neighbour: &Neighbour) -> Result<Option<NeighbourMessage>> {
+    pub(super) fn neighbour(&mut self, neighbour: &Neighbour) -> Result<Option<NeighbourMessage>> {
         match self.netlink.get(RouteNetlinkMessage::GetNeighbour(neighbour_request(neighbour))) {
             Ok(RouteNetlinkMessage::NewNeighbour(message)) => Ok(Some(message)),
             Ok(_) => Ok(None),

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    net::IpAddr,
     ops::Range,
     os::fd::AsFd,
     path::{Path, PathBuf},
@@ -79,6 +80,11 @@ impl Generation {
     /// Returns the target for exactly this source.
     pub(crate) fn source(&self, source: &Prefix) -> Option<Target> {
         self.table(Family::of(source))?.source(source)
+    }
+
+    /// The target of the most specific source that holds an address.
+    pub(crate) fn look_up(&self, address: IpAddr) -> Option<Target> {
+        self.table(Family::of(&address.into()))?.look_up(address)
     }
 
     /// Returns the sources of rules, and their targets.

@@ -10,6 +10,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     path::Path,
     sync::atomic::{Ordering, fence},
 };
@@ -202,6 +203,11 @@ impl Tables {
         self.sources.generation(self.generation()?)
     }
 
+    /// The target of the most specific source that holds an address, in a generation.
+    pub(crate) fn source_around(&self, generation: u32, address: IpAddr) -> Result<Option<Target>> {
+        Ok(self.sources.generation(generation)?.look_up(address))
+    }
+
     /// Returns the target for exactly this source.
     pub(crate) fn source(&self, source: &Prefix) -> Result<Option<Target>> {
         self.sources.source(self.generation()?, source)
@@ -263,10 +269,18 @@ impl Tables {
     /// Reads the records of the rules in force, with their identities and in the order of these. If another change switches
     /// rules meanwhile, the result mixes old and new ones.
     pub(crate) fn held(&self) -> Result<impl Iterator<Item = Result<(u32, RuleRecord)>>> {
+        self.held_of(|_| true)
+    }
+
+    /// The same of those that speak about some packets: whether they hold takes longer to find out than what they speak about.
+    pub(crate) fn held_of(
+        &self,
+        is_meant: impl Fn(&Selector) -> bool,
+    ) -> Result<impl Iterator<Item = Result<(u32, RuleRecord)>>> {
         let generation = self.in_force()?;
         let holds = move |id, record: &RuleRecord| match wire::selector(record) {
-            Some(selector) => self.leads_to(&generation, &selector, id),
-            None => Ok(false),
+            Some(selector) if is_meant(&selector) => self.leads_to(&generation, &selector, id),
+            _ => Ok(false),
         };
         Ok(self.rules.records().filter_map(move |record| match record {
             Ok((id, record)) => holds(id, &record).map(|holds| holds.then_some((id, record))).transpose(),

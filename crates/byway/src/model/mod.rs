@@ -1,6 +1,7 @@
 //! Rules and groups as people write them. Plain data, without the kernel. Pure.
 
 mod check;
+mod flow;
 mod group;
 mod owner;
 mod prefix;
@@ -12,6 +13,7 @@ pub(crate) use check::{
     check_distinct, check_families, check_gateway, check_mss, check_name, check_on_down, check_treatment,
     check_weight, is_name,
 };
+pub use flow::{FlowError, FlowSpec, Protocol};
 pub use group::{GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec};
 pub use owner::{Owner, OwnerError};
 pub use prefix::{Family, Prefix, PrefixError};

@@ -98,7 +98,7 @@ impl fmt::Display for Named<'_> {
 }
 
 /// The setting's name. Where the device's has a dot, the parts stand between slashes (sysctl(8)).
-fn rp_filter_of(device: &str) -> String {
+pub(crate) fn rp_filter_of(device: &str) -> String {
     let between = if device.contains('.') { "/" } else { "." };
     ["net", "ipv4", "conf", device, "rp_filter"].join(between)
 }

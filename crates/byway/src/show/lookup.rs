@@ -63,6 +63,11 @@ impl Lookup {
         wire::rule(record, target)
     }
 
+    /// Returns the next hop in a slot.
+    pub(crate) fn next_hop(&self, slot: u32) -> Option<(&NextHop, Slot)> {
+        Some((self.next_hops.get(&slot)?, *self.slots.get(&slot)?))
+    }
+
     /// Whether a record directly uses a next hop whose device is gone.
     pub(crate) fn is_gone(&self, record: &RuleRecord) -> bool {
         record.kind == TARGET_NEXT_HOP && self.slots.get(&record.index).is_some_and(|slot| slot.is_gone)

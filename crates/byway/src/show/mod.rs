@@ -1,5 +1,6 @@
 //! The state and its counters, as a listing shows them.
 
+pub(crate) mod get;
 pub(crate) mod listing;
 mod lookup;
 mod order;

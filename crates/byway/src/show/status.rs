@@ -369,15 +369,8 @@ pub(crate) fn next_hop_status(
     let counters = tables.next_hops.counters(slot.index)?;
     let link = links.get(&next_hop.device.index).filter(|_| !slot.is_gone);
     let health = tables.next_hops.health(slot.index)?;
-    let is_silent = is_silent(&health, next_hop.gateway.is_none(), monotonic_now()?);
     Ok(NextHopStatus {
-        state: match slot {
-            Slot { is_down: true, .. } => NextHopState::Down,
-            Slot { is_gone: true, .. } if next_hop.is_waiting() => NextHopState::Waiting,
-            Slot { is_gone: true, .. } => NextHopState::DeviceGone,
-            _ if is_silent => NextHopState::Silent,
-            _ => NextHopState::Up,
-        },
+        state: state(next_hop, slot, &health, monotonic_now()?),
         device_down: link.is_some_and(|link| !link.is_up),
         mtu: link.map(|link| link.mtu),
         rules: user.rules,
@@ -390,6 +383,17 @@ pub(crate) fn next_hop_status(
         too_big_dropped: counters.too_big_dropped.into(),
         next_hop: next_hop.clone(),
     })
+}
+
+/// Whether packets get through to a next hop, by what all CPUs know of it.
+pub(super) fn state(next_hop: &NextHop, slot: Slot, health: &NextHopHealth, now: u64) -> NextHopState {
+    match slot {
+        Slot { is_down: true, .. } => NextHopState::Down,
+        Slot { is_gone: true, .. } if next_hop.is_waiting() => NextHopState::Waiting,
+        Slot { is_gone: true, .. } => NextHopState::DeviceGone,
+        _ if is_silent(health, next_hop.gateway.is_none(), now) => NextHopState::Silent,
+        _ => NextHopState::Up,
+    }
 }
 
 /// Whether the programs consider a next hop dead (`state_of`).
@@ -442,7 +446,7 @@ fn seen(counters: &byway_abi::AttachmentCounters) -> AttachmentCounters {
 }
 
 /// The clock that the programs read, in nanoseconds.
-fn monotonic_now() -> Result<u64> {
+pub(super) fn monotonic_now() -> Result<u64> {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
         .map_err(|error| Error::kernel("read the clock", error))?;
     Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)

@@ -1,12 +1,13 @@
 //! Changes a table in memory that programs may be reading, one entry in one instant.
 
 use std::{
+    net::IpAddr,
     ops::Range,
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use byway_abi::{
-    TARGET_GONE, Target,
+    TARGET_GONE, TARGET_LONGER, Target,
     sources::{ENTRIES, Entry, FREE, LENGTHS, PROBES, TableInfo, length},
 };
 
@@ -133,6 +134,29 @@ impl Table<'_> {
     /// Returns the target for exactly this source.
     pub(crate) fn source(&self, prefix: &Prefix) -> Option<Target> {
         self.find(prefix).filter(|(_, entry)| entry.is_own).map(|(_, entry)| entry.target)
+    }
+
+    /// The target of the most specific source that holds an address, by the same search as the programs'
+    /// (`crates/byway-ebpf/src/sources.rs`): for the address itself, and then a binary search over the lengths.
+    pub(crate) fn look_up(&self, address: IpAddr) -> Option<Target> {
+        if self.info.hosts != 0
+            && let Some((_, entry)) = self.find(&Prefix::from(address))
+        {
+            return Some(entry.target);
+        }
+        let (mut low, mut high, mut best) = (0, self.lengths().len(), None);
+        while low < high {
+            let middle = (low + high) / 2;
+            let prefix = Prefix::holding(address, self.lengths()[middle])?;
+            match self.find(&prefix) {
+                Some((_, entry)) => {
+                    low = middle + 1;
+                    best = Some(entry.target).filter(|target| target.kind != TARGET_LONGER);
+                }
+                None => high = middle,
+            }
+        }
+        best
     }
 
     /// Returns all entries, with their places.

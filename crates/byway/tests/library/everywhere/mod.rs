@@ -7,6 +7,7 @@ mod devices;
 mod devices_without_ethernet;
 mod flow_offload;
 mod forwarded;
+mod get;
 mod groups;
 mod ipsec;
 mod limits;

@@ -1,0 +1,214 @@
+//! Flows, as people ask about them.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use byway_abi::flow::{self, DCCP, SCTP, TCP, UDP, UDP_LITE};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use thiserror::Error;
+
+use super::{check::RuleError, in_one_sentence, prefix::Prefix};
+
+/// A protocol above IP, by its number (IANA).
+///
+/// ```
+/// use byway::Protocol;
+///
+/// assert_eq!("tcp".parse(), Ok(Protocol::TCP));
+/// assert_eq!(Protocol::new(47).to_string(), "47");
+/// assert!(Protocol::TCP.has_ports() && !Protocol::ICMPV6.has_ports());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Protocol(u8);
+
+/// The names that protocols have here. The first of several is the one that is printed.
+const NAMES: [(&str, Protocol); 9] = [
+    ("icmp", Protocol::ICMP),
+    ("tcp", Protocol(TCP)),
+    ("udp", Protocol(UDP)),
+    ("dccp", Protocol(DCCP)),
+    ("icmpv6", Protocol::ICMPV6),
+    ("ipv6-icmp", Protocol::ICMPV6),
+    ("icmp6", Protocol::ICMPV6),
+    ("sctp", Protocol(SCTP)),
+    ("udplite", Protocol(UDP_LITE)),
+];
+
+impl Protocol {
+    /// ICMP for IPv4 (RFC 792).
+    pub const ICMP: Self = Self(1);
+    /// ICMP for IPv6 (RFC 4443), which neighbour discovery is a part of.
+    pub const ICMPV6: Self = Self(58);
+    /// TCP.
+    pub const TCP: Self = Self(TCP);
+    /// UDP.
+    pub const UDP: Self = Self(UDP);
+
+    /// The protocol of this number.
+    pub fn new(number: u8) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    pub fn number(self) -> u8 {
+        self.0
+    }
+
+    /// Whether its header begins with a source and a destination port.
+    pub fn has_ports(self) -> bool {
+        flow::has_ports(self.0)
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match NAMES.iter().find(|(_, protocol)| protocol == self) {
+            Some((name, _)) => f.pad(name),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = FlowError;
+
+    /// A name or a number.
+    fn from_str(text: &str) -> Result<Self, FlowError> {
+        match NAMES.iter().find(|(name, _)| *name == text) {
+            Some((_, protocol)) => Ok(*protocol),
+            None => text.parse().map(Self).map_err(|_| FlowError::Protocol(text.to_owned())),
+        }
+    }
+}
+
+impl Serialize for Protocol {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Protocol {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// The packets of a flow, as somebody asks about them. What is left out is not known, and the answer says where it matters.
+///
+/// ```
+/// use byway::{FlowSpec, Protocol};
+///
+/// let mut flow = FlowSpec::new("192.168.1.5".parse()?);
+/// flow.destination = Some("198.51.100.9".parse()?);
+/// (flow.protocol, flow.destination_port) = (Some(Protocol::TCP), Some(443));
+/// assert_eq!(flow.to_string(), "192.168.1.5 to 198.51.100.9 proto tcp dport 443");
+/// assert_eq!(flow.to_string().parse(), Ok(flow));
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct FlowSpec {
+    /// Where its packets come from, as they leave: after NAT.
+    #[serde(rename = "from")]
+    pub source: IpAddr,
+    /// Where they go.
+    #[serde(rename = "to", skip_serializing_if = "Option::is_none", default)]
+    pub destination: Option<IpAddr>,
+    /// What follows the IP header.
+    #[serde(rename = "proto", skip_serializing_if = "Option::is_none", default)]
+    pub protocol: Option<Protocol>,
+    /// The source port.
+    #[serde(rename = "sport", skip_serializing_if = "Option::is_none", default)]
+    pub source_port: Option<u16>,
+    /// The destination port.
+    #[serde(rename = "dport", skip_serializing_if = "Option::is_none", default)]
+    pub destination_port: Option<u16>,
+    /// The device that they come in by, where this host forwards them.
+    #[serde(rename = "iif", skip_serializing_if = "Option::is_none", default)]
+    pub incoming: Option<String>,
+}
+
+impl FlowSpec {
+    /// Packets of this host from this source.
+    pub fn new(source: IpAddr) -> Self {
+        Self {
+            source,
+            destination: None,
+            protocol: None,
+            source_port: None,
+            destination_port: None,
+            incoming: None,
+        }
+    }
+
+    /// Refuses what is no flow.
+    pub(crate) fn check(&self) -> Result<(), RuleError> {
+        match self.destination {
+            Some(destination) if destination.is_ipv4() != self.source.is_ipv4() => {
+                Err(RuleError::TwoFamilies {
+                    source_prefix: Prefix::from(self.source),
+                    destination: Prefix::from(destination),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for FlowSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.source)?;
+        let said: [(&str, Option<&dyn fmt::Display>); 5] = [
+            ("to", self.destination.as_ref().map(|it| it as &dyn fmt::Display)),
+            ("proto", self.protocol.as_ref().map(|it| it as &dyn fmt::Display)),
+            ("sport", self.source_port.as_ref().map(|it| it as &dyn fmt::Display)),
+            ("dport", self.destination_port.as_ref().map(|it| it as &dyn fmt::Display)),
+            ("iif", self.incoming.as_ref().map(|it| it as &dyn fmt::Display)),
+        ];
+        said.iter().try_for_each(|(word, value)| match value {
+            Some(value) => write!(f, " {word} {value}"),
+            None => Ok(()),
+        })
+    }
+}
+
+/// What is wrong with the words for a flow.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum FlowError {
+    /// A flow without a source.
+    #[error("a flow needs the source address of its packets, like `192.0.2.7 to 198.51.100.9`")]
+    NoSource,
+    /// A source or a destination that is not one address.
+    #[error("`{0}` is not an IPv4 or IPv6 address")]
+    Address(String),
+    /// A protocol that has no such name here, or no such number.
+    #[error("`{0}` is not a protocol")]
+    Protocol(String),
+    /// A port that is not a number.
+    #[error("`{0}` is not a port")]
+    Port(String),
+    /// Ports of a protocol that has none.
+    #[error("packets of {0} have no ports")]
+    NoPorts(Protocol),
+}
+
+impl FlowError {
+    /// What to do, if anything can be done. It reads as a continuation of [`Display`](std::fmt::Display), after a semicolon.
+    pub fn help(&self) -> Option<String> {
+        let help = match self {
+            Self::NoSource => return None,
+            Self::Address(_) => "name one address, like 192.0.2.7 or 2001:db8::7",
+            Self::Protocol(_) => {
+                "write `tcp`, `udp`, `icmp`, `icmpv6`, `sctp`, `dccp`, `udplite`, or a number from 0 to 255"
+            }
+            Self::Port(_) => "write a number from 0 to 65535",
+            Self::NoPorts(_) => "leave out `sport` and `dport`",
+        };
+        Some(help.to_owned())
+    }
+
+    /// What is wrong and what to do, in one sentence.
+    pub fn sentence(&self) -> String {
+        in_one_sentence(self, self.help())
+    }
+}

@@ -1,0 +1,756 @@
+//! What becomes of the packets of a flow, and why: the tables and the routes are asked, and no packet is sent.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use byway_abi::{
+    BUCKETS, MAX_MEMBERS, ON_DOWN_DROP, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, Target,
+    flow::{TRIES, hash, rehash},
+};
+use serde::Serialize;
+
+use super::{
+    lookup::Lookup,
+    status::{Attachment, NextHopState, attachments, monotonic_now, state},
+};
+use crate::{
+    error::Result,
+    kernel::{
+        decision::{self, Found},
+        network::Network,
+        pins::Pins,
+        route_get::Routed,
+        snapshot::read_consistent,
+    },
+    model::{Device, FlowSpec, NextHop, Protocol, Rule},
+    policy::{
+        resolve::below,
+        snapshot::{Host, Link, Questions},
+        state::Role,
+    },
+};
+
+/// What Byway does with a packet that it sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Action {
+    /// Sends it to a next hop.
+    Redirect,
+    /// Leaves it to normal routing.
+    Pass,
+    /// Drops it.
+    Drop,
+    /// The destination decides, and is not known.
+    Depends,
+}
+
+/// Packets that Byway leaves to normal routing, whatever the rules say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum LeftAlone {
+    /// To a multicast address.
+    Multicast,
+    /// From or to a link-local address.
+    LinkLocal,
+    /// To a broadcast address.
+    Broadcast,
+}
+
+/// What a decision depends on that is not known of the flow, in the words of the grammar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Missing {
+    /// The destination.
+    To,
+    /// The protocol.
+    Proto,
+    /// The source port.
+    Sport,
+    /// The destination port.
+    Dport,
+}
+
+/// A next hop of the rule that decides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Way {
+    /// The next hop.
+    #[serde(flatten)]
+    pub next_hop: NextHop,
+    /// Its share of the flows, among several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u16>,
+    /// Whether packets get through.
+    pub state: NextHopState,
+    /// It has not answered the last probe, and may yet: packets go there that have no other way.
+    pub is_doubtful: bool,
+    /// Its device is down.
+    pub device_down: bool,
+    /// The MTU of its device in bytes. `None` if the device is gone.
+    pub mtu: Option<u32>,
+    /// The flow belongs to it, and goes there while it is in service.
+    pub is_own: bool,
+    /// The flow goes there now, or may: there are several such ways only if the decision [depends](Decision::depends_on) on
+    /// something that is not known.
+    pub is_taken: bool,
+}
+
+/// Where the routing tables send a packet, without Byway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Route {
+    /// Out of a device.
+    Leaves {
+        /// The device.
+        device: Device,
+        /// The neighbour that would get the packet. Without one it is the destination.
+        gateway: Option<IpAddr>,
+    },
+    /// To this host itself.
+    Local,
+    /// Nowhere: there is no route, or one that refuses.
+    NoRoute,
+    /// The source is no address of this host, so that the packet comes in by a device, which is not known.
+    SourceNotLocal,
+    /// The kernel does not forward it from that device.
+    NotForwarded,
+    /// The destination is not known.
+    Unknown,
+}
+
+/// What becomes of the packets of a flow, and why.
+///
+/// Byway redirects them if `action` is [`Action::Redirect`] and `seen_by` is not empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Decision {
+    /// The flow.
+    #[serde(flatten)]
+    pub flow: FlowSpec,
+    /// What Byway does with a packet that leaves by an attachment.
+    pub action: Action,
+    /// Why it does not even look at the rules, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_alone: Option<LeftAlone>,
+    /// The rule that decides.
+    pub rule: Option<Rule>,
+    /// Less specific rules for the same packets, the most specific one first. With [`Action::Depends`] all rules for the source: of
+    /// those, the first one with the destination decides.
+    pub beaten: Vec<Rule>,
+    /// The next hops of the rule.
+    #[serde(rename = "nexthops")]
+    pub ways: Vec<Way>,
+    /// What decides between several next hops, or between rules, and is not known.
+    pub depends_on: Vec<Missing>,
+    /// Where the packet would go without Byway.
+    pub route: Route,
+    /// The attachments that the packet leaves by. Elsewhere Byway does not see it.
+    pub seen_by: Vec<Device>,
+    /// All attachments that carry Byway's program.
+    pub attachments: Vec<Device>,
+    /// What may go wrong all the same, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Way {
+    /// Makes a next hop that no flow takes, and of whose device nothing is known.
+    pub fn new(next_hop: NextHop, state: NextHopState) -> Self {
+        Self {
+            next_hop,
+            weight: None,
+            state,
+            is_doubtful: false,
+            device_down: false,
+            mtu: None,
+            is_own: false,
+            is_taken: false,
+        }
+    }
+}
+
+impl Decision {
+    /// Makes the decision for a flow that no rule speaks about, where nothing is known of its route.
+    pub fn new(flow: FlowSpec) -> Self {
+        Self {
+            flow,
+            action: Action::Pass,
+            left_alone: None,
+            rule: None,
+            beaten: Vec::new(),
+            ways: Vec::new(),
+            depends_on: Vec::new(),
+            route: Route::Unknown,
+            seen_by: Vec::new(),
+            attachments: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// Everything that a decision rests on.
+struct Facts {
+    found: Found,
+    /// The rules that speak about the flow, the most specific one first, each with its identity.
+    rules: Vec<(u32, Rule)>,
+    /// The next hops by their slots.
+    ways: BTreeMap<u32, Way>,
+    attachments: Vec<Attachment>,
+    routed: Option<Routed>,
+    host: Host,
+}
+
+/// Asks the kernel what becomes of the packets of a flow.
+pub(crate) fn read(pins: Option<&Pins>, network: &mut Network, flow: &FlowSpec) -> Result<Decision> {
+    let mut facts = read_consistent(pins, || read_pins(pins, network, flow))?;
+    facts.routed = match flow.destination {
+        Some(destination) => Some(network.route_of(flow, destination, &facts.host.links)?),
+        None => None,
+    };
+    let questions = Questions { rp_filter: true, ..Questions::default() };
+    facts.host = network.host(facts.host.links, &questions, true)?;
+    Ok(decide(flow, facts))
+}
+
+fn read_pins(pins: Option<&Pins>, network: &mut Network, flow: &FlowSpec) -> Result<Facts> {
+    let mut facts = Facts {
+        found: Found::Nothing,
+        rules: Vec::new(),
+        ways: BTreeMap::new(),
+        attachments: Vec::new(),
+        routed: None,
+        host: Host::default(),
+    };
+    let Some(pins) = pins else {
+        facts.host.links = network.links()?;
+        return Ok(facts);
+    };
+    let tables = &pins.tables;
+    let lookup = Lookup::read(tables, network)?;
+    facts.found = decision::look_up(tables, flow.source, flow.destination)?;
+    let records = decision::rules(tables, flow.source, flow.destination)?;
+    facts.rules = records.iter().filter_map(|(id, record)| Some((*id, lookup.rule(record)?))).collect();
+    facts.attachments = attachments(pins, network, &lookup.links)?;
+    let now = monotonic_now()?;
+    for slot in slots(&facts.found) {
+        let Some((next_hop, at)) = lookup.next_hop(slot) else { continue };
+        let health = tables.next_hops.health(slot)?;
+        let link = lookup.links.get(&next_hop.device.index).filter(|_| !at.is_gone);
+        let state = state(next_hop, at, &health, now);
+        let way = Way {
+            is_doubtful: state == NextHopState::Up && health.silent_since != 0,
+            device_down: link.is_some_and(|link| !link.is_up),
+            mtu: link.map(|link| link.mtu),
+            ..Way::new(next_hop.clone(), state)
+        };
+        facts.ways.insert(slot, way);
+    }
+    facts.host.links = lookup.links;
+    Ok(facts)
+}
+
+/// The slots that a target leads to.
+fn slots(found: &Found) -> Vec<u32> {
+    match found {
+        Found::Target { group: Some(group), .. } => members(group).to_vec(),
+        Found::Target { target, .. } if target.kind == TARGET_NEXT_HOP => vec![target.index],
+        _ => Vec::new(),
+    }
+}
+
+fn members(group: &byway_abi::Group) -> &[u32] {
+    &group.members[..(group.count as usize).min(MAX_MEMBERS)]
+}
+
+fn decide(flow: &FlowSpec, facts: Facts) -> Decision {
+    let Facts { found, rules, mut ways, attachments, routed, host } = facts;
+    let is_broadcast = matches!(routed, Some(Routed::Leaves { is_broadcast: true, .. }));
+    let left_alone = left_alone(flow, is_broadcast);
+    let attached: Vec<Device> = attachments
+        .iter()
+        .filter(|it| it.role == Role::Departure && it.is_installed)
+        .map(|it| it.device.clone())
+        .collect();
+    let mut decision = Decision {
+        left_alone,
+        seen_by: seen_by(routed.as_ref(), &attached, &host.links),
+        attachments: attached,
+        ..Decision::new(flow.clone())
+    };
+    match found {
+        _ if left_alone.is_some() => {}
+        Found::Nothing => {}
+        Found::ByDestination => {
+            decision.action = Action::Depends;
+            decision.depends_on = vec![Missing::To];
+            decision.beaten = rules.into_iter().map(|(_, rule)| rule).collect();
+        }
+        Found::Target { target, group } => {
+            let (own, others): (Vec<_>, Vec<_>) = rules.into_iter().partition(|(id, _)| *id == target.rule);
+            decision.rule = own.into_iter().map(|(_, rule)| rule).next();
+            decision.beaten = others.into_iter().map(|(_, rule)| rule).collect();
+            (decision.action, decision.depends_on) = act(flow, &target, group.as_deref(), &mut ways);
+            decision.ways =
+                slots(&Found::Target { target, group }).iter().filter_map(|slot| ways.remove(slot)).collect();
+        }
+    }
+    decision.warnings = warnings(&decision, routed.as_ref(), &attachments, &host);
+    decision.route = match routed {
+        None => Route::Unknown,
+        Some(Routed::Leaves { device, gateway, .. }) => Route::Leaves { device, gateway },
+        Some(Routed::Local) => Route::Local,
+        Some(Routed::NoRoute) => Route::NoRoute,
+        Some(Routed::SourceNotLocal) => Route::SourceNotLocal,
+        Some(Routed::NotForwarded) => Route::NotForwarded,
+    };
+    decision
+}
+
+/// Why the programs do not even look at the rules, if so (`crates/byway-ebpf/src/packet.rs`).
+fn left_alone(flow: &FlowSpec, is_broadcast: bool) -> Option<LeftAlone> {
+    let is_link_local = |address: IpAddr| match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    let to = flow.destination;
+    if to.is_some_and(|to| to.is_multicast()) {
+        return Some(LeftAlone::Multicast);
+    }
+    if is_link_local(flow.source) || to.is_some_and(is_link_local) {
+        return Some(LeftAlone::LinkLocal);
+    }
+    let is_broadcast = is_broadcast || matches!(to, Some(IpAddr::V4(v4)) if v4.is_broadcast());
+    is_broadcast.then_some(LeftAlone::Broadcast)
+}
+
+/// The attachments that a packet leaves by: the device that the route leads to, or those below it.
+fn seen_by(routed: Option<&Routed>, attached: &[Device], links: &BTreeMap<u32, Link>) -> Vec<Device> {
+    let Some(Routed::Leaves { device, .. }) = routed else { return Vec::new() };
+    if let Some(own) = attached.iter().find(|it| it.index == device.index) {
+        return vec![own.clone()];
+    }
+    let below = links.get(&device.index).map(|link| below(links, link)).unwrap_or_default();
+    attached.iter().filter(|it| below.contains(&it.index)).cloned().collect()
+}
+
+/// What the target does with the packet, and what that depends on. Marks the ways that the flow takes.
+fn act(
+    flow: &FlowSpec,
+    target: &Target,
+    group: Option<&byway_abi::Group>,
+    ways: &mut BTreeMap<u32, Way>,
+) -> (Action, Vec<Missing>) {
+    let on_down = |on_down: u8| if on_down == ON_DOWN_DROP { Action::Drop } else { Action::Pass };
+    match (target.kind, group) {
+        (TARGET_DROP, _) => (Action::Drop, Vec::new()),
+        (TARGET_NEXT_HOP, _) => match ways.get_mut(&target.index) {
+            Some(way) => {
+                (way.is_own, way.is_taken) = (true, life(way) != Life::Dead);
+                let action = if way.is_taken { Action::Redirect } else { on_down(target.on_down) };
+                (action, Vec::new())
+            }
+            None => (on_down(target.on_down), Vec::new()),
+        },
+        (TARGET_GROUP, Some(group)) => {
+            for (slot, weight) in members(group).iter().zip(group.weights) {
+                ways.entry(*slot).and_modify(|way| way.weight = Some(weight));
+            }
+            let life = |slot: u32| ways.get(&slot).map_or(Life::Dead, life);
+            let (own, taken) = match flow_hash(flow) {
+                Ok(hash) => {
+                    let pick = pick(group, hash, life);
+                    (Some(pick.own), Vec::from_iter(pick.slot))
+                }
+                Err(_) => (None, possible(group, life)),
+            };
+            taken.iter().for_each(|slot| {
+                ways.entry(*slot).and_modify(|way| way.is_taken = true);
+            });
+            if let Some(own) = own {
+                ways.entry(own).and_modify(|way| way.is_own = true);
+            }
+            let missing = flow_hash(flow).err().filter(|_| taken.len() > 1).unwrap_or_default();
+            (if taken.is_empty() { on_down(group.on_down) } else { Action::Redirect }, missing)
+        }
+        (TARGET_GROUP, None) => (on_down(target.on_down), Vec::new()),
+        // A `pass`, and what only a newer byway knows.
+        _ => (Action::Pass, Vec::new()),
+    }
+}
+
+/// The hash of the flow's packets as the programs work it out (`crates/byway-ebpf/src/flow.rs`), or what it takes that is not known.
+fn flow_hash(flow: &FlowSpec) -> std::result::Result<u32, Vec<Missing>> {
+    let has_ports = flow.protocol.is_none_or(Protocol::has_ports);
+    let missing: Vec<Missing> = [
+        (Missing::To, flow.destination.is_none()),
+        (Missing::Proto, flow.protocol.is_none()),
+        (Missing::Sport, has_ports && flow.source_port.is_none()),
+        (Missing::Dport, has_ports && flow.destination_port.is_none()),
+    ]
+    .into_iter()
+    .filter_map(|(word, is_missing)| is_missing.then_some(word))
+    .collect();
+    let (Some(destination), Some(protocol), true) = (flow.destination, flow.protocol, missing.is_empty())
+    else {
+        return Err(missing);
+    };
+    let ports = [flow.source_port, flow.destination_port].map(|port| u32::from(port.unwrap_or(0)));
+    let ports = if has_ports { ports[0] << 16 | ports[1] } else { 0 };
+    Ok(hash(words(flow.source), words(destination), protocol.number().into(), ports))
+}
+
+/// An address as the programs have it: words in network byte order, an IPv4 address in the first.
+fn words(address: IpAddr) -> [u32; 4] {
+    match address {
+        IpAddr::V4(v4) => [u32::from_ne_bytes(v4.octets()), 0, 0, 0],
+        IpAddr::V6(v6) => {
+            let octets = v6.octets();
+            std::array::from_fn(|nth| u32::from_ne_bytes(std::array::from_fn(|byte| octets[4 * nth + byte])))
+        }
+    }
+}
+
+/// What the programs take a next hop for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Dead,
+    /// Packets go there that have no other way.
+    Doubtful,
+    Live,
+}
+
+fn life(way: &Way) -> Life {
+    match way.state {
+        // The next packet finds out.
+        _ if way.device_down => Life::Dead,
+        NextHopState::Up if way.is_doubtful => Life::Doubtful,
+        NextHopState::Up => Life::Live,
+        _ => Life::Dead,
+    }
+}
+
+/// Which member of a group a flow gets.
+struct Pick {
+    /// The slot of the one that the flow belongs to.
+    own: u32,
+    /// The slot of the one that it gets.
+    slot: Option<u32>,
+}
+
+/// Picks the member of a group that a flow gets, by the same steps as the programs (`pick_member` in
+/// `crates/byway-ebpf/src/next_hop.rs`).
+fn pick(group: &byway_abi::Group, flow: u32, life: impl Fn(u32) -> Life) -> Pick {
+    let slot_of = |member: u32| group.members[member as usize % MAX_MEMBERS];
+    let buckets = std::iter::successors(Some(flow), |hash| Some(rehash(*hash)))
+        .take(TRIES)
+        .map(|hash| u32::from(group.buckets[hash as usize % BUCKETS]));
+    let in_turn = (0..group.count.min(MAX_MEMBERS as u32)).map(|nth| flow.wrapping_add(nth) % group.count);
+    let tried: Vec<u32> = buckets.chain(in_turn).map(slot_of).collect();
+    let first = |wanted: Life| tried.iter().copied().find(|slot| life(*slot) == wanted);
+    Pick { own: tried[0], slot: first(Life::Live).or_else(|| first(Life::Doubtful)) }
+}
+
+/// Which members some flow gets: each has a bucket of its own, or more.
+fn possible(group: &byway_abi::Group, life: impl Fn(u32) -> Life) -> Vec<u32> {
+    let all = |wanted: Life| -> Vec<u32> {
+        members(group).iter().copied().filter(|slot| life(*slot) == wanted).collect()
+    };
+    let live = all(Life::Live);
+    if live.is_empty() { all(Life::Doubtful) } else { live }
+}
+
+fn warnings(
+    decision: &Decision,
+    routed: Option<&Routed>,
+    attachments: &[Attachment],
+    host: &Host,
+) -> Vec<String> {
+    let flow = &decision.flow;
+    let mut warnings = Vec::new();
+    for lost in attachments.iter().filter(|it| it.role == Role::Departure && !it.is_installed) {
+        let name = &lost.device.name;
+        warnings.push(if lost.device_gone {
+            format!("{name} is not there: byway's next change looks for it again")
+        } else {
+            format!(
+                "byway's program on {name} is missing (detached by someone else): byway's next change puts it back"
+            )
+        });
+    }
+    if let Some(Routed::Leaves { device, gateway, is_resolvable: false, .. }) = routed {
+        let who = gateway.or(flow.destination).map(|who| who.to_string()).unwrap_or_default();
+        warnings.push(format!(
+            "{who} does not answer on {}, so the kernel holds the packets back before Byway sees them",
+            device.name
+        ));
+    }
+    let stays = matches!(routed, Some(Routed::Local | Routed::NoRoute | Routed::NotForwarded));
+    if stays || decision.action != Action::Redirect {
+        return warnings;
+    }
+    let taken = || decision.ways.iter().filter(|way| way.is_taken);
+    let own_device = match routed {
+        Some(Routed::Leaves { device, .. }) => Some(device),
+        _ => None,
+    };
+    let mut devices: Vec<&Device> = Vec::new();
+    for way in taken() {
+        let device = &way.next_hop.device;
+        if devices.contains(&device) {
+            continue;
+        }
+        devices.push(device);
+        let is_strict = flow.source.is_ipv4() && host.strict_rp_filter.contains(&device.index);
+        if is_strict && own_device.is_none_or(|own| own.index != device.index) {
+            let name = &device.name;
+            let whom = match (flow.destination, own_device) {
+                (Some(to), Some(own)) => {
+                    format!("requests of {to}, since the route back to it leaves by {}", own.name)
+                }
+                _ => format!("requests of senders that no route leads back to by {name}"),
+            };
+            warnings.push(format!(
+                "{name} drops {whom} (strict rp_filter); `sysctl {}=2` lets them in",
+                crate::policy::obstacles::rp_filter_of(name)
+            ));
+        }
+        let wider = decision.seen_by.iter().filter_map(|seen| host.links.get(&seen.index));
+        if let (Some(mtu), Some(wider)) = (way.mtu, wider.max_by_key(|link| link.mtu))
+            && mtu < wider.mtu
+        {
+            warnings.push(format!(
+                "{} takes packets of {mtu} bytes, {} of {}: those that are too big get an ICMP error",
+                device.name, wider.device.name, wider.mtu
+            ));
+        }
+    }
+    if flow.protocol == Some(Protocol::ICMPV6) {
+        warnings.push("neighbour discovery (ICMPv6 types 133 to 137) is never redirected".to_owned());
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    fn group(members: &[(u32, u16)]) -> byway_abi::Group {
+        let mut group = byway_abi::Group {
+            members: [0; MAX_MEMBERS],
+            weights: [0; MAX_MEMBERS],
+            count: members.len() as u32,
+            on_down: 0,
+            owner: 1,
+            reserved: 0,
+            name: [0; byway_abi::GROUP_NAME_LEN],
+            buckets: crate::policy::buckets::assign(members, None),
+        };
+        for (nth, (slot, weight)) in members.iter().enumerate() {
+            (group.members[nth], group.weights[nth]) = (*slot, *weight);
+        }
+        group
+    }
+
+    fn device(name: &str, index: u32) -> Device {
+        Device { name: name.into(), index }
+    }
+
+    fn way(gateway: &str, device: Device) -> Way {
+        let next_hop = NextHop::new(Some(gateway.parse().unwrap()), device);
+        Way { mtu: Some(1_500), ..Way::new(next_hop, NextHopState::Up) }
+    }
+
+    /// To a group of two next hops on `eth1`.
+    fn facts() -> Facts {
+        let eth1 = || device("eth1", 3);
+        let target = Target { rule: 7, kind: TARGET_GROUP, on_down: 0, mss: 0, index: 1 };
+        let rule = |words: &str, target| Rule::new(words.parse().unwrap(), target);
+        Facts {
+            found: Found::Target { target, group: Some(Box::new(group(&[(1, 1), (2, 3)]))) },
+            rules: vec![
+                (7, rule("from 192.0.2.7", crate::model::Target::Group("up".into()))),
+                (3, rule("from 192.0.2.0/24", crate::model::Target::Pass)),
+            ],
+            ways: [(1, way("10.0.0.1", eth1())), (2, way("10.0.0.2", eth1()))].into(),
+            attachments: vec![Attachment::new(
+                device("eth0", 2),
+                Role::Departure,
+                crate::kernel::hook::Hook::Tcx,
+            )],
+            routed: Some(Routed::Leaves {
+                device: device("eth0", 2),
+                gateway: None,
+                is_broadcast: false,
+                is_resolvable: true,
+            }),
+            host: Host::default(),
+        }
+    }
+
+    fn ask(words: &str, facts: Facts) -> Decision {
+        decide(&words.parse().unwrap(), facts)
+    }
+
+    fn taken(decision: &Decision) -> usize {
+        decision.ways.iter().filter(|way| way.is_taken).count()
+    }
+
+    const WHOLE: &str = "192.0.2.7 to 198.51.100.9 proto tcp sport 80 dport 4711";
+
+    #[test]
+    fn what_is_not_known_of_a_flow_is_named_where_it_matters() {
+        for (words, missing) in [
+            (WHOLE, vec![]),
+            ("192.0.2.7 to 198.51.100.9 proto icmp", vec![]),
+            ("192.0.2.7 to 198.51.100.9 proto tcp dport 80", vec![Missing::Sport]),
+            ("192.0.2.7 to 198.51.100.9", vec![Missing::Proto, Missing::Sport, Missing::Dport]),
+            ("192.0.2.7 proto icmp", vec![Missing::To]),
+        ] {
+            let decision = ask(words, facts());
+            assert_eq!(decision.depends_on, missing, "{words}");
+            assert_eq!(taken(&decision), if missing.is_empty() { 1 } else { 2 }, "{words}");
+            assert_eq!((decision.action, decision.beaten.len()), (Action::Redirect, 1), "{words}");
+            assert_eq!(decision.rule.unwrap().source.to_string(), "192.0.2.7");
+            // Where only one is in service, nothing matters.
+            let mut facts = facts();
+            facts.ways.get_mut(&1).unwrap().state = NextHopState::Silent;
+            let decision = ask(words, facts);
+            assert_eq!((decision.depends_on.as_slice(), taken(&decision)), (&[][..], 1), "{words}");
+            assert!(decision.ways[1].is_taken);
+        }
+    }
+
+    #[test]
+    fn a_next_hop_that_may_answer_yet_gets_what_has_no_other_way() {
+        let mut doubtful = facts();
+        doubtful.ways.values_mut().for_each(|way| way.state = NextHopState::Down);
+        assert_eq!(ask(WHOLE, doubtful).action, Action::Pass);
+        let mut doubtful = facts();
+        doubtful.ways.get_mut(&1).unwrap().is_doubtful = true;
+        doubtful.ways.get_mut(&2).unwrap().device_down = true;
+        let decision = ask(WHOLE, doubtful);
+        assert_eq!(
+            (decision.action, decision.ways[0].is_taken, decision.ways[1].is_taken),
+            (Action::Redirect, true, false)
+        );
+    }
+
+    #[test]
+    fn what_no_rule_may_speak_about_is_left_alone() {
+        for (words, class) in [
+            ("192.0.2.7 to 224.0.0.5", LeftAlone::Multicast),
+            ("169.254.1.1 to 224.0.0.5", LeftAlone::Multicast),
+            ("192.0.2.7 to 255.255.255.255", LeftAlone::Broadcast),
+            ("192.0.2.7 to 169.254.0.1", LeftAlone::LinkLocal),
+            ("169.254.1.1", LeftAlone::LinkLocal),
+            ("2001:db8::7 to ff02::1", LeftAlone::Multicast),
+            ("2001:db8::7 to fe80::1", LeftAlone::LinkLocal),
+            ("febf::1 to 2001:db8::7", LeftAlone::LinkLocal),
+        ] {
+            let decision = ask(words, facts());
+            assert_eq!((decision.left_alone, decision.action), (Some(class), Action::Pass), "{words}");
+            assert_eq!((decision.rule, decision.ways.len()), (None, 0), "{words}");
+        }
+        let mut broadcast = facts();
+        let Some(Routed::Leaves { is_broadcast, .. }) = &mut broadcast.routed else { panic!("it leaves") };
+        *is_broadcast = true;
+        assert_eq!(ask(WHOLE, broadcast).left_alone, Some(LeftAlone::Broadcast));
+        assert_eq!(ask(WHOLE, facts()).left_alone, None);
+    }
+
+    #[test]
+    fn an_attachment_sees_what_leaves_by_it_or_by_a_device_above_it() {
+        let leaves = |index| Routed::Leaves {
+            device: device("br0", index),
+            gateway: None,
+            is_broadcast: false,
+            is_resolvable: true,
+        };
+        let link = |index, master| Link {
+            device: device("it", index),
+            header: crate::policy::snapshot::Header::Ethernet,
+            mtu: 1_500,
+            is_loopback: false,
+            is_up: true,
+            has_neighbours: true,
+            other_names: Vec::new(),
+            parent: None,
+            master,
+            group: 0,
+        };
+        let links: BTreeMap<u32, Link> =
+            [(2, link(2, Some(5))), (3, link(3, None)), (5, link(5, None))].into();
+        let attached = [device("eth0", 2), device("eth1", 3)];
+        assert_eq!(seen_by(Some(&leaves(3)), &attached, &links), [device("eth1", 3)]);
+        assert_eq!(seen_by(Some(&leaves(5)), &attached, &links), [device("eth0", 2)], "a port of the bridge");
+        assert!(seen_by(Some(&leaves(4)), &attached, &links).is_empty());
+        assert!(seen_by(Some(&Routed::Local), &attached, &links).is_empty());
+    }
+
+    #[test]
+    fn each_warning_has_its_sentence() {
+        let mut facts = facts();
+        facts.host.strict_rp_filter = [3].into();
+        facts.routed = Some(Routed::Leaves {
+            device: device("eth0", 2),
+            gateway: Some("192.0.2.1".parse().unwrap()),
+            is_broadcast: false,
+            is_resolvable: false,
+        });
+        facts.attachments[0].is_installed = false;
+        assert_eq!(
+            ask(WHOLE, facts).warnings,
+            [
+                "byway's program on eth0 is missing (detached by someone else): byway's next change puts it back",
+                "192.0.2.1 does not answer on eth0, so the kernel holds the packets back before Byway sees them",
+                "eth1 drops requests of 198.51.100.9, since the route back to it leaves by eth0 (strict rp_filter); `sysctl net.ipv4.conf.eth1.rp_filter=2` lets them in",
+            ]
+        );
+        let mut back_by_the_same = self::facts();
+        back_by_the_same.host.strict_rp_filter = [3].into();
+        back_by_the_same.routed = Some(Routed::Leaves {
+            device: device("eth1", 3),
+            gateway: None,
+            is_broadcast: false,
+            is_resolvable: true,
+        });
+        assert_eq!(ask(WHOLE, back_by_the_same).warnings, [""; 0]);
+    }
+
+    proptest! {
+        /// Whatever the flow, it gets a live member if there is one, its own if that is live, and one of those that are said to be
+        /// possible.
+        #[test]
+        fn a_flow_gets_one_of_the_possible_members(
+            weights in vec(1_u16..=256, 1..=MAX_MEMBERS), states in vec(0..3_usize, MAX_MEMBERS), flow: u32,
+        ) {
+            let members: Vec<(u32, u16)> = (1..).zip(weights).collect();
+            let group = group(&members);
+            let life = |slot: u32| [Life::Dead, Life::Doubtful, Life::Live][states[slot as usize - 1]];
+            let (pick, possible) = (pick(&group, flow, life), possible(&group, life));
+            prop_assert_eq!(pick.slot.is_some(), !possible.is_empty());
+            prop_assert!(pick.slot.is_none_or(|slot| possible.contains(&slot)));
+            prop_assert!(life(pick.own) != Life::Live || pick.slot == Some(pick.own));
+        }
+
+        /// No group that somebody has damaged makes it panic.
+        #[test]
+        fn no_group_makes_the_search_panic(count: u32, member: u8, slot: u32, flow: u32) {
+            let mut group = group(&[(1, 1)]);
+            (group.count, group.buckets, group.members) = (count, [member; BUCKETS], [slot; MAX_MEMBERS]);
+            let _ = pick(&group, flow, |_| Life::Dead);
+            let _ = possible(&group, |_| Life::Doubtful);
+        }
+    }
+
+    #[test]
+    fn an_address_is_words_in_the_packets_order() {
+        assert_eq!(words("192.0.2.7".parse().unwrap()), [u32::from_ne_bytes([192, 0, 2, 7]), 0, 0, 0]);
+        let [first, .., last] = words("2001:db8::7".parse().unwrap());
+        assert_eq!([first, last], [[0x20, 1, 0xD, 0xB8], [0, 0, 0, 7]].map(u32::from_ne_bytes));
+    }
+}
