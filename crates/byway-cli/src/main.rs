@@ -82,6 +82,7 @@ Examples:
   byway show                        rules with their counters, and attachments
   byway show 192.168.1.5            one rule with its counters
   byway --netns blue show           the same in another network namespace
+  byway get 192.168.1.5 to 8.8.8.8  what becomes of a packet, and why
   byway check                       find mistakes in /etc/byway/byway.toml
   byway diff                        show what `byway apply` would change here
   byway -b FILE                     many changes at once

@@ -1,6 +1,6 @@
 //! What to do about an error of the library, as a command where there is one.
 
-use byway::{Error, Obstacle, grammar::GrammarError};
+use byway::{Error, FlowError, Obstacle, grammar::GrammarError};
 
 /// What is wrong and what to do.
 pub(super) fn sentence(error: &Error) -> String {
@@ -69,6 +69,9 @@ pub(super) fn of_words(error: &GrammarError) -> String {
         }
         GrammarError::NoGroup => {
             "a group needs a name, like `byway group add uplinks nexthop ...`".to_owned()
+        }
+        GrammarError::Flow(FlowError::NoSource) => {
+            "name the source address of the packet, like `byway get 192.0.2.7 to 198.51.100.9`".to_owned()
         }
         error => error.sentence(),
     }

@@ -13,6 +13,7 @@ mod detach;
 mod diff;
 mod export;
 mod flush;
+mod get;
 mod group;
 mod guard;
 mod help;
@@ -100,6 +101,7 @@ pub(crate) enum Command {
     Del(del::Del),
     #[command(visible_aliases = ["list", "ls", "lst"])]
     Show(show::Show),
+    Get(get::Get),
     Flush(flush::Flush),
     Group(group::Group),
     Nexthop(nexthop::Nexthop),
@@ -153,6 +155,7 @@ impl Command {
             Self::Replace(command) => command.exec(options),
             Self::Del(command) => command.exec(options),
             Self::Show(command) => command.exec(options),
+            Self::Get(command) => command.exec(options),
             Self::Flush(command) => command.exec(options),
             Self::Group(command) => command.exec(options),
             Self::Nexthop(command) => command.exec(options),

@@ -2,6 +2,7 @@
 
 pub(crate) mod changes;
 mod columns;
+pub(crate) mod get;
 pub(crate) mod problems;
 pub(crate) mod progress;
 mod rules;

@@ -5,6 +5,7 @@ mod configuration;
 mod damaged;
 mod exit_codes;
 mod fingers;
+mod get;
 mod import;
 mod interrupted;
 mod killed;
