@@ -63,7 +63,7 @@ const BY_HAND: [&str; 3] = [
 ];
 
 /// What a person may call. `FILE` and `OTHER` are two configurations.
-const COMMANDS: [&str; 36] = [
+const COMMANDS: [&str; 38] = [
     "show",
     "--json show",
     "show nexthops",
@@ -71,6 +71,8 @@ const COMMANDS: [&str; 36] = [
     "show from 192.168.1.5",
     "show from 192.168.1.0/24 to 203.0.113.0/24",
     "--json show from 2001:db8:1::5",
+    "get 192.168.1.5 to 198.51.100.9 proto tcp sport 443 dport 5000",
+    "--json get 192.168.2.7",
     "group show",
     "export",
     "import",
