@@ -38,19 +38,19 @@ use verdict::{LEAVE, Verdict};
 
 /// Egress of an attachment.
 #[classifier]
-pub fn departure(ctx: TcContext) -> i32 {
+pub fn byway_departure(ctx: TcContext) -> i32 {
     on_attachment(Skb::of(&ctx), Header::Ethernet)
 }
 
 /// Egress of an attachment without an Ethernet header.
 #[classifier]
-pub fn departure_l3(ctx: TcContext) -> i32 {
+pub fn byway_dep_l3(ctx: TcContext) -> i32 {
     on_attachment(Skb::of(&ctx), Header::L3)
 }
 
 /// Egress of a next hop's device.
 #[classifier]
-pub fn arrival(ctx: TcContext) -> i32 {
+pub fn byway_arrival(ctx: TcContext) -> i32 {
     let skb = Skb::of(&ctx);
     if let Some(verdict) = decide::arrive(skb, Header::Ethernet, false) {
         return verdict;
@@ -60,7 +60,7 @@ pub fn arrival(ctx: TcContext) -> i32 {
 
 /// Egress of a next hop's device without an Ethernet header.
 #[classifier]
-pub fn arrival_l3(ctx: TcContext) -> i32 {
+pub fn byway_arr_l3(ctx: TcContext) -> i32 {
     decide::arrive(Skb::of(&ctx), Header::L3, false).unwrap_or(LEAVE)
 }
 

@@ -70,8 +70,12 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// The names of the programs: in the object, and of their pins.
+    /// The names of the programs' pins.
     pub(crate) const NAMES: [&str; 4] = ["departure", "departure_l3", "arrival", "arrival_l3"];
+    /// Their names in the object, in the same order, and so in the kernel, where bpftool(8) shows them. The kernel takes 15
+    /// characters (`BPF_OBJ_NAME_LEN`, include/uapi/linux/bpf.h).
+    pub(crate) const LOADED_AS: [&str; 4] =
+        ["byway_departure", "byway_dep_l3", "byway_arrival", "byway_arr_l3"];
 
     /// Opens the programs that are pinned in `programs`, for the links that are pinned below `folder`.
     pub(crate) fn open(programs: &Path, folder: &Path) -> Result<Self> {
@@ -316,7 +320,8 @@ fn wait_until_gone(program: u32, place: Place) {
 /// Returns the identities of all loaded programs that have the name of one of Byway's. Reading names needs `CAP_SYS_ADMIN`:
 /// without it, there are none.
 fn byways() -> BTreeSet<u32> {
-    let is_byways = |name: &str| Programs::NAMES.contains(&name);
+    // Earlier builds loaded them by the names of their pins.
+    let is_byways = |name: &str| Programs::LOADED_AS.contains(&name) || Programs::NAMES.contains(&name);
     let loaded = loaded_programs().filter_map(std::result::Result::ok);
     loaded
         .filter(|program| program.name_as_str().is_some_and(is_byways))

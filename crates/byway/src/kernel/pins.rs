@@ -176,8 +176,8 @@ pub(super) fn note_object(folder: &Path) -> Result<()> {
 }
 
 fn pin_programs(object: &mut Ebpf, folder: &Path) -> Result<()> {
-    for name in Programs::NAMES {
-        program(object, name)?
+    for (name, loaded_as) in Programs::NAMES.into_iter().zip(Programs::LOADED_AS) {
+        program(object, loaded_as)?
             .pin(folder.join(name))
             .map_err(|error| Error::kernel(format!("pin the program {name}"), error))?;
     }

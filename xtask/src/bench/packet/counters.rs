@@ -59,7 +59,7 @@ fn without(counters: u32, addresses: Addresses, rules: &Rules) -> Result<Contest
         program.load()?;
         Ok(program.fd()?.try_clone()?)
     };
-    contestant.departure = program("departure")?;
-    contestant.arrival = Some(program("arrival")?);
+    contestant.departure = program("byway_departure")?;
+    contestant.arrival = Some(program("byway_arrival")?);
     Ok(contestant)
 }
