@@ -5,6 +5,8 @@ mod apply;
 mod attach;
 mod batch;
 mod check;
+mod complete;
+mod completion;
 mod confirm;
 mod del;
 #[cfg(feature = "demo")]
@@ -18,6 +20,8 @@ mod group;
 mod guard;
 mod help;
 mod import;
+#[cfg(feature = "man")]
+mod man;
 mod nexthop;
 mod replace;
 mod rollback;
@@ -101,9 +105,9 @@ pub(crate) enum Command {
     Del(del::Del),
     #[command(visible_aliases = ["list", "ls", "lst"])]
     Show(show::Show),
-    Get(get::Get),
     Flush(flush::Flush),
     Group(group::Group),
+    Get(get::Get),
     Nexthop(nexthop::Nexthop),
     Attach(attach::Attach),
     Detach(detach::Detach),
@@ -115,6 +119,10 @@ pub(crate) enum Command {
     Export(export::Export),
     Guard(guard::Guard),
     Import(import::Import),
+    Completion(completion::Completion),
+    Complete(complete::Complete),
+    #[cfg(feature = "man")]
+    Man(man::Man),
     #[cfg(feature = "demo")]
     Demo(demo::Demo),
 }
@@ -169,6 +177,10 @@ impl Command {
             Self::Export(command) => command.exec(options),
             Self::Guard(command) => command.exec(options),
             Self::Import(command) => command.exec(),
+            Self::Completion(command) => command.exec(options),
+            Self::Complete(command) => command.exec(options),
+            #[cfg(feature = "man")]
+            Self::Man(command) => command.exec(),
             #[cfg(feature = "demo")]
             Self::Demo(command) => command.exec(options.json),
         }

@@ -38,8 +38,8 @@ fn what_is_in_the_way_is_said_and_no_longer_than_it_is() {
     );
     server.sysctl("net.ipv4.conf.eth1.rp_filter", "2").unwrap();
 
-    // A tunnel that takes everything, with the default route still there.
-    server.dummy("tun7").unwrap();
+    // Another device takes everything, as that of a tunnel does, with the default route still there.
+    seed.lab.link((server, "tun7"), (&seed.gateway, "eth7")).unwrap();
     server.address("tun7", "10.9.9.1/24").unwrap();
     for half in ["0.0.0.0/1", "128.0.0.0/1"] {
         server.route(&format!("{half} dev tun7")).unwrap();
