@@ -4,6 +4,7 @@
 
 mod bench;
 mod bpf;
+mod dist;
 mod fuzz;
 mod fuzz_datapath;
 mod kernels;
@@ -27,6 +28,7 @@ struct Arguments {
 enum Verb {
     Bench(bench::Bench),
     Bpf(bpf::Bpf),
+    Dist(dist::Dist),
     Fuzz(fuzz::Fuzz),
     FuzzDatapath(fuzz_datapath::FuzzDatapath),
     Kernels(kernels::Kernels),
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
         Verb::Bench(bench) => bench.exec().map(|()| ExitCode::SUCCESS),
         Verb::Bpf(bpf) => bpf.exec(),
+        Verb::Dist(dist) => dist.exec().map(|()| ExitCode::SUCCESS),
         Verb::Fuzz(fuzz) => fuzz.exec().map(|()| ExitCode::SUCCESS),
         Verb::FuzzDatapath(fuzz) => fuzz.exec().map(|()| ExitCode::SUCCESS),
         Verb::Kernels(kernels) => kernels.exec(),

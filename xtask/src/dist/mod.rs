@@ -1,0 +1,103 @@
+//! `cargo xtask dist`: the packages, and all that is in them.
+
+mod binary;
+mod components;
+mod files;
+mod packages;
+mod page;
+
+use std::{env, fs, path::PathBuf, process::Command};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::{run, workspace::Workspace};
+
+/// Build the packages: .deb, .rpm, a tarball, checksums and a bill of materials
+///
+/// They are in `target/packages` afterwards.
+#[derive(Args)]
+pub(crate) struct Dist {
+    /// Package this binary instead of building one, to work on the packages themselves
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+    /// Who answers for the packages
+    #[arg(
+        long,
+        value_name = "NAME <ADDRESS>",
+        default_value = "Byway maintainers <maintainers@byway.invalid>"
+    )]
+    maintainer: String,
+}
+
+/// What all packages have in common.
+struct Release {
+    version: &'static str,
+    /// `x86_64`
+    machine: &'static str,
+    maintainer: String,
+    /// Of the last commit, in seconds (<https://reproducible-builds.org/specs/source-date-epoch/>).
+    epoch: String,
+}
+
+impl Release {
+    /// The time of the release, as date(1) formats it.
+    fn time(&self, format: &str) -> Result<String> {
+        let mut command = Command::new("date");
+        command.env("LC_ALL", "C").args(["--utc", &format!("--date=@{}", self.epoch), format]);
+        Ok(run::output(&mut command, "")?.trim().to_owned())
+    }
+}
+
+/// The programs that it runs, and Debian's packages that have them.
+const TOOLS: &[(&str, &str)] = &[
+    ("lintian", "lintian"),
+    ("mandoc", "mandoc"),
+    ("readelf", "binutils"),
+    ("rpmbuild", "rpm"),
+    ("systemd-analyze", "systemd"),
+];
+
+impl Dist {
+    pub(crate) fn exec(self) -> Result<()> {
+        let workspace = Workspace::find()?;
+        let missing: Vec<&str> =
+            TOOLS.iter().filter(|(tool, _)| run::find(tool).is_none()).map(|(_, package)| *package).collect();
+        if !missing.is_empty() {
+            run::install(&missing)?;
+        }
+        let release = Release {
+            version: env!("CARGO_PKG_VERSION"),
+            machine: env::consts::ARCH,
+            maintainer: self.maintainer,
+            epoch: epoch(&workspace)?,
+        };
+        let binary = match self.binary {
+            Some(binary) => binary,
+            None => binary::build(&workspace)?,
+        };
+
+        let out = workspace.target.join("packages");
+        if out.exists() {
+            fs::remove_dir_all(&out).with_context(|| format!("removing {}", out.display()))?;
+        }
+        fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
+        let files = files::all(&workspace, &release, &binary, &out)?;
+        packages::build(&workspace, &release, &files, &out)?;
+        for entry in fs::read_dir(&out)? {
+            let entry = entry?;
+            println!("{:>9} bytes  {}", entry.metadata()?.len(), entry.path().display());
+        }
+        Ok(())
+    }
+}
+
+/// `SOURCE_DATE_EPOCH`, or else the time of the last commit.
+fn epoch(workspace: &Workspace) -> Result<String> {
+    if let Ok(epoch) = env::var("SOURCE_DATE_EPOCH") {
+        return Ok(epoch);
+    }
+    let mut git = Command::new("git");
+    git.current_dir(&workspace.root).args(["log", "-1", "--format=%ct"]);
+    Ok(run::output(&mut git, "Outside a git repository, set SOURCE_DATE_EPOCH.")?.trim().to_owned())
+}

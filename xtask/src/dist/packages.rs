@@ -1,0 +1,164 @@
+//! Packages out of files: .deb, .rpm and a tarball.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use super::{Release, files::File};
+use crate::{run, workspace::Workspace};
+
+pub(super) fn build(workspace: &Workspace, release: &Release, files: &[File], out: &Path) -> Result<()> {
+    let packaging = workspace.root.join("packaging");
+    let service = packaging.join("byway.service");
+    // It looks for the command and the pages on this machine, so only what it says about the file counts.
+    run::output(
+        Command::new("systemd-analyze").args(["security", "--offline=true", "--threshold=25"]).arg(&service),
+        "",
+    )?;
+    tarball(release, files, out)?;
+    deb(&packaging.join("debian"), release, files, out)?;
+    rpm(&packaging.join("rpm"), release, files, out)?;
+    for folder in ["man", "tree", "rpm"] {
+        fs::remove_dir_all(out.join(folder)).with_context(|| format!("removing {folder}"))?;
+    }
+    let sums = run::output(Command::new("sh").current_dir(out).args(["-c", "sha256sum byway*"]), "")?;
+    fs::write(out.join("SHA256SUMS"), sums)?;
+    Ok(())
+}
+
+/// Lays out the files in a new folder.
+fn lay_out<'a>(files: impl Iterator<Item = (&'a str, &'a File)>, tree: &Path) -> Result<()> {
+    if tree.exists() {
+        fs::remove_dir_all(tree)?;
+    }
+    for (path, file) in files {
+        write(&tree.join(path), file.mode, &file.bytes)?;
+    }
+    run::output(Command::new("find").arg(tree).args(["-type", "d", "-exec", "chmod", "755", "{}", "+"]), "")?;
+    Ok(())
+}
+
+fn write(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
+    let writing = || format!("writing {}", path.display());
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(writing)?;
+    }
+    fs::write(path, bytes).with_context(writing)?;
+    fs::set_permissions(path, Permissions::from_mode(mode)).with_context(writing)
+}
+
+fn tarball(release: &Release, files: &[File], out: &Path) -> Result<()> {
+    let name = format!("byway-{}-{}-linux", release.version, release.machine);
+    lay_out(files.iter().map(|it| (it.path.as_str(), it)), &out.join("tree").join(&name))?;
+    let mut tar = Command::new("tar");
+    tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--use-compress-program=gzip -n9"]);
+    tar.arg(format!("--mtime=@{}", release.epoch)).arg("-C").arg(out.join("tree"));
+    run::output(tar.arg("-cf").arg(out.join(format!("{name}.tar.gz"))).arg(&name), "")?;
+    Ok(())
+}
+
+fn deb(packaging: &Path, release: &Release, files: &[File], out: &Path) -> Result<()> {
+    let tree = out.join("tree");
+    lay_out(files.iter().map(|it| (it.path.as_str(), it)), &tree)?;
+    let read =
+        |name: &str| fs::read_to_string(packaging.join(name)).with_context(|| format!("reading {name}"));
+    let doc = tree.join("usr/share/doc/byway");
+    let entry = format!(
+        "byway ({}-1) unstable; urgency=medium\n\n  * What changes is in changelog.gz.\n\n -- {}  {}\n",
+        release.version,
+        release.maintainer,
+        release.time("--rfc-email")?
+    );
+    write(&doc.join("changelog.Debian"), 0o644, entry.as_bytes())?;
+    run::output(Command::new("gzip").args(["-n", "-9"]).arg(doc.join("changelog.Debian")), "")?;
+    write(&tree.join("usr/share/lintian/overrides/byway"), 0o644, read("lintian-overrides")?.as_bytes())?;
+
+    let sums = "find . -type f ! -path './DEBIAN/*' -printf '%P\\0' | sort -z | xargs -0 md5sum";
+    let sums = run::output(Command::new("sh").current_dir(&tree).args(["-c", sums]), "")?;
+    let size: u64 = files.iter().map(|it| it.bytes.len() as u64).sum();
+    let control = read("control")?
+        .replace("@VERSION@", release.version)
+        .replace("@DEB_ARCH@", debian_architecture(release.machine))
+        .replace("@MAINTAINER@", &release.maintainer)
+        .replace("@SIZE@", &size.div_ceil(1024).to_string());
+    let debian = tree.join("DEBIAN");
+    write(&debian.join("control"), 0o644, control.as_bytes())?;
+    write(&debian.join("md5sums"), 0o644, sums.as_bytes())?;
+    write(&debian.join("conffiles"), 0o644, read("conffiles")?.as_bytes())?;
+    for script in ["postinst", "prerm", "postrm"] {
+        write(&debian.join(script), 0o755, read(script)?.as_bytes())?;
+    }
+    let mut dpkg = Command::new("dpkg-deb");
+    dpkg.args(["--root-owner-group", "-Zxz", "--build"]).env("SOURCE_DATE_EPOCH", &release.epoch);
+    run::output(dpkg.arg(&tree).arg(out), "")?;
+    let package = format!("byway_{}-1_{}.deb", release.version, debian_architecture(release.machine));
+    run::visibly(
+        Command::new("lintian").args(["--allow-root", "--fail-on", "error,warning"]).arg(out.join(package)),
+        "lintian(1) finds fault with the package.",
+    )
+}
+
+fn debian_architecture(machine: &'static str) -> &'static str {
+    match machine {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// Where Fedora's zsh looks, as opposed to Debian's.
+const ZSH: (&str, &str) = ("usr/share/zsh/vendor-completions/", "usr/share/zsh/site-functions/");
+
+fn rpm(packaging: &Path, release: &Release, files: &[File], out: &Path) -> Result<()> {
+    let tree = out.join("tree");
+    // ifupdown is Debian's.
+    let files: Vec<(String, &File)> = files
+        .iter()
+        .filter(|it| !it.path.starts_with("etc/network/"))
+        .map(|it| (it.path.replace(ZSH.0, ZSH.1), it))
+        .collect();
+    lay_out(files.iter().map(|(path, file)| (path.as_str(), *file)), &tree)?;
+    let list: String = files.iter().map(|(path, _)| format!("{}\"/{path}\"\n", kind(path))).collect();
+    let list = format!(
+        "%defattr(-,root,root)\n%dir /etc/byway\n%dir /usr/libexec/byway\n%dir /usr/share/doc/byway\n%dir /usr/share/doc/byway/examples\n{list}"
+    );
+    let folder = out.join("rpm");
+    write(&folder.join("files"), 0o644, list.as_bytes())?;
+    let spec = fs::read_to_string(packaging.join("byway.spec")).context("reading byway.spec")?;
+    let spec = spec
+        .replace("@VERSION@", release.version)
+        .replace("@TREE@", &tree.display().to_string())
+        .replace("@FILES@", &folder.join("files").display().to_string());
+    write(&folder.join("byway.spec"), 0o644, spec.as_bytes())?;
+
+    let mut rpmbuild = Command::new("rpmbuild");
+    rpmbuild.args(["-bb", "--target", release.machine]).env("SOURCE_DATE_EPOCH", &release.epoch);
+    for (name, value) in [
+        ("_topdir", folder.display().to_string().as_str()),
+        ("_rpmdir", &out.display().to_string()),
+        ("_rpmfilename", "%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm"),
+        ("_buildhost", "byway"),
+        ("_binary_payload", "w9.xzdio"),
+        ("use_source_date_epoch_as_buildtime", "1"),
+        ("clamp_mtime_to_source_date_epoch", "1"),
+        ("_build_id_links", "none"),
+    ] {
+        rpmbuild.arg("--define").arg(format!("{name} {value}"));
+    }
+    run::output(rpmbuild.arg(folder.join("byway.spec")), "")?;
+    Ok(())
+}
+
+/// What rpm(8) has to know about a file.
+fn kind(path: &str) -> &'static str {
+    match path {
+        _ if path.starts_with("etc/") => "%config(noreplace) ",
+        _ if path.starts_with("usr/share/doc/") => "%doc ",
+        _ => "",
+    }
+}
