@@ -275,7 +275,7 @@ pub enum Error {
     },
 }
 
-/// What kind an [`Error`] is of.
+/// What kind an [`enum@Error`] is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
