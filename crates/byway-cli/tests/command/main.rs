@@ -9,3 +9,4 @@ mod contract;
 mod everywhere;
 mod pure;
 mod support;
+mod terminal;

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Display,
-    io::Write,
+    io::{self, IsTerminal, Write},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -14,6 +14,7 @@ use byway_lab::{
     seed::{Addresses, IPV4, IPV6, Seed},
 };
 use serde::Serialize;
+use terminal_size::{Height, Width, terminal_size};
 
 use crate::{
     commands::Error,
@@ -67,15 +68,21 @@ impl Told {
 
 /// Runs the demo, with or without text.
 pub(super) fn tell(seed: &Seed, aloud: bool) -> Result<Told, Error> {
-    let say = Voice { aloud };
+    let say = Voice { aloud, in_scenes: aloud && has_a_screen() };
+    if say.in_scenes {
+        say.blank_screen();
+    }
     say.line(bold("A reply that leaves by the wrong way, and the cure"));
     say.line(PICTURE);
     say.line("   The client's requests reach 192.168.1.5 by the router. The server's");
     say.line("   replies follow its default route to the gateway, and are lost there.");
 
     let ipv4 = family(seed, &say, "IPv4", IPV4)?;
+    say.next_scene(PICTURE);
     let ipv6 = family(seed, &say, "IPv6", IPV6)?;
 
+    // The table needs the room of the picture.
+    say.next_scene("");
     say.line(format!("\n{}", bold("What byway has counted")));
     let shown = seed.server.run(|| Byway::open()?.status())?;
     say.command("show");
@@ -99,7 +106,7 @@ pub(super) fn tell(seed: &Seed, aloud: bool) -> Result<Told, Error> {
 
 /// Says how to look around in a demo that stays.
 pub(super) fn look_around(seed: &Seed, aloud: bool) {
-    let say = Voice { aloud };
+    let say = Voice { aloud, in_scenes: false };
     let (server, client) = (seed.server.netns(), seed.client.netns());
     say.line(format!("\n{}", bold("The hosts stay. Look around:")));
     say.command(&format!("--netns {server} show"));
@@ -114,7 +121,7 @@ pub(super) fn look_around(seed: &Seed, aloud: bool) {
 
 /// Says that the demo has left nothing behind.
 pub(super) fn end(aloud: bool) {
-    let say = Voice { aloud };
+    let say = Voice { aloud, in_scenes: false };
     say.line("   Removed: rules, programs and hosts. Nothing is left of this on the machine.");
 }
 
@@ -137,6 +144,7 @@ fn family(seed: &Seed, say: &Voice, name: &str, addresses: Addresses) -> Result<
         "     The server did answer: {replies_lost} from {service} came out of its eth0,\n     and ended at the gateway."
     ));
 
+    say.next_scene(PICTURE);
     say.line(format!("\n{}", bold(format!("{name}: a rule for the source of the replies"))));
     say.command(&format!("add from {service} via {router} dev eth1"));
     let spec =
@@ -185,12 +193,49 @@ fn replies(at_gateway: &Capture, addresses: &Addresses) -> usize {
     at_gateway.count(is_reply)
 }
 
+/// Rows and columns that each scene fits into, with the line that asks to go on.
+const ROWS: u16 = 24;
+const COLUMNS: u16 = 80;
+
+/// Whether a person sees the output on a screen that is large enough for a scene, and can say when to go on.
+fn has_a_screen() -> bool {
+    let is_large = |(columns, rows): (Width, Height)| columns.0 >= COLUMNS && rows.0 >= ROWS;
+    let moves_the_cursor = std::env::var_os("TERM").is_some_and(|term| term != "dumb");
+    io::stdin().is_terminal()
+        && io::stdout().is_terminal()
+        && moves_the_cursor
+        && terminal_size().is_some_and(is_large)
+}
+
 /// Prints, or stays quiet if the output is JSON.
 struct Voice {
     aloud: bool,
+    /// Tells the story in scenes that fit a screen, and waits between them.
+    in_scenes: bool,
 }
 
 impl Voice {
+    /// Waits until the reader wants to go on, and begins a new screen with the picture.
+    fn next_scene(&self, picture: &str) {
+        if !self.in_scenes {
+            return;
+        }
+        let _ = write!(anstream::stdout(), "\n   Press Enter to go on. ").and_then(|()| io::stdout().flush());
+        // The end of the input lets the story go on too.
+        let _ = io::stdin().read_line(&mut String::new());
+        self.blank_screen();
+        if !picture.is_empty() {
+            self.line(picture.trim_matches('\n'));
+        }
+    }
+
+    /// Scrolls what stands on the screen out of sight, so that it stays in the terminal's history.
+    fn blank_screen(&self) {
+        let rows = terminal_size().map_or(ROWS, |(_, rows)| rows.0);
+        // Not a colour, so it does not depend on whether colours are wanted.
+        let _ = write!(io::stdout(), "{}\x1b[H\x1b[J", "\n".repeat(rows.into()));
+    }
+
     fn line(&self, text: impl Display) {
         if self.aloud {
             // If the reader has gone, run the demo to its end all the same.

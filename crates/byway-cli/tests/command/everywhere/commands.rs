@@ -474,32 +474,6 @@ fn a_reader_that_goes_away_is_no_error() {
     assert_eq!(process.wait_for(ANSWER).unwrap().code(), Some(0));
 }
 
-#[cfg(feature = "demo")]
-#[test]
-fn the_demo_shows_the_failure_and_the_cure() {
-    let seed = Seed::new().unwrap(); // the demo makes a lab of its own inside
-    let said = call(&seed.client, "demo");
-    assert_eq!(said.code, Some(0), "{said:?}");
-    for line in [
-        "   ✗ no connection within 1.2 s",
-        "   ✓ Seen: the failure before, and the success after, for IPv4 and for IPv6.",
-        "   Removed: rules, programs and hosts. Nothing is left of this on the machine.",
-    ] {
-        assert!(said.out.lines().any(|it| it == line), "{line:?} is missing in:\n{}", said.out);
-    }
-    // Commands begin with the path of this binary, however long it is.
-    let is_narrow = |line: &str| line.starts_with("   $ ") || line.chars().count() <= 80;
-    assert!(said.out.lines().all(is_narrow), "{}", said.out);
-    let json: serde_json::Value = serde_json::from_str(&call(&seed.client, "--json demo").out).unwrap();
-    for family in ["ipv4", "ipv6"] {
-        assert_eq!(json[family]["failed_before"], true);
-        assert_eq!(json[family]["worked_after"], true);
-        assert!(json[family]["lost_replies"].as_u64().unwrap() > 0);
-        assert_eq!(json[family]["departed"], json[family]["arrived"]);
-    }
-    assert_eq!(pins(), Vec::<String>::new());
-}
-
 /// As a newer byway of the same schema may have made it.
 #[test]
 fn a_rule_of_an_unknown_kind_is_a_number_that_no_command_deletes() {

@@ -3,6 +3,8 @@
 mod commands;
 mod configuration;
 mod damaged;
+#[cfg(feature = "demo")]
+mod demo;
 mod exit_codes;
 mod fingers;
 mod get;
