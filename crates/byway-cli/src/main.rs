@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod commands;
+mod error;
+mod help;
 mod output;
 mod render;
 mod words;
@@ -18,6 +20,7 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 
 use crate::{
     commands::{Command, Options},
+    error::Error,
     output::Output,
 };
 
@@ -125,7 +128,7 @@ fn printable(text: &str) -> String {
         .collect()
 }
 
-fn run(cli: &Cli) -> Result<Output, commands::Error> {
+fn run(cli: &Cli) -> Result<Output, Error> {
     let wrong = |kind, sentence| Cli::command().error(kind, sentence).exit();
     let enter = || cli.netns.as_deref().map_or(Ok(()), byway::enter_namespace);
     match (&cli.command, &cli.batch) {
@@ -140,7 +143,7 @@ fn run(cli: &Cli) -> Result<Output, commands::Error> {
 }
 
 /// Prints an answer, and returns the exit code.
-fn print(cli: &Cli, answer: &Output) -> Result<u8, commands::Error> {
+fn print(cli: &Cli, answer: &Output) -> Result<u8, Error> {
     let text = match &answer.json {
         _ if cli.options.quiet => String::new(),
         Some(value) if cli.options.json => format!("{value:#}\n"),
@@ -154,7 +157,7 @@ fn print(cli: &Cli, answer: &Output) -> Result<u8, commands::Error> {
         // The reader has seen enough, as with `byway show | head`.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(answer.exit_code),
         Err(error) => {
-            let error = commands::Error::Print(error);
+            let error = Error::Print(error);
             // Without a command it is a batch, which changes something.
             let is_change = cli.command.as_ref().is_none_or(Command::changes);
             Err(if is_change { error.after_change(&answer.text) } else { error })

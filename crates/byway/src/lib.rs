@@ -36,7 +36,8 @@ mod show;
 
 pub use config::{
     Attach,
-    files::{FILE_MAX, FileError, STDIN, STDIN_NAME, read_config, read_file},
+    file_error::{FILE_MAX, FileError},
+    files::{STDIN, STDIN_NAME, read_config, read_file},
 };
 pub use error::{Error, ErrorKind, Result};
 pub use handle::{Byway, Edit, EditError, Edited, import, lint_host};

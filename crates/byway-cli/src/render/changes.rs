@@ -10,7 +10,7 @@ use anstyle::{AnsiColor, Style};
 use byway::{Change, Changes, Counts, Device, Waiting};
 
 use super::{count, thousands};
-use crate::commands::Error;
+use crate::error::Error;
 
 const ADDED: Style = AnsiColor::Green.on_default();
 const REMOVED: Style = AnsiColor::Red.on_default();

@@ -6,7 +6,7 @@ use std::{
     io,
 };
 
-use crate::commands::Error;
+use crate::error::Error;
 
 /// Writes a column's cell for a row. A line break begins another line of the cell.
 type Cell<'a, T> = Box<dyn Fn(&T, &mut dyn fmt::Write) -> fmt::Result + 'a>;

@@ -14,7 +14,7 @@ use super::{
     table::{Since, dev, rate, via},
     thousands,
 };
-use crate::commands::Error;
+use crate::error::Error;
 
 /// Writes the table, without a line break at its end. Goes through the rules twice.
 pub(super) fn write<I, R>(

@@ -12,7 +12,7 @@ use byway::{
 };
 
 use super::{columns::Columns, count, rules, rules::each, thousands};
-use crate::commands::Error;
+use crate::error::Error;
 
 /// An earlier look, for rates.
 pub(crate) struct Since<'a> {

@@ -11,11 +11,10 @@ use std::{
 };
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use thiserror::Error;
 
-use crate::{
-    config::{self, Reading},
-    model::in_one_sentence,
+use super::{
+    file_error::{A_TERMINAL, FILE_MAX, FileError},
+    read::{Reading, read},
 };
 
 /// The path of standard input ([`read_config`], [`read_file`]).
@@ -23,104 +22,6 @@ pub const STDIN: &str = "-";
 
 /// What standard input is called in errors and problems.
 pub const STDIN_NAME: &str = "standard input";
-
-/// The largest file that is read, in bytes: three times the size of a list of a million sources.
-pub const FILE_MAX: u64 = 128 * 1024 * 1024;
-
-/// Why a file cannot be a part of a configuration.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum FileError {
-    /// The file does not exist.
-    #[error("there is no file {}", .0.display())]
-    Missing(PathBuf),
-    /// It is a folder, a pipe, a device or a socket.
-    #[error("{} is {what}", .path.display())]
-    NoFile {
-        /// The path.
-        path: PathBuf,
-        /// What it is.
-        what: &'static str,
-    },
-    /// A symbolic link leads to itself.
-    #[error("{} is a symbolic link that leads to itself", .0.display())]
-    Loop(PathBuf),
-    /// Everybody could change what this host does.
-    #[error("everybody may write to {}", .0.display())]
-    WorldWritable(PathBuf),
-    /// Somebody else could add to the configuration.
-    #[error("{} and {} belong to different users", .folder.display(), .file.display())]
-    FolderOfAnother {
-        /// The folder.
-        folder: PathBuf,
-        /// The configuration beside it.
-        file: PathBuf,
-    },
-    /// It is larger than [`FILE_MAX`].
-    #[error("{} has {size} bytes, more than the limit of {FILE_MAX}", .path.display())]
-    TooLarge {
-        /// The path.
-        path: PathBuf,
-        /// Its size in bytes.
-        size: u64,
-    },
-    /// It is a pipe that has more than [`FILE_MAX`] bytes.
-    #[error("{} has more than the limit of {FILE_MAX} bytes", .0.display())]
-    Endless(PathBuf),
-    /// It is a pipe that ends before its first byte: what should have written to it has most likely failed.
-    #[error("{} is empty", .0.display())]
-    Empty(PathBuf),
-    /// It is not UTF-8.
-    #[error("{} is not UTF-8: line {line} has an invalid byte", .path.display())]
-    NotText {
-        /// The path.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-    },
-    /// Somebody wrote to it meanwhile, so the text may be a mixture of old and new.
-    #[error("{} was changed while it was read", .0.display())]
-    Changed(PathBuf),
-    /// The file system reported an error.
-    #[error("cannot read {}: {error}", .path.display())]
-    Io {
-        /// The path.
-        path: PathBuf,
-        /// Its error.
-        error: io::Error,
-    },
-}
-
-impl FileError {
-    /// What to do, if anything can be done. It reads as a continuation of [`Display`](std::fmt::Display), after a semicolon.
-    pub fn help(&self) -> Option<String> {
-        let help = match self {
-            Self::Missing(_) => "name the configuration, or write one there",
-            Self::NoFile { what: A_TERMINAL, .. } => "name a file, or send one in: `< FILE`",
-            Self::NoFile { .. } => "name a file",
-            Self::Loop(_) => "point it at a file",
-            Self::WorldWritable(path) => {
-                return Some(format!("take that permission away: `chmod o-w {}`", path.display()));
-            }
-            Self::FolderOfAnother { .. } => "give both to the same user, or move the files of the folder",
-            Self::Empty(_) => {
-                "look at what should have written to it; if nothing is meant, send a comment (`#`)"
-            }
-            Self::TooLarge { .. } | Self::Endless(_) => "use shorter prefixes, or several files",
-            Self::NotText { .. } => "save it as UTF-8",
-            Self::Changed(_) => "try again",
-            Self::Io { .. } => return None,
-        };
-        Some(help.to_owned())
-    }
-
-    /// What is wrong and what to do, in one sentence.
-    pub fn sentence(&self) -> String {
-        in_one_sentence(self, self.help())
-    }
-}
-
-const A_TERMINAL: &str = "a terminal";
 
 /// Reads a configuration: standard input ([`STDIN`]), or a file, the `*.toml` files of the folder beside it (`byway.d` beside `byway.toml`), by name, and
 /// the lists that these files name.
@@ -135,7 +36,7 @@ pub fn read_config(path: &Path) -> Result<Reading, FileError> {
         let text = read_text(&path, FILE_MAX)?;
         texts.push((path, text));
     }
-    Ok(config::read(texts, &mut |path| read_text(path, FILE_MAX)))
+    Ok(read(texts, &mut |path| read_text(path, FILE_MAX)))
 }
 
 /// Reads the text of one file, or of standard input ([`STDIN`]), to its end. A path like `/dev/fd/3` may be a pipe.
@@ -192,7 +93,7 @@ fn read_stream(name: &Path, file: &File) -> Result<String, FileError> {
 pub(crate) fn read_copy(path: &Path) -> Result<Reading, FileError> {
     let text = read_text(path, u64::MAX - 1)?;
     // A copy names no list.
-    Ok(config::read([(path.to_owned(), text)], &mut |path| Err(FileError::Missing(path.to_owned()))))
+    Ok(read([(path.to_owned(), text)], &mut |path| Err(FileError::Missing(path.to_owned()))))
 }
 
 /// The files that add to a configuration, by name.

@@ -3,6 +3,7 @@
 //! docs/configuration.md is the reference of the file's keys. The words are those of the command line.
 
 mod draft;
+pub(crate) mod file_error;
 pub(crate) mod files;
 mod parse;
 mod problem;

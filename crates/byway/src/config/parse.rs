@@ -11,7 +11,7 @@ use toml::{
 use super::{
     ActionSpec, Attach,
     draft::{Draft, HostRef, Origin},
-    files::FileError,
+    file_error::FileError,
     problem::{PROBLEMS_MAX, Place, Problem, token},
     values::{Notes, Value},
 };

@@ -10,7 +10,7 @@ use byway_abi::MAX_RULES;
 use super::{
     Config,
     draft::{Draft, HostRef},
-    files::FileError,
+    file_error::FileError,
     parse,
     problem::{File, PROBLEMS_MAX, Place, Problem, Problems, Severity},
     values::nearest,

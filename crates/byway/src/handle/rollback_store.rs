@@ -30,10 +30,7 @@ use nix::{
 };
 
 use crate::{
-    config::{
-        Reading,
-        files::{FileError, read_copy},
-    },
+    config::{Reading, file_error::FileError, files::read_copy},
     error::{Error, Result},
     kernel::{bpffs, namespace},
     policy::rollback::Saved,

@@ -17,7 +17,7 @@ use serde::Serialize;
 use terminal_size::{Height, Width, terminal_size};
 
 use crate::{
-    commands::Error,
+    error::Error,
     render::{count, table},
 };
 

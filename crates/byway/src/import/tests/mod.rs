@@ -8,7 +8,7 @@ mod hosts;
 mod kernel;
 mod same;
 
-use crate::config::{Config, Severity, files::FileError, read};
+use crate::config::{Config, Severity, file_error::FileError, read};
 
 /// The text is a configuration, and no other than this one.
 fn says(text: &str, config: &Config) {

@@ -3,7 +3,7 @@
 use byway::{Error, FlowError, Obstacle, grammar::GrammarError};
 
 /// What is wrong and what to do.
-pub(super) fn sentence(error: &Error) -> String {
+pub(crate) fn sentence(error: &Error) -> String {
     let wrong = match error {
         Error::NotUndone { failure, undo } => {
             format!("{}; and it could not be undone: {}", sentence(failure), sentence(undo))
@@ -52,7 +52,7 @@ fn command(error: &Error) -> Option<String> {
 }
 
 /// What is in the way of rules, and what to do.
-pub(super) fn of_obstacle(obstacle: &Obstacle) -> String {
+pub(crate) fn of_obstacle(obstacle: &Obstacle) -> String {
     match obstacle {
         Obstacle::NotAttached { device, .. } => {
             format!("{obstacle}; attach there as well: `byway attach dev {}`", device.name)
@@ -62,7 +62,7 @@ pub(super) fn of_obstacle(obstacle: &Obstacle) -> String {
 }
 
 /// What is wrong with words.
-pub(super) fn of_words(error: &GrammarError) -> String {
+pub(crate) fn of_words(error: &GrammarError) -> String {
     match error {
         GrammarError::NoFamily(_) => {
             format!("{error}; write one of them, or say which with `-4` or `-6`; two rules cover both")

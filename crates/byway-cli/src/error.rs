@@ -1,0 +1,114 @@
+//! Why a command did not do its work, and its exit code.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use byway::{ErrorKind, FileError, grammar::GrammarError};
+
+use crate::help;
+
+/// Why a command did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("{}", help::of_words(.0))]
+    Grammar(#[from] GrammarError),
+    #[error("{}", help::sentence(.0))]
+    Byway(#[from] byway::Error),
+    #[cfg(feature = "demo")]
+    #[error(transparent)]
+    Lab(#[from] byway_lab::Error),
+    #[cfg(feature = "demo")]
+    #[error("the demo could not go on: {0}")]
+    Demo(std::io::Error),
+    #[error("{}", .0.sentence())]
+    File(#[from] FileError),
+    #[error("{}: {problems}; nothing has been changed", name(.path))]
+    Config { path: PathBuf, problems: String },
+    #[error("{}: {error}", place(.path, *.line))]
+    Batch { path: PathBuf, line: Option<usize>, error: Box<Error> },
+    #[error("`{0}` is no change; a batch has `add`, `replace`, `del`, `flush`, `group` and `nexthop`")]
+    NoChange(String),
+    #[error("{0}")]
+    TooShort(String),
+    #[error("cannot leave the terminal: {0}")]
+    Guard(std::io::Error),
+    #[error("cannot print: {0}")]
+    Print(std::io::Error),
+    #[error("it is done, but this cannot be printed ({error}): {done}")]
+    PrintChange { done: String, error: std::io::Error },
+    #[cfg(feature = "demo")]
+    #[error("the hosts of an earlier `byway demo --keep` are still up; remove them: `byway demo --clean`")]
+    DemoStays,
+}
+
+/// `FILE:LINE`, or the file alone.
+fn place(path: &Path, line: Option<usize>) -> String {
+    match line {
+        Some(line) => format!("{}:{line}", name(path)),
+        None => name(path).to_string(),
+    }
+}
+
+/// How many lines of an answer an error repeats.
+const LINES: usize = 3;
+
+/// The exit codes beside 0 (done) and 3 (`diff` found differences). docs/iproute2.md lists them.
+pub(crate) mod code {
+    pub(super) const FAILED: u8 = 1;
+    pub(super) const INVALID: u8 = 2;
+    /// Something of a configuration waits: it is in force as far as it can be.
+    pub(crate) const WAITS: u8 = 4;
+    pub(super) const REFUSED: u8 = 5;
+    pub(super) const NOT_FOUND: u8 = 6;
+    pub(super) const EXISTS: u8 = 7;
+    pub(super) const PRIVILEGE: u8 = 8;
+    pub(super) const NOT_PRINTED: u8 = 9;
+}
+
+impl Error {
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::File(FileError::Io { error, .. }) if error.kind() == io::ErrorKind::PermissionDenied => {
+                code::PRIVILEGE
+            }
+            Self::Grammar(_) | Self::File(_) | Self::Config { .. } => code::INVALID,
+            Self::NoChange(_) | Self::TooShort(_) => code::INVALID,
+            Self::Batch { error, .. } => error.exit_code(),
+            Self::Byway(error) => match error.kind() {
+                ErrorKind::Invalid => code::INVALID,
+                ErrorKind::Refused => code::REFUSED,
+                ErrorKind::NotFound => code::NOT_FOUND,
+                ErrorKind::Exists => code::EXISTS,
+                ErrorKind::Privilege => code::PRIVILEGE,
+                _ => code::FAILED,
+            },
+            Self::PrintChange { .. } => code::NOT_PRINTED,
+            #[cfg(feature = "demo")]
+            Self::DemoStays => code::REFUSED,
+            #[cfg(feature = "demo")]
+            Self::Lab(byway_lab::Error::Privilege { .. }) => code::PRIVILEGE,
+            #[cfg(feature = "demo")]
+            Self::Lab(_) | Self::Demo(_) => code::FAILED,
+            Self::Guard(_) | Self::Print(_) => code::FAILED,
+        }
+    }
+
+    /// The same error, if it comes after a change, with what is done.
+    pub(crate) fn after_change(self, done: &str) -> Self {
+        match self {
+            Self::Print(error) => {
+                let (lines, all) = (done.lines().take(LINES).collect::<Vec<_>>(), done.lines().count());
+                let more = if all > LINES { format!("; and {} more", all - LINES) } else { String::new() };
+                Self::PrintChange { done: lines.join("; ") + &more, error }
+            }
+            error => error,
+        }
+    }
+}
+
+/// What a file is called.
+pub(crate) fn name(path: &Path) -> impl std::fmt::Display {
+    if path == Path::new(byway::STDIN) { Path::new(byway::STDIN_NAME).display() } else { path.display() }
+}
