@@ -15,7 +15,7 @@ const BYTES_MAX: u64 = 10_000_000;
 
 /// The target of the compiler. With a `--target`, the flags do not apply to build scripts and procedural macros, which
 /// cannot be static.
-pub(super) fn target() -> String {
+pub(crate) fn target() -> String {
     format!("{}-unknown-linux-gnu", env::consts::ARCH)
 }
 

@@ -3,6 +3,7 @@
 mod binary;
 mod components;
 mod files;
+mod image;
 mod packages;
 mod page;
 
@@ -12,8 +13,11 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::{run, workspace::Workspace};
+pub(crate) use binary::target;
 
-/// Build the packages: .deb, .rpm, a tarball, checksums and a bill of materials
+const MAINTAINER: &str = "Byway maintainers <maintainers@byway.invalid>";
+
+/// Build the packages: .deb, .rpm, a tarball, a container image, checksums and a bill of materials
 ///
 /// They are in `target/packages` afterwards.
 #[derive(Args)]
@@ -22,11 +26,7 @@ pub(crate) struct Dist {
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
     /// Who answers for the packages
-    #[arg(
-        long,
-        value_name = "NAME <ADDRESS>",
-        default_value = "Byway maintainers <maintainers@byway.invalid>"
-    )]
+    #[arg(long, value_name = "NAME <ADDRESS>", default_value = MAINTAINER)]
     maintainer: String,
 }
 
@@ -59,7 +59,17 @@ const TOOLS: &[(&str, &str)] = &[
 ];
 
 impl Dist {
+    /// Builds the packages of this source, or those of a binary.
+    pub(crate) fn new(binary: Option<PathBuf>) -> Dist {
+        Dist { binary, maintainer: MAINTAINER.to_owned() }
+    }
+
     pub(crate) fn exec(self) -> Result<()> {
+        self.build().map(drop)
+    }
+
+    /// Returns the .deb.
+    pub(crate) fn build(self) -> Result<PathBuf> {
         let workspace = Workspace::find()?;
         let missing: Vec<&str> =
             TOOLS.iter().filter(|(tool, _)| run::find(tool).is_none()).map(|(_, package)| *package).collect();
@@ -83,12 +93,12 @@ impl Dist {
         }
         fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
         let files = files::all(&workspace, &release, &binary, &out)?;
-        packages::build(&workspace, &release, &files, &out)?;
+        let deb = packages::build(&workspace, &release, &files, &out)?;
         for entry in fs::read_dir(&out)? {
             let entry = entry?;
             println!("{:>9} bytes  {}", entry.metadata()?.len(), entry.path().display());
         }
-        Ok(())
+        Ok(deb)
     }
 }
 

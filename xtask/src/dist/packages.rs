@@ -1,18 +1,19 @@
-//! Packages out of files: .deb, .rpm and a tarball.
+//! Packages out of files: .deb, .rpm, a tarball and an image.
 
 use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result};
 
-use super::{Release, files::File};
+use super::{Release, files::File, image};
 use crate::{run, workspace::Workspace};
 
-pub(super) fn build(workspace: &Workspace, release: &Release, files: &[File], out: &Path) -> Result<()> {
+/// Builds them all, and returns the .deb.
+pub(super) fn build(workspace: &Workspace, release: &Release, files: &[File], out: &Path) -> Result<PathBuf> {
     let packaging = workspace.root.join("packaging");
     let service = packaging.join("byway.service");
     // It looks for the command and the pages on this machine, so only what it says about the file counts.
@@ -21,24 +22,30 @@ pub(super) fn build(workspace: &Workspace, release: &Release, files: &[File], ou
         "",
     )?;
     tarball(release, files, out)?;
-    deb(&packaging.join("debian"), release, files, out)?;
+    let deb = deb(&packaging.join("debian"), release, files, out)?;
     rpm(&packaging.join("rpm"), release, files, out)?;
+    image::image(release, files, out)?;
     for folder in ["man", "tree", "rpm"] {
         fs::remove_dir_all(out.join(folder)).with_context(|| format!("removing {folder}"))?;
     }
     let sums = run::output(Command::new("sh").current_dir(out).args(["-c", "sha256sum byway*"]), "")?;
     fs::write(out.join("SHA256SUMS"), sums)?;
-    Ok(())
+    Ok(deb)
 }
 
 /// Lays out the files in a new folder.
-fn lay_out<'a>(files: impl Iterator<Item = (&'a str, &'a File)>, tree: &Path) -> Result<()> {
+pub(super) fn lay_out<'a>(files: impl Iterator<Item = (&'a str, &'a File)>, tree: &Path) -> Result<()> {
     if tree.exists() {
         fs::remove_dir_all(tree)?;
     }
     for (path, file) in files {
         write(&tree.join(path), file.mode, &file.bytes)?;
     }
+    open_folders(tree)
+}
+
+/// Gives the folders the mode that they have in packages, whatever this user's umask.
+fn open_folders(tree: &Path) -> Result<()> {
     run::output(Command::new("find").arg(tree).args(["-type", "d", "-exec", "chmod", "755", "{}", "+"]), "")?;
     Ok(())
 }
@@ -55,14 +62,29 @@ fn write(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
 fn tarball(release: &Release, files: &[File], out: &Path) -> Result<()> {
     let name = format!("byway-{}-{}-linux", release.version, release.machine);
     lay_out(files.iter().map(|it| (it.path.as_str(), it)), &out.join("tree").join(&name))?;
+    let file = out.join(format!("{name}.tar.gz"));
+    tar(release, &out.join("tree"), &name, &file, Some("gzip -n9"))
+}
+
+/// Packs what is `name` in a folder, the same way whoever does it, and whenever.
+pub(super) fn tar(
+    release: &Release,
+    folder: &Path,
+    name: &str,
+    file: &Path,
+    compress: Option<&str>,
+) -> Result<()> {
     let mut tar = Command::new("tar");
-    tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--use-compress-program=gzip -n9"]);
-    tar.arg(format!("--mtime=@{}", release.epoch)).arg("-C").arg(out.join("tree"));
-    run::output(tar.arg("-cf").arg(out.join(format!("{name}.tar.gz"))).arg(&name), "")?;
+    tar.args(["--format=gnu", "--sort=name", "--owner=0", "--group=0", "--numeric-owner"]);
+    // Not what this user's umask makes of them.
+    tar.arg("--mode=u=rwX,go=rX");
+    tar.arg(format!("--mtime=@{}", release.epoch)).arg("-C").arg(folder);
+    tar.args(compress.map(|program| format!("--use-compress-program={program}")));
+    run::output(tar.arg("-cf").arg(file).arg(name), "")?;
     Ok(())
 }
 
-fn deb(packaging: &Path, release: &Release, files: &[File], out: &Path) -> Result<()> {
+fn deb(packaging: &Path, release: &Release, files: &[File], out: &Path) -> Result<PathBuf> {
     let tree = out.join("tree");
     lay_out(files.iter().map(|it| (it.path.as_str(), it)), &tree)?;
     let read =
@@ -93,17 +115,21 @@ fn deb(packaging: &Path, release: &Release, files: &[File], out: &Path) -> Resul
     for script in ["postinst", "prerm", "postrm"] {
         write(&debian.join(script), 0o755, read(script)?.as_bytes())?;
     }
+    open_folders(&tree)?;
     let mut dpkg = Command::new("dpkg-deb");
     dpkg.args(["--root-owner-group", "-Zxz", "--build"]).env("SOURCE_DATE_EPOCH", &release.epoch);
     run::output(dpkg.arg(&tree).arg(out), "")?;
-    let package = format!("byway_{}-1_{}.deb", release.version, debian_architecture(release.machine));
+    let package =
+        out.join(format!("byway_{}-1_{}.deb", release.version, debian_architecture(release.machine)));
     run::visibly(
-        Command::new("lintian").args(["--allow-root", "--fail-on", "error,warning"]).arg(out.join(package)),
+        Command::new("lintian").args(["--allow-root", "--fail-on", "error,warning"]).arg(&package),
         "lintian(1) finds fault with the package.",
-    )
+    )?;
+    Ok(package)
 }
 
-fn debian_architecture(machine: &'static str) -> &'static str {
+/// The name of the architecture in Debian, and in images.
+pub(super) fn debian_architecture(machine: &'static str) -> &'static str {
     match machine {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
