@@ -1,7 +1,7 @@
 //! `cargo xtask kernels`: runs the workspace's tests on other kernels than the one that is running.
 
-mod machine;
-mod packages;
+pub(crate) mod machine;
+pub(crate) mod packages;
 
 use std::{
     env,
@@ -17,7 +17,6 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, value_parser};
 
 use crate::{
-    run,
     suite::{Counts, Layer, Reader, Report, Run, Suite, deal, quoted, script},
     workspace::Workspace,
 };
@@ -72,7 +71,7 @@ impl FromStr for Wanted {
 /// A kernel that is there.
 pub(crate) struct Found {
     pub(crate) wanted: Wanted,
-    kernel: packages::Kernel,
+    pub(crate) kernel: packages::Kernel,
 }
 
 impl Found {
@@ -110,7 +109,7 @@ impl Kernels {
 /// Finds the kernels, and what it takes to run them.
 pub(crate) fn find(wanted: &[Wanted]) -> Result<Vec<Found>> {
     machine::install_tools()?;
-    let cache = cache()?;
+    let cache = cache("kernels")?;
     let find = |wanted: &Wanted| {
         let kernel = packages::fetch(&wanted.version, &cache);
         let kernel = kernel.with_context(|| format!("finding a kernel {}", wanted.version))?;
@@ -119,11 +118,11 @@ pub(crate) fn find(wanted: &[Wanted]) -> Result<Vec<Found>> {
     wanted.iter().map(find).collect()
 }
 
-/// Where kernels are kept: beside what else programs keep for this user, so that each clone finds them.
-fn cache() -> Result<PathBuf> {
+/// Where kernels and other things are kept: beside what else programs keep for this user, so that each clone finds them.
+pub(crate) fn cache(kind: &str) -> Result<PathBuf> {
     let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let folder = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-    Ok(folder.context("neither XDG_CACHE_HOME nor HOME says where to keep kernels")?.join("byway/kernels"))
+    Ok(folder.context("neither XDG_CACHE_HOME nor HOME says where to keep things")?.join("byway").join(kind))
 }
 
 /// Runs a command on each kernel, in the folder where this one was started.
@@ -261,13 +260,6 @@ fn machine_script(suite: &Suite, runs: &[Run], hook: Option<&str>) -> String {
          {byway} --version >/dev/null || exit 1\n{}",
         script(runs)
     )
-}
-
-/// Installs the packages whose program is not there.
-fn install_missing(wanted: &[(&str, &str)]) -> Result<()> {
-    let missing = wanted.iter().filter(|(program, _)| run::find(program).is_none());
-    let packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
-    if packages.is_empty() { Ok(()) } else { run::install(&packages) }
 }
 
 #[cfg(test)]

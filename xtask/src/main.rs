@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod boot;
 mod bpf;
 mod dist;
 mod fuzz;
@@ -27,6 +28,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Verb {
     Bench(bench::Bench),
+    Boot(boot::Boot),
     Bpf(bpf::Bpf),
     Dist(dist::Dist),
     Fuzz(fuzz::Fuzz),
@@ -38,6 +40,7 @@ enum Verb {
 fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
         Verb::Bench(bench) => bench.exec().map(|()| ExitCode::SUCCESS),
+        Verb::Boot(boot) => boot.exec().map(|()| ExitCode::SUCCESS),
         Verb::Bpf(bpf) => bpf.exec(),
         Verb::Dist(dist) => dist.exec().map(|()| ExitCode::SUCCESS),
         Verb::Fuzz(fuzz) => fuzz.exec().map(|()| ExitCode::SUCCESS),

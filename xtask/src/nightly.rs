@@ -14,6 +14,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    boot::Boot,
     fuzz::Fuzz,
     fuzz_datapath::FuzzDatapath,
     kernels::{self, Wanted},
@@ -22,7 +23,7 @@ use crate::{
     workspace::Workspace,
 };
 
-/// All tests of every layer on every kernel, long fuzzing, and a million random packets
+/// All tests of every layer on every kernel, long fuzzing, a million random packets, and the package on a Debian that boots
 ///
 /// What is finished is noted below target/nightly, by commit, and passed over when this is started again: a run that was cut
 /// off goes on where it was. With changes that are not committed nothing is noted.
@@ -93,6 +94,7 @@ impl Nightly {
         let packets = self.packets;
         let compare = || FuzzDatapath { packets, seed: None }.exec();
         finished.step(&format!("fuzz-datapath --packets {packets}"), compare)?;
+        finished.step("boot", || Boot::default().exec())?;
 
         finished.print();
         Ok(if finished.parts.iter().all(|(_, part)| part.is_good) {

@@ -48,8 +48,15 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
+/// Installs the packages whose program, or other file by its whole name, is not there.
+pub(crate) fn install_missing(wanted: &[(&str, &str)]) -> Result<()> {
+    let missing = wanted.iter().filter(|(program, _)| find(program).is_none());
+    let packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    if packages.is_empty() { Ok(()) } else { install(&packages) }
+}
+
 /// Returns the commands that install Debian packages. `apt-get update` runs only if the lists are too old.
-pub(crate) fn install(packages: &[&str]) -> Result<()> {
+fn install(packages: &[&str]) -> Result<()> {
     let help = format!("As root: apt-get update && apt-get install {}", packages.join(" "));
     let install = || {
         let mut command = Command::new("apt-get");

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+use super::packages::debian_architecture;
 use crate::{run, workspace::Workspace};
 
 /// The most bytes that it may have.
@@ -15,16 +16,27 @@ const BYTES_MAX: u64 = 10_000_000;
 
 /// The target of the compiler. With a `--target`, the flags do not apply to build scripts and procedural macros, which
 /// cannot be static.
-pub(crate) fn target() -> String {
-    format!("{}-unknown-linux-gnu", env::consts::ARCH)
+pub(crate) fn target(machine: &str) -> String {
+    format!("{machine}-unknown-linux-gnu")
 }
 
-pub(super) fn build(workspace: &Workspace) -> Result<PathBuf> {
+pub(super) fn build(workspace: &Workspace, machine: &str) -> Result<PathBuf> {
+    let target = target(machine);
     let mut cargo = workspace.cargo();
     cargo.args(["build", "--profile", "dist", "--locked", "--package", "byway-cli", "--no-default-features"]);
-    cargo.args(["--target", &target()]).env("CARGO_ENCODED_RUSTFLAGS", rustflags(workspace)?.join("\x1f"));
-    run::visibly(&mut cargo, "")?;
-    let binary = workspace.target.join(target()).join("dist/byway");
+    if machine != env::consts::ARCH {
+        let debian = debian_architecture(machine);
+        let linker = format!("{machine}-linux-gnu-gcc");
+        run::install_missing(&[
+            (&linker, &format!("gcc-{}-linux-gnu", machine.replace('_', "-"))),
+            (&format!("/usr/{machine}-linux-gnu/lib/libc.a"), &format!("libc6-dev-{debian}-cross")),
+        ])?;
+        let variable = format!("CARGO_TARGET_{}_LINKER", target.to_uppercase().replace('-', "_"));
+        cargo.env(variable, linker);
+    }
+    cargo.args(["--target", &target]).env("CARGO_ENCODED_RUSTFLAGS", rustflags(workspace)?.join("\x1f"));
+    run::visibly(&mut cargo, &format!("If there is no `core`: rustup target add {target}"))?;
+    let binary = workspace.target.join(target).join("dist/byway");
     check(workspace, &binary)?;
     Ok(binary)
 }

@@ -65,7 +65,7 @@ pub(super) fn all(workspace: &Workspace, release: &Release, binary: &Path, out: 
         add(doc(&format!("examples/{name}")), 0o644, read(&example)?);
     }
 
-    let components = components::find(workspace, &target())?;
+    let components = components::find(workspace, &target(&release.machine))?;
     let bill = components::bill(&components, release.version, &release.time("+%FT%TZ")?);
     let licences = components::licences(&components)?;
     add(doc("changelog.gz"), 0o644, zipped(&repository("CHANGELOG.md")?, out)?);

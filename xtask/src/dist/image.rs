@@ -44,7 +44,7 @@ pub(super) fn image(release: &Release, files: &[File], out: &Path) -> Result<()>
         "org.opencontainers.image.version": release.version,
         "org.opencontainers.image.licenses": "(MIT OR Apache-2.0) AND LGPL-2.1-or-later",
     });
-    let platform = json!({ "architecture": debian_architecture(release.machine), "os": "linux" });
+    let platform = json!({ "architecture": debian_architecture(&release.machine), "os": "linux" });
     let config = json!({
         "created": created,
         "architecture": platform["architecture"],

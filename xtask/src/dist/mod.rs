@@ -19,12 +19,15 @@ const MAINTAINER: &str = "Byway maintainers <maintainers@byway.invalid>";
 
 /// Build the packages: .deb, .rpm, a tarball, a container image, checksums and a bill of materials
 ///
-/// They are in `target/packages` afterwards.
+/// They are in `target/packages/MACHINE` afterwards.
 #[derive(Args)]
 pub(crate) struct Dist {
     /// Package this binary instead of building one, to work on the packages themselves
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
+    /// The machine that they are for
+    #[arg(long, default_value = env::consts::ARCH, value_parser = ["x86_64", "aarch64"])]
+    machine: String,
     /// Who answers for the packages
     #[arg(long, value_name = "NAME <ADDRESS>", default_value = MAINTAINER)]
     maintainer: String,
@@ -34,7 +37,7 @@ pub(crate) struct Dist {
 struct Release {
     version: &'static str,
     /// `x86_64`
-    machine: &'static str,
+    machine: String,
     maintainer: String,
     /// Of the last commit, in seconds (<https://reproducible-builds.org/specs/source-date-epoch/>).
     epoch: String,
@@ -61,7 +64,7 @@ const TOOLS: &[(&str, &str)] = &[
 impl Dist {
     /// Builds the packages of this source, or those of a binary.
     pub(crate) fn new(binary: Option<PathBuf>) -> Dist {
-        Dist { binary, maintainer: MAINTAINER.to_owned() }
+        Dist { binary, machine: env::consts::ARCH.to_owned(), maintainer: MAINTAINER.to_owned() }
     }
 
     pub(crate) fn exec(self) -> Result<()> {
@@ -71,23 +74,19 @@ impl Dist {
     /// Returns the .deb.
     pub(crate) fn build(self) -> Result<PathBuf> {
         let workspace = Workspace::find()?;
-        let missing: Vec<&str> =
-            TOOLS.iter().filter(|(tool, _)| run::find(tool).is_none()).map(|(_, package)| *package).collect();
-        if !missing.is_empty() {
-            run::install(&missing)?;
-        }
+        run::install_missing(TOOLS)?;
         let release = Release {
             version: env!("CARGO_PKG_VERSION"),
-            machine: env::consts::ARCH,
+            machine: self.machine,
             maintainer: self.maintainer,
             epoch: epoch(&workspace)?,
         };
         let binary = match self.binary {
             Some(binary) => binary,
-            None => binary::build(&workspace)?,
+            None => binary::build(&workspace, &release.machine)?,
         };
 
-        let out = workspace.target.join("packages");
+        let out = workspace.target.join("packages").join(&release.machine);
         if out.exists() {
             fs::remove_dir_all(&out).with_context(|| format!("removing {}", out.display()))?;
         }

@@ -105,7 +105,7 @@ fn deb(packaging: &Path, release: &Release, files: &[File], out: &Path) -> Resul
     let size: u64 = files.iter().map(|it| it.bytes.len() as u64).sum();
     let control = read("control")?
         .replace("@VERSION@", release.version)
-        .replace("@DEB_ARCH@", debian_architecture(release.machine))
+        .replace("@DEB_ARCH@", debian_architecture(&release.machine))
         .replace("@MAINTAINER@", &release.maintainer)
         .replace("@SIZE@", &size.div_ceil(1024).to_string());
     let debian = tree.join("DEBIAN");
@@ -120,7 +120,7 @@ fn deb(packaging: &Path, release: &Release, files: &[File], out: &Path) -> Resul
     dpkg.args(["--root-owner-group", "-Zxz", "--build"]).env("SOURCE_DATE_EPOCH", &release.epoch);
     run::output(dpkg.arg(&tree).arg(out), "")?;
     let package =
-        out.join(format!("byway_{}-1_{}.deb", release.version, debian_architecture(release.machine)));
+        out.join(format!("byway_{}-1_{}.deb", release.version, debian_architecture(&release.machine)));
     run::visibly(
         Command::new("lintian").args(["--allow-root", "--fail-on", "error,warning"]).arg(&package),
         "lintian(1) finds fault with the package.",
@@ -129,7 +129,7 @@ fn deb(packaging: &Path, release: &Release, files: &[File], out: &Path) -> Resul
 }
 
 /// The name of the architecture in Debian, and in images.
-pub(super) fn debian_architecture(machine: &'static str) -> &'static str {
+pub(super) fn debian_architecture(machine: &str) -> &str {
     match machine {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -163,7 +163,7 @@ fn rpm(packaging: &Path, release: &Release, files: &[File], out: &Path) -> Resul
     write(&folder.join("byway.spec"), 0o644, spec.as_bytes())?;
 
     let mut rpmbuild = Command::new("rpmbuild");
-    rpmbuild.args(["-bb", "--target", release.machine]).env("SOURCE_DATE_EPOCH", &release.epoch);
+    rpmbuild.args(["-bb", "--target", &release.machine]).env("SOURCE_DATE_EPOCH", &release.epoch);
     for (name, value) in [
         ("_topdir", folder.display().to_string().as_str()),
         ("_rpmdir", &out.display().to_string()),

@@ -1,7 +1,8 @@
-//! A virtual machine that boots a kernel on this host's file system, read-only underneath and with a writable
-//! layer that is gone at the end, and runs one shell script in it as root.
+//! Virtual machines. A [`Machine`] boots a kernel with a folder of this host as its file system. It has two serial lines: the
+//! kernel's console, which goes to a log, and the output of what runs in it.
 //!
-//! It has two serial lines: the kernel's console, which goes to a log, and the script's output.
+//! A [`Job`] is a shell script, run as root in a machine on this host's own file system, read-only underneath and with a
+//! writable layer that is gone at the end.
 
 use std::{
     collections::HashSet,
@@ -17,7 +18,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{install_missing, packages::Kernel};
+use super::packages::Kernel;
 use crate::{run, suite::quoted};
 
 /// What the machine itself and the tests need. One that a kernel lacks or has built in is passed over.
@@ -43,9 +44,34 @@ pub(crate) struct Job<'a> {
     pub(crate) limit: Duration,
 }
 
+/// A machine, whatever it does.
+pub(crate) struct Machine<'a> {
+    pub(crate) kernel: &'a Kernel,
+    /// What to load before anything else runs.
+    pub(crate) modules: &'a str,
+    /// Names and contents of files in its first file system. One of them is `init`, the first process.
+    pub(crate) files: &'a [(&'a str, &'a str)],
+    /// The folder that it has as the virtiofs `host`, and how long it may take what is there for unchanged.
+    pub(crate) shared: (&'a Path, Cache),
+    /// Further arguments of qemu.
+    pub(crate) devices: &'a [&'a str],
+    /// Further words of the kernel's command line.
+    pub(crate) settings: &'a str,
+    pub(crate) limit: Duration,
+}
+
+/// What virtiofsd calls `cache`.
+#[derive(Clone, Copy)]
+pub(crate) enum Cache {
+    /// The files hold still while the machine runs. Asking after each again makes starting a program five times slower.
+    Always,
+    /// The machine writes to them.
+    Auto,
+}
+
 /// Installs the programs that make and run a machine.
 pub(crate) fn install_tools() -> Result<()> {
-    install_missing(&[
+    run::install_missing(&[
         ("qemu-system-x86_64", "qemu-system-x86"),
         ("busybox", "busybox-static"),
         ("cpio", "cpio"),
@@ -54,115 +80,35 @@ pub(crate) fn install_tools() -> Result<()> {
         ("modprobe", "kmod"),
     ])?;
     // Debian 12's qemu brings it along; later it is a package.
-    install_missing(&[("virtiofsd", "virtiofsd")])
+    run::install_missing(&[("virtiofsd", "virtiofsd")])
 }
 
 impl Job<'_> {
     /// Boots, hands each line of the script's output on, and returns the script's exit status.
     pub(crate) fn run(&self, mut on_line: impl FnMut(&str)) -> Result<u8> {
-        let folder = tempfile::tempdir().context("creating a folder for the machine")?;
-        let console = folder.path().join("console.log");
-        let initramfs = self.initramfs(folder.path())?;
-        let socket = folder.path().join("files");
-        let _files = share_files(&socket)?;
-        let mut machine = self.start(&socket, &initramfs, &console)?;
-
-        let lines = lines_of(&mut machine.0)?;
-        let deadline = Instant::now() + self.limit;
-        let mut status = None;
-        loop {
-            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) => match line.split_once(EXIT) {
-                    Some((unfinished, text)) => {
-                        if !unfinished.is_empty() {
-                            on_line(unfinished);
-                        }
-                        status = text.parse().ok();
-                    }
-                    None => on_line(&line),
-                },
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => bail!(
-                    "not done within the time limit of {} minutes; the end of the console:\n{}",
-                    self.limit.as_secs() / 60,
-                    tail(&console)
-                ),
-            }
-        }
-        let Some(status) = status else {
-            let end = machine.0.wait().context("waiting for qemu")?;
-            bail!(
-                "the machine died before its script had ended (qemu: {end}); the end of the console:\n{}",
-                tail(&console)
-            )
+        let machine = Machine {
+            kernel: self.kernel,
+            modules: MODULES,
+            files: &[("init", &self.init()), ("script", self.script)],
+            shared: (Path::new("/"), Cache::Always),
+            devices: &["-net", "none"],
+            // At random addresses qemu translates the code of each process anew, which takes most of a short one's time.
+            settings: "loglevel=5 norandmaps",
+            limit: self.limit,
         };
-        Ok(status)
-    }
-
-    fn start(&self, socket: &Path, initramfs: &Path, console: &Path) -> Result<Running> {
-        // Never /dev/kvm: where tests run it may be there and not work.
-        //
-        // One processor. Two machines side by side with one each get through more than one after the other with two. And
-        // where the first program of all comes to a hook, or the last one goes, the kernel writes over its own code in every
-        // packet's path (static keys): of several processors that qemu emulates, one at times runs the breakpoint that is
-        // there in between after it has gone, and the kernel dies of it.
-        let mut qemu = dying_with_us("qemu-system-x86_64");
-        qemu.args(["-accel", "tcg", "-cpu", "max,la57=off", "-smp", "1", "-m", MEMORY]);
-        // virtiofs needs memory that it can share.
-        qemu.arg("-object").arg(format!("memory-backend-memfd,id=memory,size={MEMORY},share=on"));
-        qemu.args(["-numa", "node,memdev=memory"]);
-        qemu.arg("-chardev").arg(format!("socket,id=files,path={}", socket.display()));
-        qemu.args(["-device", "vhost-user-fs-pci,chardev=files,tag=host"]);
-        qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-net", "none"]);
-        qemu.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
-        qemu.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(initramfs);
-        // At random addresses qemu translates the code of each process anew, which takes most of a short one's time.
-        let settings = "console=ttyS0 loglevel=5 panic=-1 mitigations=off random.trust_cpu=on norandmaps";
-        qemu.args(["-append", settings]);
-        qemu.stdin(Stdio::null()).stdout(Stdio::piped());
-        let child = qemu.spawn().with_context(|| run::cannot_start(&qemu, ""))?;
-        Ok(Running(child))
-    }
-
-    /// Makes the first file system of the machine: busybox, the modules in the order of their loading, and the init.
-    fn initramfs(&self, folder: &Path) -> Result<PathBuf> {
-        let root = folder.join("root");
-        for name in ["bin", "dev", "modules", "new", "proc", "ro", "rw"] {
-            fs::create_dir_all(root.join(name)).context("creating the initramfs")?;
-        }
-        let busybox = run::find("busybox").context("there is no busybox (package busybox-static)")?;
-        fs::copy(busybox, root.join("bin/busybox")).context("copying busybox")?;
-        for (position, module) in self.modules()?.iter().enumerate() {
-            let name = module.file_name().unwrap_or_default().to_string_lossy();
-            let name = name.split('.').next().unwrap_or_default();
-            unpack(module, &root.join(format!("modules/{position:03}-{name}.ko")))?;
-        }
-        fs::write(root.join("script"), self.script).context("writing the script")?;
-        fs::write(root.join("init"), self.init()).context("writing the init")?;
-
-        let image = folder.join("initramfs");
-        let pack = format!(
-            "chmod 755 init && find . | cpio --quiet -o -H newc >{}",
-            quoted(&image.to_string_lossy())
-        );
-        run::output(Command::new("sh").args(["-c", &pack]).current_dir(&root), "Install the package cpio.")?;
-        Ok(image)
-    }
-
-    /// The files of the modules, each after those that it depends on.
-    fn modules(&self) -> Result<Vec<PathBuf>> {
-        let mut seen = HashSet::new();
-        let mut files = vec![];
-        for module in MODULES.split_whitespace() {
-            let mut modprobe =
-                Command::new(run::find("modprobe").context("there is no modprobe (package kmod)")?);
-            modprobe.args(["--config", "/dev/null", "--dirname"]).arg(&self.kernel.base);
-            modprobe.args(["--set-version", &self.kernel.release, "--show-depends", module]);
-            let Ok(listed) = run::output(&mut modprobe, "") else { continue };
-            let inserted = listed.lines().filter_map(|line| line.trim().strip_prefix("insmod "));
-            files.extend(inserted.map(PathBuf::from).filter(|file| seen.insert(file.clone())));
-        }
-        Ok(files)
+        let mut status = None;
+        let console = machine.run(|line| match line.split_once(EXIT) {
+            Some((unfinished, text)) => {
+                if !unfinished.is_empty() {
+                    on_line(unfinished);
+                }
+                status = text.parse().ok();
+            }
+            None => on_line(line),
+        })?;
+        status.with_context(|| {
+            format!("the machine died before its script had ended; the end of the console:\n{console}")
+        })
     }
 
     /// The first process: puts the host's files under a writable layer and runs the script there.
@@ -221,8 +167,105 @@ $b poweroff -f
     }
 }
 
-/// Starts the daemon that hands the host's files to a machine, and waits until it is ready.
-fn share_files(socket: &Path) -> Result<Running> {
+impl Machine<'_> {
+    /// Boots, and hands on each line of the second serial line until the machine goes off. Returns the end of the console.
+    pub(crate) fn run(&self, mut on_line: impl FnMut(&str)) -> Result<String> {
+        let folder = tempfile::tempdir().context("creating a folder for the machine")?;
+        let console = folder.path().join("console.log");
+        let initramfs = self.initramfs(folder.path())?;
+        let socket = folder.path().join("files");
+        let _files = share_files(&socket, self.shared)?;
+        let mut machine = self.start(&socket, &initramfs, &console)?;
+
+        let lines = lines_of(&mut machine.0)?;
+        let deadline = Instant::now() + self.limit;
+        loop {
+            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => on_line(&line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => bail!(
+                    "not done within the time limit of {} minutes; the end of the console:\n{}",
+                    self.limit.as_secs() / 60,
+                    tail(&console)
+                ),
+            }
+        }
+        let end = machine.0.wait().context("waiting for qemu")?;
+        if !end.success() {
+            bail!("qemu failed ({end}); the end of the console:\n{}", tail(&console));
+        }
+        Ok(tail(&console))
+    }
+
+    fn start(&self, socket: &Path, initramfs: &Path, console: &Path) -> Result<Running> {
+        // Never /dev/kvm: where tests run it may be there and not work.
+        //
+        // One processor. Two machines side by side with one each get through more than one after the other with two. And
+        // where the first program of all comes to a hook, or the last one goes, the kernel writes over its own code in every
+        // packet's path (static keys): of several processors that qemu emulates, one at times runs the breakpoint that is
+        // there in between after it has gone, and the kernel dies of it.
+        let mut qemu = dying_with_us("qemu-system-x86_64");
+        qemu.args(["-accel", "tcg", "-cpu", "max,la57=off", "-smp", "1", "-m", MEMORY]);
+        // virtiofs needs memory that it can share.
+        qemu.arg("-object").arg(format!("memory-backend-memfd,id=memory,size={MEMORY},share=on"));
+        qemu.args(["-numa", "node,memdev=memory"]);
+        qemu.arg("-chardev").arg(format!("socket,id=files,path={}", socket.display()));
+        qemu.args(["-device", "vhost-user-fs-pci,chardev=files,tag=host"]);
+        qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]).args(self.devices);
+        qemu.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
+        qemu.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(initramfs);
+        let settings = "console=ttyS0 panic=-1 mitigations=off random.trust_cpu=on";
+        qemu.arg("-append").arg(format!("{settings} {}", self.settings));
+        qemu.stdin(Stdio::null()).stdout(Stdio::piped());
+        let child = qemu.spawn().with_context(|| run::cannot_start(&qemu, ""))?;
+        Ok(Running(child))
+    }
+
+    /// Makes the first file system of the machine: busybox, the modules in the order of their loading, and the files.
+    fn initramfs(&self, folder: &Path) -> Result<PathBuf> {
+        let root = folder.join("root");
+        for name in ["bin", "dev", "modules", "new", "proc", "ro", "rw"] {
+            fs::create_dir_all(root.join(name)).context("creating the initramfs")?;
+        }
+        let busybox = run::find("busybox").context("there is no busybox (package busybox-static)")?;
+        fs::copy(busybox, root.join("bin/busybox")).context("copying busybox")?;
+        for (position, module) in self.module_files()?.iter().enumerate() {
+            let name = module.file_name().unwrap_or_default().to_string_lossy();
+            let name = name.split('.').next().unwrap_or_default();
+            unpack(module, &root.join(format!("modules/{position:03}-{name}.ko")))?;
+        }
+        for (name, text) in self.files {
+            fs::write(root.join(name), text).with_context(|| format!("writing the {name}"))?;
+        }
+
+        let image = folder.join("initramfs");
+        let pack = format!(
+            "chmod 755 init && find . | cpio --quiet -o -H newc >{}",
+            quoted(&image.to_string_lossy())
+        );
+        run::output(Command::new("sh").args(["-c", &pack]).current_dir(&root), "Install the package cpio.")?;
+        Ok(image)
+    }
+
+    /// The files of the modules, each after those that it depends on.
+    fn module_files(&self) -> Result<Vec<PathBuf>> {
+        let mut seen = HashSet::new();
+        let mut files = vec![];
+        for module in self.modules.split_whitespace() {
+            let mut modprobe =
+                Command::new(run::find("modprobe").context("there is no modprobe (package kmod)")?);
+            modprobe.args(["--config", "/dev/null", "--dirname"]).arg(&self.kernel.base);
+            modprobe.args(["--set-version", &self.kernel.release, "--show-depends", module]);
+            let Ok(listed) = run::output(&mut modprobe, "") else { continue };
+            let inserted = listed.lines().filter_map(|line| line.trim().strip_prefix("insmod "));
+            files.extend(inserted.map(PathBuf::from).filter(|file| seen.insert(file.clone())));
+        }
+        Ok(files)
+    }
+}
+
+/// Starts the daemon that hands a folder to a machine, and waits until it is ready.
+fn share_files(socket: &Path, (folder, cache): (&Path, Cache)) -> Result<Running> {
     let help = "It comes with Debian 12's qemu-system-x86, later with the package virtiofsd, and needs root.";
     let program = run::find("virtiofsd").with_context(|| format!("there is no virtiofsd\n{help}"))?;
     let log = socket.with_extension("log");
@@ -230,8 +273,12 @@ fn share_files(socket: &Path) -> Result<Running> {
     let errors = output.try_clone().context("creating virtiofsd's log")?;
     let mut command = dying_with_us(&program.to_string_lossy());
     command.arg(format!("--socket-path={}", socket.display()));
-    // The host's files hold still while tests run; asking after each again makes starting a program five times slower.
-    command.args(["-o", "source=/", "-o", "cache=always", "-o", "sandbox=chroot", "--rlimit-nofile=0"]);
+    let cache = match cache {
+        Cache::Always => "cache=always",
+        Cache::Auto => "cache=auto",
+    };
+    command.arg("-o").arg(format!("source={}", folder.display()));
+    command.args(["-o", cache, "-o", "sandbox=chroot", "--rlimit-nofile=0"]);
     command.stdin(Stdio::null()).stdout(output).stderr(errors);
     let mut child = Running(command.spawn().with_context(|| run::cannot_start(&command, help))?);
 
@@ -239,7 +286,7 @@ fn share_files(socket: &Path) -> Result<Running> {
     while !socket.exists() {
         let ended = child.0.try_wait().context("waiting for virtiofsd")?;
         if ended.is_some() || Instant::now() > deadline {
-            bail!("virtiofsd does not share the host's files\n{}\n{help}", tail(&log));
+            bail!("virtiofsd does not share {}\n{}\n{help}", folder.display(), tail(&log));
         }
         thread::sleep(Duration::from_millis(20));
     }

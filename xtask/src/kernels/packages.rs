@@ -182,17 +182,22 @@ impl Apt {
     }
 }
 
+/// The code name of this machine's release of Debian.
+pub(crate) fn codename() -> Result<String> {
+    let system = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let codename = system.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    codename.map(str::to_owned).context("/etc/os-release names no release of Debian")
+}
+
 /// The mirror that the machine's own release comes from.
-fn mirror(security: bool) -> Result<String> {
+pub(crate) fn mirror(security: bool) -> Result<String> {
     let format = "$(REPO_URI) $(RELEASE) $(COMPONENT)";
     let targets = run::output(
         Command::new("apt-get").args(["indextargets", "--format", format, "Created-By: Packages"]),
         MEND,
     )?;
-    let system = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let codename = system.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
-    let codename = codename.context("/etc/os-release names no release of Debian")?;
-    let wanted = if security { format!("{codename}-security") } else { codename.to_owned() };
+    let codename = codename()?;
+    let wanted = if security { format!("{codename}-security") } else { codename };
     let found = targets.lines().find_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
         [uri, release, "main"] if release == wanted => Some(uri.to_owned()),
         _ => None,

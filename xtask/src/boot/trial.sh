@@ -1,0 +1,155 @@
+#!/bin/bash
+# What `cargo xtask boot` tries: one phase at each boot. Packets from 192.168.1.5 leave by the default gateway (eth0, the
+# first router) or, redirected, by the second router (eth1). Behind each router is an address that the other does not know, so
+# an answer proves the way.
+#
+# A line "ok ..." or "FAILED ..." for each thing that holds or not, with what the command said; "end" comes last.
+
+exec >/dev/ttyS1 2>&1
+
+service=192.168.1.5
+behind_first=203.0.113.1 behind_second=203.0.113.2
+
+check() {
+    local what=$1 said
+    shift
+    if said=$("$@" 2>&1); then
+        echo "ok $what"
+    else
+        echo "FAILED $what: \`$*\` ended with $? and said"
+        sed 's/^/    /' <<<"$said"
+    fi
+}
+
+# Whether a command's output has a line like this.
+says() {
+    local pattern=$1 said
+    shift
+    said=$("$@" 2>&1)
+    grep -E -- "$pattern" <<<"$said" || { echo "$said"; return 1; }
+}
+
+not() { ! "$@"; }
+
+answers() { ping -c 5 -i 0.2 -W 5 -I "$service" "$1" | tee /dev/stderr | grep -q ' 0% packet loss'; }
+
+# How many packets the rule has sent, and how many have arrived.
+counts() { byway show | awk -v from="$service" '$1 == from { print $5, $7 }'; }
+
+are() { [ "$1" = "$2" ] || { echo "$1, and not $2"; return 1; }; }
+
+no_programs() {
+    # The kernel frees them some time after the last packet that ran one.
+    for _ in $(seq 30); do
+        bpftool prog show | grep byway || return 0
+        sleep 1
+    done
+    return 1
+}
+
+is_completed() {
+    for _ in $(seq 60); do
+        byway diff | grep '^waiting: ' || return 0
+        sleep 1
+    done
+    return 1
+}
+
+write_configuration() {
+    cat >/etc/byway/byway.toml <<TOML
+[[rule]]
+from = "$service"
+via = "10.111.221.21"
+dev = "eth1"
+TOML
+}
+
+upgrade() {
+    check "apt installs the package without a network" apt-get install -y /previous.deb
+    check "the unit is enabled" systemctl is-enabled byway
+    check "nothing is attached yet" says '^no rules, attached to nothing' byway show
+    check "starting the unit is no failure" systemctl start byway
+    check "a configuration without a key is not applied" not systemctl is-active byway
+    check "packets leave by the default gateway" answers $behind_first
+    write_configuration
+    check "the unit starts" systemctl start byway
+    check "the unit is active" systemctl is-active byway
+    check "packets leave by the rule" answers $behind_second
+
+    local before sent departed arrived log=/root/ping start=$SECONDS
+    before=$(counts)
+    ping -c 1500 -i 0.05 -W 5 -I $service $behind_second >$log &
+    local traffic=$!
+    sleep 2
+    check "dpkg upgrades under traffic" dpkg -i /byway.deb
+    check "the command is the new one" not cmp /usr/bin/byway <(dpkg-deb --fsys-tarfile /previous.deb | tar -xO ./usr/bin/byway)
+    local old new
+    old=$(bpftool prog show | grep byway)
+    check "the unit reloads under traffic" systemctl reload byway
+    new=$(bpftool prog show | grep byway)
+    check "the programs are others now" not are "$old" "$new"
+    check "the unit restarts under traffic" systemctl restart byway
+    echo "the upgrade took $((SECONDS - start)) s"
+    check "all of that was under traffic" kill -0 $traffic
+    wait $traffic
+    grep transmitted $log
+    check "no packet is lost" says '^1500 packets transmitted, 1500 received, 0% packet loss' cat $log
+    read -r sent _ <<<"$before"
+    read -r departed arrived < <(counts)
+    check "no count is lost" are "$departed $arrived" "$((sent + 1500)) $((sent + 1500))"
+}
+
+reboot() {
+    check "the unit is active after a reboot" systemctl is-active byway
+    check "the rule is back" answers $behind_second
+    check "nothing differs" byway diff
+    check "the journal says what was applied" says '^1 rule added' journalctl -u byway -b --no-pager -o cat
+    for page in byway byway-add byway.toml; do
+        check "man $page" says '^NAME' man "$page"
+    done
+    # With a terminal, as for a person.
+    check "byway fl<TAB> in bash" says 'Usage: byway flush' \
+        script -qec 'bash -il' /dev/null < <(sleep 5; printf 'byway fl\t--help\r'; sleep 10; printf 'exit\r')
+    systemd-analyze security --no-pager byway.service | tail -1
+    check "the unit has few rights" systemd-analyze security --no-pager --threshold=25 byway.service
+    # For the next phase.
+    sed -i 's/^auto eth1/#auto eth1/' /etc/network/interfaces
+}
+
+late_uplink() {
+    check "eth1 is down at boot" says 'state DOWN' ip link show eth1
+    check "the unit is active nevertheless" systemctl is-active byway
+    check "apply said that something waits" says '^ExecMainStatus=4$' systemctl show -p ExecMainStatus byway
+    check "diff says what waits" says '^waiting: ' byway diff
+    check "packets leave by the default gateway meanwhile" answers $behind_first
+    check "ifup succeeds" ifup eth1
+    check "its hook completes the rule" is_completed
+    check "packets leave by the rule" answers $behind_second
+    sed -i 's/^#auto eth1/auto eth1/' /etc/network/interfaces
+
+    check "the BPF file system can be unmounted" umount /sys/fs/bpf
+    check "its rules are gone with it" answers $behind_first
+    systemctl restart byway
+    echo "restart without a BPF file system: $?"
+    journalctl -u byway -b --no-pager -o cat | tail -5
+}
+
+removal() {
+    check "packets leave by the rule" answers $behind_second
+    check "the unit stops" systemctl stop byway
+    check "the rule stays when the unit stops" answers $behind_second
+    check "dpkg removes the package" dpkg -r byway
+    check "the rule stays when the package is removed" answers $behind_second
+    check "dpkg purges the package" dpkg -P byway
+    check "packets leave by the default gateway" answers $behind_first
+    check "no program is left" no_programs
+    check "no file is left" are "$(find / /sys/fs/bpf /run -xdev -name '*byway*' ! -path /byway.deb)" ""
+    check "no unit is left" are "$(systemctl list-unit-files | grep byway)" ""
+    check "apt installs the package anew" apt-get install -y /byway.deb
+    check "the unit is enabled" systemctl is-enabled byway
+}
+
+"$(cat /phase)"
+sync
+echo end
+systemctl --no-block poweroff
