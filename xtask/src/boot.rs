@@ -135,7 +135,7 @@ fn boot(kernel: &packages::Kernel, root: &Path) -> Result<Outcome> {
         files: &[("init", INIT)],
         shared: (root, Cache::Auto),
         devices: &devices,
-        settings: "net.ifnames=0 loglevel=5 systemd.show_status=1",
+        settings: "net.ifnames=0 loglevel=5 systemd.show_status=error",
         limit: Duration::from_secs(15 * 60),
     };
     let (mut outcome, mut has_ended) = (Outcome::default(), false);
