@@ -5,6 +5,7 @@ mod configuration;
 mod damaged;
 #[cfg(feature = "demo")]
 mod demo;
+mod docs;
 mod exit_codes;
 mod fingers;
 mod get;
