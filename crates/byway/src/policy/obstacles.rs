@@ -83,7 +83,7 @@ impl Obstacle {
     }
 }
 
-/// `from 192.0.2.1`, `from 192.0.2.1 and of 3 other rules`
+/// `from 192.0.2.1`, `from 192.0.2.1 and from 192.0.2.2`, `from 192.0.2.1 and of 3 other rules`
 struct Named<'a>(&'a [Selector]);
 
 impl fmt::Display for Named<'_> {
@@ -91,7 +91,7 @@ impl fmt::Display for Named<'_> {
         match self.0 {
             [] => f.write_str("of no rule"),
             [one] => one.fmt(f),
-            [first, second] => write!(f, "{first} and of the rule {second}"),
+            [first, second] => write!(f, "{first} and {second}"),
             [first, others @ ..] => write!(f, "{first} and of {} other rules", others.len()),
         }
     }

@@ -63,7 +63,7 @@ fn what_is_in_the_way_is_said_and_no_longer_than_it_is() {
     assert_eq!(
         said(server, &rules, ANSWER),
         [
-            "there is no route for packets from 192.168.1.5 and of the rule from 2001:db8:1::5, so they never leave, and byway \
+            "there is no route for packets from 192.168.1.5 and from 2001:db8:1::5, so they never leave, and byway \
           never sees them"
         ]
     );
