@@ -77,8 +77,9 @@ pub(super) fn run(node: &Node, page: &Page) -> Vec<Printed> {
     child.wait().unwrap();
 
     let all = String::from_utf8(all).unwrap().replace("\r\n", "\n");
-    // A page has no colours.
-    let all = Regex::new(r"\x1b\[[0-9;]*m").unwrap().replace_all(&all, "");
+    // What one sees in the end: a line that was erased (a bar of progress, on a slow machine) is gone (ECMA-48, EL), and a
+    // page has no colours (SGR).
+    let all = Regex::new(r"[^\n\x1e]*\x1b\[2K|\x1b\[[0-9;]*m").unwrap().replace_all(&all, "");
     let parts: Vec<&str> = all.split(MARK).collect();
     parts
         .chunks_exact(2)
