@@ -30,6 +30,8 @@ pub(crate) enum Error {
     Batch { path: PathBuf, line: Option<usize>, error: Box<Error> },
     #[error("`{0}` is no change; a batch has `add`, `replace`, `del`, `flush`, `group` and `nexthop`")]
     NoChange(String),
+    #[error("{0}; `byway show` lists the rules")]
+    NothingChosen(String),
     #[error("{0}")]
     TooShort(String),
     #[error("cannot leave the terminal: {0}")]
@@ -75,6 +77,7 @@ impl Error {
             }
             Self::Grammar(_) | Self::File(_) | Self::Config { .. } => code::INVALID,
             Self::NoChange(_) | Self::TooShort(_) => code::INVALID,
+            Self::NothingChosen(_) => code::NOT_FOUND,
             Self::Batch { error, .. } => error.exit_code(),
             Self::Byway(error) => match error.kind() {
                 ErrorKind::Invalid => code::INVALID,

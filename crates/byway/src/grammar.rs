@@ -7,6 +7,8 @@
 //! MEMBERS := nexthop NEXTHOP [weight N] [MEMBERS]
 //! GROUP   := NAME MEMBERS [on-down pass|drop]
 //! FLOW    := [from] ADDR [to ADDR] [proto P] [sport N] [dport N] [iif IF]
+//! SELECTION := [within PREFIX] [covering PREFIX] [owner NAME] [group NAME] [via ADDR] [dev IF] [name PATTERN]
+//!              [with loss] [unused] [sort by packets|bytes|loss|rate] [head N]
 //! ```
 //!
 //! As there, the pairs may come in any order; what follows a `nexthop` belongs to it. A bare address in front is the source
@@ -27,16 +29,18 @@
 //! The functions read words that are already split, as on a command line.
 
 mod flow;
+mod selection;
 
 use std::{collections::BTreeMap, iter::Peekable, net::IpAddr, slice, str::FromStr};
 
 use thiserror::Error;
 
 pub use flow::flow;
+pub use selection::{begins_selection, selection};
 
 use crate::model::{
-    Family, FlowError, GroupSpec, MSS_MAX, MSS_MIN, MemberSpec, Mss, NextHopSpec, OnDown, Prefix,
-    PrefixError, RuleSpec, Selector, TargetSpec, WEIGHT_MAX, in_one_sentence,
+    Family, FlowError, GroupSpec, MSS_MAX, MSS_MIN, MemberSpec, Mss, NextHopSpec, OnDown, OwnerError, Prefix,
+    PrefixError, RuleSpec, Selectable, Selector, TargetSpec, WEIGHT_MAX, in_one_sentence,
 };
 
 /// Why words are not a rule, group or next hop.
@@ -98,6 +102,21 @@ pub enum GrammarError {
     /// A group without a name.
     #[error("a group needs a name, like `uplinks nexthop ...`")]
     NoGroup,
+    /// A keyword of a selection, what it is for, and what was to be chosen from.
+    #[error("`{0}` is for {of}, not for {2}", of = one_of(.1))]
+    NotOf(&'static str, &'static [Selectable], Selectable),
+    /// Something other than `loss` after `with`.
+    #[error("`with {0}` is not valid")]
+    With(String),
+    /// Something other than [`SortBy`](crate::SortBy) after `sort by`.
+    #[error("`sort by {0}` is not valid")]
+    Sort(String),
+    /// A number of rows that is none.
+    #[error("`head {0}` is not valid")]
+    Head(String),
+    /// An owner that is none.
+    #[error(transparent)]
+    Owner(#[from] OwnerError),
     /// A source or a destination that is not a prefix.
     #[error(transparent)]
     Prefix(#[from] PrefixError),
@@ -122,6 +141,11 @@ impl GrammarError {
             Self::Mss(_) => {
                 return Some(format!("write `mss off`, or `mss N` with {MSS_MIN} to {MSS_MAX} bytes"));
             }
+            Self::NotOf(..) => "leave it out",
+            Self::With(_) => "write `with loss`",
+            Self::Sort(_) => "write `sort by` and `packets`, `bytes`, `loss` or `rate`",
+            Self::Head(_) => "write `head N` with a number from 1",
+            Self::Owner(error) => return error.help(),
             Self::Prefix(error) => return error.help(),
             Self::Flow(error) => return error.help(),
             // These say what is missing, which is what to write.
@@ -524,7 +548,10 @@ fn pairs<'a>(
                 words.next_if(|word| matches!(**word, "inet" | "inet6"));
                 words.next().ok_or(GrammarError::NoValue(keyword, value))?
             }
-            Some(value) => words.next().ok_or(GrammarError::NoValue(keyword, value))?,
+            Some(value) => {
+                words.next_if(|word| *keyword == selection::SORT.0 && **word == "by");
+                words.next().ok_or(GrammarError::NoValue(keyword, value))?
+            }
             None => word,
         };
         if values.insert(*keyword, text).is_some() {
@@ -532,6 +559,11 @@ fn pairs<'a>(
         }
     }
     Ok((values, members))
+}
+
+/// `rules or groups`
+fn one_of(all: &[Selectable]) -> String {
+    all.iter().map(Selectable::to_string).collect::<Vec<_>>().join(" or ")
 }
 
 /// `` `from`, `via` or `dev` ``

@@ -46,7 +46,8 @@ pub use kernel::{hook::Hook, namespace::enter_namespace};
 pub use model::{
     Device, Family, FlowError, FlowSpec, GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec, MSS_MAX, MSS_MIN,
     Member, MemberSpec, Mss, NextHop, NextHopSpec, OnDown, Owner, OwnerError, Prefix, PrefixError, Protocol,
-    RULE_NAME_MAX, Rule, RuleError, RuleSpec, Selector, Target, TargetSpec, UnknownKind, WEIGHT_MAX,
+    RULE_NAME_MAX, Rule, RuleError, RuleSpec, Selectable, Selection, Selector, SortBy, Target, TargetSpec,
+    UnknownKind, WEIGHT_MAX,
 };
 pub use policy::{
     changes::{Change, Changes, Counts, Waiting},

@@ -1,33 +1,68 @@
-use byway::{RuleStatus, Target};
+use byway::{
+    RuleStatus, Selectable, Selection, Target,
+    grammar::{self, GrammarError},
+};
 use clap::Args;
 
 use super::{Error, Options};
 use crate::{output::Output, render::count};
 
-/// Delete all rules
+/// Delete all rules, or those that a selection chooses
 ///
-/// Attachments and groups stay; `byway detach` and `byway group del` remove them. So do rules of a kind that only a newer
-/// byway knows.
+/// All in one instant. Attachments and groups stay; `byway detach` and `byway group del` remove them. So do rules of a kind that
+/// only a newer byway knows. Exit code 6 if the selection chooses no rule.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+The words for a selection are those of `byway show`, but for `sort` and `head`.
+
 Examples:
   byway flush
-  byway -6 flush    those with an IPv6 source")]
-pub(crate) struct Flush {}
+  byway -6 flush                      those with an IPv6 source
+  byway flush within 192.168.0.0/16   those with a source in there
+  byway flush name web-* owner cli    all of it has to hold
+  byway flush unused                  those that have matched no packet")]
+pub(crate) struct Flush {
+    /// Which rules, like `within PREFIX` or `owner NAME`; all by default
+    #[arg(value_name = "SELECTION", num_args = 0..)]
+    words: Vec<String>,
+}
 
 impl Flush {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
+        let selection = selection(&self.words, options)?;
         let mut byway = super::open(options)?;
-        let rules = match options.family() {
-            Some(family) => byway.flush_family(family)?,
-            None => byway.flush()?,
+        let rules = match selection == Selection::default() {
+            true => byway.flush()?,
+            false => byway.flush_only(&selection)?,
         };
-        let mut text = format!("deleted {}", count(rules.len() as u64, "rule"));
-        let is_unknown = |it: &&RuleStatus| matches!(it.rule.target, Target::Other { .. });
+        let is_unknown = |it: &RuleStatus| matches!(it.rule.target, Target::Other { .. });
         // The flush is done, whether or not this can be read.
-        for left in byway.rules().unwrap_or_default().iter().filter(is_unknown) {
+        let left: Vec<RuleStatus> = byway
+            .listing()
+            .and_then(|mut listing| {
+                listing.select(&selection)?;
+                Ok(listing.rules().flatten().filter(is_unknown).collect())
+            })
+            .unwrap_or_default();
+        if !self.words.is_empty() && rules.is_empty() && left.is_empty() {
+            return Err(Error::NothingChosen(super::none_matches("rule", &selection)));
+        }
+        let mut text = format!("deleted {}", count(rules.len() as u64, "rule"));
+        for left in left {
             text += &format!("\nleft alone, since this byway does not know its kind: {}", left.rule);
         }
         Ok(Output::line(text, &rules))
+    }
+}
+
+fn selection(words: &[String], options: &Options) -> Result<Selection, GrammarError> {
+    let selection = grammar::selection(Selectable::Rules, options.family(), words)?;
+    let of_order = [("sort", selection.sort.is_some()), ("head", selection.head.is_some())];
+    match of_order.into_iter().find(|(_, is_there)| *is_there) {
+        Some((word, _)) => Err(GrammarError::Unknown(
+            word.to_owned(),
+            "words for the rules themselves, and `flush` deletes all of these".to_owned(),
+        )),
+        None => Ok(selection),
     }
 }

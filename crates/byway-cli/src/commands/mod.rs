@@ -33,7 +33,9 @@ use std::{
     time::Duration,
 };
 
-use byway::{Byway, Change, Changes, Device, Family, NextHop, Obstacle, Rule, config::Config, read_config};
+use byway::{
+    Byway, Change, Changes, Device, Family, NextHop, Obstacle, Rule, Selection, config::Config, read_config,
+};
 use clap::{ArgAction, Subcommand};
 
 use crate::{
@@ -293,6 +295,16 @@ fn read(path: &Path) -> Result<Config, Error> {
     }
     problems::print(&reading).map_err(Error::Print)?;
     Err(Error::Config { path: path.to_owned(), problems: counted })
+}
+
+/// Says that a selection chooses nothing.
+fn none_matches(noun: &str, selection: &Selection) -> String {
+    let family = match selection.family {
+        Some(Family::V4) => "-4 ",
+        Some(Family::V6) => "-6 ",
+        None => "",
+    };
+    format!("no {noun} matches `{}`", format!("{family}{selection}").trim_end())
 }
 
 /// Bytes that are printed at a time.

@@ -116,7 +116,7 @@ impl Edit {
             Self::Add(spec) => put(spec, OnConflict::Refuse),
             Self::Replace(spec) => put(spec, OnConflict::Replace),
             Self::Del(selector) => transaction.delete_rule(selector).map(Edited::Rule),
-            Self::Flush => Ok(Edited::Rules(transaction.flush(None))),
+            Self::Flush => Ok(Edited::Rules(transaction.flush(|_, _| true))),
             Self::AddGroup(spec) => transaction.put_group(spec, OnConflict::Refuse).map(Edited::Group),
             Self::ReplaceGroup(spec) => transaction.put_group(spec, OnConflict::Replace).map(Edited::Group),
             Self::DelGroup(name) => transaction.delete_group(name).map(Edited::Group),

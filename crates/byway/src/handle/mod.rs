@@ -8,7 +8,7 @@ mod rollback_store;
 pub use configure::{import, lint_host};
 pub use edit::{Edit, EditError, Edited};
 
-use std::{slice, time::Duration};
+use std::{collections::BTreeSet, slice, time::Duration};
 
 use crate::{
     config::Attach,
@@ -22,7 +22,7 @@ use crate::{
         snapshot::{Scope, installed},
     },
     model::{
-        Device, Family, FlowSpec, Group, GroupSpec, NextHop, NextHopSpec, Rule, RuleSpec, Selector,
+        Device, FlowSpec, Group, GroupSpec, NextHop, NextHopSpec, Rule, RuleSpec, Selection, Selector,
         TargetSpec,
     },
     policy::{
@@ -258,16 +258,35 @@ impl Byway {
     ///
     /// Those of the kernel.
     pub fn flush(&mut self) -> Result<Vec<Rule>> {
-        self.change(&Scope::default(), |transaction| Ok(transaction.flush(None)))
+        self.change(&Scope::default(), |transaction| Ok(transaction.flush(|_, _| true)))
     }
 
-    /// Deletes all rules whose source is of a family, likewise.
+    /// Deletes the rules that a selection chooses, all in the same instant, and returns them. If their counters or their order
+    /// matter, it looks at these just before.
     ///
     /// # Errors
     ///
-    /// Those of the kernel.
-    pub fn flush_family(&mut self, family: Family) -> Result<Vec<Rule>> {
-        self.change(&Scope::default(), |transaction| Ok(transaction.flush(Some(family))))
+    /// Those of the kernel, and those of [`Byway::status`] if it looks at counters.
+    pub fn flush_only(&mut self, selection: &Selection) -> Result<Vec<Rule>> {
+        let without_counters =
+            Selection { with_loss: false, unused: false, sort: None, head: None, ..selection.clone() };
+        let counted: Option<BTreeSet<Selector>> = match *selection == without_counters {
+            true => None,
+            false => {
+                let mut listing = self.listing()?;
+                listing.select(selection)?;
+                Some(listing.rules().map(|it| it.map(|it| it.rule.selector())).collect::<Result<_>>()?)
+            }
+        };
+        self.change(&Scope::default(), |transaction| {
+            let groups = transaction.desired.groups.values();
+            let groups: Vec<GroupStatus> = groups.map(|group| GroupStatus::new(group.clone(), 0)).collect();
+            Ok(transaction.flush(|selector, action| {
+                let status = RuleStatus::new(Rule::of(*selector, action));
+                counted.as_ref().is_none_or(|it| it.contains(selector))
+                    && without_counters.chooses_rule(&status, &groups)
+            }))
+        })
     }
 
     /// Adds a group of next hops, for rules to use.

@@ -6,6 +6,7 @@ mod group;
 mod owner;
 mod prefix;
 mod rule;
+mod selection;
 mod target;
 
 pub use check::RuleError;
@@ -19,6 +20,7 @@ pub use owner::{Owner, OwnerError};
 pub use prefix::{Family, Prefix, PrefixError};
 pub(crate) use rule::Action;
 pub use rule::{RULE_NAME_MAX, Rule, RuleSpec, Selector};
+pub use selection::{Selectable, Selection, SortBy};
 pub(crate) use target::moved_members;
 pub use target::{
     Device, MSS_MAX, MSS_MIN, Member, MemberSpec, Mss, NextHop, NextHopSpec, OnDown, Target, TargetSpec,

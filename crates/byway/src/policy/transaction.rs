@@ -23,8 +23,7 @@ use crate::{
     config::{Attach, Config},
     error::{Error, Result},
     model::{
-        Action, Device, Family, Group, GroupSpec, NextHop, NextHopSpec, Owner, Rule, Selector, Target,
-        check_families,
+        Action, Device, Group, GroupSpec, NextHop, NextHopSpec, Owner, Rule, Selector, Target, check_families,
     },
 };
 
@@ -218,12 +217,12 @@ impl Transaction {
         Ok(rule)
     }
 
-    /// Deletes all rules whose kind is known, or those of a family, and returns them.
-    pub(crate) fn flush(&mut self, family: Option<Family>) -> Vec<Rule> {
+    /// Deletes the rules that are meant and whose kind is known, and returns them.
+    pub(crate) fn flush(&mut self, is_meant: impl Fn(&Selector, &Action) -> bool) -> Vec<Rule> {
         let all = std::mem::take(&mut self.desired.rules);
-        let is_other = |selector: &Selector| family.is_some_and(|it| it != selector.source().family());
-        let (kept, flushed) =
-            all.into_iter().partition(|(selector, action)| action.target.is_unknown() || is_other(selector));
+        let (flushed, kept) = all
+            .into_iter()
+            .partition(|(selector, action)| !action.target.is_unknown() && is_meant(selector, action));
         self.desired.rules = kept;
         flushed.iter().map(|(selector, action)| Rule::of(*selector, action)).collect()
     }

@@ -9,6 +9,7 @@ use serde::{
 
 use super::{
     lookup::{Lookup, Order, RefCounts},
+    order::Place,
     status::{
         Attachment, GroupStatus, NextHopStatus, RuleStatus, Status, attachments, next_hop_status,
         rule_status, whole_seconds,
@@ -17,7 +18,7 @@ use super::{
 use crate::{
     error::Result,
     kernel::{network::Network, pins::Pins, snapshot::read_consistent},
-    model::Selector,
+    model::{Selection, Selector},
 };
 
 /// The most rules that a listing reads at once.
@@ -41,6 +42,7 @@ pub struct Listing {
     /// How long the last apply still waits to be confirmed, if it does. Zero if it is overdue.
     pub unconfirmed: Option<Duration>,
     rules: Vec<RuleStatus>,
+    rule_count: usize,
     /// Used instead of `rules` if there are many.
     many: Option<Many>,
 }
@@ -62,6 +64,32 @@ impl Listing {
         let few = self.rules.iter().cloned().map(Ok);
         let many = self.many.iter().flat_map(|many| rules(&many.pins, &many.lookup, &many.order));
         few.chain(many)
+    }
+
+    /// Returns how many rules there are, chosen or not.
+    pub fn rule_count(&self) -> usize {
+        self.rule_count
+    }
+
+    /// Keeps only the rules that a selection chooses, in its order. Goes through them once. A listing knows no rates: sorted by
+    /// these, rules stay in their order.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel.
+    pub fn select(&mut self, selection: &Selection) -> Result<()> {
+        let few = std::mem::take(&mut self.rules);
+        let positions = selection.positions(few.iter().cloned().enumerate().map(Ok), &self.groups)?;
+        self.rules = chosen(&few, &positions);
+        if let Some(Many { pins, lookup, order }) = &mut self.many {
+            let placed = order.places.iter().enumerate();
+            let rules = placed.filter_map(|(position, place)| {
+                rule_at(pins, lookup, order, place).transpose().map(|rule| Ok((position, rule?)))
+            });
+            let positions = selection.positions(rules, &self.groups)?;
+            order.places = chosen(&order.places, &positions);
+        }
+        Ok(())
     }
 }
 
@@ -102,6 +130,10 @@ impl Serialize for Rules<'_> {
         }
         all.end()
     }
+}
+
+fn chosen<T: Clone>(all: &[T], positions: &[usize]) -> Vec<T> {
+    positions.iter().map(|position| all[*position].clone()).collect()
 }
 
 /// Reads the whole state; of many rules, only where they are.
@@ -146,6 +178,7 @@ fn read_up_to(at_once: usize, pins: &Pins, network: &mut Network) -> Result<(Lis
             true => rules(pins, &lookup, &order).collect::<Result<_>>()?,
             false => Vec::new(),
         },
+        rule_count: order.places.len(),
         unconfirmed: None,
         many: None,
     };
@@ -162,8 +195,11 @@ fn rules<'a>(
     lookup: &'a Lookup,
     order: &'a Order,
 ) -> impl Iterator<Item = Result<RuleStatus>> + 'a {
-    order.places.iter().filter_map(|place| {
-        let rule = order.rule(&pins.tables, place).transpose()?;
-        rule.map(|(record, done)| rule_status(lookup, &record, done)).transpose()
-    })
+    order.places.iter().filter_map(|place| rule_at(pins, lookup, order, place).transpose())
+}
+
+/// Reads a rule, if it is still there.
+fn rule_at(pins: &Pins, lookup: &Lookup, order: &Order, place: &Place) -> Result<Option<RuleStatus>> {
+    let rule = order.rule(&pins.tables, place)?;
+    Ok(rule.and_then(|(record, done)| rule_status(lookup, &record, done)))
 }

@@ -4,4 +4,5 @@ pub(crate) mod get;
 pub(crate) mod listing;
 mod lookup;
 mod order;
+mod selection;
 pub(crate) mod status;

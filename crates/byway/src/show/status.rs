@@ -86,6 +86,27 @@ impl RuleStatus {
             device_gone: false,
         }
     }
+
+    /// Returns everything that the rule has matched, whatever happened to it.
+    pub fn matched(&self) -> Count {
+        let all = [
+            self.departed,
+            self.passed,
+            self.dropped,
+            self.no_next_hop,
+            self.icmp_sent,
+            self.too_big_dropped,
+        ];
+        Count {
+            packets: all.iter().fold(0, |sum, count| sum.saturating_add(count.packets)),
+            bytes: all.iter().fold(0, |sum, count| sum.saturating_add(count.bytes)),
+        }
+    }
+
+    /// Returns how many departed packets have not arrived.
+    pub fn lost(&self) -> u64 {
+        self.departed.packets.saturating_sub(self.arrived.packets)
+    }
 }
 
 /// A group with a name.
@@ -171,6 +192,11 @@ impl NextHopStatus {
             icmp_sent: Count::default(),
             too_big_dropped: Count::default(),
         }
+    }
+
+    /// Returns how many departed packets have not arrived.
+    pub fn lost(&self) -> u64 {
+        self.departed.packets.saturating_sub(self.arrived.packets)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Listings: one rule alone, and many one after the other.
 
-use byway::{Byway, Error, GroupSpec, MemberSpec, RuleSpec, RuleStatus, Selector, TargetSpec};
+use byway::{Byway, Error, GroupSpec, MemberSpec, RuleSpec, RuleStatus, Selection, Selector, TargetSpec};
 
 use crate::support::{
     FAMILIES, any_hook, on,
@@ -135,6 +135,67 @@ fn many_rules_one_after_the_other_are_what_they_are_at_once() {
             assert_eq!(serde_json::to_value(&listing).unwrap(), serde_json::to_value(&status).unwrap());
         });
     }
+}
+
+#[test]
+fn many_rules_are_chosen_as_few_are() {
+    let hosts = Routers::new(false);
+    let specs = many();
+    call(&hosts, |byway| {
+        byway.add_all(&specs).unwrap();
+        let status = byway.status().unwrap();
+        for (words, number) in [
+            ("within 10.9.0.0/16", 700),
+            ("within 10.9.0.0/16 head 3", 3),
+            ("covering 10.9.1.1", 3),
+            ("sort by packets head 5", 5),
+            ("owner cli", 0),
+            ("unused", 1_405),
+        ] {
+            let selection: Selection = words.parse().unwrap();
+            let chosen: Vec<RuleStatus> = selection.rules(&status, None).into_iter().cloned().collect();
+            assert_eq!(chosen.len(), number, "{words}");
+            let mut listing = byway.listing().unwrap();
+            listing.select(&selection).unwrap();
+            assert_eq!(listing.rules().collect::<byway::Result<Vec<_>>>().unwrap(), chosen, "{words}");
+            assert_eq!(listing.rule_count(), 1_405, "{words}");
+            let json = serde_json::to_value(&listing).unwrap();
+            assert_eq!(json["rules"].as_array().unwrap().len(), chosen.len(), "{words}");
+        }
+    });
+}
+
+#[test]
+fn a_flush_deletes_what_it_chooses_and_nothing_else() {
+    let hosts = Routers::new(false);
+    let (group, _) = both(&hosts);
+    call(&hosts, |byway| byway.add_group(&group)).unwrap();
+    let by = |router| TargetSpec::NextHop(hosts.hop(router));
+    let specs = [
+        rule(&hosts.source(5).to_string(), None, by(1)),
+        rule(&hosts.source(6).to_string(), None, by(2)).name("web-1"),
+        rule(&hosts.source(7).to_string(), None, TargetSpec::Group("up".into())),
+        rule("10.9.0.0/16", None, TargetSpec::Pass).name("web-2"),
+        rule("10.9.1.0/24", None, TargetSpec::Drop),
+    ];
+    call(&hosts, |byway| byway.add_all(&specs)).unwrap();
+    assert_eq!(hosts.way(hosts.source(5), hosts.far(1)), Way::Router1);
+    let flushed = |words: &str| -> Vec<String> {
+        let deleted = call(&hosts, |byway| byway.flush_only(&words.parse().unwrap())).unwrap();
+        deleted.iter().map(|rule| rule.source.to_string()).collect()
+    };
+    let gateway = hosts.hop(2).gateway().unwrap();
+    assert_eq!(flushed("name nothing"), Vec::<String>::new());
+    assert_eq!(flushed("within 10.9.0.0/16 name web-*"), ["10.9.0.0/16"]);
+    // The rule of the group goes there as well.
+    assert_eq!(
+        flushed(&format!("via {gateway}")),
+        [hosts.source(6).to_string(), hosts.source(7).to_string()]
+    );
+    assert_eq!(flushed("unused"), ["10.9.1.0/24"]);
+    assert_eq!(rules(&hosts.server).len(), 1);
+    assert_eq!(flushed("owner api"), [hosts.source(5).to_string()]);
+    assert_eq!(call(&hosts, |byway| byway.groups()).unwrap().len(), 1);
 }
 
 #[test]
