@@ -1,7 +1,29 @@
 //! The result of a command, for printing.
 
+use std::time::SystemTime;
+
 use serde::Serialize;
 use serde_json::{Value, json};
+
+/// The version of the JSON that docs/json.md describes.
+const VERSION: u32 = 1;
+
+/// JSON with the time that it is of, and the version of its form.
+#[derive(Debug, Serialize)]
+pub(crate) struct Stamped<'a, T> {
+    version: u32,
+    /// RFC 3339, in UTC.
+    time: String,
+    #[serde(flatten)]
+    of: &'a T,
+}
+
+impl<'a, T> Stamped<'a, T> {
+    pub(crate) fn now(of: &'a T) -> Self {
+        let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        Self { version: VERSION, time, of }
+    }
+}
 
 /// An answer in both forms: text for people, JSON for programs.
 #[derive(Debug)]
@@ -33,5 +55,34 @@ impl Output {
     /// An answer that has been printed already, in the requested form.
     pub(crate) fn printed() -> Self {
         Self { text: String::new(), json: None, exit_code: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use byway::{Rule, RuleStatus, Status, Target};
+
+    use super::*;
+
+    #[test]
+    fn large_counts_stay_exact() {
+        let mut rule = RuleStatus::new(Rule::new("192.0.2.7".parse().unwrap(), Target::Pass));
+        rule.passed.bytes = u64::MAX;
+        let mut status = Status::default();
+        status.rules.push(rule.clone());
+        let line = Output::line("", Stamped::now(&rule)).json.unwrap().to_string();
+        for json in [serde_json::to_string(&Stamped::now(&status)).unwrap(), line] {
+            assert!(json.contains(r#""bytes":18446744073709551615"#), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_stamp_says_when_and_in_which_form() {
+        let before = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        let json = serde_json::to_value(Stamped::now(&Status::default())).unwrap();
+        let time = json["time"].as_str().unwrap();
+        // Such texts are in the order of their times.
+        assert!(before.as_str() <= time && time.ends_with('Z'), "{before} {time}");
+        assert_eq!((&json["version"], &json["rules"]), (&1.into(), &json!([])));
     }
 }

@@ -197,8 +197,10 @@ enum Grammar {
     Rule,
     Selector,
     Show,
+    Flush,
     Devices,
     Group,
+    Groups,
     GroupName,
     NextHop,
 }
@@ -208,9 +210,11 @@ fn grammar(path: &[&str]) -> Option<Grammar> {
         ["add" | "replace"] => Grammar::Rule,
         ["del"] => Grammar::Selector,
         ["show"] => Grammar::Show,
+        ["flush"] => Grammar::Flush,
         ["attach" | "detach"] => Grammar::Devices,
         ["group", "add" | "replace"] => Grammar::Group,
         ["group", "del"] => Grammar::GroupName,
+        ["group", "show"] => Grammar::Groups,
         ["nexthop", _] => Grammar::NextHop,
         _ => return None,
     })
@@ -226,7 +230,28 @@ enum Next {
 }
 
 /// The keywords that stand alone.
-const WITHOUT_VALUE: &[&str] = &["pass", "drop", "nexthop", "nexthops", "attachments"];
+const WITHOUT_VALUE: &[&str] = &["pass", "drop", "nexthop", "nexthops", "attachments", "unused"];
+
+/// The keywords of `show`: those of one rule, the nouns, and those of a selection.
+const OF_SHOW: [&str; 15] = [
+    "from",
+    "to",
+    "nexthops",
+    "attachments",
+    "within",
+    "covering",
+    "owner",
+    "group",
+    "via",
+    "dev",
+    "name",
+    "with",
+    "unused",
+    "sort",
+    "head",
+];
+const NOT_OF_A_SELECTION: [&str; 4] = ["from", "to", "nexthops", "attachments"];
+const OF_NEXT_HOPS: [&str; 7] = ["group", "via", "dev", "with", "unused", "sort", "head"];
 
 impl Grammar {
     fn keywords(self) -> &'static [&'static str] {
@@ -235,7 +260,9 @@ impl Grammar {
                 &["from", "to", "via", "dev", "nexthop", "group", "pass", "drop", "on-down", "mss", "name"]
             }
             Self::Selector => &["from", "to"],
-            Self::Show => &["from", "to", "nexthops", "attachments"],
+            Self::Show => &OF_SHOW,
+            Self::Flush => &["within", "covering", "owner", "group", "via", "dev", "name", "with", "unused"],
+            Self::Groups => &["owner", "via", "dev", "name", "unused", "head"],
             Self::Devices => &["dev"],
             Self::Group => &["nexthop", "on-down"],
             Self::NextHop => &["via", "dev"],
@@ -266,6 +293,9 @@ impl Grammar {
                     seen.push(keyword);
                 }
             }
+            if *keyword == "sort" && words.next().is_none() {
+                return Next::Keywords(vec!["by"]);
+            }
             if !WITHOUT_VALUE.contains(keyword) && words.next().is_none() {
                 return Next::Value(keyword);
             }
@@ -283,7 +313,16 @@ impl Grammar {
 
     fn may_follow(self, keyword: &str, seen: &[&str]) -> bool {
         let has = |keywords: &[&str]| seen.iter().any(|it| keywords.contains(it));
+        let is_of_selection = || !NOT_OF_A_SELECTION.contains(&keyword);
         match keyword {
+            _ if matches!(self, Self::Flush | Self::Groups) => !has(&[keyword]),
+            _ if self == Self::Show && is_of_selection() => {
+                !has(&["from", "to", "attachments", keyword])
+                    && (!has(&["nexthops"]) || OF_NEXT_HOPS.contains(&keyword))
+            }
+            "from" | "to" if self == Self::Show => {
+                !has(&[keyword]) && seen.iter().all(|it| ["from", "to"].contains(it))
+            }
             "nexthop" => !has(&["via", "dev", "group", "pass", "drop"]),
             "group" | "pass" | "drop" => !has(&["via", "dev", "nexthop", "group", "pass", "drop"]),
             "dev" if self == Self::Devices => true,
@@ -291,7 +330,6 @@ impl Grammar {
             "on-down" => !has(&["group", "pass", "drop", keyword]),
             "mss" => !has(&["pass", "drop", keyword]),
             "nexthops" | "attachments" => seen.is_empty(),
-            "from" | "to" => !has(&["nexthops", "attachments", keyword]),
             _ => !has(&[keyword]),
         }
     }
@@ -314,6 +352,13 @@ fn help(keyword: &str) -> &'static str {
         "on-down" => "what to do while no next hop is in service",
         "mss" => "clamp TCP's MSS option",
         "name" => "a name for people",
+        "within" => "sources in a prefix",
+        "covering" => "sources around a prefix",
+        "owner" => "who has made it",
+        "with" => "`loss`: not all of its packets have arrived",
+        "unused" => "what has done nothing",
+        "sort" => "the most first",
+        "head" => "so many at most",
         "nexthops" => "next hops, their state and their counters",
         "attachments" => "what left by them, and why",
         _ => "",
@@ -346,6 +391,16 @@ impl Live {
             "group" => self.0.groups.iter().map(|it| it.group.name.clone()).collect(),
             "on-down" => ["pass", "drop"].map(str::to_owned).into(),
             "mss" => ["auto", "off"].map(str::to_owned).into(),
+            "owner" => ["cli", "config", "api", "kubernetes"].map(str::to_owned).into(),
+            "with" => ["loss".to_owned()].into(),
+            "sort" => ["packets", "bytes", "loss", "rate"].map(str::to_owned).into(),
+            // A new rule gets a name of its own.
+            "name" if line.path == ["group", "show"] => {
+                self.0.groups.iter().map(|it| it.group.name.clone()).collect()
+            }
+            "name" if matches!(line.path[..], ["show" | "flush"]) => {
+                self.0.rules().take(RULES).flatten().filter_map(|it| it.rule.name).collect()
+            }
             _ => BTreeSet::new(),
         };
         words.into_iter().map(|it| Candidate::new(it, "")).collect()
@@ -378,7 +433,10 @@ impl Live {
 
 #[cfg(test)]
 mod tests {
-    use byway::grammar::{self, GrammarError};
+    use byway::{
+        Selectable,
+        grammar::{self, GrammarError},
+    };
     use clap::Parser;
 
     use super::*;
@@ -400,11 +458,19 @@ mod tests {
             (Grammar::Selector, known(grammar::selector(&["?"]))),
             (Grammar::Group, known(grammar::group(&["uplinks", "?"]))),
             (Grammar::NextHop, known(grammar::next_hop(&["?"]))),
+            (Grammar::Groups, known(grammar::selection(Selectable::Groups, None, &["?"]))),
         ];
         for (grammar, known) in cases {
             let keywords: BTreeSet<String> = grammar.keywords().iter().map(|it| (*it).to_owned()).collect();
             assert_eq!(keywords, known, "{grammar:?}");
         }
+        let of_rules = known(grammar::selection(Selectable::Rules, None, &["?"]));
+        let of_show = OF_SHOW.iter().filter(|it| !NOT_OF_A_SELECTION.contains(it));
+        assert_eq!(of_show.map(|it| (*it).to_owned()).collect::<BTreeSet<_>>(), of_rules);
+        let flush = Grammar::Flush.keywords().iter().copied().chain(["sort", "head"]);
+        assert_eq!(flush.map(str::to_owned).collect::<BTreeSet<_>>(), of_rules);
+        let of_next_hops = known(grammar::selection(Selectable::NextHops, None, &["?"]));
+        assert_eq!(OF_NEXT_HOPS.map(str::to_owned).into_iter().collect::<BTreeSet<_>>(), of_next_hops);
     }
 
     #[test]
@@ -437,7 +503,17 @@ mod tests {
             (Grammar::Group, "uplinks nexthop dev wg0 weight", Next::Value("weight")),
             (Grammar::GroupName, "uplinks", keywords(&[])),
             (Grammar::Devices, "dev eth0", keywords(&["dev"])),
-            (Grammar::Show, "nexthops", keywords(&[])),
+            (Grammar::Show, "attachments", keywords(&[])),
+            (Grammar::Show, "nexthops", keywords(&OF_NEXT_HOPS)),
+            (
+                Grammar::Show,
+                "nexthops dev eth1 head 3",
+                keywords(&["group", "via", "with", "unused", "sort"]),
+            ),
+            (Grammar::Show, "unused sort", keywords(&["by"])),
+            (Grammar::Show, "unused sort by", Next::Value("sort")),
+            (Grammar::Flush, "within 10/8 owner", Next::Value("owner")),
+            (Grammar::Groups, "owner cli", keywords(&["via", "dev", "name", "unused", "head"])),
             (Grammar::Show, "from 192.0.2.7", keywords(&["to"])),
             (Grammar::NextHop, "via 192.0.2.1", keywords(&["dev"])),
         ] {

@@ -1,10 +1,10 @@
-use byway::{GroupSpec, GroupStatus, Mss, NextHop, Owner, grammar};
+use byway::{Byway, GroupSpec, GroupStatus, Mss, NextHop, Owner, Selectable, grammar};
 use clap::{Args, Subcommand};
 
 use super::{Error, Options};
 use crate::{
     output::Output,
-    render::{self, table},
+    render::{self, Reader, table},
 };
 
 /// Name next hops for rules to share
@@ -41,11 +41,17 @@ A flow keeps its next hop as long as that is in service. Rules use the group by 
         /// The group
         name: String,
     },
-    /// Show the groups, or one
+    /// Show the groups, or one, or those that a selection chooses
     #[command(visible_aliases = ["list", "ls", "lst"])]
+    #[command(after_help = "\
+Examples:
+  byway group show uplinks
+  byway group show dev eth1            those with a next hop there
+  byway group show owner cli unused    all of it has to hold: `unused` is without a rule")]
     Show {
-        /// The group
-        name: Option<String>,
+        /// NAME | [owner NAME] [via ADDR] [dev IF] [name PATTERN] [unused] [head N]
+        #[arg(value_name = "WHICH", num_args = 0..)]
+        which: Vec<String>,
     },
 }
 
@@ -63,21 +69,7 @@ impl Group {
                 let group = byway.del_group(name)?;
                 return Ok(Output::line(format!("deleted: group {group}"), &group));
             }
-            Verb::Show { name } => {
-                let mut groups = byway.groups()?;
-                if let Some(name) = name {
-                    groups.retain(|it| it.group.name == *name);
-                    if groups.is_empty() {
-                        return Err(byway::Error::NoSuchGroup(name.clone()).into());
-                    }
-                }
-                let output = Output::line(table::groups(&groups), &groups);
-                if options.oneline {
-                    let line = |it: &GroupStatus| format!("{}\n", GroupSpec::from(&it.group));
-                    return Ok(Output { text: groups.iter().map(line).collect(), ..output });
-                }
-                return Ok(output);
-            }
+            Verb::Show { which } => return show(&mut byway, which, options),
         };
         let mut text = format!("{said}: group {group}");
         let next_hops: Vec<NextHop> = group.members.iter().map(|member| member.next_hop.clone()).collect();
@@ -86,6 +78,36 @@ impl Group {
         }
         Ok(Output::line(text, &group))
     }
+}
+
+fn show(byway: &mut Byway, which: &[String], options: &Options) -> Result<Output, Error> {
+    let all = byway.groups()?;
+    let (rows, text) = match which {
+        // A group may be called like a word that needs a value.
+        [name] if name != "unused" => {
+            let rows: Vec<&GroupStatus> = all.iter().filter(|it| it.group.name == *name).collect();
+            if rows.is_empty() {
+                return Err(byway::Error::NoSuchGroup(name.clone()).into());
+            }
+            let text = table::groups(&rows, rows.len(), Reader::of_stdout());
+            (rows, text)
+        }
+        words => {
+            let selection = grammar::selection(Selectable::Groups, options.family(), words)?;
+            let rows = selection.groups(&all);
+            let text = match rows.is_empty() && !all.is_empty() {
+                true => super::none_matches("group", &selection),
+                false => table::groups(&rows, all.len(), Reader::of_stdout()),
+            };
+            (rows, text)
+        }
+    };
+    let output = Output::line(text, &rows);
+    if options.oneline {
+        let line = |it: &&GroupStatus| format!("{}\n", GroupSpec::from(&it.group));
+        return Ok(Output { text: rows.iter().map(line).collect(), ..output });
+    }
+    Ok(output)
 }
 
 fn spec(words: &[String]) -> Result<GroupSpec, Error> {

@@ -1,20 +1,21 @@
 use std::{
-    io::{self, IsTerminal, Write},
+    io::Write,
     thread,
     time::{Duration, Instant},
 };
 
 use byway::{
-    Byway, Family, Listing, NextHopSpec, Rule, RuleSpec, RuleStatus, Selector, Status,
+    Byway, Family, Listing, NextHopSpec, Rule, RuleSpec, RuleStatus, Selectable, Selection, Selector, SortBy,
+    Status,
     grammar::{self, GrammarError},
 };
 use clap::Args;
 
-use super::{Error, Options, print};
+use super::{Error, Options, none_matches, print};
 use crate::{
-    output::Output,
+    output::{Output, Stamped},
     render::{
-        self,
+        self, Reader, Screen,
         table::{self, Since},
     },
 };
@@ -27,21 +28,43 @@ reached the egress of the next hop's device. The rest is waiting for the next ho
 neighbour entry, or is lost because the next hop does not answer. NO NEXT HOP counts
 packets that found no next hop in service.
 
+A selection shows some of the rules. All that it says has to hold:
+  within PREFIX     the source lies in the prefix
+  covering PREFIX   the source contains the prefix
+  owner NAME        cli, config, api, kubernetes, or a number
+  group NAME        the rule uses the group
+  via ADDR          the rule leads there, directly or by a group
+  dev IF            likewise
+  name PATTERN      its whole name: `*` is any characters, `?` is one
+  with loss         not all of its packets have arrived
+  unused            it has matched no packet
+  sort by WHAT      packets, bytes, loss, or rate: the most first
+  head N            the first N of these
+Next hops have group, via, dev, with loss, unused, sort and head. In the shell,
+quote a pattern: name 'web-*'.
+
 Examples:
   byway show
   byway show 192.168.1.5        this rule alone; fast even among a million
+  byway show within 192.168.0.0/16 with loss
+  byway show sort by rate head 10
+  byway show rules group uplinks
   byway show nexthops           next hops, their state and their counters
+  byway show nexthops dev eth1
   byway show groups             as `byway group show`
   byway show attachments        what left by them, and why byway left it alone
   byway -6 show                 IPv6 alone: rules by their source
   byway -o show                 each rule on one line, in the words that add it
-  byway show --watch            look again every second, with rates
-  byway --json show --watch=5   one line of JSON every five seconds")]
+  byway show --watch            look again every second; the busiest rules first
+  byway --json show --watch=5   one line of JSON every five seconds
+
+In a pipe, tables have the same columns in any case, `-` for nothing, no spaces
+within a column, and no separators in numbers.")]
 pub(crate) struct Show {
-    /// rules | nexthops | groups | attachments | [from] PREFIX [to PREFIX]; all rules by default
+    /// rules | nexthops | groups | attachments, and a selection; or [from] PREFIX [to PREFIX]; all rules by default
     #[arg(value_name = "WHAT", num_args = 0..)]
     what: Vec<String>,
-    /// Show it again and again, with the rates in between
+    /// Show it again and again, as much as fits on the screen, with the rates in between
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "1",
         value_parser = clap::value_parser!(u64).range(1..=86_400))]
     watch: Option<u64>,
@@ -49,36 +72,45 @@ pub(crate) struct Show {
 
 impl Show {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let what = shown(&self.what, options.family())?;
+        let (what, selection) = shown(&self.what, options.family())?;
         let mut byway = super::open(options)?;
         if let Some(seconds) = self.watch {
-            return watch(&mut byway, what, Duration::from_secs(seconds), options);
+            return watch(&mut byway, what, selection, Duration::from_secs(seconds), options);
         }
         if let Shown::Rule(selector) = what {
             let rule = byway.rule(&selector)?;
-            let text = if options.oneline { in_words(&rule.rule) } else { table::rule(&rule, None)? };
-            return Ok(Output::line(text, &rule));
+            let text = match options.oneline {
+                true => in_words(&rule.rule),
+                false => table::rules(&[&rule], 1, None, Reader::of_stdout())?,
+            };
+            return Ok(Output::line(text, Stamped::now(&rule)));
         }
-        if !options.json && options.oneline {
-            return one_line_each(&mut byway, what, options);
+        if selection.sort == Some(SortBy::Rate) {
+            return with_rates(&mut byway, what, &selection, options);
         }
-        if options.family().is_some() {
-            let status = look(&mut byway, what, options.family())?;
-            let text = if options.json { String::new() } else { text(what, &status, None, false)? };
-            return Ok(Output::line(text, &status));
-        }
-        let listing = byway.listing()?;
+        let mut listing = byway.listing()?;
+        let next_hops = listing.next_hops.len();
+        choose(&mut listing, what, &selection)?;
         print(options, |out| {
             match what {
                 _ if options.json => return write_json(&listing, out),
-                Shown::NextHops => write!(out, "{}", table::next_hops(&listing.next_hops, None)),
-                Shown::Attachments => write!(out, "{}", table::attachments(&listing.attachments, None)),
-                Shown::All | Shown::Rule(_) => return write_text(&listing, out),
+                _ if options.oneline => return one_line_each(&listing, what, out),
+                Shown::NextHops if listing.next_hops.is_empty() && next_hops > 0 => {
+                    write!(out, "{}", none_matches("next hop", &selection))
+                }
+                Shown::NextHops => {
+                    let rows: Vec<_> = listing.next_hops.iter().collect();
+                    write!(out, "{}", table::next_hops(&rows, next_hops, None, Reader::of_stdout()))
+                }
+                Shown::Attachments => {
+                    write!(out, "{}", table::attachments(&listing.attachments, None, Reader::of_stdout()))
+                }
+                Shown::Rules | Shown::Rule(_) => return write_text(&listing, &selection, out),
             }
             .and_then(|()| out.write_all(b"\n"))
             .map_err(Error::Print)
         })?;
-        if !options.json {
+        if !options.json && !options.oneline {
             // Those that have counted something do their work.
             let rules = listing
                 .rules()
@@ -97,32 +129,55 @@ const MANY: usize = 1_000;
 /// What is to be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shown {
-    All,
+    Rules,
     NextHops,
     Attachments,
     Rule(Selector),
 }
 
-/// Nothing, `nexthops`, `attachments` or `[from] PREFIX [to PREFIX]`
-fn shown(words: &[String], family: Option<Family>) -> Result<Shown, GrammarError> {
-    let (first, rest) = match words {
-        [] => return Ok(Shown::All),
-        [first, rest @ ..] => (first.as_str(), rest.first()),
-    };
-    match (first, rest) {
-        ("nexthops", None) => Ok(Shown::NextHops),
-        ("attachments", None) => Ok(Shown::Attachments),
-        ("nexthops" | "attachments", Some(word)) => {
+/// `[nexthops] SELECTION`, `attachments` or `[from] PREFIX [to PREFIX]`
+fn shown(words: &[String], family: Option<Family>) -> Result<(Shown, Selection), GrammarError> {
+    let some = |from, words: &[String]| grammar::selection(from, family, words);
+    let all = || some(Selectable::Rules, &[]);
+    match words {
+        [] => Ok((Shown::Rules, all()?)),
+        [first, ..] if grammar::begins_selection(first) => {
+            Ok((Shown::Rules, some(Selectable::Rules, words)?))
+        }
+        [first, rest @ ..] if first == "nexthops" => Ok((Shown::NextHops, some(Selectable::NextHops, rest)?)),
+        [first] if first == "attachments" => Ok((Shown::Attachments, all()?)),
+        [first, word, ..] if first == "attachments" => {
             Err(GrammarError::Unknown(word.clone(), format!("nothing after `{first}`")))
         }
-        _ => grammar::selector_of(family, words).map(Shown::Rule).map_err(|error| match error {
-            GrammarError::Unknown(word, _) if word == first => {
-                let expected = "`rules`, `nexthops`, `groups`, `attachments`, or a rule's `from` and `to`";
-                GrammarError::Unknown(word, expected.to_owned())
+        [first, ..] => match grammar::selector_of(family, words) {
+            Ok(selector) => Ok((Shown::Rule(selector), all()?)),
+            Err(GrammarError::Unknown(word, _)) if word == *first => {
+                let expected = "`rules`, `nexthops`, `groups`, `attachments`, a rule's `from` and `to`, or a selection like \
+                                `within 192.0.2.0/24`";
+                Err(GrammarError::Unknown(word, expected.to_owned()))
             }
-            error => error,
-        }),
+            Err(error) => Err(error),
+        },
     }
+}
+
+/// The part of a selection that holds for everything that is shown beside what it chooses from.
+fn of_family(selection: &Selection) -> Selection {
+    let mut of_family = Selection::default();
+    of_family.family = selection.family;
+    of_family
+}
+
+/// Keeps what is to be shown.
+fn choose(listing: &mut Listing, what: Shown, selection: &Selection) -> Result<(), Error> {
+    let of_family = of_family(selection);
+    let (rules, next_hops) =
+        if what == Shown::NextHops { (&of_family, selection) } else { (selection, &of_family) };
+    if *rules != Selection::default() {
+        listing.select(rules)?;
+    }
+    listing.next_hops = next_hops.next_hops(&listing.next_hops, &[]).into_iter().cloned().collect();
+    Ok(())
 }
 
 /// The words that add a rule.
@@ -131,64 +186,97 @@ fn in_words(rule: &Rule) -> String {
 }
 
 /// A line for each, in the words that name it.
-fn one_line_each(byway: &mut Byway, what: Shown, options: &Options) -> Result<Output, Error> {
-    let listing = byway.listing()?;
-    let is_of = |family| options.family().is_none_or(|it| it == family);
-    print(options, |out| {
-        match what {
-            Shown::NextHops => listing
-                .next_hops
-                .iter()
-                .filter(|it| it.next_hop.gateway.is_none_or(|gateway| is_of(Family::of(gateway))))
-                .try_for_each(|it| writeln!(out, "{}", NextHopSpec::from(&it.next_hop))),
-            Shown::Attachments => {
-                listing.attachments.iter().try_for_each(|it| writeln!(out, "{}", it.device.name))
-            }
-            Shown::All | Shown::Rule(_) => {
-                for rule in listing.rules() {
-                    let rule = rule?.rule;
-                    if is_of(rule.source.family()) {
-                        writeln!(out, "{}", in_words(&rule)).map_err(Error::Print)?;
-                    }
-                }
-                Ok(())
-            }
+fn one_line_each(listing: &Listing, what: Shown, out: &mut impl Write) -> Result<(), Error> {
+    match what {
+        Shown::NextHops => listing
+            .next_hops
+            .iter()
+            .try_for_each(|it| writeln!(out, "{}", NextHopSpec::from(&it.next_hop)))
+            .map_err(Error::Print),
+        Shown::Attachments => {
+            let names = listing.attachments.iter().map(|it| &it.device.name);
+            names.into_iter().try_for_each(|it| writeln!(out, "{it}")).map_err(Error::Print)
         }
-        .map_err(Error::Print)
-    })?;
-    Ok(Output::printed())
+        Shown::Rules | Shown::Rule(_) => {
+            listing.rules().try_for_each(|it| writeln!(out, "{}", in_words(&it?.rule)).map_err(Error::Print))
+        }
+    }
 }
 
-fn write_text(listing: &Listing, out: &mut impl Write) -> Result<(), Error> {
-    table::write_listing(listing, out)?;
-    if let Some(left) = listing.unconfirmed {
-        write!(out, "\n\n{}", render::unconfirmed(left)).map_err(Error::Print)?;
+fn write_text(listing: &Listing, selection: &Selection, out: &mut impl Write) -> Result<(), Error> {
+    let reader = Reader::of_stdout();
+    if selection.is_all() {
+        table::write_listing(listing, reader, out)?;
+        if let Some(left) = listing.unconfirmed {
+            write!(out, "\n\n{}", render::unconfirmed(left)).map_err(Error::Print)?;
+        }
+    } else if listing.rule_count() > 0 && listing.rules().next().is_none() {
+        write!(out, "{}", none_matches("rule", selection)).map_err(Error::Print)?;
+    } else {
+        table::write_rules(listing, reader, out)?;
     }
     out.write_all(b"\n").map_err(Error::Print)
 }
 
 fn write_json(listing: &Listing, out: &mut impl Write) -> Result<(), Error> {
-    serde_json::to_writer_pretty(&mut *out, listing).map_err(|error| Error::Print(error.into()))?;
+    serde_json::to_writer_pretty(&mut *out, &Stamped::now(listing))
+        .map_err(|error| Error::Print(error.into()))?;
     out.write_all(b"\n").map_err(Error::Print)
 }
 
+/// Looks twice, a second apart, and shows what it has found.
+fn with_rates(
+    byway: &mut Byway,
+    what: Shown,
+    selection: &Selection,
+    options: &Options,
+) -> Result<Output, Error> {
+    let (before, then) = (byway.status()?, Instant::now());
+    thread::sleep(Duration::from_secs(1));
+    let status = byway.status()?;
+    let since = Since { status: &before, seconds: then.elapsed().as_secs_f64() };
+    if options.oneline && !options.json {
+        let lines: Vec<String> = match what {
+            Shown::NextHops => {
+                let rows = selection.next_hops(&status.next_hops, &before.next_hops);
+                rows.iter().map(|it| NextHopSpec::from(&it.next_hop).to_string()).collect()
+            }
+            _ => selection.rules(&status, Some(&before)).iter().map(|rule| in_words(&rule.rule)).collect(),
+        };
+        return Ok(Output { text: lines.iter().map(|it| format!("{it}\n")).collect(), ..Output::printed() });
+    }
+    let looked = Looked { what, selection, is_alone: true, status: &status, since: Some(&since) };
+    Ok(Output::line(looked.text(None)?, Stamped::now(&looked.chosen())))
+}
+
 /// Looks again and again, until the reader has seen enough.
-fn watch(byway: &mut Byway, what: Shown, pause: Duration, options: &Options) -> Result<Output, Error> {
-    let json = options.json;
+fn watch(
+    byway: &mut Byway,
+    what: Shown,
+    selection: Selection,
+    pause: Duration,
+    options: &Options,
+) -> Result<Output, Error> {
+    let is_alone = !selection.is_all();
+    let mut selection = selection;
+    if !options.json && selection.sort.is_none() {
+        selection.sort = Some(SortBy::Rate);
+    }
     let mut before: Option<(Status, Instant)> = None;
     loop {
-        let (status, now) = (look(byway, what, options.family())?, Instant::now());
+        let (status, now) = (look(byway, what)?, Instant::now());
         let since =
             before.as_ref().map(|(status, then)| Since { status, seconds: (now - *then).as_secs_f64() });
-        let text = text(what, &status, since.as_ref(), json)?;
+        let looked = Looked { what, selection: &selection, is_alone, status: &status, since: since.as_ref() };
+        let screen = Screen::of_stdout().filter(|_| !options.json);
+        // Plain data always has a JSON form.
+        let text = if options.json { looked.json().unwrap_or_default() } else { looked.text(screen)? };
         let goes_on = print(options, |out| {
-            if json {
-                writeln!(out, "{text}")
-            } else if io::stdout().is_terminal() {
-                // Overwrite what was shown before.
-                writeln!(out, "\x1b[H\x1b[2J{text}")
-            } else {
-                write!(out, "{text}\n\n")
+            match screen {
+                // Overwrite what was shown before, line by line, so that nothing flickers.
+                Some(_) => write!(out, "\x1b[H{}\x1b[K\n\x1b[J", text.replace('\n', "\x1b[K\n")),
+                None if options.json => writeln!(out, "{text}"),
+                None => write!(out, "{text}\n\n"),
             }
             .map_err(Error::Print)
         })?;
@@ -200,38 +288,87 @@ fn watch(byway: &mut Byway, what: Shown, pause: Duration, options: &Options) -> 
     }
 }
 
-/// What is to be shown and no more, of one family if one is named.
-fn look(byway: &mut Byway, what: Shown, family: Option<Family>) -> Result<Status, Error> {
+/// Everything, or one rule.
+fn look(byway: &mut Byway, what: Shown) -> Result<Status, Error> {
     Ok(match what {
         Shown::Rule(selector) => {
             let mut status = Status::default();
             status.rules.push(byway.rule(&selector)?);
             status
         }
-        Shown::All | Shown::NextHops | Shown::Attachments => {
-            let mut status = byway.status()?;
-            if let Some(family) = family {
-                status.rules.retain(|it| it.rule.source.family() == family);
-                // A next hop without a gateway takes packets of both.
-                let is_of = |gateway| Family::of(gateway) == family;
-                status.next_hops.retain(|it| it.next_hop.gateway.is_none_or(is_of));
-            }
-            status
-        }
+        Shown::Rules | Shown::NextHops | Shown::Attachments => byway.status()?,
     })
 }
 
-/// What is to be shown, as text or JSON.
-fn text(what: Shown, status: &Status, since: Option<&Since<'_>>, json: bool) -> Result<String, Error> {
-    Ok(match (what, &status.rules[..]) {
-        // Plain data always has a JSON form.
-        (Shown::Rule(_), [rule]) if json => serde_json::to_string(rule).unwrap_or_default(),
-        (Shown::Rule(_), [rule]) => table::rule(rule, since)?,
-        _ if json => serde_json::to_string(status).unwrap_or_default(),
-        (Shown::NextHops, _) => table::next_hops(&status.next_hops, since),
-        (Shown::Attachments, _) => table::attachments(&status.attachments, since),
-        (Shown::All | Shown::Rule(_), _) => table::listing(status, since)?,
-    })
+/// What there is, what was there before, and what is to be shown of it.
+struct Looked<'a> {
+    what: Shown,
+    selection: &'a Selection,
+    /// Whether somebody asks for some of it.
+    is_alone: bool,
+    status: &'a Status,
+    since: Option<&'a Since<'a>>,
+}
+
+impl Looked<'_> {
+    fn before(&self) -> Option<&Status> {
+        self.since.map(|since| since.status)
+    }
+
+    /// As a table: all of it, or as much as fits on a screen.
+    fn text(&self, screen: Option<Screen>) -> Result<String, Error> {
+        let Self { what, selection, is_alone, status, since } = *self;
+        let reader = Reader::of_stdout();
+        let text = match what {
+            Shown::NextHops => {
+                let earlier = self.before().map_or(&[][..], |before| &before.next_hops);
+                let (rows, all) = (selection.next_hops(&status.next_hops, earlier), status.next_hops.len());
+                match screen {
+                    _ if rows.is_empty() && all > 0 => none_matches("next hop", selection),
+                    Some(screen) => table::next_hops_on(screen, &rows, all, since, selection),
+                    None => table::next_hops(&rows, all, since, reader),
+                }
+            }
+            Shown::Attachments => table::attachments(&status.attachments, since, reader),
+            Shown::Rules | Shown::Rule(_) => {
+                let is_alone = is_alone || what != Shown::Rules;
+                let (rows, all) = (selection.rules(status, self.before()), status.rules.len());
+                match screen {
+                    _ if rows.is_empty() && is_alone && all > 0 => none_matches("rule", selection),
+                    Some(screen) if !rows.is_empty() => {
+                        table::rules_on(screen, status, &rows, since, selection, is_alone)
+                    }
+                    _ if is_alone => table::rules(&rows, all, since, reader)?,
+                    _ => table::listing(status, &rows, since, reader)?,
+                }
+            }
+        };
+        Ok(screen.map_or(text.clone(), |screen| screen.cut(&text)))
+    }
+
+    /// One rule, or the state with what is chosen of it.
+    fn json(&self) -> serde_json::Result<String> {
+        match (self.what, &self.status.rules[..]) {
+            (Shown::Rule(_), [rule]) => serde_json::to_string(&Stamped::now(rule)),
+            _ => serde_json::to_string(&Stamped::now(&self.chosen())),
+        }
+    }
+
+    /// The state with what is chosen of it.
+    fn chosen(&self) -> Status {
+        let Self { what, selection, status, .. } = *self;
+        let of_family = of_family(selection);
+        let (of_rules, of_next_hops) =
+            if what == Shown::NextHops { (&of_family, selection) } else { (selection, &of_family) };
+        let earlier = self.before().map_or(&[][..], |before| &before.next_hops);
+        let rules = of_rules.rules(status, self.before()).into_iter().cloned().collect();
+        let next_hops = of_next_hops.next_hops(&status.next_hops, earlier).into_iter().cloned().collect();
+        let mut chosen = Status::default();
+        (chosen.rules, chosen.next_hops) = (rules, next_hops);
+        (chosen.attachments, chosen.groups) = (status.attachments.clone(), status.groups.clone());
+        chosen.unconfirmed = status.unconfirmed;
+        chosen
+    }
 }
 
 #[cfg(test)]
@@ -244,6 +381,7 @@ mod tests {
 
     #[test]
     fn a_rule_is_shown_by_the_words_that_delete_it() {
+        let shown = |words: &[String], family| shown(words, family).map(|(shown, _)| shown);
         let rule = |text| grammar::selector(&words(text)).map(Shown::Rule);
         for text in [
             "192.0.2.7",
@@ -254,25 +392,45 @@ mod tests {
         ] {
             assert_eq!(shown(&words(text), None), rule(text), "{text}");
         }
-        let others = [("", Shown::All), ("nexthops", Shown::NextHops), ("attachments", Shown::Attachments)];
+        let others = [("", Shown::Rules), ("nexthops", Shown::NextHops), ("attachments", Shown::Attachments)];
         for (text, what) in others {
             assert_eq!(shown(&words(text), None), Ok(what), "{text}");
         }
         for (text, sentence) in [
             (
                 "me",
-                "`me` does not belong here; expected `rules`, `nexthops`, `groups`, `attachments`, or a rule's `from` and `to`",
+                "`me` does not belong here; expected `rules`, `nexthops`, `groups`, `attachments`, a rule's `from` and `to`, or a selection like `within 192.0.2.0/24`",
             ),
             (
                 "table 100",
                 "byway has no `table`; name the next hop itself, `via ADDR dev IF`, or share it with `group NAME`",
             ),
-            ("nexthops from 192.0.2.7", "`from` does not belong here; expected nothing after `nexthops`"),
+            (
+                "nexthops from 192.0.2.7",
+                "`from` does not belong here; expected `group`, `via`, `dev`, `with`, `unused`, `sort` or `head`",
+            ),
+            ("attachments dev eth0", "`dev` does not belong here; expected nothing after `attachments`"),
+            ("nexthops owner cli", "`owner` is for rules or groups, not for next hops; leave it out"),
             ("from", "`from` needs a source address or prefix after it"),
             ("to 10.0.0.0/8", "a rule needs `from PREFIX`, the source of the packets, like `from 192.0.2.7`"),
             ("from 192.0.2.7 nexthops", "`nexthops` does not belong here; expected `from` or `to`"),
         ] {
             assert_eq!(shown(&words(text), None).unwrap_err().sentence(), sentence, "{text}");
         }
+    }
+
+    #[test]
+    fn some_are_shown_by_a_selection() {
+        for (text, what, selection) in [
+            ("within 10/8 owner cli", Shown::Rules, "within 10.0.0.0/8 owner cli"),
+            ("group up head 3", Shown::Rules, "group up head 3"),
+            ("unused", Shown::Rules, "unused"),
+            ("nexthops dev eth1 sort by loss", Shown::NextHops, "dev eth1 sort by loss"),
+        ] {
+            let (shown, chosen) = shown(&words(text), None).unwrap();
+            assert_eq!((shown, chosen.to_string().as_str()), (what, selection), "{text}");
+        }
+        let (_, of_family) = shown(&words("dev eth1"), Some(Family::V6)).unwrap();
+        assert_eq!(none_matches("rule", &of_family), "no rule matches `-6 dev eth1`");
     }
 }

@@ -10,7 +10,7 @@ use anstyle::{AnsiColor, Style};
 use byway::{Change, Changes, Counts, Device, Waiting};
 
 use super::{count, thousands};
-use crate::error::Error;
+use crate::{error::Error, output::Stamped};
 
 const ADDED: Style = AnsiColor::Green.on_default();
 const REMOVED: Style = AnsiColor::Red.on_default();
@@ -68,7 +68,8 @@ fn write_waiting(changes: &Changes, out: &mut impl Write) -> Result<(), Error> {
 
 /// Writes one JSON value.
 pub(crate) fn write_json(changes: &Changes, out: &mut impl Write) -> Result<(), Error> {
-    serde_json::to_writer_pretty(&mut *out, changes).map_err(|error| Error::Print(error.into()))?;
+    serde_json::to_writer_pretty(&mut *out, &Stamped::now(changes))
+        .map_err(|error| Error::Print(error.into()))?;
     out.write_all(b"\n").map_err(Error::Print)
 }
 

@@ -6,13 +6,34 @@ use std::{
     io,
 };
 
+use super::Reader;
 use crate::error::Error;
 
 /// Writes a column's cell for a row. A line break begins another line of the cell.
 type Cell<'a, T> = Box<dyn Fn(&T, &mut dyn fmt::Write) -> fmt::Result + 'a>;
 
+/// The columns that a narrow screen can do without, the first one most of all.
+const EXPENDABLE: [&str; 13] = [
+    "OWNER",
+    "CLAMPED",
+    "ICMP SENT",
+    "TOO BIG",
+    "MSS",
+    "ON-DOWN",
+    "MTU",
+    "GROUPS",
+    "NAME",
+    "BYTES",
+    "ARRIVED",
+    "NO NEXT HOP",
+    "PACKETS",
+];
+
 /// The columns of a table, from left to right.
-pub(super) struct Columns<'a, T>(Vec<Column<'a, T>>);
+pub(super) struct Columns<'a, T> {
+    columns: Vec<Column<'a, T>>,
+    reader: Reader,
+}
 
 struct Column<'a, T> {
     header: String,
@@ -26,8 +47,8 @@ struct Column<'a, T> {
 }
 
 impl<'a, T> Columns<'a, T> {
-    pub(super) fn new() -> Self {
-        Self(Vec::new())
+    pub(super) fn new(reader: Reader) -> Self {
+        Self { columns: Vec::new(), reader }
     }
 
     /// A column that begins at the left.
@@ -48,30 +69,55 @@ impl<'a, T> Columns<'a, T> {
         self.column(header, true, Box::new(cell))
     }
 
-    /// Shows the column added last only if this is true for some row.
+    /// A column of counts, where there are any.
+    pub(super) fn count(&mut self, header: &str, count: impl Fn(&T) -> Option<u64> + 'a) -> &mut Self {
+        let reader = self.reader;
+        self.number(header, move |row, to| match count(row) {
+            Some(count) => to.write_str(&reader.number(count)),
+            None => Ok(()),
+        })
+    }
+
+    /// Shows the column added last to a person only if this is true for some row.
     pub(super) fn only_where(&mut self, is_needed: fn(&T) -> bool) -> &mut Self {
-        if let Some(column) = self.0.last_mut() {
+        let is_there = self.reader == Reader::Program;
+        if let Some(column) = self.columns.last_mut() {
             column.is_needed = Some(is_needed);
-            column.is_there = false;
+            column.is_there = is_there;
         }
         self
     }
 
     fn column(&mut self, header: &str, is_number: bool, cell: Cell<'a, T>) -> &mut Self {
+        let header = match self.reader {
+            Reader::Person => header.to_owned(),
+            Reader::Program => one_word(header),
+        };
         let width = header.chars().count();
-        let header = header.to_owned();
-        self.0.push(Column { header, is_number, cell, is_needed: None, is_there: true, width });
+        self.columns.push(Column { header, is_number, cell, is_needed: None, is_there: true, width });
         self
     }
 
     /// The whole table, without a line break at its end.
-    pub(super) fn table(mut self, rows: &[T]) -> String {
-        rows.iter().for_each(|row| self.measure(row));
+    pub(super) fn table<R: Borrow<T>>(self, rows: &[R]) -> String {
+        self.table_within(usize::MAX, rows)
+    }
+
+    /// The same, without the columns that a line of so many characters has no room for.
+    pub(super) fn table_within<R: Borrow<T>>(mut self, width: usize, rows: &[R]) -> String {
+        rows.iter().for_each(|row| self.measure(row.borrow()));
+        for header in EXPENDABLE {
+            let widths = self.there().map(|column| column.width);
+            if widths.map(|width| width + GAP).sum::<usize>() <= width.saturating_add(GAP) {
+                break;
+            }
+            self.columns.retain(|column| column.header != header);
+        }
         let (mut cells, mut lines) = (Cells::default(), String::new());
         self.head(&mut cells, &mut lines);
         for row in rows {
             lines.push('\n');
-            self.row(row, &mut cells, &mut lines);
+            self.row(row.borrow(), &mut cells, &mut lines);
         }
         lines
     }
@@ -97,19 +143,27 @@ impl<'a, T> Columns<'a, T> {
         to.write_all(lines.as_bytes()).map_err(Error::Print)
     }
 
+    /// How many lines a row takes.
+    pub(super) fn height(&self, row: &T) -> usize {
+        let mut cells = Cells::default();
+        self.cells(row, &mut cells);
+        cells.height()
+    }
+
     /// Makes room for a row.
     fn measure(&mut self, row: &T) {
-        for column in &mut self.0 {
+        let mut text = String::new();
+        for column in &mut self.columns {
             column.is_there |= column.is_needed.is_some_and(|is_needed| is_needed(row));
-            let mut width = Width::default();
-            // Writing to it cannot fail.
-            let _ = (column.cell)(row, &mut width);
-            column.width = column.width.max(width.widest);
+            text.clear();
+            column.write(row, self.reader, &mut text);
+            let widths = text.split('\n').map(|line| line.chars().count());
+            column.width = widths.fold(column.width, usize::max);
         }
     }
 
     fn there(&self) -> impl Iterator<Item = &Column<'a, T>> {
-        self.0.iter().filter(|column| column.is_there)
+        self.columns.iter().filter(|column| column.is_there)
     }
 
     fn head(&self, cells: &mut Cells, to: &mut String) {
@@ -122,19 +176,21 @@ impl<'a, T> Columns<'a, T> {
     }
 
     fn row(&self, row: &T, cells: &mut Cells, to: &mut String) {
+        self.cells(row, cells);
+        self.lines(cells, to);
+    }
+
+    fn cells(&self, row: &T, cells: &mut Cells) {
         cells.clear();
         for column in self.there() {
-            // Writing to it cannot fail.
-            let _ = (column.cell)(row, &mut cells.text);
+            column.write(row, self.reader, &mut cells.text);
             cells.end();
         }
-        self.lines(cells, to);
     }
 
     /// Writes as many lines as the tallest cell has, without trailing spaces.
     fn lines(&self, cells: &Cells, to: &mut String) {
-        let more = cells.each().map(|cell| cell.matches('\n').count()).max().unwrap_or(0);
-        for nth in 0..=more {
+        for nth in 0..cells.height() {
             if nth > 0 {
                 to.push('\n');
             }
@@ -143,12 +199,38 @@ impl<'a, T> Columns<'a, T> {
                 let width = column.width;
                 // Writing to it cannot fail.
                 let _ = match column.is_number {
-                    true => write!(to, "{line:>width$}  "),
-                    false => write!(to, "{line:<width$}  "),
+                    true => write!(to, "{line:>width$}{:GAP$}", ""),
+                    false => write!(to, "{line:<width$}{:GAP$}", ""),
                 };
             }
             to.truncate(to.trim_end_matches(' ').len());
         }
+    }
+}
+
+/// Characters between two columns.
+const GAP: usize = 2;
+
+impl<T> Column<'_, T> {
+    /// Appends the cell for a row.
+    fn write(&self, row: &T, reader: Reader, to: &mut String) {
+        let start = to.len();
+        // Writing to it cannot fail.
+        let _ = (self.cell)(row, to);
+        if reader == Reader::Program {
+            let word = one_word(&to[start..]);
+            to.truncate(start);
+            to.push_str(&word);
+        }
+    }
+}
+
+/// A cell for a program: its lines as a list, and `-` for nothing.
+fn one_word(cell: &str) -> String {
+    if cell.is_empty() {
+        "-".to_owned()
+    } else {
+        cell.replace(", ", ",").replace('\n', ",").replace(' ', "-")
     }
 }
 
@@ -169,29 +251,14 @@ impl Cells {
         self.ends.push(self.text.len());
     }
 
+    /// How many lines the tallest cell has.
+    fn height(&self) -> usize {
+        self.each().map(|cell| 1 + cell.matches('\n').count()).max().unwrap_or(1)
+    }
+
     fn each(&self) -> impl Iterator<Item = &str> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).map(|(start, end)| &self.text[start..*end])
-    }
-}
-
-/// Counts the characters of the longest line that is written to it.
-#[derive(Default)]
-struct Width {
-    line: usize,
-    widest: usize,
-}
-
-impl fmt::Write for Width {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for (nth, part) in text.split('\n').enumerate() {
-            if nth > 0 {
-                self.line = 0;
-            }
-            self.line += part.chars().count();
-            self.widest = self.widest.max(self.line);
-        }
-        Ok(())
     }
 }
 
@@ -202,11 +269,11 @@ mod tests {
     type Row = (&'static str, u32);
     const ROWS: [Row; 3] = [("one", 1), ("two\nlines", 2_000), ("", 3)];
 
-    fn columns(is_needed: fn(&Row) -> bool) -> Columns<'static, Row> {
-        let mut columns = Columns::<Row>::new();
+    fn columns(reader: Reader, is_needed: fn(&Row) -> bool) -> Columns<'static, Row> {
+        let mut columns = Columns::<Row>::new(reader);
         columns
             .text("WORD", |(word, _), to| to.write_str(word))
-            .number("N", |(_, number), to| write!(to, "{number}"))
+            .count("N", |(_, number)| Some((*number).into()))
             .text("SELDOM", |(word, _), to| write!(to, "{}", word.len()))
             .only_where(is_needed);
         columns
@@ -215,25 +282,57 @@ mod tests {
     #[test]
     fn cells_stand_in_line() {
         let expected = "\
-WORD      N
-one       1
-two    2000
+WORD       N
+one        1
+two    2,000
 lines
-          3";
-        assert_eq!(columns(|_| false).table(&ROWS), expected);
+           3";
+        assert_eq!(columns(Reader::Person, |_| false).table(&ROWS), expected);
         let expected = "\
-WORD      N  SELDOM
-one       1  3
-two    2000  9
+WORD       N  SELDOM
+one        1  3
+two    2,000  9
 lines
-          3  0";
-        assert_eq!(columns(|(_, number)| *number == 3).table(&ROWS), expected);
+           3  0";
+        assert_eq!(columns(Reader::Person, |(_, number)| *number == 3).table(&ROWS), expected);
     }
 
     #[test]
     fn a_table_is_the_same_row_by_row() {
-        let mut written = Vec::new();
-        columns(|_| true).write(|| ROWS.iter().map(Ok), &mut written).unwrap();
-        assert_eq!(String::from_utf8(written).unwrap(), columns(|_| true).table(&ROWS));
+        for reader in [Reader::Person, Reader::Program] {
+            let mut written = Vec::new();
+            columns(reader, |_| true).write(|| ROWS.iter().map(Ok), &mut written).unwrap();
+            assert_eq!(String::from_utf8(written).unwrap(), columns(reader, |_| true).table(&ROWS));
+        }
+    }
+
+    #[test]
+    fn a_program_finds_the_same_columns_in_each_line() {
+        let expected = "\
+WORD          N  SELDOM
+one           1  3
+two,lines  2000  9
+-             3  0";
+        assert_eq!(columns(Reader::Program, |_| false).table(&ROWS), expected);
+        assert_eq!(one_word("NO NEXT HOP"), "NO-NEXT-HOP");
+        assert_eq!(one_word("up, down"), "up,down");
+    }
+
+    #[test]
+    fn a_narrow_screen_has_the_columns_that_matter() {
+        let columns = || {
+            let mut columns = Columns::<Row>::new(Reader::Person);
+            columns.text("FROM", |(word, _), to| to.write_str(word));
+            for header in ["OWNER", "PACKETS", "PACKETS/s"] {
+                columns.count(header, |(_, number)| Some((*number).into()));
+            }
+            columns
+        };
+        let head = |width| columns().table_within(width, &ROWS[..1]).lines().next().unwrap().to_owned();
+        assert_eq!(head(31), "FROM  OWNER  PACKETS  PACKETS/s");
+        assert_eq!(head(30), "FROM  PACKETS  PACKETS/s");
+        assert_eq!(head(24), "FROM  PACKETS  PACKETS/s");
+        assert_eq!(head(23), "FROM  PACKETS/s");
+        assert_eq!(head(3), "FROM  PACKETS/s");
     }
 }

@@ -6,11 +6,49 @@ pub(crate) mod get;
 pub(crate) mod problems;
 pub(crate) mod progress;
 mod rules;
+mod screen;
 pub(crate) mod table;
 
-use std::fmt::{self, Display};
+use std::{
+    fmt::{self, Display},
+    io::{self, IsTerminal},
+};
 
 use byway::{Attachment, Device, Mss, MtuMismatch, Role};
+pub(crate) use screen::Screen;
+
+/// Who reads a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// A person, at a terminal: columns that say nothing are left out, and numbers are grouped.
+    Person,
+    /// A program, or a file: the same columns in any case, and each cell is one word.
+    Program,
+}
+
+impl Reader {
+    pub(crate) fn of_stdout() -> Self {
+        if io::stdout().is_terminal() { Self::Person } else { Self::Program }
+    }
+
+    fn number(self, number: u64) -> String {
+        match self {
+            Self::Person => thousands(number).to_string(),
+            Self::Program => number.to_string(),
+        }
+    }
+
+    /// `1,204 rules`
+    fn count(self, number: u64, noun: &str) -> String {
+        format!("{} {noun}{}", self.number(number), if number == 1 { "" } else { "s" })
+    }
+
+    /// `1,204 rules`, or `3 of 1,204 rules`
+    fn count_of(self, number: usize, all: usize, noun: &str) -> String {
+        let of = if number == all { String::new() } else { format!("{} of ", self.number(number as u64)) };
+        of + &self.count(all as u64, noun)
+    }
+}
 
 /// The attachments' devices.
 pub(crate) fn watched(attachments: &[Attachment]) -> Vec<Device> {
@@ -43,7 +81,7 @@ pub(crate) fn mtu_mismatch(mismatch: &MtuMismatch, mss: Mss) -> String {
 
 /// `1 rule`, `1,204 rules`
 pub(crate) fn count(number: u64, noun: &str) -> String {
-    format!("{} {noun}{}", thousands(number), if number == 1 { "" } else { "s" })
+    Reader::Person.count(number, noun)
 }
 
 /// `1,204`

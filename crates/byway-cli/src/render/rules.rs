@@ -2,24 +2,27 @@
 
 use std::{
     borrow::Borrow,
-    collections::BTreeMap,
+    cell::Cell,
     fmt::{self, Write},
     io,
 };
 
-use byway::{Count, Member, Mss, OnDown, RuleStatus, Selector, Target};
+use byway::{Count, Member, Mss, OnDown, RuleStatus, Target};
 
 use super::{
+    Reader,
     columns::Columns,
     table::{Since, dev, rate, via},
-    thousands,
 };
 use crate::error::Error;
 
-/// Writes the table, without a line break at its end. Goes through the rules twice.
+/// Writes the table, and what its rows are in all, without a line break at its end. Goes through the rules twice. `all` is how
+/// many rules there are.
 pub(super) fn write<I, R>(
     rules: impl Fn() -> I,
+    all: usize,
     since: Option<&Since<'_>>,
+    reader: Reader,
     to: &mut impl io::Write,
 ) -> Result<(), Error>
 where
@@ -29,11 +32,67 @@ where
     if rules().next().is_none() {
         return to.write_all(b"no rules").map_err(Error::Print);
     }
-    columns(since).write(rules, to)
+    let totals = Cell::new(Totals::default());
+    let counted = || {
+        totals.set(Totals::default());
+        rules().inspect(|rule| {
+            if let Ok(rule) = rule {
+                totals.set(totals.get().with(rule.borrow()));
+            }
+        })
+    };
+    columns(since, reader).write(counted, to)?;
+    match totals.get().said(all, reader) {
+        Some(said) => write!(to, "\n\n{said}").map_err(Error::Print),
+        None => Ok(()),
+    }
 }
 
-fn columns<'a>(since: Option<&'a Since<'_>>) -> Columns<'a, RuleStatus> {
-    let mut columns = Columns::<RuleStatus>::new();
+/// What the rows of a table are in all.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Totals {
+    rows: usize,
+    packets: u64,
+    bytes: u64,
+    lost: u64,
+}
+
+impl Totals {
+    pub(super) fn of(rules: &[&RuleStatus]) -> Self {
+        rules.iter().fold(Self::default(), |totals, rule| totals.with(rule))
+    }
+
+    fn with(self, rule: &RuleStatus) -> Self {
+        let Count { packets, bytes } = rule.matched();
+        Self {
+            rows: self.rows + 1,
+            packets: self.packets.saturating_add(packets),
+            bytes: self.bytes.saturating_add(bytes),
+            lost: self.lost.saturating_add(rule.lost()),
+        }
+    }
+
+    /// One row that is all there is says it itself.
+    pub(super) fn said(self, all: usize, reader: Reader) -> Option<String> {
+        let Self { rows, packets, bytes, lost } = self;
+        if rows == all && rows < 2 {
+            return None;
+        }
+        let mut said = format!(
+            "{}, {}, {}",
+            reader.count_of(rows, all, "rule"),
+            reader.count(packets, "packet"),
+            reader.count(bytes, "byte")
+        );
+        if lost > 0 {
+            said += &format!(", {} not arrived", reader.number(lost));
+        }
+        Some(said)
+    }
+}
+
+pub(super) fn columns<'a>(since: Option<&'a Since<'_>>, reader: Reader) -> Columns<'a, RuleStatus> {
+    let mut columns = Columns::<RuleStatus>::new(reader);
     columns
         .text("FROM", |it, to| write!(to, "{}", it.rule.source))
         .text("TO", |it, to| it.rule.destination.map_or(Ok(()), |destination| write!(to, "{destination}")))
@@ -46,31 +105,32 @@ fn columns<'a>(since: Option<&'a Since<'_>>) -> Columns<'a, RuleStatus> {
         })
         .only_where(|it| it.rule.on_down != OnDown::Pass)
         .text("OWNER", |it, to| write!(to, "{}", it.rule.owner))
-        .number("PACKETS", |it, to| match it.rule.target {
-            // What such a rule has met, nobody here can say.
-            Target::Other { .. } => Ok(()),
-            _ => write!(to, "{}", thousands(met(it).packets)),
-        })
-        .number("BYTES", |it, to| match it.rule.target {
-            Target::Other { .. } => Ok(()),
-            _ => write!(to, "{}", thousands(met(it).bytes)),
-        });
+        // What a rule of an unknown kind has met, nobody here can say.
+        .count("PACKETS", |it| is_known(it).then(|| it.matched().packets))
+        .count("BYTES", |it| is_known(it).then(|| it.matched().bytes));
     if let Some(since) = since {
-        rates(&mut columns, since);
+        for (header, of) in
+            [("PACKETS/s", (|count| count.packets) as fn(Count) -> u64), ("BYTES/s", |count| count.bytes)]
+        {
+            columns.count(header, move |it| {
+                let before = since.rule(it)?;
+                Some(rate(of(it.matched()), of(before.matched()), since.seconds))
+            });
+        }
     }
-    columns.number("ARRIVED", |it, to| match it.rule.target {
-        Target::Pass | Target::Drop | Target::Other { .. } => Ok(()),
-        _ => write!(to, "{}", thousands(it.arrived.packets)),
+    columns.count("ARRIVED", |it| match it.rule.target {
+        Target::Pass | Target::Drop | Target::Other { .. } => None,
+        _ => Some(it.arrived.packets),
     });
     // Rare events get a column only if there are any.
     columns
-        .number("NO NEXT HOP", |it, to| write!(to, "{}", thousands(it.no_next_hop.packets)))
+        .count("NO NEXT HOP", |it| Some(it.no_next_hop.packets))
         .only_where(|it| it.no_next_hop.packets > 0)
-        .number("CLAMPED", |it, to| write!(to, "{}", thousands(it.clamped.packets)))
+        .count("CLAMPED", |it| Some(it.clamped.packets))
         .only_where(|it| it.clamped.packets > 0)
-        .number("ICMP SENT", |it, to| write!(to, "{}", thousands(it.icmp_sent.packets)))
+        .count("ICMP SENT", |it| Some(it.icmp_sent.packets))
         .only_where(|it| it.icmp_sent.packets > 0)
-        .number("TOO BIG", |it, to| write!(to, "{}", thousands(it.too_big_dropped.packets)))
+        .count("TOO BIG", |it| Some(it.too_big_dropped.packets))
         .only_where(|it| it.too_big_dropped.packets > 0)
         .text("MSS", |it, to| write!(to, "{}", it.rule.mss))
         .only_where(|it| it.rule.mss != Mss::Auto)
@@ -79,36 +139,8 @@ fn columns<'a>(since: Option<&'a Since<'_>>) -> Columns<'a, RuleStatus> {
     columns
 }
 
-/// The rates of what the rules have matched since an earlier look.
-fn rates<'a>(columns: &mut Columns<'a, RuleStatus>, since: &'a Since<'_>) {
-    let before: BTreeMap<Selector, Count> =
-        since.status.rules.iter().map(|it| (it.rule.selector(), met(it))).collect();
-    let before = std::rc::Rc::new(before);
-    for (header, of) in
-        [("PACKETS/s", (|count| count.packets) as fn(Count) -> u64), ("BYTES/s", |count| count.bytes)]
-    {
-        let before = before.clone();
-        columns.number(header, move |it, to| match before.get(&it.rule.selector()) {
-            Some(before) => write!(to, "{}", rate(of(met(it)), of(*before), since.seconds)),
-            None => Ok(()),
-        });
-    }
-}
-
-/// Everything that a rule has matched, whatever happened to it.
-fn met(status: &RuleStatus) -> Count {
-    let all = [
-        status.departed,
-        status.passed,
-        status.dropped,
-        status.no_next_hop,
-        status.icmp_sent,
-        status.too_big_dropped,
-    ];
-    Count {
-        packets: all.iter().fold(0, |sum, count| sum.saturating_add(count.packets)),
-        bytes: all.iter().fold(0, |sum, count| sum.saturating_add(count.bytes)),
-    }
+fn is_known(status: &RuleStatus) -> bool {
+    !matches!(status.rule.target, Target::Other { .. })
 }
 
 fn target(target: &Target, to: &mut dyn Write) -> fmt::Result {

@@ -1,17 +1,20 @@
 //! The tables of `byway show`.
 
-use std::{
-    borrow::Borrow,
-    fmt::{self, Display},
-    io,
-};
+use std::{borrow::Borrow, fmt, io};
 
 use byway::{
     Attachment, AttachmentCounters, Count, GroupStatus, Listing, NextHop, NextHopSpec, NextHopState,
-    NextHopStatus, Role, RuleStatus, Status,
+    NextHopStatus, Role, RuleStatus, Selection, SortBy, Status,
 };
 
-use super::{columns::Columns, count, rules, rules::each, thousands};
+use super::{
+    Reader, Screen,
+    columns::Columns,
+    count, rules,
+    rules::{Totals, each},
+    screen::Parts,
+    thousands,
+};
 use crate::error::Error;
 
 /// An earlier look, for rates.
@@ -20,24 +23,41 @@ pub(crate) struct Since<'a> {
     pub(crate) seconds: f64,
 }
 
+impl Since<'_> {
+    /// The same rule then. A status has its rules in this order.
+    pub(super) fn rule(&self, now: &RuleStatus) -> Option<&RuleStatus> {
+        let rules = &self.status.rules;
+        let selector = now.rule.selector();
+        Some(&rules[rules.binary_search_by_key(&selector, |it| it.rule.selector()).ok()?])
+    }
+}
+
 /// Attachments, then rules, then a line for each trouble.
-pub(crate) fn listing(status: &Status, since: Option<&Since<'_>>) -> Result<String, Error> {
+pub(crate) fn listing(
+    status: &Status,
+    rows: &[&RuleStatus],
+    since: Option<&Since<'_>>,
+    reader: Reader,
+) -> Result<String, Error> {
     let mut text = Vec::new();
-    let rules = || status.rules.iter().map(Ok);
-    write(&status.attachments, &status.next_hops, rules, since, &mut text)?;
+    let rules = || rows.iter().copied().map(Ok);
+    write(&status.attachments, &status.next_hops, rules, status.rules.len(), since, reader, &mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Writes the same without holding all of it in memory.
-pub(crate) fn write_listing(listing: &Listing, to: &mut impl io::Write) -> Result<(), Error> {
-    write(&listing.attachments, &listing.next_hops, || listing.rules(), None, to)
+pub(crate) fn write_listing(listing: &Listing, reader: Reader, to: &mut impl io::Write) -> Result<(), Error> {
+    let Listing { attachments, next_hops, .. } = listing;
+    write(attachments, next_hops, || listing.rules(), listing.rule_count(), None, reader, to)
 }
 
 fn write<I, R>(
     attachments: &[Attachment],
     next_hops: &[NextHopStatus],
     rules: impl Fn() -> I,
+    all: usize,
     since: Option<&Since<'_>>,
+    reader: Reader,
     to: &mut impl io::Write,
 ) -> Result<(), Error>
 where
@@ -53,67 +73,158 @@ where
         };
         return to.write_all(hint.as_bytes()).map_err(Error::Print);
     }
-    write!(to, "{}\n\n", attachment_table(attachments)).map_err(Error::Print)?;
-    rules::write(rules, since, to)?;
-    let troubles = attachments
-        .iter()
-        .filter_map(trouble_of_attachment)
-        .chain(next_hops.iter().filter_map(trouble_of_next_hop))
-        .chain(nothing_watched(attachments, has_rules));
-    for (nth, trouble) in troubles.enumerate() {
+    write!(to, "{}\n\n", attachment_table(attachments, reader)).map_err(Error::Print)?;
+    rules::write(rules, all, since, reader, to)?;
+    for (nth, trouble) in troubles(attachments, next_hops, has_rules).iter().enumerate() {
         write!(to, "{}{trouble}", if nth == 0 { "\n\n" } else { "\n" }).map_err(Error::Print)?;
     }
     Ok(())
 }
 
-/// One rule alone.
-pub(crate) fn rule(status: &RuleStatus, since: Option<&Since<'_>>) -> Result<String, Error> {
+fn troubles(attachments: &[Attachment], next_hops: &[NextHopStatus], has_rules: bool) -> Vec<String> {
+    let of_attachments = attachments.iter().filter_map(trouble_of_attachment);
+    let of_next_hops = next_hops.iter().filter_map(trouble_of_next_hop);
+    of_attachments.chain(of_next_hops).chain(nothing_watched(attachments, has_rules)).collect()
+}
+
+/// The rules of a listing alone.
+pub(crate) fn write_rules(listing: &Listing, reader: Reader, to: &mut impl io::Write) -> Result<(), Error> {
+    rules::write(|| listing.rules(), listing.rule_count(), None, reader, to)
+}
+
+/// Some rules alone, of so many.
+pub(crate) fn rules(
+    rows: &[&RuleStatus],
+    all: usize,
+    since: Option<&Since<'_>>,
+    reader: Reader,
+) -> Result<String, Error> {
     let mut text = Vec::new();
-    rules::write(|| std::iter::once(Ok(status)), since, &mut text)?;
+    rules::write(|| rows.iter().copied().map(Ok), all, since, reader, &mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Next hops, then a line for each trouble.
-pub(crate) fn next_hops(next_hops: &[NextHopStatus], since: Option<&Since<'_>>) -> String {
-    if next_hops.is_empty() {
+/// The same as fits on a screen, and with the rest of a listing unless the rules are to stand alone.
+pub(crate) fn rules_on(
+    screen: Screen,
+    status: &Status,
+    rows: &[&RuleStatus],
+    since: Option<&Since<'_>>,
+    selection: &Selection,
+    is_alone: bool,
+) -> String {
+    let all = status.rules.len();
+    let foot = move |shown| match shown < rows.len() {
+        true => Some(not_all(rows.len(), all, shown, "rule", selection)),
+        false => Totals::of(rows).said(all, Reader::Person),
+    };
+    screen.show(Parts {
+        head: (!is_alone).then(|| attachment_table(&status.attachments, Reader::Person)),
+        columns: rules::columns(since, Reader::Person),
+        rows,
+        foot: Box::new(foot),
+        troubles: match is_alone {
+            true => Vec::new(),
+            false => troubles(&status.attachments, &status.next_hops, true),
+        },
+    })
+}
+
+/// `10,000 rules, these are the 20 busiest`
+fn not_all(rows: usize, all: usize, shown: usize, noun: &str, selection: &Selection) -> String {
+    let these = match selection.sort {
+        Some(SortBy::Rate) => format!("these are the {shown} busiest"),
+        Some(sort) => format!("these are the {shown} with the most {sort}"),
+        None => format!("these are the first {shown}"),
+    };
+    format!("{}, {these}", Reader::Person.count_of(rows, all, noun))
+}
+
+/// Next hops of so many, what they are in all, then a line for each trouble.
+pub(crate) fn next_hops(
+    rows: &[&NextHopStatus],
+    all: usize,
+    since: Option<&Since<'_>>,
+    reader: Reader,
+) -> String {
+    if rows.is_empty() {
         return "no next hops: no rule or group has one".to_owned();
     }
-    let mut columns = Columns::<NextHopStatus>::new();
+    let troubles: Vec<String> = rows.iter().filter_map(|it| trouble_of_next_hop(it)).collect();
+    let table = next_hop_columns(since, reader).table(rows);
+    let parts = [Some(table), next_hops_in_all(rows, all, reader), Some(troubles.join("\n"))];
+    parts.into_iter().flatten().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n\n")
+}
+
+/// The same as fits on a screen.
+pub(crate) fn next_hops_on(
+    screen: Screen,
+    rows: &[&NextHopStatus],
+    all: usize,
+    since: Option<&Since<'_>>,
+    selection: &Selection,
+) -> String {
+    if rows.is_empty() {
+        return next_hops(rows, all, since, Reader::Person);
+    }
+    let foot = move |shown| match shown < rows.len() {
+        true => Some(not_all(rows.len(), all, shown, "next hop", selection)),
+        false => next_hops_in_all(rows, all, Reader::Person),
+    };
+    screen.show(Parts {
+        head: None,
+        columns: next_hop_columns(since, Reader::Person),
+        rows,
+        foot: Box::new(foot),
+        troubles: rows.iter().filter_map(|it| trouble_of_next_hop(it)).collect(),
+    })
+}
+
+fn next_hops_in_all(rows: &[&NextHopStatus], all: usize, reader: Reader) -> Option<String> {
+    if rows.len() == all && all < 2 {
+        return None;
+    }
+    let departed = rows.iter().fold(0_u64, |sum, it| sum.saturating_add(it.departed.packets));
+    let lost = rows.iter().fold(0_u64, |sum, it| sum.saturating_add(it.lost()));
+    let mut said = reader.count_of(rows.len(), all, "next hop");
+    said += &format!(", {}", reader.count(departed, "departed packet"));
+    if lost > 0 {
+        said += &format!(", {} not arrived", reader.number(lost));
+    }
+    Some(said)
+}
+
+fn next_hop_columns<'a>(since: Option<&'a Since<'_>>, reader: Reader) -> Columns<'a, NextHopStatus> {
+    let mut columns = Columns::<NextHopStatus>::new(reader);
     columns
         .text("VIA", |it, to| via(&it.next_hop, to))
         .text("DEV", |it, to| dev(&it.next_hop, to))
         .text("STATE", |it, to| to.write_str(state(it)))
         .number("MTU", |it, to| it.mtu.map_or(Ok(()), |mtu| write!(to, "{mtu}")))
-        .number("RULES", |it, to| write!(to, "{}", thousands(it.rules as u64)))
+        .count("RULES", |it| Some(it.rules as u64))
         .text("GROUPS", |it, to| to.write_str(&it.groups.join(", ")))
         .only_where(|it| !it.groups.is_empty())
-        .number("DEPARTED", |it, to| write!(to, "{}", thousands(it.departed.packets)))
-        .number("ARRIVED", |it, to| write!(to, "{}", thousands(it.arrived.packets)));
+        .count("DEPARTED", |it| Some(it.departed.packets))
+        .count("ARRIVED", |it| Some(it.arrived.packets));
     if let Some(since) = since {
-        columns.number("ARRIVED/s", |it, to| {
-            match since.status.next_hops.iter().find(|before| before.next_hop == it.next_hop) {
-                Some(before) => {
-                    write!(to, "{}", rate(it.arrived.packets, before.arrived.packets, since.seconds))
-                }
-                None => Ok(()),
-            }
+        columns.count("ARRIVED/s", |it| {
+            let before = since.status.next_hops.iter().find(|before| before.next_hop == it.next_hop)?;
+            Some(rate(it.arrived.packets, before.arrived.packets, since.seconds))
         });
     }
     columns
-        .number("FAILED OVER", |it, to| write!(to, "{}", thousands(it.failed_over.packets)))
-        .number("CLAMPED", |it, to| write!(to, "{}", thousands(it.clamped.packets)))
+        .count("FAILED OVER", |it| Some(it.failed_over.packets))
+        .count("CLAMPED", |it| Some(it.clamped.packets))
         .only_where(|it| it.clamped.packets > 0)
-        .number("ICMP SENT", |it, to| write!(to, "{}", thousands(it.icmp_sent.packets)))
+        .count("ICMP SENT", |it| Some(it.icmp_sent.packets))
         .only_where(|it| it.icmp_sent.packets > 0)
-        .number("TOO BIG", |it, to| write!(to, "{}", thousands(it.too_big_dropped.packets)))
+        .count("TOO BIG", |it| Some(it.too_big_dropped.packets))
         .only_where(|it| it.too_big_dropped.packets > 0);
-    let troubles: Vec<String> = next_hops.iter().filter_map(trouble_of_next_hop).collect();
-    let parts = [columns.table(next_hops), troubles.join("\n")];
-    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n\n")
+    columns
 }
 
 /// What left by each attachment, a column each, and why it was left alone.
-pub(crate) fn attachments(attachments: &[Attachment], since: Option<&Since<'_>>) -> String {
+pub(crate) fn attachments(attachments: &[Attachment], since: Option<&Since<'_>>, reader: Reader) -> String {
     let counted = |attachments: &[Attachment]| -> Vec<(String, AttachmentCounters)> {
         let there = attachments.iter().filter(|it| !is_waiting(it));
         let counted = there.filter_map(|it| Some((it.device.name.clone(), it.counters?)));
@@ -123,17 +234,17 @@ pub(crate) fn attachments(attachments: &[Attachment], since: Option<&Since<'_>>)
     if now.is_empty() {
         return "no attachments; `byway attach` attaches".to_owned();
     }
-    let mut columns = Columns::<Class>::new();
+    let mut columns = Columns::<Class>::new(reader);
     columns.text("PACKETS", |(name, _), to| to.write_str(name));
     for (name, seen) in now {
-        columns.number(&name, move |(_, of), to| write!(to, "{}", thousands(of(&seen).packets)));
+        columns.count(&name, move |(_, of)| Some(of(&seen).packets));
         let before = since.and_then(|since| {
             let before = counted(&since.status.attachments).into_iter().find(|(before, _)| *before == name);
             before.map(|(_, before)| (before, since.seconds))
         });
         if let Some((before, seconds)) = before {
-            columns.number(&format!("{name}/s"), move |(_, of), to| {
-                write!(to, "{}", rate(of(&seen).packets, of(&before).packets, seconds))
+            columns.count(&format!("{name}/s"), move |(_, of)| {
+                Some(rate(of(&seen).packets, of(&before).packets, seconds))
             });
         }
     }
@@ -153,12 +264,12 @@ const CLASSES: [Class; 9] = [
     ("malformed", |seen| seen.malformed),
 ];
 
-/// The named groups.
-pub(crate) fn groups(groups: &[GroupStatus]) -> String {
-    if groups.is_empty() {
+/// Groups of so many, and what they are in all.
+pub(crate) fn groups(rows: &[&GroupStatus], all: usize, reader: Reader) -> String {
+    if rows.is_empty() {
         return "no groups; `byway group add NAME nexthop via ADDR dev IF nexthop ...` makes one".to_owned();
     }
-    let mut columns = Columns::<GroupStatus>::new();
+    let mut columns = Columns::<GroupStatus>::new(reader);
     columns
         .text("GROUP", |it, to| to.write_str(&it.group.name))
         .text("VIA", |it, to| each(&it.group.members, to, |member, to| via(&member.next_hop, to)))
@@ -166,15 +277,21 @@ pub(crate) fn groups(groups: &[GroupStatus]) -> String {
         .number("WEIGHT", |it, to| each(&it.group.members, to, |member, to| write!(to, "{}", member.weight)))
         .text("ON-DOWN", |it, to| write!(to, "{}", it.group.on_down))
         .text("OWNER", |it, to| write!(to, "{}", it.group.owner))
-        .number("RULES", |it, to| write!(to, "{}", thousands(it.rules as u64)));
-    columns.table(groups)
+        .count("RULES", |it| Some(it.rules as u64));
+    let table = columns.table(rows);
+    if rows.len() == all && all < 2 {
+        return table;
+    }
+    let rules = rows.iter().map(|it| it.rules as u64).sum();
+    let (of, rules) = (reader.count_of(rows.len(), all, "group"), reader.count(rules, "rule"));
+    format!("{table}\n\n{of}, used by {rules}")
 }
 
-fn attachment_table(attachments: &[Attachment]) -> String {
+fn attachment_table(attachments: &[Attachment], reader: Reader) -> String {
     if attachments.is_empty() {
         return "attached to nothing".to_owned();
     }
-    let mut columns = Columns::<Attachment>::new();
+    let mut columns = Columns::<Attachment>::new(reader);
     columns
         .text("DEV", |it, to| {
             let name = &it.device.name;
@@ -188,9 +305,9 @@ fn attachment_table(attachments: &[Attachment]) -> String {
     columns.table(attachments)
 }
 
-pub(super) fn rate(now: u64, before: u64, seconds: f64) -> impl Display {
+pub(super) fn rate(now: u64, before: u64, seconds: f64) -> u64 {
     // The counters of a replaced rule start again.
-    thousands((now.saturating_sub(before) as f64 / seconds).round() as u64)
+    (now.saturating_sub(before) as f64 / seconds).round() as u64
 }
 
 pub(super) fn via(next_hop: &NextHop, to: &mut dyn fmt::Write) -> fmt::Result {
@@ -241,7 +358,7 @@ fn trouble_of_next_hop(status: &NextHopStatus) -> Option<String> {
     let NextHopStatus { next_hop, departed, arrived, .. } = status;
     let device = &next_hop.device.name;
     let who = next_hop.gateway.map_or_else(|| "the destination".to_owned(), |gateway| gateway.to_string());
-    let lost = departed.packets.saturating_sub(arrived.packets);
+    let lost = status.lost();
     let losses =
         || format!("{} of {} did not arrive", thousands(lost), count(departed.packets, "departed packet"));
     match status.state {
@@ -331,11 +448,16 @@ mod tests {
         status
     }
 
+    /// What `byway show` shows.
+    fn shown(status: &Status, since: Option<&Since<'_>>, reader: Reader) -> String {
+        listing(status, &status.rules.iter().collect::<Vec<_>>(), since, reader).unwrap()
+    }
+
     #[test]
     fn a_listing_is_read_at_a_glance() {
         let rules =
             vec![rule("192.168.1.5", 1_204, 1_201, None), rule("192.168.2.0/24", 0, 0, Some("office"))];
-        let shown = status(rules, vec![of_next_hop("10.111.221.21", NextHopState::Up, 1_204, 1_201)]);
+        let status = status(rules, vec![of_next_hop("10.111.221.21", NextHopState::Up, 1_204, 1_201)]);
         let expected = "\
 DEV   ROLE       HOOK
 eth0  departure  tcx
@@ -345,8 +467,22 @@ FROM            VIA            DEV   OWNER  PACKETS    BYTES  ARRIVED  NAME
 192.168.1.5     10.111.221.21  eth1  cli      1,204  120,400    1,201
 192.168.2.0/24  10.111.221.21  eth1  cli          0        0        0  office
 
+2 rules, 1,204 packets, 120,400 bytes, 3 not arrived
+
 3 of 1,204 departed packets did not arrive at 10.111.221.21 on eth1";
-        assert_eq!(listing(&shown, None).unwrap(), expected);
+        assert_eq!(shown(&status, None, Reader::Person), expected);
+        let program = shown(&status, None, Reader::Program);
+        let expected = "\
+FROM            TO  VIA            DEV   ON-DOWN  OWNER  PACKETS   BYTES  ARRIVED  NO-NEXT-HOP  CLAMPED  ICMP-SENT  TOO-BIG  MSS   NAME
+192.168.1.5     -   10.111.221.21  eth1  pass     cli       1204  120400     1201            0        0          0        0  auto  -
+192.168.2.0/24  -   10.111.221.21  eth1  pass     cli          0       0        0            0        0          0        0  auto  office
+
+2 rules, 1204 packets, 120400 bytes, 3 not arrived";
+        assert!(program.contains(expected), "{program}");
+        let some = super::rules(&[&status.rules[0]], 2, None, Reader::Person).unwrap();
+        assert!(some.ends_with("\n\n1 of 2 rules, 1,204 packets, 120,400 bytes, 3 not arrived"), "{some}");
+        let one = super::rules(&[&status.rules[0]], 1, None, Reader::Person).unwrap();
+        assert_eq!(one.lines().count(), 2, "{one}");
     }
 
     #[test]
@@ -364,7 +500,8 @@ FROM            VIA            DEV   OWNER  PACKETS    BYTES  ARRIVED  NAME
         group.rule.target = Target::Group("uplinks".into());
         let mut other = rule("192.168.1.10", 0, 0, None);
         other.rule.target = Target::Other { kind: 200, index: 4 };
-        let shown = listing(&status(vec![exception, several, group, other], vec![]), None).unwrap();
+        let status = status(vec![exception, several, group, other], vec![]);
+        let person = shown(&status, None, Reader::Person);
         let expected = "\
 FROM          TO          VIA                     DEV   ON-DOWN  OWNER  PACKETS  BYTES  ARRIVED  NO NEXT HOP
 192.168.1.7   10.0.0.0/8  pass                                   cli         12  1,200                     0
@@ -372,7 +509,20 @@ FROM          TO          VIA                     DEV   ON-DOWN  OWNER  PACKETS 
                           10.111.221.22 weight 3  eth1
 192.168.1.9               group uplinks                          cli          0      0        0            0
 192.168.1.10              kind 200                               cli                                       0";
-        assert_eq!(shown.split("\n\n").nth(1), Some(expected), "{shown}");
+        assert_eq!(person.split("\n\n").nth(1), Some(expected), "{person}");
+        // For a program, each row is a line with a word in each column.
+        let program = shown(&status, None, Reader::Program);
+        let rows: Vec<usize> = program
+            .split("\n\n")
+            .nth(1)
+            .unwrap()
+            .lines()
+            .map(|line| line.split_whitespace().count())
+            .collect();
+        assert_eq!(rows, [15; 5], "{program}");
+        for cell in ["10.111.221.21,10.111.221.22-weight-3", "eth1,eth1", "group-uplinks", "kind-200"] {
+            assert!(program.split_whitespace().any(|word| word == cell), "{program}");
+        }
     }
 
     #[test]
@@ -390,11 +540,19 @@ VIA            DEV   STATE       MTU  RULES  DEPARTED  ARRIVED  FAILED OVER
 10.111.221.23  eth1  up         1500      1         1        0            0
 10.111.221.24  eth1  no answer  1500      1         5        5            0
 
+4 next hops, 1,217 departed packets, 1,205 not arrived
+
 1,204 of 1,204 departed packets did not arrive: 10.111.221.21 does not answer on eth1
 via 10.111.221.22 dev eth1 is out of service; `byway nexthop up via 10.111.221.22 dev eth1` puts it back
 1 of 1 departed packet did not arrive: does 10.111.221.23 answer on eth1?
 10.111.221.24 does not answer on eth1";
-        assert_eq!(next_hops(&all, None), expected);
+        let rows: Vec<&NextHopStatus> = all.iter().collect();
+        assert_eq!(next_hops(&rows, 4, None, Reader::Person), expected);
+        assert!(
+            next_hops(&rows[1..2], 4, None, Reader::Person)
+                .contains("\n\n1 of 4 next hops, 7 departed packets\n\n")
+        );
+        assert!(next_hops(&rows, 4, None, Reader::Program).contains("  no-answer  1500"));
     }
 
     #[test]
@@ -405,12 +563,12 @@ via 10.111.221.22 dev eth1 is out of service; `byway nexthop up via 10.111.221.2
         let expected = "\
 FROM         VIA            DEV   OWNER  PACKETS    BYTES  PACKETS/s  BYTES/s  ARRIVED
 192.168.1.5  10.111.221.21  eth1  cli      4,000  400,000      1,500  150,000    4,000";
-        assert_eq!(listing(&now, Some(&since)).unwrap().split("\n\n").nth(1), Some(expected));
+        assert_eq!(shown(&now, Some(&since), Reader::Person).split("\n\n").nth(1), Some(expected));
     }
 
     #[test]
     fn attachments_say_what_they_left_alone() {
-        let shown = attachments(&status(vec![], vec![]).attachments, None);
+        let shown = attachments(&status(vec![], vec![]).attachments, None, Reader::Person);
         let head = "\
 PACKETS                eth0
 seen                    100
@@ -427,9 +585,35 @@ multicast                 4";
             status.rules = vec![rule("192.168.1.5", 0, 0, None)];
             status
         };
-        let shown = listing(&alone, None).unwrap();
-        assert!(shown.starts_with("attached to nothing\n\nFROM"), "{shown}");
-        assert!(shown.ends_with("`byway attach` attaches"), "{shown}");
-        assert!(listing(&Status::default(), None).unwrap().starts_with("no rules, attached to nothing"));
+        let text = shown(&alone, None, Reader::Person);
+        assert!(text.starts_with("attached to nothing\n\nFROM"), "{text}");
+        assert!(text.ends_with("`byway attach` attaches"), "{text}");
+        let none = shown(&Status::default(), None, Reader::Person);
+        assert!(none.starts_with("no rules, attached to nothing"));
+    }
+
+    #[test]
+    fn a_screen_has_the_busiest() {
+        let mut all: Vec<RuleStatus> = (0..10_000_u32)
+            .map(|nth| rule(&format!("10.9.{}.{}", nth >> 8, nth & 255), 0, 0, None))
+            .collect();
+        let before = status(all.clone(), vec![]);
+        (all[77].departed, all[77].arrived) = (packets(1_500), packets(1_500));
+        let now = status(all, vec![of_next_hop("10.111.221.21", NextHopState::Up, 1, 0)]);
+        let since = Since { status: &before, seconds: 1.0 };
+        let selection: Selection = "sort by rate".parse().unwrap();
+        let rows = selection.rules(&now, Some(&before));
+        let screen = Screen { rows: 24, columns: 80 };
+        let text = rules_on(screen, &now, &rows, Some(&since), &selection, false);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 23, "{text}");
+        assert!(lines[4].starts_with("FROM") && lines[5].starts_with("10.9.0.77"), "{text}");
+        assert!(lines[4].contains("PACKETS/s") && lines[5].contains("1,500"), "{text}");
+        assert!(text.contains("\n\n10,000 rules, these are the 14 busiest\n\n1 of 1 departed"), "{text}");
+        assert!(lines.iter().all(|line| line.chars().count() <= 80), "{text}");
+        let selection: Selection = "sort by bytes head 100".parse().unwrap();
+        let rows = selection.rules(&now, None);
+        let text = rules_on(screen, &now, &rows, None, &selection, true);
+        assert!(text.ends_with("\n\n100 of 10,000 rules, these are the 20 with the most bytes"), "{text}");
     }
 }

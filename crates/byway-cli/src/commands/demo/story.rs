@@ -18,7 +18,7 @@ use terminal_size::{Height, Width, terminal_size};
 
 use crate::{
     error::Error,
-    render::{count, table},
+    render::{Reader, count, table},
 };
 
 const PORT: u16 = 30100;
@@ -86,7 +86,8 @@ pub(super) fn tell(seed: &Seed, aloud: bool) -> Result<Told, Error> {
     say.line(format!("\n{}", bold("What byway has counted")));
     let shown = seed.server.run(|| Byway::open()?.status())?;
     say.command("show");
-    say.indented(&table::listing(&shown, None)?);
+    let rules: Vec<&RuleStatus> = shown.rules.iter().collect();
+    say.indented(&table::listing(&shown, &rules, None, Reader::Person)?);
     let mut told = Told { ipv4, ipv6 };
     for (seen, addresses) in [(&mut told.ipv4, IPV4), (&mut told.ipv6, IPV6)] {
         let is_it = |status: &&RuleStatus| status.rule.source.address() == addresses.service;
