@@ -13,7 +13,8 @@ use crate::output::Output;
 Examples:
   byway nexthop down via 10.1.0.1 dev eth1
   byway nexthop up 10.1.0.1
-  byway nexthop show                   as `byway show nexthops`")]
+  byway nexthop show                   as `byway show nexthops`
+  byway nexthop show dev eth1          those by this device")]
 pub(crate) struct Nexthop {
     #[command(subcommand)]
     verb: Verb,

@@ -13,7 +13,7 @@ use crate::error::Error;
 type Cell<'a, T> = Box<dyn Fn(&T, &mut dyn fmt::Write) -> fmt::Result + 'a>;
 
 /// The columns that a narrow screen can do without, the first one most of all.
-const EXPENDABLE: [&str; 13] = [
+const EXPENDABLE: [&str; 14] = [
     "OWNER",
     "CLAMPED",
     "ICMP SENT",
@@ -22,6 +22,7 @@ const EXPENDABLE: [&str; 13] = [
     "ON-DOWN",
     "MTU",
     "GROUPS",
+    "FAILED OVER",
     "NAME",
     "BYTES",
     "ARRIVED",

@@ -10,7 +10,7 @@ const RULE: &str = "from 192.168.1.5 via 10.111.221.21 dev eth1";
 fn rules_without_counters(node: &byway_lab::Node) -> String {
     let shown = done(node, "show");
     let rules = shown.split("\n\n").nth(1).unwrap();
-    rules.lines().map(|line| line.split_whitespace().take(4).collect::<Vec<_>>().join(" ") + "\n").collect()
+    rules.lines().map(|line| line.split_whitespace().take(6).collect::<Vec<_>>().join(" ") + "\n").collect()
 }
 
 #[test]
@@ -30,9 +30,9 @@ fn each_command_finds_what_the_one_before_it_has_left() {
     );
     assert_eq!(
         rules_without_counters(server),
-        "FROM VIA DEV OWNER\n\
-         192.168.1.5 10.111.221.21 eth1 cli\n\
-         2001:db8:1::/48 2001:db8:221::21 (eth1) cli\n"
+        "FROM TO VIA DEV ON-DOWN OWNER\n\
+         192.168.1.5 - 10.111.221.21 eth1 pass cli\n\
+         2001:db8:1::/48 - 2001:db8:221::21 (eth1) pass cli\n"
     );
     assert_eq!(done(server, "replace from 192.168.1.5 dev eth0"), "replaced: from 192.168.1.5 dev eth0\n");
     assert!(!works(&seed, SILENCE));

@@ -28,8 +28,8 @@ fn groups_and_next_hops_have_commands_of_their_own() {
     );
     assert_eq!(
         done(server, "group show"),
-        "GROUP  VIA            DEV   WEIGHT  ON-DOWN  OWNER  RULES\n\
-         up     10.111.221.21  eth1       2  pass     cli        1\n       10.111.221.22  eth1       1\n"
+        "GROUP  VIA                          DEV        WEIGHT  ON-DOWN  OWNER  RULES\n\
+         up     10.111.221.21,10.111.221.22  eth1,eth1     2,1  pass     cli        1\n"
     );
     assert!(works(&seed, ANSWER));
     for hop in ["10.111.221.21", "10.111.221.22"] {
@@ -41,7 +41,8 @@ fn groups_and_next_hops_have_commands_of_their_own() {
         assert!(shown.contains(&format!("byway nexthop up via {hop} dev eth1` puts it back")), "{shown}");
     }
     assert!(!works(&seed, SILENCE), "nothing is in service, and normal routing loses it");
-    assert!(done(server, "show").contains("NO NEXT HOP"));
+    let json: serde_json::Value = serde_json::from_str(&done(server, "--json show")).unwrap();
+    assert!(json["rules"][0]["no_next_hop"]["packets"].as_u64().unwrap() > 0, "{json}");
     assert_eq!(
         done(server, "nexthop up via 10.111.221.22 dev eth1"),
         "in service: via 10.111.221.22 dev eth1\n"
@@ -102,8 +103,10 @@ fn one_rule_is_shown_alone() {
     assert!(works(&seed, ANSWER));
     assert_eq!(
         done(server, "show from 192.168.1.5 to 10.9.0.0/16"),
-        "FROM         TO           VIA   DEV  OWNER  PACKETS  BYTES  ARRIVED  NAME\n\
-         192.168.1.5  10.9.0.0/16  drop       cli          0      0           near\n"
+        "FROM         TO           VIA   DEV  ON-DOWN  OWNER  PACKETS  BYTES  ARRIVED  NO-NEXT-HOP  CLAMPED  \
+         ICMP-SENT  TOO-BIG  MSS   NAME\n\
+         192.168.1.5  10.9.0.0/16  drop  -    -        cli          0      0        -            0        0  \
+         \x20       0        0  auto  near\n"
     );
     let json = |words: &str| -> serde_json::Value {
         serde_json::from_str(&done(server, &format!("--json {words}"))).unwrap()
@@ -112,7 +115,12 @@ fn one_rule_is_shown_alone() {
     for (nth, words) in
         ["from 192.168.1.0/24", "from 192.168.1.5", "to 10.9.0.0/16 from 192.168.1.5"].iter().enumerate()
     {
-        assert_eq!(json(&format!("show {words}")), all["rules"][nth], "{words}");
+        let mut rule = json(&format!("show {words}"));
+        // Each look has its own stamp.
+        for key in ["version", "time"] {
+            assert!(rule.as_object_mut().unwrap().remove(key).is_some(), "{rule}");
+        }
+        assert_eq!(rule, all["rules"][nth], "{words}");
     }
     for words in ["from 192.168.1.6", "from 192.168.1.0/24 to 10.9.0.0/16", "from 2001:db8:1::5"] {
         assert_eq!(
@@ -123,7 +131,7 @@ fn one_rule_is_shown_alone() {
     for (words, sentence) in [
         (
             "show me",
-            "`me` does not belong here; expected `rules`, `nexthops`, `groups`, `attachments`, or a rule's `from` and `to`",
+            "`me` does not belong here; expected `rules`, `nexthops`, `groups`, `attachments`, a rule's `from` and `to`, or a selection like `within 192.0.2.0/24`",
         ),
         (
             "show to 10.9.0.0/16",
@@ -144,6 +152,62 @@ fn one_rule_is_shown_alone() {
     }
 }
 
+#[test]
+fn some_are_shown_and_some_are_deleted() {
+    let seed = Seed::new().unwrap();
+    let server = &seed.server;
+    done(server, "group add up nexthop via 10.111.221.21 dev eth1");
+    done(server, &format!("add {RULE} name web-1"));
+    done(server, "add from 192.168.1.6 group up name web-2");
+    done(server, "add from 192.168.0.0/16 pass");
+    done(server, "add from 2001:db8:1::5 drop");
+    assert!(works(&seed, ANSWER));
+    let lines = |words: &str| -> Vec<String> {
+        let said = done(server, &format!("-o {words}"));
+        said.lines().map(|line| line.split_whitespace().nth(1).unwrap().to_owned()).collect()
+    };
+    for (words, sources) in [
+        ("show within 192.168.0.0/16", &["192.168.0.0/16", "192.168.1.5", "192.168.1.6"][..]),
+        ("show covering 192.168.1.5", &["192.168.0.0/16", "192.168.1.5"]),
+        ("show rules group up", &["192.168.1.6"]),
+        ("show via 10.111.221.21", &["192.168.1.5", "192.168.1.6"]),
+        ("show name web-*", &["192.168.1.5", "192.168.1.6"]),
+        ("-6 show unused", &["2001:db8:1::5"]),
+        ("show sort by packets head 1", &["192.168.1.5"]),
+        ("show sort by rate head 1", &["192.168.1.5"]),
+        ("show owner api", &[]),
+    ] {
+        assert_eq!(lines(words), sources, "{words}");
+        if !words.starts_with('-') {
+            let json: serde_json::Value =
+                serde_json::from_str(&done(server, &format!("--json {words}"))).unwrap();
+            let rules = json["rules"].as_array().unwrap();
+            let of_json: Vec<&str> = rules.iter().map(|rule| rule["from"].as_str().unwrap()).collect();
+            assert_eq!(of_json, sources, "{words}");
+            assert_eq!((&json["version"], json["time"].is_string()), (&1.into(), true), "{words}");
+        }
+    }
+    assert!(done(server, "show nexthops dev eth1").starts_with("VIA"));
+    assert_eq!(done(server, "show nexthops dev eth7"), "no next hop matches `dev eth7`\n");
+    assert_eq!(done(server, "show owner api"), "no rule matches `owner api`\n");
+    assert_eq!(done(server, "group show unused"), "no group matches `unused`\n");
+    assert_eq!(done(server, "group show via 10.111.221.21"), done(server, "group show up"));
+    for (words, sentence) in [
+        ("show nexthops owner cli", "`owner` is for rules or groups, not for next hops; leave it out"),
+        ("flush name nothing", "no rule matches `name nothing`; `byway show` lists the rules"),
+        (
+            "flush head 1",
+            "`head` does not belong here; expected words for the rules themselves, and `flush` deletes all of these",
+        ),
+    ] {
+        assert_eq!(refused(server, words), sentence, "byway {words}");
+    }
+    assert_eq!(call(server, "flush name nothing").code, Some(6));
+    assert_eq!(done(server, "flush name web-* unused"), "deleted 1 rule\n");
+    assert_eq!(done(server, "flush within 192.168.1.0/24"), "deleted 1 rule\n");
+    assert_eq!(lines("show"), ["192.168.0.0/16", "2001:db8:1::5"]);
+}
+
 /// More than are read at once, and more than a pipe holds.
 #[test]
 fn a_long_listing_is_printed_on_the_way() {
@@ -160,9 +224,23 @@ fn a_long_listing_is_printed_on_the_way() {
     let shown = done(server, "show");
     let lines: Vec<&str> = shown.split("\n\n").nth(1).unwrap().lines().collect();
     assert_eq!(lines.len(), 3_001);
-    assert_eq!(lines[0], "FROM           VIA   DEV  OWNER  PACKETS  BYTES  ARRIVED  NAME");
-    assert_eq!(lines[1], "10.128.0.0     pass       api          0      0");
-    assert_eq!(lines[3_000], "10.128.11.183  pass       api          0      0           the-last-one");
+    assert!(
+        lines[0].starts_with("FROM           TO  VIA   DEV  ON-DOWN  OWNER  PACKETS  BYTES"),
+        "{}",
+        lines[0]
+    );
+    assert!(
+        lines[1].starts_with("10.128.0.0     -   pass  -    -        api          0      0"),
+        "{}",
+        lines[1]
+    );
+    assert!(lines[3_000].starts_with("10.128.11.183  -   pass") && lines[3_000].ends_with("  the-last-one"));
+    assert_eq!(shown.split("\n\n").nth(2), Some("3000 rules, 0 packets, 0 bytes\n"));
+    let some = done(server, "show within 10.128.11.0/24 name the-*");
+    assert!(
+        some.contains("\n10.128.11.183  -   pass")
+            && some.ends_with("\n\n1 of 3000 rules, 0 packets, 0 bytes\n")
+    );
     let json: serde_json::Value = serde_json::from_str(&done(server, "--json show")).unwrap();
     assert_eq!(json["rules"].as_array().unwrap().len(), 3_000);
     assert_eq!(json["rules"][2_999]["name"], "the-last-one");
@@ -426,25 +504,30 @@ fn a_narrower_next_hop_is_told_and_what_came_of_it_has_columns() {
         done(server, &format!("add {RULE}")),
         format!("added: {RULE}\nattached to eth0\n{}", told("TCP's MSS is clamped to fit"))
     );
+    // Those that say something of the only rule or next hop.
     let columns = |words: &str| {
         let shown = done(server, words);
-        let of = ["MTU", "CLAMPED", "ICMP SENT", "TOO BIG"];
-        of.into_iter().filter(|column| shown.contains(column)).collect::<Vec<_>>()
+        let mut lines = shown.lines().skip_while(|line| !line.contains("CLAMPED"));
+        let [header, row] = [(); 2].map(|()| lines.next().unwrap().split_whitespace().collect::<Vec<_>>());
+        assert_eq!(header.len(), row.len(), "{shown}");
+        let of = ["MTU", "CLAMPED", "ICMP-SENT", "TOO-BIG"].into_iter();
+        let says = |name: &&str| header.iter().zip(&row).any(|(it, cell)| it == name && *cell != "0");
+        of.filter(says).collect::<Vec<_>>()
     };
     assert_eq!(columns("show"), Vec::<&str>::new());
     assert_eq!(columns("show nexthops"), ["MTU"]);
 
     let service = server.tcp_bulk_serve((IPV4.service, 30100).into()).unwrap();
     seed.client.tcp_bulk(service.address(), 1_000_000, ANSWER).unwrap();
-    assert_eq!(columns("show"), ["CLAMPED", "ICMP SENT"]);
-    assert_eq!(columns("show nexthops"), ["MTU", "CLAMPED", "ICMP SENT"]);
+    assert_eq!(columns("show"), ["CLAMPED", "ICMP-SENT"]);
+    assert_eq!(columns("show nexthops"), ["MTU", "CLAMPED", "ICMP-SENT"]);
 
     // The first fragment to an address that the server knows nothing about is answered, and the second is refused.
     seed.client.address("eth0", "10.111.222.12/24").unwrap();
     let socket = server.run(|| UdpSocket::bind((IPV4.service, 0))).unwrap();
     let _ = socket.send_to(&[0; 4_700], "10.111.222.12:9");
-    assert!(wait_until(ANSWER, || columns("show") == ["CLAMPED", "ICMP SENT", "TOO BIG"]));
-    assert_eq!(columns("show nexthops"), ["MTU", "CLAMPED", "ICMP SENT", "TOO BIG"]);
+    assert!(wait_until(ANSWER, || columns("show") == ["CLAMPED", "ICMP-SENT", "TOO-BIG"]));
+    assert_eq!(columns("show nexthops"), ["MTU", "CLAMPED", "ICMP-SENT", "TOO-BIG"]);
     let json: serde_json::Value = serde_json::from_str(&done(server, "--json show")).unwrap();
     for of in [&json["rules"][0], &json["nexthops"][0]] {
         assert_eq!(
@@ -488,11 +571,13 @@ fn a_rule_of_an_unknown_kind_is_a_number_that_no_command_deletes() {
     let record = records.get(&2, 0).unwrap();
     records.set(2, RuleRecord { kind: 200, index: 4, ..record }, 0).unwrap();
 
-    assert!(
-        done(server, "show").ends_with(
-            "\n192.168.1.6  drop           cli          0      0\n192.168.1.7  kind 200       cli\n"
-        )
-    );
+    let shown = done(server, "show");
+    let row = |source: &str| -> Vec<&str> {
+        let row = shown.lines().find(|line| line.starts_with(source)).unwrap();
+        row.split_whitespace().take(9).collect()
+    };
+    assert_eq!(row("192.168.1.6"), ["192.168.1.6", "-", "drop", "-", "-", "cli", "0", "0", "-"]);
+    assert_eq!(row("192.168.1.7"), ["192.168.1.7", "-", "kind-200", "-", "-", "cli", "-", "-", "-"]);
     let shown: serde_json::Value =
         serde_json::from_str(&done(server, "--json show from 192.168.1.7")).unwrap();
     assert_eq!(shown["target"], serde_json::json!({ "other": { "kind": 200, "index": 4 } }));
@@ -505,6 +590,10 @@ fn a_rule_of_an_unknown_kind_is_a_number_that_no_command_deletes() {
         done(server, "flush"),
         "deleted 1 rule\nleft alone, since this byway does not know its kind: from 192.168.1.7 kind 200\n"
     );
+    assert_eq!(
+        done(server, "flush within 192.168.1.7"),
+        "deleted 0 rules\nleft alone, since this byway does not know its kind: from 192.168.1.7 kind 200\n"
+    );
     done(server, "detach");
-    assert!(done(server, "show").contains("kind 200"));
+    assert!(done(server, "show").contains("kind-200"));
 }
