@@ -527,7 +527,7 @@ FROM          TO          VIA                     DEV   ON-DOWN  OWNER  PACKETS 
 
     #[test]
     fn what_is_lost_is_said_in_words() {
-        let all = vec![
+        let all = [
             of_next_hop("10.111.221.21", NextHopState::Silent, 1_204, 0),
             of_next_hop("10.111.221.22", NextHopState::Down, 7, 7),
             of_next_hop("10.111.221.23", NextHopState::Up, 1, 0),

@@ -201,9 +201,7 @@ mod tests {
         let mut named = rule("10.0.0.0/8", Target::Pass, 0, 0);
         (named.rule.name, named.rule.owner) = (Some("web-1".into()), Owner::CLI);
         named.passed = count(7);
-        let mut status = Status::default();
-        status.groups = vec![GroupStatus::new(group, 1)];
-        status.rules = vec![
+        let rules = vec![
             named,
             rule("10.0.0.5", Target::Group("up".into()), 5, 5),
             rule("10.0.1.0/24", Target::NextHop(next_hop("10.1.0.1", "eth1")), 9, 6),
@@ -211,7 +209,7 @@ mod tests {
             rule("192.168.0.1", Target::Other { kind: 200, index: 0 }, 0, 0),
             rule("2001:db8::/32", Target::Drop, 0, 0),
         ];
-        status
+        Status { groups: vec![GroupStatus::new(group, 1)], rules, ..Status::default() }
     }
 
     #[track_caller]
