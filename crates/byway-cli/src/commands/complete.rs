@@ -164,7 +164,15 @@ fn candidates(root: &Command, before: &[String], current: &str, options: &Option
         return Vec::new();
     }
     match grammar.next(&line.words) {
-        Next::Keywords(keywords) => keywords.into_iter().map(|it| Candidate::new(it, help(it))).collect(),
+        Next::Keywords(keywords) => {
+            let keywords = keywords.into_iter().map(|it| Candidate::new(it, help(it)));
+            // One group stands alone.
+            let groups = match grammar == Grammar::Groups && line.words.is_empty() {
+                true => Live::read(options).values("group", &line),
+                false => Vec::new(),
+            };
+            groups.into_iter().chain(keywords).collect()
+        }
         Next::Value(keyword) => Live::read(options).values(keyword, &line),
     }
 }

@@ -13,7 +13,7 @@ use crate::error::Error;
 type Cell<'a, T> = Box<dyn Fn(&T, &mut dyn fmt::Write) -> fmt::Result + 'a>;
 
 /// The columns that a narrow screen can do without, the first one most of all.
-const EXPENDABLE: [&str; 14] = [
+const EXPENDABLE: [&str; 16] = [
     "OWNER",
     "CLAMPED",
     "ICMP SENT",
@@ -28,6 +28,8 @@ const EXPENDABLE: [&str; 14] = [
     "ARRIVED",
     "NO NEXT HOP",
     "PACKETS",
+    "BYTES/s",
+    "DEV",
 ];
 
 /// The columns of a table, from left to right.
