@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 const SOON: Duration = Duration::from_secs(1);
 
 /// Draws a bar on standard error, if that is a terminal, for changes that take longer than a second. The bar disappears with
-/// the handle.
+/// the last step, ahead of whatever the command says then.
 ///
 /// It draws when a step is done, and has no thread of its own: a signal that waits for the end of a change would reach that
 /// thread at once.
@@ -22,7 +22,9 @@ pub(crate) fn with_bar(byway: Byway) -> Byway {
         bar.set_style(style);
     }
     byway.with_progress(move |done, steps| {
-        if start.elapsed() >= SOON {
+        if done == steps {
+            bar.finish_and_clear();
+        } else if start.elapsed() >= SOON {
             bar.set_length(steps as u64);
             bar.set_position(done as u64);
         }

@@ -113,6 +113,9 @@ impl Executor<'_> {
                 Err(failure) => return Err(self.take_back(undo, &progress.recorded, failure)),
             }
         }
+        if let Some(progress) = self.progress {
+            progress(steps.len(), steps.len());
+        }
         // A change of one entry needed new tables.
         if progress.stale.generation.is_some() {
             self.pins.tables.wait_for_grace_period();
