@@ -40,7 +40,7 @@ pub use config::{
     files::{STDIN, STDIN_NAME, read_config, read_file},
 };
 pub use error::{Error, ErrorKind, Result};
-pub use handle::{Byway, Edit, EditError, Edited, import, lint_host};
+pub use handle::{Byway, Edit, EditError, Edited, Leftovers, Unknown, import, lint_host};
 pub use import::Imported;
 pub use kernel::{hook::Hook, namespace::enter_namespace};
 pub use model::{

@@ -15,6 +15,7 @@ mod detach;
 mod diff;
 mod export;
 mod flush;
+mod gc;
 mod get;
 mod group;
 mod guard;
@@ -108,6 +109,7 @@ pub(crate) enum Command {
     Flush(flush::Flush),
     Group(group::Group),
     Get(get::Get),
+    Gc(gc::Gc),
     Nexthop(nexthop::Nexthop),
     Attach(attach::Attach),
     Detach(detach::Detach),
@@ -139,7 +141,7 @@ impl Command {
 
     /// Whether it changes something, and prints what it has changed after that.
     pub(crate) fn changes(&self) -> bool {
-        self.edits() || matches!(self, Self::Apply(_) | Self::Confirm(_) | Self::Rollback(_))
+        self.edits() || matches!(self, Self::Apply(_) | Self::Confirm(_) | Self::Rollback(_) | Self::Gc(_))
     }
 
     /// Whether it changes something by hand.
@@ -164,6 +166,7 @@ impl Command {
             Self::Del(command) => command.exec(options),
             Self::Show(command) => command.exec(options),
             Self::Get(command) => command.exec(options),
+            Self::Gc(command) => command.exec(options),
             Self::Flush(command) => command.exec(options),
             Self::Group(command) => command.exec(options),
             Self::Nexthop(command) => command.exec(options),

@@ -1,7 +1,7 @@
 //! How every change runs: [`begin`](Byway::begin) reads the state and lets a request edit a copy of it, and
 //! [`commit`](Byway::commit) plans the difference and carries it out.
 
-use super::Byway;
+use super::{Byway, gc};
 use crate::{
     error::{Error, Result},
     kernel::{
@@ -62,6 +62,9 @@ impl Byway {
             bpffs::ensure_mounted()?;
         }
         let lock = self.lock()?;
+        // Before the pins are opened, which before Linux 5.14 may be those of a namespace that is gone. A change does not fail
+        // because of what others have left.
+        let _ = gc::remove(Some(&self.namespace));
         // Before the decision, which needs the state.
         migrate::take_over(&mut self.network)?;
         let mut pins = Pins::open()?; // another Byway may have made or removed them in the meantime
@@ -71,6 +74,8 @@ impl Byway {
         };
         Pins::remove_unfinished()?;
         if let Some(pins) = &mut pins {
+            // No change fails for want of the note: the next one writes it.
+            let _ = pins.note_namespace();
             let mut executor = self.executor(pins);
             executor.renew()?;
             if executor.tidy()? {

@@ -3,10 +3,12 @@
 mod change;
 mod configure;
 mod edit;
+mod gc;
 mod rollback_store;
 
 pub use configure::{import, lint_host};
 pub use edit::{Edit, EditError, Edited};
+pub use gc::{Leftovers, Unknown};
 
 use std::{collections::BTreeSet, slice, time::Duration};
 

@@ -18,7 +18,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufWriter, Write},
+    io::{self, BufWriter, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -69,6 +69,11 @@ impl RollbackStore {
     /// The store of the calling thread's network namespace, which may not exist yet.
     pub(crate) fn open() -> Result<Self> {
         Ok(Self { folder: Path::new(RUN).join(namespace::key()?) })
+    }
+
+    /// Removes the store of the network namespace with this key, which is gone.
+    pub(crate) fn remove_of(key: &str) -> Result<()> {
+        bpffs::remove(&Path::new(RUN).join(key))
     }
 
     fn before(&self) -> PathBuf {
@@ -174,7 +179,7 @@ impl RollbackStore {
     /// Reads which apply waits to be confirmed, if one does.
     pub(crate) fn unconfirmed(&self) -> Result<Option<Unconfirmed>> {
         let path = self.note();
-        let text = match fs::read_to_string(&path) {
+        let text = match read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::kernel(format!("read {}", path.display()), error)),
@@ -207,7 +212,7 @@ impl RollbackStore {
 
     /// Reads what happened to the last apply that nobody confirmed.
     pub(crate) fn what_was_undone(&self) -> Option<String> {
-        fs::read_to_string(self.undone()).ok().map(|text| text.trim_end().to_owned())
+        read(&self.undone()).ok().map(|text| text.trim_end().to_owned())
     }
 
     /// Removes a copy as a whole.
@@ -240,6 +245,16 @@ impl RollbackStore {
     }
 }
 
+/// Reads a file. Does not wait for the other end of a pipe.
+fn read(path: &Path) -> io::Result<String> {
+    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no file; remove it"));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map(|_| text)
+}
+
 fn rename(from: &Path, to: &Path) -> Result<()> {
     match fs::rename(from, to) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -261,7 +276,7 @@ fn copy(folder: &Path) -> Result<Option<Saved>> {
         let message = reading.problems.into_iter().next().map_or_else(String::new, |problem| problem.message);
         return Err(Error::kernel(action(), message));
     };
-    let read = |name: &str| match fs::read_to_string(folder.join(name)) {
+    let lines = |name: &str| match read(&folder.join(name)) {
         // A byway up to schema 9 has kept none, since its copies name each device.
         Err(error) if error.kind() == io::ErrorKind::NotFound && name == "found" => Ok(String::new()),
         text => text.map_err(|error| Error::kernel(action(), error)),
@@ -272,8 +287,8 @@ fn copy(folder: &Path) -> Result<Option<Saved>> {
     };
     Ok(Some(Saved {
         config,
-        attached: read("attached")?.lines().map(str::to_owned).collect(),
-        found: read("found")?.lines().filter_map(found).collect(),
+        attached: lines("attached")?.lines().map(str::to_owned).collect(),
+        found: lines("found")?.lines().filter_map(found).collect(),
         is_auto: folder.join("auto").exists(),
     }))
 }

@@ -269,6 +269,15 @@ impl Programs {
         }
     }
 
+    /// Whether the device of the tcx link at a place is gone. A link that is missing says nothing.
+    pub(crate) fn is_device_gone(&self, place: Place) -> Result<bool> {
+        match sys::tcx_device(&self.pin(place)) {
+            Ok(ifindex) => Ok(ifindex == 0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::kernel("look at the link of a device", error)),
+        }
+    }
+
     /// Asks the kernel which program of Byway's is at a place. If it is another build's, the record tells its role.
     pub(crate) fn on_device(
         &self,

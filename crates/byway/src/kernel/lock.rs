@@ -47,15 +47,30 @@ pub(crate) struct Wait<'a> {
     pub(crate) tell: Option<&'a dyn Fn(&str)>,
 }
 
+/// What the name of a lock's folder begins with.
+pub(crate) const LOCK: &str = "lock-";
+
 impl Lock {
-    /// Waits for the lock, and creates the folders if need be.
+    /// Waits for the lock of the calling thread's network namespace, and creates the folders if need be.
     ///
     /// # Errors
     ///
     /// [`Error::Locked`] if another Byway holds it for longer.
     pub(crate) fn wait(wait: &Wait<'_>) -> Result<Self> {
+        Self::of(&namespace::key()?, wait)
+    }
+
+    /// Takes the lock of the network namespace with this key, unless another Byway holds it.
+    pub(crate) fn take(key: &str) -> Result<Option<Self>> {
+        match Self::of(key, &Wait { limit: Duration::ZERO, tell: None }) {
+            Err(Error::Locked { .. }) => Ok(None),
+            taken => taken.map(Some),
+        }
+    }
+
+    fn of(key: &str, wait: &Wait<'_>) -> Result<Self> {
         let all = bpffs::folder();
-        let own = all.join(format!("lock-{}", namespace::key()?));
+        let own = all.join(format!("{LOCK}{key}"));
         let start = Instant::now();
         let mut has_waited = false;
         loop {

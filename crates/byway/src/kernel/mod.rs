@@ -11,6 +11,7 @@ mod grace_period;
 pub(crate) mod hook;
 mod identities;
 pub(crate) mod leaves;
+pub(crate) mod lifetime;
 pub(crate) mod lock;
 pub(crate) mod map;
 mod meta;

@@ -1,9 +1,9 @@
 //! Network namespaces: identifies this one, and enters others.
 
 use std::{
-    fs::{self, File},
+    fs::{self, OpenOptions},
     io,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::Path,
 };
 
@@ -15,17 +15,20 @@ use crate::error::{Error, Result};
 /// Where ip-netns(8) keeps the named namespaces.
 const NAMED: &str = "/run/netns";
 
+/// What the name of each namespace's folder begins with.
+pub(crate) const KEY: &str = "netns-";
+
 /// Returns a folder name that is unique to the calling thread's network namespace.
 ///
 /// It contains the namespace's cookie (Linux 5.14). Before that it contains the inode number, which the kernel may
 /// give to another namespace once this one is gone.
 pub(crate) fn key() -> Result<String> {
     match sys::netns_cookie() {
-        Ok(cookie) => Ok(format!("netns-{cookie}")),
+        Ok(cookie) => Ok(format!("{KEY}{cookie}")),
         Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => {
             let namespace = fs::metadata("/proc/thread-self/ns/net")
                 .map_err(Error::io("look at this network namespace in /proc/thread-self/ns/net"))?;
-            Ok(format!("netns-inode-{}", namespace.ino()))
+            Ok(format!("{KEY}inode-{}", namespace.ino()))
         }
         Err(error) => Err(Error::kernel("ask for the number of this network namespace", error)),
     }
@@ -41,7 +44,8 @@ pub(crate) fn key() -> Result<String> {
 pub fn enter_namespace(name: &str) -> Result<()> {
     let path = if name.contains('/') { Path::new(name).to_owned() } else { Path::new(NAMED).join(name) };
     let no_such = || Error::NoSuchNamespace(name.to_owned());
-    let file = match File::open(&path) {
+    // A named pipe would not open before somebody writes to it.
+    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             return Err(Error::Privilege("CAP_SYS_ADMIN"));

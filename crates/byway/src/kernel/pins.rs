@@ -14,13 +14,20 @@ use byway_abi::{SCHEMA, meta};
 
 use super::{
     bpffs, features,
-    hook::Programs,
+    hook::{Hook, Programs},
+    lifetime,
     meta::Meta,
     migrations::{self, MIGRATIONS},
     namespace, privilege, secret,
     tables::{self, Tables},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    policy::{
+        snapshot::Link,
+        state::{Place, Role},
+    },
+};
 
 /// The eBPF programs, built from `crates/byway-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("BYWAY_BPF_OBJECT"));
@@ -49,6 +56,10 @@ impl Pins {
             return Ok(None);
         }
         let folder = folder()?;
+        // Before Linux 5.14 those of a namespace that is gone may have the name of this one's.
+        if matches!(lifetime::exists(&folder), Ok(Some(false))) {
+            return Ok(None);
+        }
         loop {
             let Some(before) = bpffs::identity(&folder)? else { return Ok(None) };
             match Self::open_in(&folder) {
@@ -86,7 +97,12 @@ impl Pins {
 
     /// Removes what is left if a Byway was killed while it created or removed pins. The caller holds the lock.
     pub(crate) fn remove_unfinished() -> Result<()> {
-        bpffs::remove(&unfinished(&folder()?))
+        lifetime::remove(&unfinished(&folder()?))
+    }
+
+    /// Notes which network namespace they belong to, if the byway that made them did not. The caller holds the lock.
+    pub(crate) fn note_namespace(&self) -> Result<()> {
+        lifetime::note(&folder()?)
     }
 
     /// Creates the pins, all in one instant. The caller holds the lock.
@@ -98,18 +114,38 @@ impl Pins {
         });
         if made.is_err() {
             // Report only the first error.
-            let _ = bpffs::remove(&unfinished);
+            let _ = lifetime::remove(&unfinished);
         }
         made.and_then(|()| Self::open_in(&folder))
     }
 
     fn fill(folder: &Path) -> Result<()> {
         bpffs::make_folder(folder)?;
+        lifetime::note(folder)?;
         let mut object = load(folder, 0)?;
         pin_programs(&mut object, folder)?;
         let mut tables = Tables::open(folder)?;
         tables.meta.set(meta::OBJECT, fingerprint())?;
         tables.meta.set(meta::SCHEMA, SCHEMA)
+    }
+
+    /// Whether a record is of another device than the one that has its ifindex now, and that does not carry the program. A
+    /// tcx link says that its device is gone. With clsact nothing of the program is left. Then an attachment that the kernel
+    /// still knows is the same, whatever its name is now, and a device that is called as when it was attached to may be one
+    /// that came back.
+    pub(super) fn is_of_another(
+        &self,
+        place: Place,
+        hook: Hook,
+        role: Option<Role>,
+        link: &Link,
+        asked_as: &str,
+    ) -> Result<bool> {
+        if hook == Hook::Tcx && self.programs.is_device_gone(place)? {
+            return Ok(true);
+        }
+        let is_known = role == Some(Role::Departure) && self.tables.attachments.is_watched(place.ifindex)?;
+        Ok(!is_known && !link.is_called(asked_as))
     }
 
     /// Whether the pinned programs come from another build than this one.
@@ -139,7 +175,7 @@ impl Pins {
         // First move them away in one instant, because others would take half of them for damage.
         let unfinished = unfinished(&folder);
         fs::rename(&folder, &unfinished).map_err(Error::io(format!("remove {}", folder.display())))?;
-        bpffs::remove(&unfinished)
+        lifetime::remove(&unfinished)
     }
 }
 
@@ -184,9 +220,12 @@ fn pin_programs(object: &mut Ebpf, folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What the name of a folder of pins begins with while they are being created or removed.
+pub(crate) const UNFINISHED: &str = "unfinished-";
+
 /// Returns the folder of pins that are being created or removed.
 fn unfinished(folder: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from("unfinished-");
+    let mut name = std::ffi::OsString::from(UNFINISHED);
     name.push(folder.file_name().unwrap_or_default());
     folder.with_file_name(name)
 }

@@ -39,6 +39,8 @@ pub(crate) struct Installed {
     pub(crate) attached: Attached,
     /// Whether the program is there, according to the kernel.
     pub(crate) is_installed: bool,
+    /// The device is gone. Another one may have its ifindex.
+    pub(crate) is_gone: bool,
 }
 
 /// Returns the devices with a program, including those that have lost it.
@@ -67,8 +69,8 @@ fn programs(
         let index = place.ifindex;
         let hook = if record.hook == HOOK_CLSACT { Hook::Clsact } else { Hook::Tcx };
         let recorded = wire::read_role(record.role, place.direction);
-        let link = links.get(&index);
-        let on_device = match link {
+        let asked_as = wire::read_device(&record.name, index).name;
+        let on_device = match links.get(&index) {
             Some(_) => pins.programs.on_device(network, place, hook, recorded)?,
             None => None,
         };
@@ -77,16 +79,24 @@ fn programs(
             Some(Role::Departure) if !pins.tables.attachments.is_watched(index)? => None,
             on_device => on_device,
         };
+        let is_same = match links.get(&index) {
+            Some(link) if on_device.is_none() => {
+                !pins.is_of_another(place, hook, recorded, link, &asked_as)?
+            }
+            link => link.is_some(),
+        };
+        let link = links.get(&index).filter(|_| is_same);
         let Some(role) = on_device.or(recorded) else {
             unknown.extend(link.map(|_| place));
             continue;
         };
         installed.push(Installed {
-            asked_as: wire::read_device(&record.name, index).name,
+            asked_as,
             device: link.map_or_else(|| wire::read_device(&record.name, index), |link| link.device.clone()),
             role,
             attached: Attached { hook, qdisc_added: record.qdisc_added != 0 },
             is_installed: on_device.is_some(),
+            is_gone: link.is_none(),
         });
     }
     installed.sort_by(|a, b| (&a.device, a.role).cmp(&(&b.device, b.role)));
@@ -166,8 +176,8 @@ fn read(
     actual.unknown = unknown;
     let mut requests: BTreeSet<String> = pins.tables.attachments.requests()?.into_values().collect();
     actual.is_auto = requests.remove("");
-    for Installed { device, asked_as, role, is_installed, .. } in all {
-        let is_there = links.contains_key(&device.index);
+    for Installed { device, asked_as, role, is_installed, is_gone, .. } in all {
+        let is_there = !is_gone;
         if role == Role::Departure && is_there {
             actual.attached_as.insert(device.index, asked_as);
         } else if role == Role::Departure && !actual.is_auto {

@@ -70,6 +70,81 @@ pub(super) fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec
     }
 }
 
+/// `BPF_MAP_CREATE` and `BPF_MAP_TYPE_DEVMAP` (bpf(2), include/uapi/linux/bpf.h).
+const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_MAP_TYPE_DEVMAP: u32 = 14;
+
+/// Creates a map of devices. aya creates other kinds only.
+///
+/// # Errors
+///
+/// Those of bpf(2).
+pub(super) fn create_devmap(entries: u32) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct MapCreate {
+        map_type: u32,
+        key_size: u32,
+        value_size: u32,
+        max_entries: u32,
+    }
+    let create = MapCreate {
+        map_type: BPF_MAP_TYPE_DEVMAP,
+        key_size: size_of::<u32>() as u32,
+        // `struct bpf_devmap_val`: an ifindex and a program.
+        value_size: 2 * size_of::<u32>() as u32,
+        max_entries: entries,
+    };
+    // SAFETY: `create` lies as the kernel reads it and is as long as the length says. The kernel takes the rest for zeros.
+    let fd =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_CREATE, &raw const create, size_of::<MapCreate>()) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call has made this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// `BPF_OBJ_GET_INFO_BY_FD` (bpf(2), include/uapi/linux/bpf.h).
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+
+/// Returns the ifindex of the device that a pinned tcx link is on, or 0 if that device is gone.
+///
+/// # Errors
+///
+/// `ENOENT` if nothing is pinned there, or others of bpf(2).
+pub(super) fn tcx_device(pin: &Path) -> io::Result<u32> {
+    /// The part of `struct bpf_link_info` that tcx uses.
+    #[derive(Default)]
+    #[repr(C, align(8))]
+    struct LinkInfo {
+        kind: u32,
+        id: u32,
+        prog_id: u32,
+        padding: u32,
+        ifindex: u32,
+        attach_type: u32,
+    }
+    #[repr(C)]
+    struct GetInfo {
+        fd: u32,
+        length: u32,
+        info: u64,
+    }
+    let link = open_pin(pin)?;
+    let mut info = LinkInfo::default();
+    let mut get = GetInfo {
+        fd: link.as_raw_fd() as u32,
+        length: size_of::<LinkInfo>() as u32,
+        info: (&raw mut info) as u64,
+    };
+    // SAFETY: `get` lies as the kernel reads it and is as long as the length says, and `info` has room for as much as it says.
+    match unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw mut get, size_of::<GetInfo>()) }
+    {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(info.ifindex),
+    }
+}
+
 /// `BPF_OBJ_GET` and `BPF_LINK_DETACH` (bpf(2), include/uapi/linux/bpf.h).
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_LINK_DETACH: libc::c_long = 34;
@@ -81,6 +156,17 @@ const BPF_LINK_DETACH: libc::c_long = 34;
 ///
 /// `ENOENT` if nothing is pinned there, or others of bpf(2). A link whose device is gone is not an error.
 pub(super) fn detach_link(pin: &Path) -> io::Result<()> {
+    let link = open_pin(pin)?;
+    let mut detach = [link.as_raw_fd() as u32];
+    // SAFETY: the command reads one descriptor, and the length says so.
+    match unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, &raw mut detach, size_of_val(&detach)) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Opens what is pinned at a path.
+fn open_pin(pin: &Path) -> io::Result<OwnedFd> {
     #[derive(Default)]
     #[repr(C)]
     struct ObjGet {
@@ -96,13 +182,7 @@ pub(super) fn detach_link(pin: &Path) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the call has made this descriptor, and nobody else has it.
-    let link = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-    let mut detach = [link.as_raw_fd() as u32];
-    // SAFETY: the command reads one descriptor, and the length says so.
-    match unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, &raw mut detach, size_of_val(&detach)) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// `SO_NETNS_COOKIE` (include/uapi/asm-generic/socket.h), Linux 5.14.

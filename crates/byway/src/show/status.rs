@@ -342,7 +342,7 @@ pub(super) fn attachments(
     let is_auto = requests.contains("");
     let all = installed(pins, network, links)?;
     let there: Result<Vec<Attachment>> =
-        all.into_iter().map(|installed| attachment_status(pins, links, installed, is_auto)).collect();
+        all.into_iter().map(|installed| attachment_status(pins, installed, is_auto)).collect();
     let mut there = there?;
     let is_there =
         |name: &String| there.iter().any(|it| it.role == Role::Departure && it.device.name == *name);
@@ -435,19 +435,14 @@ fn is_silent(health: &NextHopHealth, is_on_link: bool, now: u64) -> bool {
     health.device == DEVICE_REFUSES || now.saturating_sub(heard) >= patience
 }
 
-fn attachment_status(
-    pins: &Pins,
-    links: &BTreeMap<u32, Link>,
-    installed: Installed,
-    is_auto: bool,
-) -> Result<Attachment> {
+fn attachment_status(pins: &Pins, installed: Installed, is_auto: bool) -> Result<Attachment> {
     let departs = installed.role == Role::Departure;
     let counters = pins.tables.attachments.counters(installed.device.index)?;
     Ok(Attachment {
         role: installed.role,
         hook: installed.attached.hook,
         is_installed: installed.is_installed,
-        device_gone: !links.contains_key(&installed.device.index),
+        device_gone: installed.is_gone,
         device: installed.device,
         by_route: departs && is_auto,
         counters: departs.then(|| seen(&counters)),

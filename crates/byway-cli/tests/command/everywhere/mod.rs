@@ -12,4 +12,5 @@ mod get;
 mod import;
 mod interrupted;
 mod killed;
+mod leftovers;
 mod warnings;

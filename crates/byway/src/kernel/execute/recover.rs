@@ -8,6 +8,7 @@ use super::Executor;
 use crate::{
     error::Result,
     kernel::{
+        hook::Hook,
         signals::SignalsWait,
         snapshot::{Installed, actual, installed},
         tables::Tables,
@@ -30,7 +31,7 @@ impl Executor<'_> {
         let _quiet = SignalsWait::begin();
         let links = self.network.links()?;
         let installed = installed(self.pins, self.network, &links)?;
-        let gone = installed.iter().filter(|installed| !links.contains_key(&installed.device.index));
+        let gone = installed.iter().filter(|installed| installed.is_gone);
         let requests = self.pins.tables.attachments.requests()?;
         let is_auto = requests.values().any(String::is_empty);
         let mut room = MAX_REQUESTS.saturating_sub(requests.len());
@@ -59,8 +60,11 @@ impl Executor<'_> {
 
     /// Removes what is left of a program, and its record.
     fn forget(&mut self, installed: &Installed) -> Result<()> {
-        let Installed { device, role, attached, .. } = installed;
-        self.pins.programs.detach(self.network, device, *role, *attached)?;
+        let Installed { device, role, attached, is_gone, .. } = installed;
+        // With clsact, what is there now belongs to whoever has made another device of that ifindex.
+        if !is_gone || attached.hook == Hook::Tcx {
+            self.pins.programs.detach(self.network, device, *role, *attached)?;
+        }
         self.pins.tables.attachments.forget_program(Place::of(device, *role))
     }
 

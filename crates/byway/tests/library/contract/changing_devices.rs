@@ -6,7 +6,7 @@ use byway::{Attach, Attachment, Hook, NextHopState, TargetSpec};
 use byway_lab::{Node, wait_until};
 
 use crate::support::{
-    ANSWER, any_hook, hooks_and_families, on, pins,
+    ANSWER, add_bridge, add_clsact_qdisc, any_hook, delete_clsact_qdisc, hooks, hooks_and_families, on, pins,
     routers::{Routers, Way, rule},
     the_rule,
 };
@@ -350,4 +350,34 @@ fn an_attachment_that_is_made_anew() {
         assert_eq!(at_gateway(), 1);
         undo(&hosts, hook);
     });
+}
+
+/// Another device that gets the ifindex of one that is gone has never had a program.
+#[test]
+fn another_device_with_the_ifindex_of_one_that_is_gone() {
+    for hook in hooks() {
+        let hosts = redirected(*hook, false);
+        let mut others = Vec::new();
+        for device in ["eth0", "eth1"] {
+            let index = hosts.server.ifindex(device).unwrap();
+            hosts.server.delete_link(device).unwrap();
+            let other = format!("other{index}");
+            hosts.server.run(|| add_bridge(&other, index));
+            assert_eq!(hosts.server.ifindex(&other).unwrap(), index);
+            // That it has a qdisc of its own is nobody's business.
+            hosts.server.run(|| add_clsact_qdisc(&other));
+            others.push(other);
+        }
+        let shown = attachments(&hosts, *hook);
+        assert_eq!(names(&hosts, *hook), ["eth0", "eth1"], "{shown:?}");
+        assert!(shown.iter().all(|it| it.device_gone && !it.is_installed), "{shown:?}");
+        on(&hosts.server, *hook, |byway| byway.attach(&Attach::devices(["eth2"]))).unwrap();
+        let shown = attachments(&hosts, *hook);
+        assert!(shown.iter().all(|it| !it.device.name.starts_with("other")), "{shown:?}");
+        for other in &others {
+            // This fails if there is none.
+            hosts.server.run(|| delete_clsact_qdisc(other));
+        }
+        undo(&hosts, *hook);
+    }
 }

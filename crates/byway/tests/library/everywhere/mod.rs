@@ -10,6 +10,7 @@ mod forwarded;
 mod get;
 mod groups;
 mod ipsec;
+mod leftovers;
 mod limits;
 mod listing;
 mod liveness;

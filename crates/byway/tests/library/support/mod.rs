@@ -102,6 +102,12 @@ pub(crate) fn add_ingress_qdisc(device: &str) {
     Netlink::open().unwrap().change(message, NLM_F_CREATE | NLM_F_EXCL).unwrap();
 }
 
+/// `tc qdisc add dev DEVICE clsact`
+pub(crate) fn add_clsact_qdisc(device: &str) {
+    let message = RouteNetlinkMessage::NewQueueDiscipline(qdisc(device, "clsact"));
+    Netlink::open().unwrap().change(message, NLM_F_CREATE | NLM_F_EXCL).unwrap();
+}
+
 /// `tc qdisc del dev DEVICE clsact`
 pub(crate) fn delete_clsact_qdisc(device: &str) {
     let message = RouteNetlinkMessage::DelQueueDiscipline(qdisc(device, "clsact"));

@@ -1,0 +1,31 @@
+use clap::Args;
+
+use super::{Error, Options};
+use crate::{output::Output, render::count};
+
+/// Remove what network namespaces have left that are gone
+///
+/// Their pins take memory and do nothing. Every change removes them too. What belongs to a network namespace that exists
+/// stays, whatever keeps that namespace.
+#[derive(Debug, Args)]
+pub(crate) struct Gc {}
+
+impl Gc {
+    pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
+        let found = super::open(options)?.gc()?;
+        let removed = count(found.removed.len() as u64, "network namespace");
+        let mut text = match found.removed.len() {
+            0 => "no network namespace that is gone has left anything".to_owned(),
+            1 => format!("removed what {removed} has left that is gone"),
+            _ => format!("removed what {removed} have left that are gone"),
+        };
+        for unknown in &found.unknown {
+            let path = unknown.path.display();
+            text += &format!(
+                "\nleft alone: {path}, since nobody knows whether its network namespace exists: {}",
+                unknown.reason
+            );
+        }
+        Ok(Output::line(text, &found))
+    }
+}

@@ -1,0 +1,62 @@
+//! Whether the network namespace that pins belong to still exists.
+//!
+//! Beside the pins is the map `NAMESPACE`, a DEVMAP whose only entry is the loopback device of their namespace. That device
+//! exists exactly as long as its namespace: nobody can delete it or move it to another one, and the kernel removes it once
+//! no process, mount, descriptor or socket keeps the namespace (`cleanup_net`, net/core/net_namespace.c). A device that goes
+//! leaves every DEVMAP (`dev_map_notification`, kernel/bpf/devmap.c). So the entry says it, whatever namespaces the asking
+//! process is in, and no number that the kernel gives away twice is involved. No program reads this map.
+
+use std::{fs, io, path::Path};
+
+use aya::maps::{Map, MapData, xdp::DevMap};
+
+use super::{
+    bpffs,
+    map::{failed, map, optional},
+    sys,
+};
+use crate::error::{Error, Result};
+
+const MAP: &str = "NAMESPACE";
+/// The ifindex of the loopback device in each network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
+const LOOPBACK: u32 = 1;
+
+/// Notes which network namespace the pins in `folder` belong to: that of the calling thread. Pins the map filled, so that an
+/// interrupted Byway leaves all of it or nothing.
+pub(crate) fn note(folder: &Path) -> Result<()> {
+    let pin = folder.join(MAP);
+    if pin.exists() {
+        return Ok(());
+    }
+    let making = || format!("make the map {MAP}");
+    let map = sys::create_devmap(1).map_err(Error::io(making()))?;
+    let map = MapData::from_fd(map)
+        .and_then(Map::from_map_data)
+        .map_err(|error| failed("make the map", MAP, error))?;
+    let mut map: DevMap<MapData> = map.try_into().map_err(|error| failed("make the map", MAP, error))?;
+    map.set(0, LOOPBACK, None, 0).map_err(|error| Error::kernel(making(), error))?;
+    map.pin(pin).map_err(|error| Error::kernel(format!("pin the map {MAP}"), error))
+}
+
+/// Whether the network namespace of the pins in `folder` exists. Returns `None` if nobody has noted which one it is.
+pub(crate) fn exists(folder: &Path) -> Result<Option<bool>> {
+    if !folder.join(MAP).exists() {
+        return Ok(None);
+    }
+    let map: DevMap<MapData> = map!(folder, "NAMESPACE");
+    let loopback = optional(map.get(0, 0)).map_err(|error| failed("read the map", MAP, error))?;
+    Ok(Some(loopback.is_some()))
+}
+
+/// Removes a folder of pins, and the note last: if Byway is killed meanwhile, the rest can still be told from that of a
+/// namespace that exists. A missing folder is not an error.
+pub(crate) fn remove(folder: &Path) -> Result<()> {
+    match fs::symlink_metadata(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        _ => {}
+    }
+    for name in bpffs::names(folder)?.iter().filter(|name| *name != MAP) {
+        bpffs::remove(&folder.join(name))?;
+    }
+    bpffs::remove(folder)
+}
