@@ -1,5 +1,7 @@
 //! What the programs count: for each rule, next hop and attachment.
 
+use crate::CHUNK_DOUBLINGS;
+
 /// Packets and their bytes.
 ///
 /// A packet with segmentation offload counts as its segments. Its bytes are those of the packet as it is, with one link-layer
@@ -26,8 +28,11 @@ pub struct Counters {
     pub arrived: Count,
 }
 
-/// Value of the per-CPU map `EXCEPTION_COUNTERS`, keyed by a rule's identity. A program adds the entry when there is
-/// something to count.
+/// Value of the per-CPU maps in `EXCEPTIONS`, keyed by a rule's identity. A program adds the entry when there is something to
+/// count.
+///
+/// A rule's entry is in the map [`exception_map`], which has room for as many as the chunk with that number has rules. The
+/// map is created with that chunk. So the maps take no more memory than the rules need.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct ExceptionCounters {
@@ -41,8 +46,16 @@ pub struct ExceptionCounters {
     pub too_big_dropped: Count,
 }
 
-/// How many rules may have exception counters.
-pub const MAX_EXCEPTIONS: u32 = 65_536;
+/// How many maps of exception counters there may be: one for each chunk that is smaller than the largest, and one for all the
+/// others.
+pub const EXCEPTION_MAPS: u32 = CHUNK_DOUBLINGS + 1;
+
+/// Returns the number of the map that a rule's exception counters are in.
+#[inline(always)]
+pub const fn exception_map(rule: u32) -> u32 {
+    let chunk = rule >> 16;
+    if chunk < CHUNK_DOUBLINGS { chunk } else { CHUNK_DOUBLINGS }
+}
 
 /// Value of the per-CPU array `NEXT_HOP_COUNTERS`, by slot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

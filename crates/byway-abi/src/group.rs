@@ -43,8 +43,11 @@ pub struct Group {
     pub buckets: [u8; BUCKETS],
 }
 
-/// Value of `FRAGMENTS`, keyed by addresses, identification and protocol: the flow of a fragmented packet. Only its first
-/// fragment has the ports.
+/// How many fragmented packets may leave at the same time.
+pub const MAX_FRAGMENTED: u32 = 4_096;
+
+/// Value of the map in `FRAGMENTED`, keyed by addresses, identification and protocol: the flow of a fragmented packet. Only
+/// its first fragment has the ports. The map is created with the first group, because only groups tell flows apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Fragments {

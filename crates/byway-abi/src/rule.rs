@@ -72,6 +72,13 @@ pub struct RuleRecord {
     pub name: [u8; RULE_NAME_LEN],
 }
 
+/// How many sets of destinations `SETS` has room for at first. Userspace replaces it by a larger one when it is full, up to
+/// [`MAX_SETS`].
+pub const MIN_SETS: u32 = 256;
+/// How many sets of destinations there may be. A set has a destination at least, and one that replaces another is there
+/// beside it for a while.
+pub const MAX_SETS: u32 = 2 * MAX_DESTINATIONS;
+
 /// Value of `SETS`, keyed by a set's identity: the source whose destinations are in the set. It is how Byway finds the sets
 /// that an interrupted change has left. No program reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,14 +10,14 @@ use aya_ebpf::{
 use byway_abi::{
     ATTACHMENT_PROBES, AttachmentCounters, Count, Counters, ExceptionCounters, FAMILY_IPV4, FAMILY_ON_LINK,
     MAX_ATTACHMENTS, MSS_OFF, NextHop, ON_DOWN_DROP, TARGET_BY_DESTINATION, TARGET_DROP, TARGET_GROUP,
-    TARGET_NEXT_HOP, TARGET_PASS, Target, chunk_len, class, counters, meta,
+    TARGET_NEXT_HOP, TARGET_PASS, Target, chunk_len, class, counters, exception_map, meta,
 };
 
 use crate::{
     Header, count, counts, icmp_error,
     maps::{
-        ATTACHMENT_COUNTERS, ATTACHMENTS, COUNTERS, DESTINATIONS4, DESTINATIONS6, EXCEPTION_COUNTERS, META,
-        NEXT_HOPS,
+        ATTACHMENT_COUNTERS, ATTACHMENTS, COUNTERS, DESTINATIONS4, DESTINATIONS6, EXCEPTIONS, ExceptionRow,
+        META, NEXT_HOPS,
     },
     mark::{self, AGAIN, FLAGS, Mark},
     measure,
@@ -296,11 +296,13 @@ fn count_exception(rule: u32, size: Count, of: fn(&Cell<ExceptionCounters>) -> &
     if !counts(counters::OF_RULES) {
         return;
     }
-    if EXCEPTION_COUNTERS.mine(rule).is_none() {
+    let Some(map) = EXCEPTIONS.get(exception_map(rule)) else { return };
+    if map.get_ptr_mut(rule).is_none() {
         // Where this fails there are too many of them, and the next hop's counters say it alone.
-        let _ = EXCEPTION_COUNTERS.insert(&rule, &ExceptionCounters::default(), BPF_NOEXIST.into());
+        let _ = map.insert(rule, ExceptionRow::default(), BPF_NOEXIST.into());
     }
-    if let Some(row) = EXCEPTION_COUNTERS.mine(rule) {
-        count(of(row), size);
+    if let Some(row) = map.get_ptr_mut(rule) {
+        // SAFETY: the row is this CPU's alone, and words enough for the counters.
+        count(of(unsafe { &*row.cast() }), size);
     }
 }

@@ -7,7 +7,7 @@ use byway_abi::{Fragments, flow};
 
 use crate::{
     clock,
-    maps::FRAGMENTS,
+    maps::{FRAGMENTED, FragmentsRow},
     packet::Packet,
     skb::Skb,
     transport::{self, Part, Transport},
@@ -31,8 +31,10 @@ pub fn hash(skb: &Skb, packet: &Packet) -> u32 {
     key[4..8].copy_from_slice(&packet.destination);
     key[8] = transport.identification;
     key[9] = u32::from(transport.next);
-    // SAFETY: what another CPU writes meanwhile is another fragment of the same packet.
-    let known = unsafe { FRAGMENTS.get(&key) };
+    // Without the map, which comes with the first group, all fragments go by their addresses.
+    let Some(fragments) = FRAGMENTED.get(0) else { return mix(packet, protocol, 0) };
+    // SAFETY: the row is words enough for it, and what another CPU writes meanwhile is another fragment of the same packet.
+    let known = fragments.get_ptr(key).map(|row| unsafe { &*row.cast::<Fragments>() });
     if transport.part == Part::FirstFragment {
         let now = clock::now();
         // A later fragment has come first and gone its way. Identifications come round again, so that an old
@@ -45,7 +47,7 @@ pub fn hash(skb: &Skb, packet: &Packet) -> u32 {
         }
         let hash = mix(packet, protocol, ports(skb, &transport));
         // Where this fails, later fragments go by their addresses.
-        let _ = FRAGMENTS.insert(&key, &Fragments { written: now, hash, by_first: 1 }, 0);
+        let _ = fragments.insert(key, row(Fragments { written: now, hash, by_first: 1 }), 0);
         return hash;
     }
     if let Some(known) = known {
@@ -54,8 +56,15 @@ pub fn hash(skb: &Skb, packet: &Packet) -> u32 {
     let hash = mix(packet, protocol, 0);
     let written = clock::now();
     // Where this fails, each fragment goes by its addresses.
-    let _ = FRAGMENTS.insert(&key, &Fragments { written, hash, by_first: 0 }, 0);
+    let _ = fragments.insert(key, row(Fragments { written, hash, by_first: 0 }), 0);
     hash
+}
+
+/// The same as words.
+#[inline(always)]
+fn row(fragments: Fragments) -> FragmentsRow {
+    // SAFETY: it is as long as its words, and free of padding.
+    unsafe { core::mem::transmute(fragments) }
 }
 
 /// Both ports as one word, or 0 where the protocol has none.

@@ -8,22 +8,19 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use byway_abi::{
-    AttachmentCounters, Counters, ExceptionCounters, Fragments, Group, GroupKey, MAX_ATTACHMENTS, MAX_CHUNKS,
-    MAX_DESTINATIONS, MAX_DEVICES, MAX_EXCEPTIONS, MAX_GROUPS, MAX_NEXT_HOPS, MAX_PROGRAMS, NeighbourKey,
-    NextHop, NextHopCounters, NextHopHealth, Probe, ProgramKey, ProgramRecord, SetRecord, Target, meta,
+    AttachmentCounters, Counters, EXCEPTION_MAPS, ExceptionCounters, Fragments, Group, GroupKey,
+    MAX_ATTACHMENTS, MAX_CHUNKS, MAX_DESTINATIONS, MAX_DEVICES, MAX_GROUPS, MAX_NEXT_HOPS, MAX_PROGRAMS,
+    MIN_SETS, NeighbourKey, NextHop, NextHopCounters, NextHopHealth, Probe, ProgramKey, ProgramRecord,
+    SetRecord, Target, meta,
     sources::{self, CachedSource, ENTRIES, TableInfos, WORDS4, WORDS6},
 };
 
 /// One entry of headroom: before Linux 6.13 a full trie refuses even to replace an entry in place.
 const DESTINATIONS_LEN: usize = 2 * MAX_DESTINATIONS as usize + 1;
-/// A set has a destination at least, and one that replaces another is there beside it for a while.
-const SETS_LEN: usize = 2 * MAX_DESTINATIONS as usize;
 /// Each is there twice ([`GroupKey`]), and that of a rule that has several next hops of its own beside that of the rule
 /// that it replaces for a while.
 const GROUPS_LEN: usize = 4 * MAX_GROUPS as usize;
 const NEXT_HOPS_LEN: usize = MAX_NEXT_HOPS as usize;
-/// Packets that leave in fragments at the same time.
-const FRAGMENTS_LEN: usize = 4_096;
 
 /// The longest such head.
 pub const QUOTE_HEAD_LEN: usize = 160;
@@ -91,9 +88,12 @@ pub static NEXT_HOP_COUNTERS: PerCpuArray<NextHopCounters, NEXT_HOPS_LEN> = PerC
 #[btf_map]
 pub static GROUPS: HashMap<GroupKey, Group, GROUPS_LEN, NO_PREALLOC> = HashMap::new();
 
+/// [`Fragments`] as words, as [`Row`] has those of a rule.
+pub type FragmentsRow = [u64; size_of::<Fragments>() / size_of::<u64>()];
+
 /// The flows of packets that leave in fragments.
 #[btf_map]
-pub static FRAGMENTS: LruHashMap<[u32; 10], Fragments, FRAGMENTS_LEN> = LruHashMap::new();
+pub static FRAGMENTED: ArrayOfMaps<LruHashMap<[u32; 10], FragmentsRow, 1>, 1> = ArrayOfMaps::new();
 
 /// [`Counters`] as words: of maps within maps, Linux 5.15 to 6.1 takes those with a structure's type for others than those
 /// without, and userspace makes them without.
@@ -103,14 +103,15 @@ pub type Row = [u64; size_of::<Counters>() / size_of::<u64>()];
 #[btf_map]
 pub static COUNTERS: ArrayOfMaps<Array<Row, 1, INNER>, { MAX_CHUNKS as usize }> = ArrayOfMaps::new();
 
+/// [`ExceptionCounters`] as words, likewise.
+pub type ExceptionRow = [u64; size_of::<ExceptionCounters>() / size_of::<u64>()];
+
 /// What they seldom do.
 #[btf_map]
-pub static EXCEPTION_COUNTERS: PerCpuHashMap<
-    u32,
-    ExceptionCounters,
-    { MAX_EXCEPTIONS as usize },
-    NO_PREALLOC,
-> = PerCpuHashMap::new();
+pub static EXCEPTIONS: ArrayOfMaps<
+    PerCpuHashMap<u32, ExceptionRow, 1, NO_PREALLOC>,
+    { EXCEPTION_MAPS as usize },
+> = ArrayOfMaps::new();
 
 /// The attachments themselves, which the kernel takes out when they go or move to another network namespace.
 #[btf_map]
@@ -123,7 +124,7 @@ pub static ATTACHMENT_COUNTERS: PerCpuArray<AttachmentCounters, { MAX_ATTACHMENT
 
 /// The sets of destinations that there are.
 #[btf_map]
-pub static SETS: HashMap<u32, SetRecord, SETS_LEN, NO_PREALLOC> = HashMap::new();
+pub static SETS: HashMap<u32, SetRecord, { MIN_SETS as usize }, NO_PREALLOC> = HashMap::new();
 
 /// The programs on devices.
 #[btf_map]

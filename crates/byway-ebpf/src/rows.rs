@@ -5,7 +5,7 @@
 
 use core::cell::Cell;
 
-use aya_ebpf::btf_maps::{PerCpuArray, PerCpuHashMap};
+use aya_ebpf::btf_maps::PerCpuArray;
 
 /// A map that has a row for each CPU.
 pub trait PerCpu {
@@ -21,16 +21,6 @@ impl<T: 'static, const LEN: usize> PerCpu for PerCpuArray<T, LEN> {
     #[inline(always)]
     fn mine(&'static self, key: u32) -> Option<&'static Cell<T>> {
         // SAFETY: no other CPU's programs come to this row, and no reference to what is in it is ever made.
-        self.get_ptr_mut(key).map(|row| unsafe { &*row.cast() })
-    }
-}
-
-impl<T: 'static, const LEN: usize, const FLAGS: usize> PerCpu for PerCpuHashMap<u32, T, LEN, FLAGS> {
-    type Row = T;
-
-    #[inline(always)]
-    fn mine(&'static self, key: u32) -> Option<&'static Cell<T>> {
-        // SAFETY: as above.
         self.get_ptr_mut(key).map(|row| unsafe { &*row.cast() })
     }
 }

@@ -1,18 +1,30 @@
 //! The pinned maps of the sets of destinations. Each set belongs to a source whose rules have destinations.
 
-use std::{net::IpAddr, path::Path};
+use std::{
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use aya::maps::{
-    HashMap, MapData,
+    HashMap, Map, MapData, MapError,
     lpm_trie::{Key, LpmTrie},
 };
-use byway_abi::{SetRecord, Target};
+use byway_abi::{MAX_SETS, SetRecord, Target};
 
 use super::{
+    bpffs,
     map::{failed, ignore_missing, map, optional, retry_enomem},
+    migrations::NO_PREALLOC,
     wire,
 };
-use crate::{error::Result, model::Prefix};
+use crate::{
+    error::{Error, Result},
+    model::Prefix,
+};
+
+/// How many times as large the next map of sets is.
+const GROWTH: u32 = 4;
 
 /// A set's identity and an IPv4 address.
 type Key4 = [u8; 8];
@@ -27,15 +39,25 @@ pub(crate) struct Destinations {
     v4: LpmTrie<MapData, Key4, Target>,
     v6: LpmTrie<MapData, Key6, Target>,
     sets: HashMap<MapData, u32, SetRecord>,
+    /// How many sets that map has room for.
+    room: u32,
+    /// Its pin.
+    pin: PathBuf,
 }
 
 impl Destinations {
     /// Opens the maps that are pinned in `folder`.
     pub(super) fn open(folder: &Path) -> Result<Self> {
+        let pin = folder.join("SETS");
+        let opening = |error| failed("open the map", "SETS", error);
+        let sets = MapData::from_pin(&pin).map_err(opening)?;
+        let room = sets.info().map_err(opening)?.max_entries();
         Ok(Self {
             v4: map!(folder, "DESTINATIONS4"),
             v6: map!(folder, "DESTINATIONS6"),
-            sets: map!(folder, "SETS"),
+            sets: Map::from_map_data(sets).and_then(HashMap::try_from).map_err(opening)?,
+            room,
+            pin,
         })
     }
 
@@ -56,8 +78,13 @@ impl Destinations {
         source: &Prefix,
         destinations: &[(Prefix, Target)],
     ) -> Result<Set> {
-        retry_enomem(|| self.sets.insert(id, wire::set_record(source), 0))
-            .map_err(|error| failed("write the map", "SETS", error))?;
+        let record = wire::set_record(source);
+        let mut put = retry_enomem(|| self.sets.insert(id, record, 0));
+        if is_full(&put) && self.room < MAX_SETS {
+            self.grow()?;
+            put = retry_enomem(|| self.sets.insert(id, record, 0));
+        }
+        put.map_err(|error| failed("write the map", "SETS", error))?;
         let set = (id, destinations.iter().map(|(destination, _)| *destination).collect());
         for (destination, target) in destinations {
             let put = retry_enomem(|| match key(id, destination) {
@@ -71,6 +98,43 @@ impl Destinations {
             }
         }
         Ok(set)
+    }
+
+    /// Replaces the map of sets, which no program reads, by a larger one with the same content, in one instant.
+    fn grow(&mut self) -> Result<()> {
+        let room = self.room.saturating_mul(GROWTH).min(MAX_SETS);
+        let larger = self.copy(room).map_err(|error| failed("make a larger map", "SETS", error))?;
+        self.tidy()?;
+        let (beside, pin) = (self.larger_pin(), &self.pin);
+        larger.pin(&beside).map_err(|error| Error::kernel("pin the map SETS", error))?;
+        if let Err(error) = fs::rename(&beside, pin) {
+            // The next growth removes what cannot be removed now.
+            let _ = self.tidy();
+            return Err(Error::kernel(format!("replace {}", self.pin.display()), error));
+        }
+        let opened = MapData::from_pin(pin).and_then(Map::from_map_data).and_then(HashMap::try_from);
+        self.sets = opened.map_err(|error| failed("open the map", "SETS", error))?;
+        self.room = room;
+        Ok(())
+    }
+
+    /// Copies the map of sets to one with this much room.
+    fn copy(&self, room: u32) -> std::result::Result<HashMap<MapData, u32, SetRecord>, MapError> {
+        let mut copy = HashMap::create(room, NO_PREALLOC)?;
+        for entry in self.sets.iter() {
+            let (id, record) = entry?;
+            retry_enomem(|| copy.insert(id, record, 0))?;
+        }
+        Ok(copy)
+    }
+
+    fn larger_pin(&self) -> PathBuf {
+        self.pin.with_file_name("SETS-larger")
+    }
+
+    /// Removes a larger map of sets that an interrupted change has left.
+    pub(crate) fn tidy(&self) -> Result<()> {
+        bpffs::remove(&self.larger_pin())
     }
 
     /// Removes a set that no packet uses any more.
@@ -101,6 +165,11 @@ impl Destinations {
         let sets = sets.map_err(|error| failed("read the map", "SETS", error))?;
         Ok(sets.iter().map(|(id, record)| (*id, wire::read_set(record))).collect())
     }
+}
+
+/// Whether a map had no room for an insertion.
+fn is_full(put: &std::result::Result<(), MapError>) -> bool {
+    matches!(put, Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::E2BIG))
 }
 
 /// A key in a set, with its length in bits.

@@ -68,6 +68,9 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         removed: &[],
         rounds: &[],
     },
+    // Small maps for few rules. Exceptions are counted in new maps. What the old one (`EXCEPTION_COUNTERS`) has counted is
+    // added to that as long as there are these pins.
+    Migration { from: 10, converted: &[], removed: &["FRAGMENTS"], rounds: &[] },
 ];
 
 /// Pins a map under another name as well. It stays the same map, which programs of both schemas write to.

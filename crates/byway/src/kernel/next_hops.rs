@@ -4,14 +4,18 @@
 //! slot stays until the slot is given out again, which is as late as possible, because packets may still wait for their
 //! neighbour.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use aya::maps::{
-    Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues, xdp::DevMap, xdp::XdpMapError,
+    Array, ArrayOfMaps, HashMap, MapData, MapError, PerCpuArray, PerCpuValues, xdp::DevMap, xdp::XdpMapError,
 };
+use aya_obj::generated::bpf_map_type;
 use byway_abi::{
-    BUCKETS, Group, GroupKey, MAX_MEMBERS, MAX_NEXT_HOPS, NEXT_HOP_DOWN, NEXT_HOP_FREE, NextHopCounters,
-    NextHopHealth,
+    BUCKETS, Fragments, Group, GroupKey, MAX_FRAGMENTED, MAX_MEMBERS, MAX_NEXT_HOPS, NEXT_HOP_DOWN,
+    NEXT_HOP_FREE, NextHopCounters, NextHopHealth,
 };
 
 use super::{
@@ -32,6 +36,9 @@ pub(crate) struct NextHops {
     health: Array<MapData, NextHopHealth>,
     counters: PerCpuArray<MapData, NextHopCounters>,
     groups: HashMap<MapData, GroupKey, Group>,
+    fragmented: ArrayOfMaps<MapData>,
+    /// The pin of the map in it, which exists as soon as there has been a group.
+    fragments_pin: PathBuf,
     cpus: usize,
 }
 
@@ -44,6 +51,8 @@ impl NextHops {
             health: map!(folder, "NEXT_HOP_HEALTH"),
             counters: map!(folder, "NEXT_HOP_COUNTERS"),
             groups: map!(folder, "GROUPS"),
+            fragmented: map!(folder, "FRAGMENTED"),
+            fragments_pin: folder.join("FRAGMENTED-0"),
             cpus,
         })
     }
@@ -189,10 +198,40 @@ impl NextHops {
     /// Creates, replaces or removes a group in one generation, in one instant.
     pub(crate) fn set_group(&mut self, key: GroupKey, group: Option<&Group>) -> Result<()> {
         match group {
-            Some(group) => retry_enomem(|| self.groups.insert(key, group, 0)),
+            Some(group) => {
+                self.make_fragments()?;
+                retry_enomem(|| self.groups.insert(key, group, 0))
+            }
             None => ignore_missing(self.groups.remove(&key)),
         }
         .map_err(|error| failed("write the map", "GROUPS", error))
+    }
+
+    /// Creates the map of the flows of fragmented packets, unless it exists.
+    fn make_fragments(&mut self) -> Result<()> {
+        if self.fragments_pin.exists() {
+            return Ok(());
+        }
+        let map = MapData::create(
+            aya_obj::Map::new_from_params(
+                bpf_map_type::BPF_MAP_TYPE_LRU_HASH as u32,
+                size_of::<[u32; 10]>() as u32,
+                size_of::<Fragments>() as u32,
+                MAX_FRAGMENTED,
+                0,
+            ),
+            "fragments",
+            None,
+        );
+        let map = map.map_err(|error| failed("make the map", "of fragments", error))?;
+        // The pin last: what is pinned is in use.
+        self.fragmented.set(0, &map, 0).map_err(|error| failed("write the map", "FRAGMENTED", error))?;
+        map.pin(&self.fragments_pin).map_err(|error| Error::kernel("pin the map of fragments", error))
+    }
+
+    /// Creates what an older Byway did not create with its groups.
+    pub(super) fn complete(&mut self) -> Result<()> {
+        if self.groups()?.is_empty() { Ok(()) } else { self.make_fragments() }
     }
 
     /// Creates a group in both generations, which nothing uses yet. If that fails, [`forget_group`](Self::forget_group)

@@ -10,12 +10,16 @@ use std::{
     },
 };
 
-use aya::maps::{Array, ArrayOfMaps, MapData, PerCpuHashMap};
-use byway_abi::{Count, Counters, ExceptionCounters, MAX_CHUNKS, RuleRecord, TARGET_NEXT_HOP, chunk_len};
+use aya::maps::{Array, ArrayOfMaps, Map, MapData, PerCpuHashMap};
+use byway_abi::{
+    Count, Counters, EXCEPTION_MAPS, ExceptionCounters, MAX_CHUNKS, RuleRecord, TARGET_NEXT_HOP, chunk_len,
+    exception_map,
+};
 
 use super::{
     bpffs,
     map::{add, failed, ignore_missing, map, optional},
+    migrations::NO_PREALLOC,
     sources::{INNER, memory},
     sys::{Memory, RECORD_WORDS, record_of_words, record_to_words},
     wire,
@@ -39,7 +43,9 @@ const COUNTER_WORDS: usize = size_of::<Counters>() / size_of::<u64>();
 pub(crate) struct Rules {
     folder: PathBuf,
     outer: ArrayOfMaps<MapData, Array<MapData, Counters>>,
-    exceptions: PerCpuHashMap<MapData, u32, ExceptionCounters>,
+    outer_exceptions: ArrayOfMaps<MapData, Exceptions>,
+    /// The maps in it, and the one that schema 10 had instead of them. Those opened so far are set.
+    exceptions: Vec<OnceLock<Exceptions>>,
     /// How many records were removed since the last grace period.
     removed: u32,
     /// The rules that have exception counters, read once if many are removed. A rule that was removed before the last grace
@@ -51,6 +57,8 @@ pub(crate) struct Rules {
     made: AtomicU32,
     cpus: usize,
 }
+
+type Exceptions = PerCpuHashMap<MapData, u32, ExceptionCounters>;
 
 struct Chunk {
     records: Memory,
@@ -73,7 +81,8 @@ impl Rules {
         Ok(Self {
             folder: folder.to_owned(),
             outer: map!(folder, "COUNTERS"),
-            exceptions: map!(folder, "EXCEPTION_COUNTERS"),
+            outer_exceptions: map!(folder, "EXCEPTIONS"),
+            exceptions: (0..=EXCEPTION_MAPS).map(|_| OnceLock::new()).collect(),
             removed: 0,
             exception_ids: None,
             chunks: (0..MAX_CHUNKS).map(|_| OnceLock::new()).collect(),
@@ -126,6 +135,51 @@ impl Rules {
         self.folder.join(format!("counters/{chunk}"))
     }
 
+    /// Returns the path of the pin of a map of exception counters.
+    fn exceptions_pin(&self, number: u32) -> PathBuf {
+        if number < EXCEPTION_MAPS {
+            self.folder.join(format!("exceptions/{number}"))
+        } else {
+            self.folder.join("EXCEPTION_COUNTERS")
+        }
+    }
+
+    /// Opens a map of exception counters, if there is one.
+    fn exceptions_map(&self, number: u32) -> Result<Option<&Exceptions>> {
+        let Some(cell) = self.exceptions.get(number as usize) else { return Ok(None) };
+        if let Some(map) = cell.get() {
+            return Ok(Some(map));
+        }
+        let pin = self.exceptions_pin(number);
+        let opened = MapData::from_pin(&pin).and_then(Map::from_map_data).and_then(Exceptions::try_from);
+        match opened {
+            Ok(map) => Ok(Some(cell.get_or_init(|| map))),
+            Err(_) if !pin.exists() => Ok(None),
+            Err(error) => Err(failed("open the map", "EXCEPTIONS", error)),
+        }
+    }
+
+    /// Creates the map of exception counters that comes with a chunk, unless it exists.
+    fn make_exceptions(&mut self, chunk: u32) -> Result<()> {
+        let pin = self.exceptions_pin(chunk);
+        if chunk >= EXCEPTION_MAPS || pin.exists() {
+            return Ok(());
+        }
+        bpffs::make_folder(&self.folder.join("exceptions"))?;
+        let map = Exceptions::create(chunk_len(chunk), NO_PREALLOC)
+            .map_err(|error| failed("make the map", "of exceptions", error))?;
+        // The pin last: what is pinned is in use.
+        self.outer_exceptions
+            .set(chunk, &map, 0)
+            .map_err(|error| failed("write the map", "EXCEPTIONS", error))?;
+        map.pin(pin).map_err(|error| Error::kernel("pin a map of exceptions", error))
+    }
+
+    /// Creates what an older Byway did not create with its chunks.
+    pub(super) fn complete(&mut self) -> Result<()> {
+        (0..self.chunks()).try_for_each(|chunk| self.make_exceptions(chunk))
+    }
+
     /// Adds an empty chunk.
     pub(crate) fn add_chunk(&mut self) -> Result<()> {
         let number = self.chunks();
@@ -141,6 +195,7 @@ impl Rules {
                 _ => {}
             }
         }
+        self.make_exceptions(number)?;
         let making = |error| failed("make the map", "of rules", error);
         let pinning = |error| Error::kernel("pin a map of rules", error);
         Array::<MapData, [u64; RECORD_WORDS]>::create(chunk_len(number), IN_PLACE)
@@ -241,8 +296,12 @@ impl Rules {
             self.exception_ids.insert(ids).remove(&id)
         };
         if has_exceptions {
-            ignore_missing(self.exceptions.remove(&id))
-                .map_err(|error| failed("write the map", "EXCEPTION_COUNTERS", error))?;
+            for number in exception_maps(id) {
+                self.exceptions_map(number)?;
+                let map = self.exceptions.get_mut(number as usize).and_then(OnceLock::get_mut);
+                map.map_or(Ok(()), |map| ignore_missing(map.remove(&id)))
+                    .map_err(|error| failed("write the map", "EXCEPTIONS", error))?;
+            }
         }
         if let Some((chunk, place)) = self.chunk(id)?
             && let Some(word) = chunk.records.words().get(place * RECORD_WORDS + FAMILY)
@@ -287,8 +346,13 @@ impl Rules {
 
     /// Returns the rules that have exception counters.
     pub(crate) fn exceptions(&self) -> Result<BTreeSet<u32>> {
-        let all = self.exceptions.keys().collect::<std::result::Result<_, _>>();
-        all.map_err(|error| failed("read the map", "EXCEPTION_COUNTERS", error))
+        let mut ids = BTreeSet::new();
+        for number in 0..=EXCEPTION_MAPS {
+            for id in self.exceptions_map(number)?.iter().flat_map(|map| map.keys()) {
+                ids.insert(id.map_err(|error| failed("read the map", "EXCEPTIONS", error))?);
+            }
+        }
+        Ok(ids)
     }
 
     /// Returns the counters of a rule. All are zero if the rule is gone. Exceptions need a call to the kernel, and are zero
@@ -307,16 +371,24 @@ impl Rules {
         if !with_exceptions {
             return Ok(sum);
         }
-        let exceptions = optional(self.exceptions.get(&id, 0))
-            .map_err(|error| failed("read the map", "EXCEPTION_COUNTERS", error))?;
-        for cpu in exceptions.iter().flat_map(|values| values.iter()) {
-            add(&mut sum.exceptions.no_next_hop, cpu.no_next_hop);
-            add(&mut sum.exceptions.clamped, cpu.clamped);
-            add(&mut sum.exceptions.icmp_sent, cpu.icmp_sent);
-            add(&mut sum.exceptions.too_big_dropped, cpu.too_big_dropped);
+        for number in exception_maps(id) {
+            let Some(map) = self.exceptions_map(number)? else { continue };
+            let exceptions =
+                optional(map.get(&id, 0)).map_err(|error| failed("read the map", "EXCEPTIONS", error))?;
+            for cpu in exceptions.iter().flat_map(|values| values.iter()) {
+                add(&mut sum.exceptions.no_next_hop, cpu.no_next_hop);
+                add(&mut sum.exceptions.clamped, cpu.clamped);
+                add(&mut sum.exceptions.icmp_sent, cpu.icmp_sent);
+                add(&mut sum.exceptions.too_big_dropped, cpu.too_big_dropped);
+            }
         }
         Ok(sum)
     }
+}
+
+/// Returns the numbers of the maps that a rule's exception counters may be in: its own, and that of schema 10.
+fn exception_maps(id: u32) -> [u32; 2] {
+    [exception_map(id), EXCEPTION_MAPS]
 }
 
 /// Returns how many chunks there are. The counters of a chunk are pinned last.

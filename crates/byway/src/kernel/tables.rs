@@ -48,9 +48,9 @@ pub(crate) const NAMES: [&str; 22] = [
     "NEXT_HOP_HEALTH",
     "NEXT_HOP_COUNTERS",
     "GROUPS",
-    "FRAGMENTS",
+    "FRAGMENTED",
     "COUNTERS",
-    "EXCEPTION_COUNTERS",
+    "EXCEPTIONS",
     "ATTACHMENTS",
     "ATTACHMENT_COUNTERS",
     "SETS",
@@ -96,6 +96,13 @@ impl Tables {
             next_hops: NextHops::open(folder, cpus)?,
             identities: Identities::default(),
         })
+    }
+
+    /// Creates the maps that the rules and groups of an older Byway need besides those that it made. No program may have found
+    /// their places empty.
+    pub(super) fn complete(&mut self) -> Result<()> {
+        self.rules.complete()?;
+        self.next_hops.complete()
     }
 
     /// Returns an identity that no set and no group has.

@@ -233,6 +233,7 @@ fn damage(pin: &Path, random: &mut Random) {
     match name {
         _ if path.contains("/rules/") => array::<{ size_of::<RuleRecord>() }>(pin, random),
         _ if path.contains("/counters/") => array::<{ size_of::<Counters>() }>(pin, random),
+        _ if path.contains("/exceptions/") => cpu_hash::<4, { size_of::<ExceptionCounters>() }>(pin, random),
         // In the outer maps there are these, and what else the kernel takes is another Byway's.
         "SOURCES4" => array::<{ ENTRIES * WORDS4 * 8 }>(pin, random),
         "SOURCES6" => array::<{ ENTRIES * WORDS6 * 8 }>(pin, random),
@@ -259,8 +260,7 @@ fn damage(pin: &Path, random: &mut Random) {
         "SETS" => hash::<4, { size_of::<SetRecord>() }>(pin, random),
         "PROGRAMS" => hash::<{ size_of::<ProgramKey>() }, { size_of::<ProgramRecord>() }>(pin, random),
         "NEIGHBOURS" => hash::<{ size_of::<NeighbourKey>() }, 4>(pin, random),
-        "FRAGMENTS" => hash::<40, 16>(pin, random),
-        "EXCEPTION_COUNTERS" => cpu_hash::<4, { size_of::<ExceptionCounters>() }>(pin, random),
+        "FRAGMENTED" => hash::<40, 16>(pin, random),
         "DESTINATIONS4" => trie::<8>(pin, random),
         "DESTINATIONS6" => trie::<20>(pin, random),
         // The kernel takes devices that there are, and no others.
@@ -277,7 +277,7 @@ fn damage(pin: &Path, random: &mut Random) {
             };
         }
         // No maps of values: the maps within are there under names of their own.
-        "COUNTERS" => {}
+        "COUNTERS" | "EXCEPTIONS" => {}
         name => panic!("what is in the map {name}?"),
     }
 }
@@ -290,11 +290,11 @@ fn maps(folder: &Path) -> Vec<PathBuf> {
     };
     let is_map = |path: &PathBuf| {
         let name = path.file_name().unwrap().to_str().unwrap();
-        // The outer maps of the source tables, and the programs.
+        // Without the outer maps whose names begin like those within, and the programs.
         name.starts_with(|first: char| first.is_ascii_uppercase() || first.is_ascii_digit())
-            && !["SOURCES4", "SOURCES6"].contains(&name)
+            && !["SOURCES4", "SOURCES6", "FRAGMENTED"].contains(&name)
     };
-    let mut all: Vec<_> = ["", "rules", "counters"]
+    let mut all: Vec<_> = ["", "rules", "counters", "exceptions"]
         .iter()
         .flat_map(|within| files(&folder.join(within)))
         .filter(is_map)

@@ -101,6 +101,7 @@ fn tidy_tables(tables: &mut Tables) -> Result<()> {
     // one. Both are in the place that the generation in force does not use.
     tables.remove_generation(tables.generation()?.wrapping_add(1))?;
     tables.tidy_sources()?;
+    tables.destinations.tidy()?;
     let in_force = tables.in_force()?;
     for (id, source) in tables.destinations.sets()? {
         let entry = source.as_ref().and_then(|source| in_force.source(source));

@@ -16,12 +16,15 @@ use crate::support::{
 };
 use aya::{
     EbpfLoader,
-    maps::{Array, HashMap, Map, MapData},
+    maps::{Array, HashMap, Map, MapData, PerCpuHashMap, PerCpuValues},
     programs::{ProgramType, SchedClassifier},
     sys::{BpfHelper, is_helper_supported},
+    util::nr_cpus,
 };
 use byway::{Attach, Byway, Error, GroupSpec, Hook, MemberSpec, OnDown, TargetSpec};
-use byway_abi::{MAX_PROGRAMS, ProgramKey, ProgramRecord, SCHEMA, meta};
+use byway_abi::{
+    Count, ExceptionCounters, MAX_PROGRAMS, ProgramKey, ProgramRecord, RuleRecord, SCHEMA, meta,
+};
 use byway_lab::wait_until;
 
 /// What a byway of an older schema pinned.
@@ -36,14 +39,16 @@ struct Old {
 static OBJECT_7: &[u8] = aya::include_bytes_aligned!("schemas/7.bpf.o");
 static OBJECT_8: &[u8] = aya::include_bytes_aligned!("schemas/8.bpf.o");
 static OBJECT_9: &[u8] = aya::include_bytes_aligned!("schemas/9.bpf.o");
-const OLD: [Old; 3] = [
-    Old { schema: 7, object: OBJECT_7, maps: &[] },
-    Old { schema: 8, object: OBJECT_8, maps: &["PROBE", "SECRET"] },
-    Old { schema: 9, object: OBJECT_9, maps: &["PROBE", "SECRET"] },
+static OBJECT_10: &[u8] = aya::include_bytes_aligned!("schemas/10.bpf.o");
+const OLD: [Old; 4] = [
+    Old { schema: 7, object: OBJECT_7, maps: &["DEVICES"] },
+    Old { schema: 8, object: OBJECT_8, maps: &["DEVICES", "PROBE", "SECRET"] },
+    Old { schema: 9, object: OBJECT_9, maps: &["DEVICES", "PROBE", "SECRET"] },
+    Old { schema: 10, object: OBJECT_10, maps: &["PROGRAMS", "PROBE", "SECRET"] },
 ];
 
 /// The maps that all pinned, by the names of now where those have the same shape.
-const MAPS: [&str; 20] = [
+const MAPS: [&str; 19] = [
     "SOURCES4",
     "SOURCES6",
     "TABLE_INFO",
@@ -61,7 +66,6 @@ const MAPS: [&str; 20] = [
     "ATTACHMENTS",
     "ATTACHMENT_COUNTERS",
     "SETS",
-    "DEVICES",
     "NEIGHBOURS",
     "META",
 ];
@@ -86,10 +90,25 @@ impl Old {
         }
     }
 
+    /// The name of a program in the object of then.
+    fn loaded_as(&self, name: &'static str) -> &'static str {
+        match name {
+            name if self.schema < 10 => self.then(name),
+            "departure" => "byway_departure",
+            "departure_l3" => "byway_dep_l3",
+            "arrival" => "byway_arrival",
+            "arrival_l3" => "byway_arr_l3",
+            name => name,
+        }
+    }
+
     /// The names of then that there is nothing of any more.
     fn gone(&self) -> Vec<&'static str> {
         let all = self.maps().chain(PROGRAMS).map(|name| (self.then(name), name));
-        all.filter(|(then, now)| then != now).map(|(then, _)| then).chain(["DEVICES", "links"]).collect()
+        all.filter(|(then, now)| then != now)
+            .map(|(then, _)| then)
+            .chain(["DEVICES", "links", "FRAGMENTS"])
+            .collect()
     }
 }
 
@@ -113,6 +132,24 @@ fn without_direction(folder: &Path) {
     fs::rename(folder.join("egress"), folder.join("links")).unwrap();
 }
 
+/// How many packets of each rule had their MSS clamped on each CPU, up to schema 10.
+const CLAMPED: u64 = 7;
+
+/// Counts them where they were counted then, for each rule.
+fn count_exceptions(folder: &Path) {
+    let mut counters: PerCpuHashMap<_, u32, ExceptionCounters> =
+        open(folder, "EXCEPTION_COUNTERS").try_into().unwrap();
+    let clamped = Count { packets: CLAMPED, bytes: 0 };
+    let exceptions = ExceptionCounters { clamped, ..ExceptionCounters::default() };
+    let records: Array<_, RuleRecord> = open(folder, "rules/0").try_into().unwrap();
+    for (id, record) in records.iter().enumerate() {
+        if record.unwrap().family != 0 {
+            let cpus = vec![exceptions; nr_cpus().unwrap()];
+            counters.insert(id as u32, PerCpuValues::try_from(cpus).unwrap(), 0).unwrap();
+        }
+    }
+}
+
 const BPF_F_NO_PREALLOC: u32 = 1;
 
 fn program(folder: &Path, name: &str) -> u32 {
@@ -125,6 +162,9 @@ fn pin_old(old: &Old, hosts: &Routers, hook: Hook, fill: impl FnOnce(&mut Byway)
     on(&hosts.server, hook, |byway| byway.attach(&Attach::devices(["eth0"]))).unwrap();
     let folder = PathBuf::from(pins().remove(0));
     let object = open_meta(&folder).get(&meta::OBJECT, 0).unwrap();
+    // It opens these as well.
+    let outer =
+        ["EXCEPTIONS", "FRAGMENTED"].map(|name| (name, MapData::from_pin(folder.join(name)).unwrap()));
     on(&hosts.server, hook, |byway| byway.detach_all()).unwrap();
     assert!(!folder.exists());
 
@@ -142,13 +182,19 @@ fn pin_old(old: &Old, hosts: &Routers, hook: Hook, fill: impl FnOnce(&mut Byway)
     }
     let mut loaded = loader.load(old.object).unwrap();
     for name in PROGRAMS {
-        let program: &mut SchedClassifier = loaded.program_mut(old.then(name)).unwrap().try_into().unwrap();
+        let program: &mut SchedClassifier =
+            loaded.program_mut(old.loaded_as(name)).unwrap().try_into().unwrap();
         program.load().unwrap();
         program.pin(folder.join(name)).unwrap();
     }
-    let programs: HashMap<MapData, ProgramKey, ProgramRecord> =
-        HashMap::create(MAX_PROGRAMS, BPF_F_NO_PREALLOC).unwrap();
-    programs.pin(folder.join("PROGRAMS")).unwrap();
+    for (name, map) in outer {
+        map.pin(folder.join(name)).unwrap();
+    }
+    if old.schema < 10 {
+        let programs: HashMap<MapData, ProgramKey, ProgramRecord> =
+            HashMap::create(MAX_PROGRAMS, BPF_F_NO_PREALLOC).unwrap();
+        programs.pin(folder.join("PROGRAMS")).unwrap();
+    }
     if old.maps.contains(&"SECRET") {
         let mut map: Array<MapData, u64> = open(&folder, "SECRET").try_into().unwrap();
         map.set(0, secret, 0).unwrap();
@@ -159,10 +205,17 @@ fn pin_old(old: &Old, hosts: &Routers, hook: Hook, fill: impl FnOnce(&mut Byway)
     let before = program(&folder, "departure");
     on(&hosts.server, hook, fill);
     assert_eq!(program(&folder, "departure"), before);
+    count_exceptions(&folder);
+    for name in ["EXCEPTIONS", "FRAGMENTED", "FRAGMENTED-0"] {
+        fs::remove_file(folder.join(name)).unwrap();
+    }
+    fs::remove_dir_all(folder.join("exceptions")).unwrap();
     for name in old.maps().chain(PROGRAMS).filter(|name| old.then(name) != *name) {
         fs::rename(folder.join(name), folder.join(old.then(name))).unwrap();
     }
-    without_direction(&folder);
+    if old.schema < 10 {
+        without_direction(&folder);
+    }
     meta.set(meta::OBJECT, 7, 0).unwrap();
     meta.set(meta::SCHEMA, old.schema, 0).unwrap();
     folder
@@ -242,6 +295,7 @@ fn an_older_schema_is_taken_over_under_traffic() {
         assert_eq!(open_meta(&folder).get(&meta::SCHEMA, 0).unwrap(), SCHEMA);
         let new = PROGRAMS.map(|name| program(&folder, name));
         assert!(programs.iter().all(|old| !new.contains(old)), "{programs:?} {new:?}");
+        assert!(folder.join("FRAGMENTED-0").exists(), "there is a group");
         let left: Vec<_> = old.gone().into_iter().filter(|name| folder.join(name).exists()).collect();
         assert_eq!(left, Vec::<&str>::new());
         for (source, router, sent) in [(single, 1, sent[0]), (grouped, 2, sent[1])] {
@@ -251,6 +305,7 @@ fn an_older_schema_is_taken_over_under_traffic() {
             let rules = rules(&hosts.server);
             let rule = rules.iter().find(|it| it.rule.source.contains(source)).unwrap();
             assert_eq!((rule.departed.packets, rule.arrived.packets), (sent, sent), "{hook} {rule:?}");
+            assert_eq!(rule.clamped.packets, CLAMPED * nr_cpus().unwrap() as u64, "{hook} {rule:?}");
         }
         // What was there before is there still, and is changed as ever.
         on(&hosts.server, hook, |byway| {

@@ -15,6 +15,7 @@ mod limits;
 mod listing;
 mod liveness;
 mod many_rules;
+mod memory;
 mod obstacles;
 mod offloads;
 mod prefixes;

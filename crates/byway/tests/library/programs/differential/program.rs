@@ -17,7 +17,7 @@ use aya::{
 use byway::{Device, NextHop, Prefix, Selector};
 use byway_abi::{
     AttachmentCounters, Counters, ExceptionCounters, FAMILY_IPV4, FAMILY_IPV6, MAX_NEXT_HOPS, NEXT_HOP_FREE,
-    NextHopCounters, RuleRecord, TARGET_DROP, TARGET_PASS, chunk_len,
+    NextHopCounters, RuleRecord, TARGET_DROP, TARGET_PASS, chunk_len, exception_map,
 };
 
 use crate::support::{departure::REDIRECT, proven::Proven};
@@ -76,7 +76,8 @@ pub(crate) struct Program {
     next_hops: Array<MapData, byway_abi::NextHop>,
     /// By chunks of rules.
     counters: Vec<Array<MapData, Counters>>,
-    exceptions: PerCpuHashMap<MapData, u32, ExceptionCounters>,
+    /// By chunks of rules.
+    exceptions: Vec<PerCpuHashMap<MapData, u32, ExceptionCounters>>,
     next_hop_counters: PerCpuArray<MapData, NextHopCounters>,
     proven: RefCell<Proven>,
     attachment_counters: PerCpuArray<MapData, AttachmentCounters>,
@@ -93,7 +94,7 @@ impl Program {
             folder: folder.to_owned(),
             next_hops: open(folder, "NEXT_HOPS"),
             counters: Vec::new(),
-            exceptions: open(folder, "EXCEPTION_COUNTERS"),
+            exceptions: Vec::new(),
             next_hop_counters: open(folder, "NEXT_HOP_COUNTERS"),
             proven: RefCell::new(Proven::open(folder)),
             attachment_counters: open(folder, "ATTACHMENT_COUNTERS"),
@@ -110,6 +111,8 @@ impl Program {
             let records: Array<MapData, RuleRecord> = open(&self.folder, &format!("rules/{chunk}"));
             if self.counters.len() == chunk {
                 self.counters.push(open(&self.folder, &format!("counters/{chunk}")));
+                let number = exception_map((chunk as u32) << 16);
+                self.exceptions.push(open(&self.folder, &format!("exceptions/{number}")));
             }
             for (place, record) in records.iter().enumerate() {
                 let (id, record) = ((chunk as u32) << 16 | place as u32, record.unwrap());
@@ -175,7 +178,7 @@ impl Program {
             add(done, counters.matched);
             add(&mut sum.arrived, counters.arrived);
         }
-        if let Ok(per_cpu) = self.exceptions.get(&id, 0) {
+        if let Ok(per_cpu) = self.exceptions[number as usize].get(&id, 0) {
             for cpu in per_cpu.iter() {
                 add(&mut sum.no_next_hop, cpu.no_next_hop);
                 add(&mut sum.clamped, cpu.clamped);
