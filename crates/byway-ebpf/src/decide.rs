@@ -1,20 +1,18 @@
 //! The decision: from a packet's addresses to a next hop, and the count of what went there.
 
-use core::{cell::Cell, ptr};
+use core::cell::Cell;
 
 use aya_ebpf::{
-    bindings::{BPF_NOEXIST, bpf_redir_neigh},
-    btf_maps::lpm_trie::Key,
-    helpers::generated::{bpf_get_smp_processor_id, bpf_redirect_neigh},
+    bindings::BPF_NOEXIST, btf_maps::lpm_trie::Key, helpers::generated::bpf_get_smp_processor_id,
 };
 use byway_abi::{
-    ATTACHMENT_PROBES, AttachmentCounters, Count, Counters, ExceptionCounters, FAMILY_IPV4, FAMILY_ON_LINK,
-    MAX_ATTACHMENTS, MSS_OFF, NextHop, ON_DOWN_DROP, TARGET_BY_DESTINATION, TARGET_DROP, TARGET_GROUP,
-    TARGET_NEXT_HOP, TARGET_PASS, Target, chunk_len, class, counters, exception_map, meta,
+    ATTACHMENT_PROBES, AttachmentCounters, Count, Counters, ExceptionCounters, FAMILY_IPV4, MAX_ATTACHMENTS,
+    MSS_OFF, ON_DOWN_DROP, TARGET_BY_DESTINATION, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS,
+    Target, chunk_len, class, counters, exception_map, meta,
 };
 
 use crate::{
-    Header, count, counts, icmp_error,
+    Header, count, counts, health, icmp_error,
     maps::{
         ATTACHMENT_COUNTERS, ATTACHMENTS, COUNTERS, DESTINATIONS4, DESTINATIONS6, EXCEPTIONS, ExceptionRow,
         META, NEXT_HOPS,
@@ -22,8 +20,9 @@ use crate::{
     mark::{self, AGAIN, FLAGS, Mark},
     measure,
     next_hop::{self, Choice, Hop},
-    packet::{self, ETHERNET_LEN, Packet},
+    packet::{self, Packet},
     probe,
+    redirect::{push_ethernet, redirect},
     rows::{PerCpu, field},
     size::{self, Size},
     skb::Skb,
@@ -158,35 +157,6 @@ fn fall_back(rule: u32, on_down: u8, size: Count) -> Verdict {
     if on_down == ON_DOWN_DROP { DROP } else { LEAVE }
 }
 
-/// Gives a packet without one an Ethernet header, which `bpf_redirect_neigh` takes off again. It drops what has none.
-#[inline(always)]
-pub fn push_ethernet(skb: &Skb, packet: Packet, header: Header) -> Option<Packet> {
-    if let Header::L3 = header
-        && !skb.extend_head(ETHERNET_LEN as u32)
-    {
-        return None;
-    }
-    Some(Packet { offset: ETHERNET_LEN as u32, ..packet })
-}
-
-/// Hands the packet to a next hop. The helper always gets its neighbour from here: left to itself it would ask the
-/// routing table, and leak a route on many kernels (CVE-2025-40183).
-#[inline(always)]
-pub fn redirect(next_hop: &NextHop, packet: &Packet) -> Verdict {
-    let size = size_of::<bpf_redir_neigh>() as i32;
-    if next_hop.family == FAMILY_ON_LINK {
-        let mut neighbour = [packet.family, 0, 0, 0, 0];
-        neighbour[1..].copy_from_slice(&packet.destination);
-        // SAFETY: `neighbour` lies as `struct bpf_redir_neigh` does: a family and sixteen bytes of address.
-        return unsafe {
-            bpf_redirect_neigh(next_hop.ifindex, neighbour.as_mut_ptr().cast(), size, 0) as Verdict
-        };
-    }
-    let neighbour = ptr::from_ref(&next_hop.family).cast::<bpf_redir_neigh>().cast_mut();
-    // SAFETY: `family` and `gateway` lie as `struct bpf_redir_neigh` does, and the helper only reads them.
-    unsafe { bpf_redirect_neigh(next_hop.ifindex, neighbour, size, 0) as Verdict }
-}
-
 /// Receives a packet that was redirected to here; nothing where the packet was not. Once it is counted it is an
 /// ordinary packet. `departs` says whether this is an attachment, where probes come by twice.
 #[inline(always)]
@@ -209,7 +179,7 @@ pub fn arrive(skb: &Skb, header: Header, departs: bool) -> Option<Verdict> {
     mark::clear(skb);
     let slot = mark.slot & !FLAGS;
     if is_again {
-        next_hop::neighbour_answered(slot);
+        health::neighbour_answered(slot);
     }
     count_arrived(mark.rule, slot, measure(skb));
     Some(LEAVE)

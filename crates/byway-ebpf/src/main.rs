@@ -15,12 +15,14 @@
 mod clock;
 mod decide;
 mod flow;
+mod health;
 mod icmp_error;
 mod maps;
 mod mark;
 mod next_hop;
 mod packet;
 mod probe;
+mod redirect;
 mod rows;
 mod size;
 mod skb;

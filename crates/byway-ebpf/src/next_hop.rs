@@ -8,18 +8,18 @@ use core::cell::Cell;
 
 use byway_abi::{
     BUCKETS, Count, DEVICE_REFUSES, DEVICE_TAKES, FAMILY_ON_LINK, Group, GroupKey, MAX_MEMBERS,
-    NEXT_HOP_DOWN, NextHop, NextHopCounters, OUTSTANDING, PROBE_AFTER_MAX, PROBE_AFTER_MIN, PROBE_ASKED,
-    PROBE_DROPPED, PROBE_REFUSED, PROBE_SENT, PROBE_TOO_BIG, PROVEN_FOR, SILENCE, SILENCE_ON_LINK,
-    TARGET_GROUP, Target, counters,
+    NEXT_HOP_DOWN, NextHop, NextHopCounters, OUTSTANDING, PROBE_ASKED, PROBE_DROPPED, PROBE_REFUSED,
+    PROBE_SENT, PROBE_TOO_BIG, PROVEN_FOR, SILENCE, SILENCE_ON_LINK, TARGET_GROUP, Target, counters,
     flow::{TRIES, rehash},
 };
 
 use crate::{
     clock, counts, flow,
-    maps::{GROUPS, NEXT_HOP_COUNTERS, NEXT_HOP_DEVICES, NEXT_HOP_HEALTH, NEXT_HOPS},
+    health::Health,
+    maps::{GROUPS, NEXT_HOP_COUNTERS, NEXT_HOP_DEVICES, NEXT_HOPS},
     packet::Packet,
     probe,
-    rows::{PerCpu, Shared, field},
+    rows::{PerCpu, field},
     skb::Skb,
 };
 
@@ -163,64 +163,6 @@ fn is_recent(counters: &Cell<NextHopCounters>) -> bool {
     field!(counters, proven).get() as i64 > clock::jiffies() as i64
 }
 
-/// What all CPUs know of a next hop ([`byway_abi::NextHopHealth`]). Another CPU may write it at the same time; what is lost then
-/// costs one probe more or less.
-struct Health {
-    silent_since: Shared,
-    probed: Shared,
-    device: Shared,
-    taken: Shared,
-}
-
-impl Health {
-    #[inline(always)]
-    fn of(slot: u32) -> Option<Self> {
-        let health = NEXT_HOP_HEALTH.get_ptr_mut(slot)?;
-        // SAFETY: the map's values live as long as the program, and all programs go to these fields in this way.
-        unsafe {
-            Some(Self {
-                silent_since: Shared::new(&raw mut (*health).silent_since),
-                probed: Shared::new(&raw mut (*health).probed),
-                device: Shared::new(&raw mut (*health).device),
-                taken: Shared::new(&raw mut (*health).taken),
-            })
-        }
-    }
-
-    /// Since when no probe has got through, in nanoseconds; 0 where the last one did.
-    #[inline(always)]
-    fn silent_since(&self) -> u64 {
-        self.silent_since.get()
-    }
-
-    /// Notes what the device has done with a frame.
-    #[inline(always)]
-    fn note_device(&self, device: u64) {
-        self.device.set(device);
-    }
-
-    /// How long it has been silent, in nanoseconds. Without a gateway the device may have taken a frame since.
-    #[inline(always)]
-    fn silence(&self, is_on_link: bool, now: u64) -> u64 {
-        let (silent_since, taken) = (self.silent_since(), self.taken.get());
-        now.saturating_sub(if is_on_link && taken > silent_since { taken } else { silent_since })
-    }
-
-    /// Whether it is to be probed again, being silent.
-    #[inline(always)]
-    fn is_due(&self, now: u64) -> bool {
-        let after = now.saturating_sub(self.silent_since()) / 8;
-        let after = if after < PROBE_AFTER_MIN {
-            PROBE_AFTER_MIN
-        } else if after > PROBE_AFTER_MAX {
-            PROBE_AFTER_MAX
-        } else {
-            after
-        };
-        now.saturating_sub(self.probed.get()) >= after
-    }
-}
-
 // States of a next hop. From LIVE on the packet goes there, or has gone.
 /// No packet should go there.
 const DEAD: u32 = 0;
@@ -309,14 +251,5 @@ pub fn arrived(slot: u32, size: Count) {
         count(field!(counters, arrived), size);
         let proven = field!(counters, proven);
         proven.set(proven.get() & !OUTSTANDING);
-    }
-}
-
-/// Notes that a packet has arrived at the next hop in a slot that had to wait for its neighbour: it has answered.
-#[inline(always)]
-pub fn neighbour_answered(slot: u32) {
-    if let Some(health) = Health::of(slot) {
-        health.silent_since.set(0);
-        health.note_device(DEVICE_TAKES);
     }
 }

@@ -18,10 +18,10 @@ use byway_abi::{
 };
 
 use crate::{
-    Header, decide,
+    Header, health,
     maps::{self, NEXT_HOPS},
     mark::{self, Mark},
-    next_hop, packet,
+    packet, redirect,
     rows::{PerCpu, field},
     size::{self, Size},
     skb::Skb,
@@ -112,7 +112,7 @@ fn hand_over_as(skb: &Skb, header: Header, number: u32) -> Option<Verdict> {
     }
     let next_hop = NEXT_HOPS.get(slot)?;
     let packet = packet::parse(skb, header.len()).ok()?;
-    let packet = decide::push_ethernet(skb, packet, header)?;
+    let packet = redirect::push_ethernet(skb, packet, header)?;
     let may_be_syn = mss != u32::from(MSS_OFF) && size::may_be_syn(skb, &packet);
     let mtu = match size::check_mtu(skb, &packet, next_hop, may_be_syn) {
         Size::Fits(mtu) => mtu,
@@ -125,7 +125,7 @@ fn hand_over_as(skb: &Skb, header: Header, number: u32) -> Option<Verdict> {
         field!(probe, clamped).set(1);
     }
     mark::write_slot(skb, slot | mark::PROBE);
-    Some(decide::redirect(next_hop, &packet))
+    Some(redirect::redirect(next_hop, &packet))
 }
 
 /// Notes that the copy of this number has arrived at the device of its next hop, and what that does with it. It goes no further.
@@ -133,7 +133,7 @@ fn hand_over_as(skb: &Skb, header: Header, number: u32) -> Option<Verdict> {
 fn note_arrival(skb: &Skb, header: Header, number: u32, slot: u32) {
     let Some(probe) = probe() else { return };
     if field!(probe, slot).get() != slot || field!(probe, number).get() != number {
-        next_hop::neighbour_answered(slot);
+        health::neighbour_answered(slot);
         return;
     }
     // Before a second question changes it.

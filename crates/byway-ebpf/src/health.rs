@@ -1,0 +1,72 @@
+//! The health of a next hop, as all CPUs know it.
+
+use byway_abi::{DEVICE_TAKES, PROBE_AFTER_MAX, PROBE_AFTER_MIN};
+
+use crate::{maps::NEXT_HOP_HEALTH, rows::Shared};
+
+/// What all CPUs know of a next hop ([`byway_abi::NextHopHealth`]). Another CPU may write it at the same time; what is lost then
+/// costs one probe more or less.
+pub struct Health {
+    pub silent_since: Shared,
+    pub probed: Shared,
+    pub device: Shared,
+    pub taken: Shared,
+}
+
+impl Health {
+    #[inline(always)]
+    pub fn of(slot: u32) -> Option<Self> {
+        let health = NEXT_HOP_HEALTH.get_ptr_mut(slot)?;
+        // SAFETY: the map's values live as long as the program, and all programs go to these fields in this way.
+        unsafe {
+            Some(Self {
+                silent_since: Shared::new(&raw mut (*health).silent_since),
+                probed: Shared::new(&raw mut (*health).probed),
+                device: Shared::new(&raw mut (*health).device),
+                taken: Shared::new(&raw mut (*health).taken),
+            })
+        }
+    }
+
+    /// Since when no probe has got through, in nanoseconds; 0 where the last one did.
+    #[inline(always)]
+    pub fn silent_since(&self) -> u64 {
+        self.silent_since.get()
+    }
+
+    /// Notes what the device has done with a frame.
+    #[inline(always)]
+    pub fn note_device(&self, device: u64) {
+        self.device.set(device);
+    }
+
+    /// How long it has been silent, in nanoseconds. Without a gateway the device may have taken a frame since.
+    #[inline(always)]
+    pub fn silence(&self, is_on_link: bool, now: u64) -> u64 {
+        let (silent_since, taken) = (self.silent_since(), self.taken.get());
+        now.saturating_sub(if is_on_link && taken > silent_since { taken } else { silent_since })
+    }
+
+    /// Whether it is to be probed again, being silent.
+    #[inline(always)]
+    pub fn is_due(&self, now: u64) -> bool {
+        let after = now.saturating_sub(self.silent_since()) / 8;
+        let after = if after < PROBE_AFTER_MIN {
+            PROBE_AFTER_MIN
+        } else if after > PROBE_AFTER_MAX {
+            PROBE_AFTER_MAX
+        } else {
+            after
+        };
+        now.saturating_sub(self.probed.get()) >= after
+    }
+}
+
+/// Notes that a packet has arrived at the next hop in a slot that had to wait for its neighbour: it has answered.
+#[inline(always)]
+pub fn neighbour_answered(slot: u32) {
+    if let Some(health) = Health::of(slot) {
+        health.silent_since.set(0);
+        health.note_device(DEVICE_TAKES);
+    }
+}
