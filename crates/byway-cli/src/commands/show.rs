@@ -14,10 +14,7 @@ use clap::Args;
 use super::{Error, Options, none_matches, print};
 use crate::{
     output::{Output, Stamped},
-    render::{
-        self, Reader, Screen,
-        table::{self, Since},
-    },
+    render::{self, Reader, Screen, cells::Since, table},
 };
 
 /// Show rules with their counters, and attachments

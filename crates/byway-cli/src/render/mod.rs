@@ -1,5 +1,6 @@
 //! From data to what people read.
 
+pub(crate) mod cells;
 pub(crate) mod changes;
 mod columns;
 pub(crate) mod get;

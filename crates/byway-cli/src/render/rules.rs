@@ -11,8 +11,8 @@ use byway::{Count, Member, Mss, OnDown, RuleStatus, Target};
 
 use super::{
     Reader,
+    cells::{Since, dev, each, rate, via},
     columns::Columns,
-    table::{Since, dev, rate, via},
 };
 use crate::error::Error;
 
@@ -152,19 +152,4 @@ fn target(target: &Target, to: &mut dyn Write) -> fmt::Result {
         }),
         other => write!(to, "{other}"),
     }
-}
-
-/// A line for each.
-pub(super) fn each<T>(
-    all: impl IntoIterator<Item = T>,
-    to: &mut dyn Write,
-    line: impl Fn(T, &mut dyn Write) -> fmt::Result,
-) -> fmt::Result {
-    for (nth, one) in all.into_iter().enumerate() {
-        if nth > 0 {
-            to.write_char('\n')?;
-        }
-        line(one, to)?;
-    }
-    Ok(())
 }

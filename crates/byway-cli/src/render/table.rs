@@ -1,6 +1,6 @@
 //! The tables of `byway show`.
 
-use std::{borrow::Borrow, fmt, io};
+use std::{borrow::Borrow, io};
 
 use byway::{
     Attachment, AttachmentCounters, Count, GroupStatus, Listing, NextHop, NextHopSpec, NextHopState,
@@ -9,28 +9,14 @@ use byway::{
 
 use super::{
     Reader, Screen,
+    cells::{Since, dev, each, rate, via},
     columns::Columns,
-    count, rules,
-    rules::{Totals, each},
+    count,
+    rules::{self, Totals},
     screen::Parts,
     thousands,
 };
 use crate::error::Error;
-
-/// An earlier look, for rates.
-pub(crate) struct Since<'a> {
-    pub(crate) status: &'a Status,
-    pub(crate) seconds: f64,
-}
-
-impl Since<'_> {
-    /// The same rule then. A status has its rules in this order.
-    pub(super) fn rule(&self, now: &RuleStatus) -> Option<&RuleStatus> {
-        let rules = &self.status.rules;
-        let selector = now.rule.selector();
-        Some(&rules[rules.binary_search_by_key(&selector, |it| it.rule.selector()).ok()?])
-    }
-}
 
 /// Attachments, then rules, then a line for each trouble.
 pub(crate) fn listing(
@@ -303,27 +289,6 @@ fn attachment_table(attachments: &[Attachment], reader: Reader) -> String {
             |it, to| if is_waiting(it) { to.write_str("waiting") } else { write!(to, "{}", it.hook) },
         );
     columns.table(attachments)
-}
-
-pub(super) fn rate(now: u64, before: u64, seconds: f64) -> u64 {
-    // The counters of a replaced rule start again.
-    (now.saturating_sub(before) as f64 / seconds).round() as u64
-}
-
-pub(super) fn via(next_hop: &NextHop, to: &mut dyn fmt::Write) -> fmt::Result {
-    match next_hop.gateway {
-        Some(gateway) => write!(to, "{gateway}"),
-        None => to.write_str("on-link"),
-    }
-}
-
-/// A device that nobody has named stands in brackets.
-pub(super) fn dev(next_hop: &NextHop, to: &mut dyn fmt::Write) -> fmt::Result {
-    match &next_hop.device.name {
-        _ if next_hop.by_route && next_hop.is_waiting() => to.write_char('-'),
-        name if next_hop.by_route => write!(to, "({name})"),
-        name => to.write_str(name),
-    }
 }
 
 fn state(status: &NextHopStatus) -> &'static str {
