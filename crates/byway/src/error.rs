@@ -258,7 +258,7 @@ pub enum Error {
         what: &'static str,
     },
     /// A call to the kernel failed.
-    #[error("cannot {action}: {source}")]
+    #[error("cannot {action}: {source}{}", reason(&**.source))]
     Kernel {
         /// What was tried.
         action: String,
@@ -427,8 +427,13 @@ impl Error {
             | Self::NoSuchNextHop(_)
             | Self::NotAttached(_)
             | Self::Unsupported { .. }
-            | Self::Inconsistent { .. }
-            | Self::Kernel { .. } => return None,
+            | Self::Inconsistent { .. } => return None,
+            Self::Kernel { .. } => match self.errno()? {
+                libc::EROFS => "make the file system writable: `mount -o remount,rw` with its path",
+                // What Byway needs of capabilities it has looked for before.
+                libc::EPERM => "see whether a seccomp profile or a security module forbids bpf(2) here",
+                _ => return None,
+            },
         };
         Some(help.to_owned())
     }
@@ -445,10 +450,7 @@ impl Error {
             Self::NotUndone { failure, .. } => return failure.errno(),
             _ => return None,
         };
-        std::iter::successors(Some(first), |error| error.source()).find_map(|error| {
-            let io = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
-            io.or_else(|| error.downcast_ref::<nix::Error>().map(|errno| *errno as i32))
-        })
+        errno(first)
     }
 
     /// The state in the kernel is inconsistent. `action` reads after "cannot".
@@ -474,6 +476,22 @@ impl Error {
 /// What the functions of this library return.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// The first error of the kernel among the causes of an error.
+fn errno(first: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    std::iter::successors(Some(first), |error| error.source()).find_map(|error| {
+        let io = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        io.or_else(|| error.downcast_ref::<nix::Error>().map(|errno| *errno as i32))
+    })
+}
+
+/// What the kernel said, where the error itself does not say it: those of aya name the call alone.
+fn reason(source: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
+    let Some(errno) = errno(source) else { return String::new() };
+    let said = io::Error::from_raw_os_error(errno).to_string();
+    let words = said.split(" (os error").next().unwrap_or_default();
+    if source.to_string().contains(words) { String::new() } else { format!(": {said}") }
+}
+
 /// What uses a group.
 fn in_use(rules: usize, first: &Selector) -> String {
     match rules {
@@ -494,6 +512,28 @@ mod tests {
         let undo = Box::new(Error::kernel("undo it", "no reason"));
         assert_eq!(undo.errno(), None);
         assert_eq!(Error::NotUndone { failure: Box::new(refused()), undo }.errno(), Some(libc::EBUSY));
+    }
+
+    /// The errors of aya name the call and nothing else.
+    #[test]
+    fn the_kernels_word_is_in_the_sentence_once() {
+        let of_aya = |errno| aya::sys::SyscallError {
+            call: "BPF_OBJ_GET",
+            io_error: io::Error::from_raw_os_error(errno),
+        };
+        assert_eq!(
+            Error::kernel("open the map META", of_aya(libc::EROFS)).sentence(),
+            "cannot open the map META: `BPF_OBJ_GET` failed: Read-only file system (os error 30); make the file system writable: `mount -o remount,rw` with its path"
+        );
+        let refused = Error::kernel("load it", of_aya(libc::EPERM)).sentence();
+        assert!(refused.contains("Operation not permitted (os error 1); see whether a seccomp"), "{refused}");
+        let once = [
+            Error::kernel("try it", nix::Error::EBUSY),
+            Error::io("try it")(io::Error::from_raw_os_error(libc::EBUSY)),
+        ];
+        for error in once {
+            assert_eq!(error.to_string().matches("resource busy").count(), 1, "{error}");
+        }
     }
 
     #[test]
