@@ -8,7 +8,7 @@ use std::{
 use byway_abi::MAX_RULES;
 
 use super::{
-    Config,
+    Attach, Config,
     draft::{Draft, HostRef},
     file_error::FileError,
     parse,
@@ -97,6 +97,14 @@ impl Draft {
                 odd.push(Problem::warning(self.place(origin), &message, Some(help)));
             });
             odd.into_vec().into_iter().for_each(|problem| self.problems.push(problem));
+            if let Some((Attach::Devices(names), place)) = &self.attach
+                && names.is_empty()
+                && !self.rules.is_empty()
+            {
+                let message = "`attach` is empty, so no rule takes effect";
+                let help = "write \"auto\", name interfaces, or leave `attach` out to keep the attachments as they are";
+                self.problems.push(Problem::warning(place.clone(), message, Some(help)));
+            }
             let used: BTreeSet<&str> = self.uses.iter().map(|(name, _)| name.as_str()).collect();
             for (name, (_, place)) in self.groups.iter().filter(|(name, _)| !used.contains(name.as_str())) {
                 let message = format!("no rule of the configuration uses the group {name}");
@@ -374,6 +382,11 @@ mod tests {
         let led = |from: &str| to(from, "dev = \"eth1\"");
         let cases = [
             (led("10.0.0.0/24"), None),
+            ("attach = []\n".to_owned(), None),
+            (
+                "attach = []\n".to_owned() + &led("10.0.0.0/24"),
+                Some("`attach` is empty, so no rule takes effect"),
+            ),
             (led("10.0.0.0/24") + &led("10.0.0.0/25"), None),
             (
                 led("10.0.0.0/24") + &led("10.0.0.0/25") + &led("10.0.0.128/26") + &led("10.0.0.192/26"),
