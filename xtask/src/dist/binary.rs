@@ -8,7 +8,6 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::packages::debian_architecture;
 use crate::{run, workspace::Workspace};
 
 /// The most bytes that it may have.
@@ -18,6 +17,15 @@ const BYTES_MAX: u64 = 10_000_000;
 /// cannot be static.
 pub(crate) fn target(machine: &str) -> String {
     format!("{machine}-unknown-linux-gnu")
+}
+
+/// The name of the architecture in Debian, and in images.
+pub(super) fn debian_architecture(machine: &str) -> &str {
+    match machine {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
 }
 
 pub(super) fn build(workspace: &Workspace, machine: &str) -> Result<PathBuf> {

@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 
 use super::{
     Release,
+    archive::{lay_out, tar},
+    binary::debian_architecture,
     files::File,
-    packages::{debian_architecture, lay_out, tar},
 };
 use crate::run;
 

@@ -1,5 +1,6 @@
 //! `cargo xtask dist`: the packages, and all that is in them.
 
+mod archive;
 mod binary;
 mod components;
 mod files;

@@ -1,15 +1,20 @@
 //! Packages out of files: .deb, .rpm, a tarball and an image.
 
 use std::{
-    fs::{self, Permissions},
-    os::unix::fs::PermissionsExt,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result};
 
-use super::{Release, files::File, image};
+use super::{
+    Release,
+    archive::{lay_out, open_folders, tar, write},
+    binary::debian_architecture,
+    files::File,
+    image,
+};
 use crate::{run, workspace::Workspace};
 
 /// Builds them all, and returns the .deb.
@@ -33,55 +38,11 @@ pub(super) fn build(workspace: &Workspace, release: &Release, files: &[File], ou
     Ok(deb)
 }
 
-/// Lays out the files in a new folder.
-pub(super) fn lay_out<'a>(files: impl Iterator<Item = (&'a str, &'a File)>, tree: &Path) -> Result<()> {
-    if tree.exists() {
-        fs::remove_dir_all(tree)?;
-    }
-    for (path, file) in files {
-        write(&tree.join(path), file.mode, &file.bytes)?;
-    }
-    open_folders(tree)
-}
-
-/// Gives the folders the mode that they have in packages, whatever this user's umask.
-fn open_folders(tree: &Path) -> Result<()> {
-    run::output(Command::new("find").arg(tree).args(["-type", "d", "-exec", "chmod", "755", "{}", "+"]), "")?;
-    Ok(())
-}
-
-fn write(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
-    let writing = || format!("writing {}", path.display());
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(writing)?;
-    }
-    fs::write(path, bytes).with_context(writing)?;
-    fs::set_permissions(path, Permissions::from_mode(mode)).with_context(writing)
-}
-
 fn tarball(release: &Release, files: &[File], out: &Path) -> Result<()> {
     let name = format!("byway-{}-{}-linux", release.version, release.machine);
     lay_out(files.iter().map(|it| (it.path.as_str(), it)), &out.join("tree").join(&name))?;
     let file = out.join(format!("{name}.tar.gz"));
     tar(release, &out.join("tree"), &name, &file, Some("gzip -n9"))
-}
-
-/// Packs what is `name` in a folder, the same way whoever does it, and whenever.
-pub(super) fn tar(
-    release: &Release,
-    folder: &Path,
-    name: &str,
-    file: &Path,
-    compress: Option<&str>,
-) -> Result<()> {
-    let mut tar = Command::new("tar");
-    tar.args(["--format=gnu", "--sort=name", "--owner=0", "--group=0", "--numeric-owner"]);
-    // Not what this user's umask makes of them.
-    tar.arg("--mode=u=rwX,go=rX");
-    tar.arg(format!("--mtime=@{}", release.epoch)).arg("-C").arg(folder);
-    tar.args(compress.map(|program| format!("--use-compress-program={program}")));
-    run::output(tar.arg("-cf").arg(file).arg(name), "")?;
-    Ok(())
 }
 
 fn deb(packaging: &Path, release: &Release, files: &[File], out: &Path) -> Result<PathBuf> {
@@ -126,15 +87,6 @@ fn deb(packaging: &Path, release: &Release, files: &[File], out: &Path) -> Resul
         "lintian(1) finds fault with the package.",
     )?;
     Ok(package)
-}
-
-/// The name of the architecture in Debian, and in images.
-pub(super) fn debian_architecture(machine: &str) -> &str {
-    match machine {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 /// Where Fedora's zsh looks, as opposed to Debian's.
