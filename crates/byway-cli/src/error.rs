@@ -7,7 +7,7 @@ use std::{
 
 use byway::{ErrorKind, FileError, grammar::GrammarError};
 
-use crate::help;
+use crate::{help, log::shortened};
 
 /// Why a command did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -52,9 +52,6 @@ fn place(path: &Path, line: Option<usize>) -> String {
         None => name(path).to_string(),
     }
 }
-
-/// How many lines of an answer an error repeats.
-const LINES: usize = 3;
 
 /// The exit codes beside 0 (done) and 3 (`diff` found differences). docs/iproute2.md lists them.
 pub(crate) mod code {
@@ -101,11 +98,7 @@ impl Error {
     /// The same error, if it comes after a change, with what is done.
     pub(crate) fn after_change(self, done: &str) -> Self {
         match self {
-            Self::Print(error) => {
-                let (lines, all) = (done.lines().take(LINES).collect::<Vec<_>>(), done.lines().count());
-                let more = if all > LINES { format!("; and {} more", all - LINES) } else { String::new() };
-                Self::PrintChange { done: lines.join("; ") + &more, error }
-            }
+            Self::Print(error) => Self::PrintChange { done: shortened(done), error },
             error => error,
         }
     }

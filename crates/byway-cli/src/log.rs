@@ -17,7 +17,9 @@ const NO_LOGIN: &str = "4294967295";
 pub(crate) fn changed(done: &str) {
     let entry = entry(env::args_os().skip(1), done);
     if let Err(error) = send(&entry) {
-        anstream::eprintln!("byway: warning: this change is not in the log, since {SOCKET} cannot be written to: {error}");
+        anstream::eprintln!(
+            "byway: warning: this change is not in the log, since {SOCKET} cannot be written to: {error}"
+        );
     }
 }
 

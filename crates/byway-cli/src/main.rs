@@ -5,6 +5,7 @@
 mod commands;
 mod error;
 mod help;
+mod log;
 mod output;
 mod render;
 mod words;
@@ -108,13 +109,31 @@ fn main() -> ExitCode {
     if let Some(colour) = cli.color {
         colour.set();
     }
-    match run(&cli).and_then(|answer| print(&cli, &answer)) {
+    let answer = run(&cli);
+    if cli.options.log {
+        note(&cli, &answer);
+    }
+    match answer.and_then(|answer| print(&cli, &answer)) {
         Ok(exit_code) => ExitCode::from(exit_code),
         Err(error) => {
             // If even this cannot be written, the exit code has to do.
             let _ = writeln!(anstream::stderr(), "byway: {}", printable(&error.to_string()));
             ExitCode::from(error.exit_code())
         }
+    }
+}
+
+/// Logs what has been changed, if anything was.
+fn note(cli: &Cli, answer: &Result<Output, Error>) {
+    // Without a command it is a batch, which changes something.
+    if !cli.command.as_ref().is_none_or(Command::changes) {
+        return;
+    }
+    match answer {
+        Ok(Output { done: Some(done), .. }) => log::changed(done),
+        Ok(answer) if !answer.text.is_empty() => log::changed(&answer.text),
+        Err(Error::PrintChange { done, .. }) => log::changed(done),
+        _ => {}
     }
 }
 

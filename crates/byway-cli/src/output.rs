@@ -34,6 +34,8 @@ pub(crate) struct Output {
     pub(crate) json: Option<Value>,
     /// 0, unless the command has something to report by it.
     pub(crate) exit_code: u8,
+    /// What has been changed, for the log; `None` if the text says it.
+    pub(crate) done: Option<String>,
 }
 
 impl Output {
@@ -43,18 +45,23 @@ impl Output {
         text.push('\n');
         // Plain data always has a JSON form.
         let json = serde_json::to_value(json).unwrap_or_else(|error| json!({ "error": error.to_string() }));
-        Self { text, json: Some(json), exit_code: 0 }
+        Self { text, json: Some(json), exit_code: 0, done: None }
     }
 
     #[cfg(feature = "demo")]
     /// An answer whose text has been printed already.
     pub(crate) fn told(json: Value) -> Self {
-        Self { text: String::new(), json: Some(json), exit_code: 0 }
+        Self { text: String::new(), json: Some(json), exit_code: 0, done: None }
+    }
+
+    /// The same for a command that has changed something, with what the log says of it.
+    pub(crate) fn changed(done: impl Into<String>) -> Self {
+        Self { done: Some(done.into()), ..Self::printed() }
     }
 
     /// An answer that has been printed already, in the requested form.
     pub(crate) fn printed() -> Self {
-        Self { text: String::new(), json: None, exit_code: 0 }
+        Self { text: String::new(), json: None, exit_code: 0, done: None }
     }
 }
 

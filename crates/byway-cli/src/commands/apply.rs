@@ -57,7 +57,7 @@ impl Apply {
             None => byway.apply(Owner::CONFIG, &config)?,
             Some(within) => byway.apply_until_confirmed(&config, within, |token| {
                 waits = Some(within);
-                start_guard(token)
+                start_guard(token, options.log)
             })?,
         };
         super::warn(&mut byway, &super::coming(&changes), super::ANSWER_WITHIN);
@@ -66,7 +66,7 @@ impl Apply {
             if options.json {
                 return changes::write_json(&changes, out);
             }
-            changes::write_done(&changes, "as the configuration says", out)?;
+            changes::write_done(&changes, AS_FILE, out)?;
             match waits {
                 Some(within) => writeln!(
                     out,
@@ -78,9 +78,13 @@ impl Apply {
             }
         })
         .map_err(|error| error.after_change("the configuration is applied"))?;
-        Ok(Output { exit_code: super::waits(&changes), ..Output::printed() })
+        let done = (!changes.is_empty()).then(|| changes::done(&changes, AS_FILE));
+        Ok(Output { exit_code: super::waits(&changes), done, ..Output::printed() })
     }
 }
+
+/// How rules are that needed no change.
+const AS_FILE: &str = "as the configuration says";
 
 /// From a second to a day: nobody can confirm in less, and nobody remembers for longer.
 fn time_to_confirm(text: &str) -> Result<Duration, String> {
@@ -94,9 +98,9 @@ fn time_to_confirm(text: &str) -> Result<Duration, String> {
 }
 
 /// Starts the process that rolls the apply back, and waits until it no longer depends on this one.
-fn start_guard(token: &str) -> io::Result<()> {
+fn start_guard(token: &str, log: bool) -> io::Result<()> {
     let mut guard = Command::new(env::current_exe()?);
-    guard.args(["guard", token]);
+    guard.args(["guard", token]).args(log.then_some("--log"));
     let mut guard = guard.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let mut ready = String::new();
     if let Some(output) = guard.stdout.take() {

@@ -47,7 +47,7 @@ impl Guard {
                 }
                 // It is over, or nobody can tell.
                 _ => match byway.rollback_unless_confirmed(&self.token, at_once) {
-                    Ok(Some(_)) => return Ok(Output::printed()),
+                    Ok(Some(_)) => return Ok(Output::changed(super::ROLLED_BACK)),
                     // The change has ended only now. Or there is nothing to go back to.
                     Ok(None) if !self.is_over(&byway) => {}
                     Ok(None) => return Ok(Output::printed()),

@@ -41,7 +41,7 @@ use clap::{ArgAction, Subcommand};
 
 use crate::{
     error::{Error, code, name},
-    help,
+    help, log,
     output::Output,
     render::{self, problems},
 };
@@ -64,6 +64,9 @@ pub(crate) struct Options {
     /// Print no answer: the exit code says it
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
+    /// Log what is changed, and by whom, to the journal or syslog
+    #[arg(long, global = true)]
+    pub(crate) log: bool,
     #[command(flatten)]
     _understood: Understood,
     /// Wait up to this long (5s, 2m) for another byway that is changing this network namespace
@@ -141,7 +144,11 @@ impl Command {
 
     /// Whether it changes something, and prints what it has changed after that.
     pub(crate) fn changes(&self) -> bool {
-        self.edits() || matches!(self, Self::Apply(_) | Self::Confirm(_) | Self::Rollback(_) | Self::Gc(_))
+        self.edits()
+            || matches!(
+                self,
+                Self::Apply(_) | Self::Confirm(_) | Self::Rollback(_) | Self::Guard(_) | Self::Gc(_)
+            )
     }
 
     /// Whether it changes something by hand.
@@ -209,7 +216,10 @@ fn open(options: &Options) -> Result<Byway, Error> {
     match byway.rollback_if_overdue() {
         Ok(None) => {}
         Ok(Some(_)) => {
-            anstream::eprintln!("byway: nobody confirmed the last apply in time, so it was rolled back")
+            anstream::eprintln!("byway: nobody confirmed the last apply in time, so it was rolled back");
+            if options.log {
+                log::changed(ROLLED_BACK);
+            }
         }
         Err(error) => anstream::eprintln!(
             "byway: nobody confirmed the last apply in time, and rolling it back failed: {error}"
@@ -217,6 +227,9 @@ fn open(options: &Options) -> Result<Byway, Error> {
     }
     Ok(byway)
 }
+
+/// What the log says of an apply that nobody has confirmed.
+const ROLLED_BACK: &str = "nobody confirmed the last apply in time, so it was rolled back";
 
 fn open_as_it_is(options: &Options) -> Result<Byway, Error> {
     let limit = humantime::format_duration(options.wait).to_string();

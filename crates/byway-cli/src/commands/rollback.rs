@@ -24,6 +24,7 @@ impl Rollback {
             }
         })
         .map_err(|error| error.after_change("rolled back"))?;
-        Ok(Output { exit_code: super::waits(&changes), ..Output::printed() })
+        let done = (!changes.is_empty()).then(|| changes::done(&changes, "as before"));
+        Ok(Output { exit_code: super::waits(&changes), done, ..Output::printed() })
     }
 }

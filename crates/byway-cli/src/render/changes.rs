@@ -58,6 +58,14 @@ pub(crate) fn write_done(changes: &Changes, how: &str, out: &mut impl Write) -> 
     write_waiting(changes, out)
 }
 
+/// The same as plain text.
+pub(crate) fn done(changes: &Changes, how: &str) -> String {
+    let mut text = Vec::new();
+    // Nothing goes wrong in memory.
+    let _ = write_done(changes, how, &mut text);
+    anstream::adapter::strip_str(&String::from_utf8_lossy(&text)).to_string()
+}
+
 /// What cannot hold yet, and why.
 fn write_waiting(changes: &Changes, out: &mut impl Write) -> Result<(), Error> {
     for Waiting { request, reason, .. } in changes.waiting() {

@@ -246,7 +246,8 @@ impl Voice {
 
     /// A command as a person would type it for this program.
     fn command(&self, words: &str) {
-        let program = std::env::args().next().unwrap_or_else(|| "byway".to_owned());
+        let program = std::env::args_os().next().unwrap_or_else(|| "byway".into());
+        let program = program.to_string_lossy();
         self.line(format!("   $ {}", bold(format!("{program} {words}"))));
     }
 

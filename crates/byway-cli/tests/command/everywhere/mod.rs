@@ -13,4 +13,5 @@ mod import;
 mod interrupted;
 mod killed;
 mod leftovers;
+mod log;
 mod warnings;
