@@ -264,7 +264,7 @@ fn damage(pin: &Path, random: &mut Random) {
         "DESTINATIONS4" => trie::<8>(pin, random),
         "DESTINATIONS6" => trie::<20>(pin, random),
         // The kernel takes devices that there are, and no others.
-        "NEXT_HOP_DEVICES" => {
+        "NEXT_HOP_DEVICES" | "NAMESPACE" => {
             let mut map: DevMap<_> = open(pin).try_into().unwrap();
             let _ = map.set(random.index(map.len()), random.below(4) as u32, None, 0);
         }

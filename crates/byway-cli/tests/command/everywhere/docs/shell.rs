@@ -6,7 +6,7 @@ use std::{
     fs::{self, File},
     io::Read,
     path::Path,
-    process,
+    process::{self, Stdio},
 };
 
 use byway_lab::Node;
@@ -68,7 +68,7 @@ pub(super) fn run(node: &Node, page: &Page) -> Vec<Printed> {
     shell.args(["--kill-after=1", SECONDS, "bash"]).arg(file);
     shell.env_clear().env("PATH", path()).env("HOME", "/root").env("LC_ALL", "C.UTF-8");
     shell.env("TERM", "xterm");
-    let mut child = node.start(shell.stdin(side()).stdout(side()).stderr(side())).unwrap();
+    let mut child = node.start(shell.stdin(Stdio::null()).stdout(side()).stderr(side())).unwrap();
     // The command holds the terminal as well.
     drop((shell, terminal.slave));
     let mut all = Vec::new();
