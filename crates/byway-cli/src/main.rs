@@ -130,6 +130,7 @@ fn note(cli: &Cli, answer: &Result<Output, Error>) {
         return;
     }
     match answer {
+        Ok(Output { done: Some(done), .. }) if done.is_empty() => {}
         Ok(Output { done: Some(done), .. }) => log::changed(done),
         Ok(answer) if !answer.text.is_empty() => log::changed(&answer.text),
         Err(Error::PrintChange { done, .. }) => log::changed(done),

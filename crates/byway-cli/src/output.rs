@@ -34,7 +34,7 @@ pub(crate) struct Output {
     pub(crate) json: Option<Value>,
     /// 0, unless the command has something to report by it.
     pub(crate) exit_code: u8,
-    /// What has been changed, for the log; `None` if the text says it.
+    /// What has been changed, for the log: empty if nothing has, and `None` if the text says it.
     pub(crate) done: Option<String>,
 }
 

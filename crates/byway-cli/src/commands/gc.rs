@@ -26,6 +26,7 @@ impl Gc {
                 unknown.reason
             );
         }
-        Ok(Output::line(text, &found))
+        let done = found.removed.is_empty().then(String::new);
+        Ok(Output { done, ..Output::line(text, &found) })
     }
 }

@@ -10,7 +10,8 @@
 //!    So nothing mistakes one for the other, no reader sees half a map, and one word (step 6) says which ones count. Maps of
 //!    an earlier attempt are created anew, because the older Byway may have changed something since then.
 //! 3. The programs of all rounds are loaded over the maps, before any device gets one: if the kernel refuses one, it does so
-//!    here. Loading creates the new maps, and userspace those within them. They stay, because the programs of an interrupted attempt use them.
+//!    here. Loading creates the new maps, and userspace those within them. They stay, because the programs of an interrupted
+//!    attempt use them.
 //! 4. Each device gets the programs, in one instant each. If their mark on packets differs from that of the older ones, this
 //!    takes several [rounds](Migration::rounds), so that each program accepts what any other on any device writes. A round
 //!    begins when no program of the round before runs any more.

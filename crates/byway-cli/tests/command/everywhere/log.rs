@@ -44,6 +44,7 @@ fn it_says_who_has_changed_what() {
 
     // What only reads, is refused, or is not to be logged.
     done(server, "--log show");
+    done(server, "--log gc");
     refused(server, "--log add from 192.168.1.6 drop");
     done(server, "replace from 192.168.1.6 pass");
     assert_eq!(next(), None);

@@ -2,13 +2,14 @@
 
 use std::{
     fs::{self, File},
+    io::Read,
     net::UdpSocket,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use byway::{Attach, Byway, Leftovers};
-use byway_lab::{Lab, Node, wait_until};
+use byway_lab::{Lab, Node, Process, wait_until};
 
 use crate::support::{ANSWER, add_bridge, any_hook, hooks, on, pins};
 
@@ -50,6 +51,17 @@ fn goes(caller: &Node, folder: &Path) {
 fn stays(caller: &Node, folder: &Path) {
     assert_eq!(gc(caller), Leftovers::default());
     assert!(folder.join("departure").exists());
+}
+
+/// Expects that a process keeps a host that has no name any more, as long as it waits for a line.
+fn keeps(mut process: Process, host: Node, caller: &Node, folder: &Path) {
+    // It waits once it has said something.
+    process.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    forget(host);
+    stays(caller, folder);
+    drop(process.stdin.take());
+    process.wait().unwrap();
+    goes(caller, folder);
 }
 
 #[test]
@@ -117,13 +129,8 @@ fn a_mount_in_another_mount_namespace_keeps_a_namespace() {
     // A copy of all mounts, in which nothing that happens here shows. Its process is in another network namespace.
     let mut away = Command::new("unshare");
     away.args(["--mount", "--propagation", "private", "sh", "-c", "echo; read line"]);
-    let mut away = caller.run(|| away.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()).unwrap();
-    std::io::Read::read_exact(away.stdout.as_mut().unwrap(), &mut [0]).unwrap();
-    forget(host);
-    stays(&caller, &folder);
-    drop(away.stdin.take());
-    away.wait().unwrap();
-    goes(&caller, &folder);
+    let away = caller.start(away.stdin(Stdio::piped()).stdout(Stdio::piped())).unwrap();
+    keeps(away, host, &caller, &folder);
 }
 
 #[test]
@@ -134,13 +141,8 @@ fn a_process_in_other_namespaces_keeps_a_namespace() {
     let mut away = Command::new("unshare");
     away.args(["--mount", "--pid", "--fork", "--uts", "sh", "-c", "umount -l \"$0\"; echo; read line"]);
     away.arg(host.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut away = host.run(|| away.spawn()).unwrap();
-    std::io::Read::read_exact(away.stdout.as_mut().unwrap(), &mut [0]).unwrap();
-    forget(host);
-    stays(&caller, &folder);
-    drop(away.stdin.take());
-    away.wait().unwrap();
-    goes(&caller, &folder);
+    let away = host.start(&mut away).unwrap();
+    keeps(away, host, &caller, &folder);
 }
 
 #[test]
