@@ -22,7 +22,7 @@ use crate::{
 /// How long a carrier and an IPv6 link-local address may take. To add the address, the kernel takes the lock that all network
 /// namespaces share (`rtnl_lock` in `addrconf_dad_work`, net/ipv6/addrconf.c). So it waits for every device that other tests
 /// add or remove: on an overloaded machine, for more than five seconds.
-const USABLE_WITHIN: Duration = Duration::from_secs(20);
+pub(crate) const USABLE_WITHIN: Duration = Duration::from_secs(20);
 
 /// What a device has counted since it was made, in packets and bytes (`struct rtnl_link_stats64`, linux/if_link.h).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -169,7 +169,7 @@ impl Node {
             .doing(|| format!("{what} {device} on {}", self.name()))
     }
 
-    fn get_link(&self, device: &str) -> Result<LinkMessage> {
+    pub(crate) fn get_link(&self, device: &str) -> Result<LinkMessage> {
         let doing = || format!("looking {device} up on {}", self.name());
         let mut link = LinkMessage::default();
         link.attributes.push(LinkAttribute::IfName(device.to_owned()));

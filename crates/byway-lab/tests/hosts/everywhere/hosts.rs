@@ -158,6 +158,18 @@ fn a_bridge_joins_several() {
     }
 }
 
+/// The kernel joins an IPv6 address's group behind the back of who adds it. On a busy machine that took seconds.
+#[test]
+fn an_address_is_found_as_soon_as_it_is_added() {
+    let lab = Lab::new().unwrap();
+    let (a, _b) = pair(&lab);
+    for number in 0x100..0x200 {
+        a.address("eth0", &format!("fd00::{number:x}/64")).unwrap();
+        let groups = a.run(|| fs::read_to_string("/proc/thread-self/net/igmp6")).unwrap();
+        assert!(groups.contains(&format!("ff0200000000000000000001ff000{number:x}")), "{number:x}: {groups}");
+    }
+}
+
 #[test]
 fn a_capture_sees_both_directions() {
     let lab = Lab::new().unwrap();
