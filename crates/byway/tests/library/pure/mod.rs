@@ -3,5 +3,6 @@
 mod architecture;
 mod circles;
 mod examples;
+mod fuzz;
 mod public_api;
 mod structure;
