@@ -141,10 +141,10 @@ fn send_to(skb: &Skb, header: Header, packet: &Packet, target: &Target, hop: &Ho
 fn answer_too_big(skb: &Skb, rule: u32, hop: &Hop, mtu: u32, size: Count) -> Verdict {
     let verdict = icmp_error::answer_too_big(skb, hop.slot, mtu);
     if verdict != DROP {
-        count_exception(rule, size, |row| field!(row, icmp_sent));
+        count_exception(rule, exception::ICMP_SENT, size);
         next_hop::count(field!(hop.counters, icmp_sent), size);
     } else {
-        count_exception(rule, size, |row| field!(row, too_big_dropped));
+        count_exception(rule, exception::TOO_BIG_DROPPED, size);
         next_hop::count(field!(hop.counters, too_big_dropped), size);
     }
     verdict
@@ -153,7 +153,7 @@ fn answer_too_big(skb: &Skb, rule: u32, hop: &Hop, mtu: u32, size: Count) -> Ver
 /// Does with the packet what holds where no next hop is alive.
 #[inline(always)]
 fn fall_back(rule: u32, on_down: u8, size: Count) -> Verdict {
-    count_exception(rule, size, |row| field!(row, no_next_hop));
+    count_exception(rule, exception::NO_NEXT_HOP, size);
     if on_down == ON_DOWN_DROP { DROP } else { LEAVE }
 }
 
@@ -256,23 +256,46 @@ fn count_arrived(rule: u32, slot: u32, size: Count) {
 /// Counts a packet whose MSS option was clamped.
 #[inline(always)]
 fn count_clamped(rule: u32, hop: &Hop, size: Count) {
-    count_exception(rule, size, |row| field!(row, clamped));
+    count_exception(rule, exception::CLAMPED, size);
     next_hop::count(field!(hop.counters, clamped), size);
 }
 
 /// Counts what happens to few packets, for a rule that may have no counter for it yet.
 #[inline(always)]
-fn count_exception(rule: u32, size: Count, of: fn(&Cell<ExceptionCounters>) -> &Cell<Count>) {
-    if !counts(counters::OF_RULES) {
-        return;
+fn count_exception(rule: u32, exception: u32, size: Count) {
+    if counts(counters::OF_RULES) {
+        count_exception_of(rule, exception, size.packets, size.bytes);
     }
-    let Some(map) = EXCEPTIONS.get(exception_map(rule)) else { return };
+}
+
+/// The same as a function that the verifier sees by itself: it follows it once, and not in each state of the packets around its
+/// callers.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn count_exception_of(rule: u32, exception: u32, packets: u64, bytes: u64) -> u32 {
+    let Some(map) = EXCEPTIONS.get(exception_map(rule)) else { return 0 };
     if map.get_ptr_mut(rule).is_none() {
         // Where this fails there are too many of them, and the next hop's counters say it alone.
         let _ = map.insert(rule, ExceptionRow::default(), BPF_NOEXIST.into());
     }
     if let Some(row) = map.get_ptr_mut(rule) {
         // SAFETY: the row is this CPU's alone, and words enough for the counters.
-        count(of(unsafe { &*row.cast() }), size);
+        let row: &Cell<ExceptionCounters> = unsafe { &*row.cast() };
+        let counter = match exception {
+            exception::NO_NEXT_HOP => field!(row, no_next_hop),
+            exception::CLAMPED => field!(row, clamped),
+            exception::ICMP_SENT => field!(row, icmp_sent),
+            _ => field!(row, too_big_dropped),
+        };
+        count(counter, Count { packets, bytes });
     }
+    0
+}
+
+/// What happens to few packets, as a number: of [`ExceptionCounters`].
+mod exception {
+    pub const NO_NEXT_HOP: u32 = 0;
+    pub const CLAMPED: u32 = 1;
+    pub const ICMP_SENT: u32 = 2;
+    pub const TOO_BIG_DROPPED: u32 = 3;
 }

@@ -59,16 +59,17 @@ pub enum Choice {
 /// Picks the next hop of a target that was found in this generation.
 #[inline(always)]
 pub fn choose(skb: &Skb, packet: &Packet, target: &Target, generation: u32, size: Count) -> Choice {
-    let (pick, on_down) = if target.kind == TARGET_GROUP {
-        // SAFETY: userspace replaces groups whole, and waits for the program's run before it uses their memory again.
-        let group = unsafe { GROUPS.get(&GroupKey { group: target.index, generation }) };
-        let Some(group) = group else { return Choice::Down(target.on_down) };
-        (pick_member(skb, group, flow::hash(skb, packet), target.mss), group.on_down)
+    let pick = if target.kind == TARGET_GROUP {
+        let flow = flow::hash(skb, packet);
+        match pick_of_group(skb, target.index, generation, flow, target.mss.into()) {
+            0 => return Choice::Down(target.on_down),
+            pick => Pick::unpack(pick),
+        }
     } else {
         if let Some(hop) = proven(target.index) {
             return Choice::Send(hop);
         }
-        (pick_one(skb, target.index, target.mss), target.on_down)
+        pick_one(skb, target)
     };
     if pick.slot != pick.own {
         count_failed_over(pick.own, size);
@@ -77,7 +78,7 @@ pub fn choose(skb: &Skb, packet: &Packet, target: &Target, generation: u32, size
         Some(hop) if pick.state >= SENT => Choice::Sent(hop, pick.state == SENT_CLAMPED),
         // Slot 0 is nobody's.
         Some(hop) if pick.slot != 0 => Choice::Send(hop),
-        _ => Choice::Down(on_down),
+        _ => Choice::Down(pick.on_down),
     }
 }
 
@@ -97,14 +98,48 @@ struct Pick {
     slot: u32,
     /// The state of that one, where the packet has gone there.
     state: u32,
+    /// What holds where it gets none: [`byway_abi::ON_DOWN_PASS`] or its like.
+    on_down: u8,
+}
+
+impl Pick {
+    /// What fits into the one number that a function of its own returns: 24 bits for each slot, and 8 for each of the others.
+    #[inline(always)]
+    fn pack(self) -> u64 {
+        u64::from(self.own) << 40
+            | u64::from(self.slot) << 16
+            | u64::from(self.state) << 8
+            | u64::from(self.on_down)
+    }
+
+    #[inline(always)]
+    fn unpack(packed: u64) -> Self {
+        Self {
+            own: (packed >> 40) as u32,
+            slot: (packed >> 16) as u32 & 0xFF_FFFF,
+            state: (packed >> 8) as u32 & 0xFF,
+            on_down: packed as u8,
+        }
+    }
 }
 
 /// The only next hop that there is.
 #[inline(always)]
-fn pick_one(skb: &Skb, slot: u32, mss: u16) -> Pick {
-    let state = state_of(skb, slot, mss.into());
+fn pick_one(skb: &Skb, target: &Target) -> Pick {
+    let own = target.index;
+    let state = state_of(skb, own, target.mss.into());
     // Where there is no other way, a packet waits for its neighbour, as it would behind a route.
-    Pick { own: slot, slot: if state == DEAD { 0 } else { slot }, state }
+    Pick { own, slot: if state == DEAD { 0 } else { own }, state, on_down: target.on_down }
+}
+
+/// [`pick_member`] as a function that the verifier sees by itself: it follows it once, and not in each state of the packet around
+/// it. Nothing where there is no such group.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pick_of_group(skb: &Skb, group: u32, generation: u32, flow: u32, mss: u32) -> u64 {
+    // SAFETY: userspace replaces groups whole, and waits for the program's run before it uses their memory again.
+    let group = unsafe { GROUPS.get(&GroupKey { group, generation }) };
+    group.map_or(0, |group| pick_member(skb, group, flow, mss).pack())
 }
 
 /// The member of a group that a flow gets.
@@ -113,7 +148,8 @@ fn pick_one(skb: &Skb, slot: u32, mss: u16) -> Pick {
 /// for another bucket each by itself, so that they spread by weight; the flows of the others stay where they are, and when
 /// the member is back, so are its flows.
 #[inline(always)]
-fn pick_member(skb: &Skb, group: &Group, flow: u32, mss: u16) -> Pick {
+fn pick_member(skb: &Skb, group: &Group, flow: u32, mss: u32) -> Pick {
+    let on_down = group.on_down;
     let mut hash = flow;
     let (mut own, mut doubtful) = (0, 0);
     for attempt in 0..TRIES + MAX_MEMBERS {
@@ -133,16 +169,16 @@ fn pick_member(skb: &Skb, group: &Group, flow: u32, mss: u16) -> Pick {
         if attempt == 0 {
             own = slot;
         }
-        let state = state_of(skb, slot, mss.into());
+        let state = state_of(skb, slot, mss);
         if state >= LIVE {
-            return Pick { own, slot, state };
+            return Pick { own, slot, state, on_down };
         }
         if state == DOUBTFUL && doubtful == 0 {
             doubtful = slot;
         }
     }
     // As above: it waits.
-    Pick { own, slot: doubtful, state: DOUBTFUL }
+    Pick { own, slot: doubtful, state: DOUBTFUL, on_down }
 }
 
 /// The next hop in a slot, if it is proven to be alive. This much is quick, and true of nearly all packets. What other CPUs know
