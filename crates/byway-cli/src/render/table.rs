@@ -297,6 +297,7 @@ fn state(status: &NextHopStatus) -> &'static str {
         NextHopState::DeviceGone => "device gone",
         NextHopState::Waiting => "waiting",
         _ if status.device_down => "device down",
+        _ if status.no_carrier => "no carrier",
         NextHopState::Silent => "no answer",
         NextHopState::Up => "up",
         // A state that only a later library knows.
@@ -326,6 +327,15 @@ fn trouble_of_next_hop(status: &NextHopStatus) -> Option<String> {
     let lost = status.lost();
     let losses =
         || format!("{} of {} did not arrive", thousands(lost), count(departed.packets, "departed packet"));
+    let device_trouble = match status {
+        NextHopStatus { device_down: true, .. } => {
+            Some(format!("{device} is down, so nothing gets to {who}"))
+        }
+        NextHopStatus { no_carrier: true, .. } => {
+            Some(format!("{device} has no carrier, so nothing gets to {who}"))
+        }
+        _ => None,
+    };
     match status.state {
         NextHopState::Down => {
             let named = NextHopSpec::from(&NextHop::new(next_hop.gateway, next_hop.device.clone()));
@@ -342,14 +352,10 @@ fn trouble_of_next_hop(status: &NextHopStatus) -> Option<String> {
             Some(format!("{next_hop} waits for its device; byway's next change looks for it again"))
         }
         NextHopState::Silent => {
-            let why = if status.device_down {
-                format!("{device} is down, so nothing gets to {who}")
-            } else {
-                format!("{who} does not answer on {device}")
-            };
+            let why = device_trouble.unwrap_or_else(|| format!("{who} does not answer on {device}"));
             Some(if lost > 0 { format!("{}: {why}", losses()) } else { why })
         }
-        _ if status.device_down => Some(format!("{device} is down, so nothing gets to {who}")),
+        _ if device_trouble.is_some() => device_trouble,
         _ if lost > 0 && arrived.packets == 0 => {
             Some(format!("{}: does {who} answer on {device}?", losses()))
         }
@@ -492,32 +498,36 @@ FROM          TO          VIA                     DEV   ON-DOWN  OWNER  PACKETS 
 
     #[test]
     fn what_is_lost_is_said_in_words() {
-        let all = [
+        let mut all = [
             of_next_hop("10.111.221.21", NextHopState::Silent, 1_204, 0),
             of_next_hop("10.111.221.22", NextHopState::Down, 7, 7),
             of_next_hop("10.111.221.23", NextHopState::Up, 1, 0),
             of_next_hop("10.111.221.24", NextHopState::Silent, 5, 5),
+            of_next_hop("10.111.221.25", NextHopState::Up, 5, 5),
         ];
+        all[4].no_carrier = true;
         let expected = "\
-VIA            DEV   STATE       MTU  RULES  DEPARTED  ARRIVED  FAILED OVER
-10.111.221.21  eth1  no answer  1500      1     1,204        0            0
-10.111.221.22  eth1  down       1500      1         7        7            0
-10.111.221.23  eth1  up         1500      1         1        0            0
-10.111.221.24  eth1  no answer  1500      1         5        5            0
+VIA            DEV   STATE        MTU  RULES  DEPARTED  ARRIVED  FAILED OVER
+10.111.221.21  eth1  no answer   1500      1     1,204        0            0
+10.111.221.22  eth1  down        1500      1         7        7            0
+10.111.221.23  eth1  up          1500      1         1        0            0
+10.111.221.24  eth1  no answer   1500      1         5        5            0
+10.111.221.25  eth1  no carrier  1500      1         5        5            0
 
-4 next hops, 1,217 departed packets, 1,205 not arrived
+5 next hops, 1,222 departed packets, 1,205 not arrived
 
 1,204 of 1,204 departed packets did not arrive: 10.111.221.21 does not answer on eth1
 via 10.111.221.22 dev eth1 is out of service; `byway nexthop up via 10.111.221.22 dev eth1` puts it back
 1 of 1 departed packet did not arrive: does 10.111.221.23 answer on eth1?
-10.111.221.24 does not answer on eth1";
+10.111.221.24 does not answer on eth1
+eth1 has no carrier, so nothing gets to 10.111.221.25";
         let rows: Vec<&NextHopStatus> = all.iter().collect();
-        assert_eq!(next_hops(&rows, 4, None, Reader::Person), expected);
+        assert_eq!(next_hops(&rows, 5, None, Reader::Person), expected);
         assert!(
-            next_hops(&rows[1..2], 4, None, Reader::Person)
-                .contains("\n\n1 of 4 next hops, 7 departed packets\n\n")
+            next_hops(&rows[1..2], 5, None, Reader::Person)
+                .contains("\n\n1 of 5 next hops, 7 departed packets\n\n")
         );
-        assert!(next_hops(&rows, 4, None, Reader::Program).contains("  no-answer  1500"));
+        assert!(next_hops(&rows, 5, None, Reader::Program).contains("  no-answer   1500"));
     }
 
     #[test]

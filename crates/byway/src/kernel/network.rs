@@ -292,6 +292,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
         mtu: 0,
         is_loopback: flags.contains(LinkFlags::Loopback),
         is_up: flags.contains(LinkFlags::Up),
+        has_carrier: flags.contains(LinkFlags::LowerUp),
         has_neighbours: !flags.contains(LinkFlags::Noarp),
         other_names: Vec::new(),
         parent: None,

@@ -283,6 +283,7 @@ mod tests {
             mtu: 1_500,
             is_loopback: name == "lo",
             is_up: true,
+            has_carrier: true,
             has_neighbours: true,
             other_names: vec![format!("{name}-alt")],
             parent: None,

@@ -43,6 +43,8 @@ pub(crate) struct Link {
     pub(crate) mtu: u32,
     pub(crate) is_loopback: bool,
     pub(crate) is_up: bool,
+    /// Whether it has a carrier (`IFF_LOWER_UP`).
+    pub(crate) has_carrier: bool,
     /// Whether the kernel resolves its neighbours (no `IFF_NOARP`).
     pub(crate) has_neighbours: bool,
     /// Its other names (`altname`, ip-link(8)).

@@ -88,6 +88,8 @@ pub struct Way {
     pub is_doubtful: bool,
     /// Its device is down.
     pub device_down: bool,
+    /// Its device is up, and has no carrier.
+    pub no_carrier: bool,
     /// The MTU of its device in bytes. `None` if the device is gone.
     pub mtu: Option<u32>,
     /// The flow belongs to it, and goes there while it is in service.
@@ -164,6 +166,7 @@ impl Way {
             state,
             is_doubtful: false,
             device_down: false,
+            no_carrier: false,
             mtu: None,
             is_own: false,
             is_taken: false,
@@ -242,6 +245,7 @@ fn read_pins(pins: Option<&Pins>, network: &mut Network, flow: &FlowSpec) -> Res
         let way = Way {
             is_doubtful: state == NextHopState::Up && health.silent_since != 0,
             device_down: link.is_some_and(|link| !link.is_up),
+            no_carrier: link.is_some_and(|link| link.is_up && !link.has_carrier),
             mtu: link.map(|link| link.mtu),
             ..Way::new(next_hop.clone(), state)
         };
@@ -424,7 +428,7 @@ enum Life {
 fn life(way: &Way) -> Life {
     match way.state {
         // The next packet finds out.
-        _ if way.device_down => Life::Dead,
+        _ if way.device_down || way.no_carrier => Life::Dead,
         NextHopState::Up if way.is_doubtful => Life::Doubtful,
         NextHopState::Up => Life::Live,
         _ => Life::Dead,
@@ -676,6 +680,7 @@ mod tests {
             mtu: 1_500,
             is_loopback: false,
             is_up: true,
+            has_carrier: true,
             has_neighbours: true,
             other_names: Vec::new(),
             parent: None,

@@ -70,20 +70,18 @@ fn sort_by_word(
 }
 
 /// The sort key of a record. Two keys compare as the rules' selectors do. The first word contains the whole source of an IPv4
-/// rule.
+/// rule. A listing makes two of each record, so it puts whole addresses into place.
 fn words(record: &RuleRecord) -> [u64; WORDS] {
-    let is_v4 = record.family == FAMILY_IPV4;
-    let address = if is_v4 { 4 } else { 16 };
+    let address = if record.family == FAMILY_IPV4 { 4 } else { 16 };
+    let mut bytes = [0; 8 * WORDS];
+    bytes[0] = u8::from(record.family != FAMILY_IPV4);
     // A rule without a destination has one of length 0, which comes before every other.
-    let parts = [
-        &[u8::from(!is_v4)],
-        &record.source[..address],
-        &[record.source_len],
-        &record.destination[..address],
-        &[record.destination_len],
-    ];
-    let mut bytes = parts.into_iter().flatten().copied();
-    std::array::from_fn(|_| u64::from_be_bytes(std::array::from_fn(|_| bytes.next().unwrap_or(0))))
+    let prefixes = [(&record.source, record.source_len), (&record.destination, record.destination_len)];
+    for ((prefix, length), bytes) in prefixes.into_iter().zip(bytes[1..].chunks_exact_mut(address + 1)) {
+        bytes[..address].copy_from_slice(&prefix[..address]);
+        bytes[address] = length;
+    }
+    std::array::from_fn(|word| u64::from_be_bytes(std::array::from_fn(|byte| bytes[8 * word + byte])))
 }
 
 fn mark(words: &[u64; WORDS]) -> u32 {

@@ -140,7 +140,7 @@ pub enum NextHopState {
     DeviceGone,
     /// Its device has not been there yet, or the routing table has not led to its gateway.
     Waiting,
-    /// No packet arrives: it does not answer, or its device is down. Byway probes it from time to time.
+    /// No packet arrives: it does not answer, or its device is down or has no carrier. Byway probes it from time to time.
     Silent,
 }
 
@@ -155,6 +155,8 @@ pub struct NextHopStatus {
     pub state: NextHopState,
     /// Its device is down.
     pub device_down: bool,
+    /// Its device is up, and has no carrier.
+    pub no_carrier: bool,
     /// The MTU of its device: the longest packet in bytes, without a link-layer header. `None` if the device is gone.
     pub mtu: Option<u32>,
     /// How many rules use it, directly or by a group.
@@ -182,6 +184,7 @@ impl NextHopStatus {
             next_hop,
             state,
             device_down: false,
+            no_carrier: false,
             mtu: None,
             rules: 0,
             groups: Vec::new(),
@@ -398,6 +401,7 @@ pub(crate) fn next_hop_status(
     Ok(NextHopStatus {
         state: state(next_hop, slot, &health, monotonic_now()?),
         device_down: link.is_some_and(|link| !link.is_up),
+        no_carrier: link.is_some_and(|link| link.is_up && !link.has_carrier),
         mtu: link.map(|link| link.mtu),
         rules: user.rules,
         groups: user.groups,

@@ -171,11 +171,13 @@ fn without_a_carrier_for_a_while() {
         assert!(hosts.goes(hosts.source(5), hosts.far(1), Way::Gateway), "{:?}", the_rule(&hosts.server));
         let next_hops = on(&hosts.server, hook, |byway| byway.next_hops()).unwrap();
         assert_eq!((next_hops[0].state, next_hops[0].device_down), (NextHopState::Silent, false));
+        assert!(next_hops[0].no_carrier);
         hosts.router[0].set_up("eth0", true).unwrap();
         if v6 {
             hosts.router[0].address("eth0", "2001:db8:1::1/64").unwrap();
         }
         assert!(hosts.goes(hosts.source(5), hosts.far(1), Way::Router1), "{:?}", the_rule(&hosts.server));
+        assert!(!on(&hosts.server, hook, |byway| byway.next_hops()).unwrap()[0].no_carrier);
         undo(&hosts, hook);
     });
 }
