@@ -63,17 +63,14 @@ impl Checks {
         }
     }
 
-    /// Returns the device of the only next hop in use with this gateway: first among those found by the routing table, then
-    /// among all.
+    /// Returns the device of the only next hop in use that the routing table found for this gateway. Not of one whose device
+    /// is named: the same request would mean something else the second time.
     fn in_use_by(&self, gateway: IpAddr) -> Option<&Device> {
         let Self::Apply { in_use, .. } = self else { return None };
-        let only = |is_meant: &dyn Fn(&&NextHop) -> bool| {
-            let all = in_use.keys().filter(|it| it.gateway == Some(gateway) && !it.is_waiting());
-            let mut all = all.filter(is_meant).map(|it| &it.device);
-            let one = all.next();
-            one.filter(|one| all.all(|other| other == *one))
-        };
-        only(&|it| it.by_route).or_else(|| only(&|_| true))
+        let mut all =
+            in_use.keys().filter(|it| it.gateway == Some(gateway) && it.by_route && !it.is_waiting());
+        let one = &all.next()?.device;
+        all.all(|other| other.device == *one).then_some(one)
     }
 
     /// Finds the next hop in use that an earlier request named like this. Its device may be gone, or may have another name by
@@ -338,11 +335,14 @@ mod tests {
     fn what_is_in_use_is_not_looked_at_again() {
         let mut host = host();
         let eth1 = Device { name: "eth1".into(), index: 3 };
-        let in_use = NextHop::new(Some("192.0.2.1".parse().unwrap()), eth1);
+        let named = NextHop::new(Some("192.0.2.1".parse().unwrap()), eth1);
+        let found = NextHop { by_route: true, ..named.clone() };
         host.gateways.clear();
-        let checks = Checks::Apply { in_use: [(in_use, "eth1".into())].into(), is_strict: true };
-        assert_eq!(resolve(&host, "192.0.2.1", &checks), "via 192.0.2.1 (dev eth1)");
+        let apply = |in_use| Checks::Apply { in_use: [(in_use, "eth1".into())].into(), is_strict: true };
+        assert_eq!(resolve(&host, "192.0.2.1", &apply(found)), "via 192.0.2.1 (dev eth1)");
+        let checks = apply(named);
         assert_eq!(resolve(&host, "192.0.2.1 dev eth1", &checks), "via 192.0.2.1 dev eth1");
+        assert!(resolve(&host, "192.0.2.1", &checks).starts_with("no device leads straight"));
         assert!(resolve(&host, "192.0.2.2 dev eth1", &checks).contains("not on-link"));
         let before = Checks::GoBack {
             in_use: InUse::new(),
