@@ -33,7 +33,8 @@ pub fn hash(skb: &Skb, packet: &Packet) -> u32 {
     key[9] = u32::from(transport.next);
     // Without the map, which comes with the first group, all fragments go by their addresses.
     let Some(fragments) = FRAGMENTED.get(0) else { return mix(packet, protocol, 0) };
-    // SAFETY: the row is words enough for it, and what another CPU writes meanwhile is another fragment of the same packet.
+    // SAFETY: the row is words enough for it. The map may give it to another packet meanwhile. At worst, this fragment then
+    // goes where that packet goes.
     let known = fragments.get_ptr(key).map(|row| unsafe { &*row.cast::<Fragments>() });
     if transport.part == Part::FirstFragment {
         let now = clock::now();

@@ -137,7 +137,8 @@ fn pick_one(skb: &Skb, target: &Target) -> Pick {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn pick_of_group(skb: &Skb, group: u32, generation: u32, flow: u32, mss: u32) -> u64 {
-    // SAFETY: userspace replaces groups whole, and waits for the program's run before it uses their memory again.
+    // SAFETY: userspace replaces groups whole. The memory of one that it takes back may be that of another group while this
+    // reads: any member of it is a slot, or 0.
     let group = unsafe { GROUPS.get(&GroupKey { group, generation }) };
     group.map_or(0, |group| pick_member(skb, group, flow, mss).pack())
 }

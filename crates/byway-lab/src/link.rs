@@ -15,9 +15,13 @@ use byway_netlink::{
 
 use crate::{
     Node,
+    attribute::Attribute,
     error::{Doing, Error, Result},
     wait::wait_until,
 };
+
+/// linux/if_link.h
+const IFLA_IFALIAS: u16 = 20;
 
 /// How long a carrier and an IPv6 link-local address may take. To add the address, the kernel takes the lock that all network
 /// namespaces share (`rtnl_lock` in `addrconf_dad_work`, net/ipv6/addrconf.c). So it waits for every device that other tests
@@ -142,6 +146,18 @@ impl Node {
             ]);
         })?;
         Ok(self.get_link(device)?.attributes.contains(&LinkAttribute::GsoIpv4MaxSize(bytes)))
+    }
+
+    /// Sets a device's alias, which the kernel takes as it comes: it need not be text.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] if there is no such device, or the alias is too long (255 bytes).
+    pub fn set_alias(&self, device: &str, alias: &[u8]) -> Result<()> {
+        let alias = [alias, b"\0"].concat();
+        self.set_link(device, "setting the alias of", |link| {
+            link.attributes.push(LinkAttribute::Other(Attribute::new(IFLA_IFALIAS, alias)));
+        })
     }
 
     /// Removes a device, and the other end of a veth.

@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+mod readable;
+
 use std::{io, marker::PhantomData};
 
 use netlink_packet_core::{
@@ -34,6 +36,7 @@ enum Consistency {
 #[derive(Debug)]
 pub struct Netlink<T = RouteNetlinkMessage> {
     socket: Socket,
+    is_route: bool,
     sequence: u32,
     messages: PhantomData<fn(T) -> T>,
 }
@@ -65,7 +68,8 @@ impl<T: NetlinkSerializable + NetlinkDeserializable + Clone> Netlink<T> {
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_netlink_get_strict_chk(true)?;
-        Ok(Self { socket, sequence: 0, messages: PhantomData })
+        let is_route = protocol == NETLINK_ROUTE;
+        Ok(Self { socket, is_route, sequence: 0, messages: PhantomData })
     }
 
     /// Asks for a change and waits for the kernel's acknowledgement. `flags` are added to `NLM_F_REQUEST`
@@ -93,12 +97,12 @@ impl<T: NetlinkSerializable + NetlinkDeserializable + Clone> Netlink<T> {
     }
 
     /// Asks for every object of a kind and returns them in the kernel's order. If something changes during a listing
-    /// (`NLM_F_DUMP_INTR`), objects may be missing, so it asks again. Leaves out objects that the messages' crate
-    /// cannot read.
+    /// (`NLM_F_DUMP_INTR`), objects may be missing, so it asks again. Of rtnetlink's objects, it leaves out
+    /// the attributes that the messages' crate cannot read. It leaves out no object.
     ///
     /// # Errors
     ///
-    /// The kernel's error number as an [`io::Error`].
+    /// The kernel's error number as an [`io::Error`]; [`io::ErrorKind::InvalidData`] if an object cannot be read.
     pub fn dump(&mut self, message: T) -> io::Result<Vec<T>> {
         for _ in 0..DUMP_TRIES {
             self.send(message.clone(), NLM_F_REQUEST | NLM_F_DUMP)?;
@@ -139,14 +143,18 @@ impl<T: NetlinkSerializable + NetlinkDeserializable + Clone> Netlink<T> {
                 if is_ours && header.flags() & NLM_F_DUMP_INTR != 0 {
                     consistency = Consistency::Changed;
                 }
-                // An unreadable message matters only if it ends the request.
                 let is_object = header.message_type() >= NLMSG_MIN_TYPE;
-                let message = NetlinkMessage::<T>::deserialize(rest);
-                rest = &rest[length..];
-                if !is_ours || (is_object && message.is_err()) {
+                let message;
+                (message, rest) = rest.split_at(length);
+                if !is_ours {
                     continue;
                 }
-                let message = message.map_err(invalid)?;
+                let message = match NetlinkMessage::<T>::deserialize(message) {
+                    Err(error) if is_object && self.is_route => {
+                        readable::read(message).ok_or_else(|| invalid(error))?
+                    }
+                    message => message.map_err(invalid)?,
+                };
                 match message.payload {
                     NetlinkPayload::InnerMessage(inner) => answer(inner),
                     NetlinkPayload::Done(done) if done.code < 0 => {

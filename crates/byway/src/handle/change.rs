@@ -115,12 +115,13 @@ impl Byway {
         // The programs of a newer byway go on with the pins.
         let is_all = transaction.snapshot.actual.unknown.is_empty();
         match &carried_out {
-            Ok(()) if transaction.desired.is_empty() && is_all => pins.remove()?,
+            // What could not be removed needs its records.
+            Ok(true) if transaction.desired.is_empty() && is_all => pins.remove()?,
             // Remove what was created for a change that failed.
             Err(error) if is_new && !matches!(error, Error::NotUndone { .. }) => pins.remove()?,
             _ => {}
         }
-        carried_out
+        carried_out.map(drop)
     }
 
     /// Waits until no other Byway changes anything in this network namespace.

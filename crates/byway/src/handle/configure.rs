@@ -98,7 +98,7 @@ impl Byway {
     ) -> Result<Changes> {
         let token = format!("{}-{}", std::process::id(), rollback_store::now()?.as_nanos());
         let wait = |store: &RollbackStore| {
-            let until = rollback_store::now()? + within;
+            let until = rollback_store::now()?.saturating_add(within);
             store.wait_for(&Unconfirmed { token: token.clone(), until })
         };
         let prepare = |store: &RollbackStore| {

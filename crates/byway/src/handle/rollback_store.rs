@@ -36,8 +36,6 @@ use crate::{
     policy::rollback::Saved,
 };
 
-const RUN: &str = "/run/byway";
-
 /// The folder of one network namespace. Changes to it need the lock.
 pub(crate) struct RollbackStore {
     folder: PathBuf,
@@ -68,12 +66,12 @@ pub(crate) fn now() -> Result<Duration> {
 impl RollbackStore {
     /// The store of the calling thread's network namespace, which may not exist yet.
     pub(crate) fn open() -> Result<Self> {
-        Ok(Self { folder: Path::new(RUN).join(namespace::key()?) })
+        Ok(Self { folder: Path::new(bpffs::RUN).join(namespace::key()?) })
     }
 
     /// Removes the store of the network namespace with this key, which is gone.
     pub(crate) fn remove_of(key: &str) -> Result<()> {
-        bpffs::remove(&Path::new(RUN).join(key))
+        bpffs::remove(&Path::new(bpffs::RUN).join(key))
     }
 
     fn before(&self) -> PathBuf {
@@ -225,7 +223,7 @@ impl RollbackStore {
 
     /// Writes a file that nobody else may read, whole or not at all.
     fn write(&self, path: &Path, write: &dyn Fn(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-        bpffs::make_folder(Path::new(RUN))?;
+        bpffs::make_folder(Path::new(bpffs::RUN))?;
         bpffs::make_folder(&self.folder)?;
         if let Some(folder) = path.parent() {
             bpffs::make_folder(folder)?;

@@ -38,18 +38,31 @@ impl Attachments {
         })
     }
 
-    /// Applies the rules to packets that leave by a device. Counts them from zero, unless they are counted already.
+    /// Applies the rules to packets that leave by a device. Counts them from zero, unless they are counted already. Does not
+    /// count them if the few places for its counters, which its ifindex says, belong to others.
     pub(crate) fn watch(&mut self, index: u32) -> Result<()> {
         if self.counters_place(index)?.is_none() {
-            let free = self.counters_place_of(index, 0)?;
-            let place = free.ok_or(Error::TooManyAttachments { limit: MAX_ATTACHMENTS })?;
-            let counters = AttachmentCounters { ifindex: index.into(), ..Default::default() };
-            self.set_counters(place, counters)?;
+            if let Some(place) = self.counters_place_of(index, 0)? {
+                let counters = AttachmentCounters { ifindex: index.into(), ..Default::default() };
+                self.set_counters(place, counters)?;
+            } else if !self.is_watched(index)? && self.watched()? >= MAX_ATTACHMENTS as usize {
+                return Err(Error::TooManyAttachments { limit: MAX_ATTACHMENTS });
+            }
         }
         self.devices.insert(index, index, None, 0).map_err(|error| match error {
             XdpMapError::MapError(error) => failed("write the map", "ATTACHMENTS", error),
             error => Error::kernel("write the map ATTACHMENTS", error),
         })
+    }
+
+    /// Returns to how many devices the rules apply.
+    fn watched(&self) -> Result<usize> {
+        let programs = self.programs()?;
+        let egress = programs
+            .iter()
+            .filter_map(|(key, _)| wire::read_place(key))
+            .filter(|place| place.direction == Direction::Egress);
+        egress.map(|place| Ok(usize::from(self.is_watched(place.ifindex)?))).sum()
     }
 
     /// Whether the rules apply to packets that leave by a device. The kernel ends that when the device goes or moves to
@@ -59,7 +72,8 @@ impl Attachments {
         device.map(|device| device.is_some()).map_err(|error| failed("read the map", "ATTACHMENTS", error))
     }
 
-    fn stop_watching(&mut self, index: u32) -> Result<()> {
+    /// Applies no rules any more to packets that leave by a device, and drops its counters.
+    pub(crate) fn stop_watching(&mut self, index: u32) -> Result<()> {
         ignore_missing(self.devices.remove(index))
             .map_err(|error| failed("write the map", "ATTACHMENTS", error))?;
         match self.counters_place(index)? {

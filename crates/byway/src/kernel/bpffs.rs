@@ -11,6 +11,7 @@ use std::{
 
 use nix::{
     errno::Errno,
+    fcntl::{Flock, FlockArg},
     mount::{MsFlags, mount},
     sys::statfs::{FsType, statfs},
 };
@@ -18,6 +19,8 @@ use nix::{
 use crate::error::{Error, Result};
 
 const MOUNT_POINT: &str = "/sys/fs/bpf";
+/// The folder of what outlives a command, but not a reboot. Only its owner may look into it.
+pub(crate) const RUN: &str = "/run/byway";
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: FsType = FsType(0xCAFE_4A11);
 
@@ -42,6 +45,10 @@ pub(crate) fn ensure_mounted() -> Result<()> {
         return Ok(());
     }
     check_not_hidden()?;
+    let _alone = alone();
+    if is_mounted() {
+        return Ok(());
+    }
     mount(Some("bpf"), MOUNT_POINT, Some("bpf"), MsFlags::empty(), Some("mode=0700")).map_err(|errno| {
         match errno {
             Errno::EPERM | Errno::EACCES | Errno::ENOENT | Errno::ENODEV => {
@@ -50,6 +57,13 @@ pub(crate) fn ensure_mounted() -> Result<()> {
             errno => Error::kernel(format!("mount a BPF file system at {MOUNT_POINT}"), errno),
         }
     })
+}
+
+/// Waits until no other Byway mounts a BPF file system: the kernel would mount a second one over the first. Where there is no
+/// /run, it does not wait.
+fn alone() -> Option<Flock<fs::File>> {
+    make_folder(Path::new(RUN)).ok()?;
+    Flock::lock(fs::File::open(RUN).ok()?, FlockArg::LockExclusive).ok()
 }
 
 /// Refuses to work if `ip netns exec` hides the BPF file system.

@@ -215,10 +215,16 @@ impl Programs {
                     "the kernel made a link of another kind than asked for",
                 ))
             })?;
-            link.pin(pin).map_err(|error| ProgramError::IOError(io::Error::other(error)))?;
+            link.pin(&pin).map_err(|error| ProgramError::IOError(io::Error::other(error)))?;
             Ok(())
         };
-        Ok(attach())
+        let attached = attach();
+        // It was attached by name, and another device may have the name by now.
+        if attached.is_ok() && sys::tcx_device(&pin).is_ok_and(|index| index != device.index) {
+            let _ = sys::detach_link(&pin).and_then(|()| fs::remove_file(&pin));
+            return Err(Error::NoSuchDevice(device.name.clone()));
+        }
+        Ok(attached)
     }
 
     /// Replaces the program of the same direction on the device by this one, in one instant.

@@ -6,7 +6,7 @@ use aya::maps::{HashMap, MapData};
 use byway_abi::NeighbourKey;
 
 use super::{
-    map::{failed, ignore_missing, map},
+    map::{failed, ignore_missing, map, optional},
     wire,
 };
 use crate::error::Result;
@@ -30,10 +30,13 @@ impl Neighbours {
         Ok(neighbours)
     }
 
-    pub(crate) fn remember(&mut self, index: u32, gateway: IpAddr) -> Result<()> {
-        self.0
-            .insert(wire::neighbour_key(index, gateway), 1, 0)
-            .map_err(|error| failed("write the map", "NEIGHBOURS", error))
+    /// Records a neighbour. Returns whether it was not recorded before.
+    pub(crate) fn remember(&mut self, index: u32, gateway: IpAddr) -> Result<bool> {
+        let key = wire::neighbour_key(index, gateway);
+        let before =
+            optional(self.0.get(&key, 0)).map_err(|error| failed("read the map", "NEIGHBOURS", error))?;
+        self.0.insert(key, 1, 0).map_err(|error| failed("write the map", "NEIGHBOURS", error))?;
+        Ok(before.is_none())
     }
 
     pub(crate) fn forget(&mut self, index: u32, gateway: IpAddr) -> Result<()> {

@@ -63,7 +63,7 @@ impl Network {
             .dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))
             .map_err(Error::io("list the devices"))?;
         let links = answers.into_iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(message) => link(&message),
+            RouteNetlinkMessage::NewLink(message) => Some(link(&message)),
             _ => None,
         });
         Ok(links.map(|link| (link.device.index, link)).collect())
@@ -75,7 +75,7 @@ impl Network {
         let mut request = LinkMessage::default();
         request.header.index = device.index;
         match self.netlink.get(RouteNetlinkMessage::GetLink(request)) {
-            Ok(RouteNetlinkMessage::NewLink(message)) => link(&message).ok_or_else(gone),
+            Ok(RouteNetlinkMessage::NewLink(message)) => Ok(link(&message)),
             Ok(_) => Err(gone()),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Err(gone()),
             Err(error) => Err(Error::kernel(format!("look at {}", device.name), error)),
@@ -284,10 +284,11 @@ impl Network {
 /// `RT_TABLE_LOCAL` (include/uapi/linux/rtnetlink.h).
 const RT_TABLE_LOCAL: u8 = 255;
 
-fn link(message: &LinkMessage) -> Option<Link> {
+fn link(message: &LinkMessage) -> Link {
     let flags = message.header.flags;
     let mut link = Link {
-        device: Device { name: String::new(), index: message.header.index },
+        // The name is not among what could be read if it is no text.
+        device: Device::from_kernel("", message.header.index),
         header: header(message.header.link_layer_type),
         mtu: 0,
         is_loopback: flags.contains(LinkFlags::Loopback),
@@ -329,7 +330,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
         }
     }
     link.parent = lower.filter(|_| is_stacked && !is_elsewhere);
-    (!link.device.name.is_empty()).then_some(link)
+    link
 }
 
 fn neighbour_unchanged(neighbour: &Neighbour) -> impl FnOnce(std::io::Error) -> Error {

@@ -120,18 +120,34 @@ impl NextHops {
         Ok(None)
     }
 
-    /// Gives a slot the current device and MTU of its next hop. Returns whether it had a device before.
-    pub(crate) fn renew(&mut self, slot: u32, next_hop: &NextHop, mtu: u32) -> Result<bool> {
-        let had_device = self.device(slot)?.is_some();
-        let flags = self.read(slot)?.flags;
-        self.write(slot, wire::next_hop(next_hop, flags, mtu))?;
-        self.set_device(slot, next_hop.device.index)?;
-        Ok(had_device)
+    /// Gives a slot the current device and MTU of its next hop. Returns what the slot had before, and which device.
+    pub(crate) fn renew(
+        &mut self,
+        slot: u32,
+        next_hop: &NextHop,
+        mtu: u32,
+    ) -> Result<(byway_abi::NextHop, Option<u32>)> {
+        let (before, device) = (self.read(slot)?, self.device(slot)?);
+        let renewed = self
+            .write(slot, wire::next_hop(next_hop, before.flags, mtu))
+            .and_then(|()| self.set_device(slot, next_hop.device.index));
+        if let Err(error) = renewed {
+            self.restore(slot, before, device)?;
+            return Err(error);
+        }
+        Ok((before, device))
     }
 
-    /// Removes the device from a slot. Its next hop is then out of service.
-    pub(crate) fn take_device(&mut self, slot: u32) -> Result<()> {
-        self.set_device(slot, 0)
+    /// Gives a slot back what it had before [`renew`](Self::renew). Without a device its next hop is out of service.
+    pub(crate) fn restore(
+        &mut self,
+        slot: u32,
+        before: byway_abi::NextHop,
+        device: Option<u32>,
+    ) -> Result<()> {
+        // The device first: without one, no packet goes there.
+        self.set_device(slot, device.unwrap_or(0))?;
+        self.write(slot, before)
     }
 
     /// Returns the ifindex of the device in a slot, or `None` if the device is gone or does not exist yet.

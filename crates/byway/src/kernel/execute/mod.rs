@@ -74,8 +74,8 @@ enum Undo {
     Step(Step),
     /// Free a slot.
     ForgetSlot(u32),
-    /// Remove the device from a slot, which had none before.
-    TakeDevice(u32),
+    /// Give a slot back the next hop and the device that it had.
+    Renew(u32, Box<byway_abi::NextHop>, Option<u32>),
     /// Restore a group in a generation, or remove it if there was none.
     Group(GroupKey, Option<Box<byway_abi::Group>>),
     /// Remove the records of all recorded rules.
@@ -87,10 +87,11 @@ enum Undo {
 }
 
 impl Executor<'_> {
-    /// Carries out the steps of a plan, all or none.
-    pub(crate) fn carry_out(&mut self, actual: &Actual, steps: &[Step]) -> Result<()> {
+    /// Carries out the steps of a plan, all or none. Returns whether all is done. Otherwise the request is in force, and the
+    /// next change tidies up what is left.
+    pub(crate) fn carry_out(&mut self, actual: &Actual, steps: &[Step]) -> Result<bool> {
         if steps.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let _quiet = SignalsWait::begin();
         self.pins.tables.meta.set(meta::CHANGING, 1)?;
@@ -108,8 +109,7 @@ impl Executor<'_> {
             has_grace_period_ended |= *step == Step::WaitForGracePeriod;
             match self.step(step, &mut progress) {
                 Ok(back) => undo.extend(back),
-                // The request is in force by now. The next change tidies up what is left.
-                Err(_) if has_grace_period_ended => return Ok(()),
+                Err(_) if has_grace_period_ended => return Ok(false),
                 Err(failure) => return Err(self.take_back(undo, &progress.recorded, failure)),
             }
         }
@@ -120,11 +120,18 @@ impl Executor<'_> {
         if progress.stale.generation.is_some() {
             self.pins.tables.wait_for_grace_period();
             if clear(&mut self.pins.tables, &progress.stale).is_err() {
-                return Ok(());
+                return Ok(false);
+            }
+        }
+        for step in steps {
+            // Its counters stay until the change cannot be undone any more.
+            if let Step::ChangeRole(device, Role::Arrival) = step {
+                self.pins.tables.attachments.stop_watching(device.index)?;
             }
         }
         self.pins.tables.note_identities()?;
-        self.pins.tables.meta.set(meta::CHANGING, 0)
+        self.pins.tables.meta.set(meta::CHANGING, 0)?;
+        Ok(true)
     }
 
     /// Undoes steps, the last one first. It stops at the first that fails, because the next change finds what a step has left
@@ -187,12 +194,12 @@ impl Executor<'_> {
                 by(Step::Await(name.clone()))
             }
             Step::KeepResolved(neighbour) => {
-                tables.neighbours.remember(neighbour.device.index, neighbour.gateway)?;
+                let is_new = tables.neighbours.remember(neighbour.device.index, neighbour.gateway)?;
                 let kept = network.keep_resolved(neighbour);
-                if !matches!(kept, Ok(true)) {
+                if is_new && !matches!(kept, Ok(true)) {
                     tables.neighbours.forget(neighbour.device.index, neighbour.gateway)?;
                 }
-                if kept? { by(Step::LetGo(neighbour.clone())) } else { Ok(None) }
+                if kept? && is_new { by(Step::LetGo(neighbour.clone())) } else { Ok(None) }
             }
             Step::LetGo(neighbour) => {
                 network.let_go(neighbour)?;
@@ -211,8 +218,8 @@ impl Executor<'_> {
             Step::Renew(next_hop) => {
                 let mtu = recorded_mtu(network, &next_hop.device)?;
                 let slot = progress.slot(next_hop)?;
-                let had_device = tables.next_hops.renew(slot, next_hop, mtu)?;
-                Ok((!had_device).then_some(Undo::TakeDevice(slot)))
+                let (before, device) = tables.next_hops.renew(slot, next_hop, mtu)?;
+                Ok(Some(Undo::Renew(slot, Box::new(before), device)))
             }
             Step::SetDown(next_hop, is_down) => {
                 tables.next_hops.set_down(progress.slot(next_hop)?, *is_down)?;
@@ -286,10 +293,16 @@ impl Executor<'_> {
     fn change_role(&mut self, device: &Device, role: Role) -> Result<()> {
         let Pins { tables, programs } = &mut *self.pins;
         let attached = attached(tables, device, role)?;
+        let was_watched = tables.attachments.is_watched(device.index)?;
         if role == Role::Departure {
             tables.attachments.watch(device.index)?;
         }
-        programs.replace(self.network, device, role, attached.hook)?;
+        if let Err(error) = programs.replace(self.network, device, role, attached.hook) {
+            if !was_watched {
+                tables.attachments.stop_watching(device.index)?;
+            }
+            return Err(error);
+        }
         tables.attachments.set_program(Place::of(device, role), record(device, role, attached))
     }
 
@@ -307,7 +320,7 @@ impl Executor<'_> {
             }
             Undo::Step(step) => self.step(&step, &mut Progress::default()).map(drop),
             Undo::ForgetSlot(slot) => tables.next_hops.forget(slot),
-            Undo::TakeDevice(slot) => tables.next_hops.take_device(slot),
+            Undo::Renew(slot, before, device) => tables.next_hops.restore(slot, *before, device),
             Undo::Group(key, before) => tables.next_hops.set_group(key, before.as_deref()),
             Undo::ForgetRules => recorded.iter().try_for_each(|target| forget_rule(tables, target.rule)),
             Undo::Entry(source, entry, stale) => {

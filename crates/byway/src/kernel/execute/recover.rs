@@ -1,8 +1,8 @@
 //! Tidies up after an interrupted change, and replaces the programs of another build.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use byway_abi::{TARGET_BY_DESTINATION, TARGET_GROUP, meta};
+use byway_abi::{ProgramRecord, TARGET_BY_DESTINATION, TARGET_GROUP, meta};
 
 use super::Executor;
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
         tables::Tables,
         wire,
     },
-    model::{Prefix, Selector},
+    model::Prefix,
     policy::{
         plan::plan,
         state::{Place, Role},
@@ -46,16 +46,34 @@ impl Executor<'_> {
         if self.pins.tables.meta.get(meta::CHANGING)? == 0 {
             return Ok(gone.count() > 0);
         }
-        for installed in installed.iter().filter(|installed| !installed.is_installed) {
-            // Half an attachment: its record, and perhaps a qdisc.
-            self.forget(installed)?;
+        for installed in &installed {
+            if installed.is_installed {
+                self.correct_role(installed)?;
+            } else {
+                // Half an attachment: its record, and perhaps a qdisc.
+                self.forget(installed)?;
+            }
         }
         tidy_tables(&mut self.pins.tables)?;
         let actual = actual(self.pins, self.network)?;
         let steps = plan(&actual, &actual.as_desired());
-        self.carry_out(&actual, &steps)?;
-        self.pins.tables.meta.set(meta::CHANGING, 0)?;
+        if self.carry_out(&actual, &steps)? {
+            self.pins.tables.meta.set(meta::CHANGING, 0)?;
+        }
         Ok(true)
+    }
+
+    /// Records the role of the program that is on a device, if a change was interrupted between the two.
+    fn correct_role(&mut self, installed: &Installed) -> Result<()> {
+        let Installed { device, role, .. } = installed;
+        let (place, role) = (Place::of(device, *role), wire::role(*role));
+        let attachments = &mut self.pins.tables.attachments;
+        match attachments.program(place)? {
+            Some(record) if record.role != role => {
+                attachments.set_program(place, ProgramRecord { role, ..record })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Removes what is left of a program, and its record.
@@ -95,7 +113,11 @@ impl Executor<'_> {
 fn tidy_tables(tables: &mut Tables) -> Result<()> {
     let records = tables.rules()?;
     let all = || records.held.values().chain(records.leftover.values());
-    let selectors: Vec<Selector> = all().filter_map(wire::selector).collect();
+    let mut destinations: BTreeMap<Prefix, Vec<Prefix>> = BTreeMap::new();
+    for selector in all().filter_map(wire::selector) {
+        let any = Prefix::all_like(selector.source().address());
+        destinations.entry(selector.source()).or_default().push(selector.destination().unwrap_or(any));
+    }
     tables.wait_for_grace_period();
     // A change that was interrupted after its switch has left the previous generation, and one before its switch the next
     // one. Both are in the place that the generation in force does not use.
@@ -108,14 +130,13 @@ fn tidy_tables(tables: &mut Tables) -> Result<()> {
         if entry.is_some_and(|entry| entry.kind == TARGET_BY_DESTINATION && entry.index == id) {
             continue;
         }
-        // It contains destinations of rules for its source and for the sources around it, and no others.
-        let may_be = selectors
-            .iter()
-            .filter(|selector| source.is_some_and(|source| selector.source().covers(&source)));
-        let destination = |selector: &Selector| {
-            selector.destination().unwrap_or(Prefix::all_like(selector.source().address()))
-        };
-        tables.destinations.remove_set(&(id, may_be.map(destination).collect()))?;
+        // It contains destinations of rules for its source and for the sources around it, and no others. There may be
+        // thousands of sets and a million rules, so it looks at these sources alone.
+        let around = source.iter().flat_map(|source| {
+            (0..=source.len()).filter_map(|length| Prefix::holding(source.address(), length))
+        });
+        let may_be = around.filter_map(|source| destinations.get(&source)).flatten().copied();
+        tables.destinations.remove_set(&(id, may_be.collect()))?;
     }
     let used: BTreeSet<u32> =
         records.held.values().filter(|it| it.kind == TARGET_GROUP).map(|it| it.index).collect();

@@ -182,6 +182,23 @@ fn without_a_carrier_for_a_while() {
     });
 }
 
+/// A device is there even if the kernel says things about it that are no text.
+#[test]
+fn with_an_alias_that_is_no_text() {
+    for_each(|hook, v6| {
+        let hosts = redirected(hook, v6);
+        for device in ["eth0", "eth1"] {
+            hosts.server.set_alias(device, b"B\xfcro").unwrap();
+        }
+        let another = rule(&hosts.source(6).to_string(), None, TargetSpec::NextHop(hosts.hop(1)));
+        on(&hosts.server, hook, |byway| byway.add(&another)).unwrap();
+        assert_eq!(names(&hosts, hook), ["eth0", "eth1"]);
+        assert!(attachments(&hosts, hook).iter().all(|it| it.is_installed && !it.device_gone));
+        assert_eq!(way(&hosts), Way::Router1);
+        undo(&hosts, hook);
+    });
+}
+
 /// The same at the attachment: while its own gateway cannot be reached nothing leaves, and then everything is as before.
 #[test]
 fn an_attachment_without_a_carrier_for_a_while() {
