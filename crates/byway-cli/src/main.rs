@@ -113,7 +113,15 @@ fn main() -> ExitCode {
     if cli.options.log {
         note(&cli, &answer);
     }
-    match answer.and_then(|answer| print(&cli, &answer)) {
+    let printed = answer.and_then(|answer| {
+        let exit_code = print(&cli, &answer)?;
+        for warning in &answer.warnings {
+            // The answer is out, and no warning is worth another exit code.
+            let _ = writeln!(anstream::stderr(), "byway: warning: {warning}");
+        }
+        Ok(exit_code)
+    });
+    match printed {
         Ok(exit_code) => ExitCode::from(exit_code),
         Err(error) => {
             // If even this cannot be written, the exit code has to do.

@@ -36,6 +36,8 @@ pub(crate) struct Output {
     pub(crate) exit_code: u8,
     /// What has been changed, for the log: empty if nothing has, and `None` if the text says it.
     pub(crate) done: Option<String>,
+    /// What is said behind it, on standard error.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Output {
@@ -45,13 +47,13 @@ impl Output {
         text.push('\n');
         // Plain data always has a JSON form.
         let json = serde_json::to_value(json).unwrap_or_else(|error| json!({ "error": error.to_string() }));
-        Self { text, json: Some(json), exit_code: 0, done: None }
+        Self { text, json: Some(json), ..Self::printed() }
     }
 
     #[cfg(feature = "demo")]
     /// An answer whose text has been printed already.
     pub(crate) fn told(json: Value) -> Self {
-        Self { text: String::new(), json: Some(json), exit_code: 0, done: None }
+        Self { json: Some(json), ..Self::printed() }
     }
 
     /// The same for a command that has changed something, with what the log says of it.
@@ -61,7 +63,7 @@ impl Output {
 
     /// An answer that has been printed already, in the requested form.
     pub(crate) fn printed() -> Self {
-        Self { text: String::new(), json: None, exit_code: 0, done: None }
+        Self { text: String::new(), json: None, exit_code: 0, done: None, warnings: Vec::new() }
     }
 }
 

@@ -60,8 +60,6 @@ impl Apply {
                 start_guard(token, options.log)
             })?,
         };
-        super::warn(&mut byway, &super::coming(&changes), super::ANSWER_WITHIN);
-        drop(byway);
         super::print(options, |out| {
             if options.json {
                 return changes::write_json(&changes, out);
@@ -79,7 +77,8 @@ impl Apply {
         })
         .map_err(|error| error.after_change("the configuration is applied"))?;
         let done = (!changes.is_empty()).then(|| changes::done(&changes, AS_FILE));
-        Ok(Output { exit_code: super::waits(&changes), done, ..Output::printed() })
+        let warnings = super::warnings_of(&mut byway, &changes);
+        Ok(Output { exit_code: super::waits(&changes), done, warnings, ..Output::printed() })
     }
 }
 

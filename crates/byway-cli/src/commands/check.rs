@@ -44,7 +44,7 @@ impl Check {
         let Some(config) = &reading.config else {
             let text = format!("{}: {}\n", super::name(&self.file), problems::counted(&reading));
             let json = Some(json!({ "rules": null, "groups": null, "problems": problems }));
-            return Ok(Output { text, json, exit_code: 2, done: None });
+            return Ok(Output { text, json, exit_code: 2, ..Output::printed() });
         };
         let (rules, groups) = (config.rule_count(), config.groups.len());
         let mut text = format!(

@@ -1,6 +1,6 @@
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
-use byway::{Change, Device, Obstacle, Owner};
+use byway::Owner;
 use clap::Args;
 
 use super::{Error, FILE, Options};
@@ -35,14 +35,7 @@ impl Diff {
         super::print(options, |out| {
             if options.json { changes::write_json(&changes, out) } else { changes::write_diff(&changes, out) }
         })?;
-        let rules = super::coming(&changes);
-        // What will be attached to is no obstacle.
-        let attached = changes.attachments();
-        let is_coming = |device: &Device| attached.contains(&Change::Added(device.clone()));
-        let obstacles = byway.obstacles(&rules, Duration::ZERO)?.into_iter();
-        super::say(
-            obstacles.filter(|it| !matches!(it, Obstacle::NotAttached { device, .. } if is_coming(device))),
-        );
-        Ok(Output { exit_code: if changes.is_empty() { 0 } else { 3 }, ..Output::printed() })
+        let warnings = super::warnings_of(&mut byway, &changes);
+        Ok(Output { exit_code: if changes.is_empty() { 0 } else { 3 }, warnings, ..Output::printed() })
     }
 }

@@ -36,7 +36,7 @@ impl Import {
             "without_equivalent": imported.without_equivalent,
             "too_much": imported.too_much,
         });
-        Ok(Output { text: imported.to_string(), json: Some(json), exit_code: 0, done: None })
+        Ok(Output { text: imported.to_string(), json: Some(json), ..Output::printed() })
     }
 }
 

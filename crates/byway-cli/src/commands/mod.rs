@@ -35,7 +35,8 @@ use std::{
 };
 
 use byway::{
-    Byway, Change, Changes, Device, Family, NextHop, Obstacle, Rule, Selection, config::Config, read_config,
+    Byway, Change, Changes, Device, Family, NextHop, NextHopSpec, Obstacle, Owner, Rule, Selection,
+    config::Config, read_config,
 };
 use clap::{ArgAction, Subcommand};
 
@@ -261,35 +262,35 @@ fn put(
     for mismatch in byway.mtu_mismatches(&next_hops)? {
         text += &format!("\n{}", render::mtu_mismatch(&mismatch, rule.mss));
     }
-    warn(&mut byway, slice::from_ref(&rule), ANSWER_WITHIN);
-    Ok(Output::line(text, &rule))
+    let warnings = warnings(&mut byway, slice::from_ref(&rule));
+    Ok(Output { warnings, ..Output::line(text, &rule) })
 }
 
 /// How long a gateway has to answer ARP or neighbour discovery before somebody is told. In one network that takes a millisecond.
 const ANSWER_WITHIN: Duration = Duration::from_millis(250);
 
-/// Says what keeps rules from doing their work on this host. What cannot be found out is not said: the change is made.
-fn warn(byway: &mut Byway, rules: &[Rule], patience: Duration) {
-    say(byway.obstacles(rules, patience).unwrap_or_default());
+/// What keeps rules from doing their work on this host, in sentences. What cannot be found out is not said: the change is made.
+fn warnings(byway: &mut Byway, rules: &[Rule]) -> Vec<String> {
+    let obstacles = byway.obstacles(rules, ANSWER_WITHIN).unwrap_or_default();
+    obstacles.iter().map(help::of_obstacle).collect()
 }
 
-fn say(obstacles: impl IntoIterator<Item = Obstacle>) {
-    for obstacle in obstacles {
-        anstream::eprintln!("byway: warning: {}", help::of_obstacle(&obstacle));
-    }
+/// The same for the rules of a configuration: for those that change, and for those that stay.
+fn warnings_of(byway: &mut Byway, changes: &Changes) -> Vec<String> {
+    let obstacles = byway.obstacles(&changes.sample(Owner::CONFIG), ANSWER_WITHIN).unwrap_or_default();
+    let attached = changes.attachments();
+    let is_said = |obstacle: &&Obstacle| match obstacle {
+        // What will be attached to is no obstacle.
+        Obstacle::NotAttached { device, .. } => !attached.contains(&Change::Added(device.clone())),
+        // What waits has its own line.
+        Obstacle::NoAnswer(next_hop) => {
+            let request = NextHopSpec::from(next_hop).to_string();
+            !changes.waiting().iter().any(|waiting| waiting.request == request)
+        }
+        _ => true,
+    };
+    obstacles.iter().filter(is_said).map(help::of_obstacle).collect()
 }
-
-/// The rules that an apply adds, or makes others of.
-fn coming(changes: &Changes) -> Vec<Rule> {
-    let coming = changes.rules().filter_map(|change| match change {
-        Change::Added(rule) | Change::Changed { after: rule, .. } => Some(rule),
-        Change::Removed(_) => None,
-    });
-    coming.take(RULES_WARNED_OF).collect()
-}
-
-/// Of how many rules of a large change somebody is told what is in their way.
-const RULES_WARNED_OF: usize = 256;
 
 fn waits(changes: &Changes) -> u8 {
     if changes.waiting().is_empty() { 0 } else { code::WAITS }

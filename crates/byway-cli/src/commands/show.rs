@@ -107,16 +107,15 @@ impl Show {
             .and_then(|()| out.write_all(b"\n"))
             .map_err(Error::Print)
         })?;
-        if !options.json && !options.oneline {
-            // Those that have counted something do their work.
-            let rules = listing
-                .rules()
-                .take(MANY)
-                .flatten()
-                .filter(|rule| *rule == RuleStatus::new(rule.rule.clone()));
-            super::warn(&mut byway, &rules.map(|rule| rule.rule).collect::<Vec<_>>(), Duration::ZERO);
+        if options.json || options.oneline {
+            return Ok(Output::printed());
         }
-        Ok(Output::printed())
+        // Those that have counted something do their work.
+        let unused =
+            listing.rules().take(MANY).flatten().filter(|rule| *rule == RuleStatus::new(rule.rule.clone()));
+        let unused: Vec<Rule> = unused.map(|rule| rule.rule).collect();
+        let warnings = super::warnings(&mut byway, &unused);
+        Ok(Output { warnings, ..Output::printed() })
     }
 }
 

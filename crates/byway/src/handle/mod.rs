@@ -25,10 +25,10 @@ use crate::{
     },
     model::{
         Device, FlowSpec, Group, GroupSpec, NextHop, NextHopSpec, Rule, RuleSpec, Selection, Selector,
-        TargetSpec,
+        Target, TargetSpec,
     },
     policy::{
-        obstacles::{self, Facts, Obstacle},
+        obstacles::{self, Facts, Obstacle, RULES_LOOKED_UP},
         request::{OnConflict, Request},
         snapshot::Questions,
         state::Role,
@@ -36,12 +36,10 @@ use crate::{
     show::{
         get::{self, Decision},
         listing::{self, Listing},
+        lookup::{Lookup, RefCounts},
         status::{self, Attachment, GroupStatus, MtuMismatch, NextHopStatus, RuleStatus, Status},
     },
 };
-
-/// Of how many rules [`Byway::obstacles`] looks up the routes.
-const RULES_LOOKED_UP: usize = 256;
 
 /// Byway in one network namespace: that of the thread that called [`Byway::open`]. It may move to another thread, but refuses
 /// calls from another namespace ([`Error::OtherNamespace`]).
@@ -433,19 +431,24 @@ impl Byway {
         status::read_attachments(&pins, &mut self.network)
     }
 
-    /// Returns what keeps these rules from doing their work on this host, although they are in force: of many rules, what
-    /// keeps the first 256. Waits up to `patience` for gateways that have just been asked for their address.
+    /// Returns what keeps these rules from doing their work on this host, although they are in force. Looks up the routes of
+    /// the first 256, and the next hops of all. Waits up to `patience` for gateways that have just been asked for their address.
     ///
     /// # Errors
     ///
     /// Those of [`Byway::status`].
     pub fn obstacles(&mut self, rules: &[Rule], patience: Duration) -> Result<Vec<Obstacle>> {
-        let rules = &rules[..rules.len().min(RULES_LOOKED_UP)];
         let Some(pins) = self.pins()? else { return Ok(Vec::new()) };
         let links = self.network.links()?;
         let attached = installed(&pins, &mut self.network, &links)?;
-        let selectors: Vec<Selector> = rules.iter().map(Rule::selector).collect();
-        let next_hops = rules.iter().flat_map(|rule| rule.target.next_hops()).cloned().collect();
+        let selectors: Vec<Selector> = rules.iter().take(RULES_LOOKED_UP).map(Rule::selector).collect();
+        let groups = match rules.iter().any(|rule| matches!(rule.target, Target::Group(_))) {
+            true => Lookup::read(&pins.tables, &mut self.network)?.groups(&RefCounts::default()),
+            false => Vec::new(),
+        };
+        let groups = groups.into_iter().map(|(group, _)| (group.name.clone(), group)).collect();
+        let next_hops = rules.iter().flat_map(|rule| obstacles::next_hops(&rule.target, &groups));
+        let next_hops = next_hops.cloned().collect();
         let facts = Facts {
             attached: attached
                 .iter()
@@ -456,6 +459,7 @@ impl Byway {
             leaves: leaves::leaves(&mut self.network, &selectors)?,
             unanswered: leaves::unanswered(&mut self.network, &next_hops, patience)?,
             devices: links.into_iter().map(|(index, link)| (index, link.device)).collect(),
+            groups,
         };
         Ok(obstacles::find(rules, &facts))
     }

@@ -86,7 +86,7 @@ fn forwards(is_ipv4: bool) -> bool {
 }
 
 /// Returns the next hops whose gateway does not answer ARP or neighbour discovery. Waits so long at most for those that have
-/// just been asked.
+/// just been asked: the kernel goes on asking for a dead one, and its entry is failed only between the times.
 pub(crate) fn unanswered(
     network: &mut Network,
     next_hops: &BTreeSet<NextHop>,
@@ -103,7 +103,10 @@ pub(crate) fn unanswered(
             let neighbour = Neighbour { device: next_hop.device.clone(), gateway };
             match network.answer(&neighbour)? {
                 Answer::None => drop(unanswered.insert(next_hop)),
-                Answer::Asked => drop(asked.insert(next_hop)),
+                Answer::Asked(since) if since > patience && !patience.is_zero() => {
+                    unanswered.insert(next_hop);
+                }
+                Answer::Asked(_) => drop(asked.insert(next_hop)),
                 Answer::Fine => {}
             }
         }

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fs,
     net::IpAddr,
+    time::Duration,
 };
 
 use byway_netlink::{
@@ -33,8 +34,8 @@ use crate::{
 pub(super) enum Answer {
     /// There is none: the entry has failed.
     None,
-    /// It has been asked for.
-    Asked,
+    /// It has been asked for, and has not answered for so long.
+    Asked(Duration),
     /// It has answered, needs no answer, or has not been asked for.
     Fine,
 }
@@ -232,9 +233,10 @@ impl Network {
 
     /// Whether a neighbour answers. One that nobody has asked for may.
     pub(super) fn answer(&mut self, neighbour: &Neighbour) -> Result<Answer> {
-        Ok(match self.neighbour(neighbour)?.map(|message| message.header.state) {
-            Some(NeighbourState::Failed) => Answer::None,
-            Some(NeighbourState::Incomplete) => Answer::Asked,
+        let Some(message) = self.neighbour(neighbour)? else { return Ok(Answer::Fine) };
+        Ok(match message.header.state {
+            NeighbourState::Failed => Answer::None,
+            NeighbourState::Incomplete => Answer::Asked(since(&message)),
             _ => Answer::Fine,
         })
     }
@@ -425,6 +427,16 @@ fn neighbour_request(neighbour: &Neighbour) -> NeighbourMessage {
     request.header.ifindex = neighbour.device.index;
     request.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::from(neighbour.gateway)));
     request
+}
+
+/// How long a neighbour's entry has been in its state. The kernel tells it in hundredths of a second (`USER_HZ`,
+/// `neigh_fill_info` in net/core/neighbour.c).
+fn since(message: &NeighbourMessage) -> Duration {
+    let updated = message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::CacheInfo(info) => Some(info.updated),
+        _ => None,
+    });
+    Duration::from_millis(10 * u64::from(updated.unwrap_or(0)))
 }
 
 fn is_managed(message: &NeighbourMessage) -> bool {

@@ -1,13 +1,12 @@
 //! What an apply changes, or would change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{
-    model::{Device, Group, NextHop, Rule},
-    policy::merge::merged,
-    policy::state::Desired,
+    model::{Device, Group, NextHop, Owner, Rule, Target},
+    policy::{merge::merged, obstacles::RULES_LOOKED_UP, state::Desired},
 };
 
 /// What an apply changes, or would change.
@@ -119,6 +118,32 @@ impl Changes {
             .filter_map(|(selector, before, after)| {
                 change(before.map(|it| Rule::of(*selector, it)), after.map(|it| Rule::of(*selector, it)))
             })
+    }
+
+    /// Returns rules of an owner that stand for all that are in force after the change, for
+    /// [`Byway::obstacles`](crate::Byway::obstacles): of few rules all, those that change first; of many, the first of these, and
+    /// one for each target.
+    pub fn sample(&self, owner: Owner) -> Vec<Rule> {
+        let (mut changed, mut targets, mut others) = (vec![], vec![], vec![]);
+        let mut seen: BTreeSet<&Target> = BTreeSet::new();
+        let mut last = None;
+        for (selector, before, after) in merged(self.before.rules.iter(), self.after.rules.iter()) {
+            let Some(action) = after.filter(|it| it.owner == owner) else { continue };
+            // A million rules have few targets, often the same many times in a row.
+            let is_new_target = last != Some(&action.target) && seen.insert(&action.target);
+            last = Some(&action.target);
+            let rules = if before != after && changed.len() < RULES_LOOKED_UP {
+                &mut changed
+            } else if is_new_target {
+                &mut targets
+            } else if others.len() < RULES_LOOKED_UP {
+                &mut others
+            } else {
+                continue;
+            };
+            rules.push(Rule::of(*selector, action));
+        }
+        [changed, targets, others].concat()
     }
 
     /// Counts the rules that change, and those of the configuration that stay.

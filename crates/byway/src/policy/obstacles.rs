@@ -8,7 +8,10 @@ use std::{
 
 use serde::Serialize;
 
-use crate::model::{Device, NextHop, Prefix, Rule, Selector, Target, in_one_sentence};
+use crate::model::{Device, Group, NextHop, Prefix, Rule, Selector, Target, in_one_sentence};
+
+/// Of how many rules the routes are looked up.
+pub(crate) const RULES_LOOKED_UP: usize = 256;
 
 /// What keeps rules from doing their work on this host, although they are in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -125,9 +128,21 @@ pub(crate) struct Facts {
     /// Those that the departure program is on.
     pub(crate) attached: BTreeSet<u32>,
     pub(crate) strict_rp_filter: BTreeSet<u32>,
+    /// The groups that rules use.
+    pub(crate) groups: BTreeMap<String, Group>,
     /// The next hops whose neighbour entry has failed.
     pub(crate) unanswered: BTreeSet<NextHop>,
     pub(crate) leaves: BTreeMap<Selector, Leaves>,
+}
+
+/// Returns the next hops of a target, those of a group included.
+pub(crate) fn next_hops<'a>(
+    target: &'a Target,
+    groups: &'a BTreeMap<String, Group>,
+) -> impl Iterator<Item = &'a NextHop> {
+    let group = if let Target::Group(name) = target { groups.get(name) } else { None };
+    let members = group.into_iter().flat_map(|it| &it.members);
+    target.next_hops().chain(members.map(|member| &member.next_hop))
 }
 
 /// Finds what is in the way of these rules, each obstacle once.
@@ -141,7 +156,7 @@ pub(crate) fn find<'a>(rules: impl IntoIterator<Item = &'a Rule>, facts: &Facts)
         if matches!(rule.target, Target::Pass | Target::Other { .. }) {
             continue;
         }
-        for next_hop in rule.target.next_hops() {
+        for next_hop in next_hops(&rule.target, &facts.groups) {
             if selector.source().address().is_ipv4()
                 && facts.strict_rp_filter.contains(&next_hop.device.index)
             {
@@ -192,6 +207,7 @@ pub(crate) fn far_away(source: &Prefix) -> [IpAddr; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Member;
 
     fn facts() -> Facts {
         let devices = ["eth0", "eth1", "tun0"];
@@ -238,6 +254,19 @@ mod tests {
                 "the gateway 10.1.0.1 does not answer on eth1; check its address and the link",
             ]
         );
+    }
+
+    #[test]
+    fn a_group_has_the_obstacles_of_its_next_hops() {
+        let next_hops = rule("192.0.2.1");
+        let members = next_hops.target.next_hops().cloned().map(|next_hop| Member { next_hop, weight: 1 });
+        let group = Group::new("up", members.collect());
+        let mut facts = facts();
+        facts.strict_rp_filter.insert(2);
+        facts.groups.insert("up".into(), group);
+        let of_group = |name: &str| Rule::new(rule("192.0.2.1").selector(), Target::Group(name.into()));
+        assert_eq!(said(&[of_group("up")], &facts), said(&[next_hops], &facts));
+        assert_eq!(said(&[of_group("other")], &facts), [""; 0]);
     }
 
     #[test]

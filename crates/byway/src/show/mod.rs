@@ -2,7 +2,7 @@
 
 pub(crate) mod get;
 pub(crate) mod listing;
-mod lookup;
+pub(crate) mod lookup;
 mod order;
 mod selection;
 pub(crate) mod status;

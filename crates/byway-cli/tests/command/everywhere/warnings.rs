@@ -1,8 +1,13 @@
 //! What keeps a rule from doing its work is said by the command that makes the rule, and by the one that shows it.
 
+use std::time::Duration;
+
 use byway_lab::seed::Seed;
 
-use crate::support::call;
+use crate::{
+    support::{byway, call},
+    terminal::{Terminal, lines},
+};
 
 const RULE: &str = "from 192.168.1.5 via 10.111.221.21 dev eth1";
 
@@ -30,6 +35,9 @@ fn each_command_warns_of_what_is_in_the_way() {
         &format!("replace {RULE}"),
         &format!("diff {file}"),
         &format!("apply {file}"),
+        // What stays as it is does its work no better.
+        &format!("diff {file}"),
+        &format!("apply {file}"),
         "show",
         "show nexthops",
     ] {
@@ -51,6 +59,55 @@ fn each_command_warns_of_what_is_in_the_way() {
     seed.server.delete_route("default via 10.111.220.1").unwrap();
     let no_route = warnings(&seed, &format!("replace {RULE}"));
     assert!(no_route[0].starts_with("there is no route for packets from 192.168.1.5"), "{no_route:?}");
+}
+
+/// A group's next hops are those of its rules. A dead one is said whenever somebody asks, and once.
+#[test]
+fn a_dead_next_hop_is_said_once_by_each_command() {
+    let seed = Seed::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("byway.toml");
+    let text = "[group.up]\nnexthops = [{ via = \"10.111.221.99\", dev = \"eth1\" }]\n\
+                [[rule]]\nfrom = \"192.168.1.5\"\ngroup = \"up\"\n";
+    std::fs::write(&file, text).unwrap();
+    let (apply, diff) = (format!("apply {}", file.display()), format!("diff {}", file.display()));
+    let dead = "the gateway 10.111.221.99 does not answer on eth1; check its address and the link";
+    // The kernel asks for it every few seconds, and waits for seconds.
+    for words in [&apply, &diff, &apply, "show"].repeat(4) {
+        assert_eq!(warnings(&seed, words), [dead], "{words}");
+        std::thread::sleep(Duration::from_millis(400));
+    }
+    seed.server.set_up("eth1", false).unwrap();
+    let waiting = "waiting: via 10.111.221.99 dev eth1: eth1 is down, so the gateway 10.111.221.99 cannot be on-link there\n";
+    for words in [&diff, &apply] {
+        let said = call(&seed.server, words);
+        assert!(said.out.ends_with(waiting), "{said:?}");
+        assert_eq!(said.warnings, [""; 0], "{words}");
+    }
+}
+
+#[test]
+fn the_answer_comes_ahead_of_the_warnings() {
+    let seed = Seed::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("byway.toml");
+    std::fs::write(&file, "[[rule]]\nfrom = \"192.168.1.0/24\"\nvia = \"10.111.221.21\"\ndev = \"eth1\"\n")
+        .unwrap();
+    let file = file.display();
+    seed.server.sysctl("net.ipv4.conf.eth1.rp_filter", "1").unwrap();
+    for (words, answer) in [
+        (format!("add {RULE}"), "added: "),
+        (format!("replace {RULE}"), "replaced: "),
+        (format!("diff {file}"), "1 rule to add"),
+        (format!("apply {file}"), "1 rule added"),
+        ("show".to_owned(), "2 rules"),
+    ] {
+        let printed = Terminal::start(&seed.server, &mut byway(&words), (200, 50)).until(None);
+        let lines = lines(&printed);
+        let at = |text: &str| lines.iter().position(|line| line.starts_with(text));
+        let (answer, warning) = (at(answer), at("byway: warning: eth1 drops requests"));
+        assert!(answer.is_some() && warning.is_some() && answer < warning, "byway {words}:\n{printed}");
+    }
 }
 
 /// What is attached to elsewhere is a command away.
