@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use byway::{ErrorKind, FileError, grammar::GrammarError};
+use byway::{ErrorKind, FileError, Selector, grammar::GrammarError};
 
 use crate::{help, log::shortened};
 
@@ -32,6 +32,8 @@ pub(crate) enum Error {
     NoChange(String),
     #[error("{0}; `byway show` lists the rules")]
     NothingChosen(String),
+    #[error("there is no rule {0}, but others match such packets; {help}", help = help::of_others(.0))]
+    OnlyOthers(Selector),
     #[error("{0}")]
     TooShort(String),
     #[error("cannot leave the terminal: {0}")]
@@ -74,7 +76,7 @@ impl Error {
             }
             Self::Grammar(_) | Self::File(_) | Self::Config { .. } => code::INVALID,
             Self::NoChange(_) | Self::TooShort(_) => code::INVALID,
-            Self::NothingChosen(_) => code::NOT_FOUND,
+            Self::NothingChosen(_) | Self::OnlyOthers(_) => code::NOT_FOUND,
             Self::Batch { error, .. } => error.exit_code(),
             Self::Byway(error) => match error.kind() {
                 ErrorKind::Invalid => code::INVALID,

@@ -1,6 +1,6 @@
 //! What to do about an error of the library, as a command where there is one.
 
-use byway::{Error, FlowError, Obstacle, grammar::GrammarError};
+use byway::{Error, FlowError, FlowSpec, Obstacle, Selector, grammar::GrammarError};
 
 /// What is wrong and what to do.
 pub(crate) fn sentence(error: &Error) -> String {
@@ -59,6 +59,17 @@ pub(crate) fn of_obstacle(obstacle: &Obstacle) -> String {
         }
         obstacle => obstacle.sentence(),
     }
+}
+
+/// How to find the rules for packets that have none of their own.
+pub(crate) fn of_others(selector: &Selector) -> String {
+    let (source, destination) = (selector.source(), selector.destination());
+    if !source.is_host() || destination.is_some_and(|it| !it.is_host()) {
+        return format!("`byway show covering {source}` lists them");
+    }
+    let mut flow = FlowSpec::new(source.address());
+    flow.destination = destination.map(|it| it.address());
+    format!("`byway get {flow}` says which one decides")
 }
 
 /// What is wrong with words.

@@ -75,7 +75,7 @@ impl Show {
             return watch(&mut byway, what, selection, Duration::from_secs(seconds), options);
         }
         if let Shown::Rule(selector) = what {
-            let rule = byway.rule(&selector)?;
+            let rule = rule(&mut byway, &selector)?;
             let text = match options.oneline {
                 true => in_words(&rule.rule),
                 false => table::rules(&[&rule], 1, None, Reader::of_stdout())?,
@@ -174,6 +174,25 @@ fn choose(listing: &mut Listing, what: Shown, selection: &Selection) -> Result<(
     }
     listing.next_hops = next_hops.next_hops(&listing.next_hops, &[]).into_iter().cloned().collect();
     Ok(())
+}
+
+/// The rule for exactly these packets. If there is none, other rules may match some of them.
+fn rule(byway: &mut Byway, selector: &Selector) -> Result<RuleStatus, Error> {
+    match byway.rule(selector) {
+        Err(byway::Error::NoSuchRule(_)) => {}
+        found => return Ok(found?),
+    }
+    let mut covering = Selection::default();
+    covering.covering = Some(selector.source());
+    let mut listing = byway.listing()?;
+    listing.select(&covering)?;
+    for rule in listing.rules() {
+        let destinations = (rule?.rule.destination, selector.destination());
+        if !matches!(destinations, (Some(one), Some(other)) if !one.covers(&other) && !other.covers(&one)) {
+            return Err(Error::OnlyOthers(*selector));
+        }
+    }
+    Err(byway::Error::NoSuchRule(*selector).into())
 }
 
 /// The words that add a rule.
@@ -289,7 +308,7 @@ fn look(byway: &mut Byway, what: Shown) -> Result<Status, Error> {
     Ok(match what {
         Shown::Rule(selector) => {
             let mut status = Status::default();
-            status.rules.push(byway.rule(&selector)?);
+            status.rules.push(rule(byway, &selector)?);
             status
         }
         Shown::Rules | Shown::NextHops | Shown::Attachments => byway.status()?,

@@ -122,12 +122,27 @@ fn one_rule_is_shown_alone() {
         }
         assert_eq!(rule, all["rules"][nth], "{words}");
     }
-    for words in ["from 192.168.1.6", "from 192.168.1.0/24 to 10.9.0.0/16", "from 2001:db8:1::5"] {
+    // Where other rules match, it says how to find them.
+    done(server, "del from 192.168.1.5");
+    for (words, help) in [
+        ("from 192.168.1.6", "`byway get 192.168.1.6` says which one decides"),
+        ("from 192.168.1.5", "`byway get 192.168.1.5` says which one decides"),
+        ("from 192.168.1.6 to 10.9.0.1", "`byway get 192.168.1.6 to 10.9.0.1` says which one decides"),
+        ("from 192.168.1.0/24 to 10.9.0.0/16", "`byway show covering 192.168.1.0/24` lists them"),
+    ] {
+        assert_eq!(
+            refused(server, &format!("--json show {words}")),
+            format!("there is no rule {words}, but others match such packets; {help}")
+        );
+    }
+    done(server, "del from 192.168.1.0/24");
+    for words in ["from 192.168.1.5 to 10.10.0.0/16", "from 192.168.1.0/24", "from 2001:db8:1::5"] {
         assert_eq!(
             refused(server, &format!("--json show {words}")),
             format!("there is no rule {words}; `byway show` lists the rules")
         );
     }
+    done(server, &format!("add {RULE}"));
     for (words, sentence) in [
         (
             "show me",
