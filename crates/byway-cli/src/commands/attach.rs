@@ -6,7 +6,8 @@ use crate::{output::Output, render};
 
 /// Attach to interfaces: packets that leave by them follow the rules
 ///
-/// Without a name, attaches to the interfaces that carry a default route now, of either family.
+/// Without a name, attaches to the interfaces that carry a default route now, of either family. Once you name one, all
+/// attachments count as named.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -22,7 +23,11 @@ impl Attach {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let devices = grammar::devices(&self.devices)?;
         let devices = if devices.is_empty() { byway::Attach::Auto } else { byway::Attach::devices(devices) };
-        let attached = super::open(options)?.attach(&devices)?;
-        Ok(Output::line(format!("attached to {}", render::names(&attached)), &attached))
+        let mut byway = super::open(options)?;
+        let before = byway.attachments()?;
+        let attached = byway.attach(&devices)?;
+        // The change is made, whatever can be seen of it.
+        let named = super::no_longer_by_route(&before, &byway.attachments().unwrap_or_default());
+        Ok(Output::line(format!("attached to {}{named}", render::names(&attached)), &attached))
     }
 }

@@ -23,11 +23,14 @@ impl Detach {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let devices = grammar::devices(&self.devices)?;
         let mut byway = super::open(options)?;
+        let before = byway.attachments()?;
         let detached = if devices.is_empty() { byway.detach_all()? } else { byway.detach(&devices)? };
         let text = if detached.is_empty() {
             "nothing was attached".to_owned()
         } else {
-            format!("detached from {}", render::names(&detached))
+            // The change is made, whatever can be seen of it.
+            let named = super::no_longer_by_route(&before, &byway.attachments().unwrap_or_default());
+            format!("detached from {}{named}", render::names(&detached))
         };
         Ok(Output::line(text, &detached))
     }

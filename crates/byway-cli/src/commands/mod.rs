@@ -35,8 +35,8 @@ use std::{
 };
 
 use byway::{
-    Byway, Change, Changes, Device, Family, NextHop, NextHopSpec, Obstacle, Owner, Rule, Selection,
-    config::Config, read_config,
+    Attachment, Byway, Change, Changes, Device, Family, NextHop, NextHopSpec, Obstacle, Owner, Role, Rule,
+    Selection, config::Config, read_config,
 };
 use clap::{ArgAction, Subcommand};
 
@@ -264,6 +264,26 @@ fn put(
     }
     let warnings = warnings(&mut byway, slice::from_ref(&rule));
     Ok(Output { warnings, ..Output::line(text, &rule) })
+}
+
+/// Says which attachments were those of the default route before, and are named now. A request that names one names all.
+fn no_longer_by_route(before: &[Attachment], after: &[Attachment]) -> String {
+    let was_by_route = |it: &&Attachment| before.iter().any(|then| then.by_route && then.device == it.device);
+    let named: Vec<Device> = after
+        .iter()
+        .filter(|it| it.role == Role::Departure && !it.by_route)
+        .filter(was_by_route)
+        .map(|it| it.device.clone())
+        .collect();
+    if named.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\n{} {} attached, now by name and no longer by the default route; to change that: `byway detach`, then \
+         `byway attach`",
+        render::names(&named),
+        if named.len() == 1 { "stays" } else { "stay" },
+    )
 }
 
 /// How long a gateway has to answer ARP or neighbour discovery before somebody is told. In one network that takes a millisecond.

@@ -167,6 +167,26 @@ fn one_rule_is_shown_alone() {
     }
 }
 
+/// One name makes all attachments named, and somebody who relies on the default route has to know.
+#[test]
+fn attachments_that_are_no_longer_by_the_default_route_are_said() {
+    let seed = Seed::new().unwrap();
+    let server = &seed.server;
+    let again = "; to change that: `byway detach`, then `byway attach`\n";
+    assert_eq!(done(server, "attach"), "attached to eth0\n");
+    let said = "attached to eth1\neth0 stays attached, now by name and no longer by the default route";
+    assert_eq!(done(server, "attach eth1"), format!("{said}{again}"));
+    assert_eq!(done(server, "detach eth1"), "detached from eth1\n");
+    assert_eq!(done(server, "detach"), "detached from eth0\n");
+    assert_eq!(done(server, "attach"), "attached to eth0\n");
+    assert_eq!(done(server, "detach"), "detached from eth0\n");
+
+    server.route("default via 10.111.221.21 metric 9").unwrap();
+    assert_eq!(done(server, "attach"), "attached to eth0 and eth1\n");
+    let said = "detached from eth1\neth0 stays attached, now by name and no longer by the default route";
+    assert_eq!(done(server, "detach eth1"), format!("{said}{again}"));
+}
+
 #[test]
 fn some_are_shown_and_some_are_deleted() {
     let seed = Seed::new().unwrap();
