@@ -41,7 +41,7 @@ const NOUNS: [&str; 4] = ["rules", "groups", "nexthops", "attachments"];
 ///
 /// A sentence, where a part of a command's name may not stand for it.
 pub(crate) fn translated(arguments: Vec<OsString>, cli: &Command) -> Result<Vec<OsString>, String> {
-    let mut arguments = arguments;
+    let mut arguments = with_pauses(arguments);
     let end = arguments.iter().position(|it| it == "--").unwrap_or(arguments.len());
     let literal = arguments.split_off(end);
     let mut places = Vec::new();
@@ -73,6 +73,28 @@ pub(crate) fn translated(arguments: Vec<OsString>, cli: &Command) -> Result<Vec<
     translated.extend(wants_help.then(|| OsString::from("--help")));
     translated.extend(literal);
     Ok(translated)
+}
+
+/// `--watch 5` as `--watch=5`. Nothing else that may follow there is like a number.
+fn with_pauses(arguments: Vec<OsString>) -> Vec<OsString> {
+    let is_number = |text: &str| {
+        text.starts_with(|it: char| it.is_ascii_digit())
+            && !text.contains([':', '/'])
+            && text.matches('.').count() < 2
+    };
+    let mut joined: Vec<OsString> = Vec::with_capacity(arguments.len());
+    let mut is_over = false;
+    for argument in arguments {
+        is_over |= argument == "--";
+        match joined.last_mut().filter(|last| !is_over && *last == "--watch") {
+            Some(watch) if argument.to_str().is_some_and(is_number) => {
+                watch.push("=");
+                watch.push(argument);
+            }
+            _ => joined.push(argument),
+        }
+    }
+    joined
 }
 
 /// An option with two dashes, where it has several letters.
@@ -431,6 +453,22 @@ mod tests {
             ("apply --confirm 60s a", "apply --confirm 60s a"),
             ("check -", "check -"),
             ("-frobnicate s", "-frobnicate show"),
+        ]);
+    }
+
+    #[test]
+    fn a_pause_may_stand_apart() {
+        means(&[
+            ("s --watch 5", "show --watch=5"),
+            ("show --watch 0.5 unused", "show --watch=0.5 unused"),
+            ("show --watch 5x", "show --watch=5x"),
+            ("show --watch 192.0.2.7", "show --watch 192.0.2.7"),
+            ("show --watch 10/8", "show --watch 10/8"),
+            ("show --watch 2001:db8::7", "show --watch 2001:db8::7"),
+            ("show --watch unused", "show --watch unused"),
+            ("show --watch=5 unused", "show --watch=5 unused"),
+            ("show --watch", "show --watch"),
+            ("show -- --watch 5", "show -- --watch 5"),
         ]);
     }
 

@@ -61,18 +61,19 @@ pub(crate) struct Show {
     /// rules | nexthops | groups | attachments, and a selection; or [from] PREFIX [to PREFIX]; all rules by default
     #[arg(value_name = "WHAT", num_args = 0..)]
     what: Vec<String>,
-    /// Show it again and again, as much as fits on the screen, with the rates in between
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "1",
-        value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    watch: Option<u64>,
+    /// Show it again and again, as much as fits on the screen, with the rates in between: every second, or so often (5, 0.5,
+    /// 2m)
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "1",
+        value_parser = pause)]
+    watch: Option<Duration>,
 }
 
 impl Show {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let (what, selection) = shown(&self.what, options.family())?;
         let mut byway = super::open(options)?;
-        if let Some(seconds) = self.watch {
-            return watch(&mut byway, what, selection, Duration::from_secs(seconds), options);
+        if let Some(pause) = self.watch {
+            return watch(&mut byway, what, selection, pause, options);
         }
         if let Shown::Rule(selector) = what {
             let rule = rule(&mut byway, &selector)?;
@@ -116,6 +117,19 @@ impl Show {
         let unused: Vec<Rule> = unused.map(|rule| rule.rule).collect();
         let warnings = super::warnings(&mut byway, &unused);
         Ok(Output { warnings, ..Output::printed() })
+    }
+}
+
+/// From a tenth of a second to a day. A number alone is in seconds, as for watch(1).
+fn pause(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let time = seconds
+        .or_else(|| humantime::parse_duration(text).ok())
+        .ok_or("this is not a time; write it like 5, 0.5 or 2m")?;
+    if (Duration::from_millis(100)..=Duration::from_secs(86_400)).contains(&time) {
+        Ok(time)
+    } else {
+        Err("the time must be from 100ms to 1day".to_owned())
     }
 }
 
@@ -431,6 +445,19 @@ mod tests {
             ("from 192.0.2.7 nexthops", "`nexthops` does not belong here; expected `from` or `to`"),
         ] {
             assert_eq!(shown(&words(text), None).unwrap_err().sentence(), sentence, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_pause_is_a_number_of_seconds_or_a_time() {
+        for (text, millis) in [("5", 5_000), ("0.5", 500), (".2", 200), ("100ms", 100), ("2m", 120_000)] {
+            assert_eq!(pause(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "x", "5x", "-1", "nan", "inf", "1e400"] {
+            assert_eq!(pause(text), Err("this is not a time; write it like 5, 0.5 or 2m".into()), "{text}");
+        }
+        for text in ["0", "0.05", "86401", "2days", "1e15"] {
+            assert_eq!(pause(text), Err("the time must be from 100ms to 1day".into()), "{text}");
         }
     }
 

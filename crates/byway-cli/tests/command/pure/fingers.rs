@@ -61,6 +61,18 @@ fn what_is_too_short_is_said() {
 }
 
 #[test]
+fn a_pause_that_is_none_is_answered_with_one() {
+    for (words, sentence) in [
+        ("show --watch 5x", "this is not a time; write it like 5, 0.5 or 2m"),
+        ("show --watch=soon", "this is not a time; write it like 5, 0.5 or 2m"),
+        ("show --watch=0.01", "the time must be from 100ms to 1day"),
+    ] {
+        let said = call(words);
+        assert!(said.code == Some(2) && said.err.contains(sentence), "byway {words}: {said:?}");
+    }
+}
+
+#[test]
 fn standard_input_is_checked_like_a_file() {
     let check = |text: &[u8]| send("check --offline -", text);
     let good = b"[[rule]]\nfrom = \"10/8\"\ntarget = \"drop\"\n";
