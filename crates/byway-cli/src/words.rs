@@ -34,6 +34,15 @@ const OF_RULES: [&str; 5] = ["add", "replace", "del", "show", "flush"];
 /// The plurals that `show` shows.
 const NOUNS: [&str; 4] = ["rules", "groups", "nexthops", "attachments"];
 
+/// Commands of ip(8) and others that Byway does not have, how much of them is enough, and what it has instead.
+const ELSEWHERE: [(&str, usize, &str); 2] = [
+    ("monitor", 3, "`byway show --watch` shows the counters again and again"),
+    ("statistics", 4, "`byway show` has the counters"),
+];
+
+/// What others do to next hops.
+const OF_NEXT_HOPS: [&str; 6] = ["add", "del", "delete", "replace", "change", "flush"];
+
 /// Arguments, without the name of the program, in the words of the parser. What stands behind `--` stays as it is, and so does
 /// what this does not understand: the parser says what is wrong with it.
 ///
@@ -163,7 +172,13 @@ pub(crate) fn meaning(words: &[&str], cli: &Command) -> Result<Meaning, String> 
     if !first.is_empty() && "help".starts_with(first) {
         return Ok(Meaning { wants_help: true, ..meaning(rest, cli)?.behind(1) });
     }
-    let Some(command) = command(first, cli)? else { return Ok(Meaning::of(&[], 0)) };
+    let Some(command) = command(first, cli)? else {
+        let is_it = |(name, enough, _): &&(&str, usize, &str)| first.len() >= *enough && begins(name, first);
+        return match ELSEWHERE.iter().find(is_it) {
+            Some((_, _, instead)) => Err(format!("`{first}` is no command; {instead}")),
+            None => Ok(Meaning::of(&[], 0)),
+        };
+    };
     let asks = |word: Option<&&str>| word == Some(&"help");
     match command {
         // As `ip rule` alone.
@@ -228,10 +243,21 @@ pub(crate) fn meaning(words: &[&str], cli: &Command) -> Result<Meaning, String> 
                     Ok(Meaning { wants_help: true, ..Meaning::of(&[command, verb], 3) })
                 }
                 Some(verb) => Ok(Meaning::of(&[command, verb], 2)),
+                None if command == "nexthop" && OF_NEXT_HOPS.iter().any(|verb| verb.starts_with(word)) => {
+                    Err(format!(
+                        "`nexthop {word}` is no command; a next hop comes with the first rule or group that names it, and goes \
+                         with the last; `byway nexthop down` takes it out of service"
+                    ))
+                }
                 None => Ok(Meaning::of(&[command], 1)),
             }
         }
     }
+}
+
+/// Whether a word is the beginning of a name, or the name without its end: `stats` is `statistics`.
+fn begins(name: &str, word: &str) -> bool {
+    name.starts_with(word.strip_suffix('s').unwrap_or(word))
 }
 
 /// The command, or the noun that takes a command, that a word begins or is.
@@ -388,6 +414,27 @@ mod tests {
         ] {
             assert_eq!(translation(typed), Err(sentence.to_owned()));
         }
+    }
+
+    #[test]
+    fn what_others_have_is_answered_with_what_there_is() {
+        let counters = "`byway show` has the counters";
+        let watch = "`byway show --watch` shows the counters again and again";
+        for (typed, instead) in [
+            ("monitor", watch),
+            ("mon all", watch),
+            ("stat", counters),
+            ("stats", counters),
+            ("statistics show", counters),
+        ] {
+            let word = typed.split(' ').next().unwrap();
+            assert_eq!(translation(typed), Err(format!("`{word}` is no command; {instead}")), "{typed}");
+        }
+        for verb in ["add", "a", "del", "delete", "replace", "flush"] {
+            let said = translation(&format!("nexthop {verb} via 10.0.0.1")).unwrap_err();
+            assert!(said.starts_with(&format!("`nexthop {verb}` is no command; a next hop comes")), "{said}");
+        }
+        means(&[("mo", "mo"), ("stack", "stack"), ("nexthop frobnicate", "nexthop frobnicate")]);
     }
 
     #[test]

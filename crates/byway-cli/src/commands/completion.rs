@@ -15,6 +15,7 @@ Examples:
   byway completion fish > /etc/fish/completions/byway.fish")]
 pub(crate) struct Completion {
     /// The shell
+    #[arg(value_name = "bash|zsh|fish")]
     shell: Shell,
 }
 

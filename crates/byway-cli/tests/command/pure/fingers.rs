@@ -73,6 +73,25 @@ fn a_pause_that_is_none_is_answered_with_one() {
 }
 
 #[test]
+fn what_is_no_command_is_answered_with_one() {
+    for (words, sentence) in [
+        (
+            "monitor",
+            "error: `monitor` is no command; `byway show --watch` shows the counters again and again",
+        ),
+        ("stats", "error: `stats` is no command; `byway show` has the counters"),
+        (
+            "nexthop del via 10.0.0.1",
+            "error: `nexthop del` is no command; a next hop comes with the first rule",
+        ),
+        ("completion", "<bash|zsh|fish>"),
+    ] {
+        let said = call(words);
+        assert!(said.code == Some(2) && said.err.contains(sentence), "byway {words}: {said:?}");
+    }
+}
+
+#[test]
 fn standard_input_is_checked_like_a_file() {
     let check = |text: &[u8]| send("check --offline -", text);
     let good = b"[[rule]]\nfrom = \"10/8\"\ntarget = \"drop\"\n";
