@@ -40,7 +40,7 @@ pub use selection::{begins_selection, selection};
 
 use crate::model::{
     Family, FlowError, GroupSpec, MSS_MAX, MSS_MIN, MemberSpec, Mss, NextHopSpec, OnDown, OwnerError, Prefix,
-    PrefixError, RuleSpec, Selectable, Selector, TargetSpec, WEIGHT_MAX, in_one_sentence,
+    PrefixError, RuleSpec, Selectable, Selector, TargetSpec, WEIGHT_MAX, in_one_sentence, zoned,
 };
 
 /// Why words are not a rule, group or next hop.
@@ -215,7 +215,7 @@ const ELSEWHERE: [(&[&str], &str); 17] = [
 
 fn gateway_help(text: &str) -> String {
     let address = |text: &str| text.parse::<IpAddr>().ok();
-    if let Some((gateway, device)) = text.split_once('%').filter(|(gateway, _)| address(gateway).is_some()) {
+    if let Some((gateway, device)) = zoned(text) {
         return format!("write `via {gateway} dev {device}`");
     }
     if let Some((gateway, _)) = text.split_once('/').filter(|(gateway, _)| address(gateway).is_some()) {
@@ -259,6 +259,11 @@ fn with_keyword(keyword: Keyword, mut words: Vec<&str>, is_bare: fn(&str) -> boo
 /// Whether this is an address or a prefix, if only a wrong one, or all addresses.
 fn is_source(word: &str) -> bool {
     is_all(word) || !matches!(word.parse::<Prefix>(), Err(PrefixError::Syntax(_)))
+}
+
+/// Whether this is an address, if only with a zone.
+fn is_gateway(word: &str) -> bool {
+    word.parse::<IpAddr>().is_ok() || zoned(word).is_some()
 }
 
 /// Whether this means all addresses of a family, as in ip-rule(8) and ip-route(8).
@@ -345,7 +350,7 @@ pub fn group(words: &[impl AsRef<str>]) -> Result<GroupSpec, GrammarError> {
 ///
 /// The first thing that is wrong.
 pub fn next_hop(words: &[impl AsRef<str>]) -> Result<NextHopSpec, GrammarError> {
-    let words = with_keyword(VIA, refs(words), |word| word.parse::<IpAddr>().is_ok());
+    let words = with_keyword(VIA, refs(words), is_gateway);
     let (mut values, _) = pairs(&mut words.iter().peekable(), &[VIA, DEV], false)?;
     take_next_hop(&mut values)
 }

@@ -91,6 +91,9 @@ impl RuleError {
             Self::MemberCount(_) => return Some(format!("name 1 to {GROUP_MAX}")),
             Self::Twice(_) => "name it once, with a weight for a larger share",
             Self::GroupName(_) => return Some(letters(GROUP_NAME_MAX)),
+            Self::NotAGateway(IpAddr::V6(v6), _) if v6.to_ipv4_mapped().is_some() => {
+                return v6.to_ipv4_mapped().map(|v4| format!("write {v4}"));
+            }
             Self::NotAGateway(..) => "name the address of the next router",
             Self::NeverRedirected(..) => "name the global addresses that the host answers from",
             Self::Name(_) => return Some(letters(RULE_NAME_MAX)),
@@ -111,6 +114,8 @@ fn unusable(address: IpAddr) -> Option<&'static str> {
         _ if address.is_loopback() => Some("a loopback address"),
         _ if address.is_multicast() => Some("a multicast address"),
         IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address"),
+        // RFC 4291, 2.5.5.2
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some("an IPv4 address in IPv6 form"),
         _ => None,
     }
 }
@@ -349,6 +354,10 @@ mod tests {
             (
                 spec("192.0.2.7", via("127.0.0.1")),
                 "127.0.0.1 cannot be a gateway: it is a loopback address; name the address of the next router",
+            ),
+            (
+                spec("192.0.2.7", via("::ffff:10.0.0.1")),
+                "::ffff:10.0.0.1 cannot be a gateway: it is an IPv4 address in IPv6 form; write 10.0.0.1",
             ),
             (
                 spec("fe80::1", via("2001:db8::1")),

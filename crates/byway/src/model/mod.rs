@@ -17,6 +17,7 @@ pub(crate) use check::{
 pub use flow::{FlowError, FlowSpec, Protocol};
 pub use group::{GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec};
 pub use owner::{Owner, OwnerError};
+pub(crate) use prefix::zoned;
 pub use prefix::{Family, Prefix, PrefixError};
 pub(crate) use rule::Action;
 pub use rule::{RULE_NAME_MAX, Rule, RuleSpec, Selector};

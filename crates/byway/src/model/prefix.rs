@@ -89,7 +89,13 @@ impl PrefixError {
     /// What to do, if anything can be done. It reads as a continuation of [`Display`](std::fmt::Display), after a semicolon.
     pub fn help(&self) -> Option<String> {
         Some(match self {
-            Self::Syntax(_) => "write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32".to_owned(),
+            Self::Syntax(text) => match zoned(text) {
+                Some((IpAddr::V6(v6), _)) if v6.is_unicast_link_local() => {
+                    "name a global address: byway never redirects link-local packets".to_owned()
+                }
+                Some((address, _)) => format!("write {address}, which is the same on all interfaces"),
+                None => "write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32".to_owned(),
+            },
             Self::HostBits { meant, .. } => format!("did you mean {meant}?"),
             Self::TooLong { family, .. } => {
                 format!("{} is the longest", Prefix::all(*family).0.max_prefix_len())
@@ -227,6 +233,12 @@ impl FromStr for Prefix {
     }
 }
 
+/// The address and the zone of `fe80::1%eth1` (RFC 4007, 11).
+pub(crate) fn zoned(text: &str) -> Option<(IpAddr, &str)> {
+    let (address, zone) = text.split_once('%')?;
+    Some((address.parse().ok()?, zone))
+}
+
 /// The bits before the IPv4 address in `::ffff:0:0/96`.
 const MAPPED: u8 = 96;
 
@@ -328,6 +340,17 @@ mod tests {
             "10/08",
         ] {
             assert_eq!(text.parse::<Prefix>().unwrap_err(), PrefixError::Syntax(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_zone_is_no_part_of_an_address() {
+        for (text, help) in [
+            ("fe80::5%eth1", "name a global address: byway never redirects link-local packets"),
+            ("2001:db8::5%eth1", "write 2001:db8::5, which is the same on all interfaces"),
+        ] {
+            let sentence = format!("`{text}` is not an IPv4 or IPv6 address or prefix; {help}");
+            assert_eq!(text.parse::<Prefix>().unwrap_err().sentence(), sentence);
         }
     }
 
