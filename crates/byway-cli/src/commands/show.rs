@@ -14,7 +14,7 @@ use clap::Args;
 use super::{Error, Options, none_matches, print};
 use crate::{
     output::{Output, Stamped},
-    render::{self, Reader, Screen, cells::Since, table},
+    render::{self, Reader, Screen, Window, cells::Since, table},
 };
 
 /// Show rules with their counters, and attachments
@@ -291,29 +291,41 @@ fn watch(
     if !options.json && selection.sort.is_none() {
         selection.sort = Some(SortBy::Rate);
     }
+    let is_drawn = Screen::of_stdout().is_some() && !options.json && !options.quiet;
+    let window = is_drawn.then(Window::open).transpose().map_err(Error::Print)?;
     let mut before: Option<(Status, Instant)> = None;
     loop {
         let (status, now) = (look(byway, what)?, Instant::now());
         let since =
             before.as_ref().map(|(status, then)| Since { status, seconds: (now - *then).as_secs_f64() });
         let looked = Looked { what, selection: &selection, is_alone, status: &status, since: since.as_ref() };
-        let screen = Screen::of_stdout().filter(|_| !options.json);
-        // Plain data always has a JSON form.
-        let text = if options.json { looked.json().unwrap_or_default() } else { looked.text(screen)? };
-        let goes_on = print(options, |out| {
-            match screen {
-                // Overwrite what was shown before, line by line, so that nothing flickers.
-                Some(_) => write!(out, "\x1b[H{}\x1b[K\n\x1b[J", text.replace('\n', "\x1b[K\n")),
-                None if options.json => writeln!(out, "{text}"),
-                None => write!(out, "{text}\n\n"),
+        loop {
+            // Another look for each, since somebody may have resized it.
+            let screen = Screen::of_stdout().filter(|_| window.is_some());
+            // Plain data always has a JSON form.
+            let text = if options.json { looked.json().unwrap_or_default() } else { looked.text(screen)? };
+            let goes_on = print(options, |out| {
+                match screen {
+                    // Overwrite what was shown before, line by line, so that nothing flickers.
+                    Some(_) => write!(out, "\x1b[H{}\x1b[K\n\x1b[J", text.replace('\n', "\x1b[K\n")),
+                    None if options.json => writeln!(out, "{text}"),
+                    None => write!(out, "{text}\n\n"),
+                }
+                .map_err(Error::Print)
+            })?;
+            if !goes_on {
+                return Ok(Output::printed());
             }
-            .map_err(Error::Print)
-        })?;
-        if !goes_on {
-            return Ok(Output::printed());
+            match &window {
+                Some(window) if window.wait(now + pause).map_err(Error::Print)? => {}
+                Some(_) => break,
+                None => {
+                    thread::sleep(pause);
+                    break;
+                }
+            }
         }
         before = Some((status, now));
-        thread::sleep(pause);
     }
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod progress;
 mod rules;
 mod screen;
 pub(crate) mod table;
+mod window;
 
 use std::{
     fmt::{self, Display},
@@ -17,6 +18,7 @@ use std::{
 
 use byway::{Attachment, Device, Mss, MtuMismatch, Role};
 pub(crate) use screen::Screen;
+pub(crate) use window::Window;
 
 /// Who reads a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -38,6 +38,15 @@ impl Terminal {
         Self { screen: pty.master.into(), process, printed: vec![] }
     }
 
+    /// Gives it another size, and the kernel tells those who run in it (SIGWINCH, ioctl_tty(2)).
+    pub(crate) fn resize(&self, (columns, rows): (u16, u16)) {
+        let words = format!("cols {columns} rows {rows}");
+        let mut stty = Command::new("stty");
+        assert!(
+            stty.args(words.split(' ')).stdin(self.screen.try_clone().unwrap()).status().unwrap().success()
+        );
+    }
+
     pub(crate) fn types(&mut self, text: &str) {
         self.screen.write_all(text.as_bytes()).unwrap();
     }

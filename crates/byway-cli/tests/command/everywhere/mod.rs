@@ -15,3 +15,4 @@ mod killed;
 mod leftovers;
 mod log;
 mod warnings;
+mod watch;
