@@ -11,6 +11,7 @@ mod fingers;
 mod get;
 mod import;
 mod interrupted;
+mod json;
 mod killed;
 mod leftovers;
 mod log;
