@@ -4,32 +4,48 @@
 //! cargo run --example redirect -- eth0 192.168.1.5 10.111.221.21 eth1
 //! ```
 
-use std::{env, error::Error, net::IpAddr, thread, time::Duration};
+use std::{env, error::Error, net::IpAddr, process::ExitCode, thread, time::Duration};
 
-use byway::{Attach, Byway, NextHopSpec, RuleSpec, Selector};
+use byway::{Attach, Byway, NextHopSpec, Role, RuleSpec};
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("redirect: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let [attach_to, source, gateway, device] = arguments.as_slice() else {
         return Err("usage: redirect ATTACH_TO SOURCE GATEWAY DEVICE".into());
     };
-    let selector: Selector = source.parse()?;
     let gateway: IpAddr = gateway.parse()?;
+    let spec = RuleSpec::new(source.parse()?, NextHopSpec::via(gateway).dev(device));
 
     let mut byway = Byway::open()?;
+    let attachments = byway.attachments()?;
+    let was_attached =
+        attachments.iter().any(|it| it.role == Role::Departure && it.device.name == *attach_to);
     byway.attach(&Attach::devices([attach_to]))?;
-    let next_hop = NextHopSpec::via(gateway).dev(device);
-    let rule = byway.add(&RuleSpec::new(selector, next_hop))?;
-    println!("{rule}, for ten seconds");
-
-    thread::sleep(Duration::from_secs(10));
-    for status in byway.rules()? {
-        println!(
-            "{}: {} packets left, {} arrived",
-            status.rule, status.departed.packets, status.arrived.packets
-        );
+    // Whatever goes wrong from here on, leave nothing behind.
+    let redirected = redirect(&mut byway, &spec);
+    if !was_attached {
+        byway.detach(&[attach_to])?;
     }
-    byway.del(&selector)?;
-    byway.detach(&[attach_to])?;
+    Ok(redirected?)
+}
+
+fn redirect(byway: &mut Byway, spec: &RuleSpec) -> byway::Result<()> {
+    let rule = byway.add(spec)?;
+    println!("{rule}, for ten seconds");
+    thread::sleep(Duration::from_secs(10));
+    let status = byway.rule(&spec.selector);
+    byway.del(&spec.selector)?;
+    let status = status?;
+    println!("{rule}: {} packets left, {} arrived", status.departed.packets, status.arrived.packets);
     Ok(())
 }
