@@ -36,7 +36,7 @@ use std::{
 
 use byway::{
     Attachment, Byway, Change, Changes, Device, Family, NextHop, NextHopSpec, Obstacle, Owner, Role, Rule,
-    Selection, config::Config, read_config,
+    RuleStatus, Selection, config::Config, read_config,
 };
 use clap::{ArgAction, Subcommand};
 
@@ -292,6 +292,22 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(250);
 /// What keeps rules from doing their work on this host, in sentences. What cannot be found out is not said: the change is made.
 fn warnings(byway: &mut Byway, rules: &[Rule]) -> Vec<String> {
     let obstacles = byway.obstacles(rules, ANSWER_WITHIN).unwrap_or_default();
+    obstacles.iter().map(help::of_obstacle).collect()
+}
+
+/// The same for rules with their counters. Those that have counted something have done their work, but the routes may have
+/// changed since.
+fn warnings_of_listed(byway: &mut Byway, rules: Vec<RuleStatus>) -> Vec<String> {
+    let is_of_routes = |it: &Obstacle| matches!(it, Obstacle::NotAttached { .. } | Obstacle::NoRoute(_));
+    let unused = rules.iter().filter(|it| **it == RuleStatus::new(it.rule.clone()));
+    let unused: Vec<Rule> = unused.map(|it| it.rule.clone()).collect();
+    let all: Vec<Rule> = rules.into_iter().map(|it| it.rule).collect();
+    let mut obstacles = byway.obstacles(&all, ANSWER_WITHIN).unwrap_or_default();
+    if unused.len() < all.len() {
+        obstacles.retain(is_of_routes);
+        let of_unused = byway.obstacles(&unused, ANSWER_WITHIN).unwrap_or_default();
+        obstacles.extend(of_unused.into_iter().filter(|it| !is_of_routes(it)));
+    }
     obstacles.iter().map(help::of_obstacle).collect()
 }
 

@@ -111,12 +111,8 @@ impl Show {
         if options.json || options.oneline {
             return Ok(Output::printed());
         }
-        // Those that have counted something do their work.
-        let unused =
-            listing.rules().take(MANY).flatten().filter(|rule| *rule == RuleStatus::new(rule.rule.clone()));
-        let unused: Vec<Rule> = unused.map(|rule| rule.rule).collect();
-        let warnings = super::warnings(&mut byway, &unused);
-        Ok(Output { warnings, ..Output::printed() })
+        let rules: Vec<RuleStatus> = listing.rules().take(MANY).flatten().collect();
+        Ok(Output { warnings: super::warnings_of_listed(&mut byway, rules), ..Output::printed() })
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use byway_lab::seed::Seed;
 
 use crate::{
-    support::{byway, call},
+    support::{ANSWER, byway, call, works},
     terminal::{Terminal, lines},
 };
 
@@ -117,6 +117,9 @@ fn packets_that_leave_past_byway_are_said_with_the_command_that_mends_it() {
     seed.lab.link((&seed.server, "eth2"), (&seed.gateway, "eth2")).unwrap();
     seed.server.address("eth2", "10.111.225.11/24").unwrap();
     assert_eq!(warnings(&seed, &format!("add {RULE}")), [""; 0]);
+    // A rule that has done its work may do so no longer.
+    assert!(works(&seed, ANSWER));
+    assert_eq!(warnings(&seed, "show"), [""; 0]);
     for half in ["0.0.0.0/1", "128.0.0.0/1"] {
         seed.server.route(&format!("{half} via 10.111.225.1")).unwrap();
     }
