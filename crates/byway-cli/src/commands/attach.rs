@@ -27,7 +27,8 @@ impl Attach {
         let before = byway.attachments()?;
         let attached = byway.attach(&devices)?;
         // The change is made, whatever can be seen of it.
-        let named = super::no_longer_by_route(&before, &byway.attachments().unwrap_or_default());
+        let after = byway.attachments().unwrap_or_default();
+        let named = super::no_longer_by_route(&before, &after, &attached);
         Ok(Output::line(format!("attached to {}{named}", render::names(&attached)), &attached))
     }
 }

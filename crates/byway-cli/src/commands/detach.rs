@@ -29,7 +29,7 @@ impl Detach {
             "nothing was attached".to_owned()
         } else {
             // The change is made, whatever can be seen of it.
-            let named = super::no_longer_by_route(&before, &byway.attachments().unwrap_or_default());
+            let named = super::no_longer_by_route(&before, &byway.attachments().unwrap_or_default(), &[]);
             format!("detached from {}{named}", render::names(&detached))
         };
         Ok(Output::line(text, &detached))

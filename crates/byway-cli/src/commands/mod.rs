@@ -266,12 +266,13 @@ fn put(
     Ok(Output { warnings, ..Output::line(text, &rule) })
 }
 
-/// Says which attachments were those of the default route before, and are named now. A request that names one names all.
-fn no_longer_by_route(before: &[Attachment], after: &[Attachment]) -> String {
+/// Says which attachments were those of the default route before, and are named now although the request has not named
+/// them. A request that names one names all.
+fn no_longer_by_route(before: &[Attachment], after: &[Attachment], asked: &[Device]) -> String {
     let was_by_route = |it: &&Attachment| before.iter().any(|then| then.by_route && then.device == it.device);
     let named: Vec<Device> = after
         .iter()
-        .filter(|it| it.role == Role::Departure && !it.by_route)
+        .filter(|it| it.role == Role::Departure && !it.by_route && !asked.contains(&it.device))
         .filter(was_by_route)
         .map(|it| it.device.clone())
         .collect();
