@@ -28,7 +28,9 @@ pub(crate) enum Error {
     Config { path: PathBuf, problems: String },
     #[error("{}: {error}", place(.path, *.line))]
     Batch { path: PathBuf, line: Option<usize>, error: Box<Error> },
-    #[error("`{0}` is no change; a batch has `add`, `replace`, `del`, `flush`, `group` and `nexthop`")]
+    #[error(
+        "a batch has no `{0}`; write `add`, `replace`, `del`, `flush` (all rules), `group` or `nexthop`, without `byway`"
+    )]
     NoChange(String),
     #[error("{0}; `byway show` lists the rules")]
     NothingChosen(String),

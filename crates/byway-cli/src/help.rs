@@ -25,13 +25,14 @@ fn command(error: &Error) -> Option<String> {
         Error::GroupOfAnother(group) => {
             return Some(format!("delete it first, `byway group del {}`, or take another name", group.name));
         }
+        Error::GroupExists(_) => "use `byway group replace` to change it",
         Error::NoSuchRule(_) => "`byway show` lists the rules",
         Error::TooManyAttachments { .. } => "detach from others first: `byway detach NAME`",
         Error::TooManyGroups { .. } => "make rules share a group: `byway group add`",
         Error::Unconfirmed => "confirm it with `byway confirm`, or roll it back with `byway rollback`",
         Error::TooLateToConfirm => "roll it back with `byway rollback`, and apply again",
         Error::NoSuchGroup(_) => "`byway group show` lists them, and `byway group add` makes one",
-        Error::NoSuchNextHop(_) => "`byway show nexthops` lists them",
+        Error::NoSuchNextHop(_) => "`byway show nexthops` lists the next hops in use",
         Error::NoDefaultRoute => "name the interface to watch with `byway attach dev IF`",
         Error::NotAttached(_) => "`byway show` lists the attachments",
         Error::BpffsHidden(namespace) => {

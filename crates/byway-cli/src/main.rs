@@ -164,7 +164,7 @@ fn run(cli: &Cli) -> Result<Output, Error> {
         (None, Some(file)) => enter().map_err(Into::into).and_then(|()| commands::batch(file, &cli.options)),
         (Some(_), Some(_)) => wrong(
             ErrorKind::ArgumentConflict,
-            "`--batch` has its commands in a file, and takes none beside it",
+            "with `--batch`, the commands are in the file; leave out the command after it",
         ),
         (None, None) => wrong(ErrorKind::MissingSubcommand, "a command is missing; `byway help` lists them"),
     }

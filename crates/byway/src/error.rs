@@ -375,9 +375,11 @@ impl Error {
             Self::AmbiguousNextHop { .. } => "name one with `dev`",
             Self::NoSuchDevice(_) => "`ip link` lists them",
             Self::NotOnLink { .. } => {
-                "check the address and the device, or add a route to it with `scope link`"
+                "check the address and the device, or add a route: `ip route add ADDR dev IF scope link`"
             }
-            Self::NoDeviceForGateway(_) => "name the device with `dev`, or check the address",
+            Self::NoDeviceForGateway(_) => {
+                "check the address, name the device with `dev`, or add a route: `ip route add ADDR dev IF scope link`"
+            }
             Self::GatewayIsLocal(_) => "name the address of the next router",
             Self::LinkLocalGateway(_) => "name the device with `dev`",
             Self::Loopback(_) => "name another device",
@@ -396,7 +398,7 @@ impl Error {
             }
             Self::NotOurs(_) => "run byway as that user, or as root",
             Self::Stacked { lower, .. } => {
-                return Some(format!("use {lower} itself, or do not attach to it"));
+                return Some(format!("use {lower} for the next hop, or do not attach to {lower}"));
             }
             Self::DeviceDown { device, .. } => {
                 return Some(format!("bring it up: `ip link set {device} up`"));

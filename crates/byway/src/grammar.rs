@@ -179,15 +179,15 @@ const ELSEWHERE: [(&[&str], &str); 17] = [
     (&["table", "lookup"], "name the next hop itself, `via ADDR dev IF`, or share it with `group NAME`"),
     (
         &["prio", "priority", "preference", "pref", "order", "metric"],
-        "the longest prefix wins, and order never matters",
+        "leave it out: the longest prefix wins, and order never matters",
     ),
     (
         &["fwmark", "mark"],
-        "a rule matches the source and, with `to`, the destination; `ip rule` matches marks",
+        "a rule matches the source and, with `to`, the destination; keep `ip rule` for marks",
     ),
     (
         &["ipproto", "sport", "dport", "tos", "dsfield", "uidrange"],
-        "a rule matches the source and, with `to`, the destination; `ip rule` matches this",
+        "a rule matches the source and, with `to`, the destination; keep `ip rule` for this",
     ),
     (&["iif"], "a rule matches the source, whichever interface the packet came in by"),
     (&["oif"], "`byway attach dev IF` says which egress follows the rules, and `dev IF` where packets go"),
@@ -946,6 +946,9 @@ mod tests {
             }
         }
         let sentence = rule(&words("from 192.0.2.7 prio 100 via 10.0.0.1")).unwrap_err().sentence();
-        assert_eq!(sentence, "byway has no `prio`; the longest prefix wins, and order never matters");
+        assert_eq!(
+            sentence,
+            "byway has no `prio`; leave it out: the longest prefix wins, and order never matters"
+        );
     }
 }

@@ -133,7 +133,7 @@ mod tests {
         }
         for line in ["show", "apply", "attach eth1", "add help", "group del", "group show", "flush all", "x"]
         {
-            assert!(read(line).unwrap_err().contains("is no change; a batch has"), "{line}");
+            assert!(read(line).unwrap_err().contains("a batch has no `"), "{line}");
         }
         assert!(read("add from 192.0.2.7").unwrap_err().contains("needs a target"));
     }

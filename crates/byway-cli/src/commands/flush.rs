@@ -19,7 +19,7 @@ Examples:
   byway flush
   byway -6 flush                      those with an IPv6 source
   byway flush within 192.168.0.0/16   those with a source in there
-  byway flush name web-* owner cli    all of it has to hold
+  byway flush name 'web-*' owner cli  those that match both
   byway flush unused                  those that have matched no packet")]
 pub(crate) struct Flush {
     /// Which rules, like `within PREFIX` or `owner NAME`; all by default
@@ -61,7 +61,7 @@ fn selection(words: &[String], options: &Options) -> Result<Selection, GrammarEr
     match of_order.into_iter().find(|(_, is_there)| *is_there) {
         Some((word, _)) => Err(GrammarError::Unknown(
             word.to_owned(),
-            "words for the rules themselves, and `flush` deletes all of these".to_owned(),
+            "words that say which rules, like `within PREFIX`: `flush` deletes all that match".to_owned(),
         )),
         None => Ok(selection),
     }

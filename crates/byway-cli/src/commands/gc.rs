@@ -3,7 +3,7 @@ use clap::Args;
 use super::{Error, Options};
 use crate::{output::Output, render::count};
 
-/// Remove what network namespaces have left that are gone
+/// Remove what deleted network namespaces have left
 ///
 /// Their pins take memory and do nothing. Every change removes them too. What belongs to a network namespace that exists
 /// stays, whatever keeps that namespace.
@@ -13,11 +13,11 @@ pub(crate) struct Gc {}
 impl Gc {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let found = super::open(options)?.gc()?;
-        let removed = count(found.removed.len() as u64, "network namespace");
+        let removed = count(found.removed.len() as u64, "deleted network namespace");
         let mut text = match found.removed.len() {
-            0 => "no network namespace that is gone has left anything".to_owned(),
-            1 => format!("removed what {removed} has left that is gone"),
-            _ => format!("removed what {removed} have left that are gone"),
+            0 => "nothing to remove: no deleted network namespace has left anything".to_owned(),
+            1 => format!("removed what {removed} has left"),
+            _ => format!("removed what {removed} have left"),
         };
         for unknown in &found.unknown {
             let path = unknown.path.display();

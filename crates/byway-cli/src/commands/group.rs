@@ -47,7 +47,7 @@ A flow keeps its next hop as long as that is in service. Rules use the group by 
 Examples:
   byway group show uplinks
   byway group show dev eth1            those with a next hop there
-  byway group show owner cli unused    all of it has to hold: `unused` is without a rule")]
+  byway group show owner cli unused    those that match both: `unused` is without a rule")]
     Show {
         /// NAME | [owner NAME] [via ADDR] [dev IF] [name PATTERN] [unused] [head N]
         #[arg(value_name = "WHICH", num_args = 0..)]

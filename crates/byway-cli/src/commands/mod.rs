@@ -53,16 +53,16 @@ pub(crate) struct Options {
     /// Print JSON for programs
     #[arg(short, long, global = true)]
     pub(crate) json: bool,
-    /// Only IPv4: what `show` and `flush` are about, and the source that the others name
+    /// Only IPv4: `show` and `flush` leave out IPv6, and other commands refuse an IPv6 source
     #[arg(short = '4', global = true, overrides_with = "ipv6")]
     ipv4: bool,
-    /// Only IPv6, likewise
+    /// Only IPv6, in the same way
     #[arg(short = '6', global = true, overrides_with = "ipv4")]
     ipv6: bool,
     /// Print a line for each rule, group or next hop, in the words that name it
     #[arg(short, long, global = true)]
     pub(crate) oneline: bool,
-    /// Print no answer: the exit code says it
+    /// Print no answer; the exit code says whether it worked
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
     /// Log what is changed, and by whom, to the journal or syslog

@@ -25,7 +25,7 @@ reached the egress of the next hop's device. The rest is waiting for the next ho
 neighbour entry, or is lost because the next hop does not answer. NO NEXT HOP counts
 packets that found no next hop in service.
 
-A selection shows some of the rules. All that it says has to hold:
+A selection shows only the rules that match all of its words:
   within PREFIX     the source lies in the prefix
   covering PREFIX   the source contains the prefix
   owner NAME        cli, config, api, kubernetes, or a number
@@ -55,7 +55,7 @@ Examples:
   byway show --watch            look again every second; the busiest rules first
   byway --json show --watch=5   one line of JSON every five seconds
 
-In a pipe, tables have the same columns in any case, `-` for nothing, no spaces
+In a pipe, a table always has all columns, with `-` for nothing, no spaces
 within a column, and no separators in numbers.")]
 pub(crate) struct Show {
     /// rules | nexthops | groups | attachments, and a selection; or [from] PREFIX [to PREFIX]; all rules by default

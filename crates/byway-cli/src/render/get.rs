@@ -49,7 +49,9 @@ fn outcome(decision: &Decision) -> String {
         Route::NoRoute => format!("goes nowhere: there is no route to {to}"),
         Route::NotForwarded => {
             let iif = flow.incoming.as_deref().unwrap_or_default();
-            format!("goes nowhere: the kernel does not forward it from {iif}")
+            format!(
+                "goes nowhere: the kernel does not forward it from {iif} (see `ip_forward` and `rp_filter`)"
+            )
         }
         Route::Leaves { .. } if seen_by.is_empty() && *action != Action::Pass => {
             "left to normal routing: byway does not see it".to_owned()
@@ -63,7 +65,7 @@ fn verdict(decision: &Decision) -> String {
     let target = decision.rule.as_ref().map(|rule| &rule.target);
     match decision.action {
         Action::Redirect => redirected(decision),
-        Action::Depends => "the destination decides: of these rules the first one that has it".to_owned(),
+        Action::Depends => "the destination decides: the first of these rules that matches it".to_owned(),
         Action::Drop if target == Some(&Target::Drop) => "dropped, as the rule says".to_owned(),
         Action::Drop => "dropped: no next hop of the rule is in service".to_owned(),
         _ => format!("left to normal routing{}", why_passed(decision, target)),
@@ -337,7 +339,7 @@ mod tests {
         ];
         assert_eq!(
             super::decision(&decision),
-            "192.168.1.5: the destination decides: of these rules the first one that has it\n  \
+            "192.168.1.5: the destination decides: the first of these rules that matches it\n  \
              rules      from 192.168.1.5 to 10.0.0.0/8 pass\n             \
              from 192.168.1.5 drop\n  \
              leaves by  unknown without `to`; byway is attached to nothing"

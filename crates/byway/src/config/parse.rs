@@ -196,7 +196,7 @@ impl Parser<'_> {
 
     fn rules(&mut self, value: Value<'_, '_>) {
         let DeValue::Array(rules) = value.get_ref() else {
-            return self.notes().wrong_type("rule", value, "a table for each rule, written `[[rule]]`");
+            return self.notes().wrong_type("rule", value, "an array of tables, each written `[[rule]]`");
         };
         for rule in rules.iter() {
             if let Some(table) = self.table("rule", rule) {

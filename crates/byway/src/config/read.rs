@@ -245,7 +245,7 @@ mod tests {
             ),
             (
                 &rule("dev = \"eth1\"\nmss = 12"),
-                "4:7 12: an MSS is 88 to 65495 bytes, and this one is 12; say `mss off` to leave it alone",
+                "4:7 12: an MSS is 88 to 65495 bytes, and this one is 12; with `off`, Byway leaves the MSS alone",
             ),
             (
                 &rule("dev = \"eth1\"\nname = \"two words\""),
@@ -277,7 +277,7 @@ mod tests {
             ),
             (
                 "[defaults]\nmss = 5",
-                "2:7 5: an MSS is 88 to 65495 bytes, and this one is 5; say `mss off` to leave it alone",
+                "2:7 5: an MSS is 88 to 65495 bytes, and this one is 5; with `off`, Byway leaves the MSS alone",
             ),
             ("attach = [\"eth0\", 1]", "1:19 1: `attach` must be a list of interfaces, not an integer"),
             (

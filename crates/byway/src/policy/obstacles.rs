@@ -18,7 +18,7 @@ pub(crate) const RULES_LOOKED_UP: usize = 256;
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Obstacle {
-    /// A next hop's device drops requests from senders that no route leads back to by the same device: its `rp_filter` is 1
+    /// A next hop's device drops requests unless the route back to the sender leaves by the same device: its `rp_filter` is 1
     /// (ip-sysctl.rst).
     StrictRpFilter(Device),
     /// The routing tables send packets of these rules out of a device that is not attached.
@@ -41,7 +41,7 @@ impl fmt::Display for Obstacle {
         match self {
             Self::StrictRpFilter(Device { name, .. }) => write!(
                 f,
-                "{name} drops requests from senders that no route leads back to by {name} (strict rp_filter), so there may \
+                "{name} drops requests unless the route back to the sender leaves by {name} (strict rp_filter), so there may \
                  be nothing to answer"
             ),
             Self::NotAttached { device, selectors } => write!(
@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(
             said(&rules, &facts),
             [
-                "eth1 drops requests from senders that no route leads back to by eth1 (strict rp_filter), so there may be \
+                "eth1 drops requests unless the route back to the sender leaves by eth1 (strict rp_filter), so there may be \
                  nothing to answer; `sysctl net.ipv4.conf.eth1.rp_filter=2` lets them in",
                 "packets from 192.0.2.1 and of 2 other rules leave by tun0, where byway is not attached; attach to tun0 \
                  as well",

@@ -350,7 +350,7 @@ fn warnings(
                 (Some(to), Some(own)) => {
                     format!("requests of {to}, since the route back to it leaves by {}", own.name)
                 }
-                _ => format!("requests of senders that no route leads back to by {name}"),
+                _ => format!("requests unless the route back to the sender leaves by {name}"),
             };
             warnings.push(format!(
                 "{name} drops {whom} (strict rp_filter); `sysctl {}=2` lets them in",

@@ -232,7 +232,7 @@ fn some_are_shown_and_some_are_deleted() {
         ("flush name nothing", "no rule matches `name nothing`; `byway show` lists the rules"),
         (
             "flush head 1",
-            "`head` does not belong here; expected words for the rules themselves, and `flush` deletes all of these",
+            "`head` does not belong here; expected words that say which rules, like `within PREFIX`: `flush` deletes all that match",
         ),
     ] {
         assert_eq!(refused(server, words), sentence, "byway {words}");
@@ -350,7 +350,7 @@ fn each_mistake_is_one_sentence() {
         ),
         (
             "add from 192.168.1.5 via 10.111.222.21 dev eth1",
-            "the gateway 10.111.222.21 is not on-link on eth1: no connected route of eth1 covers it; check the address and the device, or add a route to it with `scope link`",
+            "the gateway 10.111.222.21 is not on-link on eth1: no connected route of eth1 covers it; check the address and the device, or add a route: `ip route add ADDR dev IF scope link`",
         ),
         (
             "add from 192.168.1.5",

@@ -718,7 +718,7 @@ fn check_looks_at_the_host() {
         check(&seed, "check"),
         [
             "warning: on this host there is no device `eth7` in this network namespace",
-            "warning: eth1 drops requests from senders that no route leads back to by eth1 (strict rp_filter), so there may be nothing to answer",
+            "warning: eth1 drops requests unless the route back to the sender leaves by eth1 (strict rp_filter), so there may be nothing to answer",
             "warning: on this host no device leads straight to the gateway 203.0.113.1: no connected route covers it",
         ]
     );

@@ -148,7 +148,7 @@ fn a_batch_is_one_change() {
     // Whatever is wrong, nothing has changed, and the line is named.
     for (text, sentence, code) in [
         ("flush\nadd from 192.168.1.7\n", "FILE:2: the rule from 192.168.1.7 needs a target", 2),
-        ("flush\n\n# x\nshow\n", "FILE:4: `show` is no change; a batch has", 2),
+        ("flush\n\n# x\nshow\n", "FILE:4: a batch has no `show`; write", 2),
         ("flush\ndet\n", "FILE:2: `det` is too short for `detach`", 2),
         (
             "flush\nadd 10.0.0.1 drop\nadd 10.0.0.1 pass\n",
@@ -179,7 +179,7 @@ fn a_batch_is_one_change() {
     let said = shell(server, "printf '# nothing\\n' | byway -b -");
     assert_eq!((said.code, said.out.as_str()), (Some(0), "nothing to do: the batch has no command\n"));
     let said = shell(server, "printf 'x' | byway -b -");
-    assert!(said.err.starts_with("byway: standard input:1: `x` is no change"), "{said:?}");
+    assert!(said.err.starts_with("byway: standard input:1: a batch has no `x`"), "{said:?}");
     // What one host has another one gets.
     let said = shell(server, "byway -o show | sed 's/^/replace /' | byway -q -b -");
     assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (Some(0), "", ""));

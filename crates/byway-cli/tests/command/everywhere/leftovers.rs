@@ -21,7 +21,7 @@ fn end(node: Node) {
 fn gc_says_what_it_has_removed_and_what_it_leaves_alone() {
     let lab = Lab::new().unwrap();
     let (caller, old) = (lab.node("caller").unwrap(), lab.node("old").unwrap());
-    let nothing = "no network namespace that is gone has left anything\n";
+    let nothing = "nothing to remove: no deleted network namespace has left anything\n";
     assert_eq!(done(&caller, "gc"), nothing, "there are no pins at all");
     lab.link((&old, "eth0"), (&caller, "eth0")).unwrap();
     done(&old, "attach eth0");

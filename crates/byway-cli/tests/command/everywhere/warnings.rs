@@ -21,7 +21,7 @@ fn warnings(seed: &Seed, words: &str) -> Vec<String> {
 #[test]
 fn each_command_warns_of_what_is_in_the_way() {
     let seed = Seed::new().unwrap();
-    let strict = "eth1 drops requests from senders that no route leads back to by eth1 (strict rp_filter), so there may be \
+    let strict = "eth1 drops requests unless the route back to the sender leaves by eth1 (strict rp_filter), so there may be \
                   nothing to answer; `sysctl net.ipv4.conf.eth1.rp_filter=2` lets them in";
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("byway.toml");

@@ -32,7 +32,7 @@ fn what_is_in_the_way_is_said_and_no_longer_than_it_is() {
     assert_eq!(
         said(server, &rules, ANSWER),
         [
-            "eth1 drops requests from senders that no route leads back to by eth1 (strict rp_filter), so there may be nothing to \
+            "eth1 drops requests unless the route back to the sender leaves by eth1 (strict rp_filter), so there may be nothing to \
           answer"
         ]
     );

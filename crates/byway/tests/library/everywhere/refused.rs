@@ -35,7 +35,7 @@ fn each_mistake_has_its_sentence_and_changes_nothing() {
         ),
         (
             via("192.168.1.5", "10.111.220.1".parse().unwrap(), "eth1"),
-            "the gateway 10.111.220.1 is not on-link on eth1: no connected route of eth1 covers it; check the address and the device, or add a route to it with `scope link`",
+            "the gateway 10.111.220.1 is not on-link on eth1: no connected route of eth1 covers it; check the address and the device, or add a route: `ip route add ADDR dev IF scope link`",
         ),
         (
             via("192.168.1.5", "10.111.221.11".parse().unwrap(), "eth1"),
@@ -55,7 +55,7 @@ fn each_mistake_has_its_sentence_and_changes_nothing() {
         ),
         (
             RuleSpec::new("192.168.1.5".parse().unwrap(), gateway("10.111.222.11")),
-            "no device leads straight to the gateway 10.111.222.11: no connected route covers it; name the device with `dev`, or check the address",
+            "no device leads straight to the gateway 10.111.222.11: no connected route covers it; check the address, name the device with `dev`, or add a route: `ip route add ADDR dev IF scope link`",
         ),
         (
             RuleSpec::new("192.168.1.5".parse().unwrap(), gateway("10.111.221.11")),
@@ -227,7 +227,7 @@ fn a_next_hop_above_an_attachment_is_refused() {
     let call = |call: fn(&mut Byway) -> byway::Result<()>| on(&seed.server, any_hook(), call);
     seed.server.run(|| crate::support::add_macvlan("mv0", "eth0"));
     seed.server.set_up("mv0", true).unwrap();
-    let sentence = "mv0 sends its packets through eth0, where an attachment would redirect them again and again; use eth0 itself, or do not attach to it";
+    let sentence = "mv0 sends its packets through eth0, where an attachment would redirect them again and again; use eth0 for the next hop, or do not attach to eth0";
     let error = call(|byway| byway.add(&on_link("192.168.1.5", "mv0")).map(drop)).unwrap_err();
     assert_eq!(error.sentence(), sentence);
     assert_eq!(pins(), Vec::<String>::new());
