@@ -34,7 +34,7 @@ fn command(error: &Error) -> Option<String> {
         Error::NoSuchGroup(_) => "`byway group show` lists them, and `byway group add` makes one",
         Error::NoSuchNextHop(_) => "`byway show nexthops` lists the next hops in use",
         Error::NoDefaultRoute => "name the interface to watch with `byway attach dev IF`",
-        Error::NotAttached(_) => "`byway show` lists the attachments",
+        Error::NotAttached(_) => "`byway show` lists attachments as `departure`",
         Error::BpffsHidden(namespace) => {
             return Some(format!("run it outside instead: `byway --netns {namespace} ...`"));
         }

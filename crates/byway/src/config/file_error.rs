@@ -77,7 +77,7 @@ impl FileError {
     /// What to do, if anything can be done. It reads as a continuation of [`Display`](std::fmt::Display), after a semicolon.
     pub fn help(&self) -> Option<String> {
         let help = match self {
-            Self::Missing(_) => "name the configuration, or write one there",
+            Self::Missing(_) => "check the path, or create the file",
             Self::NoFile { what: A_TERMINAL, .. } => "name a file, or send one in: `< FILE`",
             Self::NoFile { .. } => "name a file",
             Self::Loop(_) => "point it at a file",

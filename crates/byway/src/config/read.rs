@@ -245,7 +245,7 @@ mod tests {
             ),
             (
                 &rule("dev = \"eth1\"\nmss = 12"),
-                "4:7 12: an MSS is 88 to 65495 bytes, and this one is 12; with `off`, Byway leaves the MSS alone",
+                "4:7 12: an MSS is 88 to 65495 bytes, and this one is 12; with `off`, byway leaves the MSS alone",
             ),
             (
                 &rule("dev = \"eth1\"\nname = \"two words\""),
@@ -277,7 +277,7 @@ mod tests {
             ),
             (
                 "[defaults]\nmss = 5",
-                "2:7 5: an MSS is 88 to 65495 bytes, and this one is 5; with `off`, Byway leaves the MSS alone",
+                "2:7 5: an MSS is 88 to 65495 bytes, and this one is 5; with `off`, byway leaves the MSS alone",
             ),
             ("attach = [\"eth0\", 1]", "1:19 1: `attach` must be a list of interfaces, not an integer"),
             (
@@ -310,7 +310,7 @@ mod tests {
             ),
             (
                 "[[rule]]\nfrom-file = \"none.txt\"\ndev = \"eth1\"",
-                "2:13 \"none.txt\": there is no file /etc/byway/none.txt; name the configuration, or write one there",
+                "2:13 \"none.txt\": there is no file /etc/byway/none.txt; check the path, or create the file",
             ),
             (
                 "[[rule]]\nfrom-file = \"wrong.txt\"\ndev = \"eth1\"",

@@ -86,7 +86,7 @@ impl RuleError {
             Self::NeverRedirectedTo(..) => "name a unicast destination",
             Self::OnDown(_, elsewhere) => return Some(format!("leave it out{elsewhere}")),
             Self::MssOfNothing(_) => "leave it out",
-            Self::Mss(_) => "with `off`, Byway leaves the MSS alone",
+            Self::Mss(_) => "with `off`, byway leaves the MSS alone",
             Self::Weight { .. } => return Some(format!("a weight is 1 to {WEIGHT_MAX}")),
             Self::MemberCount(_) => return Some(format!("name 1 to {GROUP_MAX}")),
             Self::Twice(_) => "name it once, with a weight for a larger share",

@@ -363,7 +363,7 @@ fn each_mistake_is_one_sentence() {
         ),
         ("del from 192.168.1.5", "there is no rule from 192.168.1.5; `byway show` lists the rules"),
         ("attach dev eth7", "there is no device `eth7` in this network namespace; `ip link` lists them"),
-        ("detach dev eth0", "byway is not attached to eth0; `byway show` lists the attachments"),
+        ("detach dev eth0", "byway is not attached to eth0; `byway show` lists attachments as `departure`"),
         (
             "--netns nowhere show",
             "there is no network namespace `nowhere`; `ip netns list` lists the named ones, and a path like /proc/PID/ns/net works too",

@@ -167,7 +167,7 @@ fn a_file_that_changes_while_it_is_read_is_refused() {
 fn what_is_no_file_of_ours_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    assert_eq!(refused(&path("none")), "there is no file FILE; name the configuration, or write one there");
+    assert_eq!(refused(&path("none")), "there is no file FILE; check the path, or create the file");
     assert_eq!(refused(folder.path()), "FILE is a folder; name a file");
     mkfifo(&path("pipe"), Mode::S_IRUSR).unwrap();
     assert_eq!(refused(&path("pipe")), "FILE is a pipe; name a file");
