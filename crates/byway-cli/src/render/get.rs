@@ -164,6 +164,8 @@ fn leaves_by(decision: &Decision) -> Option<String> {
                 None => device.name.clone(),
             };
             Some(match (&seen_by[..], &attachments[..]) {
+                // Wherever byway is attached, it does nothing with such a packet.
+                ([], _) if decision.left_alone.is_some() => by,
                 ([], []) => {
                     format!("{by}; byway is attached to nothing, and `byway attach` attaches it")
                 }
@@ -302,6 +304,8 @@ mod tests {
             let text = left(&|decision| {
                 nothing(decision);
                 decision.left_alone = Some(class);
+                decision.seen_by.clear();
+                assert!(!super::decision(decision).contains("byway attach"));
             });
             assert_eq!(text, format!("left to normal routing: byway never redirects {said}"));
         }
