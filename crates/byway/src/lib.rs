@@ -37,7 +37,7 @@ mod show;
 pub use config::{
     Attach,
     file_error::{FILE_MAX, FileError},
-    files::{STDIN, STDIN_NAME, read_config, read_file},
+    files::{STDIN, STDIN_NAME, inspect_config, read_config, read_file},
 };
 pub use error::{Error, ErrorKind, Result};
 pub use handle::{Byway, Edit, EditError, Edited, Leftovers, Unknown, import, lint_host};

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use byway::{lint_host, read_config};
+use byway::{inspect_config, lint_host};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -32,11 +32,12 @@ pub(crate) struct Check {
 
 impl Check {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let mut reading = read_config(&self.file)?;
+        let mut reading = inspect_config(&self.file)?;
         if !self.offline {
             lint_host(&mut reading)?;
         }
         if !options.json {
+            problems::warn_of_unsafe(&reading);
             problems::print(&reading).map_err(Error::Print)?;
         }
         // With many problems in a large file this takes a moment.
@@ -53,7 +54,7 @@ impl Check {
             count(rules as u64, "rule"),
             count(groups as u64, "group")
         );
-        if !reading.problems.is_empty() {
+        if !reading.problems.is_empty() || !reading.unsafe_files.is_empty() {
             text += &format!(", {}", problems::counted(&reading));
         }
         Ok(Output::line(text, json!({ "rules": rules, "groups": groups, "problems": problems })))

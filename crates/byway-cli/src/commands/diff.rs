@@ -26,7 +26,7 @@ pub(crate) struct Diff {
 
 impl Diff {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let config = super::read(&self.file)?;
+        let config = super::inspect(&self.file)?;
         let mut byway = super::open(options)?;
         if self.strict {
             byway = byway.with_strict();

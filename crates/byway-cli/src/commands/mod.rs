@@ -36,7 +36,9 @@ use std::{
 
 use byway::{
     Attachment, Byway, Change, Changes, Device, Family, NextHop, NextHopSpec, Obstacle, Owner, Role, Rule,
-    RuleStatus, Selection, config::Config, read_config,
+    RuleStatus, Selection,
+    config::{Config, Reading},
+    inspect_config, read_config,
 };
 use clap::{ArgAction, Subcommand};
 
@@ -336,9 +338,19 @@ fn waits(changes: &Changes) -> u8 {
 /// The configuration, unless another file is named.
 const FILE: &str = "/etc/byway/byway.toml";
 
-/// Reads a configuration, and prints what is wrong with it.
+/// Reads a configuration to apply it, and prints what is wrong with it.
 fn read(path: &Path) -> Result<Config, Error> {
-    let mut reading = read_config(path)?;
+    config_of(path, read_config(path)?)
+}
+
+/// Reads a configuration to look at it, likewise.
+fn inspect(path: &Path) -> Result<Config, Error> {
+    let reading = inspect_config(path)?;
+    problems::warn_of_unsafe(&reading);
+    config_of(path, reading)
+}
+
+fn config_of(path: &Path, mut reading: Reading) -> Result<Config, Error> {
     let counted = problems::counted(&reading);
     if let Some(config) = reading.config.take() {
         if !reading.problems.is_empty() {

@@ -7,6 +7,7 @@ use byway::config::{PROBLEMS_MAX, Place, Problem, Reading, Severity};
 use serde_json::{Value, json};
 
 use super::{count, thousands};
+use crate::printable;
 
 /// How many are shown: more are usually one mistake made many times.
 const SHOWN: usize = 50;
@@ -21,6 +22,13 @@ pub(crate) fn print(reading: &Reading) -> io::Result<()> {
     match reading.problems.len().saturating_sub(SHOWN) {
         0 => Ok(()),
         more => writeln!(out, "... and {more} more\n"),
+    }
+}
+
+/// Says which files others may write. Who applies the configuration is refused.
+pub(crate) fn warn_of_unsafe(reading: &Reading) {
+    for error in &reading.unsafe_files {
+        anstream::eprintln!("byway: warning: {}", printable(&error.sentence()));
     }
 }
 
@@ -91,7 +99,10 @@ pub(crate) fn json(reading: &Reading) -> Value {
             "also": problem.also.as_ref().map(|(at, _)| place(at)),
         })
     };
-    reading.problems.iter().map(problem).collect()
+    let unsafe_files = reading.unsafe_files.iter().map(|error| {
+        json!({ "severity": "warning", "message": error.to_string(), "help": error.help(), "place": null, "also": null })
+    });
+    reading.problems.iter().map(problem).chain(unsafe_files).collect()
 }
 
 /// `2 errors and 1 warning`
@@ -100,7 +111,7 @@ pub(crate) fn counted(reading: &Reading) -> String {
     if reading.problems.len() >= PROBLEMS_MAX {
         return format!("{} problems or more", thousands(PROBLEMS_MAX as u64));
     }
-    match (of(Severity::Error), of(Severity::Warning)) {
+    match (of(Severity::Error), of(Severity::Warning) + reading.unsafe_files.len() as u64) {
         (0, warnings) => count(warnings, "warning"),
         (errors, 0) => count(errors, "error"),
         (errors, warnings) => format!("{} and {}", count(errors, "error"), count(warnings, "warning")),

@@ -1,6 +1,9 @@
 //! Why a file cannot be a part of a configuration.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use thiserror::Error;
 
@@ -27,16 +30,44 @@ pub enum FileError {
     /// A symbolic link leads to itself.
     #[error("{} is a symbolic link that leads to itself", .0.display())]
     Loop(PathBuf),
-    /// Everybody could change what this host does.
-    #[error("everybody may write to {}", .0.display())]
-    WorldWritable(PathBuf),
-    /// Somebody else could add to the configuration.
-    #[error("{} and {} belong to different users", .folder.display(), .file.display())]
-    FolderOfAnother {
-        /// The folder.
-        folder: PathBuf,
-        /// The configuration beside it.
-        file: PathBuf,
+    /// Somebody else than root and the caller owns the file or a folder that it is in, and could change what this host does.
+    #[error("{}{} belongs to user {owner} (mode {mode:04o})", .path.display(), which(.file.as_ref(), ","))]
+    OfAnother {
+        /// The file or the folder.
+        path: PathBuf,
+        /// The file, if `path` is a folder that it is in.
+        file: Option<PathBuf>,
+        /// The owner.
+        owner: u32,
+        /// The permissions.
+        mode: u32,
+    },
+    /// The group or everybody may write to the file, or to a folder that it is in, and could change what this host does.
+    #[error(
+        "{} may write to {} (user {owner}, mode {mode:04o}){}",
+        if mode & 0o002 != 0 { "everybody" } else { "a group" },
+        .path.display(),
+        which(.file.as_ref(), "")
+    )]
+    Writable {
+        /// The file or the folder.
+        path: PathBuf,
+        /// The file, if `path` is a folder that it is in.
+        file: Option<PathBuf>,
+        /// The owner.
+        owner: u32,
+        /// The permissions.
+        mode: u32,
+    },
+    /// A symbolic link leads to a file that its owner may not have access to.
+    #[error("{} is a symbolic link that user {owner} has made to a file of user {leads_to}", .path.display())]
+    LinkOfAnother {
+        /// The link.
+        path: PathBuf,
+        /// The link's owner.
+        owner: u32,
+        /// The file's owner.
+        leads_to: u32,
     },
     /// It is larger than [`FILE_MAX`].
     #[error("{} has {size} bytes, more than the limit of {FILE_MAX}", .path.display())]
@@ -81,10 +112,16 @@ impl FileError {
             Self::NoFile { what: A_TERMINAL, .. } => "name a file, or send one in: `< FILE`",
             Self::NoFile { .. } => "name a file",
             Self::Loop(_) => "point it at a file",
-            Self::WorldWritable(path) => {
-                return Some(format!("take that permission away: `chmod o-w {}`", path.display()));
+            Self::OfAnother { path, file: None, .. } => {
+                return Some(format!("give it to root: `chown root {}`", path.display()));
             }
-            Self::FolderOfAnother { .. } => "give both to the same user, or move the files of the folder",
+            Self::OfAnother { .. } => {
+                "keep the file in a folder of root's such as /etc/byway, or send it in: `- < FILE`"
+            }
+            Self::Writable { path, .. } => {
+                return Some(format!("take that permission away: `chmod go-w {}`", path.display()));
+            }
+            Self::LinkOfAnother { .. } => "name the file itself",
             Self::Empty(_) => {
                 "look at what should have written to it; if nothing is meant, send a comment (`#`)"
             }
@@ -96,10 +133,27 @@ impl FileError {
         Some(help.to_owned())
     }
 
+    /// Why a file does not open.
+    pub(super) fn opening(path: &Path, error: io::Error) -> Self {
+        let path = path.to_owned();
+        match error.raw_os_error() {
+            Some(libc::ENOENT) => Self::Missing(path),
+            Some(libc::ELOOP) => Self::Loop(path),
+            // A socket cannot be opened at all.
+            Some(libc::ENXIO) => Self::NoFile { path, what: "a socket" },
+            _ => Self::Io { path, error },
+        }
+    }
+
     /// What is wrong and what to do, in one sentence.
     pub fn sentence(&self) -> String {
         in_one_sentence(self, self.help())
     }
+}
+
+/// Says which file is in a folder.
+fn which(file: Option<&PathBuf>, end: &str) -> String {
+    file.map_or_else(String::new, |file| format!(", which {} is in{end}", file.display()))
 }
 
 /// [`FileError::NoFile`] of a terminal.

@@ -15,6 +15,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use super::{
     file_error::{A_TERMINAL, FILE_MAX, FileError},
     read::{Reading, read},
+    trust::{self, Opened},
 };
 
 /// The path of standard input ([`read_config`], [`read_file`]).
@@ -23,28 +24,58 @@ pub const STDIN: &str = "-";
 /// What standard input is called in errors and problems.
 pub const STDIN_NAME: &str = "standard input";
 
+/// What happens to a file that others may write: the error is returned, or the file is read all the same.
+type Doubt<'a> = &'a mut dyn FnMut(FileError) -> Result<(), FileError>;
+
 /// Reads a configuration: standard input ([`STDIN`]), or a file, the `*.toml` files of the folder beside it (`byway.d` beside `byway.toml`), by name, and
 /// the lists that these files name.
+///
+/// Refuses a file that somebody other than root and the caller may write or replace: that user would decide where the
+/// packets go. What comes in by an open descriptor (standard input, `/dev/fd/3`) is the caller's own choice.
 ///
 /// # Errors
 ///
 /// Why one of the files cannot be read. Problems of their content are in the [`Reading`].
 pub fn read_config(path: &Path) -> Result<Reading, FileError> {
-    let name = if is_stdin(path) { Path::new(STDIN_NAME) } else { path };
-    let mut texts = vec![(name.to_owned(), read_file(path)?)];
-    for path in additions(path)? {
-        let text = read_text(&path, FILE_MAX)?;
-        texts.push((path, text));
-    }
-    Ok(read(texts, &mut |path| read_text(path, FILE_MAX)))
+    read_all(path, &mut Err)
 }
 
-/// Reads the text of one file, or of standard input ([`STDIN`]), to its end. A path like `/dev/fd/3` may be a pipe.
+/// Reads a configuration that nobody is going to apply, likewise. Files that others may write are read all the same, and are
+/// in [`Reading::unsafe_files`].
+///
+/// # Errors
+///
+/// Those of [`read_config`].
+pub fn inspect_config(path: &Path) -> Result<Reading, FileError> {
+    let mut unsafe_files = Vec::new();
+    let reading = read_all(path, &mut |error| {
+        unsafe_files.push(error);
+        Ok(())
+    })?;
+    Ok(Reading { unsafe_files, ..reading })
+}
+
+fn read_all(path: &Path, doubt: Doubt<'_>) -> Result<Reading, FileError> {
+    let name = if is_stdin(path) { Path::new(STDIN_NAME) } else { path };
+    let mut texts = vec![(name.to_owned(), read_one(path, doubt)?)];
+    for path in additions(path, doubt)? {
+        let text = read_text(&path, FILE_MAX, doubt)?;
+        texts.push((path, text));
+    }
+    Ok(read(texts, &mut |path| read_text(path, FILE_MAX, doubt)))
+}
+
+/// Reads the text of one file, or of standard input ([`STDIN`]), to its end. A path like `/dev/fd/3` may be a pipe. Refuses
+/// the files that [`read_config`] refuses.
 ///
 /// # Errors
 ///
 /// Why it cannot be read.
 pub fn read_file(path: &Path) -> Result<String, FileError> {
+    read_one(path, &mut Err)
+}
+
+fn read_one(path: &Path, doubt: Doubt<'_>) -> Result<String, FileError> {
     let failed = |name: &Path| {
         let path = name.to_owned();
         |error| FileError::Io { path, error }
@@ -56,13 +87,13 @@ pub fn read_file(path: &Path) -> Result<String, FileError> {
     }
     if path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd") {
         // A named pipe whose writer has gone would not open otherwise.
-        let file = open(path)?;
-        if !file.metadata().map_err(failed(path))?.is_file() {
-            fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(io::Error::from).map_err(failed(path))?;
-            return read_stream(path, &file);
-        }
+        let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+        let file = file.map_err(|error| FileError::opening(path, error))?;
+        fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(io::Error::from).map_err(failed(path))?;
+        return read_stream(path, &file);
     }
-    read_text(path, FILE_MAX)
+    read_text(path, FILE_MAX, doubt)
 }
 
 fn is_stdin(path: &Path) -> bool {
@@ -91,13 +122,13 @@ fn read_stream(name: &Path, file: &File) -> Result<String, FileError> {
 
 /// Reads a configuration that Byway has written, of any size.
 pub(crate) fn read_copy(path: &Path) -> Result<Reading, FileError> {
-    let text = read_text(path, u64::MAX - 1)?;
+    let text = read_text(path, u64::MAX - 1, &mut Err)?;
     // A copy names no list.
     Ok(read([(path.to_owned(), text)], &mut |path| Err(FileError::Missing(path.to_owned()))))
 }
 
 /// The files that add to a configuration, by name.
-fn additions(path: &Path) -> Result<Vec<PathBuf>, FileError> {
+fn additions(path: &Path, doubt: Doubt<'_>) -> Result<Vec<PathBuf>, FileError> {
     if path.extension().is_none_or(|extension| extension != "toml") {
         return Ok(Vec::new());
     }
@@ -105,7 +136,8 @@ fn additions(path: &Path) -> Result<Vec<PathBuf>, FileError> {
     let failed = |error| FileError::Io { path: folder.clone(), error };
     let entries = match fs::read_dir(&folder) {
         Ok(entries) => {
-            check_folder(&folder, path).map_err(failed)??;
+            // Even without a file in it: somebody may have removed one.
+            trust::open(&folder)?.unsafe_of(&folder).map_or(Ok(()), &mut *doubt)?;
             entries
         }
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -123,40 +155,14 @@ fn additions(path: &Path) -> Result<Vec<PathBuf>, FileError> {
     Ok(paths)
 }
 
-/// Refuses a folder that others can add files to than those who may write the configuration.
-fn check_folder(folder: &Path, file: &Path) -> io::Result<Result<(), FileError>> {
-    let metadata = fs::metadata(folder)?;
-    if metadata.mode() & 0o002 != 0 {
-        return Ok(Err(FileError::WorldWritable(folder.to_owned())));
-    }
-    if ![0, fs::metadata(file)?.uid()].contains(&metadata.uid()) {
-        return Ok(Err(FileError::FolderOfAnother { folder: folder.to_owned(), file: file.to_owned() }));
-    }
-    Ok(Ok(()))
-}
-
-/// Opens a file. Does not wait for the other end of a pipe.
-fn open(path: &Path) -> Result<File, FileError> {
-    let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
-    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
-    opened.map_err(|error| match error.raw_os_error() {
-        Some(libc::ENOENT) => FileError::Missing(path.to_owned()),
-        Some(libc::ELOOP) => FileError::Loop(path.to_owned()),
-        // A socket cannot be opened at all.
-        Some(libc::ENXIO) => FileError::NoFile { path: path.to_owned(), what: "a socket" },
-        _ => FileError::Io { path: path.to_owned(), error },
-    })
-}
-
-/// Reads the text of one file of at most `max` bytes. Refuses one that everybody may write to.
-fn read_text(path: &Path, max: u64) -> Result<String, FileError> {
-    let failed = |error: io::Error| match error.raw_os_error() {
-        Some(libc::ENOENT) => FileError::Missing(path.to_owned()),
-        _ => FileError::Io { path: path.to_owned(), error },
-    };
-    let file = open(path)?;
-    let before = file.metadata().map_err(failed)?;
+/// Reads the text of one file of at most `max` bytes.
+fn read_text(path: &Path, max: u64, doubt: Doubt<'_>) -> Result<String, FileError> {
+    let failed = |error: io::Error| FileError::opening(path, error);
+    let opened = trust::open(path)?;
+    let before = opened.file.metadata().map_err(failed)?;
     check(path, &before, max)?;
+    opened.unsafe_of(path).map_or(Ok(()), doubt)?;
+    let Opened { file, .. } = opened;
     let mut bytes = Vec::with_capacity(before.len() as usize + 1);
     // A file that keeps growing is noticed below, and must not be read forever.
     Read::by_ref(&mut &file).take(max + 1).read_to_end(&mut bytes).map_err(failed)?;
@@ -185,9 +191,6 @@ fn check(path: &Path, metadata: &fs::Metadata, max: u64) -> Result<(), FileError
     };
     if !what.is_empty() {
         return Err(FileError::NoFile { path, what });
-    }
-    if metadata.mode() & 0o002 != 0 {
-        return Err(FileError::WorldWritable(path));
     }
     if metadata.len() > max {
         return Err(FileError::TooLarge { path, size: metadata.len() });

@@ -8,6 +8,7 @@ pub(crate) mod files;
 mod parse;
 mod problem;
 mod read;
+mod trust;
 mod values;
 mod warnings;
 pub(crate) mod write;

@@ -1,6 +1,6 @@
 //! Parses one file: tables to groups and rules.
 
-use std::{borrow::Borrow, net::IpAddr, ops::Range, path::Path};
+use std::{borrow::Borrow, iter, net::IpAddr, ops::Range, path::Path};
 
 use byway_abi::MAX_RULES;
 use toml::{
@@ -488,9 +488,11 @@ impl Parser<'_> {
         let file = self.draft.files.len();
         let mut prefixes = Vec::with_capacity(text.len() / 16);
         let mut is_empty = true;
+        // The text that problems may show: that of each word that may be quoted, where it was, among spaces.
+        let mut shown = String::with_capacity(text.len());
         // Windows starts a text with a byte order mark.
         let (mut start, lines) = text.strip_prefix('\u{feff}').map_or((0, &*text), |lines| (3, lines));
-        for line in lines.split('\n') {
+        for (nth, line) in lines.split('\n').enumerate() {
             let said = line.split('#').next().unwrap_or("");
             let word = said.trim();
             if !word.is_empty() {
@@ -501,21 +503,49 @@ impl Parser<'_> {
                         prefixes.push((prefix, Origin { file: file as u32, start: at as u32 }));
                     }
                     Err(error) => {
-                        let place = Place { file, span: at..at + word.len() };
+                        let (length, message) = if may_quote(word) {
+                            (word.len(), error.to_string())
+                        } else {
+                            (0, format!("line {} is not a prefix", nth + 1))
+                        };
+                        let place = Place { file, span: at..at + length };
                         let help = error.help();
-                        let problem = Problem::error(place, &error.to_string(), help.as_deref());
-                        self.draft.problems.push(problem);
+                        self.draft.problems.push(Problem::error(place, &message, help.as_deref()));
                     }
+                }
+                if may_quote(word) {
+                    fill(&mut shown, at);
+                    shown += word;
                 }
             }
             start += line.len() + 1;
+            fill(&mut shown, start - 1);
+            shown.push('\n');
         }
         if is_empty {
             self.says_nothing(value, &format!("there is no prefix in {}", path.display()));
         }
-        self.draft.files.push(super::File { path, text });
+        // Behind the last line nothing ends it.
+        shown.truncate(text.len());
+        self.draft.files.push(super::File { path, text: shown });
         Some(prefixes)
     }
+}
+
+/// The longest word of a list that an error quotes, in bytes. A prefix has 49 at most.
+const QUOTED_MAX: usize = 64;
+
+/// Whether an error may quote this word of a list. Somebody may have named a file that only root may read: nothing of that
+/// is shown but what looks like an address or a prefix.
+fn may_quote(word: &str) -> bool {
+    word.len() <= QUOTED_MAX
+        && word.contains(['.', ':', '/'])
+        && word.bytes().all(|byte| byte.is_ascii_hexdigit() || b".:/".contains(&byte))
+}
+
+/// Adds spaces up to this length.
+fn fill(text: &mut String, length: usize) {
+    text.extend(iter::repeat_n(' ', length.saturating_sub(text.len())));
 }
 
 #[cfg(test)]

@@ -35,7 +35,8 @@ impl Problems {
 pub struct File {
     /// Where it is.
     pub path: PathBuf,
-    /// Its content.
+    /// Its content. That of a list has only the words that look like an address or a prefix, and spaces for all the rest:
+    /// somebody may have named a file that others must not see.
     pub text: String,
 }
 

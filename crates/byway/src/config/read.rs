@@ -27,6 +27,9 @@ pub struct Reading {
     pub problems: Vec<Problem>,
     /// The configuration, unless a problem is an error.
     pub config: Option<Config>,
+    /// The files and folders that somebody other than root and the caller may write
+    /// ([`inspect_config`](crate::inspect_config)).
+    pub unsafe_files: Vec<FileError>,
     /// Where it refers to the host.
     pub(crate) host_refs: Vec<(HostRef, Place)>,
 }
@@ -125,7 +128,7 @@ impl Draft {
                 left_out: Vec::new(),
             }
         });
-        Reading { files, problems, config, host_refs }
+        Reading { files, problems, config, unsafe_files: Vec::new(), host_refs }
     }
 
     /// Checks that the groups that rules use exist, and suit the family of their packets.
@@ -183,6 +186,7 @@ mod tests {
             Some("/etc/byway/list.txt") => Ok("192.0.2.1\n # two more\n192.0.2.2 # the last\n\n".to_owned()),
             Some("/etc/byway/wrong.txt") => Ok("192.0.2.1\n\t192.0.2.7/24 # no\n".to_owned()),
             Some("/etc/byway/empty.txt") => Ok("# nothing yet\n".to_owned()),
+            Some("/etc/byway/shadow") => Ok(SHADOW.to_owned()),
             Some("/etc/byway/windows.txt") => Ok("\u{feff}192.0.2.1\r\n".to_owned()),
             _ => Err(FileError::Missing(path.to_owned())),
         };
@@ -355,6 +359,37 @@ mod tests {
         assert_eq!(twice, ["1:19 \"eth0\": `attach` names eth0 twice; once is enough"]);
         // With a byte order mark, as Windows writes texts.
         assert_eq!(reading(&rule("from-file = \"windows.txt\"")).config.unwrap().rule_count(), 1);
+    }
+
+    const SHADOW: &str = "192.0.2.1 # Jos\u{e9}'s\nroot:$6$Zm9v$c2VjcmV0/:19000:0:99999:7:::\n  dead beef\n\
+                          \t2001:db8::/129\n0123456789abcdef\n192.0.2.1\nwheel::4294967295:\n\u{e9}\n\
+                          aaaaaaaa:bbbbbbbb:cccccccc:dddddddd:aaaaaaaa:bbbbbbbb:cccccccc:dddd";
+
+    /// Whoever writes a configuration may name a file that others must not see.
+    #[test]
+    fn of_a_list_only_addresses_are_shown() {
+        let text = "[[rule]]\nfrom-file = \"shadow\"\ndev = \"eth1\"";
+        let no_prefix = |line: u32, column: u32| {
+            format!(
+                "{line}:{column} : line {line} is not a prefix; write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32"
+            )
+        };
+        let expected = [
+            no_prefix(2, 1),
+            no_prefix(3, 3),
+            "4:2 2001:db8::/129: `2001:db8::/129` is longer than an IPv6 address; 128 is the longest"
+                .to_owned(),
+            no_prefix(5, 1),
+            "6:1 192.0.2.1: there are two rules from 192.0.2.1; delete one of them".to_owned(),
+            no_prefix(7, 1),
+            no_prefix(8, 1),
+            no_prefix(9, 1),
+        ];
+        assert_eq!(problems(text), expected);
+        let shown = &reading(text).files[1].text;
+        assert_eq!(shown.len(), SHADOW.len());
+        let words: Vec<&str> = shown.split_whitespace().collect();
+        assert_eq!(words, ["192.0.2.1", "2001:db8::/129", "192.0.2.1"]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, Permissions},
     io::Write,
-    os::unix::fs::{PermissionsExt, chown, symlink},
+    os::unix::fs::{PermissionsExt, chown, lchown, symlink},
     path::Path,
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
@@ -106,15 +106,90 @@ fn the_folder_beside_it_is_looked_at_as_well() {
     symlink("root@host.1234", parts.join(".#up.toml")).unwrap();
     fs::write(parts.join(".up.toml"), "half of it").unwrap();
     assert_eq!(check(&[], &path).code, Some(0));
-    fs::set_permissions(&parts, Permissions::from_mode(0o777)).unwrap();
-    let sentence = "everybody may write to FOLDER; take that permission away: `chmod o-w FOLDER`";
-    assert_eq!(refused(&path).replace(&parts.display().to_string(), "FOLDER"), sentence);
+    fs::set_permissions(&parts, Permissions::from_mode(0o1777)).unwrap();
+    let sentence =
+        "everybody may write to FOLDER (user 0, mode 1777); take that permission away: `chmod go-w FOLDER`";
+    let warned = || check(&[], &path).warnings.join("\n").replace(&parts.display().to_string(), "FOLDER");
+    assert_eq!(warned(), sentence);
     fs::set_permissions(&parts, Permissions::from_mode(0o755)).unwrap();
-    chown(&parts, Some(65_534), None).unwrap();
-    assert!(refused(&path).contains("and FILE belong to different users"));
-    chown(&path, Some(65_534), None).unwrap();
+    chown(&parts, Some(NOBODY), None).unwrap();
+    assert_eq!(warned(), "FOLDER belongs to user 65534 (mode 0755); give it to root: `chown root FOLDER`");
+    chown(&parts, Some(0), None).unwrap();
+    assert_eq!(check(&[], &path).warnings, [""; 0]);
+}
+
+/// Whoever applies it is refused; `check` changes nothing, and says so all the same.
+#[test]
+fn a_file_that_others_may_write_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("byway.toml");
+    fs::write(&path, "[[rule]]\nfrom = \"192.0.2.1\"\ntarget = \"drop\"\n").unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o664)).unwrap();
+    let said = check(&[], &path);
+    let file = path.display().to_string();
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+    assert_eq!(said.out, format!("{file}: 1 rule, 0 groups, 1 warning\n"));
+    let message = format!("a group may write to {file} (user 0, mode 0664)");
+    let help = format!("take that permission away: `chmod go-w {file}`");
+    assert_eq!(said.warnings, [format!("{message}; {help}")]);
+    let json: serde_json::Value = serde_json::from_str(&check(&["--json"], &path).out).unwrap();
+    let problem = serde_json::json!({ "severity": "warning", "message": message, "help": help, "place": null, "also": null });
+    assert_eq!(json["problems"], serde_json::json!([problem]));
+    // The caller may have files, and root.
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let as_nobody = || -> Said { byway_as_nobody("check --offline").arg(&path).output().unwrap().into() };
+    assert_eq!(as_nobody().warnings, [""; 0]);
+    chown(folder.path(), Some(NOBODY), None).unwrap();
+    chown(&path, Some(NOBODY), None).unwrap();
+    assert_eq!(as_nobody().warnings, [""; 0]);
+    assert_eq!(check(&[], &path).warnings.len(), 1);
+}
+
+/// Or else whoever writes a configuration could have root print what only root may read.
+#[test]
+fn a_link_to_a_file_of_another_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("byway.toml");
+    let secret = folder.path().join("secret");
+    fs::write(&secret, SHADOW).unwrap();
+    symlink(&secret, &path).unwrap();
+    assert_ne!(check(&[], &path).code, Some(0));
+    lchown(&path, Some(NOBODY), None).unwrap();
+    assert_eq!(
+        refused(&path),
+        "FILE is a symbolic link that user 65534 has made to a file of user 0; name the file itself"
+    );
+    // A link to a file of its own is as good as the file.
+    chown(&secret, Some(NOBODY), None).unwrap();
+    fs::write(&secret, "").unwrap();
     assert_eq!(check(&[], &path).code, Some(0));
 }
+
+/// Nothing of a file that somebody has named as a list, in text or in JSON.
+#[test]
+fn no_list_is_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("byway.toml");
+    fs::write(&path, "[[rule]]\nfrom-file = \"list\"\ntarget = \"drop\"\n").unwrap();
+    fs::write(folder.path().join("list"), format!("192.0.2.7/33 # {SHADOW}{SHADOW}192.0.2.8 {SHADOW}"))
+        .unwrap();
+    for words in [&[][..], &["--json"]] {
+        let said = check(words, &path);
+        assert_eq!(said.code, Some(2));
+        let all = said.out + &said.err;
+        assert!(all.contains("line 2 is not a prefix") && all.contains("line 3 is not a prefix"), "{all}");
+        assert!(all.contains("`192.0.2.7/33` is longer"), "{all}");
+        for secret in ["root", "$6$", "Zm9v", "c2VjcmV0", "19000", "192.0.2.8"] {
+            assert!(!all.contains(secret), "{secret} is printed: {all}");
+        }
+    }
+}
+
+const SHADOW: &str = "root:$6$Zm9v$c2VjcmV0:19000:0:99999:7:::\n";
+
+/// The user that is nobody.
+const NOBODY: u32 = 65_534;
 
 #[test]
 fn nobody_may_check() {
@@ -178,10 +253,6 @@ fn what_is_no_file_of_ours_is_refused() {
     assert_eq!(refused(&path("loop")), "FILE is a symbolic link that leads to itself; point it at a file");
 
     let file = path("byway.toml");
-    fs::write(&file, "").unwrap();
-    fs::set_permissions(&file, Permissions::from_mode(0o646)).unwrap();
-    assert_eq!(refused(&file), "everybody may write to FILE; take that permission away: `chmod o-w FILE`");
-    fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
     fs::write(&file, b"# one\n# tw\xff\n").unwrap();
     assert_eq!(refused(&file), "FILE is not UTF-8: line 2 has an invalid byte; save it as UTF-8");
 

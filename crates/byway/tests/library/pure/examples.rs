@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use byway::read_config;
+use byway::inspect_config;
 
 #[test]
 fn nothing_is_wrong_with_the_examples() {
@@ -11,7 +11,7 @@ fn nothing_is_wrong_with_the_examples() {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "toml") {
-            let reading = read_config(&path).unwrap();
+            let reading = inspect_config(&path).unwrap();
             assert!(reading.problems.is_empty(), "{}: {:?}", path.display(), reading.problems);
             rules += reading.config.unwrap().rule_count();
         }
