@@ -31,6 +31,12 @@ fn command(error: &Error) -> Option<String> {
         Error::TooManyGroups { .. } => "make rules share a group: `byway group add`",
         Error::Unconfirmed => "confirm it with `byway confirm`, or roll it back with `byway rollback`",
         Error::TooLateToConfirm => "roll it back with `byway rollback`, and apply again",
+        Error::DamagedNote { .. } => {
+            "`byway confirm` keeps what is in force, `byway rollback` undoes the last apply, and either removes the note"
+        }
+        Error::DamagedCopy { .. } => {
+            "what is in force stays; if that apply waits, `byway confirm` ends that; the next `byway apply` replaces the copy"
+        }
         Error::NoSuchGroup(_) => "`byway group show` lists them, and `byway group add` makes one",
         Error::NoSuchNextHop(_) => "`byway show nexthops` lists the next hops in use",
         Error::NoDefaultRoute => "name the interface to watch with `byway attach dev IF`",
@@ -41,7 +47,7 @@ fn command(error: &Error) -> Option<String> {
         Error::OlderSchema { .. } => {
             "the next change, such as `byway apply` or `byway attach`, takes them over with all rules and counters"
         }
-        Error::Damaged { path, .. } => {
+        Error::Damaged { path, .. } | Error::MissingPin { folder: path, .. } => {
             return Some(format!(
                 "remove the pins with `rm -r {}`, and add the rules again, for example with `byway apply`",
                 path.display()

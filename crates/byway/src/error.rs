@@ -1,6 +1,11 @@
 //! Errors, in words for a person: what is wrong, and separately what to do.
 
-use std::{io, net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use thiserror::Error;
 
@@ -98,6 +103,27 @@ pub enum Error {
         "there is nothing to go back to: no apply has changed anything since the host started or the last rollback"
     )]
     NothingToRollBack,
+    /// Likewise, but a note said that an apply waits to be confirmed. It leads nowhere, and is removed.
+    #[error(
+        "there is nothing to go back to, so the note of an apply that waits to be confirmed is removed, and what is in force stays"
+    )]
+    NoteRemoved,
+    /// The note of an apply that waits to be confirmed is not as Byway writes it: something else has written to it.
+    #[error("cannot tell whether an apply waits to be confirmed: {} is damaged: {what}", .path.display())]
+    DamagedNote {
+        /// The note.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The copy of the state before the last apply is not as Byway writes it: something else has written to it.
+    #[error("cannot go back to what {} says: {what}", .path.display())]
+    DamagedCopy {
+        /// The copy.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
     /// There is no group of this name.
     #[error("there is no group `{0}`")]
     NoSuchGroup(String),
@@ -227,6 +253,14 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+    /// Something other than Byway has removed a pin.
+    #[error("the pin {} is missing", .folder.join(.name).display())]
+    MissingPin {
+        /// The folder of the pins.
+        folder: PathBuf,
+        /// The pin's name there.
+        name: String,
+    },
     /// The network namespace does not exist.
     #[error("there is no network namespace `{0}`")]
     NoSuchNamespace(String),
@@ -334,6 +368,7 @@ impl Error {
             | Self::NoSuchNextHop(_)
             | Self::NotAttached(_)
             | Self::TakenBack(_)
+            | Self::NoteRemoved
             | Self::NothingToRollBack => ErrorKind::NotFound,
             Self::RuleExists(_) | Self::RuleOfAnother(_) | Self::GroupExists(_) | Self::GroupOfAnother(_) => {
                 ErrorKind::Exists
@@ -344,6 +379,9 @@ impl Error {
             | Self::Busy { .. }
             | Self::Locked { .. }
             | Self::NotUndone { .. }
+            | Self::DamagedNote { .. }
+            | Self::DamagedCopy { .. }
+            | Self::MissingPin { .. }
             | Self::Damaged { .. } => ErrorKind::Failed,
         }
     }
@@ -367,6 +405,12 @@ impl Error {
             Self::TooManyGroups { .. } => "let rules share a group",
             Self::Unconfirmed => "confirm it, or roll it back",
             Self::TooLateToConfirm => "roll it back, and apply again",
+            Self::DamagedNote { .. } => {
+                "confirm the last apply to keep what is in force, or roll it back; either removes the note"
+            }
+            Self::DamagedCopy { .. } => {
+                "what is in force stays; if that apply waits, confirm it; the next apply replaces the copy"
+            }
             Self::Locked { .. } => "wait for it to end, or end it",
             Self::GroupInUse { rules: 1, .. } => "delete it or give it another target first",
             Self::GroupInUse { .. } => "delete them or give them another target first",
@@ -408,7 +452,7 @@ impl Error {
             }
             Self::Schema { .. } => "use the byway that made them, or flush and detach with it first",
             Self::OlderSchema { .. } => "the next change takes them over with all rules and counters",
-            Self::Damaged { path, .. } => {
+            Self::Damaged { path, .. } | Self::MissingPin { folder: path, .. } => {
                 return Some(format!(
                     "remove the pins with `rm -r {}`, and add the rules again",
                     path.display()
@@ -424,6 +468,7 @@ impl Error {
             Self::Rule(error) => return error.help(),
             Self::NoSuchRule(_)
             | Self::TakenBack(_)
+            | Self::NoteRemoved
             | Self::NothingToRollBack
             | Self::NoSuchGroup(_)
             | Self::NoSuchNextHop(_)
@@ -453,6 +498,14 @@ impl Error {
             _ => return None,
         };
         errno(first)
+    }
+
+    /// What failed when a pin was opened. Those of a Byway are there all at once, or none of them.
+    pub(crate) fn opening_pin(folder: &Path, name: &str, error: Self) -> Self {
+        match error.errno() {
+            Some(libc::ENOENT) => Self::MissingPin { folder: folder.to_owned(), name: name.to_owned() },
+            _ => error,
+        }
     }
 
     /// The state in the kernel is inconsistent. `action` reads after "cannot".

@@ -48,8 +48,9 @@ impl Guard {
                 // It is over, or nobody can tell.
                 _ => match byway.rollback_unless_confirmed(&self.token, at_once) {
                     Ok(Some(_)) => return Ok(Output::changed(super::ROLLED_BACK)),
-                    // The change has ended only now. Or there is nothing to go back to.
-                    Ok(None) if !self.is_over(&byway) => {}
+                    // The change has ended only now.
+                    Ok(None) if !at_once && self.waits(&byway) => {}
+                    // Somebody has confirmed it, or there is nothing to go back to.
                     Ok(None) => return Ok(Output::printed()),
                     // Whatever prevents the rollback may pass, and nobody else would try again.
                     Err(_) => thread::sleep(PAUSE),
@@ -58,8 +59,8 @@ impl Guard {
         }
     }
 
-    fn is_over(&self, byway: &Byway) -> bool {
-        matches!(byway.time_to_confirm(&self.token), Ok(Some(Duration::ZERO)))
+    fn waits(&self, byway: &Byway) -> bool {
+        matches!(byway.time_to_confirm(&self.token), Ok(Some(left)) if !left.is_zero())
     }
 }
 

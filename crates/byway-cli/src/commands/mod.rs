@@ -35,7 +35,7 @@ use std::{
 };
 
 use byway::{
-    Attachment, Byway, Change, Changes, Device, Family, NextHop, NextHopSpec, Obstacle, Owner, Role, Rule,
+    Attachment, Byway, Change, Changes, Device, Family, Mss, NextHop, NextHopSpec, Obstacle, Owner, Role, Rule,
     RuleStatus, Selection,
     config::{Config, Reading},
     inspect_config, read_config,
@@ -46,6 +46,7 @@ use crate::{
     error::{Error, code, name},
     help, log,
     output::Output,
+    printable,
     render::{self, problems},
 };
 
@@ -224,8 +225,13 @@ fn open(options: &Options) -> Result<Byway, Error> {
                 log::changed(ROLLED_BACK);
             }
         }
+        // Nobody knows whether one waits. Who is asked decides, and not whoever has written to the note.
+        Err(error @ byway::Error::DamagedNote { .. }) => {
+            anstream::eprintln!("byway: warning: {}", printable(&help::sentence(&error)));
+        }
         Err(error) => anstream::eprintln!(
-            "byway: nobody confirmed the last apply in time, and rolling it back failed: {error}"
+            "byway: nobody confirmed the last apply in time, and rolling it back failed: {}",
+            printable(&help::sentence(&error))
         ),
     }
     Ok(byway)
@@ -252,18 +258,9 @@ fn put(
     let mut byway = open(options)?;
     let before = render::watched(&byway.attachments()?);
     let rule = put(&mut byway)?;
-    let attached: Vec<Device> = render::watched(&byway.attachments()?)
-        .into_iter()
-        .filter(|device| !before.contains(device))
-        .collect();
     let mut text = format!("{said}: {rule}");
-    if !attached.is_empty() {
-        text += &format!("\nattached to {}", render::names(&attached));
-    }
     let next_hops: Vec<NextHop> = rule.target.next_hops().cloned().collect();
-    for mismatch in byway.mtu_mismatches(&next_hops)? {
-        text += &format!("\n{}", render::mtu_mismatch(&mismatch, rule.mss));
-    }
+    add_consequences(&mut text, &mut byway, &before, &next_hops, rule.mss)?;
     let warnings = warnings(&mut byway, slice::from_ref(&rule));
     Ok(Output { warnings, ..Output::line(text, &rule) })
 }
@@ -287,6 +284,27 @@ fn no_longer_by_route(before: &[Attachment], after: &[Attachment], asked: &[Devi
         render::names(&named),
         if named.len() == 1 { "stays" } else { "stay" },
     )
+}
+
+/// Adds to an answer what else a change has done: which interfaces it attached to, and which next hops have a smaller MTU.
+fn add_consequences(
+    text: &mut String,
+    byway: &mut Byway,
+    before: &[Device],
+    next_hops: &[NextHop],
+    mss: Mss,
+) -> Result<(), Error> {
+    let read = byway.attachments().and_then(|it| Ok((it, byway.mtu_mismatches(next_hops)?)));
+    let (attachments, mismatches) = read.map_err(|error| Error::from(error).after_change(text))?;
+    let attached: Vec<Device> =
+        render::watched(&attachments).into_iter().filter(|device| !before.contains(device)).collect();
+    if !attached.is_empty() {
+        *text += &format!("\nattached to {}", render::names(&attached));
+    }
+    for mismatch in mismatches {
+        *text += &format!("\n{}", render::mtu_mismatch(&mismatch, mss));
+    }
+    Ok(())
 }
 
 /// How long a gateway has to answer ARP or neighbour discovery before somebody is told. In one network that takes a millisecond.

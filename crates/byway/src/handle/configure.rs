@@ -143,7 +143,7 @@ impl Byway {
     }
 
     /// Confirms the last apply, so that it is not rolled back. Returns whether one was waiting: an apply that changed nothing
-    /// does not wait.
+    /// does not wait. Ends the waiting as well if the note of it is damaged, or if there is no copy to go back to.
     ///
     /// # Errors
     ///
@@ -156,11 +156,19 @@ impl Byway {
             return nothing_waits();
         }
         let _lock = self.lock()?;
-        match store.unconfirmed()? {
-            None => nothing_waits(),
-            Some(unconfirmed) if unconfirmed.time_left()?.is_zero() => Err(Error::TooLateToConfirm),
-            Some(_) => store.confirm().map(|()| true),
+        match store.unconfirmed() {
+            Ok(None) => return nothing_waits(),
+            Ok(Some(unconfirmed)) if unconfirmed.time_left()?.is_zero() => {
+                if let Ok((Some(_), _)) = store.copies() {
+                    return Err(Error::TooLateToConfirm);
+                }
+                // Nobody can roll it back, and without this it would wait forever.
+                store.clear()?;
+            }
+            Ok(Some(_)) | Err(Error::DamagedNote { .. }) => store.confirm()?,
+            Err(error) => return Err(error),
         }
+        Ok(true)
     }
 
     /// Returns how long the last apply still waits to be confirmed, if it does. Zero means that it is overdue: its guard has
@@ -168,7 +176,7 @@ impl Byway {
     ///
     /// # Errors
     ///
-    /// Those of reading its note.
+    /// [`Error::DamagedNote`], and those of reading the note.
     pub fn unconfirmed(&self) -> Result<Option<Duration>> {
         self.check_namespace()?;
         RollbackStore::open()?.unconfirmed()?.map(|unconfirmed| unconfirmed.time_left()).transpose()
@@ -190,10 +198,19 @@ impl Byway {
     ///
     /// # Errors
     ///
-    /// [`Error::NothingToRollBack`], and those of [`Byway::apply`].
+    /// [`Error::NothingToRollBack`], [`Error::NoteRemoved`], [`Error::DamagedCopy`], and those of [`Byway::apply`].
     pub fn rollback(&mut self) -> Result<Changes> {
-        let changes = self.go_back(&Back::Asked)?;
-        changes.ok_or(Error::NothingToRollBack)
+        if let Some(changes) = self.go_back(&Back::Asked)? {
+            return Ok(changes);
+        }
+        let store = RollbackStore::open()?;
+        let _lock = if bpffs::is_mounted() { Some(self.lock()?) } else { None };
+        match store.unconfirmed() {
+            // Somebody may have applied something meanwhile.
+            Ok(None) => Err(Error::NothingToRollBack),
+            _ if store.copies()?.0.is_some() => Err(Error::NothingToRollBack),
+            _ => store.clear().and(Err(Error::NoteRemoved)),
+        }
     }
 
     /// Rolls back the apply with this token if it still waits to be confirmed, and its time is over or `at_once` is set.
@@ -355,9 +372,11 @@ impl Back {
     fn is_due(&self, store: &RollbackStore) -> Result<bool> {
         match self {
             Self::Asked => Ok(true),
-            Self::Unconfirmed { token, at_once } => {
-                Ok(time_left(store, token)?.is_some_and(|left| *at_once || left.is_zero()))
-            }
+            Self::Unconfirmed { token, at_once } => match time_left(store, token) {
+                // Who knows of that apply otherwise is its guard. Nobody has confirmed it, which would have removed the note.
+                Err(Error::DamagedNote { .. }) => Ok(true),
+                left => Ok(left?.is_some_and(|left| *at_once || left.is_zero())),
+            },
         }
     }
 }

@@ -143,6 +143,14 @@ impl Byway {
         Pins::open()
     }
 
+    /// How long the last apply still waits. A damaged note keeps nobody from seeing the rules.
+    fn unconfirmed_to_show(&self) -> Result<Option<Duration>> {
+        match self.unconfirmed() {
+            Err(Error::DamagedNote { .. }) => Ok(None),
+            unconfirmed => unconfirmed,
+        }
+    }
+
     /// The pins, for somebody who wants to see what there is.
     fn pins_to_show(&mut self) -> Result<Option<Pins>> {
         let pins = self.pins()?;
@@ -350,7 +358,7 @@ impl Byway {
     /// [`Error::Schema`], [`Error::AnotherByway`] where a device carries a program of a Byway whose pins cannot be seen here, and
     /// those of the kernel.
     pub fn status(&mut self) -> Result<Status> {
-        let unconfirmed = self.unconfirmed()?;
+        let unconfirmed = self.unconfirmed_to_show()?;
         let Some(pins) = self.pins_to_show()? else { return Ok(Status { unconfirmed, ..Status::default() }) };
         Ok(Status { unconfirmed, ..listing::status(pins, &mut self.network)? })
     }
@@ -365,7 +373,7 @@ impl Byway {
             Some(pins) => listing::read(pins, &mut self.network)?,
             None => Listing::default(),
         };
-        listing.unconfirmed = self.unconfirmed()?;
+        listing.unconfirmed = self.unconfirmed_to_show()?;
         Ok(listing)
     }
 

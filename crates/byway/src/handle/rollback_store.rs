@@ -18,7 +18,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufWriter, Read, Write},
+    io::{self, BufWriter, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -98,7 +98,7 @@ impl RollbackStore {
     pub(crate) fn lock_guard(&self) -> Result<Flock<File>> {
         self.write(&self.guard(), &|_| Ok(()))?;
         let action = || format!("lock {}", self.guard().display());
-        let file = File::open(self.guard()).map_err(Error::io(action()))?;
+        let file = open(&self.guard()).map_err(Error::io(action()))?;
         Flock::lock(file, FlockArg::LockExclusiveNonblock)
             .map_err(|(_, errno)| Error::kernel(action(), errno))
     }
@@ -106,7 +106,7 @@ impl RollbackStore {
     /// Whether the guard of the last apply is alive.
     pub(crate) fn has_guard(&self) -> bool {
         let lock = |file| Flock::lock(file, FlockArg::LockSharedNonblock);
-        File::open(self.guard()).is_ok_and(|file| lock(file).is_err())
+        open(&self.guard()).is_ok_and(|file| lock(file).is_err())
     }
 
     /// Saves a copy. The one before stays until [`RollbackStore::commit`].
@@ -135,7 +135,7 @@ impl RollbackStore {
         // An apply that was cut off has left two copies. If it had changed nothing yet, the older one is of the last change.
         let has_older = self.older().exists();
         let is_now = |text: String| text == config.to_string();
-        if has_older && fs::read_to_string(self.before().join("config.toml")).is_ok_and(is_now) {
+        if has_older && read(&self.before().join("config.toml")).is_ok_and(is_now) {
             self.discard(&self.before())?;
         } else {
             self.discard(&self.older())?;
@@ -175,17 +175,22 @@ impl RollbackStore {
     }
 
     /// Reads which apply waits to be confirmed, if one does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DamagedNote`] if the note says something else. Nothing is done because of such a note.
     pub(crate) fn unconfirmed(&self) -> Result<Option<Unconfirmed>> {
         let path = self.note();
         let text = match read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::kernel(format!("read {}", path.display()), error)),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(Error::kernel(format!("read {}", path.display()), error));
+            }
+            Err(error) => return Err(Error::DamagedNote { path, what: error.to_string() }),
         };
-        let (token, until) = text.trim_end().split_once(' ').unwrap_or((text.trim_end(), "0"));
-        // If the content is anything else, take the time for over.
-        let until = Duration::from_millis(until.parse().unwrap_or(0));
-        Ok(Some(Unconfirmed { token: token.to_owned(), until }))
+        let what = "it does not say which apply waits, and until when";
+        parse(&text).map(Some).ok_or_else(|| Error::DamagedNote { path, what: what.to_owned() })
     }
 
     /// Notes that an apply waits.
@@ -199,6 +204,7 @@ impl RollbackStore {
 
     /// Notes that no apply waits any more.
     pub(crate) fn confirm(&self) -> Result<()> {
+        bpffs::remove(&self.undone())?;
         bpffs::remove(&self.note())?;
         bpffs::remove(&self.guard())
     }
@@ -243,14 +249,20 @@ impl RollbackStore {
     }
 }
 
-/// Reads a file. Does not wait for the other end of a pipe.
+/// The note of [`RollbackStore::wait_for`].
+fn parse(text: &str) -> Option<Unconfirmed> {
+    let (token, until) = text.strip_suffix('\n')?.split_once(' ')?;
+    Some(Unconfirmed { token: token.to_owned(), until: Duration::from_millis(until.parse().ok()?) })
+}
+
+/// Opens a file. Does not wait for the other end of a pipe.
+fn open(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no file")) }
+}
+
 fn read(path: &Path) -> io::Result<String> {
-    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no file; remove it"));
-    }
-    let mut text = String::new();
-    file.read_to_string(&mut text).map(|_| text)
+    io::read_to_string(open(path)?)
 }
 
 fn rename(from: &Path, to: &Path) -> Result<()> {
@@ -265,19 +277,19 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
 /// Reads the copy in a folder, if there is one.
 fn copy(folder: &Path) -> Result<Option<Saved>> {
     let path = folder.join("config.toml");
-    let action = || format!("go back to what {} says", path.display());
+    let damaged = |what: String| Error::DamagedCopy { path: path.clone(), what };
     let reading = match read_copy(&path) {
         Err(FileError::Missing(_)) => return Ok(None),
-        reading => reading.map_err(|error| Error::kernel(action(), error.sentence()))?,
+        reading => reading.map_err(|error| damaged(error.to_string()))?,
     };
     let Reading { config: Some(config), .. } = reading else {
         let message = reading.problems.into_iter().next().map_or_else(String::new, |problem| problem.message);
-        return Err(Error::kernel(action(), message));
+        return Err(damaged(message));
     };
     let lines = |name: &str| match read(&folder.join(name)) {
         // A byway up to schema 9 has kept none, since its copies name each device.
         Err(error) if error.kind() == io::ErrorKind::NotFound && name == "found" => Ok(String::new()),
-        text => text.map_err(|error| Error::kernel(action(), error)),
+        text => text.map_err(|error| damaged(format!("{name} beside it: {error}"))),
     };
     let found = |line: &str| {
         let (gateway, device) = line.split_once(' ')?;

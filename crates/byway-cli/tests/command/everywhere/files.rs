@@ -3,10 +3,11 @@
 use std::{
     fs::{self, Permissions},
     os::unix::fs::{PermissionsExt, chown, symlink},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use byway_lab::seed::Seed;
+use nix::{sys::stat::Mode, unistd::mkfifo};
 
 use crate::support::{Said, byway, call, done, pins};
 
@@ -123,4 +124,110 @@ fn a_file_that_others_may_write_is_not_applied() {
     }
     assert_eq!(from(&batch, "-b -").code, Some(7));
     assert_eq!(from(&batch, "-b /proc/self/fd/0").code, Some(7));
+}
+
+/// Puts something by hand where a file of Byway's is, or nothing.
+fn put(path: &Path, what: &str) {
+    let _ = fs::remove_file(path).or_else(|_| fs::remove_dir_all(path));
+    match what {
+        "" => {}
+        "folder" => fs::create_dir(path).unwrap(),
+        "pipe" => mkfifo(path, Mode::S_IRWXU).unwrap(),
+        "bytes" => fs::write(path, [0, 255, 27, 10, 128, 13]).unwrap(),
+        text => fs::write(path, text).unwrap(),
+    }
+}
+
+/// Whatever somebody has written to the note of an apply and to the copy of the state before it.
+#[test]
+fn no_note_leads_to_a_dead_end() {
+    let seed = Seed::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("byway.toml");
+    let apply = format!("apply {}", config.display());
+    let server = &seed.server;
+    let notes = ["folder", "bytes", "1-2", "1-2 3\n", "1-2 999999999999\n"];
+    let copies = ["as it was", "", "pipe", "[[rule]]\nfrom = \"192.168.1.5\"\n"];
+    for (note_says, copy_says) in notes.iter().flat_map(|note| copies.iter().map(move |copy| (*note, *copy)))
+    {
+        for end in ["confirm", "rollback"] {
+            let case = format!("{note_says:?}, {copy_says:?}, {end}");
+            fs::write(&config, DROP).unwrap();
+            done(server, &apply);
+            fs::write(&config, DROP.replace("1.5", "1.6")).unwrap();
+            done(server, &apply);
+            let run = PathBuf::from(format!("/run/byway/{}", pins()[0]));
+            let (note, copy) = (run.join("unconfirmed"), run.join("before/config.toml"));
+            put(&note, note_says);
+            if copy_says != "as it was" {
+                put(&copy, copy_says);
+            }
+            let (is_note, is_copy) =
+                (note_says.ends_with('\n') && note_says.starts_with("1-2"), copy_says == "as it was");
+            let is_overdue = note_says == "1-2 3\n";
+
+            // Who only looks sees everything, and hears what is wrong.
+            let said = call(server, "show");
+            assert_eq!(said.code, Some(0), "{case}: {said:?}");
+            let is_back = is_overdue && is_copy;
+            let from = if is_back { "192.168.1.5" } else { "192.168.1.6" };
+            assert!(said.out.contains(from), "{case}: {said:?}");
+            let of_note =
+                |it: &&String| it.contains(&note.display().to_string()) && it.contains("`byway confirm`");
+            assert_eq!(
+                said.warnings.iter().filter(of_note).count(),
+                usize::from(!is_note),
+                "{case}: {said:?}"
+            );
+            let all = said.out + &said.err;
+            assert!(!all.contains(['\u{1b}', '\u{0}']), "{case}: {all:?}");
+            if is_back {
+                assert!(!note.exists());
+                continue;
+            }
+
+            // Until somebody decides, no apply.
+            let said = call(server, &apply);
+            assert_eq!(said.code, Some(if is_note { 5 } else { 1 }), "{case}: {said:?}");
+            assert!(
+                said.err.contains("`byway confirm`") && said.err.contains("`byway rollback`"),
+                "{case}: {said:?}"
+            );
+
+            let said = call(server, end);
+            let expected = match (end, copy_says) {
+                ("confirm", _) => Some(0),
+                (_, "as it was") => Some(0),
+                (_, "") => Some(6),
+                _ => Some(1),
+            };
+            assert_eq!(said.code, expected, "{case}: {said:?}");
+            if said.code == Some(1) {
+                assert!(said.err.contains(&copy.display().to_string()), "{case}: {said:?}");
+                assert!(said.err.contains("`byway confirm` ends that"), "{case}: {said:?}");
+                assert_eq!(call(server, "confirm").code, Some(0), "{case}");
+            }
+            assert!(note.symlink_metadata().is_err(), "{case}: the note is still there");
+            assert_eq!(call(server, "confirm").out, "no apply is waiting to be confirmed\n", "{case}");
+            fs::write(&config, DROP.replace("1.5", "1.7")).unwrap();
+            done(server, &apply);
+            done(server, "rollback");
+        }
+    }
+}
+
+/// What its guard does if the note of its apply is damaged: it goes back, as it has promised.
+#[test]
+fn a_guard_goes_back_without_its_note() {
+    let seed = Seed::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("byway.toml");
+    fs::write(&config, DROP).unwrap();
+    done(&seed.server, "add from 192.168.1.7 drop");
+    done(&seed.server, &format!("apply --confirm 1h {}", config.display()));
+    fs::write(format!("/run/byway/{}/unconfirmed", pins()[0]), "?").unwrap();
+    let is_back = || !done(&seed.server, "export").contains("192.168.1.5");
+    assert!(byway_lab::wait_until(crate::support::ANSWER, is_back));
+    let said = call(&seed.server, "confirm");
+    assert_eq!(said.code, Some(6), "{said:?}");
 }

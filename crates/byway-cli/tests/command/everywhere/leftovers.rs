@@ -63,7 +63,31 @@ fn no_command_waits_for_a_pipe() {
     fs::create_dir_all(&folder).unwrap();
     let note = format!("{folder}/unconfirmed");
     mkfifo(note.as_str(), Mode::S_IRWXU).unwrap();
+    let warning = format!(
+        "cannot tell whether an apply waits to be confirmed: {note} is damaged: it is no file; `byway confirm` keeps what is in \
+         force, `byway rollback` undoes the last apply, and either removes the note"
+    );
+    let said = call(&seed.server, "show");
+    assert!(said.warnings.contains(&warning), "{said:?}");
     let said = call(&seed.server, "confirm");
-    assert_eq!(said.code, Some(1), "{said:?}");
-    assert!(said.err.ends_with(&format!("cannot read {note}: it is no file; remove it\n")), "{said:?}");
+    assert_eq!((said.code, said.out.as_str()), (Some(0), "confirmed: the last apply stays\n"), "{said:?}");
+    assert!(!fs::exists(&note).unwrap());
+
+    // The guard of an apply that is overdue, which is asked whether it is alive, and the copy, which is compared.
+    let rules = ["192.168.1.8", "192.168.1.9"]
+        .map(|from| format!("[[rule]]\nfrom = \"{from}\"\ntarget = \"drop\"\n"));
+    let config = format!("{folder}/byway.toml");
+    fs::write(&config, &rules[0]).unwrap();
+    done(&seed.server, &format!("apply {config}"));
+    mkfifo(format!("{folder}/guard").as_str(), Mode::S_IRWXU).unwrap();
+    fs::write(&note, "1-2 3\n").unwrap();
+    let said = call(&seed.server, "show");
+    assert!(said.err.contains("nobody confirmed the last apply in time, so it was rolled back"), "{said:?}");
+    done(&seed.server, &format!("apply {config}"));
+    fs::create_dir(format!("{folder}/older")).unwrap();
+    fs::remove_file(format!("{folder}/before/config.toml")).unwrap();
+    mkfifo(format!("{folder}/before/config.toml").as_str(), Mode::S_IRWXU).unwrap();
+    fs::write(&config, &rules[1]).unwrap();
+    done(&seed.server, &format!("apply {config}"));
+    done(&seed.server, "rollback");
 }
