@@ -50,7 +50,8 @@ impl Destinations {
     pub(super) fn open(folder: &Path) -> Result<Self> {
         let pin = folder.join("SETS");
         let opening = |error| failed("open the map", "SETS", error);
-        let sets = MapData::from_pin(&pin).map_err(opening)?;
+        let sets =
+            MapData::from_pin(&pin).map_err(|error| Error::opening_pin(folder, "SETS", opening(error)))?;
         let room = sets.info().map_err(opening)?.max_entries();
         Ok(Self {
             v4: map!(folder, "DESTINATIONS4"),

@@ -80,8 +80,10 @@ impl Programs {
     /// Opens the programs that are pinned in `programs`, for the links that are pinned below `folder`.
     pub(crate) fn open(programs: &Path, folder: &Path) -> Result<Self> {
         let open = |name: &str| {
-            SchedClassifier::from_pin(programs.join(name))
-                .map_err(|error| Error::kernel(format!("open the program {name}"), error))
+            SchedClassifier::from_pin(programs.join(name)).map_err(|error| {
+                let error = Error::kernel(format!("open the program {name}"), error);
+                Error::opening_pin(programs, name, error)
+            })
         };
         Ok(Self {
             departure: [open("departure")?, open("departure_l3")?],

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 pub(super) fn open(folder: &Path, name: &str) -> Result<Map> {
     MapData::from_pin(folder.join(name))
         .and_then(Map::from_map_data)
-        .map_err(|error| failed("open the map", name, error))
+        .map_err(|error| Error::opening_pin(folder, name, failed("open the map", name, error)))
 }
 
 pub(super) fn failed(verb: &str, name: &str, error: MapError) -> Error {

@@ -78,6 +78,12 @@ pub(crate) struct RuleCounters {
 impl Rules {
     /// Opens the maps that are pinned in `folder`.
     pub(super) fn open(folder: &Path, cpus: usize) -> Result<Self> {
+        let made = made(folder);
+        // Rules that packets find would not be shown.
+        let names = (0..made).flat_map(|chunk| [format!("rules/{chunk}"), format!("counters/{chunk}")]);
+        if let Some(name) = names.into_iter().find(|name| !folder.join(name).exists()) {
+            return Err(Error::MissingPin { folder: folder.to_owned(), name });
+        }
         Ok(Self {
             folder: folder.to_owned(),
             outer: map!(folder, "COUNTERS"),
@@ -86,7 +92,7 @@ impl Rules {
             removed: 0,
             exception_ids: None,
             chunks: (0..MAX_CHUNKS).map(|_| OnceLock::new()).collect(),
-            made: made(folder).into(),
+            made: made.into(),
             cpus,
         })
     }

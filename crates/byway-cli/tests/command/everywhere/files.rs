@@ -231,3 +231,76 @@ fn a_guard_goes_back_without_its_note() {
     let said = call(&seed.server, "confirm");
     assert_eq!(said.code, Some(6), "{said:?}");
 }
+
+/// The files below a folder, by their names there.
+fn files(folder: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        match path.is_dir() {
+            true => names.extend(files(&path).into_iter().map(|file| format!("{name}/{file}"))),
+            false => names.push(name),
+        }
+    }
+    names.sort();
+    names
+}
+
+/// Each pin in turn is removed by hand. Either the next change makes it anew, or each command names it and what to do.
+#[test]
+fn a_missing_pin_is_named_and_mended() {
+    let seed = Seed::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("byway.toml");
+    let via = "via = \"10.111.221.21\", dev = \"eth1\"";
+    let rules = format!(
+        "[[rule]]\nfrom = \"192.168.1.5\"\nto = \"10.9.0.0/16\"\ngroup = \"up\"\n[group.up]\nnexthops = [{{ {via} }}]\n"
+    );
+    fs::write(&config, DROP.replace("1.5", "1.6") + &rules).unwrap();
+    let (apply, server) = (format!("apply {}", config.display()), &seed.server);
+    done(server, &apply);
+    let pinned = || PathBuf::from(format!("/sys/fs/bpf/byway/{}", pins()[0]));
+    let mut named = Vec::new();
+    for pin in files(&pinned()) {
+        let path = pinned().join(&pin);
+        if fs::remove_file(&path).is_err() {
+            // An older generation's, which has gone meanwhile.
+            continue;
+        }
+        let commands = [
+            "show",
+            "get 192.168.1.5",
+            "diff CONFIG",
+            "export",
+            "add from 192.168.1.8 drop",
+            "del 192.168.1.8",
+        ];
+        let mut is_named = false;
+        for words in commands.map(|words| words.replace("CONFIG", &config.display().to_string())) {
+            let said = call(server, &words);
+            assert!(matches!(said.code, Some(0 | 1 | 3 | 6 | 7)), "{pin}: byway {words}: {said:?}");
+            if said.code == Some(1) {
+                let sentence = format!(
+                    "byway: the pin {} is missing; remove the pins with `rm -r {}`, and add the rules again, for example with `byway apply`\n",
+                    path.display(),
+                    pinned().display()
+                );
+                assert_eq!(said.err, sentence, "{pin}: byway {words}");
+                is_named = true;
+            }
+        }
+        if is_named {
+            assert_ne!(call(server, &apply).code, Some(0), "{pin}");
+            fs::remove_dir_all(pinned()).unwrap();
+            named.push(pin.clone());
+        }
+        let said = call(server, &apply);
+        assert_eq!(said.code, Some(0), "{pin}: {said:?}");
+        assert!(done(server, "show").contains("192.168.1.6"), "{pin}");
+        assert!(done(server, &format!("diff {}", config.display())).starts_with("nothing differs"), "{pin}");
+    }
+    for pin in ["META", "SOURCES4", "SETS", "departure", "rules/0"] {
+        assert!(named.iter().any(|it| it == pin), "{pin} is not among {named:?}");
+    }
+}

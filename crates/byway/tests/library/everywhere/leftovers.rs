@@ -8,10 +8,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use byway::{Attach, Byway, Leftovers};
+use byway::{Attach, Byway, Error, Hook, Leftovers};
 use byway_lab::{Lab, Node, Process, wait_until};
 
-use crate::support::{ANSWER, add_bridge, any_hook, hooks, on, pins};
+use crate::support::{ANSWER, add_bridge, any_hook, delete_clsact_qdisc, hooks, on, pins};
 
 const FOLDER: &str = "/sys/fs/bpf/byway";
 
@@ -204,4 +204,28 @@ fn a_namespace_does_not_inherit_the_pins_of_another() {
     assert_eq!(rules(), []);
     assert_eq!(gc(&caller), Leftovers::default());
     assert!(own.exists(), "these are its own");
+}
+
+/// What errors about damaged and missing pins tell people to do. A filter stays on its device, and the next change names it.
+#[test]
+fn without_its_pins_a_host_begins_anew() {
+    for hook in hooks() {
+        let lab = Lab::new().unwrap();
+        let (host, folder) = host(&lab, "host", *hook);
+        fs::remove_file(folder.join("META")).unwrap();
+        let attach = |name: &'static str| {
+            on(&host, *hook, move |byway| byway.attach(&Attach::devices([name])).map(drop))
+        };
+        let named = attach("eth0").unwrap_err();
+        assert!(matches!(&named, Error::MissingPin { folder: of, name } if *of == folder && name == "META"));
+        fs::remove_dir_all(&folder).unwrap();
+        if *hook == Hook::Clsact {
+            let refused = attach("eth0").unwrap_err();
+            assert!(refused.sentence().contains("`tc filter del dev eth0 egress prio 2842`"), "{refused}");
+            host.run(|| delete_clsact_qdisc("eth0"));
+        }
+        attach("eth0").unwrap();
+        on(&host, *hook, Byway::detach_all).unwrap();
+        assert!(pins().is_empty());
+    }
 }
