@@ -44,6 +44,8 @@ pub(crate) enum Error {
     Print(std::io::Error),
     #[error("it is done, but this cannot be printed ({error}): {done}")]
     PrintChange { done: String, error: std::io::Error },
+    #[error("it is done, but what has come of it cannot be read ({error}): {done}")]
+    Unread { done: String, error: Box<Error> },
     #[cfg(feature = "demo")]
     #[error("the hosts of an earlier `byway demo --keep` are still up; remove them: `byway demo --clean`")]
     DemoStays,
@@ -88,7 +90,7 @@ impl Error {
                 ErrorKind::Privilege => code::PRIVILEGE,
                 _ => code::FAILED,
             },
-            Self::PrintChange { .. } => code::NOT_PRINTED,
+            Self::PrintChange { .. } | Self::Unread { .. } => code::NOT_PRINTED,
             #[cfg(feature = "demo")]
             Self::DemoStays => code::REFUSED,
             #[cfg(feature = "demo")]
@@ -99,11 +101,12 @@ impl Error {
         }
     }
 
-    /// The same error, if it comes after a change, with what is done.
+    /// The same error after a change, with what is done.
     pub(crate) fn after_change(self, done: &str) -> Self {
+        let done = shortened(done);
         match self {
-            Self::Print(error) => Self::PrintChange { done: shortened(done), error },
-            error => error,
+            Self::Print(error) => Self::PrintChange { done, error },
+            error => Self::Unread { done, error: Box::new(error) },
         }
     }
 }
@@ -111,4 +114,23 @@ impl Error {
 /// What a file is called.
 pub(crate) fn name(path: &Path) -> impl std::fmt::Display {
     if path == Path::new(byway::STDIN) { Path::new(byway::STDIN_NAME).display() } else { path.display() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_change_the_change_is_said() {
+        let failed = || Error::from(byway::Error::NoSuchDevice("eth1".into()));
+        assert_eq!(failed().exit_code(), code::REFUSED);
+        let after = failed().after_change("added: from 192.0.2.7 drop\nattached to eth0");
+        assert_eq!(after.exit_code(), code::NOT_PRINTED);
+        let said = after.to_string();
+        assert!(
+            said.starts_with("it is done, but what has come of it cannot be read (there is no device `eth1`"),
+            "{said}"
+        );
+        assert!(said.ends_with("): added: from 192.0.2.7 drop; attached to eth0"), "{said}");
+    }
 }

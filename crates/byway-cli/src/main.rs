@@ -99,7 +99,7 @@ What changes everything at once (flush, detach, apply, rollback) is written out.
 Exit codes: 0 done; 1 failed, nothing half-done; 2 usage or invalid input;
 3 `diff` found differences; 4 done, and part of it waits for a device or a route;
 5 not possible on this host as it is; 6 not found; 7 already there; 8 no privilege;
-9 done, but what was done could not be printed.";
+9 done, but what came of it could not be read or printed.";
 
 fn main() -> ExitCode {
     let cli = match words::translated(env::args_os().skip(1).collect(), &Cli::command()) {
@@ -141,7 +141,7 @@ fn note(cli: &Cli, answer: &Result<Output, Error>) {
         Ok(Output { done: Some(done), .. }) if done.is_empty() => {}
         Ok(Output { done: Some(done), .. }) => log::changed(done),
         Ok(answer) if !answer.text.is_empty() => log::changed(&answer.text),
-        Err(Error::PrintChange { done, .. }) => log::changed(done),
+        Err(Error::PrintChange { done, .. } | Error::Unread { done, .. }) => log::changed(done),
         _ => {}
     }
 }

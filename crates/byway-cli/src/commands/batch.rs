@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use byway::{Device, Edit, EditError, Edited, Mss, NextHop, Owner, grammar};
+use byway::{Edit, EditError, Edited, Mss, NextHop, Owner, grammar};
 use clap::CommandFactory;
 
 use super::{Error, Options};
@@ -28,20 +28,12 @@ pub(super) fn exec(file: &Path, options: &Options) -> Result<Output, Error> {
         wrong(nth.and_then(|nth| lines.get(nth).copied()), error.into())
     })?;
     let mut text: Vec<String> = edits.iter().zip(&edited).map(|(edit, edited)| said(edit, edited)).collect();
-    let attached: Vec<Device> = render::watched(&byway.attachments()?)
-        .into_iter()
-        .filter(|device| !before.contains(device))
-        .collect();
     if edits.is_empty() {
         text.push("nothing to do: the batch has no command".to_owned());
     }
-    if !attached.is_empty() {
-        text.push(format!("attached to {}", render::names(&attached)));
-    }
-    for mismatch in byway.mtu_mismatches(&clamped(&edited))? {
-        text.push(render::mtu_mismatch(&mismatch, Mss::Auto));
-    }
-    Ok(Output::line(text.join("\n"), &edited))
+    let mut text = text.join("\n");
+    super::add_consequences(&mut text, &mut byway, &before, &clamped(&edited), Mss::Auto)?;
+    Ok(Output::line(text, &edited))
 }
 
 /// One line of a batch.

@@ -73,7 +73,8 @@ impl Group {
         };
         let mut text = format!("{said}: group {group}");
         let next_hops: Vec<NextHop> = group.members.iter().map(|member| member.next_hop.clone()).collect();
-        for mismatch in byway.mtu_mismatches(&next_hops)? {
+        let mismatches = byway.mtu_mismatches(&next_hops);
+        for mismatch in mismatches.map_err(|error| Error::from(error).after_change(&text))? {
             text += &format!("\n{}", render::mtu_mismatch(&mismatch, Mss::Auto));
         }
         Ok(Output::line(text, &group))
