@@ -43,12 +43,7 @@ pub enum FileError {
         mode: u32,
     },
     /// The group or everybody may write to the file, or to a folder that it is in, and could change what this host does.
-    #[error(
-        "{} may write to {} (user {owner}, mode {mode:04o}){}",
-        if mode & 0o002 != 0 { "everybody" } else { "a group" },
-        .path.display(),
-        which(.file.as_ref(), "")
-    )]
+    #[error("{}", writable(.path, .file.as_ref(), *.owner, *.mode))]
     Writable {
         /// The file or the folder.
         path: PathBuf,
@@ -133,22 +128,15 @@ impl FileError {
         Some(help.to_owned())
     }
 
-    /// Why a file does not open.
-    pub(super) fn opening(path: &Path, error: io::Error) -> Self {
-        let path = path.to_owned();
-        match error.raw_os_error() {
-            Some(libc::ENOENT) => Self::Missing(path),
-            Some(libc::ELOOP) => Self::Loop(path),
-            // A socket cannot be opened at all.
-            Some(libc::ENXIO) => Self::NoFile { path, what: "a socket" },
-            _ => Self::Io { path, error },
-        }
-    }
-
     /// What is wrong and what to do, in one sentence.
     pub fn sentence(&self) -> String {
         in_one_sentence(self, self.help())
     }
+}
+
+fn writable(path: &Path, file: Option<&PathBuf>, owner: u32, mode: u32) -> String {
+    let who = if mode & 0o002 != 0 { "everybody" } else { "a group" };
+    format!("{who} may write to {} (user {owner}, mode {mode:04o}){}", path.display(), which(file, ""))
 }
 
 /// Says which file is in a folder.

@@ -89,7 +89,7 @@ fn read_one(path: &Path, doubt: Doubt<'_>) -> Result<String, FileError> {
         // A named pipe whose writer has gone would not open otherwise.
         let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
-        let file = file.map_err(|error| FileError::opening(path, error))?;
+        let file = file.map_err(|error| trust::refused(path, error))?;
         fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(io::Error::from).map_err(failed(path))?;
         return read_stream(path, &file);
     }
@@ -157,7 +157,7 @@ fn additions(path: &Path, doubt: Doubt<'_>) -> Result<Vec<PathBuf>, FileError> {
 
 /// Reads the text of one file of at most `max` bytes.
 fn read_text(path: &Path, max: u64, doubt: Doubt<'_>) -> Result<String, FileError> {
-    let failed = |error: io::Error| FileError::opening(path, error);
+    let failed = |error: io::Error| trust::refused(path, error);
     let opened = trust::open(path)?;
     let before = opened.file.metadata().map_err(failed)?;
     check(path, &before, max)?;

@@ -35,7 +35,7 @@ pub(super) struct Opened {
 ///
 /// Opens each folder first and the file from there, so that what is checked later is what was opened.
 pub(super) fn open(path: &Path) -> Result<Opened, FileError> {
-    let failed = |errno: Errno| FileError::opening(path, errno.into());
+    let failed = |errno: Errno| refused(path, errno.into());
     let mut folders = Vec::new();
     let mut links = Vec::new();
     let mut at = path.to_owned();
@@ -63,7 +63,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, FileError> {
             OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = openat(&folder, name.as_os_str(), flags, Mode::empty()).map_err(failed)?;
         let file = File::from(file);
-        let owner = file.metadata().map_err(|error| FileError::opening(path, error))?.uid();
+        let owner = file.metadata().map_err(|error| refused(path, error))?.uid();
         // Or else somebody could have root read, and print, a file that only root may read.
         if let Some(of_link) = links.into_iter().find(|link| !is_trusted(*link) && *link != owner) {
             return Err(FileError::LinkOfAnother { path: path.to_owned(), owner: of_link, leads_to: owner });
@@ -72,6 +72,18 @@ pub(super) fn open(path: &Path) -> Result<Opened, FileError> {
         return Ok(Opened { file, folders });
     }
     Err(failed(Errno::ELOOP))
+}
+
+/// Why a file does not open.
+pub(super) fn refused(path: &Path, error: io::Error) -> FileError {
+    let path = path.to_owned();
+    match error.raw_os_error() {
+        Some(libc::ENOENT) => FileError::Missing(path),
+        Some(libc::ELOOP) => FileError::Loop(path),
+        // A socket cannot be opened at all.
+        Some(libc::ENXIO) => FileError::NoFile { path, what: "a socket" },
+        _ => FileError::Io { path, error },
+    }
 }
 
 fn owner_of_link(folder: &File, name: &OsString) -> nix::Result<u32> {
@@ -83,7 +95,7 @@ fn owner_of_link(folder: &File, name: &OsString) -> nix::Result<u32> {
 impl Opened {
     /// What is unsafe about the file, if anything is: somebody other than root and the caller may write or replace it.
     pub(super) fn unsafe_of(&self, path: &Path) -> Option<FileError> {
-        self.find_unsafe(path).unwrap_or_else(|error| Some(FileError::opening(path, error)))
+        self.find_unsafe(path).unwrap_or_else(|error| Some(refused(path, error)))
     }
 
     fn find_unsafe(&self, path: &Path) -> io::Result<Option<FileError>> {
