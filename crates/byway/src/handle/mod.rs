@@ -16,6 +16,7 @@ use crate::{
     config::Attach,
     error::{Error, Result},
     kernel::{
+        bpffs,
         hook::{self, Hook},
         leaves, lock, namespace,
         network::{Network, strict_rp_filter},
@@ -153,6 +154,12 @@ impl Byway {
 
     /// The pins, for somebody who wants to see what there is.
     fn pins_to_show(&mut self) -> Result<Option<Pins>> {
+        let pins = self.pins()?;
+        if pins.is_some() || hook::check_none_elsewhere(&mut self.network).is_ok() {
+            return Ok(pins);
+        }
+        // Another Byway may have made pins here meanwhile: look again while none can.
+        let _lock = if bpffs::is_mounted() { self.lock().ok() } else { None };
         let pins = self.pins()?;
         if pins.is_none() {
             hook::check_none_elsewhere(&mut self.network)?;
