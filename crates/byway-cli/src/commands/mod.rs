@@ -35,8 +35,8 @@ use std::{
 };
 
 use byway::{
-    Attachment, Byway, Change, Changes, Device, Family, Mss, NextHop, NextHopSpec, Obstacle, Owner, Role, Rule,
-    RuleStatus, Selection,
+    Attachment, Byway, Change, Changes, Device, Family, Mss, NextHop, NextHopSpec, Obstacle, Owner, Role,
+    Rule, RuleStatus, Selection,
     config::{Config, Reading},
     inspect_config, read_config,
 };

@@ -25,7 +25,7 @@ pub(crate) fn rounds(number: u32) -> u32 {
 /// `byway WORDS`
 pub(crate) fn byway(words: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_byway"));
-    command.args(words.split_whitespace());
+    command.args(words.split_whitespace()).env_remove("SUDO_UID");
     command
 }
 

@@ -1,10 +1,11 @@
 //! Opens a file together with the folders that it is in, and tells who may write to them.
 //!
 //! The custom is that of sshd (`StrictModes`, sshd_config(5)): the file and each folder above it belong to root or the
-//! caller, and nobody else may write to them. A folder with the sticky bit, such as /tmp, is an exception: there only the
-//! owner of a file may replace it.
+//! caller, or to the user who runs this by sudo(8), and nobody else may write to them. A folder with the sticky bit, such as
+//! /tmp, is an exception: there only the owner of a file may replace it.
 
 use std::{
+    env,
     ffi::OsString,
     fs::{self, File, Metadata},
     io,
@@ -108,7 +109,7 @@ impl Opened {
             loop {
                 let metadata = folder.metadata()?;
                 // The sticky bit (inode(7)).
-                if metadata.mode() & 0o1000 == 0 || !is_trusted(metadata.uid()) {
+                if metadata.mode() & 0o1000 == 0 || !may_decide(metadata.uid()) {
                     let name = || name_of(&folder).unwrap_or_else(|_| path.with_file_name(""));
                     if let Some(error) = unsafe_one(&metadata, name(), Some(path.to_owned())) {
                         return Ok(Some(error));
@@ -135,13 +136,19 @@ fn name_of(folder: &File) -> io::Result<PathBuf> {
 
 fn unsafe_one(metadata: &Metadata, path: PathBuf, file: Option<PathBuf>) -> Option<FileError> {
     let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-    if !is_trusted(owner) {
+    if !may_decide(owner) {
         return Some(FileError::OfAnother { path, file, owner, mode });
     }
     (mode & 0o022 != 0).then_some(FileError::Writable { path, file, owner, mode })
 }
 
-/// Whether this user may decide where packets go: root or the caller.
+/// Whether this user may name files: root or the caller.
 fn is_trusted(user: u32) -> bool {
     user == 0 || user == Uid::effective().as_raw()
+}
+
+/// Whether this user may decide where packets go: one of these, or the one who runs this by sudo(8).
+fn may_decide(user: u32) -> bool {
+    let by_sudo = || env::var("SUDO_UID").is_ok_and(|uid| uid.parse() == Ok(user));
+    is_trusted(user) || (Uid::effective().is_root() && by_sudo())
 }

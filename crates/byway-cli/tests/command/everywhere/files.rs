@@ -112,6 +112,20 @@ fn a_file_that_others_may_write_is_not_applied() {
     assert_eq!((of_batch.code, of_batch.err.as_str()), (Some(2), sentence));
     assert!(pins().is_empty());
 
+    // Who has sudo writes files of their own.
+    owner(&config, NOBODY);
+    fs::write(&config, DROP).unwrap();
+    let by_sudo = |user: u32| {
+        let mut command = byway(&format!("apply {}", config.display()));
+        seed.server.output(command.env("SUDO_UID", user.to_string())).unwrap().status.code()
+    };
+    assert_eq!(by_sudo(NOBODY - 1), Some(2));
+    assert!(pins().is_empty());
+    assert_eq!(by_sudo(NOBODY), Some(0));
+    done(&seed.server, "flush owner config");
+    done(&seed.server, "detach");
+    assert!(pins().is_empty());
+
     // What the caller has opened is the caller's choice.
     owner(&config, NOBODY);
     mode(&config, 0o666);
