@@ -34,7 +34,12 @@ not() { ! "$@"; }
 answers() { ping -c 5 -i 0.2 -W 5 -I "$service" "$1" | tee /dev/stderr | grep -q ' 0% packet loss'; }
 
 # How many packets the rule has sent, and how many have arrived.
-counts() { byway show | tr -d , | awk -v from="$service" '$1 == from { print $5, $7 }'; }
+counts() {
+    byway --json show | awk '
+        /"rules": \[/ { is_rule = 1 }
+        is_rule && /"(departed|arrived)": / { getline; gsub(/[^0-9]/, ""); counts = counts space $0; space = " " }
+        END { print counts }'
+}
 
 are() { [ "$1" = "$2" ] || { echo "$1, and not $2"; return 1; }; }
 
