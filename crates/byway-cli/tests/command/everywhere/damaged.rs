@@ -321,7 +321,8 @@ fn judge(words: &str, said: &Said) {
     let is_plain = |text: &str| !text.contains(|it: char| it.is_control() && it != '\n');
     assert!(is_plain(out) && is_plain(err), "byway {words}: {said:?}");
     match code {
-        Some(0) | Some(3) => {
+        // With 4 something waits: a damaged record may ask for an attachment that there is not.
+        Some(0) | Some(3) | Some(4) => {
             if words.starts_with("--json") {
                 assert!(serde_json::from_str::<serde_json::Value>(out).is_ok(), "byway {words}: {said:?}");
             }
