@@ -56,13 +56,18 @@ impl Flush {
 }
 
 fn selection(words: &[String], options: &Options) -> Result<Selection, GrammarError> {
-    let selection = grammar::selection(Selectable::Rules, options.family(), words)?;
+    let unknown = |word: String| {
+        let expected = "words that say which rules, like `within PREFIX`: `flush` deletes all that match";
+        GrammarError::Unknown(word, expected.to_owned())
+    };
+    let selection =
+        grammar::selection(Selectable::Rules, options.family(), words).map_err(|error| match error {
+            GrammarError::Unknown(word, _) => unknown(word),
+            error => error,
+        })?;
     let of_order = [("sort", selection.sort.is_some()), ("head", selection.head.is_some())];
     match of_order.into_iter().find(|(_, is_there)| *is_there) {
-        Some((word, _)) => Err(GrammarError::Unknown(
-            word.to_owned(),
-            "words that say which rules, like `within PREFIX`: `flush` deletes all that match".to_owned(),
-        )),
+        Some((word, _)) => Err(unknown(word.to_owned())),
         None => Ok(selection),
     }
 }

@@ -1,6 +1,6 @@
 //! Parses one file: tables to groups and rules.
 
-use std::{borrow::Borrow, iter, net::IpAddr, ops::Range, path::Path};
+use std::{borrow::Borrow, net::IpAddr, ops::Range, path::Path};
 
 use byway_abi::MAX_RULES;
 use toml::{
@@ -488,12 +488,17 @@ impl Parser<'_> {
         let file = self.draft.files.len();
         let mut prefixes = Vec::with_capacity(text.len() / 16);
         let mut is_empty = true;
-        // The text that problems may show: that of each word that may be quoted, where it was, among spaces.
-        let mut shown = String::with_capacity(text.len());
+        // What no problem may show.
+        let mut hidden = Vec::new();
         // Windows starts a text with a byte order mark.
         let (mut start, lines) = text.strip_prefix('\u{feff}').map_or((0, &*text), |lines| (3, lines));
+        hidden.push(0..start);
         for (nth, line) in lines.split('\n').enumerate() {
+            let end = start + line.len();
             let said = line.split('#').next().unwrap_or("");
+            if said.len() < line.len() {
+                hidden.push(start + said.len()..end);
+            }
             let word = said.trim();
             if !word.is_empty() {
                 is_empty = false;
@@ -506,6 +511,7 @@ impl Parser<'_> {
                         let (length, message) = if may_quote(word) {
                             (word.len(), error.to_string())
                         } else {
+                            hidden.push(at..at + word.len());
                             (0, format!("line {} is not a prefix", nth + 1))
                         };
                         let place = Place { file, span: at..at + length };
@@ -513,21 +519,14 @@ impl Parser<'_> {
                         self.draft.problems.push(Problem::error(place, &message, help.as_deref()));
                     }
                 }
-                if may_quote(word) {
-                    fill(&mut shown, at);
-                    shown += word;
-                }
             }
-            start += line.len() + 1;
-            fill(&mut shown, start - 1);
-            shown.push('\n');
+            start = end + 1;
         }
         if is_empty {
             self.says_nothing(value, &format!("there is no prefix in {}", path.display()));
         }
-        // Behind the last line nothing ends it.
-        shown.truncate(text.len());
-        self.draft.files.push(super::File { path, text: shown });
+        let text = blank(text, hidden);
+        self.draft.files.push(super::File { path, text });
         Some(prefixes)
     }
 }
@@ -543,9 +542,12 @@ fn may_quote(word: &str) -> bool {
         && word.bytes().all(|byte| byte.is_ascii_hexdigit() || b".:/".contains(&byte))
 }
 
-/// Adds spaces up to this length.
-fn fill(text: &mut String, length: usize) {
-    text.extend(iter::repeat_n(' ', length.saturating_sub(text.len())));
+/// Puts spaces in the place of these bytes.
+fn blank(text: String, hidden: Vec<Range<usize>>) -> String {
+    let mut bytes = text.into_bytes();
+    hidden.into_iter().for_each(|range| bytes[range].fill(b' '));
+    // They are whole characters.
+    String::from_utf8(bytes).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -116,22 +116,26 @@ impl Executor<'_> {
         if let Some(progress) = self.progress {
             progress(steps.len(), steps.len());
         }
+        // All is in force: what fails now is left to the next change.
+        Ok(self.finish(steps, &progress.stale).is_ok())
+    }
+
+    /// Removes what no packet and no undo needs any more, and marks the change as complete.
+    fn finish(&mut self, steps: &[Step], stale: &Stale) -> Result<()> {
+        let tables = &mut self.pins.tables;
         // A change of one entry needed new tables.
-        if progress.stale.generation.is_some() {
-            self.pins.tables.wait_for_grace_period();
-            if clear(&mut self.pins.tables, &progress.stale).is_err() {
-                return Ok(false);
-            }
+        if stale.generation.is_some() {
+            tables.wait_for_grace_period();
+            clear(tables, stale)?;
         }
         for step in steps {
             // Its counters stay until the change cannot be undone any more.
             if let Step::ChangeRole(device, Role::Arrival) = step {
-                self.pins.tables.attachments.stop_watching(device.index)?;
+                tables.attachments.stop_watching(device.index)?;
             }
         }
-        self.pins.tables.note_identities()?;
-        self.pins.tables.meta.set(meta::CHANGING, 0)?;
-        Ok(true)
+        tables.note_identities()?;
+        tables.meta.set(meta::CHANGING, 0)
     }
 
     /// Undoes steps, the last one first. It stops at the first that fails, because the next change finds what a step has left

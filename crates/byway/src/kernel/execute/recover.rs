@@ -86,9 +86,9 @@ impl Executor<'_> {
         self.pins.tables.attachments.forget_program(Place::of(device, *role))
     }
 
-    /// Replaces the programs of another build by those of this one, device by device. If Byway is killed meanwhile, some
-    /// devices have the new programs and some the old ones, over the same maps, and the next change starts again. The caller
-    /// holds the lock.
+    /// Replaces the programs of another build by those of this one, device by device. If this fails or is killed midway, some
+    /// devices have the new programs and some the old ones, over the same maps. That works, and the next change starts again.
+    /// The caller holds the lock.
     pub(crate) fn renew(&mut self) -> Result<()> {
         if !self.pins.are_outdated()? {
             return Ok(());
