@@ -47,7 +47,7 @@ pub(crate) struct Apply {
 
 impl Apply {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let config = super::read(&self.file)?;
+        let (config, mut warnings) = super::read(&self.file)?;
         let mut byway = with_bar(super::open(options)?);
         if self.strict {
             byway = byway.with_strict();
@@ -77,7 +77,7 @@ impl Apply {
         })
         .map_err(|error| error.after_change("the configuration is applied"))?;
         let done = (!changes.is_empty()).then(|| changes::done(&changes, AS_FILE));
-        let warnings = super::warnings_of(&mut byway, &changes);
+        warnings.extend(super::warnings_of(&mut byway, &changes));
         Ok(Output { exit_code: super::waits(&changes), done, warnings, ..Output::printed() })
     }
 }

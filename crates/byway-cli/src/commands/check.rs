@@ -37,7 +37,9 @@ impl Check {
             lint_host(&mut reading)?;
         }
         if !options.json {
-            problems::warn_of_unsafe(&reading);
+            for warning in problems::of_unsafe_files(&reading) {
+                anstream::eprintln!("byway: warning: {warning}");
+            }
             problems::print(&reading).map_err(Error::Print)?;
         }
         // With many problems in a large file this takes a moment.

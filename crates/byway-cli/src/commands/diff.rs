@@ -26,7 +26,7 @@ pub(crate) struct Diff {
 
 impl Diff {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let config = super::inspect(&self.file)?;
+        let (config, mut warnings) = super::inspect(&self.file)?;
         let mut byway = super::open(options)?;
         if self.strict {
             byway = byway.with_strict();
@@ -35,7 +35,7 @@ impl Diff {
         super::print(options, |out| {
             if options.json { changes::write_json(&changes, out) } else { changes::write_diff(&changes, out) }
         })?;
-        let warnings = super::warnings_of(&mut byway, &changes);
+        warnings.extend(super::warnings_of(&mut byway, &changes));
         Ok(Output { exit_code: if changes.is_empty() { 0 } else { 3 }, warnings, ..Output::printed() })
     }
 }

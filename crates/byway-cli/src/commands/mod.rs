@@ -276,7 +276,10 @@ fn no_longer_by_route(before: &[Attachment], after: &[Attachment], asked: &[Devi
         .map(|it| it.device.clone())
         .collect();
     if named.is_empty() {
-        return String::new();
+        let waits = |all: &[Attachment]| all.iter().any(|it| it.by_route && it.device.index == 0);
+        let waits_no_longer = waits(before) && !waits(after) && !after.is_empty();
+        let text = "\nno longer waits for a default route to attach to; to change that: `byway detach`, then `byway attach`";
+        return if waits_no_longer { text.to_owned() } else { String::new() };
     }
     format!(
         "\n{} {} attached, now by name and no longer by the default route; to change that: `byway detach`, then \
@@ -356,29 +359,28 @@ fn waits(changes: &Changes) -> u8 {
 /// The configuration, unless another file is named.
 const FILE: &str = "/etc/byway/byway.toml";
 
-/// Reads a configuration to apply it, and prints what is wrong with it.
-fn read(path: &Path) -> Result<Config, Error> {
+/// Reads a configuration to apply it, with warnings for behind the answer. Prints its errors.
+fn read(path: &Path) -> Result<(Config, Vec<String>), Error> {
     config_of(path, read_config(path)?)
 }
 
 /// Reads a configuration to look at it, likewise.
-fn inspect(path: &Path) -> Result<Config, Error> {
-    let reading = inspect_config(path)?;
-    problems::warn_of_unsafe(&reading);
-    config_of(path, reading)
+fn inspect(path: &Path) -> Result<(Config, Vec<String>), Error> {
+    config_of(path, inspect_config(path)?)
 }
 
-fn config_of(path: &Path, mut reading: Reading) -> Result<Config, Error> {
+fn config_of(path: &Path, mut reading: Reading) -> Result<(Config, Vec<String>), Error> {
     let counted = problems::counted(&reading);
-    if let Some(config) = reading.config.take() {
-        if !reading.problems.is_empty() {
-            let (name, path) = (name(path), path.display());
-            anstream::eprintln!("byway: {name}: {counted}; `byway check {path}` shows details");
-        }
-        return Ok(config);
+    let Some(config) = reading.config.take() else {
+        problems::print(&reading).map_err(Error::Print)?;
+        return Err(Error::Config { path: path.to_owned(), problems: counted });
+    };
+    let mut warnings = problems::of_unsafe_files(&reading);
+    if !reading.problems.is_empty() {
+        let (name, path) = (name(path), path.display());
+        warnings.push(printable(&format!("{name} has {counted}; `byway check {path}` shows details")));
     }
-    problems::print(&reading).map_err(Error::Print)?;
-    Err(Error::Config { path: path.to_owned(), problems: counted })
+    Ok((config, warnings))
 }
 
 /// Says that a selection chooses nothing.

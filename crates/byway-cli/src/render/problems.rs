@@ -26,10 +26,8 @@ pub(crate) fn print(reading: &Reading) -> io::Result<()> {
 }
 
 /// Says which files others may write. Who applies the configuration is refused.
-pub(crate) fn warn_of_unsafe(reading: &Reading) {
-    for error in &reading.unsafe_files {
-        anstream::eprintln!("byway: warning: {}", printable(&error.sentence()));
-    }
+pub(crate) fn of_unsafe_files(reading: &Reading) -> Vec<String> {
+    reading.unsafe_files.iter().map(|error| printable(&error.sentence())).collect()
 }
 
 fn group<'a>(reading: &'a Reading, problem: &'a Problem) -> Group<'a> {

@@ -68,7 +68,7 @@ where
 }
 
 fn troubles(attachments: &[Attachment], next_hops: &[NextHopStatus], has_rules: bool) -> Vec<String> {
-    let of_attachments = attachments.iter().filter_map(trouble_of_attachment);
+    let of_attachments = attachments.iter().filter_map(Attachment::trouble);
     let of_next_hops = next_hops.iter().filter_map(trouble_of_next_hop);
     of_attachments.chain(of_next_hops).chain(nothing_watched(attachments, has_rules)).collect()
 }
@@ -218,7 +218,9 @@ pub(crate) fn attachments(attachments: &[Attachment], since: Option<&Since<'_>>,
     };
     let now = counted(attachments);
     if now.is_empty() {
-        return "no attachments; `byway attach` attaches".to_owned();
+        let waiting: Vec<String> = attachments.iter().filter_map(Attachment::trouble).collect();
+        let nothing = || "no attachments; `byway attach` attaches".to_owned();
+        return if waiting.is_empty() { nothing() } else { waiting.join("\n") };
     }
     let mut columns = Columns::<Class>::new(reader);
     columns.text("PACKETS", |(name, _), to| to.write_str(name));
@@ -308,16 +310,6 @@ fn state(status: &NextHopStatus) -> &'static str {
 /// Whether it waits for its device.
 fn is_waiting(attachment: &Attachment) -> bool {
     attachment.device.index == 0
-}
-
-fn trouble_of_attachment(attachment: &Attachment) -> Option<String> {
-    let name = &attachment.device.name;
-    if attachment.device_gone {
-        let why = if is_waiting(attachment) { "there is no such device yet" } else { "the device is gone" };
-        return Some(format!("{name}: {why}; byway's next change looks for it again"));
-    }
-    (!attachment.is_installed)
-        .then(|| format!("byway's program on {name} is missing (detached by someone else); byway's next change puts it back"))
 }
 
 fn trouble_of_next_hop(status: &NextHopStatus) -> Option<String> {

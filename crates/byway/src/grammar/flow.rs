@@ -123,6 +123,7 @@ mod tests {
                 "192.0.2.0/24",
                 "`192.0.2.0/24` is not an IPv4 or IPv6 address; name one address, like 192.0.2.7 or 2001:db8::7",
             ),
+            ("fe80::1%eth1", "`fe80::1%eth1` is not an IPv4 or IPv6 address; leave `%eth1` out: `fe80::1`"),
             (
                 "192.0.2.7 to web",
                 "`web` is not an IPv4 or IPv6 address; name one address, like 192.0.2.7 or 2001:db8::7",

@@ -80,7 +80,9 @@ impl Pins {
         if found != SCHEMA {
             return Err(Error::Schema { path, found, known: SCHEMA });
         }
-        Ok(Self { tables: Tables::open(folder)?, programs: Programs::open(folder, folder)? })
+        let tables = Tables::open(folder)?;
+        tables.check_chunks(folder)?;
+        Ok(Self { tables, programs: Programs::open(folder, folder)? })
     }
 
     /// Whether there are pins of any schema.

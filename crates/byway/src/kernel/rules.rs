@@ -186,21 +186,24 @@ impl Rules {
         (0..self.chunks()).try_for_each(|chunk| self.make_exceptions(chunk))
     }
 
-    /// Adds an empty chunk.
+    /// Adds an empty chunk. If that fails, nothing is left of it.
     pub(crate) fn add_chunk(&mut self) -> Result<()> {
         let number = self.chunks();
         for folder in ["rules", "counters"] {
             bpffs::make_folder(&self.folder.join(folder))?;
         }
         // An interrupted change may have left its pins.
-        for pin in [self.records_pin(number), self.counters_pin(number)] {
-            match fs::remove_file(&pin) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::kernel(format!("remove {}", pin.display()), error));
-                }
-                _ => {}
-            }
+        self.remove_chunk(number)?;
+        if let Err(error) = self.make_chunk(number) {
+            // Records without counters are a damage that somebody else has done.
+            let _ = self.remove_chunk(number);
+            return Err(error);
         }
+        *self.made.get_mut() = number + 1;
+        Ok(())
+    }
+
+    fn make_chunk(&mut self, number: u32) -> Result<()> {
         self.make_exceptions(number)?;
         let making = |error| failed("make the map", "of rules", error);
         let pinning = |error| Error::kernel("pin a map of rules", error);
@@ -211,9 +214,27 @@ impl Rules {
         let counters = Array::<MapData, Counters>::create(chunk_len(number) * self.cpus as u32, INNER)
             .map_err(making)?;
         self.outer.set(number, &counters, 0).map_err(|error| failed("write the map", "COUNTERS", error))?;
-        counters.pin(self.counters_pin(number)).map_err(pinning)?;
-        *self.made.get_mut() = number + 1;
+        counters.pin(self.counters_pin(number)).map_err(pinning)
+    }
+
+    fn remove_chunk(&self, number: u32) -> Result<()> {
+        for pin in [self.records_pin(number), self.counters_pin(number)] {
+            match fs::remove_file(&pin) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::kernel(format!("remove {}", pin.display()), error));
+                }
+                _ => {}
+            }
+        }
         Ok(())
+    }
+
+    /// Returns the pin that the last chunk lacks, if it lacks one: between two changes, somebody has removed it. `has_rules`
+    /// says whether packets find rules, and so there has to be a chunk.
+    pub(crate) fn lacks(&self, has_rules: bool) -> Option<String> {
+        let next = made(&self.folder);
+        let is_half = self.records_pin(next).exists();
+        (is_half || has_rules && next == 0).then(|| format!("counters/{next}"))
     }
 
     /// Returns the chunk of an identity, and the identity's place in it.

@@ -151,9 +151,14 @@ impl Sources {
         };
         *self.opened() = Some((generation, tables.clone()));
         let infos = self.infos(generation)?;
-        let check = |family: Family, info, memory: Option<&Arc<Memory>>| match memory {
+        let check = |family: Family, info: &TableInfo, memory: Option<&Arc<Memory>>| match memory {
             Some(memory) => {
                 self.check(family, info, (memory.words().len() / (ENTRIES * family.words())) as u32)
+            }
+            // Rules that packets find would not be shown.
+            None if info.used > 0 => {
+                let name = format!("{}-{}", name(family), generation & 1);
+                Err(Error::MissingPin { folder: self.folder.clone(), name })
             }
             None => Ok(()),
         };

@@ -98,6 +98,23 @@ impl Tables {
         })
     }
 
+    /// Refuses pins that lack the last chunk of records. The rules in it would not be shown, and the next change would drop
+    /// them.
+    pub(crate) fn check_chunks(&self, folder: &Path) -> Result<()> {
+        let lacks = || -> Result<Option<String>> {
+            let has_rules = self.rules.chunks() == 0 && !self.in_force()?.sources().is_empty();
+            Ok(self.rules.lacks(has_rules))
+        };
+        // A change that is under way, was interrupted, or has just ended may be the reason.
+        if lacks()?.is_none() || self.meta.get(meta::CHANGING)? != 0 {
+            return Ok(());
+        }
+        match lacks()? {
+            Some(name) => Err(Error::MissingPin { folder: folder.to_owned(), name }),
+            None => Ok(()),
+        }
+    }
+
     /// Creates the maps that the rules and groups of an older Byway need besides those that it made. No program may have found
     /// their places empty.
     pub(super) fn complete(&mut self) -> Result<()> {

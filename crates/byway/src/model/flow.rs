@@ -6,7 +6,11 @@ use byway_abi::flow::{self, DCCP, SCTP, TCP, UDP, UDP_LITE};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
-use super::{check::RuleError, in_one_sentence, prefix::Prefix};
+use super::{
+    check::RuleError,
+    in_one_sentence,
+    prefix::{Prefix, zoned},
+};
 
 /// A protocol above IP, by its number (IANA).
 ///
@@ -197,7 +201,12 @@ impl FlowError {
     pub fn help(&self) -> Option<String> {
         let help = match self {
             Self::NoSource => return None,
-            Self::Address(_) => "name one address, like 192.0.2.7 or 2001:db8::7",
+            Self::Address(text) => {
+                return Some(match zoned(text) {
+                    Some((address, zone)) => format!("leave `%{zone}` out: `{address}`"),
+                    None => "name one address, like 192.0.2.7 or 2001:db8::7".to_owned(),
+                });
+            }
             Self::Protocol(_) => {
                 "write `tcp`, `udp`, `icmp`, `icmpv6`, `sctp`, `dccp`, `udplite`, or a number from 0 to 255"
             }

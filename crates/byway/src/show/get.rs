@@ -310,16 +310,8 @@ fn warnings(
 ) -> Vec<String> {
     let flow = &decision.flow;
     let mut warnings = Vec::new();
-    for lost in attachments.iter().filter(|it| it.role == Role::Departure && !it.is_installed) {
-        let name = &lost.device.name;
-        warnings.push(if lost.device_gone {
-            format!("{name} is not there: byway's next change looks for it again")
-        } else {
-            format!(
-                "byway's program on {name} is missing (detached by someone else): byway's next change puts it back"
-            )
-        });
-    }
+    let departures = attachments.iter().filter(|it| it.role == Role::Departure);
+    warnings.extend(departures.filter_map(Attachment::trouble));
     if let Some(Routed::Leaves { device, gateway, is_resolvable: false, .. }) = routed {
         let who = gateway.or(flow.destination).map(|who| who.to_string()).unwrap_or_default();
         warnings.push(format!(

@@ -243,7 +243,8 @@ pub struct Attachment {
     pub is_installed: bool,
     /// The device is gone, or is not there yet: its index is 0 then.
     pub device_gone: bool,
-    /// Nobody has named it: it is attached to because it carries a default route.
+    /// Nobody has named it: it is attached to because it carries a default route. One that is called `auto` and has the index 0
+    /// waits for a default route.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub by_route: bool,
     /// Packets that left by it; `None` for [`Role::Arrival`].
@@ -255,6 +256,28 @@ impl Attachment {
     /// Makes an attachment that carries its program, without counters.
     pub fn new(device: Device, role: Role, hook: Hook) -> Self {
         Self { device, role, hook, is_installed: true, device_gone: false, by_route: false, counters: None }
+    }
+
+    /// What keeps packets that leave by it from following the rules, in a sentence, if anything does.
+    pub fn trouble(&self) -> Option<String> {
+        let name = &self.device.name;
+        Some(match self {
+            Self { device_gone: true, by_route: true, device: Device { index: 0, .. }, .. } => {
+                format!(
+                    "{name}: there is no default route to attach to yet; byway's next change looks for one again"
+                )
+            }
+            Self { device_gone: true, device: Device { index: 0, .. }, .. } => {
+                format!("{name}: there is no such device yet; byway's next change looks for it again")
+            }
+            Self { device_gone: true, .. } => {
+                format!("{name}: the device is gone; byway's next change looks for it again")
+            }
+            Self { is_installed: false, .. } => format!(
+                "byway's program on {name} is missing (detached by someone else); byway's next change puts it back"
+            ),
+            _ => return None,
+        })
     }
 }
 
@@ -349,15 +372,19 @@ pub(super) fn attachments(
     let mut there = there?;
     let is_there =
         |name: &String| there.iter().any(|it| it.role == Role::Departure && it.device.name == *name);
+    let waits = |name: String, by_route: bool| Attachment {
+        is_installed: false,
+        device_gone: true,
+        by_route,
+        counters: Some(AttachmentCounters::default()),
+        ..Attachment::new(Device { name, index: 0 }, Role::Departure, Hook::Tcx)
+    };
+    let is_auto_there = there.iter().any(|it| it.by_route);
     let waiting: Vec<Attachment> = requests
         .into_iter()
         .filter(|name| !name.is_empty() && !is_there(name))
-        .map(|name| Attachment {
-            is_installed: false,
-            device_gone: true,
-            counters: Some(AttachmentCounters::default()),
-            ..Attachment::new(Device { name, index: 0 }, Role::Departure, Hook::Tcx)
-        })
+        .map(|name| waits(name, false))
+        .chain((is_auto && !is_auto_there).then(|| waits("auto".to_owned(), true)))
         .collect();
     there.extend(waiting);
     there.sort_by(|a, b| (&a.device, a.role).cmp(&(&b.device, b.role)));

@@ -302,6 +302,12 @@ fn a_missing_pin_is_named_and_mended() {
                 );
                 assert_eq!(said.err, sentence, "{pin}: byway {words}");
                 is_named = true;
+            } else if words == "show" {
+                // What packets find is shown.
+                assert!(
+                    said.out.contains("192.168.1.6") && said.out.contains("10.9.0.0/16"),
+                    "{pin}: {said:?}"
+                );
             }
         }
         if is_named {
@@ -314,7 +320,15 @@ fn a_missing_pin_is_named_and_mended() {
         assert!(done(server, "show").contains("192.168.1.6"), "{pin}");
         assert!(done(server, &format!("diff {}", config.display())).starts_with("nothing differs"), "{pin}");
     }
-    for pin in ["META", "SOURCES4", "SETS", "departure", "rules/0"] {
+    for pin in ["META", "SOURCES4", "SETS", "departure", "rules/0", "counters/0"] {
         assert!(named.iter().any(|it| it == pin), "{pin} is not among {named:?}");
+    }
+    for folder in ["rules", "counters"] {
+        fs::remove_dir_all(pinned().join(folder)).unwrap();
+    }
+    for words in ["show", &apply] {
+        let said = call(server, words);
+        assert_eq!(said.code, Some(1), "{said:?}");
+        assert!(said.err.contains("counters/0 is missing; remove the pins with `rm -r "), "{said:?}");
     }
 }

@@ -258,6 +258,10 @@ fn attachments_that_follow_from_the_default_route_are_asked_for_as_such() {
         assert_eq!(changes.waiting().len(), 1, "{changes:?}");
         assert_eq!(changes.auto(), [false, true]);
         assert_eq!(asked(&hosts, hook), Some(Attach::Auto));
+        let attachments = on(&hosts.server, hook, |byway| byway.attachments()).unwrap();
+        let [waits] = &attachments[..] else { panic!("{attachments:?}") };
+        assert!(waits.by_route && waits.device.index == 0 && !waits.is_installed, "{waits:?}");
+        assert!(waits.trouble().is_some_and(|it| it.starts_with("auto: ")), "{waits:?}");
 
         hosts.server.route(default).unwrap();
         on(&hosts.server, hook, |byway| byway.flush()).unwrap();
