@@ -1,6 +1,7 @@
 //! Where the packets of rules leave, and whether gateways answer: the facts behind an [`Obstacle`](crate::Obstacle).
 
 use std::{
+    cell::LazyCell,
     collections::{BTreeMap, BTreeSet},
     fs,
     net::IpAddr,
@@ -33,10 +34,19 @@ pub(crate) fn leaves<'a>(
     selectors: impl IntoIterator<Item = &'a Selector>,
 ) -> Result<BTreeMap<Selector, Leaves>> {
     let own = network.addresses()?;
-    selectors.into_iter().map(|selector| Ok((*selector, leaves_of(network, &own, selector)?))).collect()
+    // Each looks at all devices, of which a host may have thousands.
+    let [v4, v6] = ["ipv4", "ipv6"].map(|family| LazyCell::new(move || forwards(family)));
+    let forwards = |is_ipv4| if is_ipv4 { *v4 } else { *v6 };
+    let leaves = |selector: &Selector| Ok((*selector, leaves_of(network, &own, &forwards, selector)?));
+    selectors.into_iter().map(leaves).collect()
 }
 
-fn leaves_of(network: &mut Network, own: &BTreeSet<IpAddr>, selector: &Selector) -> Result<Leaves> {
+fn leaves_of(
+    network: &mut Network,
+    own: &BTreeSet<IpAddr>,
+    forwards: &impl Fn(bool) -> bool,
+    selector: &Selector,
+) -> Result<Leaves> {
     let prefix = selector.source();
     let source = own.iter().copied().find(|address| prefix.contains(*address));
     let source = source.unwrap_or_else(|| first_host(prefix));
@@ -78,9 +88,8 @@ fn first_host(prefix: Prefix) -> IpAddr {
 }
 
 /// Whether the host forwards packets that come in by any of its devices. Where that cannot be read, it does.
-fn forwards(is_ipv4: bool) -> bool {
-    let folder = if is_ipv4 { "/proc/sys/net/ipv4/conf" } else { "/proc/sys/net/ipv6/conf" };
-    let Ok(devices) = fs::read_dir(folder) else { return true };
+fn forwards(family: &str) -> bool {
+    let Ok(devices) = fs::read_dir(format!("/proc/sys/net/{family}/conf")) else { return true };
     let setting = |device: fs::DirEntry| fs::read_to_string(device.path().join("forwarding")).ok();
     devices.flatten().filter_map(setting).any(|setting| setting.trim() != "0")
 }

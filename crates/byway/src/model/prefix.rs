@@ -196,9 +196,12 @@ impl FromStr for Prefix {
     /// ip(8) reads it: `10/8`, `192.168/16`.
     fn from_str(text: &str) -> Result<Self, PrefixError> {
         let syntax = || PrefixError::Syntax(text.to_owned());
-        let (address, length) = match text.split_once('/') {
-            None => (text.parse::<IpAddr>().map_err(|_| syntax())?, None),
-            Some((address, length)) => {
+        let (address, length) = match text.parse() {
+            // There may be a million of them.
+            Ok(IpAddr::V4(v4)) => return Ok(IpAddr::V4(v4).into()),
+            Ok(v6) => (v6, None),
+            Err(_) => {
+                let (address, length) = text.split_once('/').ok_or_else(syntax)?;
                 let is_number = length == "0"
                     || !length.is_empty()
                         && !length.starts_with('0')
