@@ -29,7 +29,7 @@ pub(crate) enum Error {
     #[error("{}: {error}", place(.path, *.line))]
     Batch { path: PathBuf, line: Option<usize>, error: Box<Error> },
     #[error(
-        "a batch has no `{0}`; write `add`, `replace`, `del`, `flush` (all rules), `group` or `nexthop`, without `byway`"
+        "a batch has no `{0}`; write `add`, `replace`, `del`, `flush` (all rules), `group`, `nexthop`, `attach` or `detach`, without `byway`"
     )]
     NoChange(String),
     #[error("{0}; `byway show` lists the rules")]

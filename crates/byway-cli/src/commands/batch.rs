@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use byway::{Edit, EditError, Edited, Mss, NextHop, Owner, grammar};
+use byway::{Attach, Edit, EditError, Edited, Mss, NextHop, Owner, grammar};
 use clap::CommandFactory;
 
 use super::{Error, Options};
@@ -23,7 +23,7 @@ pub(super) fn exec(file: &Path, options: &Options) -> Result<Output, Error> {
         }
     }
     let mut byway = super::open(options)?;
-    let before = render::watched(&byway.attachments()?);
+    let mut said_of = render::watched(&byway.attachments()?);
     let edited = byway.edit(&edits).map_err(|EditError { nth, error, .. }| {
         wrong(nth.and_then(|nth| lines.get(nth).copied()), error.into())
     })?;
@@ -32,7 +32,12 @@ pub(super) fn exec(file: &Path, options: &Options) -> Result<Output, Error> {
         text.push("nothing to do: the batch has no command".to_owned());
     }
     let mut text = text.join("\n");
-    super::add_consequences(&mut text, &mut byway, &before, &clamped(&edited), Mss::Auto)?;
+    for edited in &edited {
+        if let Edited::Devices(devices) = edited {
+            said_of.extend(devices.iter().cloned());
+        }
+    }
+    super::add_consequences(&mut text, &mut byway, &said_of, &clamped(&edited), Mss::Auto)?;
     Ok(Output::line(text, &edited))
 }
 
@@ -55,6 +60,14 @@ fn edit(words: &[&str], cli: &clap::Command, options: &Options) -> Result<Edit, 
         ["group", "del"] if rest.len() == 1 => Edit::DelGroup(rest[0].to_owned()),
         ["nexthop", "down"] => Edit::TakeOutOfService(grammar::next_hop(rest)?),
         ["nexthop", "up"] => Edit::PutInService(grammar::next_hop(rest)?),
+        ["attach"] => Edit::Attach(match &grammar::devices(rest)?[..] {
+            [] => Attach::Auto,
+            names => Attach::devices(names.iter().copied()),
+        }),
+        ["detach"] => match &grammar::devices(rest)?[..] {
+            [] => Edit::DetachAll,
+            names => Edit::Detach(names.iter().map(|name| (*name).to_owned()).collect()),
+        },
         _ => return Err(Error::NoChange(words.join(" "))),
     })
 }
@@ -66,12 +79,15 @@ fn said(edit: &Edit, edited: &Edited) -> String {
         Edit::Replace(_) | Edit::ReplaceGroup(_) => "replaced",
         Edit::TakeOutOfService(_) => "out of service",
         Edit::PutInService(_) => "in service",
+        Edit::Attach(_) => "attached to",
+        Edit::Detach(_) | Edit::DetachAll => "detached from",
         _ => "deleted",
     };
     match edited {
         Edited::Rule(rule) => format!("{verb}: {rule}"),
         Edited::Group(group) => format!("{verb}: group {group}"),
         Edited::NextHop(next_hop) => format!("{verb}: {next_hop}"),
+        Edited::Devices(devices) => format!("{verb} {}", render::names(devices)),
         Edited::Rules(rules) => format!("{verb} {}", render::count(rules.len() as u64, "rule")),
         other => format!("{verb}: {other:?}"),
     }
@@ -120,10 +136,14 @@ mod tests {
             ("group delete up", Edit::DelGroup("up".into())),
             ("nexthop down 10.0.0.1", Edit::TakeOutOfService("via 10.0.0.1".parse().unwrap())),
             ("nexthop up dev wg0", Edit::PutInService("dev wg0".parse().unwrap())),
+            ("attach", Edit::Attach(Attach::Auto)),
+            ("attach dev eth0 eth1", Edit::Attach(Attach::devices(["eth0", "eth1"]))),
+            ("detach eth1", Edit::Detach(vec!["eth1".into()])),
+            ("detach", Edit::DetachAll),
         ] {
             assert_eq!(read(line), Ok(edit), "{line}");
         }
-        for line in ["show", "apply", "attach eth1", "add help", "group del", "group show", "flush all", "x"]
+        for line in ["show", "apply", "attach help", "add help", "group del", "group show", "flush all", "x"]
         {
             assert!(read(line).unwrap_err().contains("a batch has no `"), "{line}");
         }

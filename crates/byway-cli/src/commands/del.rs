@@ -1,4 +1,4 @@
-use byway::grammar;
+use byway::grammar::{self, GrammarError};
 use clap::Args;
 
 use super::{Error, Options};
@@ -20,7 +20,18 @@ pub(crate) struct Del {
 
 impl Del {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let selector = grammar::selector_of(options.family(), &self.selector)?;
+        let selector =
+            grammar::selector_of(options.family(), &self.selector).map_err(|error| match error {
+                // A whole rule, as people paste it.
+                GrammarError::Unknown(word, _)
+                    if grammar::rule_of(options.family(), &self.selector).is_ok() =>
+                {
+                    let expected =
+                        "`from` and `to` alone: they name the rule, whatever it does with the packets";
+                    GrammarError::Unknown(word, expected.to_owned())
+                }
+                error => error,
+            })?;
         let rule = super::open(options)?.del(&selector)?;
         Ok(Output::line(format!("deleted: {rule}"), &rule))
     }

@@ -7,9 +7,10 @@ use thiserror::Error;
 
 use super::Byway;
 use crate::{
+    config::Attach,
     error::{self, Error},
     kernel::snapshot::Scope,
-    model::{Group, GroupSpec, NextHop, NextHopSpec, Rule, RuleSpec, Selector},
+    model::{Device, Group, GroupSpec, NextHop, NextHopSpec, Rule, RuleSpec, Selector},
     policy::{
         request::{OnConflict, Request},
         snapshot::Questions,
@@ -39,6 +40,12 @@ pub enum Edit {
     TakeOutOfService(NextHopSpec),
     /// As [`Byway::put_in_service`].
     PutInService(NextHopSpec),
+    /// As [`Byway::attach`].
+    Attach(Attach),
+    /// As [`Byway::detach`].
+    Detach(Vec<String>),
+    /// As [`Byway::detach_all`].
+    DetachAll,
 }
 
 /// What an [`Edit`] returns.
@@ -54,6 +61,8 @@ pub enum Edited {
     Group(Group),
     /// The next hop that was taken out of service or put back.
     NextHop(NextHop),
+    /// The devices that were attached to or detached from.
+    Devices(Vec<Device>),
 }
 
 /// Why several changes were not made. Nothing has changed then, as for any [`enum@Error`].
@@ -69,7 +78,7 @@ pub struct EditError {
 
 impl Byway {
     /// Makes several changes in the given order, all in the same instant, or none if one is refused. If a rule is among them,
-    /// and nothing is attached, it also attaches to the default-gateway devices.
+    /// none is about attachments, and nothing is attached, it also attaches to the default-gateway devices.
     ///
     /// # Errors
     ///
@@ -79,6 +88,9 @@ impl Byway {
             edit.check().map_err(|error| EditError { nth: Some(at), error })?;
         }
         let puts_rules = edits.iter().any(|edit| matches!(edit, Edit::Add(_) | Edit::Replace(_)));
+        let is_of_attachments =
+            |edit: &Edit| matches!(edit, Edit::Attach(_) | Edit::Detach(_) | Edit::DetachAll);
+        let may_attach = puts_rules && !edits.iter().any(is_of_attachments);
         let nth = Cell::new(None);
         let edited = self.change(&Scope::all(questions(edits)), |transaction| {
             let mut edited = Vec::with_capacity(edits.len());
@@ -87,7 +99,7 @@ impl Byway {
                 edited.push(edit.make(transaction)?);
             }
             nth.set(None);
-            if puts_rules {
+            if may_attach {
                 transaction.attach_unless_attached()?;
             }
             Ok(edited)
@@ -122,6 +134,12 @@ impl Edit {
             Self::DelGroup(name) => transaction.delete_group(name).map(Edited::Group),
             Self::TakeOutOfService(spec) => transaction.set_down(spec, true).map(Edited::NextHop),
             Self::PutInService(spec) => transaction.set_down(spec, false).map(Edited::NextHop),
+            Self::Attach(attach) => transaction.attach(attach).map(Edited::Devices),
+            Self::Detach(names) => {
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                transaction.detach(&names).map(Edited::Devices)
+            }
+            Self::DetachAll => Ok(Edited::Devices(transaction.detach_all())),
         }
     }
 }
@@ -134,8 +152,10 @@ fn questions(edits: &[Edit]) -> Questions {
     });
     let mut questions = Questions::targets(targets);
     for edit in edits {
-        if let Edit::AddGroup(spec) | Edit::ReplaceGroup(spec) = edit {
-            questions.add_members(&spec.members);
+        match edit {
+            Edit::AddGroup(spec) | Edit::ReplaceGroup(spec) => questions.add_members(&spec.members),
+            Edit::Attach(Attach::Auto) => questions.default_routes = true,
+            _ => {}
         }
     }
     questions

@@ -183,6 +183,12 @@ fn a_batch_is_one_change() {
     // What one host has another one gets.
     let said = shell(server, "byway -o show | sed 's/^/replace /' | byway -q -b -");
     assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (Some(0), "", ""));
+    // Attachments change in the same instant.
+    let said = shell(server, "printf 'attach dev eth1\\ndetach eth0\\nadd 192.0.2.9 drop\\n' | byway -b -");
+    assert_eq!(said.out, "attached to eth1\ndetached from eth0\nadded: from 192.0.2.9 drop\n", "{said:?}");
+    let said = shell(server, "printf 'detach eth1\\nattach eth7\\n' | byway -b -");
+    assert_eq!(said.code, Some(5), "{said:?}");
+    assert!(done(server, "show").contains("eth1  departure"), "nothing has changed");
     // On a host with nothing of Byway, the first rule attaches.
     let said = shell(&seed.client, "printf 'add 192.0.2.1 drop\\n' | byway -b -");
     assert!(said.out.starts_with("added: from 192.0.2.1 drop\nattached to "), "{said:?}");
