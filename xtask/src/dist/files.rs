@@ -39,10 +39,11 @@ const PLAIN: &[(&str, &str)] = &[
     ("packaging/completions/byway.bash", "usr/share/bash-completion/completions/byway"),
     ("packaging/completions/byway.zsh", "usr/share/zsh/vendor-completions/_byway"),
     ("packaging/completions/byway.fish", "usr/share/fish/vendor_completions.d/byway.fish"),
-    ("docs/byway.schema.json", "usr/share/doc/byway/byway.schema.json"),
 ];
-/// The pages for users of the command.
-const PAGES: &[&str] = &["configuration", "guide", "import", "json", "limits", "operate"];
+/// The folders of the pages and their charts, and of the examples, each with where its files belong in the package's folder of
+/// documents.
+const DOCUMENTS: &[(&str, &str)] =
+    &[("docs", ""), ("docs/performance", "performance/"), ("examples", "examples/")];
 
 /// Reads and makes all files.
 pub(super) fn all(workspace: &Workspace, release: &Release, binary: &Path, out: &Path) -> Result<Vec<File>> {
@@ -57,12 +58,15 @@ pub(super) fn all(workspace: &Workspace, release: &Release, binary: &Path, out: 
         add((*to).to_owned(), 0o644, repository(from)?);
     }
     let doc = |name: &str| format!("usr/share/doc/byway/{name}");
-    for page in PAGES {
-        add(doc(&format!("{page}.md")), 0o644, repository(&format!("docs/{page}.md"))?);
-    }
-    for example in listed(&workspace.root.join("examples"))? {
-        let name = example.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        add(doc(&format!("examples/{name}")), 0o644, read(&example)?);
+    for (folder, to) in DOCUMENTS {
+        for file in listed(&workspace.root.join(folder))?.into_iter().filter(|file| file.is_file()) {
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let bytes = match name.ends_with(".md") {
+                true => with_links(&String::from_utf8(read(&file)?)?).into_bytes(),
+                false => read(&file)?,
+            };
+            add(doc(&format!("{to}{name}")), 0o644, bytes);
+        }
     }
 
     let components = components::find(workspace, &target(&release.machine))?;
@@ -147,6 +151,22 @@ fn zipped(bytes: &[u8], out: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// A page whose links lead from where it is in a package: those to the rest of the repository lead nowhere there, and become
+/// plain text.
+fn with_links(page: &str) -> String {
+    let mut text = String::with_capacity(page.len());
+    let mut rest = page;
+    while let Some((before, after)) = rest.split_once("](../") {
+        let (target, behind) = after.split_once(')').unwrap_or((after, ""));
+        match before.rfind('[').filter(|_| !target.starts_with("examples")) {
+            Some(start) => text += &[&before[..start], &before[start + 1..]].concat(),
+            None => text += &format!("{before}]({target})"),
+        }
+        rest = behind;
+    }
+    text + rest
+}
+
 /// The text as a field of Debian's copyright file.
 fn indented(text: &str) -> String {
     let lines: Vec<String> = text
@@ -167,10 +187,35 @@ mod tests {
 
     #[test]
     fn all_that_is_packaged_is_there() {
-        let pages = PAGES.iter().map(|page| format!("docs/{page}.md"));
-        for path in SCRIPTS.iter().chain(PLAIN).map(|(from, _)| (*from).to_owned()).chain(pages) {
-            assert!(root().join(&path).is_file(), "{path}");
+        for (path, _) in SCRIPTS.iter().chain(PLAIN) {
+            assert!(root().join(path).is_file(), "{path}");
         }
+    }
+
+    #[test]
+    fn links_of_a_packaged_page_lead_to_packaged_files() {
+        let packaged = |folder: &str| -> Vec<String> {
+            let files = listed(&root().join(folder)).expect("it is a folder");
+            let names = files.iter().filter(|file| file.is_file()).map(|file| file.file_name());
+            names.map(|name| name.expect("it has a name").to_string_lossy().into_owned()).collect()
+        };
+        let mut all: Vec<String> = vec!["examples".to_owned()];
+        for (folder, to) in DOCUMENTS {
+            all.extend(packaged(folder).into_iter().map(|name| format!("{to}{name}")));
+        }
+        let mut links = 0;
+        for page in packaged("docs") {
+            let text = fs::read_to_string(root().join("docs").join(&page)).expect("it is there");
+            for link in with_links(&text).split("](").skip(1) {
+                let target = link.split([')', '#']).next().unwrap_or("");
+                if !target.is_empty() && !target.contains("://") {
+                    assert!(all.iter().any(|it| it == target), "{page} leads to {target}");
+                    links += 1;
+                }
+            }
+        }
+        assert!(links > 50, "{links}");
+        assert_eq!(with_links("a [b](../c.md) [d](../examples/e)"), "a b [d](examples/e)");
     }
 
     /// What a package installs changes nothing. Without the signs of comments it is an example.

@@ -62,7 +62,7 @@ impl Apply {
         };
         super::print(options, |out| {
             if options.json {
-                return changes::write_json(&changes, out);
+                return changes::write_json(&changes, waits, out);
             }
             changes::write_done(&changes, AS_FILE, out)?;
             match waits {

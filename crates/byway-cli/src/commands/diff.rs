@@ -32,8 +32,9 @@ impl Diff {
             byway = byway.with_strict();
         }
         let changes = byway.diff(Owner::CONFIG, &config)?;
-        super::print(options, |out| {
-            if options.json { changes::write_json(&changes, out) } else { changes::write_diff(&changes, out) }
+        super::print(options, |out| match options.json {
+            true => changes::write_json(&changes, byway.unconfirmed().unwrap_or_default(), out),
+            false => changes::write_diff(&changes, out),
         })?;
         warnings.extend(super::warnings_of(&mut byway, &changes));
         Ok(Output { exit_code: if changes.is_empty() { 0 } else { 3 }, warnings, ..Output::printed() })

@@ -140,7 +140,7 @@ impl Command {
     /// Does the work, and says whether an apply is still waiting to be confirmed.
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let mut output = self.work(options)?;
-        if self.edits() || matches!(self, Self::Group(_) | Self::Diff(_)) {
+        if self.edits() || matches!(self, Self::Group(_) | Self::Diff(_) | Self::Show(_)) {
             say_what_waits(&mut output);
         }
         Ok(output)
@@ -210,7 +210,7 @@ pub(crate) fn batch(file: &Path, options: &Options) -> Result<Output, Error> {
 
 fn say_what_waits(output: &mut Output) {
     if let Ok(Some(left)) = Byway::open().and_then(|byway| byway.unconfirmed()) {
-        output.text += &format!("{}\n", render::unconfirmed(left));
+        output.warnings.push(render::unconfirmed(left));
     }
 }
 

@@ -18,7 +18,7 @@ impl Rollback {
         let changes = with_bar(super::open_as_it_is(options)?).rollback()?;
         super::print(options, |out| {
             if options.json {
-                changes::write_json(&changes, out)
+                changes::write_json(&changes, None, out)
             } else {
                 changes::write_done(&changes, "as before", out)
             }

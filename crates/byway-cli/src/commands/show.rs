@@ -14,7 +14,7 @@ use clap::Args;
 use super::{Error, Options, none_matches, print};
 use crate::{
     output::{Output, Stamped},
-    render::{self, Reader, Screen, Window, cells::Since, table},
+    render::{Reader, Screen, Window, cells::Since, table},
 };
 
 /// Show rules with their counters, and attachments
@@ -81,7 +81,11 @@ impl Show {
                 true => in_words(&rule.rule),
                 false => table::rules(&[&rule], 1, None, Reader::of_stdout())?,
             };
-            return Ok(Output::line(text, Stamped::now(&rule)));
+            let output = Output::line(text, Stamped::now(&rule));
+            let is_plain = !options.json && !options.oneline;
+            let warnings =
+                if is_plain { super::warnings_of_listed(&mut byway, vec![rule]) } else { Vec::new() };
+            return Ok(Output { warnings, ..output });
         }
         if selection.sort == Some(SortBy::Rate) {
             return with_rates(&mut byway, what, &selection, options);
@@ -232,9 +236,6 @@ fn write_text(listing: &Listing, selection: &Selection, out: &mut impl Write) ->
     let reader = Reader::of_stdout();
     if selection.is_all() {
         table::write_listing(listing, reader, out)?;
-        if let Some(left) = listing.unconfirmed {
-            write!(out, "\n\n{}", render::unconfirmed(left)).map_err(Error::Print)?;
-        }
     } else if listing.rule_count() > 0 && listing.rules().next().is_none() {
         write!(out, "{}", none_matches("rule", selection)).map_err(Error::Print)?;
     } else {

@@ -3,13 +3,15 @@
 use std::{
     fmt::Display,
     io::{self, Write},
+    time::Duration,
 };
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 use byway::{Change, Changes, Counts, Device, Waiting};
+use serde::Serialize;
 
-use super::{count, thousands};
+use super::{count, thousands, whole_seconds};
 use crate::{error::Error, output::Stamped};
 
 const ADDED: Style = AnsiColor::Green.on_default();
@@ -74,9 +76,23 @@ fn write_waiting(changes: &Changes, out: &mut impl Write) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes one JSON value.
-pub(crate) fn write_json(changes: &Changes, out: &mut impl Write) -> Result<(), Error> {
-    serde_json::to_writer_pretty(&mut *out, &Stamped::now(changes))
+/// Changes, and how long they still wait to be confirmed.
+#[derive(Serialize)]
+struct Unconfirmed<'a> {
+    #[serde(flatten)]
+    changes: &'a Changes,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds_to_confirm: Option<u64>,
+}
+
+/// Writes one JSON value. `unconfirmed` says how long an apply still waits to be confirmed, if one does.
+pub(crate) fn write_json(
+    changes: &Changes,
+    unconfirmed: Option<Duration>,
+    out: &mut impl Write,
+) -> Result<(), Error> {
+    let seconds_to_confirm = unconfirmed.map(whole_seconds);
+    serde_json::to_writer_pretty(&mut *out, &Stamped::now(&Unconfirmed { changes, seconds_to_confirm }))
         .map_err(|error| Error::Print(error.into()))?;
     out.write_all(b"\n").map_err(Error::Print)
 }

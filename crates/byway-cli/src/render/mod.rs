@@ -14,6 +14,7 @@ mod window;
 use std::{
     fmt::{self, Display},
     io::{self, IsTerminal},
+    time::Duration,
 };
 
 use byway::{Attachment, Device, Mss, MtuMismatch, Role};
@@ -105,16 +106,18 @@ impl Display for Thousands {
 }
 
 /// Says that the last apply is waiting to be confirmed, and for how long.
-pub(crate) fn unconfirmed(left: std::time::Duration) -> String {
-    match left.as_secs() {
-        0 if left.is_zero() => {
-            "nobody confirmed the last apply in time; `byway rollback` rolls it back".to_owned()
-        }
+pub(crate) fn unconfirmed(left: Duration) -> String {
+    match whole_seconds(left) {
+        0 => "nobody confirmed the last apply in time; `byway rollback` rolls it back".to_owned(),
         seconds => format!(
-            "the last apply is still waiting to be confirmed, {} s left; `byway confirm` keeps it",
-            seconds + u64::from(left.subsec_nanos() > 0)
+            "the last apply is still waiting to be confirmed, {seconds} s left; `byway confirm` keeps it"
         ),
     }
+}
+
+/// Rounds up.
+pub(crate) fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ impl Byway {
         let mut first = None;
         if !Pins::are_there()? {
             let (transaction, returned) = self.decide(None, scope, &edit)?;
-            if transaction.wants_nothing() {
+            if transaction.wants_nothing() && self.pins_to_show()?.is_none() {
                 return Ok(Change { transaction, returned, pins: None, lock: None });
             }
             first = Some((transaction, returned));

@@ -43,7 +43,7 @@ impl Byway {
     /// Those of [`Byway::apply`].
     pub fn diff(&mut self, owner: Owner, config: &Config) -> Result<Changes> {
         config.check()?;
-        let pins = self.pins()?;
+        let pins = self.pins_to_show()?;
         let scope = Scope::all(Questions::config(config));
         let strict = self.is_strict;
         let (transaction, ()) =
@@ -60,14 +60,14 @@ impl Byway {
     /// on-link. Its flows go to the other members of the group, or do what `on_down` says. The next change of any kind that
     /// finds the device completes it. [`Byway::with_strict`] refuses it instead.
     ///
-    /// Saves what the owner [`Owner::CONFIG`] had before, for [`Byway::rollback`].
+    /// Saves what the owner [`Owner::CONFIG`] had before, for [`Byway::rollback`]. Other owners have no such copy.
     ///
     /// # Errors
     ///
     /// [`Error::RuleOfAnother`] and [`Error::GroupOfAnother`] if another owner has a different one, [`Error::GroupInUse`] if a
     /// rule of another owner uses a group that is removed, [`Error::UnknownKind`] if a rule for the same packets is of a kind
-    /// that this version does not know, [`Error::Unconfirmed`] while another apply waits to be confirmed, and those of
-    /// [`Byway::attach`] and [`Byway::add`].
+    /// that this version does not know, [`Error::Unconfirmed`] while an apply of the same configuration
+    /// ([`Owner::CONFIG`]) waits to be confirmed, and those of [`Byway::attach`] and [`Byway::add`].
     pub fn apply(&mut self, owner: Owner, config: &Config) -> Result<Changes> {
         if owner == Owner::CONFIG {
             return self.apply_saving(config, |_| Ok(()), |_| Ok(()));
@@ -323,7 +323,7 @@ impl Byway {
     ///
     /// Those of [`Byway::status`].
     pub fn export(&mut self) -> Result<Config> {
-        let pins = self.pins()?;
+        let pins = self.pins_to_show()?;
         let snapshot = snapshot(pins.as_ref(), &mut self.network, &Scope::default())?;
         let held = snapshot.actual.as_desired();
         let attach = if held.is_auto { Attach::Auto } else { Attach::devices(held.attachment_names()) };

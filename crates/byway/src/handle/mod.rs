@@ -432,7 +432,7 @@ impl Byway {
     /// [`Error::Rule`] for a flow between two families, [`Error::NoSuchDevice`], and those of [`Byway::status`].
     pub fn get(&mut self, flow: &FlowSpec) -> Result<Decision> {
         flow.check()?;
-        let pins = self.pins()?;
+        let pins = self.pins_to_show()?;
         get::read(pins.as_ref(), &mut self.network, flow)
     }
 

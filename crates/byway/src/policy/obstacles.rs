@@ -86,16 +86,20 @@ impl Obstacle {
     }
 }
 
-/// `from 192.0.2.1`, `from 192.0.2.1 and from 192.0.2.2`, `from 192.0.2.1 and of 3 other rules`
+/// `from 192.0.2.1`, `from 192.0.2.1 and from 192.0.2.2`, `from 192.0.2.1 and from 3 others`
 struct Named<'a>(&'a [Selector]);
 
 impl fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             [] => f.write_str("of no rule"),
+            // There may be more that nobody has looked at.
+            [first, others @ ..] if self.0.len() >= RULES_LOOKED_UP => {
+                write!(f, "{first} and from at least {} others", others.len())
+            }
             [one] => one.fmt(f),
             [first, second] => write!(f, "{first} and {second}"),
-            [first, others @ ..] => write!(f, "{first} and of {} other rules", others.len()),
+            [first, others @ ..] => write!(f, "{first} and from {} others", others.len()),
         }
     }
 }
@@ -247,7 +251,7 @@ mod tests {
             [
                 "eth1 drops requests unless the route back to the sender leaves by eth1 (strict rp_filter), so there may be \
                  nothing to answer; `sysctl net.ipv4.conf.eth1.rp_filter=2` lets them in",
-                "packets from 192.0.2.1 and of 2 other rules leave by tun0, where byway is not attached; attach to tun0 \
+                "packets from 192.0.2.1 and from 2 others leave by tun0, where byway is not attached; attach to tun0 \
                  as well",
                 "there is no route for packets from 2001:db8::1, so they never leave, and byway never sees them; add a \
                  route, for example a default route",

@@ -500,18 +500,32 @@ fn a_guard_that_is_ended_rolls_back_at_once() {
     let seed = Seed::new().unwrap();
     let file = File::new(VIP);
     done(&seed.server, &file.words("apply --confirm 1h"));
-    let shown = done(&seed.server, "show");
-    let last = shown.lines().last().unwrap();
-    assert!(last.starts_with("the last apply is still waiting to be confirmed, 3"), "{shown}");
-    assert!(last.ends_with(" s left; `byway confirm` keeps it"), "{shown}");
+    // Each command says so that shows what is in force, or changes it, in whatever form.
+    for words in [
+        "show",
+        "-o show",
+        "--json show",
+        "show nexthops",
+        "show 192.168.1.5",
+        "show attachments",
+        &file.words("diff"),
+        &file.words("--json diff"),
+        "add from 192.168.1.6 drop",
+        "-q add from 192.168.1.7 drop",
+        "--json nexthop down 10.111.221.21",
+    ] {
+        let said = call(&seed.server, words);
+        let waits = said.warnings.iter().any(|it| {
+            it.contains("the last apply is still waiting to be confirmed, 3")
+                && it.ends_with(" s left; `byway confirm` keeps it")
+        });
+        assert!(waits, "{words}: {said:?}");
+    }
     assert!(json(&seed, "--json show")["seconds_to_confirm"].as_u64().unwrap() > 3_000);
-    let added = done(&seed.server, "add from 192.168.1.6 drop");
-    assert!(
-        added.lines().last().unwrap().starts_with("the last apply is still waiting to be confirmed, 3"),
-        "{added}"
-    );
+    let diff = json(&seed, &file.words("--json diff"));
+    assert!(diff["seconds_to_confirm"].as_u64().unwrap() > 3_000, "{diff}");
     signal_guard(Signal::SIGTERM);
-    assert!(wait_until(ANSWER, || rules(&seed) == 1), "it was not rolled back");
+    assert!(wait_until(ANSWER, || rules(&seed) == 2), "it was not rolled back");
     assert!(wait_until(ANSWER, || guards().is_empty()));
     assert!(!done(&seed.server, "show").contains("confirm"));
 }

@@ -63,7 +63,7 @@ const BY_HAND: [&str; 3] = [
 ];
 
 /// What a person may call. `FILE` and `OTHER` are two configurations.
-const COMMANDS: [&str; 38] = [
+const COMMANDS: [&str; 44] = [
     "show",
     "--json show",
     "show nexthops",
@@ -74,6 +74,12 @@ const COMMANDS: [&str; 38] = [
     "get 192.168.1.5 to 198.51.100.9 proto tcp sport 443 dport 5000",
     "--json get 192.168.2.7",
     "group show",
+    "show within 192.168.0.0/16 sort by packets head 3",
+    "show nexthops group both with loss",
+    "flush within 203.0.113.0/24",
+    "gc",
+    "-b BATCH",
+    "-o show",
     "export",
     "import",
     "check FILE",
@@ -103,6 +109,9 @@ const COMMANDS: [&str; 38] = [
     "confirm",
     "rollback",
 ];
+/// What is tried in one run.
+const ROUNDS: u32 = 16;
+
 /// What comes last, in either order.
 const LAST: [&str; 2] = ["flush", "detach"];
 
@@ -354,29 +363,24 @@ fn shuffled(random: &mut Random) -> Vec<&'static str> {
     commands
 }
 
-/// Damages a map, or several, and runs every command.
-fn round(seed: &Seed, files: &[String; 2], nth: usize, random: &mut Random) {
+/// Damages some maps, and runs every command. In so many rounds one after the other each map has its turn.
+fn round(seed: &Seed, files: &[String; 3], nth: usize, random: &mut Random) {
     set_up(seed, &files[0]);
     let folder = PathBuf::from(format!("/sys/fs/bpf/byway/{}", pins().remove(0)));
-    let of = maps(&folder).len();
-    let spoil = |random: &mut Random, times: usize| {
+    let turns = rounds(ROUNDS) as usize;
+    for (_, map) in maps(&folder).iter().enumerate().filter(|(place, _)| place % turns == nth % turns) {
+        for _ in 0..1 + random.below(8) {
+            damage(map, random);
+        }
+    }
+    for words in shuffled(random) {
         // A command may have removed some of them, or all.
         let maps = maps(&folder);
-        for _ in 0..times {
-            // One map a round, in turn, and in some all of them.
-            let which = if nth % 4 == 3 { random.below(of) } else { nth / 4 * 3 + nth % 4 };
-            if let Some(map) = maps.get(which % of) {
-                damage(map, random);
-            }
+        if !maps.is_empty() && random.below(3) == 0 {
+            damage(&maps[random.below(maps.len())], random);
         }
-    };
-    let times = 1 + random.below(8);
-    spoil(random, times);
-    for words in shuffled(random) {
-        if random.below(3) == 0 {
-            spoil(random, 1);
-        }
-        let words = words.replace("FILE", &files[0]).replace("OTHER", &files[1]);
+        let [file, other, batch] = files;
+        let words = words.replace("FILE", file).replace("OTHER", other).replace("BATCH", batch);
         judge(&words, &call(seed, &words));
     }
     // Whatever waits to be confirmed waits no longer.
@@ -389,10 +393,11 @@ fn no_command_panics_whatever_the_maps_say() {
         env::var(name).map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name} is {text}")))
     };
     let first = number("BYWAY_SEED", u64::from(std::process::id()));
-    let many = number("BYWAY_ROUNDS", rounds(16).into());
+    let many = number("BYWAY_ROUNDS", rounds(ROUNDS).into());
     let configs = tempfile::tempdir().unwrap();
-    let files = ["one.toml", "two.toml"].map(|name| configs.path().join(name).display().to_string());
+    let files = ["one.toml", "two.toml", "batch"].map(|name| configs.path().join(name).display().to_string());
     fs::write(&files[0], CONFIG).unwrap();
+    fs::write(&files[2], "replace from 192.168.4.1 drop\ndetach eth1\nattach eth1\n").unwrap();
     let other = CONFIG.replace("192.168.1.5", "192.168.1.6").replace("weight = 2", "weight = 5");
     fs::write(&files[1], other.replace("2001:db8:1::/48", "2001:db8:1::/49")).unwrap();
     let mut failed: Vec<u64> = Vec::new();

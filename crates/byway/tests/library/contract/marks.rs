@@ -7,7 +7,7 @@ use std::{
 
 use aya::maps::{Array, Map, MapData};
 
-use byway::{Attach, Byway, Error, Hook, NextHopState, RuleSpec, TargetSpec};
+use byway::{Attach, Byway, Error, Hook, NextHopState, Owner, RuleSpec, TargetSpec, config::Config};
 use byway_abi::{MARK_OF_7, mark};
 use byway_lab::{
     Frame,
@@ -154,6 +154,20 @@ fn another_byway_is_refused_where_there_is_one() {
         };
         let looked = in_a_container(&|byway| byway.listing().map(drop));
         assert!(matches!(&looked, Err(Error::AnotherByway(device)) if device == "eth0"), "{looked:?}");
+        type Look = fn(&mut Byway) -> byway::Result<()>;
+        let looks: [Look; 4] = [
+            |byway| byway.get(&"192.168.1.5".parse().unwrap()).map(drop),
+            |byway| byway.export().map(drop),
+            |byway| byway.diff(Owner::CONFIG, &Config::new(None, vec![], [])).map(drop),
+            |byway| byway.flush().map(drop),
+        ];
+        for (nth, look) in looks.iter().enumerate() {
+            let looked = in_a_container(look);
+            assert!(
+                matches!(&looked, Err(Error::AnotherByway(device)) if device == "eth0"),
+                "{nth}: {looked:?}"
+            );
+        }
         let second = RuleSpec::new("192.168.1.77".parse().unwrap(), first.target.clone());
         let refused = in_a_container(&|byway| byway.add(&second).map(drop));
         assert!(matches!(&refused, Err(Error::AnotherByway(device)) if device == "eth1"), "{refused:?}");
