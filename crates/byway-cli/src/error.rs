@@ -78,6 +78,7 @@ impl Error {
             Self::File(FileError::Io { error, .. }) if error.kind() == io::ErrorKind::PermissionDenied => {
                 code::PRIVILEGE
             }
+            Self::File(FileError::Missing(_)) => code::NOT_FOUND,
             Self::Grammar(_) | Self::File(_) | Self::Config { .. } => code::INVALID,
             Self::NoChange(_) | Self::TooShort(_) => code::INVALID,
             Self::NothingChosen(_) | Self::OnlyOthers(_) => code::NOT_FOUND,

@@ -85,15 +85,9 @@ impl Apply {
 /// How rules are that needed no change.
 const AS_FILE: &str = "as the configuration says";
 
-/// From a second to a day: nobody can confirm in less, and nobody remembers for longer.
+/// Nobody can confirm in less than a second.
 fn time_to_confirm(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text)
-        .map_err(|_| "this is not a time; write it like 60s, 5m or 1h".to_owned())?;
-    if (Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(&time) {
-        Ok(time)
-    } else {
-        Err("the time must be from 1s to 1day".to_owned())
-    }
+    super::time_from(Duration::from_secs(1), text)
 }
 
 /// Starts the process that rolls the apply back, and waits until it no longer depends on this one.

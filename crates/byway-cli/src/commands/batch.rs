@@ -1,8 +1,11 @@
 //! `byway --batch`: commands from a file, as with `ip -batch`, but all at once.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
-use byway::{Attach, Edit, EditError, Edited, Mss, NextHop, Owner, grammar};
+use byway::{Attach, Edit, EditError, Edited, Mss, NextHop, Owner, Rule, grammar};
 use clap::CommandFactory;
 
 use super::{Error, Options};
@@ -38,7 +41,9 @@ pub(super) fn exec(file: &Path, options: &Options) -> Result<Output, Error> {
         }
     }
     super::add_consequences(&mut text, &mut byway, &said_of, &clamped(&edited), Mss::Auto)?;
-    Ok(Output::line(text, &edited))
+    let (rules, groups) = put(&edits, &edited);
+    let warnings = super::warnings_of_put(&mut byway, rules, &groups);
+    Ok(Output { warnings, ..Output::line(text, &edited) })
 }
 
 /// One line of a batch.
@@ -91,6 +96,24 @@ fn said(edit: &Edit, edited: &Edited) -> String {
         Edited::Rules(rules) => format!("{verb} {}", render::count(rules.len() as u64, "rule")),
         other => format!("{verb}: {other:?}"),
     }
+}
+
+/// The rules that a batch has put, as far as they are left at its end, and the groups.
+fn put(edits: &[Edit], edited: &[Edited]) -> (Vec<Rule>, Vec<String>) {
+    let (mut rules, mut groups) = (BTreeMap::new(), BTreeSet::new());
+    for (edit, edited) in edits.iter().zip(edited) {
+        match (edit, edited) {
+            (Edit::Add(_) | Edit::Replace(_), Edited::Rule(rule)) => {
+                rules.insert(rule.selector(), rule.clone());
+            }
+            (Edit::Del(selector), _) => drop(rules.remove(selector)),
+            (Edit::Flush, _) => rules.clear(),
+            (Edit::DelGroup(name), _) => drop(groups.remove(name)),
+            (_, Edited::Group(group)) => drop(groups.insert(group.name.clone())),
+            _ => {}
+        }
+    }
+    (rules.into_values().collect(), groups.into_iter().collect())
 }
 
 /// The next hops that TCP's MSS is clamped for, each once.

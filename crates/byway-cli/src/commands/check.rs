@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Error, FILE, Options};
 use crate::{
+    help,
     output::Output,
     render::{count, problems},
 };
@@ -33,9 +34,7 @@ pub(crate) struct Check {
 impl Check {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let mut reading = inspect_config(&self.file)?;
-        if !self.offline {
-            lint_host(&mut reading)?;
-        }
+        let obstacles = if self.offline { Vec::new() } else { lint_host(&mut reading)? };
         if !options.json {
             for warning in problems::of_unsafe_files(&reading) {
                 anstream::eprintln!("byway: warning: {warning}");
@@ -43,7 +42,7 @@ impl Check {
             problems::print(&reading).map_err(Error::Print)?;
         }
         // With many problems in a large file this takes a moment.
-        let problems = if options.json { problems::json(&reading) } else { Value::Null };
+        let problems = if options.json { problems::json(&reading, &obstacles) } else { Value::Null };
         let Some(config) = &reading.config else {
             let text = format!("{}: {}\n", super::name(&self.file), problems::counted(&reading));
             let json = Some(json!({ "rules": null, "groups": null, "problems": problems }));
@@ -59,6 +58,12 @@ impl Check {
         if !reading.problems.is_empty() || !reading.unsafe_files.is_empty() {
             text += &format!(", {}", problems::counted(&reading));
         }
-        Ok(Output::line(text, json!({ "rules": rules, "groups": groups, "problems": problems })))
+        // They are in the JSON.
+        let warnings = match options.json {
+            true => Vec::new(),
+            false => obstacles.iter().map(help::of_obstacle).collect(),
+        };
+        let json = json!({ "rules": rules, "groups": groups, "problems": problems });
+        Ok(Output { warnings, ..Output::line(text, json) })
     }
 }

@@ -23,8 +23,12 @@ impl Complete {
         let mut command = Cli::command();
         command.build();
         let (current, before) = self.words.split_last().map_or(("", &[][..]), |(last, rest)| (last, rest));
+        let verbs = verbs(before);
         let before = &in_full(before, &command);
-        let candidates = candidates(&command, before, current, options);
+        let candidates = match verbs {
+            [] => candidates(&command, before, current, options),
+            verbs => verbs.iter().map(|verb| Candidate::new(*verb, "")).collect(),
+        };
         print(options, |out| {
             for Candidate { word, help } in candidates.iter().filter(|it| it.fits(current)) {
                 writeln!(out, "{word}\t{help}").map_err(Error::Print)?;
@@ -43,6 +47,20 @@ fn in_full(words: &[String], cli: &Command) -> Vec<String> {
     let translated = words::translated(words.iter().map(Into::into).collect(), cli);
     let text = |words: Vec<OsString>| words.into_iter().map(|it| it.into_string().ok()).collect();
     translated.ok().and_then(text).unwrap_or_else(|| words.to_vec())
+}
+
+/// The verbs of a noun that is no command by itself. Alone, it shows what there is.
+fn verbs(words: &[String]) -> &'static [&'static str] {
+    match words.iter().find(|word| !word.starts_with('-')).map(String::as_str) {
+        _ if words.last().is_some_and(|word| word.starts_with('-')) => &[],
+        Some("rule") if words.last().is_some_and(|word| word == "rule") => {
+            &["add", "replace", "del", "show", "flush"]
+        }
+        Some("attachment") if words.last().is_some_and(|word| word == "attachment") => {
+            &["add", "del", "show"]
+        }
+        _ => &[],
+    }
 }
 
 /// A word that may come next.
@@ -166,12 +184,17 @@ fn candidates(root: &Command, before: &[String], current: &str, options: &Option
     match grammar.next(&line.words) {
         Next::Keywords(keywords) => {
             let keywords = keywords.into_iter().map(|it| Candidate::new(it, help(it)));
-            // One group stands alone.
-            let groups = match grammar == Grammar::Groups && line.words.is_empty() {
-                true => Live::read(options).values("group", &line),
-                false => Vec::new(),
+            // What may stand first, without its keyword.
+            let bare = match grammar {
+                _ if !line.words.is_empty() => None,
+                Grammar::Groups => Some("group"),
+                Grammar::Selector | Grammar::Show | Grammar::Flow => Some("from"),
+                Grammar::NextHop => Some("via"),
+                Grammar::Devices => Some("dev"),
+                _ => None,
             };
-            groups.into_iter().chain(keywords).collect()
+            let bare = bare.map_or_else(Vec::new, |keyword| Live::read(options).values(keyword, &line));
+            bare.into_iter().chain(keywords).collect()
         }
         Next::Value(keyword) => Live::read(options).values(keyword, &line),
     }
@@ -211,6 +234,7 @@ enum Grammar {
     Groups,
     GroupName,
     NextHop,
+    Flow,
 }
 
 fn grammar(path: &[&str]) -> Option<Grammar> {
@@ -224,6 +248,7 @@ fn grammar(path: &[&str]) -> Option<Grammar> {
         ["group", "del"] => Grammar::GroupName,
         ["group", "show"] => Grammar::Groups,
         ["nexthop", _] => Grammar::NextHop,
+        ["get"] => Grammar::Flow,
         _ => return None,
     })
 }
@@ -238,13 +263,16 @@ enum Next {
 }
 
 /// The keywords that stand alone.
-const WITHOUT_VALUE: &[&str] = &["pass", "drop", "nexthop", "nexthops", "attachments", "unused"];
+const WITHOUT_VALUE: &[&str] =
+    &["pass", "drop", "nexthop", "rules", "nexthops", "groups", "attachments", "unused"];
 
 /// The keywords of `show`: those of one rule, the nouns, and those of a selection.
-const OF_SHOW: [&str; 15] = [
+const OF_SHOW: [&str; 17] = [
     "from",
     "to",
+    "rules",
     "nexthops",
+    "groups",
     "attachments",
     "within",
     "covering",
@@ -258,7 +286,7 @@ const OF_SHOW: [&str; 15] = [
     "sort",
     "head",
 ];
-const NOT_OF_A_SELECTION: [&str; 4] = ["from", "to", "nexthops", "attachments"];
+const NOT_OF_A_SELECTION: [&str; 6] = ["from", "to", "rules", "nexthops", "groups", "attachments"];
 const OF_NEXT_HOPS: [&str; 7] = ["group", "via", "dev", "with", "unused", "sort", "head"];
 
 impl Grammar {
@@ -275,6 +303,7 @@ impl Grammar {
             Self::Group => &["nexthop", "on-down"],
             Self::NextHop => &["via", "dev"],
             Self::GroupName => &[],
+            Self::Flow => &["from", "to", "proto", "sport", "dport", "iif"],
         }
     }
 
@@ -325,7 +354,7 @@ impl Grammar {
         match keyword {
             _ if matches!(self, Self::Flush | Self::Groups) => !has(&[keyword]),
             _ if self == Self::Show && is_of_selection() => {
-                !has(&["from", "to", "attachments", keyword])
+                !has(&["from", "to", "groups", "attachments", keyword])
                     && (!has(&["nexthops"]) || OF_NEXT_HOPS.contains(&keyword))
             }
             "from" | "to" if self == Self::Show => {
@@ -337,7 +366,7 @@ impl Grammar {
             "via" | "dev" => !has(&["nexthop", "group", "pass", "drop", keyword]),
             "on-down" => !has(&["group", "pass", "drop", keyword]),
             "mss" => !has(&["pass", "drop", keyword]),
-            "nexthops" | "attachments" => seen.is_empty(),
+            "rules" | "nexthops" | "groups" | "attachments" => seen.is_empty(),
             _ => !has(&[keyword]),
         }
     }
@@ -369,6 +398,12 @@ fn help(keyword: &str) -> &'static str {
         "head" => "so many at most",
         "nexthops" => "next hops, their state and their counters",
         "attachments" => "what left by them, and why",
+        "rules" => "rules and their counters",
+        "groups" => "groups and their members",
+        "proto" => "what follows the IP header",
+        "sport" => "the source port",
+        "dport" => "the destination port",
+        "iif" => "the interface that it came in by",
         _ => "",
     }
 }
@@ -395,7 +430,8 @@ impl Live {
                     .collect()
             }
             "via" => self.next_hops().filter_map(|it| Some(it.gateway?.to_string())).collect(),
-            "dev" => self.devices(line),
+            "dev" | "iif" => self.devices(line),
+            "proto" => ["tcp", "udp", "icmp", "icmpv6", "sctp", "dccp", "udplite"].map(str::to_owned).into(),
             "group" => self.0.groups.iter().map(|it| it.group.name.clone()).collect(),
             "on-down" => ["pass", "drop"].map(str::to_owned).into(),
             "mss" => ["auto", "off"].map(str::to_owned).into(),
@@ -467,6 +503,11 @@ mod tests {
             (Grammar::Group, known(grammar::group(&["uplinks", "?"]))),
             (Grammar::NextHop, known(grammar::next_hop(&["?"]))),
             (Grammar::Groups, known(grammar::selection(Selectable::Groups, None, &["?"]))),
+            // The first address needs no `from`.
+            (
+                Grammar::Flow,
+                &known(grammar::flow(&["192.0.2.7", "?"])) | &BTreeSet::from(["from".to_owned()]),
+            ),
         ];
         for (grammar, known) in cases {
             let keywords: BTreeSet<String> = grammar.keywords().iter().map(|it| (*it).to_owned()).collect();
@@ -518,6 +559,9 @@ mod tests {
                 "nexthops dev eth1 head 3",
                 keywords(&["group", "via", "with", "unused", "sort"]),
             ),
+            (Grammar::Show, "rules", keywords(&OF_SHOW[6..])),
+            (Grammar::Flow, "192.0.2.7 to 10.0.0.1", keywords(&["from", "proto", "sport", "dport", "iif"])),
+            (Grammar::Flow, "192.0.2.7 proto", Next::Value("proto")),
             (Grammar::Show, "unused sort", keywords(&["by"])),
             (Grammar::Show, "unused sort by", Next::Value("sort")),
             (Grammar::Flush, "within 10/8 owner", Next::Value("owner")),

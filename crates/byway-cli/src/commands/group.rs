@@ -1,3 +1,5 @@
+use std::slice;
+
 use byway::{Byway, GroupSpec, GroupStatus, Mss, NextHop, Owner, Selectable, grammar};
 use clap::{Args, Subcommand};
 
@@ -77,7 +79,8 @@ impl Group {
         for mismatch in mismatches.map_err(|error| Error::from(error).after_change(&text))? {
             text += &format!("\n{}", render::mtu_mismatch(&mismatch, Mss::Auto));
         }
-        Ok(Output::line(text, &group))
+        let warnings = super::warnings_of_put(&mut byway, Vec::new(), slice::from_ref(&group.name));
+        Ok(Output { warnings, ..Output::line(text, &group) })
     }
 }
 

@@ -36,7 +36,7 @@ use std::{
 
 use byway::{
     Attachment, Byway, Change, Changes, Device, Family, Mss, NextHop, NextHopSpec, Obstacle, Owner, Role,
-    Rule, RuleStatus, Selection,
+    Rule, RuleStatus, Selection, Target,
     config::{Config, Reading},
     inspect_config, read_config,
 };
@@ -74,7 +74,7 @@ pub(crate) struct Options {
     #[command(flatten)]
     _understood: Understood,
     /// Wait up to this long (5s, 2m) for another byway that is changing this network namespace
-    #[arg(long, global = true, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, global = true, value_name = "TIME", default_value = "60s", value_parser = time)]
     pub(crate) wait: Duration,
 }
 
@@ -90,6 +90,22 @@ struct Understood {
     /// There are no other details
     #[arg(short, long, global = true, hide = true, action = ArgAction::Count)]
     details: u8,
+}
+
+/// A time. A number alone is in seconds, as for watch(1) and timeout(1).
+fn time(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let time = seconds.or_else(|| humantime::parse_duration(text).ok());
+    time.ok_or_else(|| "this is not a time; write it like 5, 0.5, 60s or 2m".to_owned())
+}
+
+/// A time from this one up to a day.
+fn time_from(least: Duration, text: &str) -> Result<Duration, String> {
+    let most = Duration::from_secs(86_400);
+    match time(text)? {
+        time if (least..=most).contains(&time) => Ok(time),
+        _ => Err(format!("the time must be from {} to 1day", humantime::format_duration(least))),
+    }
 }
 
 impl Options {
@@ -317,6 +333,18 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(250);
 fn warnings(byway: &mut Byway, rules: &[Rule]) -> Vec<String> {
     let obstacles = byway.obstacles(rules, ANSWER_WITHIN).unwrap_or_default();
     obstacles.iter().map(help::of_obstacle).collect()
+}
+
+/// The same for rules that were put, and for those that use groups that were put.
+fn warnings_of_put(byway: &mut Byway, put: Vec<Rule>, groups: &[String]) -> Vec<String> {
+    let mut rules = put;
+    if !groups.is_empty() {
+        let uses = |it: &Rule| matches!(&it.target, Target::Group(name) if groups.contains(name));
+        let listing = byway.listing();
+        let all = listing.iter().flat_map(|listing| listing.rules().flatten());
+        rules.extend(all.map(|it| it.rule).filter(uses).take(show::MANY));
+    }
+    warnings(byway, &rules)
 }
 
 /// The same for rules with their counters. Those that have counted something have done their work, but the routes may have

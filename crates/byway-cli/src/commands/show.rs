@@ -120,21 +120,13 @@ impl Show {
     }
 }
 
-/// From a tenth of a second to a day. A number alone is in seconds, as for watch(1).
+/// A shorter one shows nothing that anybody could read.
 fn pause(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let time = seconds
-        .or_else(|| humantime::parse_duration(text).ok())
-        .ok_or("this is not a time; write it like 5, 0.5 or 2m")?;
-    if (Duration::from_millis(100)..=Duration::from_secs(86_400)).contains(&time) {
-        Ok(time)
-    } else {
-        Err("the time must be from 100ms to 1day".to_owned())
-    }
+    super::time_from(Duration::from_millis(100), text)
 }
 
 /// Of how many rules somebody is told why they count nothing.
-const MANY: usize = 1_000;
+pub(super) const MANY: usize = 1_000;
 
 /// What is to be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -463,7 +455,7 @@ mod tests {
             assert_eq!(pause(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "x", "5x", "-1", "nan", "inf", "1e400"] {
-            assert_eq!(pause(text), Err("this is not a time; write it like 5, 0.5 or 2m".into()), "{text}");
+            assert_eq!(pause(text), Err("this is not a time; write it like 5, 0.5, 60s or 2m".into()), "{text}");
         }
         for text in ["0", "0.05", "86401", "2days", "1e15"] {
             assert_eq!(pause(text), Err("the time must be from 100ms to 1day".into()), "{text}");

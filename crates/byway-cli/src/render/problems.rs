@@ -3,7 +3,10 @@
 use std::io::{self, IsTerminal, Write};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
-use byway::config::{PROBLEMS_MAX, Place, Problem, Reading, Severity};
+use byway::{
+    Obstacle,
+    config::{PROBLEMS_MAX, Place, Problem, Reading, Severity},
+};
 use serde_json::{Value, json};
 
 use super::{count, thousands};
@@ -78,7 +81,7 @@ fn boundary(text: &str, byte: usize) -> usize {
 }
 
 /// As JSON.
-pub(crate) fn json(reading: &Reading) -> Value {
+pub(crate) fn json(reading: &Reading, obstacles: &[Obstacle]) -> Value {
     let place = |place: &Place| match reading.files.get(place.file) {
         Some(file) => {
             let (line, column) = file.line_and_column(place.span.start);
@@ -97,10 +100,10 @@ pub(crate) fn json(reading: &Reading) -> Value {
             "also": problem.also.as_ref().map(|(at, _)| place(at)),
         })
     };
-    let unsafe_files = reading.unsafe_files.iter().map(|error| {
-        json!({ "severity": "warning", "message": error.to_string(), "help": error.help(), "place": null, "also": null })
-    });
-    reading.problems.iter().map(problem).chain(unsafe_files).collect()
+    let without_place = |message: String, help: Option<String>| json!({ "severity": "warning", "message": message, "help": help, "place": null, "also": null });
+    let unsafe_files = reading.unsafe_files.iter().map(|it| without_place(it.to_string(), it.help()));
+    let obstacles = obstacles.iter().map(|it| without_place(it.to_string(), it.help()));
+    reading.problems.iter().map(problem).chain(unsafe_files).chain(obstacles).collect()
 }
 
 /// `2 errors and 1 warning`

@@ -30,7 +30,11 @@ where
     R: Borrow<RuleStatus>,
 {
     if rules().next().is_none() {
-        return to.write_all(b"no rules").map_err(Error::Print);
+        let none = match all {
+            0 => "no rules".to_owned(),
+            _ => format!("none of {}", reader.count(all as u64, "rule")),
+        };
+        return to.write_all(none.as_bytes()).map_err(Error::Print);
     }
     let totals = Cell::new(Totals::default());
     let counted = || {

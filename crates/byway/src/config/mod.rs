@@ -122,6 +122,12 @@ impl Config {
         of_groups.chain(self.actions.iter().flat_map(|action| action.target.next_hops()))
     }
 
+    /// The packets that are not left to normal routing.
+    pub(crate) fn redirected(&self) -> impl Iterator<Item = Selector> {
+        let is_pass = |action: u32| self.actions[action as usize].target == TargetSpec::Pass;
+        self.rules.iter().filter(move |(_, action)| !is_pass(*action)).map(|(selector, _)| *selector)
+    }
+
     /// How many rules there are.
     pub fn rule_count(&self) -> usize {
         self.rules.len()

@@ -54,7 +54,12 @@ impl Byway {
         self.check_namespace()?;
         let mut first = None;
         if !Pins::are_there()? {
-            let (transaction, returned) = self.decide(None, scope, &edit)?;
+            let decided = self.decide(None, scope, &edit);
+            if decided.is_err() {
+                // What is not here may be where another Byway is.
+                self.pins_to_show()?;
+            }
+            let (transaction, returned) = decided?;
             if transaction.wants_nothing() && self.pins_to_show()?.is_none() {
                 return Ok(Change { transaction, returned, pins: None, lock: None });
             }

@@ -15,14 +15,20 @@ use crate::{
     error::{Error, Result},
     import::{Imported, translate},
     kernel::{
-        bpffs,
+        bpffs, leaves,
         network::Network,
+        pins::Pins,
         policy::policy,
-        snapshot::{Scope, snapshot},
+        snapshot::{Scope, installed, snapshot},
     },
-    model::{Action, GroupSpec, Owner, Rule, Target, TargetSpec},
+    model::{Action, GroupSpec, Owner, Rule, Selector, Target, TargetSpec},
     policy::{
-        changes::Changes, rollback::Saved, snapshot::Questions, state::Desired, transaction::Transaction,
+        changes::Changes,
+        obstacles::{self, Facts, Obstacle, RULES_LOOKED_UP},
+        rollback::Saved,
+        snapshot::{Host, Questions},
+        state::{Desired, Role},
+        transaction::Transaction,
     },
 };
 
@@ -332,18 +338,51 @@ impl Byway {
 }
 
 /// Adds warnings about this host to a reading, for the calling thread's network namespace: next hops that cannot be reached,
-/// interfaces that do not exist, and strict `rp_filter` where requests come in. On another host the configuration may be right.
-/// Needs no privilege.
+/// interfaces that do not exist, and strict `rp_filter` where requests come in. Returns what else would keep its rules from
+/// doing their work: packets that would leave past all attachments, or never leave. On another host the configuration may be
+/// right. Needs no privilege; with that of a change, it knows the attachments that there are.
 ///
 /// # Errors
 ///
 /// Those of the kernel.
-pub fn lint_host(reading: &mut Reading) -> Result<()> {
+pub fn lint_host(reading: &mut Reading) -> Result<Vec<Obstacle>> {
     let mut network = Network::open()?;
     let links = network.links()?;
-    let questions = Questions::host_refs(reading.host_refs.iter().map(|(host_ref, _)| host_ref));
+    let mut questions = Questions::host_refs(reading.host_refs.iter().map(|(host_ref, _)| host_ref));
+    questions.default_routes = true;
     let host = network.host(links, &questions, false)?;
-    reading.lint_host(&host)
+    reading.lint_host(&host)?;
+    let Some(config) = &reading.config else { return Ok(Vec::new()) };
+    let selectors: Vec<Selector> = config.redirected().take(RULES_LOOKED_UP).collect();
+    let facts = Facts {
+        attached: would_attach(config.attach.as_ref(), &host, &mut network),
+        leaves: leaves::leaves(&mut network, &selectors)?,
+        devices: host.links.into_iter().map(|(index, link)| (index, link.device)).collect(),
+        ..Facts::default()
+    };
+    let rules: Vec<Rule> = selectors.into_iter().map(|it| Rule::new(it, Target::Drop)).collect();
+    Ok(obstacles::find(&rules, &facts))
+}
+
+/// Returns the devices that an apply would be attached to, as far as they can be seen.
+fn would_attach(attach: Option<&Attach>, host: &Host, network: &mut Network) -> BTreeSet<u32> {
+    let mut attached = BTreeSet::new();
+    if let Some(Attach::Devices(names)) = attach {
+        attached.extend(names.iter().filter_map(|name| Some(host.attachable(name).ok()?.index)));
+        return attached;
+    }
+    // Without `attach` the attachments stay as they are, and where there are none, the default route has them.
+    if attach.is_none()
+        && let Ok(Some(pins)) = Pins::open()
+        && let Ok(installed) = installed(&pins, network, &host.links)
+    {
+        let departures = installed.into_iter().filter(|it| it.role == Role::Departure && it.is_installed);
+        attached.extend(departures.map(|it| it.device.index));
+    }
+    if attached.is_empty() {
+        attached.extend(host.default_gateway_devices().unwrap_or_default().iter().map(|it| it.index));
+    }
+    attached
 }
 
 /// Reads the policy routing of the calling thread's network namespace, of both families, and says it in Byway's words.

@@ -43,6 +43,13 @@ pub(crate) enum Routed {
     NotForwarded,
 }
 
+/// Returns the device that the packets of a flow come in by, if it names one.
+pub(crate) fn incoming(flow: &FlowSpec, links: &BTreeMap<u32, Link>) -> Result<Option<u32>> {
+    let Some(name) = &flow.incoming else { return Ok(None) };
+    let link = links.values().find(|link| link.is_called(name));
+    Ok(Some(link.ok_or_else(|| Error::NoSuchDevice(name.clone()))?.device.index))
+}
+
 impl Network {
     /// Looks up where the routing tables send a packet to this destination, which comes in by a device or from this host.
     pub(crate) fn route_of(
@@ -51,13 +58,7 @@ impl Network {
         destination: IpAddr,
         links: &BTreeMap<u32, Link>,
     ) -> Result<Routed> {
-        let incoming = match &flow.incoming {
-            Some(name) => {
-                let link = links.values().find(|link| link.is_called(name));
-                Some(link.ok_or_else(|| Error::NoSuchDevice(name.clone()))?.device.index)
-            }
-            None => None,
-        };
+        let incoming = incoming(flow, links)?;
         // Of other packets the kernel says the same for IPv4, and answers for IPv6 as if the source were this host's.
         if incoming.is_none() && self.look_up(flow.source)? != Found::Local(Local::Address) {
             return Ok(Routed::SourceNotLocal);

@@ -167,7 +167,8 @@ pub(crate) fn find<'a>(rules: impl IntoIterator<Item = &'a Rule>, facts: &Facts)
                 strict.insert(next_hop.device.index);
             }
             if facts.unanswered.contains(next_hop) {
-                unanswered.insert(next_hop.clone());
+                // Whoever has named its device, it is the same gateway.
+                unanswered.insert(NextHop::new(next_hop.gateway, next_hop.device.clone()));
             }
         }
         match facts.leaves.get(&selector).unwrap_or(&Leaves::Unknown) {

@@ -2,7 +2,7 @@
 
 mod answer;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 pub use self::answer::{Action, Decision, LeftAlone, Missing, Route, Way};
 use super::{
@@ -13,13 +13,15 @@ use crate::{
     error::Result,
     kernel::{
         decision::{self, Found},
+        leaves,
         network::Network,
         pins::Pins,
-        route_get::Routed,
+        route_get::{Routed, incoming},
         snapshot::read_consistent,
     },
     model::{Device, FlowSpec, Protocol, Rule},
     policy::{
+        obstacles::Obstacle,
         resolve::below,
         snapshot::{Host, Link, Questions},
         state::Role,
@@ -45,14 +47,26 @@ struct Facts {
 /// Asks the kernel what becomes of the packets of a flow.
 pub(crate) fn read(pins: Option<&Pins>, network: &mut Network, flow: &FlowSpec) -> Result<Decision> {
     let mut facts = read_consistent(pins, || read_pins(pins, network, flow))?;
+    incoming(flow, &facts.host.links)?;
     facts.routed = match flow.destination {
         Some(destination) => Some(network.route_of(flow, destination, &facts.host.links)?),
         None => None,
     };
     let questions = Questions { rp_filter: true, ..Questions::default() };
     facts.host = network.host(facts.host.links, &questions, true)?;
-    Ok(decide(flow, facts))
+    let mut decision = decide(flow, facts);
+    if decision.action == Action::Redirect {
+        let is_said = |way: &&Way| way.state != NextHopState::Up || way.is_doubtful;
+        let taken = decision.ways.iter().filter(|way| way.is_taken && !is_said(way));
+        let taken = taken.map(|way| way.next_hop.clone()).collect();
+        let unanswered = leaves::unanswered(network, &taken, ANSWER_WITHIN)?;
+        decision.warnings.extend(unanswered.into_iter().map(|it| Obstacle::NoAnswer(it).sentence()));
+    }
+    Ok(decision)
 }
+
+/// How long a gateway has to answer that the kernel has just asked. In one network that takes a millisecond.
+const ANSWER_WITHIN: Duration = Duration::from_millis(250);
 
 fn read_pins(pins: Option<&Pins>, network: &mut Network, flow: &FlowSpec) -> Result<Facts> {
     let mut facts = Facts {

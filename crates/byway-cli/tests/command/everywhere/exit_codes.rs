@@ -36,7 +36,7 @@ fn each_exit_code_is_provoked() {
         ("frobnicate", 2),
         ("--frobnicate show", 2),
         ("det", 2),
-        ("check /nowhere", 2),
+        ("check /nowhere", 6),
         ("add from 192.168.1.6 dev eth7", 5),
         ("add from 192.168.1.6 via 10.111.222.21 dev eth1", 5),
         ("attach eth7", 5),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use byway_lab::seed::Seed;
 
 use crate::{
-    support::{ANSWER, byway, call, works},
+    support::{ANSWER, byway, call, done, works},
     terminal::{Terminal, lines},
 };
 
@@ -57,8 +57,19 @@ fn each_command_warns_of_what_is_in_the_way() {
         ["the gateway 10.111.221.99 does not answer on eth1; check its address and the link"]
     );
     seed.server.delete_route("default via 10.111.220.1").unwrap();
-    let no_route = warnings(&seed, &format!("replace {RULE}"));
-    assert!(no_route[0].starts_with("there is no route for packets from 192.168.1.5"), "{no_route:?}");
+    for words in [&format!("replace {RULE}"), &format!("check {file}"), "show 192.168.1.5"] {
+        let no_route = warnings(&seed, words);
+        assert!(
+            no_route[0].starts_with("there is no route for packets from 192.168.1."),
+            "{words}: {no_route:?}"
+        );
+    }
+    // Packets that leave past all attachments.
+    seed.server.route("default via 10.111.221.21 dev eth1").unwrap();
+    for words in [&format!("replace {RULE}"), &format!("check {file}"), "show 192.168.1.5"] {
+        let past = warnings(&seed, words);
+        assert!(past[0].contains(" leave by eth1, where byway is not attached"), "{words}: {past:?}");
+    }
 }
 
 /// A group's next hops are those of its rules. A dead one is said whenever somebody asks, and once.
@@ -73,10 +84,21 @@ fn a_dead_next_hop_is_said_once_by_each_command() {
     let (apply, diff) = (format!("apply {}", file.display()), format!("diff {}", file.display()));
     let dead = "the gateway 10.111.221.99 does not answer on eth1; check its address and the link";
     // The kernel asks for it every few seconds, and waits for seconds.
-    for words in [&apply, &diff, &apply, "show"].repeat(4) {
+    let batch = format!("-b {}", folder.path().join("batch").display());
+    std::fs::write(folder.path().join("batch"), "replace from 192.168.1.5 group up\n").unwrap();
+    let group = "group replace up nexthop via 10.111.221.99 dev eth1";
+    let by_file = [&apply, &diff, &apply, "show", "show 192.168.1.5"].repeat(3);
+    for words in by_file.into_iter().chain([&batch, group, "show"].repeat(2)) {
         assert_eq!(warnings(&seed, words), [dead], "{words}");
         std::thread::sleep(Duration::from_millis(400));
     }
+    assert!(done(&seed.server, "get 192.168.1.5 to 203.0.113.9").contains(dead));
+    // It is the same gateway by whichever name.
+    done(&seed.server, "replace from 192.168.1.5 to 203.0.113.0/24 via 10.111.221.99");
+    assert_eq!(warnings(&seed, "show nexthops"), [dead]);
+    done(&seed.server, "flush");
+    done(&seed.server, "group del up");
+    warnings(&seed, &apply);
     seed.server.set_up("eth1", false).unwrap();
     let waiting = "waiting: via 10.111.221.99 dev eth1: eth1 is down, so the gateway 10.111.221.99 cannot be on-link there\n";
     for words in [&diff, &apply] {

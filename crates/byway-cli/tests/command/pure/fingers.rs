@@ -63,8 +63,11 @@ fn what_is_too_short_is_said() {
 #[test]
 fn a_pause_that_is_none_is_answered_with_one() {
     for (words, sentence) in [
-        ("show --watch 5x", "this is not a time; write it like 5, 0.5 or 2m"),
-        ("show --watch=soon", "this is not a time; write it like 5, 0.5 or 2m"),
+        ("show --watch 5x", "this is not a time; write it like 5, 0.5, 60s or 2m"),
+        ("show --watch=soon", "this is not a time; write it like 5, 0.5, 60s or 2m"),
+        ("show --wait soon", "this is not a time; write it like 5, 0.5, 60s or 2m"),
+        ("apply --confirm soon", "this is not a time; write it like 5, 0.5, 60s or 2m"),
+        ("apply --confirm 0.5", "the time must be from 1s to 1day"),
         ("show --watch=0.01", "the time must be from 100ms to 1day"),
     ] {
         let said = call(words);

@@ -192,31 +192,43 @@ fn a_tunnel_that_is_down_costs_nobody_a_packet() {
 fn a_dead_member_costs_no_connection_a_second() {
     for hook in hooks() {
         for death in DEATHS {
-            let hosts = Routers::new(false);
-            let spec = group(&hosts);
-            on(&hosts.server, *hook, |byway| byway.add(&spec)).unwrap();
-            let to = SocketAddr::new(hosts.far(1), 7);
-            let _services: Vec<_> = hosts
-                .router
-                .iter()
-                .enumerate()
-                .map(|(nth, router)| {
-                    router.route("local 203.0.0.0/16 dev lo").unwrap();
-                    router.route(&format!("192.168.0.0/16 via 10.0.{}.2", nth + 1)).unwrap();
-                    router.tcp_serve(to).unwrap()
-                })
-                .collect();
-            // Less than the second after which TCP sends a SYN again.
-            const AT_ONCE: Duration = Duration::from_millis(900);
-            let connect = || hosts.server.tcp_echo(Some(hosts.source(5)), to, b"hello", AT_ONCE);
-            assert!(wait_until(ANSWER, || connect().is_ok()));
-            death.strike(&hosts);
-            thread::sleep(Duration::from_millis(250));
-            for nth in 0..40 {
-                let connected = connect();
-                assert!(connected.is_ok(), "{death:?}, connection {nth}: {connected:?}");
-            }
+            no_connection_is_late(*hook, false, death, (40, Duration::ZERO));
         }
+    }
+}
+
+/// Connects so many times with such a pause while router 1 is dead.
+pub(crate) fn no_connection_is_late(hook: Hook, v6: bool, death: Death, (times, pause): (u32, Duration)) {
+    let hosts = Routers::new(v6);
+    let spec = group(&hosts);
+    on(&hosts.server, hook, |byway| byway.add(&spec)).unwrap();
+    let (far, source) = (hosts.far(1), hosts.source(5));
+    let to = SocketAddr::new(far, 7);
+    let _services: Vec<_> = hosts
+        .router
+        .iter()
+        .enumerate()
+        .map(|(nth, router)| {
+            let back = hosts.on_link(nth + 1, 2);
+            let server = back.split('/').next().unwrap();
+            router.route(&format!("local {} dev lo", hosts.around(far, 16))).unwrap();
+            router.route(&format!("{} via {server}", hosts.around(source, 16))).unwrap();
+            if v6 {
+                router.sysctl("net.ipv6.ip_nonlocal_bind", "1").unwrap();
+            }
+            router.tcp_serve(to).unwrap()
+        })
+        .collect();
+    // Less than the second after which TCP sends a SYN again.
+    const AT_ONCE: Duration = Duration::from_millis(900);
+    let connect = || hosts.server.tcp_echo(Some(source), to, b"hello", AT_ONCE);
+    assert!(wait_until(ANSWER, || connect().is_ok()));
+    death.strike(&hosts);
+    thread::sleep(Duration::from_millis(250));
+    for nth in 0..times {
+        let connected = connect();
+        assert!(connected.is_ok(), "{death:?}, connection {nth}: {connected:?}");
+        thread::sleep(pause);
     }
 }
 

@@ -3,21 +3,32 @@
 use std::{thread, time::Duration};
 
 use crate::{
-    contract::liveness::{DEATHS, group, neighbours_are_told_apart, nothing_is_lost},
+    contract::liveness::{DEATHS, group, neighbours_are_told_apart, no_connection_is_late, nothing_is_lost},
     support::{FAMILIES, any_hook, on, routers::Routers},
 };
 
 #[test]
 fn a_dead_member_costs_nobody_a_packet_for_a_minute() {
     thread::scope(|scope| {
+        for v6 in FAMILIES {
+            for death in DEATHS {
+                scope.spawn(move || {
+                    let hosts = Routers::new(v6);
+                    let spec = group(&hosts);
+                    on(&hosts.server, any_hook(), |byway| byway.add(&spec)).unwrap();
+                    let (second, ten) = (Duration::from_secs(1), Duration::from_secs(10));
+                    nothing_is_lost(death, &hosts, &[(second, 10), (ten, 5)]);
+                });
+            }
+        }
+    });
+}
+
+#[test]
+fn a_dead_member_costs_no_connection_a_second_for_a_minute() {
+    thread::scope(|scope| {
         for death in DEATHS {
-            scope.spawn(move || {
-                let hosts = Routers::new(false);
-                let spec = group(&hosts);
-                on(&hosts.server, any_hook(), |byway| byway.add(&spec)).unwrap();
-                let (second, ten) = (Duration::from_secs(1), Duration::from_secs(10));
-                nothing_is_lost(death, &hosts, &[(second, 10), (ten, 5)]);
-            });
+            scope.spawn(move || no_connection_is_late(any_hook(), true, death, (12, Duration::from_secs(5))));
         }
     });
 }
