@@ -455,7 +455,11 @@ mod tests {
             assert_eq!(pause(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "x", "5x", "-1", "nan", "inf", "1e400"] {
-            assert_eq!(pause(text), Err("this is not a time; write it like 5, 0.5, 60s or 2m".into()), "{text}");
+            assert_eq!(
+                pause(text),
+                Err("this is not a time; write it like 5, 0.5, 60s or 2m".into()),
+                "{text}"
+            );
         }
         for text in ["0", "0.05", "86401", "2days", "1e15"] {
             assert_eq!(pause(text), Err("the time must be from 100ms to 1day".into()), "{text}");

@@ -74,6 +74,75 @@ fn all_that_the_architecture_names_is_there() {
     assert_eq!(missing, Vec::<&str>::new());
 }
 
+/// The files of a folder of the library, without those that only put others together.
+fn parts(folder: &Path) -> impl Iterator<Item = String> {
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.ends_with(".rs") && !["mod.rs", "tests.rs"].contains(&name.as_str()))
+}
+
+/// Its tree is of the folders as they are: where it lists one file of a folder, it lists all.
+#[test]
+fn the_tree_of_the_architecture_lists_all() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let tree = text.split("### Inside the library").nth(1).unwrap().split("```").nth(1).unwrap();
+    let sources = root().join("crates/byway/src");
+    let listed: BTreeSet<&str> = tree
+        .split(|it: char| it.is_whitespace() || ",:;".contains(it))
+        .filter(|it| it.ends_with(".rs"))
+        .collect();
+    for folder in [
+        "config",
+        "policy",
+        "policy/source_table",
+        "grammar",
+        "kernel",
+        "kernel/execute",
+        "show",
+        "show/get",
+        "handle",
+    ] {
+        let last = folder.rsplit('/').next().unwrap();
+        for name in parts(&sources.join(folder)) {
+            let is_listed =
+                listed.contains(name.as_str()) || listed.contains(format!("{last}/{name}").as_str());
+            assert!(is_listed, "{folder}/{name} is not in ARCHITECTURE.md");
+        }
+    }
+    let mut all = vec![];
+    files(&sources, &mut all);
+    for name in listed {
+        assert!(all.iter().any(|path| path.ends_with(name)), "ARCHITECTURE.md lists {name}, which is gone");
+    }
+}
+
+#[test]
+fn the_architecture_names_each_pinned_map() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let pins = text.split("/sys/fs/bpf/byway/").nth(1).unwrap().split("```").next().unwrap();
+    let tables = fs::read_to_string(root().join("crates/byway/src/kernel/tables.rs")).unwrap();
+    let names = tables.split("NAMES: [&str; ").nth(1).unwrap().split(';').nth(0).unwrap();
+    let names: Vec<&str> = names.split('"').skip(1).step_by(2).chain(["NAMESPACE"]).collect();
+    assert!(names.len() > 20, "{names:?}");
+    for name in names {
+        assert!(pins.split_whitespace().any(|it| it == name), "{name} is not in ARCHITECTURE.md");
+    }
+}
+
+/// Each limit says how one notices it, why it is there, and what to do.
+#[test]
+fn each_limit_has_a_symptom_a_cause_and_a_cure() {
+    let text = fs::read_to_string(root().join("docs/limits.md")).unwrap();
+    let limits: Vec<&str> =
+        text.split("\n### ").skip(1).map(|it| it.split("\n## ").next().unwrap()).collect();
+    assert!(limits.len() > 50, "{}", limits.len());
+    for limit in limits {
+        let title = limit.lines().next().unwrap();
+        for part in ["* **Symptom:** ", "* **Cause:** ", "* **Cure:** "] {
+            assert_eq!(limit.matches(part).count(), 1, "{part}in \"{title}\"");
+        }
+    }
+}
+
 #[test]
 fn spans_are_found() {
     let text = "a `b.rs` and `Cc::dd`\n```text\n`e`\n```\n`f g`";
