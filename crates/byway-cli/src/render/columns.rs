@@ -1,7 +1,7 @@
 //! Tables that are written row by row, so that a long one never fills the memory.
 
 use std::{
-    borrow::Borrow,
+    borrow::{Borrow, Cow},
     fmt::{self, Write as _},
     io,
 };
@@ -106,15 +106,21 @@ impl<'a, T> Columns<'a, T> {
         self.table_within(usize::MAX, rows)
     }
 
-    /// The same, without the columns that a line of so many characters has no room for.
+    /// The same, without the columns that a line of so many characters has no room for. What is still too wide is cut.
     pub(super) fn table_within<R: Borrow<T>>(mut self, width: usize, rows: &[R]) -> String {
         rows.iter().for_each(|row| self.measure(row.borrow()));
         for header in EXPENDABLE {
-            let widths = self.there().map(|column| column.width);
-            if widths.map(|width| width + GAP).sum::<usize>() <= width.saturating_add(GAP) {
+            if self.width() <= width {
                 break;
             }
             self.columns.retain(|column| column.header != header);
+        }
+        while self.width() > width {
+            let texts = self.columns.iter_mut().filter(|column| column.is_there && !column.is_number);
+            match texts.max_by_key(|column| column.width) {
+                Some(column) if column.width > LEAST => column.width -= 1,
+                _ => break,
+            }
         }
         let (mut cells, mut lines) = (Cells::default(), String::new());
         self.head(&mut cells, &mut lines);
@@ -165,6 +171,11 @@ impl<'a, T> Columns<'a, T> {
         }
     }
 
+    /// How many characters a line has.
+    fn width(&self) -> usize {
+        self.there().map(|column| column.width + GAP).sum::<usize>().saturating_sub(GAP)
+    }
+
     fn there(&self) -> impl Iterator<Item = &Column<'a, T>> {
         self.columns.iter().filter(|column| column.is_there)
     }
@@ -200,6 +211,7 @@ impl<'a, T> Columns<'a, T> {
             for (column, cell) in self.there().zip(cells.each()) {
                 let line = cell.split('\n').nth(nth).unwrap_or_default();
                 let width = column.width;
+                let line = cut(line, width);
                 // Writing to it cannot fail.
                 let _ = match column.is_number {
                     true => write!(to, "{line:>width$}{:GAP$}", ""),
@@ -213,6 +225,19 @@ impl<'a, T> Columns<'a, T> {
 
 /// Characters between two columns.
 const GAP: usize = 2;
+/// The width to which a column of words may be cut.
+const LEAST: usize = 8;
+
+/// A line of at most so many characters. An ellipsis stands for its middle: addresses differ at their ends.
+fn cut(line: &str, width: usize) -> Cow<'_, str> {
+    let length = line.chars().count();
+    if length <= width {
+        return line.into();
+    }
+    let end = width / 2;
+    let start = line.chars().take(width.saturating_sub(end + 1));
+    start.chain(['…']).chain(line.chars().skip(length - end)).collect()
+}
 
 impl<T> Column<'_, T> {
     /// Appends the cell for a row.
@@ -337,5 +362,19 @@ two,lines  2000  9
         assert_eq!(head(24), "FROM  PACKETS  PACKETS/s");
         assert_eq!(head(23), "FROM  PACKETS/s");
         assert_eq!(head(3), "FROM  PACKETS/s");
+    }
+
+    #[test]
+    fn words_that_are_too_long_are_cut_the_longest_first() {
+        let row = ("2001:db8:1234:5678:9abc:def0:1234:5678", 12_000);
+        let mut columns = Columns::<Row>::new(Reader::Person);
+        columns
+            .text("FROM", |(word, _), to| to.write_str(word))
+            .text("VIA", |_, to| to.write_str("2001:db8::1"))
+            .count("PACKETS/s", |(_, number)| Some((*number).into()));
+        let expected = "\
+FROM                  VIA          PACKETS/s
+2001:db8:…:1234:5678  2001:db8::1     12,000";
+        assert_eq!(columns.table_within(44, &[row]), expected);
     }
 }

@@ -30,10 +30,7 @@ where
     R: Borrow<RuleStatus>,
 {
     if rules().next().is_none() {
-        let none = match all {
-            0 => "no rules".to_owned(),
-            _ => format!("none of {}", reader.count(all as u64, "rule")),
-        };
+        let none = if all == 0 { "no rules" } else { "no such rules" };
         return to.write_all(none.as_bytes()).map_err(Error::Print);
     }
     let totals = Cell::new(Totals::default());

@@ -97,7 +97,7 @@ mod tests {
             assert!(lines.len() < height, "{height}: {text}");
             assert!(lines.iter().all(|line| line.chars().count() <= 20), "{text}");
             assert!(text.contains("NUMBER  LONG"), "{height}: {text}");
-            let rows = lines.iter().filter(|line| line.ends_with("xx")).count();
+            let rows = lines.iter().filter(|line| line.contains("xx")).count();
             assert!(height < 8 || text.contains(&format!("\n\n{rows} are shown\n\ntrouble")), "{text}");
             // All room is used, but for what makes no row.
             assert!(rows == 100 || height < 8 || lines.len() == height - 1, "{height}: {text}");
