@@ -88,6 +88,14 @@ pub(crate) fn of_words(error: &GrammarError) -> String {
         GrammarError::NoGroup => {
             "a group needs a name, like `byway group add uplinks nexthop ...`".to_owned()
         }
+        GrammarError::NotHere("oif", _) => {
+            format!(
+                "{error}; `byway attach dev IF` says which egress follows the rules, and `dev IF` where packets go"
+            )
+        }
+        GrammarError::NotHere("proto" | "protocol", _) => {
+            format!("{error}; leave it out; `byway show` says who owns a rule, and `name NAME` names it")
+        }
         GrammarError::Flow(FlowError::NoSource) => {
             "name the source address of the packet, like `byway get 192.0.2.7 to 198.51.100.9`".to_owned()
         }
@@ -98,6 +106,16 @@ pub(crate) fn of_words(error: &GrammarError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_of_iproute2_leads_to_a_command() {
+        let of = |word| of_words(&byway::grammar::rule(&["from", "192.0.2.7", word, "1"]).unwrap_err());
+        let egress =
+            "`byway attach dev IF` says which egress follows the rules, and `dev IF` where packets go";
+        assert_eq!(of("oif"), format!("byway has no `oif`; {egress}"));
+        let owner = "leave it out; `byway show` says who owns a rule, and `name NAME` names it";
+        assert_eq!(of("proto"), format!("byway has no `proto`; {owner}"));
+    }
 
     #[test]
     fn a_command_stands_where_there_is_one() {

@@ -28,10 +28,10 @@ pub enum GrammarError {
     /// A rule without `from`.
     #[error("a rule needs `from PREFIX`, the source of the packets, like `from 192.0.2.7`")]
     NoSource,
-    /// `all` addresses, and nothing says of which family.
+    /// A source of `all` addresses, where nothing says which family is meant.
     #[error("`{0}` is {ipv4} or {ipv6}, and a rule has one source", ipv4 = Prefix::all(Family::V4), ipv6 = Prefix::all(Family::V6))]
     NoFamily(String),
-    /// A prefix of the other family than the one that was asked for.
+    /// A prefix of another family than the one that was asked for.
     #[error("{0} is {family}, and {1} was asked for", family = .0.family())]
     OtherFamily(Prefix, Family),
     /// A rule without a target.
@@ -77,10 +77,10 @@ pub enum GrammarError {
     /// Something other than [`SortBy`](crate::SortBy) after `sort by`.
     #[error("`sort by {0}` is not valid")]
     Sort(String),
-    /// A number of rows that is none.
+    /// Something other than a number from 1 after `head`.
     #[error("`head {0}` is not valid")]
     Head(String),
-    /// An owner that is none.
+    /// Something other than an [`Owner`](crate::Owner) after `owner`.
     #[error(transparent)]
     Owner(#[from] OwnerError),
     /// A source or a destination that is not a prefix.
@@ -92,7 +92,8 @@ pub enum GrammarError {
 }
 
 impl GrammarError {
-    /// What to do, if anything can be done. It reads as a continuation of [`Display`](std::fmt::Display), after a semicolon.
+    /// Returns what to do, if anything can be done. It continues the sentence of [`Display`](std::fmt::Display), after a
+    /// semicolon.
     pub fn help(&self) -> Option<String> {
         let help = match self {
             Self::Unknown(_, expected) => return Some(format!("expected {expected}")),
@@ -126,7 +127,7 @@ impl GrammarError {
         Some(help.to_owned())
     }
 
-    /// What is wrong and what to do, in one sentence.
+    /// Returns what is wrong and what to do, in one sentence.
     pub fn sentence(&self) -> String {
         in_one_sentence(self, self.help())
     }
@@ -156,7 +157,7 @@ pub(super) const ELSEWHERE: [(&[&str], &str); 17] = [
         "a rule matches the source and, with `to`, the destination; keep `ip rule` for this",
     ),
     (&["iif"], "a rule matches the source, whichever interface the packet came in by"),
-    (&["oif"], "`byway attach dev IF` says which egress follows the rules, and `dev IF` where packets go"),
+    (&["oif"], "attachments say which egress follows the rules, and `dev IF` where packets go"),
     (&["blackhole"], "write `drop`"),
     (&["unreachable", "prohibit"], "write `drop`, which sends no ICMP error"),
     (&["throw"], "write `pass`: the packet takes its ordinary route"),
@@ -166,7 +167,7 @@ pub(super) const ELSEWHERE: [(&[&str], &str); 17] = [
         "packets keep their source address; `from PREFIX` matches it, and netfilter's SNAT changes it",
     ),
     (&["onlink"], "leave it out, and add a route to the gateway: `ip route add ADDR dev IF scope link`"),
-    (&["proto", "protocol"], "leave it out; `byway show` says who owns a rule, and `name NAME` names it"),
+    (&["proto", "protocol"], "leave it out; a rule has an owner, and `name NAME` names it"),
     (&["nat", "masquerade"], "packets keep their addresses; netfilter (nft, iptables) translates them"),
     (
         &["scope", "type", "unicast", "realms", "encap", "nhid"],

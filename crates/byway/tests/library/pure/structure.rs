@@ -1,4 +1,5 @@
-//! The order of the folders: what is pure imports nothing of the edge, and no folder leads back to itself.
+//! The order of the folders: what is pure imports nothing of the edge, no folder leads back to itself, and the library knows
+//! nothing of the command line.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,7 +34,7 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-fn files(folder: &Path, all: &mut Vec<PathBuf>) {
+pub(super) fn files(folder: &Path, all: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
@@ -52,7 +53,7 @@ fn texts() -> Vec<(String, String, String)> {
         let relative = path.strip_prefix(source()).unwrap().to_str().unwrap().to_owned();
         let first = relative.split('/').next().unwrap().trim_end_matches(".rs").to_owned();
         let text = fs::read_to_string(&path).unwrap();
-        let text = text.split("#[cfg(test)]").next().unwrap();
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
         let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
         (relative, first, code.collect::<Vec<_>>().join("\n"))
     };
@@ -128,6 +129,16 @@ fn what_is_pure_speaks_to_nothing_outside() {
         }
     }
     assert_eq!(wrong, Vec::<String>::new());
+}
+
+/// What a command says of an error, it says itself (`help.rs` of `byway-cli`).
+#[test]
+fn no_sentence_of_the_library_names_a_command() {
+    let texts = texts();
+    // Only a string has backquotes.
+    let lines = texts.iter().flat_map(|(path, _, code)| code.lines().map(move |line| (path, line)));
+    let wrong: Vec<_> = lines.filter(|(_, line)| line.contains("`byway ")).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]
