@@ -126,6 +126,7 @@ fn write_change(change: &Change<impl Display>, what: &str, out: &mut impl Write)
         Change::Added(after) => (None, Some(after)),
         Change::Removed(before) => (Some(before), None),
         Change::Changed { before, after } => (Some(before), Some(after)),
+        _ => (None, None),
     };
     if let Some(before) = before {
         write_line(REMOVED, '-', &format_args!("{what}{before}"), out)?;

@@ -76,6 +76,7 @@ pub(crate) fn mtu_mismatch(mismatch: &MtuMismatch, mss: Mss) -> String {
         Mss::Auto => "TCP's MSS is clamped to fit".to_owned(),
         Mss::Off => "TCP's MSS is left alone".to_owned(),
         Mss::Bytes(bytes) => format!("TCP's MSS is clamped to {bytes}"),
+        other => format!("TCP's MSS follows `mss {other}`"),
     };
     format!(
         "{} takes packets of {} bytes, {} of {}: {tcp}, and packets that are too big get an ICMP error",

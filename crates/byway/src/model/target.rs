@@ -17,7 +17,7 @@ pub const WEIGHT_MAX: u16 = 256;
 /// A network device of the network namespace at hand.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Device {
-    /// Its name now, or where it is gone the last name that is known.
+    /// Its name now. If it is gone, the last name that is known.
     pub name: String,
     /// Its interface index (netdevice(7)), which stays when the device is renamed. 0 for one that is not there yet.
     #[serde(rename = "ifindex")]
@@ -25,8 +25,8 @@ pub struct Device {
 }
 
 impl Device {
-    /// A device as the kernel or a record names it. The kernel takes nearly anything for a name (`dev_valid_name`); one that
-    /// would move the cursor of a terminal becomes a name after the ifindex, and names no device.
+    /// A device as the kernel or a record names it. The kernel takes nearly anything for a name (`dev_valid_name`). A name that
+    /// would move the cursor of a terminal is replaced by one made of the ifindex, which names no device.
     pub(crate) fn from_kernel(name: &str, index: u32) -> Self {
         let is_plain = !name.is_empty() && !name.contains(|it: char| it.is_control() || it.is_whitespace());
         Self { name: if is_plain { name.to_owned() } else { format!("if{index}") }, index }
@@ -39,11 +39,11 @@ impl Device {
 pub struct NextHop {
     /// The neighbour that gets the packet; without one the packet's own destination is the neighbour (on-link).
     pub gateway: Option<IpAddr>,
-    /// The device that the packet leaves by. Its index is 0 while the next hop waits for it; without a name as well where the
-    /// routing table does not lead to the gateway yet.
+    /// The device that the packet leaves by. Its index is 0 while the next hop waits for it. Its name is empty as well while
+    /// the routing table does not lead to the gateway.
     pub device: Device,
-    /// Nobody has named the device: it is where the routing table found the gateway. Such a next hop is another one than that
-    /// by the named device, since it may move when the routes do.
+    /// Nobody has named the device: the routing table found the gateway there. Such a next hop may move when the routes change,
+    /// so it is not equal to one with the same device by name.
     #[serde(skip_serializing_if = "is_false", default)]
     pub by_route: bool,
 }
@@ -53,7 +53,7 @@ fn is_false(it: &bool) -> bool {
 }
 
 impl NextHop {
-    /// A gateway by a device, or the device alone, as somebody has named it.
+    /// Makes a next hop whose device somebody has named: a gateway on it, or the device alone.
     pub fn new(gateway: Option<IpAddr>, device: Device) -> Self {
         Self { gateway, device, by_route: false }
     }
@@ -66,13 +66,13 @@ impl NextHop {
             && ![".", ".."].contains(&name)
     }
 
-    /// What waits for its device.
+    /// Makes a next hop that waits for its device.
     pub(crate) fn waiting(spec: &NextHopSpec) -> Self {
         let name = spec.device().unwrap_or_default().to_owned();
         Self { gateway: spec.gateway(), by_route: name.is_empty(), device: Device { name, index: 0 } }
     }
 
-    /// Whether its device is not there yet.
+    /// Returns whether its device is not there yet.
     pub fn is_waiting(&self) -> bool {
         self.device.index == 0
     }
@@ -115,9 +115,10 @@ impl Member {
     }
 }
 
-/// What holds for a packet while no next hop of its target is in service.
+/// What becomes of a packet while no next hop of its target is in service.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum OnDown {
     /// It is left to normal routing.
     #[default]
@@ -141,17 +142,18 @@ impl fmt::Display for OnDown {
     }
 }
 
-/// What the MSS option of TCP is clamped to in packets that a rule sends to a next hop (RFC 9293, 3.7.1): the largest
-/// segment that the other side may send back. It is never raised.
+/// The limit of TCP's MSS option in packets that a rule sends to a next hop (RFC 9293, 3.7.1). The option tells the other side
+/// how large a segment it may send back. Byway lowers it to the limit, and never raises it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Mss {
-    /// To what fits the MTU of the next hop's device.
+    /// What fits the MTU of the next hop's device.
     #[default]
     Auto,
-    /// To nothing: it stays as it is.
+    /// No limit: the option stays as it is.
     Off,
-    /// To so many bytes, from [`MSS_MIN`] to [`MSS_MAX`].
+    /// This many bytes, from [`MSS_MIN`] to [`MSS_MAX`].
     #[serde(untagged)]
     Bytes(u16),
 }
@@ -178,7 +180,7 @@ impl fmt::Display for Mss {
     }
 }
 
-/// What becomes of the packets that a rule speaks about.
+/// What becomes of the packets that a rule matches.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -193,11 +195,11 @@ pub enum Target {
     Pass,
     /// They are dropped.
     Drop,
-    /// Another Byway's programs know what: this one leaves their packets to normal routing, and the rule alone.
+    /// Something that only another version of Byway knows. This one leaves the packets to normal routing, and the rule as it is.
     Other {
         /// The number that the other Byway has for it.
         kind: u8,
-        /// What it means is the other Byway's business.
+        /// A number whose meaning only the other Byway knows.
         index: u32,
     },
 }
@@ -208,7 +210,7 @@ impl Target {
         matches!(self, Self::Other { .. })
     }
 
-    /// The next hops that the target names itself. A group has its own.
+    /// Returns the next hops that the target names itself. Those of a group are not among them.
     pub fn next_hops(&self) -> impl Iterator<Item = &NextHop> {
         let (one, several) = match self {
             Self::NextHop(next_hop) => (Some(next_hop), &[][..]),
@@ -220,7 +222,7 @@ impl Target {
 }
 
 impl Target {
-    /// The same with other next hops in the place of these, or nothing where it has none of these.
+    /// Replaces next hops by others. Returns `None` if the target names none of them itself.
     pub(crate) fn moved(&self, moved: &BTreeMap<NextHop, NextHop>) -> Option<Self> {
         match self {
             Self::NextHop(next_hop) => moved.get(next_hop).cloned().map(Self::NextHop),
@@ -230,7 +232,7 @@ impl Target {
     }
 }
 
-/// The same for the members of a group. Of two that are the same then, the first stays.
+/// Replaces next hops among the members of a group. If two members become the same, the first one stays.
 pub(crate) fn moved_members(members: &[Member], moved: &BTreeMap<NextHop, NextHop>) -> Option<Vec<Member>> {
     if !members.iter().any(|member| moved.contains_key(&member.next_hop)) {
         return None;
@@ -335,12 +337,12 @@ impl TryFrom<NextHopFields> for NextHopSpec {
 }
 
 impl NextHopSpec {
-    /// A gateway, on the device where the routing table finds it.
+    /// Asks for a gateway, on the device where the routing table finds it.
     pub fn via(gateway: IpAddr) -> Self {
         Self::Via(gateway)
     }
 
-    /// A device: the packet's own destination is the neighbour.
+    /// Asks for a device without a gateway: the packet's own destination is the neighbour.
     pub fn on_link(device: impl Into<String>) -> Self {
         Self::Dev(device.into())
     }
@@ -354,7 +356,7 @@ impl NextHopSpec {
         }
     }
 
-    /// The gateway, if there is one.
+    /// Returns the gateway, if there is one.
     pub fn gateway(&self) -> Option<IpAddr> {
         match self {
             Self::Via(gateway) | Self::ViaDev(gateway, _) => Some(*gateway),
@@ -362,7 +364,7 @@ impl NextHopSpec {
         }
     }
 
-    /// The device, if it is named.
+    /// Returns the device, if it is named.
     pub fn device(&self) -> Option<&str> {
         match self {
             Self::Via(_) => None,
@@ -400,7 +402,7 @@ pub struct MemberSpec {
     /// Where its packets go.
     #[serde(flatten)]
     pub next_hop: NextHopSpec,
-    /// As in [`Member`].
+    /// Its share of the flows, measured against the other members' weights; 1 to [`WEIGHT_MAX`], by default 1.
     #[serde(default = "one")]
     pub weight: u16,
 }
@@ -410,7 +412,7 @@ fn one() -> u16 {
 }
 
 impl MemberSpec {
-    /// A next hop of weight 1.
+    /// Makes a member of weight 1.
     pub fn new(next_hop: NextHopSpec) -> Self {
         Self { next_hop, weight: 1 }
     }
@@ -441,24 +443,34 @@ impl fmt::Display for MemberSpec {
 }
 
 /// A target as it is asked for, before the devices are looked up.
+///
+/// ```
+/// use byway::{MemberSpec, NextHopSpec, TargetSpec};
+///
+/// let one = MemberSpec::new(NextHopSpec::via("192.0.2.1".parse()?)).weight(2);
+/// let both = TargetSpec::NextHops(vec![one, NextHopSpec::on_link("wg0").into()]);
+/// assert_eq!(both.to_string(), "nexthop via 192.0.2.1 weight 2 nexthop dev wg0");
+/// assert_eq!("group uplinks".parse(), Ok(TargetSpec::Group("uplinks".into())));
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum TargetSpec {
-    /// [`Target::NextHop`]
+    /// The packets go to a next hop.
     NextHop(NextHopSpec),
-    /// [`Target::NextHops`]
+    /// Each flow goes to one of several next hops.
     NextHops(Vec<MemberSpec>),
-    /// [`Target::Group`]
+    /// Each flow goes to one of the next hops of the group of this name.
     Group(String),
-    /// [`Target::Pass`]
+    /// The packets are left to normal routing: an exception from a less specific rule.
     Pass,
-    /// [`Target::Drop`]
+    /// The packets are dropped.
     Drop,
 }
 
 impl TargetSpec {
-    /// The next hops that the target names itself. A group has its own.
+    /// Returns the next hops that the target names itself. Those of a group are not among them.
     pub fn next_hops(&self) -> impl Iterator<Item = &NextHopSpec> {
         let (one, several) = match self {
             Self::NextHop(next_hop) => (Some(next_hop), &[][..]),
@@ -481,18 +493,19 @@ impl From<Vec<MemberSpec>> for TargetSpec {
     }
 }
 
-/// A target that cannot be asked for: it is of a kind that this version does not know, which is this number.
+/// A target that cannot be asked for: this version does not know its kind, which has this number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("this byway does not know targets of kind {0}")]
 pub struct UnknownKind(pub u8);
 
 impl UnknownKind {
-    /// What to do, if anything can be done. It reads as a continuation of [`Display`](std::fmt::Display), after a semicolon.
+    /// Returns what to do, if anything can be done. It continues the sentence of [`Display`](std::fmt::Display), after a
+    /// semicolon.
     pub fn help(&self) -> Option<String> {
         Some("use the byway that made it".to_owned())
     }
 
-    /// What is wrong and what to do, in one sentence.
+    /// Returns what is wrong and what to do, in one sentence.
     pub fn sentence(&self) -> String {
         in_one_sentence(self, self.help())
     }

@@ -10,6 +10,22 @@ use crate::{
 };
 
 /// What an apply changes, or would change.
+///
+/// ```no_run
+/// use byway::{Byway, Change, Owner, read_config};
+///
+/// let config = read_config("/etc/byway/byway.toml".as_ref())?.config.ok_or("it has mistakes")?;
+/// let changes = Byway::open()?.diff(Owner::CONFIG, &config)?;
+/// for change in changes.rules() {
+///     match change {
+///         Change::Added(rule) => println!("+ {rule}"),
+///         Change::Removed(rule) => println!("- {rule}"),
+///         Change::Changed { before, after } => println!("- {before}\n+ {after}"),
+///         _ => println!("something that this program does not know"),
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     pub(super) before: Desired,
@@ -33,6 +49,7 @@ pub struct Waiting {
 /// One thing that changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Change<T> {
     /// It is new.
     Added(T),
@@ -63,7 +80,7 @@ pub struct Counts {
 }
 
 impl Changes {
-    /// Whether nothing changes, and no next hop is completed.
+    /// Returns whether nothing changes, and no next hop is completed.
     pub fn is_empty(&self) -> bool {
         self.before == self.after && self.completed.is_empty()
     }
@@ -121,8 +138,8 @@ impl Changes {
     }
 
     /// Returns rules of an owner that stand for all that are in force after the change, for
-    /// [`Byway::obstacles`](crate::Byway::obstacles): of few rules all, those that change first; of many, the first of these, and
-    /// one for each target.
+    /// [`Byway::obstacles`](crate::Byway::obstacles). Few rules are all there, those that change first. Of many rules, the first
+    /// that change are there, and one for each target.
     pub fn sample(&self, owner: Owner) -> Vec<Rule> {
         let (mut changed, mut targets, mut others) = (vec![], vec![], vec![]);
         let mut seen: BTreeSet<&Target> = BTreeSet::new();

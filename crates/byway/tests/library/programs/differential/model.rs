@@ -50,6 +50,7 @@ impl Expected {
             Self::Drop(_) => "drop",
             Self::Down(_, OnDown::Pass, _) => "on-down pass",
             Self::Down(_, OnDown::Drop, _) => "on-down drop",
+            Self::Down(_, other, _) => panic!("on-down {other}"),
             Self::NextHop(..) => "next hop",
             Self::Member(_, choice) => match (&choice.key, &choice.must_be) {
                 (None, _) => "some member",

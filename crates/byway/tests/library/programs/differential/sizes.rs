@@ -111,6 +111,7 @@ fn clamp(packet: &[u8], mtu: usize, mss: Mss) -> Option<Clamp> {
         Mss::Auto => mtu - if is_v4(packet) { 40 } else { 60 },
         Mss::Bytes(bytes) => bytes.into(),
         Mss::Off => return None,
+        other => panic!("mss {other}"),
     };
     let Upper::Header(TCP, at) = upper(packet) else { return None };
     let header = packet.get(at..at + 20)?;
