@@ -30,10 +30,10 @@ pub enum Error {
     /// Another owner has a different group of this name.
     #[error("there is already a group of that name ({0}), which belongs to {owner}", owner = .0.owner)]
     GroupOfAnother(Group),
-    /// The rule for exactly these packets is another Byway's, of a kind that this version does not know.
+    /// Another version of Byway has made the rule for exactly these packets. This one does not know its kind.
     #[error("the rule for that ({0}) is of a kind that this byway does not know, so it stays as it is")]
     UnknownKind(Box<Rule>),
-    /// A rule may lead to the group that is of a kind that this version does not know.
+    /// A rule of a kind that this version does not know may lead to the group.
     #[error("the rule {rule} may lead to the group {name}: this byway does not know its kind")]
     GroupMayBeInUse {
         /// The group.
@@ -44,7 +44,7 @@ pub enum Error {
     /// Another Byway has a program on a device, with pins that this one cannot see.
     #[error("{0} carries a program of another Byway, whose BPF file system this one cannot see")]
     AnotherByway(String),
-    /// A newer version of Byway has put a program on a device that this one does not know.
+    /// A newer version of Byway has put a program on a device, and this one does not know it.
     #[error("{0} has a program of a newer byway, which this one does not know")]
     UnknownProgram(String),
     /// There is no rule for exactly these packets.
@@ -92,7 +92,7 @@ pub enum Error {
     /// An apply waits to be confirmed.
     #[error("the last apply is still waiting to be confirmed")]
     Unconfirmed,
-    /// The last apply no longer waits to be confirmed, and why.
+    /// The last apply no longer waits to be confirmed. The text says why.
     #[error("no apply is waiting to be confirmed: {0}")]
     TakenBack(String),
     /// The time to confirm an apply is over, and it has not been rolled back yet.
@@ -103,7 +103,7 @@ pub enum Error {
         "there is nothing to go back to: no apply has changed anything since the host started or the last rollback"
     )]
     NothingToRollBack,
-    /// Likewise, but a note said that an apply waits to be confirmed. It leads nowhere, and is removed.
+    /// There is nothing to roll back, although a note said that an apply waits to be confirmed. The note has been removed.
     #[error(
         "there is nothing to go back to, so the note of an apply that waits to be confirmed is removed, and what is in force stays"
     )]
@@ -315,9 +315,9 @@ pub enum Error {
 pub enum ErrorKind {
     /// The request makes no sense, on any host.
     Invalid,
-    /// The request cannot be had as things are here: a device is down or missing, a table is full. It may work later.
+    /// The request cannot be fulfilled as this host is now: a device is down or missing, a table is full. It may work later.
     Refused,
-    /// What the request is about does not exist: a rule, a group, a next hop, an attachment, an apply.
+    /// Something that the request names does not exist: a rule, a group, a next hop, an attachment, an apply.
     NotFound,
     /// There is already a rule or a group in that place.
     Exists,
@@ -328,7 +328,7 @@ pub enum ErrorKind {
 }
 
 impl Error {
-    /// What kind of error this is, for a program that decides by it.
+    /// Returns what kind of error this is, for a program that decides by it.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Prefix(_)
@@ -386,7 +386,8 @@ impl Error {
         }
     }
 
-    /// What to do, if anything can be done. It reads as a continuation of [`Display`](std::fmt::Display), after a semicolon.
+    /// Returns what to do, if anything can be done. It continues the sentence of [`Display`](std::fmt::Display), after a
+    /// semicolon.
     pub fn help(&self) -> Option<String> {
         let help = match self {
             Self::RuleExists(_) | Self::GroupExists(_) => "use `replace` to change it",
@@ -485,12 +486,12 @@ impl Error {
         Some(help.to_owned())
     }
 
-    /// What is wrong and what to do, in one sentence.
+    /// Returns what is wrong and what to do, in one sentence.
     pub fn sentence(&self) -> String {
         in_one_sentence(self, self.help())
     }
 
-    /// The kernel's error, as in errno(3), if it came from the kernel.
+    /// Returns the kernel's error number, as in errno(3), if the error came from the kernel.
     pub fn errno(&self) -> Option<i32> {
         let first: &(dyn std::error::Error + 'static) = match self {
             Self::Kernel { source, .. } => &**source,
@@ -500,7 +501,7 @@ impl Error {
         errno(first)
     }
 
-    /// What failed when a pin was opened. Those of a Byway are there all at once, or none of them.
+    /// Opening a pin failed. Byway makes all its pins at once, so if one is missing, something else has removed it.
     pub(crate) fn opening_pin(folder: &Path, name: &str, error: Self) -> Self {
         match error.errno() {
             Some(libc::ENOENT) => Self::MissingPin { folder: folder.to_owned(), name: name.to_owned() },
@@ -521,7 +522,7 @@ impl Error {
         Self::Kernel { action: action.into(), source: source.into() }
     }
 
-    /// The same for calls that report an [`io::Error`], which itself names a missing privilege.
+    /// A failed call to the kernel that reports an [`io::Error`], which itself names a missing privilege.
     pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();
         move |error| Self::kernel(action, error)
@@ -539,7 +540,7 @@ fn errno(first: &(dyn std::error::Error + 'static)) -> Option<i32> {
     })
 }
 
-/// What the kernel said, where the error itself does not say it: those of aya name the call alone.
+/// What the kernel said, if the error itself does not say it: errors of aya name only the call.
 fn reason(source: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
     let Some(errno) = errno(source) else { return String::new() };
     let said = io::Error::from_raw_os_error(errno).to_string();

@@ -11,7 +11,7 @@
 //!              [with loss] [unused] [sort by packets|bytes|loss|rate] [head N]
 //! ```
 //!
-//! As there, the pairs may come in any order; what follows a `nexthop` belongs to it. A bare address in front is the source
+//! As in iproute2, the pairs may come in any order; what follows a `nexthop` belongs to it. A bare address in front is the source
 //! of a rule, and the gateway of a next hop. `from all`, `any` or `default` is every address of a family: that of the
 //! destination, else of the gateways, unless the caller names one. The specs print themselves in these
 //! words, and [`FromStr`] reads them back:
@@ -90,7 +90,7 @@ fn is_all(word: &str) -> bool {
     matches!(word, "all" | "any" | "default")
 }
 
-/// `from PREFIX [to PREFIX] TARGET [on-down pass|drop] [mss N|off] [name NAME]`
+/// Reads a rule: `from PREFIX [to PREFIX] TARGET [on-down pass|drop] [mss N|off] [name NAME]`
 ///
 /// # Errors
 ///
@@ -99,7 +99,7 @@ pub fn rule(words: &[impl AsRef<str>]) -> Result<RuleSpec, GrammarError> {
     rule_of(None, words)
 }
 
-/// The same, of one family if one is named.
+/// Reads a rule as [`rule`] does. If `family` names one, the source has to be of that family, and `all` is every address of it.
 ///
 /// # Errors
 ///
@@ -123,7 +123,15 @@ pub fn rule_of(family: Option<Family>, words: &[impl AsRef<str>]) -> Result<Rule
     })
 }
 
-/// `from PREFIX [to PREFIX]`
+/// Reads a selector: `from PREFIX [to PREFIX]`
+///
+/// ```
+/// use byway::grammar;
+///
+/// let selector = grammar::selector(&["192.0.2.0/24", "to", "10.0.0.0/8"])?;
+/// assert_eq!(selector.to_string(), "from 192.0.2.0/24 to 10.0.0.0/8");
+/// # Ok::<(), byway::grammar::GrammarError>(())
+/// ```
 ///
 /// # Errors
 ///
@@ -132,7 +140,8 @@ pub fn selector(words: &[impl AsRef<str>]) -> Result<Selector, GrammarError> {
     selector_of(None, words)
 }
 
-/// The same, of one family if one is named.
+/// Reads a selector as [`selector`] does. If `family` names one, the source has to be of that family, and `all` is every
+/// address of it.
 ///
 /// # Errors
 ///
@@ -143,7 +152,17 @@ pub fn selector_of(family: Option<Family>, words: &[impl AsRef<str>]) -> Result<
     take_selector(&mut values, family, None)
 }
 
-/// `NAME nexthop NEXTHOP [weight N] nexthop ... [on-down pass|drop]`
+/// Reads a group: `NAME nexthop NEXTHOP [weight N] nexthop ... [on-down pass|drop]`
+///
+/// ```
+/// use byway::{OnDown, grammar};
+///
+/// let words = "uplinks nexthop via 192.0.2.1 weight 2 nexthop dev wg0 on-down drop";
+/// let group = grammar::group(&words.split(' ').collect::<Vec<_>>())?;
+/// assert_eq!((&*group.name, group.on_down), ("uplinks", OnDown::Drop));
+/// assert_eq!(group.members[1].to_string(), "nexthop dev wg0");
+/// # Ok::<(), byway::grammar::GrammarError>(())
+/// ```
 ///
 /// # Errors
 ///
@@ -163,7 +182,16 @@ pub fn group(words: &[impl AsRef<str>]) -> Result<GroupSpec, GrammarError> {
     Ok(GroupSpec::new(name, members).on_down(on_down))
 }
 
-/// `via ADDR [dev IF]` or `dev IF`
+/// Reads a next hop: `via ADDR [dev IF]` or `dev IF`
+///
+/// ```
+/// use byway::{NextHopSpec, grammar};
+///
+/// let gateway = NextHopSpec::via("192.0.2.1".parse()?).dev("eth1");
+/// assert_eq!(grammar::next_hop(&["via", "192.0.2.1", "dev", "eth1"])?, gateway);
+/// assert_eq!(grammar::next_hop(&["dev", "wg0"])?, NextHopSpec::on_link("wg0"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 ///
@@ -174,7 +202,7 @@ pub fn next_hop(words: &[impl AsRef<str>]) -> Result<NextHopSpec, GrammarError> 
     take_next_hop(&mut values)
 }
 
-/// `[dev IF]...` or `[IF]...`, each device once.
+/// Reads the names of devices, `[dev IF]...` or `[IF]...`, and returns each once.
 ///
 /// # Errors
 ///
@@ -201,7 +229,8 @@ fn split(text: &str) -> Vec<&str> {
 impl FromStr for RuleSpec {
     type Err = GrammarError;
 
-    /// `from PREFIX [to PREFIX] TARGET [on-down pass|drop] [mss N|off] [name NAME]`; the owner is [`Owner::API`](crate::Owner::API).
+    /// `from PREFIX [to PREFIX] TARGET [on-down pass|drop] [mss N|off] [name NAME]`. The owner is
+    /// [`Owner::API`](crate::Owner::API).
     fn from_str(text: &str) -> Result<Self, GrammarError> {
         rule(&split(text))
     }
@@ -262,8 +291,8 @@ impl FromStr for GroupSpec {
     }
 }
 
-/// The source and the destination, of the family that is asked for, if any. Where the source is `all`, the gateways may tell
-/// its family.
+/// Takes the source and the destination. If a family is asked for, they have to be of it. If the source is `all`, the gateways
+/// may tell its family.
 fn take_selector(
     values: &mut Values<'_>,
     family: Option<Family>,

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::model::{GroupSpec, NextHopSpec, Selector};
 
-/// Something of the host that a configuration speaks of.
+/// Something of the host that a configuration names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum HostRef {
     /// An interface of a next hop.
@@ -17,7 +17,7 @@ pub(crate) enum HostRef {
     NextHop(NextHopSpec),
     /// An interface to watch.
     Attach(String),
-    /// Those to watch that carry a default route.
+    /// The interfaces that carry a default route, to watch them.
     AttachAuto,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Draft {
     pub(super) problems: Problems,
     pub(super) attach: Option<(Attach, Place)>,
     pub(super) groups: BTreeMap<String, (GroupSpec, Place)>,
-    /// The names of all groups, of those as well that mean nothing.
+    /// The names of all groups, including those whose tables are wrong.
     pub(super) named: BTreeSet<String>,
     /// What the files say of the host.
     pub(super) host_refs: Vec<(HostRef, Place)>,
@@ -47,7 +47,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Gives a action a number.
+    /// Gives an action a number.
     pub(super) fn action(&mut self, action: ActionSpec, place: Place) -> u32 {
         self.actions.push((action, place));
         self.actions.len() as u32 - 1

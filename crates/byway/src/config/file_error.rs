@@ -100,7 +100,8 @@ pub enum FileError {
 }
 
 impl FileError {
-    /// What to do, if anything can be done. It reads as a continuation of [`Display`](std::fmt::Display), after a semicolon.
+    /// Returns what to do, if anything can be done. It continues the sentence of [`Display`](std::fmt::Display), after a
+    /// semicolon.
     pub fn help(&self) -> Option<String> {
         let help = match self {
             Self::Missing(_) => "check the path, or create the file",
@@ -128,7 +129,7 @@ impl FileError {
         Some(help.to_owned())
     }
 
-    /// What is wrong and what to do, in one sentence.
+    /// Returns what is wrong and what to do, in one sentence.
     pub fn sentence(&self) -> String {
         in_one_sentence(self, self.help())
     }

@@ -27,8 +27,8 @@ pub const STDIN_NAME: &str = "standard input";
 /// What happens to a file that others may write: the error is returned, or the file is read all the same.
 type Doubt<'a> = &'a mut dyn FnMut(FileError) -> Result<(), FileError>;
 
-/// Reads a configuration: standard input ([`STDIN`]), or a file, the `*.toml` files of the folder beside it (`byway.d` beside `byway.toml`), by name, and
-/// the lists that these files name.
+/// Reads a configuration: standard input ([`STDIN`]), or a file and the `*.toml` files of the folder beside it, by name
+/// (`byway.d` beside `byway.toml`). It also reads the lists that these files name.
 ///
 /// Refuses a file that somebody other than root and the caller may write or replace: that user would decide where the
 /// packets go. What comes in by an open descriptor (standard input, `/dev/fd/3`) is the caller's own choice.
@@ -40,8 +40,8 @@ pub fn read_config(path: &Path) -> Result<Reading, FileError> {
     read_all(path, &mut Err)
 }
 
-/// Reads a configuration that nobody is going to apply, likewise. Files that others may write are read all the same, and are
-/// in [`Reading::unsafe_files`].
+/// Reads the same files as [`read_config`], for somebody who is not going to apply them. It does not refuse files that others
+/// may write: it names them in [`Reading::unsafe_files`].
 ///
 /// # Errors
 ///

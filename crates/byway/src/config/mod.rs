@@ -30,6 +30,19 @@ use crate::model::{
 /// How a host should redirect packets.
 ///
 /// Its text form, as [`Display`](std::fmt::Display) writes it, is a configuration file that means the same.
+///
+/// ```
+/// use byway::{Attach, config::{Config, read}};
+///
+/// let rules = ["from 192.0.2.7 via 10.0.0.1 dev eth1".parse()?, "from 192.0.2.8 drop".parse()?];
+/// let config = Config::new(Some(Attach::devices(["eth0"])), vec![], rules);
+/// config.check()?;
+/// assert_eq!(config.rule_count(), 2);
+/// // Write it to a file, and read it back.
+/// let reading = read([("byway.toml".into(), config.to_string())], &mut |_| unreachable!());
+/// assert_eq!(reading.config, Some(config));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Config {
     /// The attachments, if the configuration sets them.
@@ -40,11 +53,21 @@ pub struct Config {
     pub(crate) actions: Vec<ActionSpec>,
     /// Which packets the rules match, in order and each once, and the number of their action.
     pub(crate) rules: Vec<(Selector, u32)>,
-    /// Rules beside these that no file can say, for a comment.
+    /// Further rules that no file can say. A comment names them.
     pub(crate) left_out: Vec<Rule>,
 }
 
 /// Interfaces to attach to. A configuration means these, and no others.
+///
+/// ```
+/// use byway::{Attach, config::read};
+///
+/// let text = "attach = [\"eth0\", \"eth1\"]\n";
+/// let reading = read([("byway.toml".into(), text.into())], &mut |_| unreachable!());
+/// let config = reading.config.ok_or("something is wrong")?;
+/// assert_eq!(config.attach, Some(Attach::devices(["eth0", "eth1"])));
+/// # Ok::<(), &str>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Attach {
@@ -55,7 +78,7 @@ pub enum Attach {
 }
 
 impl Attach {
-    /// The interfaces with these names.
+    /// Makes a list of the interfaces with these names.
     pub fn devices<T: Into<String>>(names: impl IntoIterator<Item = T>) -> Self {
         Self::Devices(names.into_iter().map(Into::into).collect())
     }
@@ -64,13 +87,13 @@ impl Attach {
 /// What a rule does with its packets: everything but its selector. Many rules share one action.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ActionSpec {
-    /// As in [`RuleSpec`].
+    /// Where the packets go.
     pub(crate) target: TargetSpec,
-    /// As in [`RuleSpec`].
+    /// What becomes of them while no next hop is in service.
     pub(crate) on_down: OnDown,
-    /// As in [`RuleSpec`].
+    /// What becomes of TCP's MSS option.
     pub(crate) mss: Mss,
-    /// As in [`RuleSpec`].
+    /// What people call it.
     pub(crate) name: Option<String>,
 }
 
@@ -128,12 +151,12 @@ impl Config {
         self.rules.iter().filter(move |(_, action)| !is_pass(*action)).map(|(selector, _)| *selector)
     }
 
-    /// How many rules there are.
+    /// Returns how many rules there are.
     pub fn rule_count(&self) -> usize {
         self.rules.len()
     }
 
-    /// The rules, by source and destination.
+    /// Returns the rules, by source and destination. Their owner is [`Owner::CONFIG`].
     pub fn rules(&self) -> impl Iterator<Item = RuleSpec> {
         self.rules.iter().map(|(selector, action)| {
             let ActionSpec { target, on_down, mss, name } = self.actions[*action as usize].clone();

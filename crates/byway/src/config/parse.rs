@@ -534,8 +534,8 @@ impl Parser<'_> {
 /// The longest word of a list that an error quotes, in bytes. A prefix has 49 at most.
 const QUOTED_MAX: usize = 64;
 
-/// Whether an error may quote this word of a list. Somebody may have named a file that only root may read: nothing of that
-/// is shown but what looks like an address or a prefix.
+/// Whether an error may quote this word of a list. Somebody may have named a file that only root may read, so only what looks
+/// like an address or a prefix is shown.
 fn may_quote(word: &str) -> bool {
     word.len() <= QUOTED_MAX
         && word.contains(['.', ':', '/'])

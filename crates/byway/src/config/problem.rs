@@ -35,30 +35,44 @@ impl Problems {
 pub struct File {
     /// Where it is.
     pub path: PathBuf,
-    /// Its content. That of a list has only the words that look like an address or a prefix, and spaces for all the rest:
-    /// somebody may have named a file that others must not see.
+    /// Its content. In a list, spaces replace all words that do not look like an address or a prefix: somebody may have named a
+    /// file that others must not see.
     pub text: String,
 }
 
 /// A part of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// Which of the [`Reading`](super::Reading)'s files.
+    /// The file: its index in [`Reading::files`](super::Reading::files).
     pub file: usize,
-    /// The bytes of its text.
+    /// The bytes of the file's text.
     pub span: Range<usize>,
 }
 
-/// How bad it is.
+/// Whether a problem makes a configuration invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// The configuration is invalid.
     Error,
-    /// It is valid, but suspicious.
+    /// The configuration is valid, but suspicious.
     Warning,
 }
 
-/// One problem.
+/// One problem of a configuration.
+///
+/// ```
+/// use byway::config::read;
+///
+/// let text = "[[rule]]\nfrom = \"192.0.2.7\"\nvia = \"10.0.0.256\"\n";
+/// let reading = read([("byway.toml".into(), text.into())], &mut |_| unreachable!());
+/// for problem in &reading.problems {
+///     let file = &reading.files[problem.place.file];
+///     let (line, column) = file.line_and_column(problem.place.span.start);
+///     let said = format!("{}:{line}:{column}: {}", file.path.display(), problem.message);
+///     assert_eq!(said, "byway.toml:3:7: `10.0.0.256` is not an IPv4 or IPv6 address");
+/// }
+/// assert_eq!(reading.problems.len(), 1);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Problem {
@@ -80,7 +94,7 @@ impl Problem {
         Self::new(Severity::Error, place, message, help)
     }
 
-    /// Makes a warning, likewise.
+    /// Makes a warning from what is suspicious, and what to do.
     pub(super) fn warning(place: Place, message: &str, help: Option<&str>) -> Self {
         Self::new(Severity::Warning, place, message, help)
     }
@@ -95,7 +109,7 @@ impl Problem {
 }
 
 impl File {
-    /// The line and the column of a byte, both from 1, the column in characters.
+    /// Returns the line and the column of a byte, both from 1, the column in characters.
     pub fn line_and_column(&self, byte: usize) -> (usize, usize) {
         let before = self.text.get(..byte).unwrap_or(&self.text);
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;

@@ -13,7 +13,7 @@ const DPORT: Keyword = ("dport", Some("a destination port"));
 const IIF: Keyword = ("iif", Some("the name of the device that the packets come in by"));
 const KEYWORDS: [Keyword; 6] = [FROM, TO, PROTO, SPORT, DPORT, IIF];
 
-/// `[from] ADDR [to ADDR] [proto P] [sport N] [dport N] [iif IF]`
+/// Reads a flow: `[from] ADDR [to ADDR] [proto P] [sport N] [dport N] [iif IF]`
 ///
 /// # Errors
 ///

@@ -25,14 +25,16 @@ const KEYWORDS: [(Keyword, &[Selectable]); 11] = [
     (("head", Some("a number")), &[Rules, NextHops, Groups]),
 ];
 
-/// Whether a selection may begin with this word.
+/// Returns whether a selection may begin with this word.
 pub fn begins_selection(word: &str) -> bool {
     KEYWORDS.iter().any(|((keyword, _), _)| *keyword == word)
 }
 
-/// `[within PREFIX] [covering PREFIX] [owner NAME] [group NAME] [via ADDR] [dev IF] [name PATTERN] [with loss] [unused]
-/// [sort by packets|bytes|loss|rate] [head N]`, as far as these can be said of what it chooses from, and of one family if one
-/// is named.
+/// Reads a selection: `[within PREFIX] [covering PREFIX] [owner NAME] [group NAME] [via ADDR] [dev IF] [name PATTERN]
+/// [with loss] [unused] [sort by packets|bytes|loss|rate] [head N]`
+///
+/// Refuses words that have no meaning for what it chooses `from`. If `family` names one, the prefixes have to be of that
+/// family, and the selection chooses only what belongs to it.
 ///
 /// # Errors
 ///

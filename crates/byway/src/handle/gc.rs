@@ -34,16 +34,15 @@ pub struct Leftovers {
 pub struct Unknown {
     /// The folder.
     pub path: PathBuf,
-    /// Why nobody knows, in half a sentence.
+    /// Why it is not certain, in half a sentence.
     pub reason: String,
 }
 
 impl Byway {
-    /// Removes the pins that network namespaces have left that are gone, with their rollback copies. Every change does the
-    /// same.
+    /// Removes the pins of network namespaces that are gone, with their rollback copies. Every change does this as well.
     ///
-    /// It leaves alone what belongs to a namespace that exists, whatever keeps it: a process in any other namespace, a mount,
-    /// a descriptor or a socket. It also leaves alone a folder about which nothing is certain ([`Leftovers::unknown`]).
+    /// It leaves the pins of a namespace that exists alone, whatever keeps that namespace: a process in it, a mount, a
+    /// descriptor or a socket. It also leaves a folder alone if it cannot tell ([`Leftovers::unknown`]).
     ///
     /// # Errors
     ///
@@ -109,7 +108,7 @@ pub(super) fn remove(locked: Option<&str>) -> Result<Leftovers> {
     Ok(leftovers)
 }
 
-/// Removes what a network namespace that is gone has left: the pins last, because they alone say so.
+/// Removes what a network namespace that is gone has left. The pins go last, because only they tell that it is gone.
 fn remove_of(key: &str, pins: &Path) -> Result<()> {
     RollbackStore::remove_of(key)?;
     lifetime::remove(pins)

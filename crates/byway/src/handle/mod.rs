@@ -126,7 +126,7 @@ impl Byway {
         self
     }
 
-    /// Refuses configurations of which something cannot hold yet, instead of letting it wait ([`Byway::apply`]).
+    /// Refuses a configuration if anything in it cannot work yet, instead of letting that wait ([`Byway::apply`]).
     #[must_use]
     pub fn with_strict(mut self) -> Self {
         self.is_strict = true;
@@ -188,7 +188,8 @@ impl Byway {
         self.change(&Scope::default(), |transaction| transaction.detach(devices))
     }
 
-    /// Detaches from all devices, likewise. Returns the devices detached from: none if nothing was attached.
+    /// Detaches from all devices, as [`Byway::detach`] does from some. Returns the devices detached from: none if nothing was
+    /// attached.
     ///
     /// # Errors
     ///
@@ -424,8 +425,8 @@ impl Byway {
         Ok(self.listing()?.next_hops)
     }
 
-    /// Says what becomes of the packets of a flow, and why. It looks up what the programs look up, in the same tables, and asks
-    /// the kernel for the route. It sends no packet and changes no counter.
+    /// Says what becomes of the packets of a flow, and why. It searches the tables that the programs search, and asks the kernel
+    /// for the route. It sends no packet and changes no counter.
     ///
     /// # Errors
     ///

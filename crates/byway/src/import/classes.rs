@@ -31,12 +31,12 @@ pub(crate) struct Class<'a> {
     pub(crate) chain: Vec<Link>,
     /// With the entries that the chain is made of.
     pub(crate) sources: Vec<(Prefix, Vec<usize>)>,
-    /// What is written, the shortest destination first.
+    /// The rules to write, the shortest destination first.
     pub(crate) cells: Vec<Cell<'a>>,
     said: BTreeMap<Prefix, Said>,
     /// The destinations that are told apart, the shortest first.
     pub(crate) destinations: Vec<Prefix>,
-    /// The routes of main by which packets pass Byway by that Linux has sent elsewhere.
+    /// Main's routes past the attachments, for packets that Linux has sent elsewhere so far.
     pub(crate) elsewhere: BTreeMap<Prefix, &'a TableRoute>,
     /// Which places of the chain decide anything.
     pub(crate) deciding: BTreeSet<usize>,
@@ -50,7 +50,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    /// What holds where no rule is.
+    /// What Byway does with packets that no rule matches.
     pub(crate) const NOTHING: Self = Self { target: TargetSpec::Pass, on_down: OnDown::Pass };
 }
 
@@ -126,8 +126,8 @@ fn class<'a>(
             *is_own && !is_initial && *of == to && except.is_none()
         });
         let (said, remarks) = said_of(&decided, chain, tables, main, &to);
-        // What Byway does not see needs a rule only where a table says something of its own, and where nothing may leak
-        // once main's route is gone.
+        // Packets that Byway does not see need a rule in two cases only: a table has a route of its own for them, or none
+        // may leak once main's route is gone.
         let is_idle = past.is_some()
             && said.target != TargetSpec::Drop
             && said.on_down != OnDown::Drop
@@ -142,7 +142,7 @@ fn class<'a>(
 }
 
 impl Class<'_> {
-    /// What Byway does with packets to there, by the rules so far.
+    /// What Byway does with packets to a destination, by the rules so far.
     pub(crate) fn said<'c>(&'c self, to: &Prefix, classes: &'c [Class<'_>]) -> &'c Said {
         let mut class = Some(self);
         while let Some(here) = class {
@@ -154,7 +154,7 @@ impl Class<'_> {
         &Said::NOTHING
     }
 
-    /// The destination of the class's own rule for packets to there.
+    /// The destination of the class's own rule for packets to a destination.
     pub(crate) fn rule_for(&self, to: &Prefix) -> Option<Prefix> {
         let mut around = (0..=to.len()).rev().filter_map(|length| Prefix::holding(to.address(), length));
         around.find(|prefix| self.said.contains_key(prefix))
@@ -202,7 +202,7 @@ fn destinations(
     destinations.into_iter().map(|(_, to)| to).collect()
 }
 
-/// What Byway should do: where a table's more specific route is main's as well, leave it to main.
+/// What Byway should do. If main has a table's more specific route as well, it is left to main.
 fn said_of(
     decided: &Decided<'_>,
     chain: &[Link],
@@ -229,7 +229,7 @@ fn said_of(
     (Said { target, on_down }, remarks)
 }
 
-/// Whether a table other than main says it by a more specific route.
+/// Whether a more specific route of a table other than main decides.
 fn is_of_its_own(verdict: Verdict<'_>) -> bool {
     matches!(verdict, Verdict::Route(route) if route.table != MAIN && !route.destination.is_all())
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::model::TargetSpec;
 
-/// What stands above the rule of a cell. `differences` are those of its class.
+/// The comment above the rule of a cell. `differences` are those of its class.
 pub(crate) fn of_cell(
     class: &Class<'_>,
     cell: &Cell<'_>,
@@ -35,7 +35,7 @@ pub(crate) fn of_cell(
     lines
 }
 
-/// What differs for packets that go by no rule of the class's own.
+/// Remarks for packets that none of the class's own rules matches.
 pub(crate) fn without_rule(class: &Class<'_>, differences: &[Difference]) -> Vec<String> {
     let remarks = differences.iter().filter(|difference| difference.rule.is_none());
     let mut lines: Vec<String> = remarks.map(|difference| difference.remark.clone()).collect();
@@ -117,7 +117,7 @@ fn not_for(class: &Class<'_>, cell: &Cell<'_>, policy: &Policy) -> Option<String
     policy.rules.iter().find(is_it).map(|rule| quote(&rule.text(&policy.names)))
 }
 
-/// The packets that Byway never sees.
+/// The remark on packets that Byway never sees.
 pub(crate) fn elsewhere(class: &Class<'_>) -> Option<String> {
     if class.elsewhere.is_empty() {
         return None;
@@ -130,7 +130,7 @@ pub(crate) fn elsewhere(class: &Class<'_>) -> Option<String> {
     ))
 }
 
-/// What of the tables behind a class's own entries does not hold for every packet, or not now.
+/// Remarks on the tables that a class's own entries look up: routes that are out of service, and routes for some packets only.
 pub(crate) fn of_tables(class: &Class<'_>, policy: &Policy) -> Vec<String> {
     let mut tables: Vec<u32> = class
         .chain
@@ -143,7 +143,7 @@ pub(crate) fn of_tables(class: &Class<'_>, policy: &Policy) -> Vec<String> {
     tables.into_iter().flat_map(|table| of_table(table, policy)).collect()
 }
 
-/// The same of one table.
+/// The remarks on one table.
 pub(crate) fn of_table(table: u32, policy: &Policy) -> Vec<String> {
     let name = policy.names.name(table);
     let texts = |wanted: fn(&TableRoute) -> bool| -> Vec<String> {

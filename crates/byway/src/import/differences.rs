@@ -1,9 +1,9 @@
-//! Where Byway does not do what Linux did: at each step of the move, for packets that fulfil the conditions of entries
-//! that no rule says, and without the devices that may go.
+//! Where Byway does not do what Linux did, at each step of the move. Packets may meet the conditions of entries that have no
+//! rule, and devices may go.
 //!
-//! Linux decides again for each cell, with what may be so: one entry with conditions, or none; each device that a route
-//! on the way leads out of, or none. A device of other routes changes nothing, and of several entries with conditions
-//! the one that decides would decide alone as well.
+//! Each cell is decided again in every such case: packets that meet the conditions of one entry, or of none; without each
+//! device that a route on the way leads out of, or with all of them. Devices of other routes change nothing. If packets meet
+//! the conditions of several entries, one of these decides, and it would decide alone as well.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,14 +27,14 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Differences {
     pub(crate) remarks: Vec<Difference>,
-    /// The places of the chain that decide only while a device is gone: without which, and whether Byway does the same then.
+    /// The places of the chain that decide only while devices are gone: which devices, and whether Byway does the same then.
     pub(crate) standing_by: BTreeMap<usize, (String, bool)>,
 }
 
 /// A remark on packets for which Byway does not do what Linux did.
 #[derive(Debug)]
 pub(crate) struct Difference {
-    /// The destination of the class's rule that they go by. They may go by one of a less specific source.
+    /// The destination of the rule that decides for them, if it is one of the class. A rule of a less specific source may decide.
     pub(crate) rule: Option<Prefix>,
     pub(crate) remark: String,
 }
@@ -45,10 +45,10 @@ enum Fate<'a> {
     Nowhere,
     /// To next hops with these weights.
     Leaves(Vec<(Option<IpAddr>, &'a str, u16)>),
-    /// By a route that no next hop of Byway's can say.
+    /// By a route that Byway's next hops cannot express.
     Foreign(&'a TableRoute),
     Vrf,
-    /// This or that: some of the packets leave by an attachment.
+    /// One of two things: some of the packets leave by an attachment.
     Either,
 }
 
@@ -81,7 +81,7 @@ pub(crate) fn differences<'a>(
     Differences { remarks: said.chain(jumps(class, policy)).collect(), standing_by }
 }
 
-/// What is to be said of jumps that some packets make and others do not, or that are over entries which stay.
+/// Remarks on jumps that only some packets make, and on jumps over entries that stay.
 fn jumps(class: &Class<'_>, policy: &Policy) -> Vec<Difference> {
     let rule = class.cells.first().map(|cell| cell.to);
     let quoted = |place: usize| class.entries(place, policy).join(", ");
@@ -119,7 +119,7 @@ struct Here<'x> {
     main: &'x Main<'x>,
 }
 
-/// What Linux decides for some packets without some devices: while the entries are there, and once they have gone.
+/// What Linux decides for some packets once some devices are gone: with the entries in place, and without them.
 struct Outcome<'x> {
     gone: Vec<&'x str>,
     fulfilled: Option<usize>,
@@ -174,7 +174,7 @@ impl<'x> Here<'x> {
         }
     }
 
-    /// Whether the rule that they go by says that no next hop can say what the route does.
+    /// Whether the rule that decides for them already has the remark that no next hop can express the route.
     fn is_unsaid(&self, now: &Outcome<'x>) -> bool {
         self.class.rule_for(&self.to).is_some_and(|rule| {
             let mut cells = self.class.cells.iter().filter(|cell| cell.to == rule);
@@ -187,7 +187,7 @@ impl<'x> Here<'x> {
         })
     }
 
-    /// Whether the comment on main's routes past the attachments says it.
+    /// Whether the comment on main's routes past the attachments already says it.
     fn is_elsewhere(&self, now: &Outcome<'x>, case: &Outcome<'x>) -> bool {
         self.main.past_attachments(&self.to).is_some_and(|past| {
             let is_by_main = matches!(case.moved.verdict, Verdict::Route(route) if route == past);
@@ -195,7 +195,7 @@ impl<'x> Here<'x> {
         })
     }
 
-    /// The devices that change something when they go: one, or all of a route or of the rule.
+    /// The sets of devices whose loss changes something: single ones, and all devices of a route or of the rule.
     fn may_go(&self, case: &Outcome<'x>) -> BTreeSet<Vec<&'x str>> {
         let met = case.there.met.iter().chain(&case.moved.met);
         let of_routes = met.map(|route| devices(route).collect::<BTreeSet<&str>>());
@@ -209,7 +209,7 @@ impl<'x> Here<'x> {
         may_go
     }
 
-    /// What becomes of packets that Linux would send by this verdict, and that may meet Byway on their way.
+    /// What becomes of packets that Linux would send by this verdict, if they may pass an attachment.
     fn with_byway(&self, verdict: Verdict<'x>, gone: &[&str]) -> Fate<'x> {
         let by_linux = fate(verdict, gone);
         let leads = self.main.leads(verdict, gone);
@@ -237,7 +237,7 @@ impl<'x> Here<'x> {
         if leads == Leads::Through || by_byway == by_linux { by_byway } else { Fate::Either }
     }
 
-    /// What is to be said where Byway does something else than Linux did. `now` is what Linux does with most packets.
+    /// The remark if Byway does something else than Linux did. `now` is what Linux does with most packets.
     fn compare(&self, now: &Outcome<'x>, case: &Outcome<'x>) -> Option<String> {
         let gone = &case.gone;
         let there = fate(case.there.verdict, gone);
@@ -268,7 +268,7 @@ impl<'x> Here<'x> {
             None => other.text(),
         };
         remark += &format!(": Linux sends them {}{by}, but then they go {instead}.", there.text());
-        // To go on as before, what decides has to stay, and where Byway is in the way its rule has to go.
+        // To go on as before, the entry that decides has to stay. If Byway would come first, its rule has to go.
         let jumps = now.there.jumps.iter().chain(&case.there.jumps).copied();
         let deciding: BTreeSet<usize> =
             [now.there.by, case.there.by].into_iter().flatten().chain(jumps).collect();
@@ -287,7 +287,7 @@ impl<'x> Here<'x> {
         Some(format!("{remark} If that matters, {to_do}."))
     }
 
-    /// Whether the remark at the top says it: without the last default route of main no packet comes to Byway.
+    /// Whether the remark at the top already says it: without main's last default route, no packet reaches Byway.
     fn is_said_of_all(&self, now: &Outcome<'x>, case: &Outcome<'x>) -> bool {
         let is_mains_own = matches!(
             now.there.verdict, Verdict::Route(route) if route.table == MAIN && !route.destination.is_all()
@@ -316,7 +316,7 @@ fn fate<'x>(verdict: Verdict<'x>, gone: &[&str]) -> Fate<'x> {
     }
 }
 
-/// To these next hops; nothing where there are none.
+/// To these next hops, or `None` if there are none.
 fn leaves<'x>(members: impl Iterator<Item = (Option<IpAddr>, &'x str, u16)>) -> Option<Fate<'x>> {
     let mut weights = BTreeMap::<(Option<IpAddr>, &str), u16>::new();
     for (gateway, device, weight) in members {

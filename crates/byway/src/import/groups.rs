@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::{policy::TableNames, sections::Section};
 use crate::model::{GROUP_NAME_MAX, GroupSpec, MemberSpec, OnDown, Owner, TargetSpec, is_name};
 
-/// Makes groups of the sets that are there more than once, and has the rules name them.
+/// Makes a group of each set of next hops that several rules have, and makes the rules name it.
 pub(crate) fn groups(sections: &mut [Section], names: &TableNames) -> Vec<GroupSpec> {
     let mut uses = HashMap::<(Vec<MemberSpec>, OnDown), usize>::new();
     let rules = || sections.iter().flat_map(|section| &section.rules).filter(|rule| !rule.is_commented_out);
@@ -36,7 +36,7 @@ pub(crate) fn groups(sections: &mut [Section], names: &TableNames) -> Vec<GroupS
     groups
 }
 
-/// The table's name where a group may have it, else `table-NUMBER`; with a number behind it from the second on.
+/// The table's name if it suits a group, else `table-NUMBER`. From the second group on, a number follows.
 fn free_name(table: u32, names: &TableNames, taken: &mut BTreeSet<String>) -> String {
     let name = names.name(table);
     let is_name = name.parse::<u32>().is_err() && is_name(&name, GROUP_NAME_MAX);

@@ -9,17 +9,17 @@
 //! Linux decides (`walk.rs`), and keeps the rules that are needed to say the same. Priorities, overlaps, throw routes,
 //! routes that are more specific than a table's default, and jumps come out right that way, whatever they are.
 //!
-//! This holds for packets that leave by an attachment once the entries are gone: those that the main table sends out of
-//! an interface with a default route. What it sends elsewhere, Byway never sees. Where Linux did something else with
-//! those, a remark says so.
+//! This is true of packets that leave by an attachment once the entries are gone: those that the main table sends out of
+//! an interface with a default route. Byway never sees packets that main sends elsewhere. If Linux did something else with
+//! such packets, a remark says so.
 //!
-//! Entries that ask for more than addresses (`without.rs`) are quoted in comments, and the other entries are imported as
-//! if those were not there; they stay when the others go. `differences.rs` asks for each cell what becomes of packets at
-//! each step of the move, for those that fulfil such conditions and without each device, and has a remark for what is not
-//! the same. Further remarks have their own places:
+//! Entries that ask for more than addresses (`without.rs`) are quoted in comments, and stay when the others go. The others
+//! are imported as if these were not there. `differences.rs` finds out for each cell what becomes of packets at each step of
+//! the move: of packets that meet such conditions, and of all packets without each device. It has a remark for each
+//! difference. Further remarks have their own places:
 //!
 //! * `unreachable` and `prohibit` become `drop`, and no ICMP error is sent;
-//! * `src` of a route that programs without an address of their own got;
+//! * the `src` of a route, which programs that bind to no address have used;
 //! * routes with an encapsulation, a class of service or a source, and next hops on devices that are gone;
 //! * what there is no room for (`room.rs`).
 //!
@@ -59,15 +59,24 @@ use crate::{
 ///
 /// Its text form, as [`Display`](std::fmt::Display) writes it, is a configuration file with comments on where its rules
 /// come from, on what is not the same, and on what has no equivalent.
+///
+/// ```no_run
+/// let imported = byway::import()?;
+/// for sentence in &imported.too_much {
+///     eprintln!("{sentence}");
+/// }
+/// std::fs::write("byway.toml", imported.to_string())?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Imported {
-    /// Entries of `ip rule` that the configuration says.
+    /// Entries of `ip rule` that the configuration replaces.
     pub imported: usize,
-    /// Those that decide for no packet, as an earlier one does or their table has no route.
+    /// Entries that decide for no packet: an earlier one decides, or their table has no route.
     pub left_out: usize,
-    /// Those that have no equivalent.
+    /// Entries that have no equivalent.
     pub without_equivalent: usize,
-    /// What there is no room for, a sentence each: with it the configuration cannot be applied.
+    /// Sentences about what there is no room for. If there are any, the configuration cannot be applied.
     pub too_much: Vec<String>,
     attach: bool,
     /// The families, as `ip` names them, in which nothing looks up main once the entries are gone.
@@ -78,7 +87,7 @@ pub struct Imported {
 }
 
 impl Imported {
-    /// The configuration without the comments.
+    /// Returns the configuration without the comments.
     pub fn config(&self) -> Config {
         let mut config = Config {
             attach: self.attach.then_some(Attach::Auto),
@@ -104,7 +113,7 @@ impl Imported {
     }
 }
 
-/// The same as Linux does, in Byway's words.
+/// Writes in Byway's words what Linux does.
 pub(crate) fn translate(policy: &Policy) -> Imported {
     let tables = Tables::of(policy);
     let main = Main::of(policy, &tables);

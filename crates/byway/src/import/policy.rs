@@ -21,10 +21,11 @@ pub(crate) const STAYS: &str = "keeps the packets on this host";
 pub(crate) struct Policy {
     /// By priority, and of the same priority in the order in which Linux looks them up.
     pub(crate) rules: Vec<PolicyRule>,
-    /// What leads out, or says no. The host's own addresses are left out, and so is what no rule may speak about.
+    /// The routes that lead out, or refuse. Routes to the host's own addresses are left out, and so are those that concern no
+    /// packet that a rule may match.
     pub(crate) routes: Vec<TableRoute>,
     pub(crate) names: TableNames,
-    /// The devices whose packets are checked for where their sender would be looked for (`rp_filter`, strict).
+    /// The devices with a strict `rp_filter`: they drop packets unless the route back to the sender leaves by the same device.
     pub(crate) strict: BTreeSet<String>,
 }
 
@@ -34,7 +35,7 @@ pub(crate) struct PolicyRule {
     pub(crate) priority: u32,
     pub(crate) source: Prefix,
     pub(crate) destination: Prefix,
-    /// What else has to be so. Byway's rules have nothing of the kind.
+    /// What else it asks of a packet. Byway's rules ask nothing of the kind.
     pub(crate) conditions: Vec<Condition>,
     pub(crate) action: Action,
     /// Who made it (`RTPROT_*`).
@@ -44,7 +45,7 @@ pub(crate) struct PolicyRule {
 /// What an entry asks of a packet besides its addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Condition {
-    /// The rest must not be so.
+    /// `not`: the entry is for the packets that do not meet the rest.
     Not,
     Tos(u8),
     Fwmark {
@@ -58,7 +59,7 @@ pub(crate) enum Condition {
     SourcePorts(u16, u16),
     DestinationPorts(u16, u16),
     Tunnel(u64),
-    /// One that came later than this code: the attribute's number (`FRA_*`).
+    /// A condition that is newer than this code: the attribute's number (`FRA_*`).
     Unknown(u16),
 }
 
@@ -78,11 +79,11 @@ pub(crate) enum Action {
     Goto(u32),
     Nop,
     Refuse(Refusal),
-    /// `nat`, and what may come.
+    /// `nat`, and actions that are newer than this code.
     Other(u8),
 }
 
-/// How Linux says no.
+/// How Linux refuses a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Refusal {
     Blackhole,
@@ -110,7 +111,7 @@ pub(crate) enum RouteKind {
     /// The next entry of `ip rule` decides.
     Throw,
     Refuse(Refusal),
-    /// Something that no next hop of Byway's says, in words that follow "it".
+    /// Something that Byway's next hops cannot do, in words that follow "it".
     Foreign(&'static str),
 }
 
@@ -118,13 +119,13 @@ pub(crate) enum RouteKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hop {
     pub(crate) gateway: Option<IpAddr>,
-    /// Its name now; nothing where the device is gone.
+    /// Its name now, or `None` if the device is gone.
     pub(crate) device: Option<String>,
     /// The device's group (ip-link(8)).
     pub(crate) group: u32,
     pub(crate) weight: u16,
     pub(crate) onlink: bool,
-    /// Linux passes over it.
+    /// Linux skips it.
     pub(crate) dead: bool,
 }
 
@@ -133,7 +134,7 @@ pub(crate) struct Hop {
 pub(crate) struct TableNames(pub(crate) BTreeMap<u32, String>);
 
 impl TableNames {
-    /// As ip-rule(8) prints it: the name, or where there is none the number.
+    /// The table as ip-rule(8) prints it: its name, or its number if it has no name.
     pub(crate) fn name(&self, table: u32) -> String {
         match (self.0.get(&table), table) {
             (Some(name), _) => name.clone(),

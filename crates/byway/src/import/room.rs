@@ -10,7 +10,7 @@ use crate::{
     policy::compile::{compile, destinations},
 };
 
-/// What does not fit, a sentence each, with what to do.
+/// Sentences about what does not fit, with what to do.
 pub(crate) fn too_much(config: &Config) -> Vec<String> {
     let members = config.groups.iter().flat_map(|group| &group.members).map(|member| &member.next_hop);
     let targets = config.actions.iter().flat_map(|action| super::target::next_hops(&action.target));

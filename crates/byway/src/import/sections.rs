@@ -1,4 +1,4 @@
-//! The parts of the text, by the priorities of the entries that they speak about.
+//! The parts of the text, by the priorities of the entries that they are about.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,11 +18,11 @@ use crate::{
     model::{OnDown, Selector, TargetSpec},
 };
 
-/// What stands together: a comment, and rules with comments of their own.
+/// A part of the text: a comment, and rules with comments of their own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Section {
     pub(crate) is_ipv4: bool,
-    /// Of the first entry that it speaks about.
+    /// The priority of the first entry that it is about.
     pub(crate) priority: u32,
     pub(crate) comment: Vec<String>,
     pub(crate) rules: Vec<Written>,
@@ -38,7 +38,7 @@ pub(crate) struct Written {
     pub(crate) on_down: OnDown,
     /// The table that the target comes from.
     pub(crate) table: Option<u32>,
-    /// It is there to be read, and does not hold.
+    /// The rule is a comment, and not in force.
     pub(crate) is_commented_out: bool,
 }
 

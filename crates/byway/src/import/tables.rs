@@ -5,12 +5,12 @@ use std::collections::{BTreeSet, HashMap};
 use super::policy::{Action, Policy, RouteKind, TableRoute};
 use crate::model::Prefix;
 
-/// The routes of all tables, by what they lead to. Those that Linux passes over are not among them.
+/// The routes of all tables, by their destination. Routes that Linux skips are not among them.
 #[derive(Debug)]
 pub(crate) struct Tables<'a> {
-    /// Those of one prefix by their metric.
+    /// The routes, those of one prefix by their metric.
     routes: HashMap<(u32, Prefix), Vec<&'a TableRoute>>,
-    /// How long the prefixes of a table and family (IPv4?) are.
+    /// The lengths of the prefixes in a table of a family (`true` for IPv4).
     lengths: HashMap<(u32, bool), BTreeSet<u8>>,
     destinations: HashMap<(u32, bool), Vec<Prefix>>,
 }
@@ -37,7 +37,7 @@ impl<'a> Tables<'a> {
         self.destinations.get(&(table, ipv4)).map_or(&[], Vec::as_slice)
     }
 
-    /// The route of the addresses of `to` that no longer prefix of the table has, without these devices.
+    /// The table's route for the addresses of `to` that no longer prefix contains, once these devices are gone.
     pub(crate) fn route(&self, table: u32, to: &Prefix, gone: &[&str]) -> Option<&'a TableRoute> {
         let lengths = self.lengths.get(&(table, is_ipv4(to)))?;
         lengths.range(..=to.len()).rev().find_map(|length| {
@@ -46,7 +46,7 @@ impl<'a> Tables<'a> {
         })
     }
 
-    /// What a `lookup` comes to, and the route that it has found: nothing where the next rule decides.
+    /// What a `lookup` finds, and the route. `None` if the next entry decides.
     pub(crate) fn look_up(&self, action: &Action, to: &Prefix, gone: &[&str]) -> Found<'a> {
         let Action::Lookup { table, suppress_length, suppress_group } = action else {
             return Found::default();
@@ -74,11 +74,11 @@ impl<'a> Tables<'a> {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Found<'a> {
     pub(crate) met: Option<&'a TableRoute>,
-    /// The same, where it is not thrown back.
+    /// The route that the `lookup` found, unless that route was thrown back.
     pub(crate) decides: Option<&'a TableRoute>,
 }
 
-/// The family: a prefix is of one of two.
+/// Whether a prefix is of IPv4.
 pub(crate) fn is_ipv4(prefix: &Prefix) -> bool {
     prefix.address().is_ipv4()
 }

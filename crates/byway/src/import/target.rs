@@ -10,7 +10,7 @@ use super::{
 };
 use crate::model::{GROUP_MAX, MemberSpec, NextHopSpec, Prefix, TargetSpec, WEIGHT_MAX};
 
-/// What becomes of the packets, in Byway's words, and what has to be said about it.
+/// What becomes of the packets, in Byway's words, with the remarks on it.
 pub(crate) fn target(verdict: Verdict<'_>) -> (TargetSpec, Vec<String>) {
     match verdict {
         Verdict::Nothing => (
@@ -55,7 +55,7 @@ fn refused(refusal: Refusal) -> Vec<String> {
     }
 }
 
-/// The next hops that are alive, those that are there twice as one.
+/// The next hops that are alive, each once.
 fn members(hops: &[Hop]) -> Result<(Vec<MemberSpec>, Vec<String>), String> {
     let (mut members, mut remarks) = (Vec::<MemberSpec>::new(), Vec::new());
     for hop in hops {
@@ -103,7 +103,7 @@ pub(crate) fn next_hops(target: &TargetSpec) -> Vec<&NextHopSpec> {
     }
 }
 
-/// What has to be done before these next hops can be applied: Byway wants gateways on-link.
+/// Says what has to be done before these next hops can be applied: Byway needs gateways that are on-link.
 pub(crate) fn off_link(target: &TargetSpec, policy: &Policy) -> Vec<String> {
     let remark = |next_hop: &&NextHopSpec| {
         let (gateway, device) = (next_hop.gateway()?, next_hop.device()?);
@@ -127,7 +127,7 @@ pub(crate) fn off_link(target: &TargetSpec, policy: &Policy) -> Vec<String> {
     next_hops(target).iter().filter_map(remark).collect()
 }
 
-/// The main table's part in it: which packets Byway is going to see.
+/// What the main table decides: which packets Byway is going to see.
 #[derive(Debug)]
 pub(crate) struct Main<'a> {
     tables: &'a Tables<'a>,
@@ -147,7 +147,7 @@ impl<'a> Main<'a> {
         self.tables.route(MAIN, to, &[])
     }
 
-    /// The route by which packets pass the attachments by, so that Byway does not see them.
+    /// The route that leads packets out elsewhere than by an attachment, so that Byway does not see them.
     pub(crate) fn past_attachments(&self, to: &Prefix) -> Option<&'a TableRoute> {
         self.route(to).filter(|route| {
             !route.destination.is_all()

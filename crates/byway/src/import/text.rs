@@ -17,7 +17,7 @@ use crate::{
 
 /// The width of comments.
 const WIDTH: usize = 100;
-/// How long a quotation may be and stay on one line, longer than others if need be.
+/// The longest quotation that is not broken, even if its line gets longer than others.
 const QUOTED: usize = 125;
 
 const HEADER: &[&str] = &[
@@ -92,7 +92,7 @@ impl Display for Imported {
 }
 
 impl Imported {
-    /// What to do where the kernel would drop requests once the entries are gone.
+    /// What to do if the kernel would drop requests once the entries are gone.
     fn strict_line(&self) -> Option<String> {
         let next_hops = self.targets().flat_map(target::next_hops).filter_map(|next_hop| next_hop.device());
         let members = self.groups.iter().flat_map(|group| &group.members);
@@ -136,7 +136,7 @@ fn write_rule(rule: &Written, f: &mut Formatter<'_>) -> fmt::Result {
     write::write_rule(&rule.from, rule.to, &treatment, f)
 }
 
-/// What a rule says of its packets where nothing but these is known.
+/// The action of a rule with this target and `on-down`, and defaults otherwise.
 pub(crate) fn treatment(target: &TargetSpec, on_down: OnDown) -> ActionSpec {
     ActionSpec { target: target.clone(), on_down, mss: Mss::Auto, name: None }
 }
@@ -154,7 +154,7 @@ fn comment(text: &str, f: &mut Formatter<'_>) -> fmt::Result {
     writeln!(f, "{line}")
 }
 
-/// The words of a text, a quotation being one, so that it can be copied and searched for.
+/// The words of a text. A quotation counts as one word, so that it can be copied and searched for.
 fn words(text: &str) -> Vec<String> {
     let mut words = Vec::<String>::new();
     let mut is_quoted = false;

@@ -14,13 +14,13 @@ pub(crate) struct Link {
     pub(crate) to: Prefix,
     /// The destinations that a `not to` leaves out.
     pub(crate) except: Option<Prefix>,
-    /// Of a `goto` it names the place in the chain, in place of the priority.
+    /// What it does. A `goto` names the place in the chain instead of the priority.
     pub(crate) action: Action,
-    /// The entry names this very source, and none around it.
+    /// The entry names exactly this source, not a less specific one.
     pub(crate) is_own: bool,
     /// It is one of the three that are always there.
     pub(crate) is_initial: bool,
-    /// It asks for more than addresses, so that it is for some packets or for none. It has no equivalent, and stays.
+    /// It asks for more than addresses, so not all packets meet it. It has no equivalent, and stays.
     pub(crate) is_conditional: bool,
 }
 
@@ -61,29 +61,29 @@ impl Verdict<'_> {
 #[derive(Debug)]
 pub(crate) struct Decided<'a> {
     pub(crate) verdict: Verdict<'a>,
-    /// Who decided.
+    /// The place that decided.
     pub(crate) by: Option<usize>,
-    /// Who would have, and had no route.
+    /// The places that came before it, and had no route.
     pub(crate) passed: Vec<usize>,
-    /// Who has jumped over others.
+    /// The places that jumped over others.
     pub(crate) jumps: Vec<usize>,
-    /// The routes that were found on the way: without another device than theirs it is the same way.
+    /// The routes that were found on the way. If a device is gone that none of them uses, nothing changes.
     pub(crate) met: Vec<&'a TableRoute>,
 }
 
-/// How things are when Linux decides.
+/// The circumstances in which Linux decides.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Case<'c> {
-    /// The devices that are no longer there, nor the routes out of them.
+    /// The devices that are gone, and with them the routes out of them.
     pub(crate) gone: &'c [&'c str],
     /// The place of the entry with conditions that the packet fulfils.
     pub(crate) fulfilled: Option<usize>,
-    /// The entries that are imported have been taken away, those that have no equivalent are there.
+    /// Whether the imported entries have been deleted. Entries without an equivalent stay.
     pub(crate) is_moved: bool,
 }
 
-/// The places of the entries that concern packets of a source, in the order in which Linux takes them. `sources` are all
-/// that are told apart.
+/// The places of the entries that concern packets of a source, in the order in which Linux takes them. `is_told_apart` says
+/// which other sources have a class of their own.
 pub(crate) fn concerned(
     source: &Prefix,
     is_told_apart: impl Fn(&Prefix) -> bool,
@@ -99,7 +99,7 @@ pub(crate) fn concerned(
             (true, false) => is_around,
             (true, true) => !(is_around && rule.destination.is_all()),
             (false, true) => true,
-            // Some packets of the source, where none that is told apart is around the entry's.
+            // It concerns some packets of the source, unless a source with a class of its own lies in between.
             (false, false) => {
                 let mut between = (source.len() + 1..=rule.source.len())
                     .filter_map(|length| Prefix::holding(rule.source.address(), length));
@@ -146,7 +146,7 @@ pub(crate) fn chain(source: &Prefix, concerned: &[usize], policy: &Policy) -> Ve
     concerned.iter().enumerate().map(link).collect()
 }
 
-/// What becomes of the packets that are to go to an address of `to`, and of no longer prefix that is told apart.
+/// What becomes of packets to the addresses of `to` that are in no longer prefix of the destinations to tell apart.
 pub(crate) fn decide<'a>(chain: &[Link], tables: &Tables<'a>, to: &Prefix, case: Case<'_>) -> Decided<'a> {
     let mut decided = Decided {
         verdict: Verdict::Nothing,

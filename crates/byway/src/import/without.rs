@@ -3,7 +3,7 @@
 use super::policy::{Action, Condition, PolicyRule};
 use crate::model::Selector;
 
-/// Why Byway has no rule in place of an entry, and what to do about it; nothing where it has.
+/// Why Byway has no rule in place of an entry, and what to do about it. `None` if it has one.
 pub(crate) fn why(rule: &PolicyRule) -> Option<String> {
     if let Some(reason) = of_conditions(&rule.conditions) {
         return Some(reason.to_owned());
@@ -38,13 +38,13 @@ pub(crate) fn why(rule: &PolicyRule) -> Option<String> {
     }
 }
 
-/// Whether the rules that are written take the entry's place in the order into account, so that it may go with the others.
+/// Whether the written rules do the entry's part as well, so that it may be deleted with the others.
 pub(crate) fn is_followed(rule: &PolicyRule) -> bool {
     let is_plain = rule.conditions.iter().all(|condition| *condition == Condition::Not);
     is_plain && has_place(rule) && !matches!(rule.action, Action::L3mdev | Action::Other(_))
 }
 
-/// Whether it is for any packet that Byway's rules may speak about.
+/// Whether the entry is for any packet that a rule of Byway's may match.
 pub(crate) fn has_place(rule: &PolicyRule) -> bool {
     rule.is_inverted() || Selector::new(rule.source, Some(rule.destination)).check().is_ok()
 }

@@ -14,7 +14,7 @@ use crate::{
 
 /// What the rules say of a packet.
 pub(crate) enum Found {
-    /// No rule speaks about it.
+    /// No rule matches it.
     Nothing,
     /// Its destination decides, and that is not known.
     ByDestination,
@@ -47,8 +47,8 @@ pub(crate) fn look_up(tables: &Tables, source: IpAddr, destination: Option<IpAdd
     Ok(Found::Target { target, group: group.map(Box::new) })
 }
 
-/// The rules that speak about a packet, with their identities; of one whose destination is not known those of all destinations. The
-/// first are the most specific: of those the first decides.
+/// The rules that match a packet, with their identities. If its destination is not known, these are the rules for its source
+/// and any destination. The most specific rule comes first, and the first one that matches decides.
 pub(crate) fn rules(
     tables: &Tables,
     source: IpAddr,

@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// How long to wait for the kernel to free a link: some grace periods, of which each may take a tenth of a second.
+/// How long to wait for the kernel to free a link: some grace periods. Each may take a tenth of a second.
 const LINK_FREED_WITHIN: Duration = Duration::from_secs(5);
 /// How long to sleep between two looks.
 const PAUSE: Duration = Duration::from_millis(1);

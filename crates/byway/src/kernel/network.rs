@@ -32,7 +32,7 @@ use crate::{
 
 /// What the neighbour table says of an address.
 pub(super) enum Answer {
-    /// There is none: the entry has failed.
+    /// The entry has failed: nobody has answered.
     None,
     /// It has been asked for, and has not answered for so long.
     Asked(Duration),

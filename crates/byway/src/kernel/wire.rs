@@ -45,7 +45,7 @@ pub(crate) fn name<const N: usize>(name: &str) -> [u8; N] {
     wire
 }
 
-/// Reads the name of a rule or a group from such a field. It is empty if there is none, or if the text is no valid name: a
+/// Reads the name of a rule or a group from such a field. It is empty if the field is empty, or if the text is not a valid name: a
 /// listing then shows the rule without a name, and the next apply corrects it.
 pub(crate) fn read_name(wire: &[u8]) -> String {
     std::str::from_utf8(text(wire))

@@ -77,7 +77,8 @@ pub enum RuleError {
 }
 
 impl RuleError {
-    /// What to do, if anything can be done. It reads as a continuation of [`Display`](std::fmt::Display), after a semicolon.
+    /// Returns what to do, if anything can be done. It continues the sentence of [`Display`](std::fmt::Display), after a
+    /// semicolon.
     pub fn help(&self) -> Option<String> {
         let letters = |most| format!("use 1 to {most} letters, digits, `-`, `_`, `.` or `:`");
         let help = match self {
@@ -101,7 +102,7 @@ impl RuleError {
         Some(help.to_owned())
     }
 
-    /// What is wrong and what to do, in one sentence.
+    /// Returns what is wrong and what to do, in one sentence.
     pub fn sentence(&self) -> String {
         in_one_sentence(self, self.help())
     }

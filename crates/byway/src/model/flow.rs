@@ -47,17 +47,17 @@ impl Protocol {
     /// UDP.
     pub const UDP: Self = Self(UDP);
 
-    /// The protocol of this number.
+    /// Returns the protocol with this number.
     pub fn new(number: u8) -> Self {
         Self(number)
     }
 
-    /// Its number.
+    /// Returns its number.
     pub fn number(self) -> u8 {
         self.0
     }
 
-    /// Whether its header begins with a source and a destination port.
+    /// Returns whether its header begins with a source and a destination port.
     pub fn has_ports(self) -> bool {
         flow::has_ports(self.0)
     }
@@ -96,7 +96,7 @@ impl<'de> Deserialize<'de> for Protocol {
     }
 }
 
-/// The packets of a flow, as somebody asks about them. What is left out is not known, and the answer says where it matters.
+/// The packets of a flow that somebody asks about. Fields may be left out, and the answer says if it depends on one of them.
 ///
 /// ```
 /// use byway::{FlowSpec, Protocol};
@@ -132,7 +132,7 @@ pub struct FlowSpec {
 }
 
 impl FlowSpec {
-    /// Packets of this host from this source.
+    /// Makes a flow of packets that this host itself sends from this source.
     pub fn new(source: IpAddr) -> Self {
         Self {
             source,
@@ -144,7 +144,7 @@ impl FlowSpec {
         }
     }
 
-    /// Refuses what is no flow.
+    /// Refuses a flow whose source and destination are of two families.
     pub(crate) fn check(&self) -> Result<(), RuleError> {
         match self.destination {
             Some(destination) if destination.is_ipv4() != self.source.is_ipv4() => {
@@ -185,7 +185,7 @@ pub enum FlowError {
     /// A source or a destination that is not one address.
     #[error("`{0}` is not an IPv4 or IPv6 address")]
     Address(String),
-    /// A protocol that has no such name here, or no such number.
+    /// A protocol whose name Byway does not know, or whose number is too large.
     #[error("`{0}` is not a protocol")]
     Protocol(String),
     /// A port that is not a number.
@@ -197,7 +197,8 @@ pub enum FlowError {
 }
 
 impl FlowError {
-    /// What to do, if anything can be done. It reads as a continuation of [`Display`](std::fmt::Display), after a semicolon.
+    /// Returns what to do, if anything can be done. It continues the sentence of [`Display`](std::fmt::Display), after a
+    /// semicolon.
     pub fn help(&self) -> Option<String> {
         let help = match self {
             Self::NoSource => return None,
@@ -216,7 +217,7 @@ impl FlowError {
         Some(help.to_owned())
     }
 
-    /// What is wrong and what to do, in one sentence.
+    /// Returns what is wrong and what to do, in one sentence.
     pub fn sentence(&self) -> String {
         in_one_sentence(self, self.help())
     }

@@ -46,7 +46,7 @@ pub struct GroupSpec {
 }
 
 impl GroupSpec {
-    /// A group of [`Owner::API`], whose packets pass while no next hop is in service.
+    /// Makes a group of [`Owner::API`], whose packets pass while no next hop is in service.
     pub fn new(name: impl Into<String>, members: impl IntoIterator<Item = MemberSpec>) -> Self {
         Self {
             name: name.into(),

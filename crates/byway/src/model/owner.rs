@@ -7,13 +7,13 @@ use thiserror::Error;
 
 use super::in_one_sentence;
 
-/// Who a rule or a group belongs to: a number, as the protocol of a route is one (ip-route(8)). Whoever reconciles an
-/// owner's rules leaves those of every other owner alone, also of those that it does not know.
+/// Who a rule or a group belongs to: a number, like the protocol of a route (ip-route(8)). A program that reconciles the rules
+/// of an owner leaves those of every other owner alone, even of owners that it does not know.
 ///
-/// Byway gives names to some numbers. 1 to 15 are for those, 16 to 254 for the programs of others to take. 0 and 255 are
-/// reserved: nobody puts a rule in with them. A record that has any of them is read all the same, and keeps it.
+/// Byway gives names to some numbers. It takes them from 1 to 15; other programs may take one from 16 to 254. 0 and 255 are
+/// reserved: nobody puts a rule in with them. Byway reads a record with any of these numbers, and keeps its number.
 ///
-/// Written by its name, or by its number where it has none.
+/// Written as its name, or as its number if it has no name.
 ///
 /// ```
 /// use byway::Owner;
@@ -40,17 +40,17 @@ impl Owner {
     /// The objects of a Kubernetes cluster.
     pub const KUBERNETES: Self = Self(byway_abi::OWNER_KUBERNETES);
 
-    /// The owner of this number.
+    /// Returns the owner with this number.
     pub const fn new(number: u8) -> Self {
         Self(number)
     }
 
-    /// Its number.
+    /// Returns its number.
     pub const fn number(self) -> u8 {
         self.0
     }
 
-    /// Its name, if it has one.
+    /// Returns its name, if it has one.
     pub fn name(self) -> Option<&'static str> {
         NAMES.iter().find(|(owner, _)| *owner == self).map(|(_, name)| *name)
     }
@@ -77,13 +77,14 @@ impl fmt::Display for Owner {
 pub struct OwnerError(String);
 
 impl OwnerError {
-    /// What to do, if anything can be done. It reads as a continuation of [`Display`](std::fmt::Display), after a semicolon.
+    /// Returns what to do, if anything can be done. It continues the sentence of [`Display`](std::fmt::Display), after a
+    /// semicolon.
     pub fn help(&self) -> Option<String> {
         let names = NAMES.map(|(_, name)| format!("`{name}`")).join(", ");
         Some(format!("use {names} or a number from 0 to 255"))
     }
 
-    /// What is wrong and what to do, in one sentence.
+    /// Returns what is wrong and what to do, in one sentence.
     pub fn sentence(&self) -> String {
         in_one_sentence(self, self.help())
     }

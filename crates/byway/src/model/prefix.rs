@@ -37,7 +37,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// The family of an address.
+    /// Returns the family of an address.
     pub fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
@@ -86,7 +86,8 @@ pub enum PrefixError {
 }
 
 impl PrefixError {
-    /// What to do, if anything can be done. It reads as a continuation of [`Display`](std::fmt::Display), after a semicolon.
+    /// Returns what to do, if anything can be done. It continues the sentence of [`Display`](std::fmt::Display), after a
+    /// semicolon.
     pub fn help(&self) -> Option<String> {
         Some(match self {
             Self::Syntax(text) => match zoned(text) {
@@ -104,19 +105,19 @@ impl PrefixError {
         })
     }
 
-    /// What is wrong and what to do, in one sentence.
+    /// Returns what is wrong and what to do, in one sentence.
     pub fn sentence(&self) -> String {
         in_one_sentence(self, self.help())
     }
 }
 
 impl Prefix {
-    /// The prefix of `length` bits that contains `address`, or `None` if the address is shorter than that.
+    /// Returns the prefix of `length` bits that contains `address`, or `None` if the address is shorter than that.
     pub fn holding(address: IpAddr, length: u8) -> Option<Self> {
         IpNet::new(address, length).ok().map(|net| Self(net.trunc()))
     }
 
-    /// Every address of a family: 0.0.0.0/0 or ::/0.
+    /// Returns the prefix of all addresses of a family: 0.0.0.0/0 or ::/0.
     pub fn all(family: Family) -> Self {
         Self(match family {
             Family::V4 => IpNet::V4(ipnet::Ipv4Net::default()),
@@ -124,43 +125,43 @@ impl Prefix {
         })
     }
 
-    /// Every address of the family of `address`.
+    /// Returns the prefix of all addresses of the family of `address`.
     pub(crate) fn all_like(address: IpAddr) -> Self {
         Self::all(Family::of(address))
     }
 
-    /// The family of its addresses.
+    /// Returns the family of its addresses.
     pub fn family(&self) -> Family {
         Family::of(self.address())
     }
 
-    /// The first address, which is the prefix itself with its other bits zero.
+    /// Returns the first address: the bits of the prefix, and zeros after them.
     pub fn address(&self) -> IpAddr {
         self.0.addr()
     }
 
-    /// How many leading bits count.
+    /// Returns its length: how many leading bits count.
     #[expect(clippy::len_without_is_empty, reason = "a prefix's length in bits; no prefix is empty")]
     pub fn len(&self) -> u8 {
         self.0.prefix_len()
     }
 
-    /// Whether this is one single address.
+    /// Returns whether the prefix is one single address.
     pub fn is_host(&self) -> bool {
         self.0.prefix_len() == self.0.max_prefix_len()
     }
 
-    /// Whether `address` is one of the prefix's.
+    /// Returns whether the prefix contains the address.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address)
     }
 
-    /// Whether every address of `other` is one of this prefix's.
+    /// Returns whether the prefix contains every address of `other`.
     pub fn covers(&self, other: &Self) -> bool {
         self.0.contains(&other.0)
     }
 
-    /// Whether this is every address of a family.
+    /// Returns whether the prefix contains all addresses of its family.
     pub fn is_all(&self) -> bool {
         self.0.prefix_len() == 0
     }

@@ -1,4 +1,4 @@
-//! Rules, and the packets that they speak about.
+//! Rules, and the packets that they match.
 
 use std::fmt;
 
@@ -13,8 +13,8 @@ use super::{
 /// Longest name of a rule in bytes.
 pub const RULE_NAME_MAX: usize = byway_abi::RULE_NAME_LEN;
 
-/// What a rule speaks about, and what no two rules have in common: packets from a source, to a destination where one is
-/// named.
+/// The packets that a rule matches: those from a source, to a destination if one is named. No two rules have the same
+/// selector.
 ///
 /// ```
 /// use byway::{Prefix, Selector};
@@ -52,17 +52,17 @@ impl From<Selector> for SelectorFields {
 }
 
 impl Selector {
-    /// A destination of all addresses is none.
+    /// Selects the packets from a source to a destination. A destination of all addresses is the same as `None`.
     pub fn new(source: Prefix, destination: Option<Prefix>) -> Self {
         Self { source, destination: destination.filter(|destination| !destination.is_all()) }
     }
 
-    /// The sources.
+    /// Returns the prefix of the sources.
     pub fn source(&self) -> Prefix {
         self.source
     }
 
-    /// The destinations, unless they are all.
+    /// Returns the prefix of the destinations, or `None` if all destinations match.
     pub fn destination(&self) -> Option<Prefix> {
         self.destination
     }
@@ -98,7 +98,7 @@ impl fmt::Display for Selector {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RuleSpec {
-    /// The packets that it speaks about.
+    /// The packets that it matches.
     #[serde(flatten)]
     pub selector: Selector,
     /// What becomes of them.
@@ -118,7 +118,7 @@ pub struct RuleSpec {
 }
 
 impl RuleSpec {
-    /// A rule of [`Owner::API`] without a name, whose packets pass while no next hop is in service.
+    /// Makes a rule of [`Owner::API`] without a name, whose packets pass while no next hop is in service.
     pub fn new(selector: Selector, target: impl Into<TargetSpec>) -> Self {
         Self {
             selector,
@@ -184,7 +184,7 @@ impl TryFrom<&Rule> for RuleSpec {
     }
 }
 
-/// What a rule says besides its packets and its target, as far as it is not what goes without saying.
+/// Writes what a rule says besides its packets and its target, without the defaults.
 fn write_said(on_down: OnDown, mss: Mss, name: Option<&str>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if !on_down.is_default() {
         write!(f, " on-down {on_down}")?;
@@ -195,14 +195,14 @@ fn write_said(on_down: OnDown, mss: Mss, name: Option<&str>, f: &mut fmt::Format
     name.map_or(Ok(()), |name| write!(f, " name {name}"))
 }
 
-/// A rule: what becomes of packets from a source, to a destination where one is named.
+/// A rule: what becomes of packets from a source, to a destination if one is named.
 ///
-/// Of all rules that speak about a packet those with the longest source count, and of those the one with the longest
-/// destination.
+/// Several rules may match a packet. The one with the longest source decides, and of several with the same source the one with
+/// the longest destination.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Rule {
-    /// The sources that it speaks about.
+    /// The sources that it matches.
     #[serde(rename = "from")]
     pub source: Prefix,
     /// The destinations, unless they are all.
@@ -243,29 +243,29 @@ impl Rule {
         Self { source, destination, target, on_down, mss, owner, name }
     }
 
-    /// The packets that it speaks about.
+    /// Returns the packets that it matches.
     pub fn selector(&self) -> Selector {
         Selector::new(self.source, self.destination)
     }
 }
 
-/// What a rule says of its packets: everything but which they are. Many rules say the same, and share it.
+/// What a rule does with its packets: everything but its selector. Many rules share one action.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Action {
-    /// As in [`Rule`].
+    /// Where the packets go.
     pub(crate) target: Target,
-    /// As in [`Rule`].
+    /// What becomes of them while no next hop is in service.
     pub(crate) on_down: OnDown,
-    /// As in [`Rule`].
+    /// What becomes of TCP's MSS option.
     pub(crate) mss: Mss,
-    /// As in [`Rule`].
+    /// Who put it in.
     pub(crate) owner: Owner,
-    /// As in [`Rule`].
+    /// What people call it.
     pub(crate) name: Option<String>,
 }
 
 impl Action {
-    /// Whether another one says the same, whoever put it in.
+    /// Whether another action is the same, whoever put it in.
     pub(crate) fn is_same_but_for_the_owner(&self, other: &Self) -> bool {
         let Self { target, on_down, mss, owner: _, name } = self;
         (target, on_down, mss, name) == (&other.target, &other.on_down, &other.mss, &other.name)

@@ -4,7 +4,8 @@ use std::{fmt, net::IpAddr};
 
 use super::{Family, Owner, Prefix};
 
-/// Some of the rules, next hops or groups, and in which order. All that it says has to hold; by default, everything is chosen.
+/// Chooses some of the rules, next hops or groups, and their order. What is chosen meets every condition that is set; without
+/// conditions, everything is chosen.
 ///
 /// ```
 /// use byway::{Owner, Selection, SortBy};
@@ -28,17 +29,17 @@ pub struct Selection {
     pub group: Option<String>,
     /// Next hops with this gateway; rules and groups with such a next hop, the rules directly or by a group.
     pub gateway: Option<IpAddr>,
-    /// The same for the device of this name.
+    /// Next hops on the device of this name; rules and groups with such a next hop, the rules directly or by a group.
     pub device: Option<String>,
     /// Rules and groups whose whole name matches this pattern: `*` stands for any characters, `?` for one.
     pub name: Option<String>,
-    /// Rules and next hops of which departed packets have not arrived.
+    /// Rules and next hops with lost packets: departed ones that have not arrived.
     pub with_loss: bool,
     /// Rules that have matched no packet, next hops that no packet has departed to, and groups that no rule uses.
     pub unused: bool,
-    /// The order, the most first. By default, that of a listing.
+    /// What to sort by, the largest first. By default, the order is that of a listing.
     pub sort: Option<SortBy>,
-    /// How many of them at most, the first ones in this order.
+    /// How many to choose at most: the first ones in this order.
     pub head: Option<usize>,
 }
 
@@ -68,7 +69,7 @@ pub enum Selectable {
 }
 
 impl Selection {
-    /// Whether everything of a family is chosen, or everything, in the order of a listing.
+    /// Returns whether the selection chooses everything, or everything of one family, in the order of a listing.
     pub fn is_all(&self) -> bool {
         *self == Self { family: self.family, ..Self::default() }
     }

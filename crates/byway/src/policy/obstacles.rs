@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::model::{Device, Group, NextHop, Prefix, Rule, Selector, Target, in_one_sentence};
 
-/// Of how many rules the routes are looked up.
+/// How many rules' routes are looked up.
 pub(crate) const RULES_LOOKED_UP: usize = 256;
 
 /// What keeps rules from doing their work on this host, although they are in force.
@@ -69,7 +69,7 @@ impl fmt::Display for Obstacle {
 }
 
 impl Obstacle {
-    /// What to do. It reads as a continuation of [`Display`](fmt::Display), after a semicolon.
+    /// Returns what to do. It continues the sentence of [`Display`](fmt::Display), after a semicolon.
     pub fn help(&self) -> Option<String> {
         Some(match self {
             Self::StrictRpFilter(device) => format!("`sysctl {}=2` lets them in", rp_filter_of(&device.name)),
@@ -80,7 +80,7 @@ impl Obstacle {
         })
     }
 
-    /// What is in the way and what to do, in one sentence.
+    /// Returns what is in the way and what to do, in one sentence.
     pub fn sentence(&self) -> String {
         in_one_sentence(self, self.help())
     }
@@ -198,8 +198,8 @@ pub(crate) fn find<'a>(rules: impl IntoIterator<Item = &'a Rule>, facts: &Facts)
         .collect()
 }
 
-/// Destinations that stand for all others where a rule names none: one in each half, so that a tunnel's 0.0.0.0/1 and 128.0.0.0/1
-/// are seen, and none that is likely to have a route of its own. Nothing is sent there.
+/// Destinations that stand for all others if a rule names none. There is one in each half of the addresses, so that a tunnel's
+/// routes to 0.0.0.0/1 and 128.0.0.0/1 are seen. None is likely to have a route of its own. Nothing is sent there.
 pub(crate) fn far_away(source: &Prefix) -> [IpAddr; 2] {
     let far = if source.address().is_ipv4() {
         ["9.255.255.254", "223.255.254.254"]

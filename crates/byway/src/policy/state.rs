@@ -126,7 +126,7 @@ pub(crate) struct Actual {
     pub(crate) moved: BTreeMap<NextHop, NextHop>,
     /// The neighbours that the kernel was asked to keep resolved.
     pub(crate) neighbours: BTreeSet<Neighbour>,
-    /// Those of them that it keeps no longer, because their link was down.
+    /// The neighbours among them that it keeps no longer, because their link was down.
     pub(crate) let_go: BTreeSet<Neighbour>,
     /// All devices, by ifindex.
     pub(crate) devices: BTreeMap<u32, Device>,

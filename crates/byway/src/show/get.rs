@@ -35,7 +35,7 @@ use byway_abi::{
 /// Everything that a decision rests on.
 struct Facts {
     found: Found,
-    /// The rules that speak about the flow, the most specific one first, each with its identity.
+    /// The rules that match the flow, the most specific one first, each with its identity.
     rules: Vec<(u32, Rule)>,
     /// The next hops by their slots.
     ways: BTreeMap<u32, Way>,
@@ -163,7 +163,7 @@ fn decide(flow: &FlowSpec, facts: Facts) -> Decision {
     decision
 }
 
-/// Why the programs do not even look at the rules, if so (`crates/byway-ebpf/src/packet.rs`).
+/// Why the programs do not look at the rules, if they do not (`crates/byway-ebpf/src/packet.rs`).
 fn left_alone(flow: &FlowSpec, is_broadcast: bool) -> Option<LeftAlone> {
     let is_link_local = |address: IpAddr| match address {
         IpAddr::V4(v4) => v4.is_link_local(),
@@ -235,7 +235,7 @@ fn act(
     }
 }
 
-/// The hash of the flow's packets as the programs work it out (`crates/byway-ebpf/src/flow.rs`), or what it takes that is not known.
+/// The hash of the flow's packets as the programs compute it (`crates/byway-ebpf/src/flow.rs`), or what is missing for it.
 fn flow_hash(flow: &FlowSpec) -> std::result::Result<u32, Vec<Missing>> {
     let has_ports = flow.protocol.is_none_or(Protocol::has_ports);
     let missing: Vec<Missing> = [
@@ -267,11 +267,11 @@ fn words(address: IpAddr) -> [u32; 4] {
     }
 }
 
-/// What the programs take a next hop for.
+/// The state that the programs consider a next hop to be in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Life {
     Dead,
-    /// Packets go there that have no other way.
+    /// Packets go there only if they have no other way.
     Doubtful,
     Live,
 }
@@ -288,9 +288,9 @@ fn life(way: &Way) -> Life {
 
 /// Which member of a group a flow gets.
 struct Pick {
-    /// The slot of the one that the flow belongs to.
+    /// The slot of the member that the flow belongs to.
     own: u32,
-    /// The slot of the one that it gets.
+    /// The slot of the member that the flow gets.
     slot: Option<u32>,
 }
 
@@ -307,7 +307,7 @@ fn pick(group: &byway_abi::Group, flow: u32, life: impl Fn(u32) -> Life) -> Pick
     Pick { own: tried[0], slot: first(Life::Live).or_else(|| first(Life::Doubtful)) }
 }
 
-/// Which members some flow gets: each has a bucket of its own, or more.
+/// The members that some flow gets. Each has at least one bucket, so these are all live ones, or else all doubtful ones.
 fn possible(group: &byway_abi::Group, life: impl Fn(u32) -> Life) -> Vec<u32> {
     let all = |wanted: Life| -> Vec<u32> {
         members(group).iter().copied().filter(|slot| life(*slot) == wanted).collect()

@@ -25,7 +25,7 @@ pub(crate) struct Lookup {
     pub(crate) links: BTreeMap<u32, Link>,
     /// The next hops by their slots.
     next_hops: BTreeMap<u32, NextHop>,
-    /// More about the next hops, likewise.
+    /// More about the next hops, by their slots.
     slots: BTreeMap<u32, Slot>,
     /// The groups by their identities, including those of a single rule.
     groups: BTreeMap<u32, byway_abi::Group>,
@@ -129,7 +129,7 @@ impl RefCounts {
 /// The rules in force, in the order of a listing.
 pub(crate) struct Order {
     pub(crate) places: Vec<Place>,
-    /// The rules that had exception counters then. Few have, and each look-up is a call to the kernel.
+    /// The rules that had exception counters when they were found. Few rules have them, and each look-up is a call to the kernel.
     exceptions: BTreeSet<u32>,
 }
 

@@ -85,7 +85,7 @@ fn words(record: &RuleRecord) -> [u64; WORDS] {
 }
 
 fn mark(words: &[u64; WORDS]) -> u32 {
-    // An odd number of which half the bits are set (2^64 by the golden ratio).
+    // An odd number with about half of its bits set (2^64 divided by the golden ratio).
     let mixed = words
         .iter()
         .fold(0_u64, |mixed, word| (mixed ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32));

@@ -22,7 +22,7 @@ impl Selection {
         self.sorted(chosen.collect(), |sort, it| sort.of(it.matched(), it.lost(), || before(it)))
     }
 
-    /// Chooses from the next hops, likewise.
+    /// Chooses from the next hops of a status. An earlier one tells the rates; without one, they are all the same.
     pub fn next_hops<'a>(
         &self,
         all: &'a [NextHopStatus],
@@ -62,7 +62,7 @@ impl Selection {
         Ok(sorted.into_iter().map(|(position, _)| position).collect())
     }
 
-    /// The most first, as many as are asked for. Those that are equal stay in their order.
+    /// Sorts, the largest first, and keeps as many as are asked for. Equal ones stay in their order.
     fn sorted<T>(&self, mut chosen: Vec<T>, value: impl Fn(SortBy, &T) -> (u64, u64)) -> Vec<T> {
         if let Some(sort) = self.sort {
             chosen.sort_by_cached_key(|it| Reverse(value(sort, it)));
@@ -88,7 +88,7 @@ impl Selection {
             && self.chooses_one_of(target.next_hops().chain(members))
             && self.chooses_name(name.as_deref())
             && (!self.with_loss || status.lost() > 0)
-            // What a rule has matched whose kind is not known, nobody here can say.
+            // If the kind of a rule is not known, neither is what it matched.
             && (!self.unused || status.matched().packets == 0 && !target.is_unknown())
     }
 

@@ -169,11 +169,11 @@ pub struct NextHopStatus {
     pub arrived: Count,
     /// Packets that belonged to it, but went another way because it was out of service.
     pub failed_over: Count,
-    /// As in [`RuleStatus`].
+    /// Packets departed to it whose MSS option was clamped.
     pub clamped: Count,
-    /// As in [`RuleStatus`].
+    /// Packets too big for it, answered with an ICMP error.
     pub icmp_sent: Count,
-    /// As in [`RuleStatus`].
+    /// Packets too big for it, dropped without an ICMP error: none may be sent about them, or too many were.
     pub too_big_dropped: Count,
 }
 
@@ -243,8 +243,8 @@ pub struct Attachment {
     pub is_installed: bool,
     /// The device is gone, or is not there yet: its index is 0 then.
     pub device_gone: bool,
-    /// Nobody has named it: it is attached to because it carries a default route. One that is called `auto` and has the index 0
-    /// waits for a default route.
+    /// Nobody has named it: Byway attached to it because it carries a default route. If its name is `auto` and its index 0, the
+    /// attachment waits for a default route.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub by_route: bool,
     /// Packets that left by it; `None` for [`Role::Arrival`].
@@ -258,7 +258,7 @@ impl Attachment {
         Self { device, role, hook, is_installed: true, device_gone: false, by_route: false, counters: None }
     }
 
-    /// What keeps packets that leave by it from following the rules, in a sentence, if anything does.
+    /// Says in a sentence what keeps packets that leave by it from following the rules, if anything does.
     pub fn trouble(&self) -> Option<String> {
         let name = &self.device.name;
         Some(match self {
@@ -358,7 +358,7 @@ pub(crate) fn read_attachments(pins: &Pins, network: &mut Network) -> Result<Vec
     attachments(pins, network, &links)
 }
 
-/// The devices that carry a program, and those that one is to come to, by name.
+/// The devices that carry a program, and those that should carry one, by name.
 pub(super) fn attachments(
     pins: &Pins,
     network: &mut Network,
@@ -402,7 +402,7 @@ pub(crate) fn rule_status(
     let of = |is_it: bool| if is_it { matched.into() } else { Count::default() };
     Some(RuleStatus {
         device_gone: lookup.is_gone(record),
-        // What a rule has done whose kind is not known, nobody here can say.
+        // If the kind of a rule is not known, neither is what it did.
         departed: of(!matches!(rule.target, Target::Pass | Target::Drop | Target::Other { .. })),
         arrived: arrived.into(),
         passed: of(rule.target == Target::Pass),
@@ -442,7 +442,7 @@ pub(crate) fn next_hop_status(
     })
 }
 
-/// Whether packets get through to a next hop, by what all CPUs know of it.
+/// Whether packets get through to a next hop, from what all CPUs know about it.
 pub(super) fn state(next_hop: &NextHop, slot: Slot, health: &NextHopHealth, now: u64) -> NextHopState {
     match slot {
         Slot { is_down: true, .. } => NextHopState::Down,

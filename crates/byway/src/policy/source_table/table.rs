@@ -181,7 +181,7 @@ impl Table<'_> {
     /// Returns the sources of rules, and their targets.
     pub(crate) fn sources(&self) -> Vec<(Prefix, Target)> {
         let own = self.entries().filter(|(place, prefix, entry)| {
-            // An interrupted change may have left two entries for one prefix, of which the first counts.
+            // An interrupted change may have left two entries for one prefix. The first one counts.
             entry.is_own && self.find(prefix).is_some_and(|(first, _)| first == *place)
         });
         own.map(|(_, prefix, entry)| (prefix, entry.target)).collect()

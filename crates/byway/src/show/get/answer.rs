@@ -20,7 +20,7 @@ pub enum Action {
     Pass,
     /// Drops it.
     Drop,
-    /// The destination decides, and is not known.
+    /// It depends on the destination, which is not known.
     Depends,
 }
 
@@ -37,7 +37,7 @@ pub enum LeftAlone {
     Broadcast,
 }
 
-/// What a decision depends on that is not known of the flow, in the words of the grammar.
+/// Something that a decision depends on, and that the question about the flow left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -64,7 +64,7 @@ pub struct Way {
     pub weight: Option<u16>,
     /// Whether packets get through.
     pub state: NextHopState,
-    /// It has not answered the last probe, and may yet: packets go there that have no other way.
+    /// It has not answered the last probe yet. Packets go there only if they have no other way.
     pub is_doubtful: bool,
     /// Its device is down.
     pub device_down: bool,
@@ -88,14 +88,14 @@ pub enum Route {
     Leaves {
         /// The device.
         device: Device,
-        /// The neighbour that would get the packet. Without one it is the destination.
+        /// The neighbour that would get the packet. Without one, the destination itself is the neighbour.
         gateway: Option<IpAddr>,
     },
     /// To this host itself.
     Local,
     /// Nowhere: there is no route, or one that refuses.
     NoRoute,
-    /// The source is no address of this host, so that the packet comes in by a device, which is not known.
+    /// The source is not an address of this host, so the packet comes in by some device, and it is not known which.
     SourceNotLocal,
     /// The kernel does not forward it from that device.
     NotForwarded,
@@ -114,31 +114,31 @@ pub struct Decision {
     pub flow: FlowSpec,
     /// What Byway does with a packet that leaves by an attachment.
     pub action: Action,
-    /// Why it does not even look at the rules, if so.
+    /// Why it does not look at the rules, if it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left_alone: Option<LeftAlone>,
     /// The rule that decides.
     pub rule: Option<Rule>,
-    /// Less specific rules for the same packets, the most specific one first. With [`Action::Depends`] all rules for the source: of
-    /// those, the first one with the destination decides.
+    /// Less specific rules for the same packets, the most specific one first. With [`Action::Depends`], all rules for the source:
+    /// the first one that matches the destination decides.
     pub beaten: Vec<Rule>,
     /// The next hops of the rule.
     #[serde(rename = "nexthops")]
     pub ways: Vec<Way>,
-    /// What decides between several next hops, or between rules, and is not known.
+    /// What the decision between several next hops, or between rules, depends on, and is not known.
     pub depends_on: Vec<Missing>,
     /// Where the packet would go without Byway.
     pub route: Route,
-    /// The attachments that the packet leaves by. Elsewhere Byway does not see it.
+    /// The attachments that the packet leaves by. If there are none, Byway does not see it.
     pub seen_by: Vec<Device>,
     /// All attachments that carry Byway's program.
     pub attachments: Vec<Device>,
-    /// What may go wrong all the same, a sentence each.
+    /// Sentences about what may go wrong all the same.
     pub warnings: Vec<String>,
 }
 
 impl Way {
-    /// Makes a next hop that no flow takes, and of whose device nothing is known.
+    /// Makes a next hop that no flow takes, with nothing known about its device.
     pub fn new(next_hop: NextHop, state: NextHopState) -> Self {
         Self {
             next_hop,
@@ -155,7 +155,7 @@ impl Way {
 }
 
 impl Decision {
-    /// Makes the decision for a flow that no rule speaks about, where nothing is known of its route.
+    /// Makes the decision for a flow that no rule matches, with nothing known about its route.
     pub fn new(flow: FlowSpec) -> Self {
         Self {
             flow,

@@ -5,4 +5,5 @@ mod circles;
 mod examples;
 mod fuzz;
 mod public_api;
+mod rustdoc;
 mod structure;
