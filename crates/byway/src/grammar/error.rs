@@ -53,10 +53,10 @@ pub enum GrammarError {
     /// A weight that is not a number.
     #[error("`{0}` is not a weight")]
     Weight(String),
-    /// Something other than [`OnDown`] after `on-down`.
+    /// Something other than [`OnDown`](crate::OnDown) after `on-down`.
     #[error("`on-down {0}` is not valid")]
     OnDown(String),
-    /// Something other than [`Mss`] after `mss`.
+    /// Something other than [`Mss`](crate::Mss) after `mss`.
     #[error("`mss {0}` is not valid")]
     Mss(String),
     /// Neither a gateway nor a device.

@@ -554,7 +554,7 @@ mod tests {
         assert_eq!(
             ask(WHOLE, facts).warnings,
             [
-                "byway's program on eth0 is missing (detached by someone else): byway's next change puts it back",
+                "byway's program on eth0 is missing (detached by someone else); byway's next change puts it back",
                 "192.0.2.1 does not answer on eth0, so the kernel holds the packets back before Byway sees them",
                 "eth1 drops requests of 198.51.100.9, since the route back to it leaves by eth0 (strict rp_filter); `sysctl net.ipv4.conf.eth1.rp_filter=2` lets them in",
             ]
