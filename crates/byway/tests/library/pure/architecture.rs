@@ -120,7 +120,7 @@ fn the_architecture_names_each_pinned_map() {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let pins = text.split("/sys/fs/bpf/byway/").nth(1).unwrap().split("```").next().unwrap();
     let tables = fs::read_to_string(root().join("crates/byway/src/kernel/tables.rs")).unwrap();
-    let names = tables.split("NAMES: [&str; ").nth(1).unwrap().split(';').nth(0).unwrap();
+    let names = tables.split("NAMES: [&str; ").nth(1).unwrap().split(';').next().unwrap();
     let names: Vec<&str> = names.split('"').skip(1).step_by(2).chain(["NAMESPACE"]).collect();
     assert!(names.len() > 20, "{names:?}");
     for name in names {
