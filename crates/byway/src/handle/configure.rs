@@ -188,7 +188,7 @@ impl Byway {
         RollbackStore::open()?.unconfirmed()?.map(|unconfirmed| unconfirmed.time_left()).transpose()
     }
 
-    /// Returns how long the apply with this token still waits to be confirmed, likewise.
+    /// Returns how long the apply with this token still waits to be confirmed, if it does. Zero means that it is overdue.
     ///
     /// # Errors
     ///
