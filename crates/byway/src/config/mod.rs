@@ -24,7 +24,7 @@ use std::{
 
 use crate::model::{
     GroupSpec, Mss, NextHopSpec, OnDown, Owner, Rule, RuleError, RuleSpec, Selector, TargetSpec,
-    check_families, check_treatment,
+    check_action, check_families,
 };
 
 /// How a host should redirect packets.
@@ -128,7 +128,7 @@ impl Config {
     pub fn check(&self) -> Result<(), RuleError> {
         self.groups.iter().try_for_each(GroupSpec::check)?;
         for ActionSpec { target, on_down, mss, name } in &self.actions {
-            check_treatment(target, *on_down, *mss, name.as_deref())?;
+            check_action(target, *on_down, *mss, name.as_deref())?;
         }
         // Many rules have few gateways.
         let gateways: Vec<Vec<IpAddr>> = self.actions.iter().map(|action| action.target.gateways()).collect();

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::model::{
     GroupSpec, MSS_MAX, MSS_MIN, MemberSpec, Mss, NextHopSpec, OnDown, Owner, Prefix, RuleError, Selector,
-    TargetSpec, WEIGHT_MAX, check_families, check_gateway, check_mss, check_name, check_on_down,
-    check_treatment, check_weight,
+    TargetSpec, WEIGHT_MAX, check_action, check_families, check_gateway, check_mss, check_name,
+    check_on_down, check_weight,
 };
 
 /// The keys of a file.
@@ -271,7 +271,7 @@ impl Parser<'_> {
         ];
         let mut wrong: Vec<_> = of_keys.into_iter().filter_map(|(key, is)| Some((key, is.err()?))).collect();
         if wrong.is_empty()
-            && let Err(error) = check_treatment(&target, on_down, mss, name.as_deref())
+            && let Err(error) = check_action(&target, on_down, mss, name.as_deref())
         {
             wrong.push(("nexthops", error));
         }

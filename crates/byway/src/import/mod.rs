@@ -95,9 +95,9 @@ impl Imported {
             ..Config::default()
         };
         for rule in self.written() {
-            let treatment = u32::try_from(config.actions.len()).unwrap_or(u32::MAX);
-            config.actions.push(text::treatment(&rule.target, rule.on_down));
-            config.rules.extend(rule.from.iter().map(|from| (Selector::new(*from, rule.to), treatment)));
+            let action = u32::try_from(config.actions.len()).unwrap_or(u32::MAX);
+            config.actions.push(text::action(&rule.target, rule.on_down));
+            config.rules.extend(rule.from.iter().map(|from| (Selector::new(*from, rule.to), action)));
         }
         config.groups.sort_by(|one, other| one.name.cmp(&other.name));
         config.rules.sort_by_key(|(selector, _)| *selector);

@@ -125,19 +125,19 @@ fn write_section(section: &Section, f: &mut Formatter<'_>) -> fmt::Result {
 }
 
 fn write_rule(rule: &Written, f: &mut Formatter<'_>) -> fmt::Result {
-    let treatment = treatment(&rule.target, rule.on_down);
+    let action = action(&rule.target, rule.on_down);
     if rule.is_commented_out {
         let mut text = String::new();
-        write::write_rule(&rule.from, rule.to, &treatment, &mut text)?;
+        write::write_rule(&rule.from, rule.to, &action, &mut text)?;
         return text.lines().try_for_each(|line| writeln!(f, "# {line}"));
     }
     writeln!(f)?;
     rule.comment.iter().try_for_each(|line| comment(line, f))?;
-    write::write_rule(&rule.from, rule.to, &treatment, f)
+    write::write_rule(&rule.from, rule.to, &action, f)
 }
 
 /// The action of a rule with this target and `on-down`, and defaults otherwise.
-pub(crate) fn treatment(target: &TargetSpec, on_down: OnDown) -> ActionSpec {
+pub(crate) fn action(target: &TargetSpec, on_down: OnDown) -> ActionSpec {
     ActionSpec { target: target.clone(), on_down, mss: Mss::Auto, name: None }
 }
 

@@ -191,7 +191,7 @@ impl RuleSpec {
     pub fn check(&self) -> Result<(), RuleError> {
         self.selector.check()?;
         check_families(&self.selector.source(), &self.target.gateways())?;
-        check_treatment(&self.target, self.on_down, self.mss, self.name.as_deref())
+        check_action(&self.target, self.on_down, self.mss, self.name.as_deref())
     }
 }
 
@@ -217,8 +217,8 @@ impl TargetSpec {
     }
 }
 
-/// Refuses a treatment that is wrong for any packets.
-pub(crate) fn check_treatment(
+/// Refuses an action that is wrong for any packets.
+pub(crate) fn check_action(
     target: &TargetSpec,
     on_down: OnDown,
     mss: Mss,

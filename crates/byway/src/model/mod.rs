@@ -11,7 +11,7 @@ mod target;
 
 pub use check::RuleError;
 pub(crate) use check::{
-    check_distinct, check_families, check_gateway, check_mss, check_name, check_on_down, check_treatment,
+    check_action, check_distinct, check_families, check_gateway, check_mss, check_name, check_on_down,
     check_weight, is_name,
 };
 pub use flow::{FlowError, FlowSpec, Protocol};
