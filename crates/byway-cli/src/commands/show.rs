@@ -5,8 +5,8 @@ use std::{
 };
 
 use byway::{
-    Byway, Family, Listing, NextHopSpec, Rule, RuleSpec, RuleStatus, Selectable, Selection, Selector, SortBy,
-    Status,
+    Byway, Family, Listing, NextHop, NextHopSpec, Rule, RuleSpec, RuleStatus, Selectable, Selection,
+    Selector, SortBy, Status, Target,
     grammar::{self, GrammarError},
 };
 use clap::Args;
@@ -79,7 +79,10 @@ impl Show {
             let rule = rule(&mut byway, &selector)?;
             let text = match options.oneline {
                 true => in_words(&rule.rule),
-                false => table::rules(&[&rule], 1, None, Reader::of_stdout())?,
+                false => {
+                    let table = table::rules(&[&rule], 1, None, Reader::of_stdout())?;
+                    [vec![table], troubles_of(&mut byway, &rule)].concat().join("\n")
+                }
             };
             let output = Output::line(text, Stamped::now(&rule));
             let is_plain = !options.json && !options.oneline;
@@ -180,6 +183,21 @@ fn choose(listing: &mut Listing, what: Shown, selection: &Selection) -> Result<(
     }
     listing.next_hops = next_hops.next_hops(&listing.next_hops, &[]).into_iter().cloned().collect();
     Ok(())
+}
+
+/// What is wrong with the next hops of a rule that has lost packets, after an empty line if anything is.
+fn troubles_of(byway: &mut Byway, rule: &RuleStatus) -> Vec<String> {
+    // Among a million rules, this takes longer than everything else.
+    let is_fine = rule.lost() == 0 && rule.no_next_hop.packets == 0;
+    let Some(listing) = (!is_fine).then(|| byway.listing().ok()).flatten() else { return Vec::new() };
+    let target = &rule.rule.target;
+    let group = listing.groups.iter().map(|it| &it.group);
+    let group = group.filter(|it| matches!(target, Target::Group(name) if it.name == *name));
+    let of_group = group.flat_map(|it| &it.members).map(|member| &member.next_hop);
+    let used: Vec<&NextHop> = target.next_hops().chain(of_group).collect();
+    let troubles = listing.next_hops.iter().filter(|it| used.contains(&&it.next_hop));
+    let troubles: Vec<String> = troubles.filter_map(table::trouble_of_next_hop).collect();
+    if troubles.is_empty() { troubles } else { [vec![String::new()], troubles].concat() }
 }
 
 /// The rule for exactly these packets. If there is none, other rules may match some of them.

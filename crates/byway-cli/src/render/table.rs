@@ -312,7 +312,7 @@ fn is_waiting(attachment: &Attachment) -> bool {
     attachment.device.index == 0
 }
 
-fn trouble_of_next_hop(status: &NextHopStatus) -> Option<String> {
+pub(crate) fn trouble_of_next_hop(status: &NextHopStatus) -> Option<String> {
     let NextHopStatus { next_hop, departed, arrived, .. } = status;
     let device = &next_hop.device.name;
     let who = next_hop.gateway.map_or_else(|| "the destination".to_owned(), |gateway| gateway.to_string());

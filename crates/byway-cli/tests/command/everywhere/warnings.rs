@@ -1,8 +1,8 @@
 //! What keeps a rule from doing its work is said by the command that makes the rule, and by the one that shows it.
 
-use std::time::Duration;
+use std::{net::UdpSocket, time::Duration};
 
-use byway_lab::seed::Seed;
+use byway_lab::{seed::Seed, wait_until};
 
 use crate::{
     support::{ANSWER, byway, call, done, works},
@@ -93,6 +93,12 @@ fn a_dead_next_hop_is_said_once_by_each_command() {
         std::thread::sleep(Duration::from_millis(400));
     }
     assert!(done(&seed.server, "get 192.168.1.5 to 203.0.113.9").contains(dead));
+    // Whoever asks for the rule alone sees what its packets meet.
+    seed.server.run(|| {
+        let socket = UdpSocket::bind(("192.168.1.5", 0)).unwrap();
+        socket.send_to(b"hello", ("203.0.113.9", 9)).unwrap();
+    });
+    assert!(wait_until(ANSWER, || done(&seed.server, "show 192.168.1.5").contains("answer on eth1")));
     // It is the same gateway by whichever name.
     done(&seed.server, "replace from 192.168.1.5 to 203.0.113.0/24 via 10.111.221.99");
     assert_eq!(warnings(&seed, "show nexthops"), [dead]);
