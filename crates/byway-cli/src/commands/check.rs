@@ -26,7 +26,7 @@ pub(crate) struct Check {
     /// The configuration; `*.toml` in the folder beside it belong to it (`byway.d` for `byway.toml`). `-` is standard input
     #[arg(value_name = "FILE", default_value = FILE)]
     file: PathBuf,
-    /// Do not compare it with this host: its devices, next hops and `rp_filter`
+    /// Do not compare it with this host: its devices, next hops, routes and `rp_filter`
     #[arg(long)]
     offline: bool,
 }
