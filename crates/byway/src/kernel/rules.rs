@@ -8,6 +8,7 @@ use std::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
     },
+    thread,
 };
 
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, PerCpuHashMap};
@@ -166,24 +167,32 @@ impl Rules {
     }
 
     /// Creates the map of exception counters that comes with a chunk, unless it exists.
-    fn make_exceptions(&mut self, chunk: u32) -> Result<()> {
-        let pin = self.exceptions_pin(chunk);
-        if chunk >= EXCEPTION_MAPS || pin.exists() {
-            return Ok(());
+    fn new_exceptions(&self, chunk: u32) -> Result<Option<Exceptions>> {
+        if chunk >= EXCEPTION_MAPS || self.exceptions_pin(chunk).exists() {
+            return Ok(None);
         }
+        let map = Exceptions::create(chunk_len(chunk), NO_PREALLOC);
+        map.map(Some).map_err(|error| failed("make the map", "of exceptions", error))
+    }
+
+    fn pin_exceptions(&self, chunk: u32, map: Option<Exceptions>) -> Result<()> {
+        let Some(map) = map else { return Ok(()) };
         bpffs::make_folder(&self.folder.join("exceptions"))?;
-        let map = Exceptions::create(chunk_len(chunk), NO_PREALLOC)
-            .map_err(|error| failed("make the map", "of exceptions", error))?;
-        // The pin last: what is pinned is in use.
-        self.outer_exceptions
-            .set(chunk, &map, 0)
-            .map_err(|error| failed("write the map", "EXCEPTIONS", error))?;
-        map.pin(pin).map_err(|error| Error::kernel("pin a map of exceptions", error))
+        map.pin(self.exceptions_pin(chunk)).map_err(|error| Error::kernel("pin a map of exceptions", error))
     }
 
     /// Creates what an older Byway did not create with its chunks.
     pub(super) fn complete(&mut self) -> Result<()> {
-        (0..self.chunks()).try_for_each(|chunk| self.make_exceptions(chunk))
+        for chunk in 0..self.chunks() {
+            let exceptions = self.new_exceptions(chunk)?;
+            if let Some(map) = &exceptions {
+                self.outer_exceptions
+                    .set(chunk, map, 0)
+                    .map_err(|error| failed("write the map", "EXCEPTIONS", error))?;
+            }
+            self.pin_exceptions(chunk, exceptions)?;
+        }
+        Ok(())
     }
 
     /// Adds an empty chunk. If that fails, nothing is left of it.
@@ -204,7 +213,7 @@ impl Rules {
     }
 
     fn make_chunk(&mut self, number: u32) -> Result<()> {
-        self.make_exceptions(number)?;
+        let exceptions = self.new_exceptions(number)?;
         let making = |error| failed("make the map", "of rules", error);
         let pinning = |error| Error::kernel("pin a map of rules", error);
         Array::<MapData, [u64; RECORD_WORDS]>::create(chunk_len(number), IN_PLACE)
@@ -213,7 +222,22 @@ impl Rules {
             .map_err(pinning)?;
         let counters = Array::<MapData, Counters>::create(chunk_len(number) * self.cpus as u32, INNER)
             .map_err(making)?;
-        self.outer.set(number, &counters, 0).map_err(|error| failed("write the map", "COUNTERS", error))?;
+        // Each write to a map of maps waits for all programs that are running (`maybe_wait_bpf_programs`,
+        // kernel/bpf/syscall.c): the two wait at the same time.
+        let Self { outer, outer_exceptions, .. } = self;
+        thread::scope(|scope| {
+            let of_exceptions = scope.spawn(|| match &exceptions {
+                Some(map) => outer_exceptions.set(number, map, 0),
+                None => Ok(()),
+            });
+            let of_counters = outer.set(number, &counters, 0);
+            // It does not panic.
+            let of_exceptions = of_exceptions.join().unwrap_or(Ok(()));
+            of_counters.map_err(|error| failed("write the map", "COUNTERS", error))?;
+            of_exceptions.map_err(|error| failed("write the map", "EXCEPTIONS", error))
+        })?;
+        // The pins last: what is pinned is in use.
+        self.pin_exceptions(number, exceptions)?;
         counters.pin(self.counters_pin(number)).map_err(pinning)
     }
 
