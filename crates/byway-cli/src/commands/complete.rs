@@ -51,14 +51,11 @@ fn in_full(words: &[String], cli: &Command) -> Vec<String> {
 
 /// The verbs of a noun that is no command by itself. Alone, it shows what there is.
 fn verbs(words: &[String]) -> &'static [&'static str] {
-    match words.iter().find(|word| !word.starts_with('-')).map(String::as_str) {
-        _ if words.last().is_some_and(|word| word.starts_with('-')) => &[],
-        Some("rule") if words.last().is_some_and(|word| word == "rule") => {
-            &["add", "replace", "del", "show", "flush"]
-        }
-        Some("attachment") if words.last().is_some_and(|word| word == "attachment") => {
-            &["add", "del", "show"]
-        }
+    let Some((noun, before)) = words.split_last() else { return &[] };
+    match noun.as_str() {
+        _ if !before.iter().all(|word| word.starts_with('-')) => &[],
+        "rule" => &["add", "replace", "del", "show", "flush"],
+        "attachment" => &["add", "del", "show"],
         _ => &[],
     }
 }

@@ -76,10 +76,10 @@ fn leave_the_terminal() -> io::Result<Receiver<Signal>> {
     // Do not keep a file system busy that somebody wants to unmount.
     env::set_current_dir("/")?;
     let (sender, signals) = mpsc::channel();
-    thread::spawn(move || {
+    thread::Builder::new().spawn(move || {
         while let Ok(signal) = ends.wait() {
             let _ = sender.send(signal);
         }
-    });
+    })?;
     Ok(signals)
 }

@@ -27,11 +27,11 @@ impl Window {
         let signals: SigSet = SIGNALS.into_iter().collect();
         signals.thread_block()?;
         let (sender, receiver) = mpsc::channel();
-        thread::spawn(move || {
+        thread::Builder::new().spawn(move || {
             while let Ok(signal) = signals.wait() {
                 let _ = sender.send(signal);
             }
-        });
+        })?;
         write(ENTER)?;
         Ok(Self { signals: receiver })
     }

@@ -261,7 +261,7 @@ impl Byway {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchRule`], [`Error::UnknownKind`], and those of the kernel.
+    /// [`Error::NoSuchRule`], [`Error::UnknownKind`], [`Error::AnotherByway`] as for [`Byway::status`], and those of the kernel.
     pub fn del(&mut self, selector: &Selector) -> Result<Rule> {
         let scope = Scope { only: Some(selector), ..Scope::default() };
         self.change(&scope, |transaction| transaction.delete_rule(selector))
@@ -272,7 +272,7 @@ impl Byway {
     ///
     /// # Errors
     ///
-    /// Those of the kernel.
+    /// [`Error::AnotherByway`] as for [`Byway::status`], and those of the kernel.
     pub fn flush(&mut self) -> Result<Vec<Rule>> {
         self.change(&Scope::default(), |transaction| Ok(transaction.flush(|_, _| true)))
     }

@@ -195,7 +195,7 @@ impl Rules {
         Ok(())
     }
 
-    /// Adds an empty chunk. If that fails, nothing is left of it.
+    /// Adds an empty chunk. If that fails, no pin is left of its records and counters.
     pub(crate) fn add_chunk(&mut self) -> Result<()> {
         let number = self.chunks();
         for folder in ["rules", "counters"] {
@@ -225,17 +225,20 @@ impl Rules {
         // Each write to a map of maps waits for all programs that are running (`maybe_wait_bpf_programs`,
         // kernel/bpf/syscall.c): the two wait at the same time.
         let Self { outer, outer_exceptions, .. } = self;
-        thread::scope(|scope| {
-            let of_exceptions = scope.spawn(|| match &exceptions {
-                Some(map) => outer_exceptions.set(number, map, 0),
-                None => Ok(()),
-            });
+        let mut set_exceptions = || match &exceptions {
+            Some(map) => outer_exceptions.set(number, map, 0),
+            None => Ok(()),
+        };
+        let (of_counters, of_exceptions) = thread::scope(|scope| {
+            let thread = thread::Builder::new().spawn_scoped(scope, &mut set_exceptions);
             let of_counters = outer.set(number, &counters, 0);
-            // It does not panic.
-            let of_exceptions = of_exceptions.join().unwrap_or(Ok(()));
-            of_counters.map_err(|error| failed("write the map", "COUNTERS", error))?;
-            of_exceptions.map_err(|error| failed("write the map", "EXCEPTIONS", error))
-        })?;
+            (of_counters, thread.ok().and_then(|thread| thread.join().ok()))
+        });
+        of_counters.map_err(|error| failed("write the map", "COUNTERS", error))?;
+        // The system may have had no thread to spare.
+        of_exceptions
+            .unwrap_or_else(set_exceptions)
+            .map_err(|error| failed("write the map", "EXCEPTIONS", error))?;
         // The pins last: what is pinned is in use.
         self.pin_exceptions(number, exceptions)?;
         counters.pin(self.counters_pin(number)).map_err(pinning)

@@ -1,6 +1,7 @@
 //! Commands that are cut off at any moment, and several at the same time.
 
 use std::{
+    fs,
     net::{IpAddr, SocketAddr, UdpSocket},
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
@@ -13,7 +14,7 @@ use byway_abi::{Group, GroupKey, RuleRecord, SetRecord, sources::OWN};
 use byway_lab::{seed::Seed, wait_until};
 use nix::libc::{SIGINT, SIGKILL};
 
-use crate::support::{ANSWER, SILENCE, call, done, pins, rounds, start, works};
+use crate::support::{ANSWER, SILENCE, Said, byway, call, done, pins, rounds, start, works};
 
 const RULE: &str = "from 192.168.1.5 via 10.111.221.21 dev eth1";
 
@@ -29,6 +30,30 @@ fn cut_off(seed: &Seed, words: &str, delay: Duration, signal: i32) {
     thread::sleep(delay); // the moment of the cut, not a wait for anything
     let _ = process.signal(signal); // it may have ended
     process.wait_for(ANSWER).unwrap();
+}
+
+/// No thread begins whose stack has no room. A change needs none, and an apply whose guard cannot work changes nothing.
+#[test]
+fn a_host_with_no_thread_to_spare() {
+    let seed = Seed::new().unwrap();
+    let call = |words: &str| -> Said {
+        let mut command = byway(words);
+        seed.server.output(command.env("RUST_MIN_STACK", (1_u64 << 46).to_string())).unwrap().into()
+    };
+    let said = call(&format!("add {RULE}"));
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
+    assert!(works(&seed, ANSWER));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("byway.toml");
+    fs::write(&file, "[[rule]]\nfrom = \"192.168.1.6\"\ntarget = \"drop\"\n").unwrap();
+    let said = call(&format!("apply --confirm 60s {}", file.display()));
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(
+        said.err.starts_with("byway: cannot start the guard") && said.err.lines().count() == 1,
+        "{said:?}"
+    );
+    assert_eq!(rules(&seed), 1);
+    assert_eq!(done(&seed.server, "confirm"), "no apply is waiting to be confirmed\n");
 }
 
 /// Whatever the moment: the rule holds or it does not, `show` says which, the next command works, and nothing is left.
