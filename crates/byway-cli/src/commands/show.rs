@@ -77,17 +77,18 @@ impl Show {
         }
         if let Shown::Rule(selector) = what {
             let rule = rule(&mut byway, &selector)?;
-            let text = match options.oneline {
+            let mut text = match options.oneline {
                 true => in_words(&rule.rule),
-                false => {
-                    let table = table::rules(&[&rule], 1, None, Reader::of_stdout())?;
-                    [vec![table], troubles_of(&mut byway, &rule)].concat().join("\n")
-                }
+                false => table::rules(&[&rule], 1, None, Reader::of_stdout())?,
             };
+            if options.json || options.oneline {
+                return Ok(Output::line(text, Stamped::now(&rule)));
+            }
+            for trouble in troubles_of(&mut byway, &rule) {
+                text += &format!("\n{trouble}");
+            }
             let output = Output::line(text, Stamped::now(&rule));
-            let is_plain = !options.json && !options.oneline;
-            let warnings =
-                if is_plain { super::warnings_of_listed(&mut byway, vec![rule]) } else { Vec::new() };
+            let warnings = super::warnings_of_listed(&mut byway, vec![rule]);
             return Ok(Output { warnings, ..output });
         }
         if selection.sort == Some(SortBy::Rate) {
