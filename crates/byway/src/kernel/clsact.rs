@@ -3,6 +3,7 @@
 //! Byway recognises its filter by priority, handle and name, whichever build has added it.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io,
     os::fd::{AsFd, AsRawFd},
 };
@@ -143,28 +144,39 @@ pub(super) fn remove(network: &mut Network, device: &Device, direction: Directio
 ///
 /// [`Error::IngressQdisc`] if it has an ingress qdisc instead.
 pub(super) fn has_qdisc(network: &mut Network, device: &Device) -> Result<bool> {
-    let request = TcMessage::with_index(device.index as i32);
-    let answers = network
-        .netlink()
-        .dump(RouteNetlinkMessage::GetQueueDiscipline(request))
-        .map_err(Error::io("list the qdiscs"))?;
-    let kind = answers.into_iter().find_map(|answer| match answer {
-        RouteNetlinkMessage::NewQueueDiscipline(message)
-            if message.header.index == device.index as i32
-                && u32::from(message.header.handle) == CLSACT_HANDLE =>
-        {
-            message.attributes.into_iter().find_map(|attribute| match attribute {
-                TcAttribute::Kind(kind) => Some(kind),
-                _ => None,
-            })
-        }
-        _ => None,
-    });
-    match kind.as_deref() {
+    match qdiscs(network)?.get(&device.index).map(String::as_str) {
         Some("clsact") => Ok(true),
         Some(_) => Err(Error::IngressQdisc(device.name.clone())),
         None => Ok(false),
     }
+}
+
+/// Returns the devices with a clsact qdisc, by ifindex.
+pub(super) fn devices(network: &mut Network) -> Result<BTreeSet<u32>> {
+    Ok(qdiscs(network)?
+        .into_iter()
+        .filter(|(_, kind)| kind == "clsact")
+        .map(|(ifindex, _)| ifindex)
+        .collect())
+}
+
+/// Returns the kinds of the clsact and ingress qdiscs, by ifindex.
+fn qdiscs(network: &mut Network) -> Result<BTreeMap<u32, String>> {
+    // The kernel lists those of all devices, whichever is asked for (`tc_dump_qdisc`, net/sched/sch_api.c).
+    let request = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
+    let answers = network.netlink().dump(request).map_err(Error::io("list the qdiscs"))?;
+    let kinds = answers.into_iter().filter_map(|answer| {
+        let RouteNetlinkMessage::NewQueueDiscipline(message) = answer else { return None };
+        if u32::from(message.header.parent) != CLSACT {
+            return None;
+        }
+        let kind = message.attributes.into_iter().find_map(|attribute| match attribute {
+            TcAttribute::Kind(kind) => Some(kind),
+            _ => None,
+        })?;
+        Some((message.header.index as u32, kind))
+    });
+    Ok(kinds.collect())
 }
 
 pub(super) fn add_qdisc(network: &mut Network, device: &Device) -> Result<()> {

@@ -354,25 +354,30 @@ fn byways() -> BTreeSet<u32> {
 ///
 /// [`Error::AnotherByway`] names the first such device.
 pub(crate) fn check_none_elsewhere(network: &mut Network) -> Result<()> {
-    let mut byways = byways();
-    for id in pinned_here() {
-        byways.remove(&id);
-    }
-    if byways.is_empty() {
-        return Ok(());
-    }
+    // The devices first: most hosts have no program on any, and there may be thousands of loaded programs.
+    let mut found = Vec::new();
+    let with_clsact = clsact::devices(network)?;
     for link in network.links()?.into_values() {
         for direction in Direction::ALL {
             let place = Place { ifindex: link.device.index, direction };
             // None on a kernel without tcx.
             let on_tcx = sys::tcx_programs(place.ifindex, direction).unwrap_or_default();
-            let filter = clsact::program(network, place)?;
-            if on_tcx.into_iter().chain(filter).any(|id| byways.contains(&id)) {
-                return Err(Error::AnotherByway(link.device.name));
-            }
+            let filter =
+                if with_clsact.contains(&place.ifindex) { clsact::program(network, place)? } else { None };
+            found.extend(on_tcx.into_iter().chain(filter).map(|id| (id, link.device.name.clone())));
         }
     }
-    Ok(())
+    if found.is_empty() {
+        return Ok(());
+    }
+    let mut byways = byways();
+    for id in pinned_here() {
+        byways.remove(&id);
+    }
+    match found.into_iter().find(|(id, _)| byways.contains(id)) {
+        Some((_, device)) => Err(Error::AnotherByway(device)),
+        None => Ok(()),
+    }
 }
 
 /// The programs that are pinned in this BPF file system, for whatever network namespace. What cannot be opened is not there.
