@@ -35,11 +35,11 @@ fn command(error: &Error) -> Option<String> {
             "`byway confirm` keeps what is in force, `byway rollback` undoes the last apply, and either removes the note"
         }
         Error::DamagedCopy { .. } => {
-            "what is in force stays; if that apply waits, `byway confirm` ends that; the next `byway apply` replaces the copy"
+            "nothing has changed; if the apply waits to be confirmed, `byway confirm` keeps it; the next `byway apply` replaces the copy"
         }
-        Error::NoSuchGroup(_) => "`byway group show` lists them, and `byway group add` makes one",
+        Error::NoSuchGroup(_) => "`byway group show` lists them, and `byway group add` adds one",
         Error::NoSuchNextHop(_) => "`byway show nexthops` lists the next hops in use",
-        Error::NoDefaultRoute => "name the interface to watch with `byway attach dev IF`",
+        Error::NoDefaultRoute => "name the interface: `byway attach dev IF`",
         Error::NotAttached(_) => "`byway show` lists attachments as `departure`",
         Error::BpffsHidden(namespace) => {
             return Some(format!("run it outside instead: `byway --netns {namespace} ...`"));
@@ -121,7 +121,7 @@ mod tests {
     fn a_command_stands_where_there_is_one() {
         let error = Error::NoSuchGroup("up".into());
         let with_command =
-            "there is no group `up`; `byway group show` lists them, and `byway group add` makes one";
+            "there is no group `up`; `byway group show` lists them, and `byway group add` adds one";
         assert_eq!(sentence(&error), with_command);
         let other = Error::Loopback("lo".into());
         let without = "lo is the loopback device, which no packet leaves by; name another device";

@@ -96,8 +96,9 @@ const REST: &str = "
 Commands may be cut short: `byway a` is add, `d` del, `s` and `l` show, `r` replace.
 What changes everything at once (flush, detach, apply, rollback) is written out.
 
-Exit codes: 0 done; 1 failed, nothing half-done; 2 usage or invalid input;
-3 `diff` found differences; 4 done, and part of it waits for a device or a route;
+Exit codes: 0 done; 1 failed, nothing half-done unless it says so;
+2 usage or invalid input; 3 `diff` found differences;
+4 done, and part of it waits for a device or a route;
 5 not possible on this host as it is; 6 not found; 7 already there; 8 no privilege;
 9 done, but what came of it could not be read or printed.";
 

@@ -31,7 +31,9 @@ pub enum Error {
     #[error("there is already a group of that name ({0}), which belongs to {owner}", owner = .0.owner)]
     GroupOfAnother(Group),
     /// Another version of Byway has made the rule for exactly these packets. This one does not know its kind.
-    #[error("the rule for that ({0}) is of a kind that this byway does not know, so it stays as it is")]
+    #[error(
+        "the rule for these packets ({0}) is of a kind that this byway does not know, so it stays as it is"
+    )]
     UnknownKind(Box<Rule>),
     /// A rule of a kind that this version does not know may lead to the group.
     #[error("the rule {rule} may lead to the group {name}: this byway does not know its kind")]
@@ -42,7 +44,7 @@ pub enum Error {
         rule: Box<Rule>,
     },
     /// Another Byway has a program on a device, with pins that this one cannot see.
-    #[error("{0} carries a program of another Byway, whose BPF file system this one cannot see")]
+    #[error("{0} carries a program of another byway, whose BPF file system this one cannot see")]
     AnotherByway(String),
     /// A newer version of Byway has put a program on a device, and this one does not know it.
     #[error("{0} has a program of a newer byway, which this one does not know")]
@@ -69,19 +71,21 @@ pub enum Error {
         limit: u32,
     },
     /// There are too many next hops.
-    #[error("there is room for {limit} next hops, including those that the change removes")]
+    #[error("the change needs too many next hops: there is room for {limit}, counting those that it removes")]
     TooManyNextHops {
         /// How many there may be.
         limit: u32,
     },
     /// There are too many attachments.
-    #[error("there is room for {limit} attachments")]
+    #[error("the change needs too many attachments: there is room for {limit}")]
     TooManyAttachments {
         /// How many there may be.
         limit: u32,
     },
     /// There are too many groups.
-    #[error("there is room for {limit} groups, and a rule with several next hops of its own uses one")]
+    #[error(
+        "the change needs too many groups: there is room for {limit}, and a rule with several next hops of its own takes one"
+    )]
     TooManyGroups {
         /// How many there may be.
         limit: u32,
@@ -117,7 +121,7 @@ pub enum Error {
         what: String,
     },
     /// The copy of the state before the last apply is not as Byway writes it: something else has written to it.
-    #[error("cannot go back to what {} says: {what}", .path.display())]
+    #[error("cannot undo the last apply: its copy of the earlier state, {}, is damaged: {what}", .path.display())]
     DamagedCopy {
         /// The copy.
         path: PathBuf,
@@ -172,7 +176,7 @@ pub enum Error {
     #[error("{0} is the loopback device, which no packet leaves by")]
     Loopback(String),
     /// Nothing carries a default route.
-    #[error("there is no default route, so there is no default-gateway interface to attach to")]
+    #[error("there is no default route, so there is no interface to attach to")]
     NoDefaultRoute,
     /// The device's packets begin with neither an Ethernet nor an IP header.
     #[error("cannot attach to {0}: its packets begin with neither an Ethernet nor an IP header")]
@@ -183,8 +187,8 @@ pub enum Error {
     /// The clsact qdisc cannot be added.
     #[error("cannot attach to {0}: it has an `ingress` qdisc, which leaves no room for an egress hook")]
     IngressQdisc(String),
-    /// Another Byway has been changing this network namespace for too long.
-    #[error("another byway has been changing this network namespace for {} s: {holder}", .waited.as_secs())]
+    /// Another byway is changing this network namespace, and this one has waited for long enough.
+    #[error("another byway is changing this network namespace, and did not end within {} s: {holder}", .waited.as_secs())]
     Locked {
         /// The other process, in words.
         holder: String,
@@ -395,7 +399,7 @@ impl Error {
             Self::GroupOfAnother(_) => "delete it first, or take another name",
             Self::AnotherByway(device) => {
                 return Some(format!(
-                    "run byway there, or remove the program first: `tc filter del dev {device} egress prio 2842` removes a filter, and a tcx link goes with its pins"
+                    "run byway where that BPF file system is mounted, or take the program off first: `tc filter del dev {device} egress pref 2842` removes a filter, and a tcx link goes with its pins"
                 ));
             }
             Self::UnknownProgram(_) => "use the byway that put it there, or take it off with that one first",
@@ -410,11 +414,11 @@ impl Error {
                 "confirm the last apply to keep what is in force, or roll it back; either removes the note"
             }
             Self::DamagedCopy { .. } => {
-                "what is in force stays; if that apply waits, confirm it; the next apply replaces the copy"
+                "nothing has changed; if the apply waits to be confirmed, confirming keeps it; the next apply replaces the copy"
             }
             Self::Locked { .. } => "wait for it to end, or end it",
-            Self::GroupInUse { rules: 1, .. } => "delete it or give it another target first",
-            Self::GroupInUse { .. } => "delete them or give them another target first",
+            Self::GroupInUse { rules: 1, .. } => "delete that rule first, or give it another target",
+            Self::GroupInUse { .. } => "delete those rules first, or give them another target",
             Self::UnknownKind(_) => "change or delete it with the byway that has made it",
             Self::GroupMayBeInUse { .. } => "delete that rule first, with the byway that has made it",
             Self::AmbiguousNextHop { .. } => "name one with `dev`",
@@ -428,7 +432,7 @@ impl Error {
             Self::GatewayIsLocal(_) => "name the address of the next router",
             Self::LinkLocalGateway(_) => "name the device with `dev`",
             Self::Loopback(_) => "name another device",
-            Self::NoDefaultRoute => "name the interface to watch",
+            Self::NoDefaultRoute => "name the interface to attach to",
             Self::UnknownHeader(_) => {
                 "attach to the device that its packets finally leave by, or to one above it"
             }

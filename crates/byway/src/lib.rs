@@ -1,6 +1,6 @@
 //! Sends egress traffic to a next hop by its **source** address.
 //!
-//! An eBPF program on the egress of the default-gateway interface looks a packet's source up and, on a match,
+//! An eBPF program on the egress of the interface with the default route looks a packet's source up and, on a match,
 //! sends it out of another interface to another next hop. The routing tables stay as they are, and the kernel
 //! keeps all state: rules stay in force when the program that added them has ended.
 //!

@@ -6,7 +6,7 @@ use crate::output::Output;
 
 /// Add a rule: where packets from a source go
 ///
-/// If nothing is attached yet, it also attaches to the default-gateway interfaces.
+/// If nothing is attached yet, it also attaches to the interfaces that carry a default route.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -16,7 +16,7 @@ Examples:
   byway add from 192.168.1.5 to 10.0.0.0/8 pass    an exception: normal routing
   byway add from 192.168.1.8 drop
   byway add from 192.168.1.9 nexthop via 10.1.0.1 weight 2 nexthop via 10.2.0.1
-  byway add from 192.168.1.9 group uplinks         `byway group add uplinks ...` makes it")]
+  byway add from 192.168.1.9 group uplinks         `byway group add uplinks ...` adds it")]
 pub(crate) struct Add {
     /// from PREFIX [to PREFIX] TARGET [on-down pass|drop] [mss N|off] [name NAME]
     ///

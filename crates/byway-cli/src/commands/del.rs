@@ -6,7 +6,7 @@ use crate::output::Output;
 
 /// Delete a rule
 ///
-/// From then on, its packets follow the next less specific rule, or the routing table. Attachments stay.
+/// From then on, its packets follow the next less specific rule, or normal routing. Attachments stay.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -7,8 +7,8 @@ use crate::output::Output;
 
 /// Print the current state as a configuration
 ///
-/// Prints all rules, groups and attachments, of every owner. Applying it changes nothing, as long as the devices of its next
-/// hops exist.
+/// Prints all rules, groups and attachments, of every owner. Applying it changes nothing, as long as devices and routes
+/// stay as they are.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -9,8 +9,8 @@ use crate::{output::Output, render::count};
 
 /// Delete all rules, or those that a selection chooses
 ///
-/// All in one instant. Attachments and groups stay; `byway detach` and `byway group del` remove them. So do rules of a kind that
-/// only a newer byway knows. Exit code 6 if the selection chooses no rule.
+/// Deletes them in one instant. Attachments and groups stay: `byway detach` and `byway group del` remove those. Rules of a kind
+/// that only a newer byway knows stay too. Exits with 6 if the selection chooses no rule.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The words for a selection are those of `byway show`, but for `sort` and `head`.

@@ -5,8 +5,8 @@ use crate::{output::Output, render::count};
 
 /// Remove what deleted network namespaces have left
 ///
-/// Their pins take memory and do nothing. Every change removes them too. What belongs to a network namespace that exists
-/// stays, whatever keeps that namespace.
+/// Their pins take memory and do nothing. Every change removes them too. Leaves alone what belongs to a network namespace that
+/// still exists, whether a process, a mount or a socket keeps it alive.
 #[derive(Debug, Args)]
 pub(crate) struct Gc {}
 

@@ -21,9 +21,9 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 PACKETS and BYTES count what the rule has matched. ARRIVED counts the packets that
-reached the egress of the next hop's device. The rest is waiting for the next hop's
-neighbour entry, or is lost because the next hop does not answer. NO NEXT HOP counts
-packets that found no next hop in service.
+reached the egress of the next hop's device. NO NEXT HOP counts those that found no
+next hop in service, and ICMP SENT and TOO BIG those that did not fit. What is left
+has departed, and waits for the next hop's neighbour entry or is lost.
 
 A selection shows only the rules that match all of its words:
   within PREFIX     the source lies in the prefix
@@ -40,6 +40,9 @@ A selection shows only the rules that match all of its words:
 Next hops have group, via, dev, with loss, unused, sort and head. In the shell,
 quote a pattern: name 'web-*'.
 
+In a pipe, a table always has all columns, with `-` for nothing, no spaces
+within a column, and no separators in numbers.
+
 Examples:
   byway show
   byway show 192.168.1.5        this rule alone; fast even among a million
@@ -53,10 +56,7 @@ Examples:
   byway -6 show                 IPv6 alone: rules by their source
   byway -o show                 each rule on one line, in the words that add it
   byway show --watch            look again every second; the busiest rules first
-  byway --json show --watch=5   one line of JSON every five seconds
-
-In a pipe, a table always has all columns, with `-` for nothing, no spaces
-within a column, and no separators in numbers.")]
+  byway --json show --watch=5   one line of JSON every five seconds")]
 pub(crate) struct Show {
     /// rules | nexthops | groups | attachments, and a selection; or [from] PREFIX [to PREFIX]; all rules by default
     #[arg(value_name = "WHAT", num_args = 0..)]

@@ -255,7 +255,7 @@ const CLASSES: [Class; 9] = [
 /// Groups of so many, and what they are in all.
 pub(crate) fn groups(rows: &[&GroupStatus], all: usize, reader: Reader) -> String {
     if rows.is_empty() {
-        return "no groups; `byway group add NAME nexthop via ADDR dev IF nexthop ...` makes one".to_owned();
+        return "no groups; `byway group add NAME nexthop via ADDR dev IF nexthop ...` adds one".to_owned();
     }
     let mut columns = Columns::<GroupStatus>::new(reader);
     columns

@@ -30,8 +30,8 @@ pub enum FileError {
     /// A symbolic link leads to itself.
     #[error("{} is a symbolic link that leads to itself", .0.display())]
     Loop(PathBuf),
-    /// Somebody else than root and the caller owns the file or a folder that it is in, and could change what this host does.
-    #[error("{}{} belongs to user {owner} (mode {mode:04o})", .path.display(), which(.file.as_ref(), ","))]
+    /// Somebody other than root and the caller owns the file or a folder that it is in, and could change what this host does.
+    #[error("{}{} belongs to user {owner} (mode {mode:04o}), who could change what this host does", .path.display(), which(.file.as_ref(), ","))]
     OfAnother {
         /// The file or the folder.
         path: PathBuf,
@@ -105,14 +105,14 @@ impl FileError {
     pub fn help(&self) -> Option<String> {
         let help = match self {
             Self::Missing(_) => "check the path, or create the file",
-            Self::NoFile { what: A_TERMINAL, .. } => "name a file, or send one in: `< FILE`",
+            Self::NoFile { what: A_TERMINAL, .. } => "name a file, or read one from standard input: `< FILE`",
             Self::NoFile { .. } => "name a file",
             Self::Loop(_) => "point it at a file",
             Self::OfAnother { path, file: None, .. } => {
                 return Some(format!("give it to root: `chown root {}`", path.display()));
             }
             Self::OfAnother { .. } => {
-                "keep the file in a folder of root's such as /etc/byway, or send it in: `- < FILE`"
+                "keep the file in a folder of root's such as /etc/byway, or read it from standard input: `- < FILE`"
             }
             Self::Writable { path, .. } => {
                 return Some(format!("take that permission away: `chmod go-w {}`", path.display()));
@@ -137,7 +137,11 @@ impl FileError {
 
 fn writable(path: &Path, file: Option<&PathBuf>, owner: u32, mode: u32) -> String {
     let who = if mode & 0o002 != 0 { "everybody" } else { "a group" };
-    format!("{who} may write to {} (user {owner}, mode {mode:04o}){}", path.display(), which(file, ""))
+    format!(
+        "{who} may write to {} (user {owner}, mode {mode:04o}){}, and could change what this host does",
+        path.display(),
+        which(file, "")
+    )
 }
 
 /// Says which file is in a folder.

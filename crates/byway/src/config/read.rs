@@ -140,7 +140,7 @@ impl Draft {
             }
             let help = match nearest(name, &known) {
                 Some(meant) => format!("did you mean `{meant}`?"),
-                None => format!("make it: `[group.{name}]`"),
+                None => format!("add it: `[group.{name}]`"),
             };
             let message = format!("there is no group `{name}`");
             self.problems.push(Problem::error(place.clone(), &message, Some(&help)));

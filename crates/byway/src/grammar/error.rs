@@ -160,7 +160,7 @@ pub(super) const ELSEWHERE: [(&[&str], &str); 17] = [
     (&["oif"], "attachments say which egress follows the rules, and `dev IF` where packets go"),
     (&["blackhole"], "write `drop`"),
     (&["unreachable", "prohibit"], "write `drop`, which sends no ICMP error"),
-    (&["throw"], "write `pass`: the packet takes its ordinary route"),
+    (&["throw"], "write `pass`: the packet follows normal routing"),
     (&["goto", "nop"], "the longest prefix wins; write `pass` for an exception"),
     (
         &["src"],

@@ -617,7 +617,7 @@ fn a_rule_of_an_unknown_kind_is_a_number_that_no_command_deletes() {
         serde_json::from_str(&done(server, "--json show from 192.168.1.7")).unwrap();
     assert_eq!(shown["target"], serde_json::json!({ "other": { "kind": 200, "index": 4 } }));
     for words in ["del from 192.168.1.7", "replace from 192.168.1.7 drop", "add from 192.168.1.7 pass"] {
-        let sentence = "the rule for that (from 192.168.1.7 kind 200) is of a kind that this byway does not know, so it stays as it is; change or delete it with the byway that has made it";
+        let sentence = "the rule for these packets (from 192.168.1.7 kind 200) is of a kind that this byway does not know, so it stays as it is; change or delete it with the byway that has made it";
         assert_eq!(refused(server, words), sentence, "byway {words}");
     }
     assert!(done(server, "export").starts_with("# Left out, "));

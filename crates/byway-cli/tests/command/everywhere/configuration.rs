@@ -150,7 +150,7 @@ fn rules_and_groups_of_others_stay() {
     file.write("");
     assert_eq!(
         refused(&seed.server, &file.words("apply")),
-        "the group up is in use by the rule from 192.168.1.7; delete it or give it another target first"
+        "the group up is in use by the rule from 192.168.1.7; delete that rule first, or give it another target"
     );
     assert_eq!(rules(&seed), 3, "a refused apply has changed something");
     done(&seed.server, "del from 192.168.1.7");
@@ -578,7 +578,7 @@ fn a_change_waits_for_another_one_and_says_so() {
         let [waits, busy] = &said.err.lines().collect::<Vec<_>>()[..] else { panic!("{words}: {said:?}") };
         assert!(waits.starts_with(&format!("byway: process {own} (`")), "{said:?}");
         assert!(waits.ends_with("waiting for it, up to 1s 500ms (`--wait`)"), "{said:?}");
-        let sentence = "byway: another byway has been changing this network namespace for ";
+        let sentence = "byway: another byway is changing this network namespace, and did not end within ";
         assert!(busy.starts_with(sentence) && busy.contains(&own.to_string()), "{said:?}");
         assert_eq!(said.code, Some(1));
     }

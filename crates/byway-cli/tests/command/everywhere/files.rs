@@ -62,29 +62,34 @@ fn a_file_that_others_may_write_is_not_applied() {
 
     for (path, name) in [(&config, "INNER/byway.toml"), (&list, "INNER/list.txt")] {
         owner(path, NOBODY);
-        refused(&format!("{name} belongs to user 65534 (mode 0644); give it to root: `chown root {name}`"));
+        refused(&format!(
+            "{name} belongs to user 65534 (mode 0644), who could change what this host does; give it to root: `chown root {name}`"
+        ));
         owner(path, 0);
         for (bits, who) in [(0o664, "a group"), (0o646, "everybody"), (0o666, "everybody")] {
             mode(path, bits);
             refused(&format!(
-                "{who} may write to {name} (user 0, mode 0{bits:o}); take that permission away: `chmod go-w {name}`"
+                "{who} may write to {name} (user 0, mode 0{bits:o}), and could change what this host does; take that permission away: `chmod go-w {name}`"
             ));
         }
         mode(path, 0o644);
     }
-    let of_folder = "keep the file in a folder of root's such as /etc/byway, or send it in: `- < FILE`";
+    let of_folder =
+        "keep the file in a folder of root's such as /etc/byway, or read it from standard input: `- < FILE`";
     for (path, name) in [(&inner, "INNER"), (&base, "BASE")] {
         let in_it = format!("{name}, which INNER/byway.toml is in,");
         owner(path, NOBODY);
         mode(path, 0o755);
-        refused(&format!("{in_it} belongs to user 65534 (mode 0755); {of_folder}"));
+        refused(&format!(
+            "{in_it} belongs to user 65534 (mode 0755), who could change what this host does; {of_folder}"
+        ));
         // The owner of a folder with a sticky bit may replace what is in it.
         mode(path, 0o1755);
         refused(&format!("{in_it} belongs to user 65534 (mode 1755); {of_folder}"));
         owner(path, 0);
         mode(path, 0o775);
         refused(&format!(
-            "a group may write to {name} (user 0, mode 0775), which INNER/byway.toml is in; take that permission away: `chmod go-w {name}`"
+            "a group may write to {name} (user 0, mode 0775), which INNER/byway.toml is in, and could change what this host does; take that permission away: `chmod go-w {name}`"
         ));
         mode(path, 0o1777);
         accepted();
@@ -100,7 +105,7 @@ fn a_file_that_others_may_write_is_not_applied() {
     assert_eq!(by_link.code, Some(2));
     assert!(
         by_link.err.contains(
-            "everybody may write to BASE/elsewhere (user 0, mode 0777), which BASE/link.toml is in;"
+            "everybody may write to BASE/elsewhere (user 0, mode 0777), which BASE/link.toml is in, and could change what this host does;"
         ),
         "{by_link:?}"
     );
@@ -108,7 +113,7 @@ fn a_file_that_others_may_write_is_not_applied() {
     // A batch changes things likewise.
     mode(&batch, 0o664);
     let of_batch = said("-b", &batch);
-    let sentence = "byway: a group may write to INNER/batch (user 0, mode 0664); take that permission away: `chmod go-w INNER/batch`\n";
+    let sentence = "byway: a group may write to INNER/batch (user 0, mode 0664), and could change what this host does; take that permission away: `chmod go-w INNER/batch`\n";
     assert_eq!((of_batch.code, of_batch.err.as_str()), (Some(2), sentence));
     assert!(pins().is_empty());
 

@@ -108,13 +108,15 @@ fn the_folder_beside_it_is_looked_at_as_well() {
     fs::write(parts.join(".up.toml"), "half of it").unwrap();
     assert_eq!(check(&[], &path).code, Some(0));
     fs::set_permissions(&parts, Permissions::from_mode(0o1777)).unwrap();
-    let sentence =
-        "everybody may write to FOLDER (user 0, mode 1777); take that permission away: `chmod go-w FOLDER`";
+    let sentence = "everybody may write to FOLDER (user 0, mode 1777), and could change what this host does; take that permission away: `chmod go-w FOLDER`";
     let warned = || check(&[], &path).warnings.join("\n").replace(&parts.display().to_string(), "FOLDER");
     assert_eq!(warned(), sentence);
     fs::set_permissions(&parts, Permissions::from_mode(0o755)).unwrap();
     chown(&parts, Some(NOBODY), None).unwrap();
-    assert_eq!(warned(), "FOLDER belongs to user 65534 (mode 0755); give it to root: `chown root FOLDER`");
+    assert_eq!(
+        warned(),
+        "FOLDER belongs to user 65534 (mode 0755), who could change what this host does; give it to root: `chown root FOLDER`"
+    );
     chown(&parts, Some(0), None).unwrap();
     assert_eq!(check(&[], &path).warnings, [""; 0]);
 }
@@ -130,7 +132,8 @@ fn a_file_that_others_may_write_is_warned_of() {
     let file = path.display().to_string();
     assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
     assert_eq!(said.out, format!("{file}: 1 rule, 0 groups, 1 warning\n"));
-    let message = format!("a group may write to {file} (user 0, mode 0664)");
+    let message =
+        format!("a group may write to {file} (user 0, mode 0664), and could change what this host does");
     let help = format!("take that permission away: `chmod go-w {file}`");
     assert_eq!(said.warnings, [format!("{message}; {help}")]);
     let json: serde_json::Value = serde_json::from_str(&check(&["--json"], &path).out).unwrap();

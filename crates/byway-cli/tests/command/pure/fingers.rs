@@ -121,7 +121,8 @@ fn what_does_not_end_is_refused() {
     };
     // The controlling end of a terminal is a terminal as well.
     let said = from("/dev/ptmx");
-    let sentence = "byway: standard input is a terminal; name a file, or send one in: `< FILE`\n";
+    let sentence =
+        "byway: standard input is a terminal; name a file, or read one from standard input: `< FILE`\n";
     assert_eq!((said.code, said.err.as_str()), (Some(2), sentence));
     let said = from("/dev/zero");
     let sentence = "byway: standard input has more than the limit of 134217728 bytes; use shorter prefixes, or several files\n";

@@ -155,7 +155,7 @@ fn replies_that_are_offloaded_are_redirected() {
     });
 }
 
-/// Over IPv6 that also holds for a flow that requests have put there: its replies take the ordinary route.
+/// Over IPv6 that also holds for a flow that requests have put there: its replies take the normal route.
 #[test]
 fn over_ipv6_replies_of_offloaded_requests_are_redirected() {
     scenes(&[IPV6], |scene| {

@@ -310,7 +310,7 @@ fn what_cannot_be_a_group_is_refused() {
     on(&seed.server, hook, |byway| byway.add(&to_group(&addresses, "uplinks"))).unwrap();
     refused(
         &|byway| byway.del_group("uplinks").map(drop),
-        "the group uplinks is in use by the rule from 192.168.1.5; delete it or give it another target first",
+        "the group uplinks is in use by the rule from 192.168.1.5; delete that rule first, or give it another target",
     );
     refused(
         &|byway| byway.take_out_of_service(&hop(&addresses, 3)).map(drop),

@@ -221,7 +221,7 @@ fn without_its_pins_a_host_begins_anew() {
         fs::remove_dir_all(&folder).unwrap();
         if *hook == Hook::Clsact {
             let refused = attach("eth0").unwrap_err();
-            assert!(refused.sentence().contains("`tc filter del dev eth0 egress prio 2842`"), "{refused}");
+            assert!(refused.sentence().contains("`tc filter del dev eth0 egress pref 2842`"), "{refused}");
             host.run(|| delete_clsact_qdisc("eth0"));
         }
         attach("eth0").unwrap();

@@ -142,7 +142,7 @@ fn nothing_to_attach_to_is_said() {
     let no_default_route = |result: byway::Result<()>| {
         assert_eq!(
             result.unwrap_err().sentence(),
-            "there is no default route, so there is no default-gateway interface to attach to; name the interface to watch"
+            "there is no default route, so there is no interface to attach to; name the interface to attach to"
         );
         assert_eq!(pins(), Vec::<String>::new());
     };

@@ -424,7 +424,7 @@ fn udp_that_is_fragmented() {
 fn fragments_that_are_too_big() {
     for sender in Sender::all() {
         sender.redirect(Mss::Auto);
-        // Fragments that wait for the neighbour of the ordinary route leave one by one, whatever becomes of the first.
+        // Fragments that wait for the neighbour of the normal route leave one by one, whatever becomes of the first.
         let gateway = sender.seed.gateway.mac("eth0").unwrap();
         for ip in [IPV4, IPV6] {
             sender.seed.server.permanent_neighbour("eth0", ip.gateway, gateway).unwrap();

@@ -234,7 +234,7 @@ fn a_rule_of_an_unknown_kind_stays_as_it_is_whatever_is_asked() {
         assert_eq!(
             error.sentence(),
             format!(
-                "the rule for that (from {own} kind 200) is of a kind that this byway does not know, so it stays as it is; change or delete it with the byway that has made it"
+                "the rule for these packets (from {own} kind 200) is of a kind that this byway does not know, so it stays as it is; change or delete it with the byway that has made it"
             )
         );
         stays("what was refused");
