@@ -44,8 +44,9 @@ impl Byway {
         Ok(change.returned)
     }
 
-    /// Reads the state, and lets `edit` change a copy of it. It calls `edit` before it changes anything in the kernel, and again
-    /// if it then had to tidy up, or if another Byway was quicker.
+    /// Reads the state, and lets `edit` change a copy of it. Before that, it touches only what gone network namespaces have left,
+    /// and pins of an older schema, which keep every rule. It calls `edit` again if it then had to tidy up, or if another Byway
+    /// was quicker.
     pub(crate) fn begin<T>(
         &mut self,
         scope: &Scope<'_>,
@@ -120,10 +121,11 @@ impl Byway {
         // The programs of a newer byway go on with the pins.
         let is_all = transaction.snapshot.actual.unknown.is_empty();
         match &carried_out {
-            // What could not be removed needs its records.
-            Ok(true) if transaction.desired.is_empty() && is_all => pins.remove()?,
-            // Remove what was created for a change that failed.
-            Err(error) if is_new && !matches!(error, Error::NotUndone { .. }) => pins.remove()?,
+            // What could not be removed needs its records. The change is in force, so it has not failed if its pins stay: the next
+            // one removes them.
+            Ok(true) if transaction.desired.is_empty() && is_all => drop(pins.remove()),
+            // Remove what was created for a change that failed, and report only that failure.
+            Err(error) if is_new && !matches!(error, Error::NotUndone { .. }) => drop(pins.remove()),
             _ => {}
         }
         carried_out.map(drop)

@@ -139,7 +139,8 @@ impl Byway {
             Ok(()) => {
                 // If that cannot be noted, the time has begun before the change.
                 let _ = begin_to_wait(&store);
-                store.commit()?;
+                // A copy too many looks like an apply that was cut off, and `go_back` can tell from the state that this one was not.
+                let _ = store.drop_older();
             }
             // The new rules may be in force, so keep the note and the copy: someone may want to confirm, or go back.
             Err(failure @ Error::NotUndone { .. }) => return Err(failure),
@@ -171,7 +172,7 @@ impl Byway {
                 // Nobody can roll it back, and without this it would wait forever.
                 store.clear()?;
             }
-            Ok(Some(_)) | Err(Error::DamagedNote { .. }) => store.confirm()?,
+            Ok(Some(_)) | Err(Error::DamagedNote { .. }) => store.end_wait()?,
             Err(error) => return Err(error),
         }
         Ok(true)

@@ -152,21 +152,21 @@ impl RollbackStore {
         Ok(copy(&self.before())?.map_or((older.clone(), None), |last| (Some(last), older)))
     }
 
-    /// Notes that the apply has been carried out.
-    pub(crate) fn commit(&self) -> Result<()> {
+    /// Removes the older copy: the apply has been carried out.
+    pub(crate) fn drop_older(&self) -> Result<()> {
         self.discard(&self.older())
     }
 
     /// Notes that the apply has failed, or was cut off before its change: restores the copy before it.
     pub(crate) fn abort(&self) -> Result<()> {
-        self.confirm()?;
+        self.end_wait()?;
         self.discard(&self.before())?;
         rename(&self.older(), &self.before())
     }
 
     /// Removes the copy: it is the current state, or nobody needs it any more.
     pub(crate) fn clear(&self) -> Result<()> {
-        self.confirm()?;
+        self.end_wait()?;
         self.discard(&self.older())?;
         self.discard(&self.before())?;
         // Removes the folder if it is empty; otherwise it stays.
@@ -203,7 +203,7 @@ impl RollbackStore {
     }
 
     /// Notes that no apply waits any more.
-    pub(crate) fn confirm(&self) -> Result<()> {
+    pub(crate) fn end_wait(&self) -> Result<()> {
         bpffs::remove(&self.undone())?;
         bpffs::remove(&self.note())?;
         bpffs::remove(&self.guard())

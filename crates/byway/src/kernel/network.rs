@@ -206,8 +206,10 @@ impl Network {
     /// Makes the kernel keep a neighbour resolved (`NTF_EXT_MANAGED`, Linux 5.16). Returns whether this call
     /// started it, so that somebody has to stop it later.
     pub(crate) fn keep_resolved(&mut self, neighbour: &Neighbour) -> Result<bool> {
-        let has_neighbours =
-            self.links()?.get(&neighbour.device.index).is_some_and(|link| link.has_neighbours);
+        let has_neighbours = match self.link(&neighbour.device) {
+            Err(Error::NoSuchDevice(_)) => false,
+            link => link?.has_neighbours,
+        };
         if !has_neighbours || self.neighbour(neighbour)?.is_some_and(|now| is_managed(&now) || is_fixed(&now))
         {
             return Ok(false);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,7 +24,7 @@ use crate::{
     error::Result,
     model::{Action, Device, NextHop, Selector, Target},
     policy::{
-        resolve::below,
+        again,
         snapshot::{Link, Questions, Snapshot},
         state::{Actual, Neighbour, Place, Role, Slot, Unseen},
     },
@@ -128,8 +129,10 @@ impl Scope<'_> {
 /// Reads a snapshot: the pinned state as it was between two changes, and the answers of the network stack.
 pub(crate) fn snapshot(pins: Option<&Pins>, network: &mut Network, scope: &Scope<'_>) -> Result<Snapshot> {
     let (actual, links) = read_consistent(pins, || read(pins, network, scope.only))?;
-    let is_attached = actual.programs.values().any(|(_, role)| *role == Role::Departure);
-    let asks = is_attached || actual.is_auto || !actual.lost.is_empty() || !actual.awaited.is_empty();
+    let asks = actual.attachments().next().is_some()
+        || actual.is_auto
+        || !actual.lost.is_empty()
+        || !actual.awaited.is_empty();
     let host = network.host(links, &scope.questions, asks)?;
     Ok(Snapshot { actual, host })
 }
@@ -176,13 +179,13 @@ fn read(
     actual.unknown = unknown;
     let mut requests: BTreeSet<String> = pins.tables.attachments.requests()?.into_values().collect();
     actual.is_auto = requests.remove("");
+    let is_gone = |it: &&Installed| it.is_gone && it.role == Role::Departure;
+    let gone = all.iter().filter(is_gone).map(|it| it.asked_as.as_str());
+    requests.extend(again::outlive(&requests, actual.is_auto, gone));
     for Installed { device, asked_as, role, is_installed, is_gone, .. } in all {
         let is_there = !is_gone;
         if role == Role::Departure && is_there {
             actual.attached_as.insert(device.index, asked_as);
-        } else if role == Role::Departure && !actual.is_auto {
-            // The request outlives the device.
-            requests.insert(asked_as);
         }
         if is_installed {
             actual.programs.insert(Place::of(&device, role), (device, role));
@@ -195,14 +198,17 @@ fn read(
     let asked_by: Vec<String> = next_hops.iter().map(|(next_hop, _)| next_hop.device.name.clone()).collect();
     name_as_now(&mut next_hops, &links);
     let attached = actual.attachments().map(|device| device.index).collect();
-    actual.moved = resolve_again(&mut next_hops, network, &links, &attached)?;
+    let by_route = routes_again(&next_hops, network)?;
+    actual.moved = again::resolve_again(&mut next_hops, &by_route, &links, &attached);
     let mut slots = BTreeMap::new();
     for ((next_hop, slot), name) in next_hops.into_iter().zip(asked_by) {
         slots.insert(slot.index, next_hop.clone());
         actual.asked_by.insert(next_hop.clone(), name);
         actual.next_hops.insert(next_hop, slot);
     }
-    await_attachments(&mut actual, requests, network, &links)?;
+    let waits_for_route = actual.is_auto && attached.is_empty() && actual.lost.is_empty();
+    let default_routes = if waits_for_route { network.default_route_devices()? } else { BTreeSet::new() };
+    again::await_attachments(&mut actual, requests, &default_routes, &links);
     let groups = groups_of_now(&pins.tables, &slots)?;
     for (id, wire) in &groups {
         if let Some(group) = next_hops::read_group(wire, &slots) {
@@ -242,41 +248,6 @@ fn read(
     Ok((actual, links))
 }
 
-/// Finds out which requested attachments wait, and which of them need not wait any longer.
-fn await_attachments(
-    actual: &mut Actual,
-    requests: BTreeSet<String>,
-    network: &mut Network,
-    links: &BTreeMap<u32, Link>,
-) -> Result<()> {
-    let mut found: Vec<&Link> = Vec::new();
-    for name in requests {
-        let link = links.values().find(|link| link.is_called(&name) && link.is_attachable());
-        found.extend(link);
-        actual.awaited.insert(name, link.map(|link| link.device.index));
-    }
-    if actual.is_auto && actual.attachments().next().is_none() && actual.lost.is_empty() {
-        let default = network.default_route_devices()?;
-        found.extend(default.iter().filter_map(|index| links.get(index)).filter(|link| link.is_attachable()));
-    }
-    for link in found {
-        let Device { index, .. } = link.device;
-        let leaves_by_it = |next_hop: &NextHop| {
-            links.get(&next_hop.device.index).is_some_and(|upper| below(links, upper).contains(&index))
-        };
-        if actual.is_attached(index) {
-            continue;
-        }
-        if actual.next_hops.keys().any(leaves_by_it) {
-            // Packets to that next hop would go round.
-            actual.awaited.values_mut().filter(|it| **it == Some(index)).for_each(|it| *it = None);
-        } else {
-            actual.lost.insert(index, link.device.clone());
-        }
-    }
-    Ok(())
-}
-
 /// Reads the record of the rule for exactly these packets, if there is one, and sets in `actual` what the other rules need.
 /// Returns `None` if there are few rules, or if a change of this one may concern others.
 fn read_one(
@@ -286,7 +257,7 @@ fn read_one(
     groups: &BTreeMap<u32, byway_abi::Group>,
 ) -> Result<Option<BTreeMap<u32, RuleRecord>>> {
     let rules = tables.noted_rules()? as usize;
-    let is_attached = actual.programs.values().any(|(_, role)| *role == Role::Departure);
+    let is_attached = actual.attachments().next().is_some();
     if rules <= FEW
         || tables.meta.get(meta::CHANGING)? != 0
         || !is_attached
@@ -359,37 +330,15 @@ fn name_as_now(all: &mut [(NextHop, Slot)], links: &BTreeMap<u32, Link>) {
     }
 }
 
-/// Finds the device again for next hops that wait for one, or whose device is gone. Returns those that then equal another
-/// next hop, each with that one.
-fn resolve_again(
-    all: &mut [(NextHop, Slot)],
-    network: &mut Network,
-    links: &BTreeMap<u32, Link>,
-    attached: &BTreeSet<u32>,
-) -> Result<BTreeMap<NextHop, NextHop>> {
-    let mut moved = BTreeMap::new();
-    let in_use = all.iter().filter(|(_, slot)| !slot.is_gone).map(|(next_hop, _)| next_hop.clone());
-    let mut in_use: BTreeSet<NextHop> = in_use.collect();
-    for (next_hop, _) in all.iter_mut().filter(|(_, slot)| slot.is_gone) {
-        let link = match next_hop.gateway {
-            Some(gateway) if next_hop.by_route => {
-                network.device_for(gateway)?.and_then(|index| links.get(&index))
-            }
-            _ => links.values().find(|link| link.is_called(&next_hop.device.name)),
-        };
-        let Some(link) = link.filter(|link| !link.is_loopback) else { continue };
-        // If it is stacked on an attachment, packets would go round.
-        if !below(links, link).is_disjoint(attached) {
-            continue;
-        }
-        let now = NextHop { device: link.device.clone(), ..next_hop.clone() };
-        if in_use.insert(now.clone()) {
-            *next_hop = now;
-        } else {
-            moved.insert(next_hop.clone(), now);
-        }
+/// Looks up the routes of next hops that wait for their device, if the routing table decides which it is.
+fn routes_again(all: &[(NextHop, Slot)], network: &mut Network) -> Result<BTreeMap<IpAddr, u32>> {
+    let gone = all.iter().filter(|(next_hop, slot)| slot.is_gone && next_hop.by_route);
+    let gateways: BTreeSet<IpAddr> = gone.filter_map(|(next_hop, _)| next_hop.gateway).collect();
+    let mut by_route = BTreeMap::new();
+    for gateway in gateways {
+        by_route.extend(network.device_for(gateway)?.map(|index| (gateway, index)));
     }
-    Ok(moved)
+    Ok(by_route)
 }
 
 /// Returns the valid groups by identity, given the next hops in these slots.

@@ -2,6 +2,7 @@
 //!
 //! [`Snapshot`](snapshot::Snapshot) -> [`Transaction`](transaction::Transaction) -> [`plan`](plan::plan) -> steps.
 
+pub(crate) mod again;
 pub(crate) mod buckets;
 pub(crate) mod changes;
 pub(crate) mod compile;

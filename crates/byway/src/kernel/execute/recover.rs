@@ -16,13 +16,11 @@ use crate::{
     },
     model::Prefix,
     policy::{
+        again,
         plan::plan,
         state::{Place, Role},
     },
 };
-
-/// Up to how many requested attachments a vanished device may add another one.
-const MAX_REQUESTS: usize = 256;
 
 impl Executor<'_> {
     /// Removes what an interrupted change has left, and the records of devices that are gone. A named attachment then waits
@@ -32,15 +30,13 @@ impl Executor<'_> {
         let links = self.network.links()?;
         let installed = installed(self.pins, self.network, &links)?;
         let gone = installed.iter().filter(|installed| installed.is_gone);
-        let requests = self.pins.tables.attachments.requests()?;
-        let is_auto = requests.values().any(String::is_empty);
-        let mut room = MAX_REQUESTS.saturating_sub(requests.len());
+        let mut requests: BTreeSet<String> = self.pins.tables.attachments.requests()?.into_values().collect();
+        let is_auto = requests.remove("");
+        let attachments = gone.clone().filter(|it| it.role == Role::Departure).map(|it| it.asked_as.as_str());
+        for request in again::outlive(&requests, is_auto, attachments) {
+            self.pins.tables.attachments.set_request(&request, true)?;
+        }
         for installed in gone.clone() {
-            // The request outlives the device, up to a limit: a host may attach to thousands of devices in turn.
-            if installed.role == Role::Departure && !is_auto && room > 0 {
-                self.pins.tables.attachments.set_request(&installed.asked_as, true)?;
-                room -= 1;
-            }
             self.forget(installed)?;
         }
         if self.pins.tables.meta.get(meta::CHANGING)? == 0 {

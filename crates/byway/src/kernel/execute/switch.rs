@@ -35,8 +35,9 @@ pub(super) fn switch_rules(tables: &mut Tables, progress: &mut Progress, switch:
             };
             let (old, generation) =
                 set_source(tables, source, target).map_err(|error| without(tables, &made, error))?;
-            // A reader may have begun after the identities were written down.
-            tables.next_set()?;
+            // Taking an identity tells a reader that has begun after they were noted. The rule is in force, so this must not fail the
+            // change.
+            let _ = tables.next_set();
             made.generation = generation.map(|before| before.wrapping_add(1));
             progress.stale.generation = generation;
             progress.stale.sets.extend(set_of(old, before.as_ref()));
