@@ -158,7 +158,7 @@ impl<T: NetlinkSerializable + NetlinkDeserializable + Clone> Netlink<T> {
                 match message.payload {
                     NetlinkPayload::InnerMessage(inner) => answer(inner),
                     NetlinkPayload::Done(done) if done.code < 0 => {
-                        return Err(io::Error::from_raw_os_error(-done.code));
+                        return Err(io::Error::from_raw_os_error(done.code.wrapping_neg()));
                     }
                     NetlinkPayload::Done(_) => return Ok(consistency),
                     NetlinkPayload::Error(ErrorMessage { code: None, .. }) => return Ok(consistency),

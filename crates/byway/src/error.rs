@@ -327,6 +327,10 @@ pub enum ErrorKind {
     Exists,
     /// The process may not do that.
     Privilege,
+    /// Another process is in the way. The same request may work in a moment.
+    Busy,
+    /// The state in the kernel, or beside it, is not as Byway wrote it. A person has to look.
+    Damaged,
     /// The request was fine, and carrying it out has failed.
     Failed,
 }
@@ -378,15 +382,13 @@ impl Error {
                 ErrorKind::Exists
             }
             Self::Privilege(_) | Self::NotOurs(_) | Self::NoBpffs(_) => ErrorKind::Privilege,
-            Self::Kernel { .. }
-            | Self::Inconsistent { .. }
-            | Self::Busy { .. }
-            | Self::Locked { .. }
-            | Self::NotUndone { .. }
+            Self::Busy { .. } | Self::Locked { .. } => ErrorKind::Busy,
+            Self::Inconsistent { .. }
             | Self::DamagedNote { .. }
             | Self::DamagedCopy { .. }
             | Self::MissingPin { .. }
-            | Self::Damaged { .. } => ErrorKind::Failed,
+            | Self::Damaged { .. } => ErrorKind::Damaged,
+            Self::Kernel { .. } | Self::NotUndone { .. } => ErrorKind::Failed,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Configurations: diff, apply, confirm, rollback and export.
+//! Configurations: diff, apply and export.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -11,35 +11,14 @@ use super::{
     rollback_store::{self, RollbackStore, Unconfirmed},
 };
 use crate::{
-    config::{ActionSpec, Attach, Config, Reading},
+    config::{ActionSpec, Attach, Config},
     error::{Error, Result},
-    import::{Imported, translate},
-    kernel::{
-        bpffs, leaves,
-        network::Network,
-        pins::Pins,
-        policy::policy,
-        snapshot::{Scope, installed, snapshot},
-    },
-    model::{Action, GroupSpec, Owner, Rule, Selector, Target, TargetSpec},
+    kernel::snapshot::{Scope, snapshot},
+    model::{Action, GroupSpec, Owner, Rule, Target, TargetSpec},
     policy::{
-        changes::Changes,
-        obstacles::{self, Facts, Obstacle, RULES_LOOKED_UP},
-        rollback::Saved,
-        snapshot::{Host, Questions},
-        state::{Desired, Role},
-        transaction::Transaction,
+        changes::Changes, rollback::Saved, snapshot::Questions, state::Desired, transaction::Transaction,
     },
 };
-
-/// The result of a rollback.
-#[derive(Debug, Clone, Copy)]
-struct RolledBack {
-    /// How many rules the configuration had.
-    rules: usize,
-    /// The apply was cut off before it changed anything.
-    was_none: bool,
-}
 
 impl Byway {
     /// Returns what [`Byway::apply`] would change. Changes nothing.
@@ -121,7 +100,7 @@ impl Byway {
         begin_to_wait: impl FnOnce(&RollbackStore) -> Result<()>,
     ) -> Result<Changes> {
         config.check()?;
-        let (store, strict) = (RollbackStore::open()?, self.is_strict);
+        let (store, strict) = (self.store()?, self.is_strict);
         let scope = Scope::all(Questions::config(config));
         let mut change = self.begin(&scope, |transaction| {
             if store.unconfirmed()?.is_some() {
@@ -149,179 +128,6 @@ impl Byway {
         Ok(change.transaction.into_changes(config.rule_count()))
     }
 
-    /// Confirms the last apply, so that it is not rolled back. Returns whether one was waiting: an apply that changed nothing
-    /// does not wait. Ends the waiting as well if the note of it is damaged, or if there is no copy to go back to.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::TakenBack`], [`Error::TooLateToConfirm`].
-    pub fn confirm(&mut self) -> Result<bool> {
-        let store = RollbackStore::open()?;
-        let nothing_waits = || store.what_was_undone().map_or(Ok(false), |how| Err(Error::TakenBack(how)));
-        if !bpffs::is_mounted() {
-            bpffs::check_not_hidden()?;
-            return nothing_waits();
-        }
-        let _lock = self.lock()?;
-        match store.unconfirmed() {
-            Ok(None) => return nothing_waits(),
-            Ok(Some(unconfirmed)) if unconfirmed.time_left()?.is_zero() => {
-                if let Ok((Some(_), _)) = store.copies() {
-                    return Err(Error::TooLateToConfirm);
-                }
-                // Nobody can roll it back, and without this it would wait forever.
-                store.clear()?;
-            }
-            Ok(Some(_)) | Err(Error::DamagedNote { .. }) => store.end_wait()?,
-            Err(error) => return Err(error),
-        }
-        Ok(true)
-    }
-
-    /// Returns how long the last apply still waits to be confirmed, if it does. Zero means that it is overdue: its guard has
-    /// died, and nobody has rolled it back yet.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::DamagedNote`], and those of reading the note.
-    pub fn unconfirmed(&self) -> Result<Option<Duration>> {
-        self.check_namespace()?;
-        RollbackStore::open()?.unconfirmed()?.map(|unconfirmed| unconfirmed.time_left()).transpose()
-    }
-
-    /// Returns how long the apply with this token still waits to be confirmed, if it does. Zero means that it is overdue.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Byway::unconfirmed`].
-    pub fn time_to_confirm(&self, token: &str) -> Result<Option<Duration>> {
-        time_left(&RollbackStore::open()?, token)
-    }
-
-    /// Rolls back the last apply: restores the configuration's rules and groups and, if the apply changed them, the attachments.
-    /// Works once: afterwards there is nothing to go back to.
-    ///
-    /// A next hop whose device is gone waits for it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NothingToRollBack`], [`Error::NoteRemoved`], [`Error::DamagedCopy`], and those of [`Byway::apply`].
-    pub fn rollback(&mut self) -> Result<Changes> {
-        if let Some(changes) = self.go_back(&Back::Asked)? {
-            return Ok(changes);
-        }
-        let store = RollbackStore::open()?;
-        let _lock = if bpffs::is_mounted() { Some(self.lock()?) } else { None };
-        match store.unconfirmed() {
-            // Somebody may have applied something meanwhile.
-            Ok(None) => Err(Error::NothingToRollBack),
-            _ if store.copies()?.0.is_some() => Err(Error::NothingToRollBack),
-            _ => store.clear().and(Err(Error::NoteRemoved)),
-        }
-    }
-
-    /// Rolls back the apply with this token if it still waits to be confirmed, and its time is over or `at_once` is set.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Byway::rollback`].
-    pub fn rollback_unless_confirmed(&mut self, token: &str, at_once: bool) -> Result<Option<Changes>> {
-        if bpffs::is_mounted() {
-            // Wait for the apply, which may be under way. If it is the first change of all, nothing shows it yet.
-            drop(self.lock()?);
-        }
-        let back = Back::Unconfirmed { token: token.to_owned(), at_once };
-        let gone_back = self.go_back(&back);
-        if let Err(error) = &gone_back {
-            let store = RollbackStore::open()?;
-            let _lock = self.lock()?;
-            if back.is_due(&store)? {
-                store.note_undone(&format!(
-                    "nobody confirmed the last one in time, and rolling it back failed: {}",
-                    error.sentence()
-                ))?;
-            }
-        }
-        gone_back
-    }
-
-    /// Tells all other processes that the guard of the last apply is alive, until the returned value is dropped. Otherwise they
-    /// do its work ([`Byway::rollback_if_overdue`]).
-    ///
-    /// # Errors
-    ///
-    /// Those of the file system.
-    pub fn guarding(&self) -> Result<impl Drop + use<>> {
-        RollbackStore::open()?.lock_guard()
-    }
-
-    /// Rolls back the last apply if it still waits to be confirmed, its time is over, and its guard has died.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Byway::rollback`].
-    pub fn rollback_if_overdue(&mut self) -> Result<Option<Changes>> {
-        let store = RollbackStore::open()?;
-        match store.unconfirmed()? {
-            Some(unconfirmed) if unconfirmed.time_left()?.is_zero() && !store.has_guard() => {
-                self.rollback_unless_confirmed(&unconfirmed.token, false)
-            }
-            _ => Ok(None),
-        }
-    }
-
-    fn go_back(&mut self, back: &Back) -> Result<Option<Changes>> {
-        let store = RollbackStore::open()?;
-        // What is asked of the host. Where another apply comes in between, its copy has to do with less.
-        let (last, older) = store.copies()?;
-        let mut questions = Questions::default();
-        for saved in last.iter().chain(&older) {
-            questions.add_config(&saved.config);
-        }
-        let mut change = self.begin(&Scope::all(questions), |transaction| {
-            if !back.is_due(&store)? {
-                return Ok(None);
-            }
-            let (Some(last), older) = store.copies()? else { return Ok(None) };
-            let rolled_back = |rules| Some(RolledBack { rules, was_none: false });
-            let Some(older) = older else { return go_back_to(last, transaction).map(rolled_back) };
-            // The last apply was cut off. If it has changed nothing, it does not count.
-            let rules = go_back_to(last, transaction)?;
-            match back {
-                _ if !transaction.changes_nothing() => Ok(rolled_back(rules)),
-                Back::Unconfirmed { .. } => Ok(Some(RolledBack { rules, was_none: true })),
-                Back::Asked => go_back_to(older, transaction).map(rolled_back),
-            }
-        })?;
-        self.commit(&mut change)?;
-        let Some(rolled_back) = change.returned else { return Ok(None) };
-        let note = || {
-            if rolled_back.was_none {
-                store.abort()?;
-            } else {
-                store.clear()?;
-            }
-            match back {
-                Back::Unconfirmed { .. } => {
-                    store.note_undone("the last one was rolled back, because nobody confirmed it in time")
-                }
-                Back::Asked => Ok(()),
-            }
-        };
-        if change.is_locked() {
-            note()?;
-        } else {
-            // There were no pins, and there are none.
-            bpffs::ensure_mounted()?;
-            let _lock = self.lock()?;
-            // Somebody may have applied something meanwhile.
-            if self.pins()?.is_none() {
-                note()?;
-            }
-        }
-        Ok(Some(change.transaction.into_changes(rolled_back.rules)))
-    }
-
     /// Returns everything as a configuration: the rules and groups of all owners, and the attachments. Applying it changes
     /// nothing, as long as the devices of its next hops exist. A rule of a kind that this version does not know
     /// ([`Target::Other`]) is left out, and a comment in its text form says so.
@@ -336,103 +142,6 @@ impl Byway {
         let attach = if held.is_auto { Attach::Auto } else { Attach::devices(held.attachment_names()) };
         Ok(as_config(&held, Some(attach), |_| true))
     }
-}
-
-/// Adds warnings about this host to a reading, for the calling thread's network namespace: next hops that cannot be reached,
-/// interfaces that do not exist, and strict `rp_filter` where requests come in. Returns what else would keep its rules from
-/// doing their work: packets that would leave past all attachments, or never leave. On another host the configuration may be
-/// right. Needs no privilege; with that of a change, it knows the attachments that there are.
-///
-/// # Errors
-///
-/// Those of the kernel.
-pub fn lint_host(reading: &mut Reading) -> Result<Vec<Obstacle>> {
-    let mut network = Network::open()?;
-    let links = network.links()?;
-    let mut questions = Questions::host_refs(reading.host_refs.iter().map(|(host_ref, _)| host_ref));
-    questions.default_routes = true;
-    let host = network.host(links, &questions, false)?;
-    reading.lint_host(&host)?;
-    let Some(config) = &reading.config else { return Ok(Vec::new()) };
-    let selectors: Vec<Selector> = config.redirected().take(RULES_LOOKED_UP).collect();
-    let facts = Facts {
-        attached: would_attach(config.attach.as_ref(), &host, &mut network),
-        leaves: leaves::leaves(&mut network, &selectors)?,
-        devices: host.links.into_iter().map(|(index, link)| (index, link.device)).collect(),
-        ..Facts::default()
-    };
-    let rules: Vec<Rule> = selectors.into_iter().map(|it| Rule::new(it, Target::Drop)).collect();
-    Ok(obstacles::find(&rules, &facts))
-}
-
-/// Returns the devices that an apply would be attached to, as far as they can be seen.
-fn would_attach(attach: Option<&Attach>, host: &Host, network: &mut Network) -> BTreeSet<u32> {
-    let mut attached = BTreeSet::new();
-    if let Some(Attach::Devices(names)) = attach {
-        attached.extend(names.iter().filter_map(|name| Some(host.attachable(name).ok()?.index)));
-        return attached;
-    }
-    // Without `attach` the attachments stay as they are, and where there are none, the default route has them.
-    if attach.is_none()
-        && let Ok(Some(pins)) = Pins::open()
-        && let Ok(installed) = installed(&pins, network, &host.links)
-    {
-        let departures = installed.into_iter().filter(|it| it.role == Role::Departure && it.is_installed);
-        attached.extend(departures.map(|it| it.device.index));
-    }
-    if attached.is_empty() {
-        attached.extend(host.default_gateway_devices().unwrap_or_default().iter().map(|it| it.index));
-    }
-    attached
-}
-
-/// Reads the policy routing of the calling thread's network namespace, of both families, and says it in Byway's words.
-/// Changes nothing, and needs no privilege and no BPF.
-///
-/// # Errors
-///
-/// [`Error::Kernel`] where the kernel does not list rules, routes or devices.
-pub fn import() -> Result<Imported> {
-    let mut network = Network::open()?;
-    let links = network.links()?;
-    let questions = Questions { rp_filter: true, ..Questions::default() };
-    let host = network.host(links, &questions, false)?;
-    Ok(translate(&policy(&mut network, &host)?))
-}
-
-/// Why to go back.
-enum Back {
-    /// Somebody has asked for it.
-    Asked,
-    /// The apply with this token waits to be confirmed: roll back when its time is over, or at once.
-    Unconfirmed { token: String, at_once: bool },
-}
-
-impl Back {
-    fn is_due(&self, store: &RollbackStore) -> Result<bool> {
-        match self {
-            Self::Asked => Ok(true),
-            Self::Unconfirmed { token, at_once } => match time_left(store, token) {
-                // Who knows of that apply otherwise is its guard. Nobody has confirmed it, which would have removed the note.
-                Err(Error::DamagedNote { .. }) => Ok(true),
-                left => Ok(left?.is_some_and(|left| *at_once || left.is_zero())),
-            },
-        }
-    }
-}
-
-/// Returns how long this apply still waits to be confirmed, if it does.
-fn time_left(store: &RollbackStore, token: &str) -> Result<Option<Duration>> {
-    let unconfirmed = store.unconfirmed()?.filter(|it| it.token == token);
-    unconfirmed.map(|unconfirmed| unconfirmed.time_left()).transpose()
-}
-
-/// Replaces the configuration's current state with the saved one. Returns how many rules that has.
-fn go_back_to(saved: Saved, transaction: &mut Transaction) -> Result<usize> {
-    let (found, is_auto) = (saved.found.clone(), saved.is_auto);
-    let config = saved.feasible(&transaction.snapshot.host, &transaction.desired);
-    transaction.go_back_to(Owner::CONFIG, &config, found, is_auto)?;
-    Ok(config.rule_count())
 }
 
 /// The config-owned state, for rollback. Includes the attachments only if this change touches them.

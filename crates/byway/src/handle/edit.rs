@@ -121,7 +121,7 @@ impl Edit {
     fn make(&self, transaction: &mut Transaction) -> error::Result<Edited> {
         let mut put = |spec: &RuleSpec, on_conflict| {
             let request = Request::of_specs(slice::from_ref(spec));
-            let actions = transaction.put(&request, on_conflict)?;
+            let actions = transaction.put_rules(&request, on_conflict)?;
             super::only(request.rules(&actions)).map(Edited::Rule)
         };
         match self {

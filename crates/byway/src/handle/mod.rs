@@ -4,11 +4,13 @@ mod change;
 mod configure;
 mod edit;
 mod gc;
+mod host;
+mod rollback;
 mod rollback_store;
 
-pub use configure::{import, lint_host};
 pub use edit::{Edit, EditError, Edited};
 pub use gc::{Leftovers, Unknown};
+pub use host::{import, lint_host};
 
 use std::{collections::BTreeSet, slice, time::Duration};
 
@@ -215,7 +217,7 @@ impl Byway {
     ///
     /// Those of [`Byway::add`].
     pub fn add_all(&mut self, specs: &[RuleSpec]) -> Result<Vec<Rule>> {
-        self.put(specs, OnConflict::Refuse)
+        self.change_rules(specs, OnConflict::Refuse)
     }
 
     /// Adds a rule, or replaces the one for the same packets. Its counters start at zero, unless it is the same rule.
@@ -233,10 +235,10 @@ impl Byway {
     ///
     /// Those of [`Byway::replace`].
     pub fn replace_all(&mut self, specs: &[RuleSpec]) -> Result<Vec<Rule>> {
-        self.put(specs, OnConflict::Replace)
+        self.change_rules(specs, OnConflict::Replace)
     }
 
-    fn put(&mut self, specs: &[RuleSpec], on_conflict: OnConflict) -> Result<Vec<Rule>> {
+    fn change_rules(&mut self, specs: &[RuleSpec], on_conflict: OnConflict) -> Result<Vec<Rule>> {
         specs.iter().try_for_each(RuleSpec::check)?;
         let request = Request::of_specs(specs);
         let scope = Scope {
@@ -248,7 +250,7 @@ impl Byway {
             questions: Questions::targets(specs.iter().map(|spec| &spec.target)),
         };
         let actions = self.change(&scope, |transaction| {
-            let actions = transaction.put(&request, on_conflict)?;
+            let actions = transaction.put_rules(&request, on_conflict)?;
             if !specs.is_empty() {
                 transaction.attach_unless_attached()?;
             }
@@ -315,8 +317,8 @@ impl Byway {
         self.put_group(spec, OnConflict::Refuse)
     }
 
-    /// Adds a group, or replaces the one of that name in one instant. Moves as few flows as possible. A group of the
-    /// configuration still belongs to the configuration, and the next apply changes it back.
+    /// Adds a group, or replaces the one of that name in one instant. Moves as few flows as possible. The group
+    /// keeps its owner, whose next apply may change it back.
     ///
     /// # Errors
     ///
@@ -493,5 +495,5 @@ impl Byway {
 }
 
 fn only(rules: Vec<Rule>) -> Result<Rule> {
-    rules.into_iter().next().ok_or_else(|| Error::kernel("put the rule", "no rule was asked for"))
+    rules.into_iter().next().ok_or_else(|| Error::inconsistent("put the rule", "nothing came of it"))
 }

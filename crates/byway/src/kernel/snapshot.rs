@@ -8,18 +8,10 @@ use std::{
 };
 
 use byway_abi::{
-    HOOK_CLSACT, MAX_RULES, RULE_NAME_LEN, RuleRecord, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP,
-    TARGET_PASS, meta,
+    MAX_RULES, RULE_NAME_LEN, RuleRecord, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, meta,
 };
 
-use super::{
-    hook::{Attached, Hook},
-    network::Network,
-    next_hops,
-    pins::Pins,
-    tables::Tables,
-    wire,
-};
+use super::{hook::Attached, network::Network, next_hops, pins::Pins, tables::Tables, wire};
 use crate::{
     error::Result,
     model::{Action, Device, NextHop, Selector, Target},
@@ -68,7 +60,8 @@ fn programs(
     for (key, record) in pins.tables.attachments.programs()? {
         let Some(place) = wire::read_place(&key) else { continue };
         let index = place.ifindex;
-        let hook = if record.hook == HOOK_CLSACT { Hook::Clsact } else { Hook::Tcx };
+        let attached = wire::attached(&record);
+        let hook = attached.hook;
         let recorded = wire::read_role(record.role, place.direction);
         let asked_as = wire::read_device(&record.name, index).name;
         let on_device = match links.get(&index) {
@@ -95,7 +88,7 @@ fn programs(
             asked_as,
             device: link.map_or_else(|| wire::read_device(&record.name, index), |link| link.device.clone()),
             role,
-            attached: Attached { hook, qdisc_added: record.qdisc_added != 0 },
+            attached,
             is_installed: on_device.is_some(),
             is_gone: link.is_none(),
         });
@@ -170,45 +163,8 @@ fn read(
     only: Option<&Selector>,
 ) -> Result<(Actual, BTreeMap<u32, Link>)> {
     let links = network.links()?;
-    let devices: BTreeMap<u32, Device> =
-        links.iter().map(|(index, link)| (*index, link.device.clone())).collect();
-    let mtus = links.iter().map(|(index, link)| (*index, link.mtu)).collect();
-    let mut actual = Actual { devices, mtus, ..Actual::default() };
-    let Some(pins) = pins else { return Ok((actual, links)) };
-    let (all, unknown) = programs(pins, network, &links)?;
-    actual.unknown = unknown;
-    let mut requests: BTreeSet<String> = pins.tables.attachments.requests()?.into_values().collect();
-    actual.is_auto = requests.remove("");
-    let is_gone = |it: &&Installed| it.is_gone && it.role == Role::Departure;
-    let gone = all.iter().filter(is_gone).map(|it| it.asked_as.as_str());
-    requests.extend(again::outlive(&requests, actual.is_auto, gone));
-    for Installed { device, asked_as, role, is_installed, is_gone, .. } in all {
-        let is_there = !is_gone;
-        if role == Role::Departure && is_there {
-            actual.attached_as.insert(device.index, asked_as);
-        }
-        if is_installed {
-            actual.programs.insert(Place::of(&device, role), (device, role));
-        } else if role == Role::Departure && is_there {
-            actual.lost.insert(device.index, device);
-        }
-    }
-
-    let mut next_hops = pins.tables.next_hops.all()?;
-    let asked_by: Vec<String> = next_hops.iter().map(|(next_hop, _)| next_hop.device.name.clone()).collect();
-    name_as_now(&mut next_hops, &links);
-    let attached = actual.attachments().map(|device| device.index).collect();
-    let by_route = routes_again(&next_hops, network)?;
-    actual.moved = again::resolve_again(&mut next_hops, &by_route, &links, &attached);
-    let mut slots = BTreeMap::new();
-    for ((next_hop, slot), name) in next_hops.into_iter().zip(asked_by) {
-        slots.insert(slot.index, next_hop.clone());
-        actual.asked_by.insert(next_hop.clone(), name);
-        actual.next_hops.insert(next_hop, slot);
-    }
-    let waits_for_route = actual.is_auto && attached.is_empty() && actual.lost.is_empty();
-    let default_routes = if waits_for_route { network.default_route_devices()? } else { BTreeSet::new() };
-    again::await_attachments(&mut actual, requests, &default_routes, &links);
+    let Some(pins) = pins else { return Ok((without_pins(&links), links)) };
+    let (mut actual, slots) = without_rules(pins, network, &links)?;
     let groups = groups_of_now(&pins.tables, &slots)?;
     for (id, wire) in &groups {
         if let Some(group) = next_hops::read_group(wire, &slots) {
@@ -246,6 +202,58 @@ fn read(
         actual.neighbours.insert(neighbour);
     }
     Ok((actual, links))
+}
+
+fn without_pins(links: &BTreeMap<u32, Link>) -> Actual {
+    Actual {
+        devices: links.iter().map(|(index, link)| (*index, link.device.clone())).collect(),
+        mtus: links.iter().map(|(index, link)| (*index, link.mtu)).collect(),
+        ..Actual::default()
+    }
+}
+
+/// Reads everything but rules, groups and neighbours. Also returns the next hop in each slot.
+pub(crate) fn without_rules(
+    pins: &Pins,
+    network: &mut Network,
+    links: &BTreeMap<u32, Link>,
+) -> Result<(Actual, BTreeMap<u32, NextHop>)> {
+    let mut actual = without_pins(links);
+    let (all, unknown) = programs(pins, network, links)?;
+    actual.unknown = unknown;
+    let mut requests: BTreeSet<String> = pins.tables.attachments.requests()?.into_values().collect();
+    actual.is_auto = requests.remove("");
+    let is_gone = |it: &&Installed| it.is_gone && it.role == Role::Departure;
+    let gone = all.iter().filter(is_gone).map(|it| it.asked_as.as_str());
+    requests.extend(again::outlive(&requests, actual.is_auto, gone));
+    for Installed { device, asked_as, role, is_installed, is_gone, .. } in all {
+        let is_there = !is_gone;
+        if role == Role::Departure && is_there {
+            actual.attached_as.insert(device.index, asked_as);
+        }
+        if is_installed {
+            actual.programs.insert(Place::of(&device, role), (device, role));
+        } else if role == Role::Departure && is_there {
+            actual.lost.insert(device.index, device);
+        }
+    }
+
+    let mut next_hops = pins.tables.next_hops.all()?;
+    let asked_by: Vec<String> = next_hops.iter().map(|(next_hop, _)| next_hop.device.name.clone()).collect();
+    name_as_now(&mut next_hops, links);
+    let attached = actual.attachments().map(|device| device.index).collect();
+    let by_route = routes_again(&next_hops, network)?;
+    actual.moved = again::resolve_again(&mut next_hops, &by_route, links, &attached);
+    let mut slots = BTreeMap::new();
+    for ((next_hop, slot), name) in next_hops.into_iter().zip(asked_by) {
+        slots.insert(slot.index, next_hop.clone());
+        actual.asked_by.insert(next_hop.clone(), name);
+        actual.next_hops.insert(next_hop, slot);
+    }
+    let waits_for_route = actual.is_auto && attached.is_empty() && actual.lost.is_empty();
+    let default_routes = if waits_for_route { network.default_route_devices()? } else { BTreeSet::new() };
+    again::await_attachments(&mut actual, requests, &default_routes, links);
+    Ok((actual, slots))
 }
 
 /// Reads the record of the rule for exactly these packets, if there is one, and sets in `actual` what the other rules need.
@@ -287,11 +295,11 @@ fn read_one(
 
 /// The actions of rules, each once: a million rules have few different ones.
 #[derive(Default)]
-struct Shared(HashMap<Said, Option<Arc<Action>>>);
+struct Shared(HashMap<ActionKey, Option<Arc<Action>>>);
 
 /// The part of a record that determines its action.
 #[derive(PartialEq, Eq, Hash)]
-struct Said {
+struct ActionKey {
     kind: u8,
     index: u32,
     on_down: u8,
@@ -308,9 +316,9 @@ impl Shared {
         target: impl FnOnce() -> Option<Target>,
     ) -> Option<Arc<Action>> {
         let RuleRecord { kind, index, on_down, mss, owner, name, .. } = *record;
-        let said = Said { kind, index, on_down, mss, owner, name };
+        let key = ActionKey { kind, index, on_down, mss, owner, name };
         let read = || Some(Arc::new(wire::action(record, target()?)));
-        self.0.entry(said).or_insert_with(read).clone()
+        self.0.entry(key).or_insert_with(read).clone()
     }
 }
 

@@ -22,8 +22,8 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    model::Prefix,
-    policy::source_table::{Family, Layout, Table, TakesNewTable, buckets, fault, lay_out, other_info},
+    model::{Family, Prefix},
+    policy::source_table::{Layout, Table, TakesNewTable, buckets, fault, lay_out, other_info},
 };
 
 /// `BPF_F_MMAPABLE` and `BPF_F_INNER_MAP` (include/uapi/linux/bpf.h), as `crates/byway-ebpf/src/maps.rs` has them.
@@ -79,12 +79,12 @@ impl Generation {
 
     /// Returns the target for exactly this source.
     pub(crate) fn source(&self, source: &Prefix) -> Option<Target> {
-        self.table(Family::of(source))?.source(source)
+        self.table(source.family())?.source(source)
     }
 
     /// The target of the most specific source that holds an address.
     pub(crate) fn look_up(&self, address: IpAddr) -> Option<Target> {
-        self.table(Family::of(&address.into()))?.look_up(address)
+        self.table(Family::of(address))?.look_up(address)
     }
 
     /// Returns the sources of rules, and their targets.
@@ -188,7 +188,7 @@ impl Sources {
     /// Opens the part of a table where a source may be. To map all of a large table takes longer than everything else in a
     /// change of one rule.
     fn part(&self, generation: u32, source: &Prefix) -> Result<Option<Part>> {
-        let family = Family::of(source);
+        let family = source.family();
         let infos = self.infos(generation)?;
         let info = match family {
             Family::V4 => &infos.v4,
@@ -202,7 +202,8 @@ impl Sources {
         }
         let few = map.and_then(|map| Some((map, buckets(family, info, source)?)));
         let Some((map, few)) = few else {
-            let tables = self.generation(generation)?.tables;
+            // With the infos that were checked against these tables.
+            let Generation { infos, tables } = self.generation(generation)?;
             let memory = match family {
                 Family::V4 => tables.v4,
                 Family::V6 => tables.v6,
@@ -257,7 +258,7 @@ impl Sources {
 
     /// Creates the tables of a generation that is not in force, from sources in order.
     pub(crate) fn make(&mut self, generation: u32, mut sources: Vec<(Prefix, Target)>) -> Result<()> {
-        let v6 = sources.split_off(sources.partition_point(|(source, _)| Family::of(source) == Family::V4));
+        let v6 = sources.split_off(sources.partition_point(|(source, _)| source.family() == Family::V4));
         let v4 = self.make_table(Family::V4, generation, sources)?;
         let v6 = self.make_table(Family::V6, generation, v6)?;
         self.begin_epoch(generation, TableInfos { v4, v6, ..TableInfos::EMPTY })

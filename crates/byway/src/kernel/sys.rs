@@ -1,4 +1,5 @@
-//! The few system calls that no dependency wraps.
+//! The few system calls that no dependency wraps as Byway needs them. (aya's `SchedClassifier::query_tcx` takes the name of a
+//! device, which another device may have by then.)
 
 use std::{
     ffi::CString,
@@ -304,7 +305,7 @@ impl Memory {
 
 // SAFETY: the mapping belongs to the process and to no thread of it, and is read and written as atomic words only.
 unsafe impl Send for Memory {}
-// SAFETY: as above.
+// SAFETY: threads that share it read and write it as atomic words only.
 unsafe impl Sync for Memory {}
 
 impl Drop for Memory {
@@ -325,6 +326,6 @@ pub(super) fn record_to_words(record: RuleRecord) -> [u64; RECORD_WORDS] {
 
 /// Converts words of a map's memory to a record.
 pub(super) fn record_of_words(words: [u64; RECORD_WORDS]) -> RuleRecord {
-    // SAFETY: as above, and any bytes make a valid record.
+    // SAFETY: both are plain bytes of the same number, and any bytes make a valid record (`Pod` in byway-abi).
     unsafe { mem::transmute(words) }
 }

@@ -3,11 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use byway_abi::{
-    DIRECTION_EGRESS, DIRECTION_INGRESS, FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, MSS_AUTO, MSS_OFF,
-    NEXT_HOP_BY_ROUTE, NEXT_HOP_DOWN, NEXT_HOP_WAITING, NeighbourKey, ON_DOWN_DROP, ON_DOWN_PASS, ProgramKey,
-    ProgramRecord, ROLE_ARRIVAL, ROLE_DEPARTURE, RuleRecord, SetRecord, TARGET_GONE, sources::KIND,
+    DIRECTION_EGRESS, DIRECTION_INGRESS, FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, HOOK_CLSACT, HOOK_TCX,
+    MSS_AUTO, MSS_OFF, NEXT_HOP_BY_ROUTE, NEXT_HOP_DOWN, NEXT_HOP_WAITING, NeighbourKey, ON_DOWN_DROP,
+    ON_DOWN_PASS, ProgramKey, ProgramRecord, ROLE_ARRIVAL, ROLE_DEPARTURE, RuleRecord, SetRecord,
+    TARGET_GONE, sources::KIND,
 };
 
+use super::hook::{Attached, Hook};
 use crate::{
     model::{Action, Device, Mss, NextHop, OnDown, Owner, Prefix, Rule, Selector, Target, is_name},
     policy::state::{Direction, Place, Role},
@@ -181,6 +183,25 @@ pub(super) fn request(device: &str) -> ProgramRecord {
 /// Reads the name of a requested attachment, which is empty for the devices that carry a default route.
 pub(super) fn read_request(wire: &[u8]) -> String {
     if text(wire).is_empty() { String::new() } else { read_device(wire, 0).name }
+}
+
+/// Returns the record of a program on a device.
+pub(super) fn program_record(device: &Device, program: Role, attached: Attached) -> ProgramRecord {
+    ProgramRecord {
+        name: name(&device.name),
+        role: role(program),
+        hook: if attached.hook == Hook::Tcx { HOOK_TCX } else { HOOK_CLSACT },
+        qdisc_added: attached.qdisc_added.into(),
+        reserved: 0,
+    }
+}
+
+/// Reads how a program is attached.
+pub(super) fn attached(record: &ProgramRecord) -> Attached {
+    Attached {
+        hook: if record.hook == HOOK_CLSACT { Hook::Clsact } else { Hook::Tcx },
+        qdisc_added: record.qdisc_added != 0,
+    }
 }
 
 /// Returns the record of a rule. `kind` and `index` are those of its target.

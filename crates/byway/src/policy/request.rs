@@ -64,7 +64,7 @@ impl<'a> Request<'a> {
     }
 
     /// Adds the rules to the desired ones. Returns the resolved actions, by their places.
-    pub(crate) fn put(
+    pub(crate) fn resolve_into(
         &self,
         desired: &mut Desired,
         host: &Host,

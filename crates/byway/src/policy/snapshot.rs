@@ -126,13 +126,6 @@ pub(crate) struct Questions {
 }
 
 impl Questions {
-    /// Asks about next hops.
-    pub(crate) fn next_hops<'a>(next_hops: impl IntoIterator<Item = &'a NextHopSpec>) -> Self {
-        let mut questions = Self::default();
-        questions.add_next_hops(next_hops);
-        questions
-    }
-
     fn add_next_hops<'a>(&mut self, next_hops: impl IntoIterator<Item = &'a NextHopSpec>) {
         let with_gateway = next_hops.into_iter().filter_map(|it| Some((it.gateway()?, it.device())));
         self.gateways.extend(with_gateway.map(|(gateway, device)| (gateway, device.map(str::to_owned))));
@@ -149,7 +142,9 @@ impl Questions {
 
     /// Asks about a group.
     pub(crate) fn group(spec: &GroupSpec) -> Self {
-        Self::next_hops(spec.members.iter().map(|member| &member.next_hop))
+        let mut questions = Self::default();
+        questions.add_members(&spec.members);
+        questions
     }
 
     /// Asks about the targets of rules, and about default routes if there is no attachment.

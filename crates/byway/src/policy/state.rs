@@ -53,7 +53,7 @@ impl Role {
 /// The direction of the packets that a program sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Direction {
-    /// Those that come in.
+    /// Those that come in. No role of this version is there. A newer byway's program may be, and is left alone.
     Ingress,
     /// Those that leave.
     Egress,
@@ -219,6 +219,11 @@ impl Actual {
 }
 
 impl Desired {
+    /// Whether there are attachments, or anything was asked to be one.
+    pub(crate) fn asks_to_attach(&self) -> bool {
+        !self.attachments.is_empty() || !self.awaited.is_empty() || self.is_auto
+    }
+
     /// Returns the names of all requested attachments, including those that wait.
     pub(crate) fn attachment_names(&self) -> BTreeSet<String> {
         let attached = self.attachments.values().map(|device| device.name.clone());

@@ -164,11 +164,7 @@ impl Transaction {
 
     /// Attaches to the default-gateway devices if there is no attachment, and none was requested.
     pub(crate) fn attach_unless_attached(&mut self) -> Result<()> {
-        let Desired { attachments, is_auto, awaited, .. } = &self.desired;
-        if attachments.is_empty() && awaited.is_empty() && !is_auto {
-            self.attach(&Attach::Auto)?;
-        }
-        Ok(())
+        if self.desired.asks_to_attach() { Ok(()) } else { self.attach(&Attach::Auto).map(drop) }
     }
 
     /// Removes attachments, and returns their devices. The others count as named from then on.
@@ -198,12 +194,12 @@ impl Transaction {
     }
 
     /// Adds the rules of a request. Returns their resolved actions, by their places in the request.
-    pub(crate) fn put(
+    pub(crate) fn put_rules(
         &mut self,
         request: &Request<'_>,
         on_conflict: OnConflict,
     ) -> Result<Vec<Option<Arc<Action>>>> {
-        request.put(&mut self.desired, &self.snapshot.host, &self.checks, on_conflict)
+        request.resolve_into(&mut self.desired, &self.snapshot.host, &self.checks, on_conflict)
     }
 
     /// Deletes the rule for exactly these packets, and returns it.
@@ -227,8 +223,8 @@ impl Transaction {
         flushed.iter().map(|(selector, action)| Rule::of(*selector, action)).collect()
     }
 
-    /// Adds a group, or replaces the one of that name. A group of the configuration stays the configuration's. Otherwise the
-    /// configuration could neither correct nor delete it while its own rules use it.
+    /// Adds a group, or replaces the one of that name. A group keeps its owner, who could otherwise
+    /// neither correct nor delete it while rules of that owner use it.
     pub(crate) fn put_group(&mut self, spec: &GroupSpec, on_conflict: OnConflict) -> Result<Group> {
         let Self { snapshot, desired, checks, .. } = self;
         let members = snapshot.host.resolve_members(&spec.members, checks)?;
@@ -243,8 +239,8 @@ impl Transaction {
                 }
                 return Err(Error::GroupOfAnother(existing.clone()));
             }
-            (Some(existing), _) if existing.owner == Owner::CONFIG => group.owner = Owner::CONFIG,
-            _ => {}
+            (Some(existing), _) => group.owner = existing.owner,
+            (None, _) => {}
         }
         for selector in users(desired, &group.name) {
             check_families(&selector.source(), gateways(&group))?;
@@ -358,7 +354,7 @@ impl Transaction {
             self.put_group(&GroupSpec { owner, ..spec.clone() }, OnConflict::ReplaceOwn)?;
         }
         let on_conflict = if is_going_back { OnConflict::KeepForeign } else { OnConflict::ReplaceOwn };
-        self.put(&Request::of_config(config, owner), on_conflict)?;
+        self.put_rules(&Request::of_config(config, owner), on_conflict)?;
         match &config.attach {
             Some(attach) => {
                 let attached = std::mem::take(&mut self.desired.attachments);

@@ -6,8 +6,7 @@ mod switch;
 use std::collections::BTreeMap;
 
 use byway_abi::{
-    BUCKETS, GroupKey, HOOK_CLSACT, HOOK_TCX, MAX_NEXT_HOPS, ProgramRecord, TARGET_DROP, TARGET_GROUP,
-    TARGET_NEXT_HOP, TARGET_PASS, meta,
+    BUCKETS, GroupKey, MAX_NEXT_HOPS, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, meta,
 };
 
 use self::switch::{Stale, clear, set_source, switch_rules};
@@ -45,7 +44,7 @@ const REPORT: usize = 4_096;
 
 /// What the steps of one plan share.
 #[derive(Default)]
-struct Progress {
+struct SoFar {
     /// The slots of next hops.
     slots: BTreeMap<NextHop, u32>,
     /// The identities of named groups.
@@ -56,7 +55,7 @@ struct Progress {
     stale: Stale,
 }
 
-impl Progress {
+impl SoFar {
     fn slot(&self, next_hop: &NextHop) -> Result<u32> {
         let slot = self.slots.get(next_hop).copied();
         slot.ok_or_else(|| Error::inconsistent(format!("find the next hop {next_hop}"), "it has no slot"))
@@ -95,10 +94,10 @@ impl Executor<'_> {
         }
         let _quiet = SignalsWait::begin();
         self.pins.tables.meta.set(meta::CHANGING, 1)?;
-        let mut progress = Progress {
+        let mut so_far = SoFar {
             slots: actual.next_hops.iter().map(|(next_hop, slot)| (next_hop.clone(), slot.index)).collect(),
             groups: actual.groups.iter().map(|(name, (id, _))| (name.clone(), *id)).collect(),
-            ..Progress::default()
+            ..SoFar::default()
         };
         let mut undo: Vec<Undo> = Vec::new();
         let mut has_grace_period_ended = false;
@@ -107,17 +106,17 @@ impl Executor<'_> {
                 progress(nth, steps.len());
             }
             has_grace_period_ended |= *step == Step::WaitForGracePeriod;
-            match self.step(step, &mut progress) {
+            match self.step(step, &mut so_far) {
                 Ok(back) => undo.extend(back),
                 Err(_) if has_grace_period_ended => return Ok(false),
-                Err(failure) => return Err(self.take_back(undo, &progress.recorded, failure)),
+                Err(failure) => return Err(self.take_back(undo, &mut so_far, failure)),
             }
         }
         if let Some(progress) = self.progress {
             progress(steps.len(), steps.len());
         }
         // All is in force: what fails now is left to the next change.
-        Ok(self.finish(steps, &progress.stale).is_ok())
+        Ok(self.finish(steps, &so_far.stale).is_ok())
     }
 
     /// Removes what no packet and no undo needs any more, and marks the change as complete.
@@ -140,11 +139,11 @@ impl Executor<'_> {
 
     /// Undoes steps, the last one first. It stops at the first that fails, because the next change finds what a step has left
     /// by the records of the steps before it.
-    fn take_back(&mut self, undo: Vec<Undo>, recorded: &[byway_abi::Target], failure: Error) -> Error {
+    fn take_back(&mut self, undo: Vec<Undo>, so_far: &mut SoFar, failure: Error) -> Error {
         if matches!(failure, Error::NotUndone { .. }) {
             return failure;
         }
-        let undone = undo.into_iter().rev().try_for_each(|step| self.undo(step, recorded));
+        let undone = undo.into_iter().rev().try_for_each(|step| self.undo(step, so_far));
         let tables = &mut self.pins.tables;
         match undone.and_then(|()| tables.note_identities()).and_then(|()| tables.meta.set(meta::CHANGING, 0))
         {
@@ -154,19 +153,19 @@ impl Executor<'_> {
     }
 
     /// Carries out one step, and returns how to undo it.
-    fn step(&mut self, step: &Step, progress: &mut Progress) -> Result<Option<Undo>> {
+    fn step(&mut self, step: &Step, so_far: &mut SoFar) -> Result<Option<Undo>> {
         let Self { pins, network, .. } = self;
         let Pins { tables, programs } = &mut **pins;
         let by = |step: Step| Ok(Some(Undo::Step(step)));
         match step {
             Step::Record(selector, action, instead_of) => {
-                let target = record_rule(tables, progress, selector, action, *instead_of)?;
+                let target = record_rule(tables, so_far, selector, action, *instead_of)?;
                 // One undoes all records, of which there may be a million.
-                let is_first = progress.recorded.is_empty();
-                progress.recorded.push(target);
+                let is_first = so_far.recorded.is_empty();
+                so_far.recorded.push(target);
                 Ok(is_first.then_some(Undo::ForgetRules))
             }
-            Step::Switch(switch) => switch_rules(tables, progress, switch).map(Some),
+            Step::Switch(switch) => switch_rules(tables, so_far, switch).map(Some),
             Step::Attach(device, role) => {
                 self.attach(device, *role)?;
                 by(Step::Detach(device.clone(), *role))
@@ -216,33 +215,33 @@ impl Executor<'_> {
                 let slot = tables.next_hops.make(next_hop, mtu, first)?;
                 let slot = slot.ok_or(Error::TooManyNextHops { limit: MAX_NEXT_HOPS - 1 })?;
                 tables.meta.set(meta::NEXT_HOP, slot + 1)?;
-                progress.slots.insert(next_hop.clone(), slot);
+                so_far.slots.insert(next_hop.clone(), slot);
                 Ok(Some(Undo::ForgetSlot(slot)))
             }
             Step::Renew(next_hop) => {
                 let mtu = recorded_mtu(network, &next_hop.device)?;
-                let slot = progress.slot(next_hop)?;
+                let slot = so_far.slot(next_hop)?;
                 let (before, device) = tables.next_hops.renew(slot, next_hop, mtu)?;
                 Ok(Some(Undo::Renew(slot, Box::new(before), device)))
             }
             Step::SetDown(next_hop, is_down) => {
-                tables.next_hops.set_down(progress.slot(next_hop)?, *is_down)?;
+                tables.next_hops.set_down(so_far.slot(next_hop)?, *is_down)?;
                 by(Step::SetDown(next_hop.clone(), !is_down))
             }
             Step::PrepareGroup(group) => {
                 let next = tables.generation()? & 1 ^ 1;
-                put_group(tables, progress, group, next).map(Some)
+                put_group(tables, so_far, group, next).map(Some)
             }
             Step::PutGroup(group) => {
                 let in_force = tables.generation()? & 1;
-                put_group(tables, progress, group, in_force).map(Some)
+                put_group(tables, so_far, group, in_force).map(Some)
             }
             Step::WaitForGracePeriod => {
                 tables.wait_for_grace_period();
                 Ok(None)
             }
             Step::Clear => {
-                clear(tables, &std::mem::take(&mut progress.stale))?;
+                clear(tables, &std::mem::take(&mut so_far.stale))?;
                 Ok(None)
             }
             Step::Forget(id) => {
@@ -250,13 +249,13 @@ impl Executor<'_> {
                 Ok(None)
             }
             Step::ForgetGroup(name) => {
-                if let Some(id) = progress.groups.get(name) {
+                if let Some(id) = so_far.groups.get(name) {
                     tables.next_hops.forget_group(*id)?;
                 }
                 Ok(None)
             }
             Step::ForgetNextHop(next_hop) => {
-                tables.next_hops.forget(progress.slot(next_hop)?)?;
+                tables.next_hops.forget(so_far.slot(next_hop)?)?;
                 Ok(None)
             }
         }
@@ -280,7 +279,7 @@ impl Executor<'_> {
             .any(|(key, record)| key.ifindex == device.index && record.qdisc_added != 0);
         let record = |attached: Attached| {
             let qdisc_added = attached.qdisc_added || has_qdisc;
-            let record = record(device, role, Attached { qdisc_added, ..attached });
+            let record = wire::program_record(device, role, Attached { qdisc_added, ..attached });
             tables.attachments.set_program(place, record)
         };
         let put = programs.attach(self.network, device, role, self.hook, record);
@@ -307,26 +306,19 @@ impl Executor<'_> {
             }
             return Err(error);
         }
-        tables.attachments.set_program(Place::of(device, role), record(device, role, attached))
+        tables.attachments.set_program(Place::of(device, role), wire::program_record(device, role, attached))
     }
 
-    fn undo(&mut self, undo: Undo, recorded: &[byway_abi::Target]) -> Result<()> {
+    fn undo(&mut self, undo: Undo, so_far: &mut SoFar) -> Result<()> {
         let tables = &mut self.pins.tables;
         match undo {
-            // A step that undoes another has no `Progress` to find the slot in.
-            Undo::Step(Step::SetDown(next_hop, is_down)) => {
-                let all = tables.next_hops.all()?;
-                let slot = all.into_iter().find(|(it, _)| {
-                    let is_same = (it.gateway, it.by_route) == (next_hop.gateway, next_hop.by_route);
-                    is_same && it.device.index == next_hop.device.index
-                });
-                slot.map_or(Ok(()), |(_, slot)| tables.next_hops.set_down(slot.index, is_down))
-            }
-            Undo::Step(step) => self.step(&step, &mut Progress::default()).map(drop),
+            Undo::Step(step) => self.step(&step, so_far).map(drop),
             Undo::ForgetSlot(slot) => tables.next_hops.forget(slot),
             Undo::Renew(slot, before, device) => tables.next_hops.restore(slot, *before, device),
             Undo::Group(key, before) => tables.next_hops.set_group(key, before.as_deref()),
-            Undo::ForgetRules => recorded.iter().try_for_each(|target| forget_rule(tables, target.rule)),
+            Undo::ForgetRules => {
+                so_far.recorded.iter().try_for_each(|target| forget_rule(tables, target.rule))
+            }
             Undo::Entry(source, entry, stale) => {
                 let mut stale = stale;
                 stale.generation = set_source(tables, &source, entry)?.1;
@@ -347,38 +339,24 @@ fn recorded_mtu(network: &mut Network, device: &Device) -> Result<u32> {
     if device.index == 0 || features::has_check_mtu()? { Ok(0) } else { Ok(network.link(device)?.mtu) }
 }
 
-fn record(device: &Device, role: Role, attached: Attached) -> ProgramRecord {
-    ProgramRecord {
-        name: wire::name(&device.name),
-        role: wire::role(role),
-        hook: if attached.hook == Hook::Tcx { HOOK_TCX } else { HOOK_CLSACT },
-        qdisc_added: attached.qdisc_added.into(),
-        reserved: 0,
-    }
-}
-
 fn attached(tables: &Tables, device: &Device, role: Role) -> Result<Attached> {
     let record = tables.attachments.program(Place::of(device, role))?;
-    let record = record.ok_or_else(|| Error::NotAttached(device.name.clone()))?;
-    Ok(Attached {
-        hook: if record.hook == HOOK_CLSACT { Hook::Clsact } else { Hook::Tcx },
-        qdisc_added: record.qdisc_added != 0,
-    })
+    record.map(|record| wire::attached(&record)).ok_or_else(|| Error::NotAttached(device.name.clone()))
 }
 
 /// Creates or replaces a group in one generation. Flows keep their next hops if possible.
-fn put_group(tables: &mut Tables, progress: &mut Progress, group: &Group, generation: u32) -> Result<Undo> {
-    let id = match progress.groups.get(&group.name) {
+fn put_group(tables: &mut Tables, so_far: &mut SoFar, group: &Group, generation: u32) -> Result<Undo> {
+    let id = match so_far.groups.get(&group.name) {
         Some(id) => *id,
         None => tables.next_set()?,
     };
     let buckets = tables.group(id)?.as_ref().map(next_hops::slots);
-    let members = progress.members(&group.members)?;
+    let members = so_far.members(&group.members)?;
     let wire = next_hops::group(&group.name, &members, group.on_down, group.owner, buckets.as_ref());
     let key = GroupKey { group: id, generation };
     let before = tables.next_hops.group(key)?;
     tables.next_hops.set_group(key, Some(&wire))?;
-    progress.groups.insert(group.name.clone(), id);
+    so_far.groups.insert(group.name.clone(), id);
     Ok(Undo::Group(key, before.map(Box::new)))
 }
 
@@ -386,17 +364,15 @@ fn put_group(tables: &mut Tables, progress: &mut Progress, group: &Group, genera
 /// their next hops if possible. Returns the target for its packets.
 fn record_rule(
     tables: &mut Tables,
-    progress: &Progress,
+    so_far: &SoFar,
     selector: &Selector,
     action: &Action,
     instead_of: Option<u32>,
 ) -> Result<byway_abi::Target> {
     match &action.target {
-        Target::NextHop(next_hop) => {
-            tables.record(selector, action, TARGET_NEXT_HOP, progress.slot(next_hop)?)
-        }
+        Target::NextHop(next_hop) => tables.record(selector, action, TARGET_NEXT_HOP, so_far.slot(next_hop)?),
         Target::Group(name) => {
-            let id = progress.groups.get(name).copied();
+            let id = so_far.groups.get(name).copied();
             tables.record(selector, action, TARGET_GROUP, id.ok_or_else(|| Error::NoSuchGroup(name.clone()))?)
         }
         Target::NextHops(all) => {
@@ -404,7 +380,7 @@ fn record_rule(
                 Some(id) => buckets(tables, id)?,
                 None => None,
             };
-            let members = progress.members(all)?;
+            let members = so_far.members(all)?;
             let id = tables.next_set()?;
             let group = next_hops::group("", &members, action.on_down, action.owner, before.as_ref());
             let made = tables.next_hops.make_group(id, &group);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use byway_abi::{TARGET_BY_DESTINATION, Target};
 
-use super::{Progress, Undo};
+use super::{SoFar, Undo};
 use crate::{
     error::{Error, Result},
     kernel::{destinations::Set, tables::Tables},
@@ -23,14 +23,14 @@ pub(super) struct Stale {
 }
 
 /// Puts the new rules in force, in one instant.
-pub(super) fn switch_rules(tables: &mut Tables, progress: &mut Progress, switch: &Switch) -> Result<Undo> {
+pub(super) fn switch_rules(tables: &mut Tables, so_far: &mut SoFar, switch: &Switch) -> Result<Undo> {
     // Before the switch, so that a reader during it sees that something has changed.
     tables.note_identities()?;
     match switch {
         Switch::Entry(source, before, after) => {
             let mut made = Stale::default();
             let target = match after {
-                Some(entry) => Some(make_entry(tables, progress, source, entry, &mut made)?),
+                Some(entry) => Some(make_entry(tables, so_far, source, entry, &mut made)?),
                 None => None,
             };
             let (old, generation) =
@@ -39,8 +39,8 @@ pub(super) fn switch_rules(tables: &mut Tables, progress: &mut Progress, switch:
             // change.
             let _ = tables.next_set();
             made.generation = generation.map(|before| before.wrapping_add(1));
-            progress.stale.generation = generation;
-            progress.stale.sets.extend(set_of(old, before.as_ref()));
+            so_far.stale.generation = generation;
+            so_far.stale.sets.extend(set_of(old, before.as_ref()));
             Ok(match generation {
                 Some(generation) => Undo::Generation(generation, made),
                 None => Undo::Entry(*source, old, made),
@@ -58,14 +58,14 @@ pub(super) fn switch_rules(tables: &mut Tables, progress: &mut Progress, switch:
             let mut made = Stale::default();
             let targets = after
                 .iter()
-                .map(|(source, entry)| Ok((*source, make_entry(tables, progress, source, entry, &mut made)?)))
+                .map(|(source, entry)| Ok((*source, make_entry(tables, so_far, source, entry, &mut made)?)))
                 .collect::<Result<Vec<_>>>();
             let filled = targets.and_then(|targets| tables.make_generation(next, targets));
             if let Err(error) = filled.and_then(|()| tables.set_generation(next)) {
                 return Err(without(tables, &made, error));
             }
             made.generation = Some(next);
-            progress.stale = stale;
+            so_far.stale = stale;
             Ok(Undo::Generation(generation, made))
         }
     }
@@ -96,7 +96,7 @@ pub(super) fn set_source(
 /// Creates the set that an entry may need, and returns the target for the source.
 fn make_entry(
     tables: &mut Tables,
-    progress: &Progress,
+    so_far: &SoFar,
     source: &Prefix,
     entry: &Entry<RuleRef>,
     made: &mut Stale,
@@ -104,7 +104,7 @@ fn make_entry(
     let no_record = || Error::inconsistent(format!("put a rule for {source}"), "it has no record");
     let target = |tables: &Tables, rule: &RuleRef| match rule {
         RuleRef::Held(id) => tables.target(*id),
-        RuleRef::New(nth) => progress.recorded.get(*nth as usize).copied().ok_or_else(no_record),
+        RuleRef::New(nth) => so_far.recorded.get(*nth as usize).copied().ok_or_else(no_record),
     };
     match entry {
         Entry::All(rule) => target(tables, rule),

@@ -5,7 +5,7 @@ use byway_abi::{
     sources::{ENTRIES, Entry, LENGTHS, TableInfo},
 };
 
-use super::{Family, bits, cut};
+use super::{bits, cut};
 use crate::model::Prefix;
 
 /// How many buckets the smallest table has: one page of IPv4 entries.
@@ -55,7 +55,7 @@ pub(crate) fn lay_out(mut own: Vec<(Prefix, Target)>) -> Layout {
                 // The prefix has an entry of its own, which serves as its marker.
                 continue;
             }
-            if let Some(at) = Family::of(&prefix).prefix(first, *length) {
+            if let Some(at) = prefix.family().prefix(first, *length) {
                 entries.push((at, marker(*length, best.map(|(_, target)| *target))));
             }
         }

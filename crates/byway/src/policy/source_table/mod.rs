@@ -16,20 +16,10 @@ use byway_abi::{
     sources::{KIND, PROBES, TableInfo, WORDS4, WORDS6, hash4, hash6, mix64},
 };
 
-use crate::model::Prefix;
+use crate::model::{Family, Prefix};
 
-/// The address family of a table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Family {
-    V4,
-    V6,
-}
-
+/// The tables of a family.
 impl Family {
-    pub(crate) fn of(prefix: &Prefix) -> Self {
-        if prefix.address().is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-
     /// 64-bit words of an entry.
     pub(crate) fn words(self) -> usize {
         match self {

@@ -259,8 +259,8 @@ impl Table<'_> {
             if !self.lengths().contains(&prefix.len()) {
                 return if after.is_some() || had.is_some() { Err(TakesNewTable) } else { Ok(None) };
             }
-            let (has_longer, has_guideposts) = self.within(prefix);
-            if has_guideposts {
+            let (has_longer, has_markers) = self.within(prefix);
+            if has_markers {
                 // Their target may be that of this prefix.
                 return Err(TakesNewTable);
             }
@@ -297,14 +297,14 @@ impl Table<'_> {
         if self.lengths().last().is_none_or(|longest| *longest <= prefix.len()) {
             return (false, false);
         }
-        let (mut has_longer, mut has_guideposts) = (false, false);
+        let (mut has_longer, mut has_markers) = (false, false);
         for (_, other, entry) in self.entries() {
             if other.len() > prefix.len() && !other.is_host() && prefix.covers(&other) {
                 has_longer = true;
-                has_guideposts |= !entry.is_own;
+                has_markers |= !entry.is_own;
             }
         }
-        (has_longer, has_guideposts)
+        (has_longer, has_markers)
     }
 
     /// Adds the markers that a prefix needs. Each has the target that packets find there anyway, so no packet sees a
