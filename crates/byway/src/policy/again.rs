@@ -92,3 +92,96 @@ pub(crate) fn await_attachments(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{
+        snapshot::Header,
+        state::{Place, Role},
+    };
+
+    fn link(index: u32, name: &str, parent: Option<u32>) -> (u32, Link) {
+        let link = Link {
+            device: Device { name: name.into(), index },
+            header: Header::Ethernet,
+            mtu: 1_500,
+            is_loopback: name == "lo",
+            is_up: true,
+            has_carrier: true,
+            has_neighbours: true,
+            other_names: Vec::new(),
+            parent,
+            master: None,
+            group: 0,
+        };
+        (index, link)
+    }
+
+    /// eth0 has a macvlan.
+    fn links() -> BTreeMap<u32, Link> {
+        [link(1, "lo", None), link(2, "eth0", None), link(3, "eth1", None), link(4, "mac0", Some(2))].into()
+    }
+
+    fn next_hop(gateway: &str, name: &str, index: u32, by_route: bool) -> NextHop {
+        let device = Device { name: name.into(), index };
+        NextHop { gateway: Some(gateway.parse().unwrap()), device, by_route }
+    }
+
+    fn slot(index: u32, is_gone: bool) -> Slot {
+        Slot { index, is_down: false, is_gone, mtu: 0 }
+    }
+
+    #[test]
+    fn a_request_outlives_its_device_up_to_a_limit() {
+        let requests: BTreeSet<String> = (0..254).map(|nth| format!("eth{nth}")).collect();
+        let gone = ["eth7", "wg0", "wg1", "wg2"];
+        let outlived = |is_auto| outlive(&requests, is_auto, gone.into_iter());
+        assert_eq!(outlived(false), ["wg0", "wg1"].map(str::to_owned).into());
+        // Those that follow the default route were not requested by name.
+        assert_eq!(outlived(true), BTreeSet::new());
+    }
+
+    #[test]
+    fn a_next_hop_finds_its_device_again_but_not_one_on_an_attachment() {
+        let by_route = [("192.0.2.9".parse().unwrap(), 3)].into();
+        let mut all = vec![
+            (next_hop("192.0.2.1", "eth1", 9, false), slot(1, true)),
+            (next_hop("192.0.2.9", "old", 8, true), slot(2, true)),
+            (next_hop("192.0.2.8", "old", 8, true), slot(3, true)),
+            (next_hop("192.0.2.2", "mac0", 7, false), slot(4, true)),
+            (next_hop("192.0.2.3", "lo", 6, false), slot(5, true)),
+            (next_hop("192.0.2.4", "eth1", 3, false), slot(6, false)),
+        ];
+        let moved = resolve_again(&mut all, &by_route, &links(), &[2].into());
+        let found: Vec<u32> = all.iter().map(|(next_hop, _)| next_hop.device.index).collect();
+        assert_eq!(found, [3, 3, 8, 7, 6, 3]);
+        assert_eq!(moved, BTreeMap::new());
+
+        // One that then equals another does not take its place.
+        let twin = next_hop("192.0.2.4", "eth1", 3, false);
+        let gone = next_hop("192.0.2.4", "eth1", 9, false);
+        let mut all = vec![(gone.clone(), slot(1, true)), (twin.clone(), slot(2, false))];
+        let moved = resolve_again(&mut all, &by_route, &links(), &[2].into());
+        assert_eq!(moved, [(gone, twin)].into());
+    }
+
+    #[test]
+    fn an_attachment_waits_until_its_device_is_there_and_under_no_next_hop() {
+        let requests = || ["eth0", "eth1", "wg0", "lo"].map(str::to_owned).into();
+        let mut actual = Actual::default();
+        let leaves_by_mac0 = next_hop("192.0.2.1", "mac0", 4, false);
+        actual.next_hops.insert(leaves_by_mac0, slot(1, false));
+        await_attachments(&mut actual, requests(), &[2, 3].into(), &links());
+        let awaited = [("eth0", None), ("eth1", Some(3)), ("wg0", None), ("lo", None)];
+        assert_eq!(actual.awaited, awaited.map(|(name, index)| (name.to_owned(), index)).into());
+        assert_eq!(actual.lost.keys().copied().collect::<Vec<_>>(), [3]);
+
+        // What is attached already is not lost.
+        let mut actual = Actual::default();
+        let eth1 = Device { name: "eth1".into(), index: 3 };
+        actual.programs.insert(Place::of(&eth1, Role::Departure), (eth1.clone(), Role::Departure));
+        await_attachments(&mut actual, requests(), &BTreeSet::new(), &links());
+        assert_eq!(actual.lost.keys().copied().collect::<Vec<_>>(), [2]);
+    }
+}

@@ -12,7 +12,7 @@ use byway_lab::{seed::Seed, wait_until};
 use nix::{
     fcntl::{Flock, FlockArg},
     libc::{SIGCONT, SIGSTOP},
-    mount::{MsFlags, mount},
+    mount::{MsFlags, mount, umount},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -462,6 +462,30 @@ fn what_is_confirmed_stays() {
     );
     assert!(guards().is_empty());
     done(&seed.server, "confirm");
+}
+
+/// Once all steps are done, the change is in force. What cannot be tidied up after that is no failure: the apply still waits to be
+/// confirmed, and can be rolled back.
+#[test]
+fn pins_that_cannot_be_removed_do_not_end_the_wait() {
+    let seed = Seed::new().unwrap();
+    let file = File::new(VIP);
+    done(&seed.server, &file.words("apply"));
+    let pinned = format!("/sys/fs/bpf/byway/{}", pins().remove(0));
+    // A mount point cannot be renamed (EBUSY, rename(2)).
+    mount(Some(pinned.as_str()), pinned.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    file.write("attach = []\n");
+    let said = done(&seed.server, &file.words("apply --confirm 5m"));
+    assert_eq!(said.lines().last().unwrap(), "rolls back in 5m, unless `byway confirm` comes first");
+    assert!(!works(&seed, SILENCE));
+    umount(pinned.as_str()).unwrap();
+    assert_eq!(pins().len(), 1);
+    done(&seed.server, "rollback");
+    assert!(works(&seed, ANSWER));
+    assert!(wait_until(ANSWER, || guards().is_empty()), "the guard stays: {:?}", guards());
+    // The next change removes what one like this has left.
+    done(&seed.server, &file.words("apply"));
+    assert_eq!(pins(), Vec::<String>::new());
 }
 
 /// The terminal goes, and with it all that runs in it. Nobody confirms.

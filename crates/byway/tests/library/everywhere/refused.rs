@@ -258,6 +258,13 @@ fn a_handle_works_in_its_own_network_namespace_alone() {
             byway.attach(&Attach::Auto).map(drop),
             byway.add(&"from 192.168.1.5 pass".parse().unwrap()).map(drop),
             byway.export().map(drop),
+            byway.unconfirmed().map(drop),
+            byway.time_to_confirm("1-1").map(drop),
+            byway.guarding().map(drop),
+            byway.confirm().map(drop),
+            byway.rollback_if_overdue().map(drop),
+            byway.rollback_unless_confirmed("1-1", true).map(drop),
+            byway.rollback().map(drop),
         ] {
             assert!(matches!(refused, Err(Error::OtherNamespace)), "{refused:?}");
         }
