@@ -206,7 +206,9 @@ impl RollbackStore {
     pub(crate) fn end_wait(&self) -> Result<()> {
         bpffs::remove(&self.undone())?;
         bpffs::remove(&self.note())?;
-        bpffs::remove(&self.guard())
+        // Nothing waits any more, whether or not this file stays: it only has something to lock.
+        let _ = bpffs::remove(&self.guard());
+        Ok(())
     }
 
     /// Notes what happened to an apply that nobody confirmed.

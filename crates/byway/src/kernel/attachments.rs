@@ -11,7 +11,7 @@ use byway_abi::{
 };
 
 use super::{
-    map::{add, failed, ignore_missing, map, optional},
+    map::{add, cannot_read, cannot_write, ignore_missing, map, optional},
     wire,
 };
 use crate::{
@@ -50,7 +50,7 @@ impl Attachments {
             }
         }
         self.devices.insert(index, index, None, 0).map_err(|error| match error {
-            XdpMapError::MapError(error) => failed("write the map", "ATTACHMENTS", error),
+            XdpMapError::MapError(error) => cannot_write("ATTACHMENTS")(error),
             error => Error::kernel("write the map ATTACHMENTS", error),
         })
     }
@@ -69,13 +69,12 @@ impl Attachments {
     /// another network namespace, even if it comes back.
     pub(crate) fn is_watched(&self, index: u32) -> Result<bool> {
         let device = optional(self.devices.get(index, 0));
-        device.map(|device| device.is_some()).map_err(|error| failed("read the map", "ATTACHMENTS", error))
+        device.map(|device| device.is_some()).map_err(cannot_read("ATTACHMENTS"))
     }
 
     /// Applies no rules any more to packets that leave by a device, and drops its counters.
     pub(crate) fn stop_watching(&mut self, index: u32) -> Result<()> {
-        ignore_missing(self.devices.remove(index))
-            .map_err(|error| failed("write the map", "ATTACHMENTS", error))?;
+        ignore_missing(self.devices.remove(index)).map_err(cannot_write("ATTACHMENTS"))?;
         match self.counters_place(index)? {
             Some(place) => self.set_counters(place, AttachmentCounters::default()),
             None => Ok(()),
@@ -100,14 +99,14 @@ impl Attachments {
     }
 
     fn read_counters(&self, place: u32) -> Result<PerCpuValues<AttachmentCounters>> {
-        self.counters.get(&place, 0).map_err(|error| failed("read the map", "ATTACHMENT_COUNTERS", error))
+        self.counters.get(&place, 0).map_err(cannot_read("ATTACHMENT_COUNTERS"))
     }
 
     fn set_counters(&mut self, place: u32, counters: AttachmentCounters) -> Result<()> {
         PerCpuValues::try_from(vec![counters; self.cpus])
             .map_err(MapError::from)
             .and_then(|values| self.counters.set(place, values, 0))
-            .map_err(|error| failed("write the map", "ATTACHMENT_COUNTERS", error))
+            .map_err(cannot_write("ATTACHMENT_COUNTERS"))
     }
 
     /// Returns the counters of an attachment, summed over the CPUs. All are zero if there is none.
@@ -124,22 +123,16 @@ impl Attachments {
 
     /// Returns all records in `PROGRAMS`, valid or not.
     pub(crate) fn programs(&self) -> Result<Vec<(ProgramKey, ProgramRecord)>> {
-        self.programs
-            .iter()
-            .collect::<std::result::Result<_, _>>()
-            .map_err(|error| failed("read the map", "PROGRAMS", error))
+        self.programs.iter().collect::<std::result::Result<_, _>>().map_err(cannot_read("PROGRAMS"))
     }
 
     /// Returns the record of the program at a place.
     pub(crate) fn program(&self, place: Place) -> Result<Option<ProgramRecord>> {
-        optional(self.programs.get(&wire::program_key(place), 0))
-            .map_err(|error| failed("read the map", "PROGRAMS", error))
+        optional(self.programs.get(&wire::program_key(place), 0)).map_err(cannot_read("PROGRAMS"))
     }
 
     pub(crate) fn set_program(&mut self, place: Place, record: ProgramRecord) -> Result<()> {
-        self.programs
-            .insert(wire::program_key(place), record, 0)
-            .map_err(|error| failed("write the map", "PROGRAMS", error))
+        self.programs.insert(wire::program_key(place), record, 0).map_err(cannot_write("PROGRAMS"))
     }
 
     /// Removes the record of the program at a place. On egress, the device is then no attachment any more.
@@ -147,8 +140,7 @@ impl Attachments {
         if place.direction == Direction::Egress {
             self.stop_watching(place.ifindex)?;
         }
-        ignore_missing(self.programs.remove(&wire::program_key(place)))
-            .map_err(|error| failed("write the map", "PROGRAMS", error))
+        ignore_missing(self.programs.remove(&wire::program_key(place))).map_err(cannot_write("PROGRAMS"))
     }
 
     /// Returns the requested attachments by number: the name of each, which is empty for the devices that carry a default
@@ -175,6 +167,6 @@ impl Attachments {
                 noted.iter().try_for_each(|number| ignore_missing(self.programs.remove(&key(*number))))
             }
         };
-        written.map_err(|error| failed("write the map", "PROGRAMS", error))
+        written.map_err(cannot_write("PROGRAMS"))
     }
 }

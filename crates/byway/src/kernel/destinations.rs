@@ -14,7 +14,7 @@ use byway_abi::{MAX_SETS, SetRecord, Target};
 
 use super::{
     bpffs,
-    map::{failed, ignore_missing, map, optional, retry_enomem},
+    map::{cannot_open, cannot_read, cannot_write, failed, ignore_missing, map, optional, retry_enomem},
     migrations::NO_PREALLOC,
     wire,
 };
@@ -49,7 +49,7 @@ impl Destinations {
     /// Opens the maps that are pinned in `folder`.
     pub(super) fn open(folder: &Path) -> Result<Self> {
         let pin = folder.join("SETS");
-        let opening = |error| failed("open the map", "SETS", error);
+        let opening = cannot_open("SETS");
         let sets =
             MapData::from_pin(&pin).map_err(|error| Error::opening_pin(folder, "SETS", opening(error)))?;
         let room = sets.info().map_err(opening)?.max_entries();
@@ -68,7 +68,7 @@ impl Destinations {
             AnyKey::V4(bits, key) => self.v4.get(&Key::new(bits, key), 0),
             AnyKey::V6(bits, key) => self.v6.get(&Key::new(bits, key), 0),
         })
-        .map_err(|error| failed("read the destinations", &destination.to_string(), error))
+        .map_err(failed("read the destinations", &destination.to_string()))
     }
 
     /// Creates the set of a source's destinations under a free identity. No packet finds it yet. If that fails, nothing is
@@ -85,7 +85,7 @@ impl Destinations {
             self.grow()?;
             put = retry_enomem(|| self.sets.insert(id, record, 0));
         }
-        put.map_err(|error| failed("write the map", "SETS", error))?;
+        put.map_err(cannot_write("SETS"))?;
         let set = (id, destinations.iter().map(|(destination, _)| *destination).collect());
         for (destination, target) in destinations {
             let put = retry_enomem(|| match key(id, destination) {
@@ -95,7 +95,7 @@ impl Destinations {
             if let Err(error) = put {
                 // No packet finds it. The next change tidies up what cannot be removed now.
                 let _ = self.remove_set(&set);
-                return Err(failed("write the destinations", &destination.to_string(), error));
+                return Err(failed("write the destinations", &destination.to_string())(error));
             }
         }
         Ok(set)
@@ -104,7 +104,7 @@ impl Destinations {
     /// Replaces the map of sets, which no program reads, by a larger one with the same content, in one instant.
     fn grow(&mut self) -> Result<()> {
         let room = self.room.saturating_mul(GROWTH).min(MAX_SETS);
-        let larger = self.copy(room).map_err(|error| failed("make a larger map", "SETS", error))?;
+        let larger = self.copy(room).map_err(failed("make a larger map", "SETS"))?;
         self.tidy()?;
         let (beside, pin) = (self.larger_pin(), &self.pin);
         larger.pin(&beside).map_err(|error| Error::kernel("pin the map SETS", error))?;
@@ -114,7 +114,7 @@ impl Destinations {
             return Err(Error::kernel(format!("replace {}", self.pin.display()), error));
         }
         let opened = MapData::from_pin(pin).and_then(Map::from_map_data).and_then(HashMap::try_from);
-        self.sets = opened.map_err(|error| failed("open the map", "SETS", error))?;
+        self.sets = opened.map_err(cannot_open("SETS"))?;
         self.room = room;
         Ok(())
     }
@@ -145,9 +145,9 @@ impl Destinations {
                 AnyKey::V4(bits, key) => self.v4.remove(&Key::new(bits, key)),
                 AnyKey::V6(bits, key) => self.v6.remove(&Key::new(bits, key)),
             })
-            .map_err(|error| failed("write the destinations", &destination.to_string(), error))?;
+            .map_err(failed("write the destinations", &destination.to_string()))?;
         }
-        ignore_missing(self.sets.remove(id)).map_err(|error| failed("write the map", "SETS", error))
+        ignore_missing(self.sets.remove(id)).map_err(cannot_write("SETS"))
     }
 
     pub(super) fn has_set(&self, id: u32) -> bool {
@@ -157,13 +157,13 @@ impl Destinations {
     /// Whether any source has a set.
     pub(crate) fn has_sets(&self) -> Result<bool> {
         let first = self.sets.keys().next().transpose();
-        first.map(|first| first.is_some()).map_err(|error| failed("read the map", "SETS", error))
+        first.map(|first| first.is_some()).map_err(cannot_read("SETS"))
     }
 
     /// Returns every set with its source, or with `None` if its record is invalid.
     pub(crate) fn sets(&self) -> Result<Vec<(u32, Option<Prefix>)>> {
         let sets: std::result::Result<Vec<_>, _> = self.sets.iter().collect();
-        let sets = sets.map_err(|error| failed("read the map", "SETS", error))?;
+        let sets = sets.map_err(cannot_read("SETS"))?;
         Ok(sets.iter().map(|(id, record)| (*id, wire::read_set(record))).collect())
     }
 }

@@ -12,7 +12,7 @@ use aya::maps::{Map, MapData, xdp::DevMap};
 
 use super::{
     bpffs,
-    map::{failed, map, optional},
+    map::{cannot_make, cannot_read, map, optional},
     sys,
 };
 use crate::error::{Error, Result};
@@ -30,10 +30,8 @@ pub(crate) fn note(folder: &Path) -> Result<()> {
     }
     let making = || format!("make the map {MAP}");
     let map = sys::create_devmap(1).map_err(Error::io(making()))?;
-    let map = MapData::from_fd(map)
-        .and_then(Map::from_map_data)
-        .map_err(|error| failed("make the map", MAP, error))?;
-    let mut map: DevMap<MapData> = map.try_into().map_err(|error| failed("make the map", MAP, error))?;
+    let map = MapData::from_fd(map).and_then(Map::from_map_data).map_err(cannot_make(MAP))?;
+    let mut map: DevMap<MapData> = map.try_into().map_err(cannot_make(MAP))?;
     map.set(0, LOOPBACK, None, 0).map_err(|error| Error::kernel(making(), error))?;
     map.pin(pin).map_err(|error| Error::kernel(format!("pin the map {MAP}"), error))
 }
@@ -44,7 +42,7 @@ pub(crate) fn exists(folder: &Path) -> Result<Option<bool>> {
         return Ok(None);
     }
     let map: DevMap<MapData> = map!(folder, "NAMESPACE");
-    let loopback = optional(map.get(0, 0)).map_err(|error| failed("read the map", MAP, error))?;
+    let loopback = optional(map.get(0, 0)).map_err(cannot_read(MAP))?;
     Ok(Some(loopback.is_some()))
 }
 

@@ -10,11 +10,34 @@ use crate::error::{Error, Result};
 pub(super) fn open(folder: &Path, name: &str) -> Result<Map> {
     MapData::from_pin(folder.join(name))
         .and_then(Map::from_map_data)
-        .map_err(|error| Error::opening_pin(folder, name, failed("open the map", name, error)))
+        .map_err(|error| Error::opening_pin(folder, name, cannot_open(name)(error)))
 }
 
-pub(super) fn failed(verb: &str, name: &str, error: MapError) -> Error {
-    Error::kernel(format!("{verb} {name}"), error)
+// Each turns what the kernel says of a map into an error with the map's name.
+
+pub(super) fn cannot_open(name: &str) -> impl Fn(MapError) -> Error + Copy {
+    failed("open the map", name)
+}
+
+pub(super) fn cannot_make(name: &str) -> impl Fn(MapError) -> Error + Copy {
+    failed("make the map", name)
+}
+
+pub(super) fn cannot_read(name: &str) -> impl Fn(MapError) -> Error + Copy {
+    failed("read the map", name)
+}
+
+pub(super) fn cannot_write(name: &str) -> impl Fn(MapError) -> Error + Copy {
+    failed("write the map", name)
+}
+
+pub(super) fn cannot_look_at(name: &str) -> impl Fn(MapError) -> Error + Copy {
+    failed("look at the map", name)
+}
+
+/// The same for any other verb.
+pub(super) fn failed(verb: &str, name: &str) -> impl Fn(MapError) -> Error + Copy {
+    move |error| Error::kernel(format!("{verb} {name}"), error)
 }
 
 /// Opens the map with this name in a folder, as the type that the caller expects.
@@ -22,7 +45,7 @@ macro_rules! map {
     ($folder:expr, $name:literal) => {
         $crate::kernel::map::open($folder, $name)?
             .try_into()
-            .map_err(|error| $crate::kernel::map::failed("open the map", $name, error))?
+            .map_err($crate::kernel::map::cannot_open($name))?
     };
 }
 pub(super) use map;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use aya::maps::{Array, MapData};
 
-use super::map::{failed, map};
+use super::map::{cannot_read, cannot_write, map};
 use crate::error::Result;
 
 /// The open map.
@@ -17,10 +17,10 @@ impl Meta {
     }
 
     pub(crate) fn get(&self, slot: u32) -> Result<u32> {
-        self.0.get(&slot, 0).map_err(|error| failed("read the map", "META", error))
+        self.0.get(&slot, 0).map_err(cannot_read("META"))
     }
 
     pub(crate) fn set(&mut self, slot: u32, value: u32) -> Result<()> {
-        self.0.set(slot, value, 0).map_err(|error| failed("write the map", "META", error))
+        self.0.set(slot, value, 0).map_err(cannot_write("META"))
     }
 }

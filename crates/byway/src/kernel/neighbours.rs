@@ -6,7 +6,7 @@ use aya::maps::{HashMap, MapData};
 use byway_abi::NeighbourKey;
 
 use super::{
-    map::{failed, ignore_missing, map, optional},
+    map::{cannot_read, cannot_write, ignore_missing, map, optional},
     wire,
 };
 use crate::error::Result;
@@ -24,7 +24,7 @@ impl Neighbours {
     pub(crate) fn all(&self) -> Result<Vec<(u32, IpAddr)>> {
         let mut neighbours = Vec::new();
         for key in self.0.keys() {
-            let key = key.map_err(|error| failed("read the map", "NEIGHBOURS", error))?;
+            let key = key.map_err(cannot_read("NEIGHBOURS"))?;
             neighbours.extend(wire::read_neighbour(&key));
         }
         Ok(neighbours)
@@ -33,14 +33,13 @@ impl Neighbours {
     /// Records a neighbour. Returns whether it was not recorded before.
     pub(crate) fn remember(&mut self, index: u32, gateway: IpAddr) -> Result<bool> {
         let key = wire::neighbour_key(index, gateway);
-        let before =
-            optional(self.0.get(&key, 0)).map_err(|error| failed("read the map", "NEIGHBOURS", error))?;
-        self.0.insert(key, 1, 0).map_err(|error| failed("write the map", "NEIGHBOURS", error))?;
+        let before = optional(self.0.get(&key, 0)).map_err(cannot_read("NEIGHBOURS"))?;
+        self.0.insert(key, 1, 0).map_err(cannot_write("NEIGHBOURS"))?;
         Ok(before.is_none())
     }
 
     pub(crate) fn forget(&mut self, index: u32, gateway: IpAddr) -> Result<()> {
         ignore_missing(self.0.remove(&wire::neighbour_key(index, gateway)))
-            .map_err(|error| failed("write the map", "NEIGHBOURS", error))
+            .map_err(cannot_write("NEIGHBOURS"))
     }
 }

@@ -19,7 +19,7 @@ use byway_abi::{
 };
 
 use super::{
-    map::{add, failed, ignore_missing, map, optional, retry_enomem},
+    map::{add, cannot_make, cannot_read, cannot_write, ignore_missing, map, optional, retry_enomem},
     wire,
 };
 use crate::{
@@ -58,16 +58,16 @@ impl NextHops {
     }
 
     fn read(&self, slot: u32) -> Result<byway_abi::NextHop> {
-        self.next_hops.get(&slot, 0).map_err(|error| failed("read the map", "NEXT_HOPS", error))
+        self.next_hops.get(&slot, 0).map_err(cannot_read("NEXT_HOPS"))
     }
 
     fn write(&mut self, slot: u32, next_hop: byway_abi::NextHop) -> Result<()> {
-        self.next_hops.set(slot, next_hop, 0).map_err(|error| failed("write the map", "NEXT_HOPS", error))
+        self.next_hops.set(slot, next_hop, 0).map_err(cannot_write("NEXT_HOPS"))
     }
 
     fn set_device(&mut self, slot: u32, ifindex: u32) -> Result<()> {
         self.devices.set(slot, ifindex, None, 0).map_err(|error| match error {
-            XdpMapError::MapError(error) => failed("write the map", "NEXT_HOP_DEVICES", error),
+            XdpMapError::MapError(error) => cannot_write("NEXT_HOP_DEVICES")(error),
             error => Error::kernel("write the map NEXT_HOP_DEVICES", error),
         })
     }
@@ -103,13 +103,11 @@ impl NextHops {
             if !is_new(&wire) && wire.flags & NEXT_HOP_FREE == 0 {
                 continue;
             }
-            self.health
-                .set(slot, NextHopHealth::default(), 0)
-                .map_err(|error| failed("write the map", "NEXT_HOP_HEALTH", error))?;
+            self.health.set(slot, NextHopHealth::default(), 0).map_err(cannot_write("NEXT_HOP_HEALTH"))?;
             PerCpuValues::try_from(vec![NextHopCounters::default(); self.cpus])
                 .map_err(MapError::from)
                 .and_then(|zero| self.counters.set(slot, zero, 0))
-                .map_err(|error| failed("write the map", "NEXT_HOP_COUNTERS", error))?;
+                .map_err(cannot_write("NEXT_HOP_COUNTERS"))?;
             self.write(slot, wire::next_hop(next_hop, 0, mtu))?;
             if let Err(error) = self.set_device(slot, next_hop.device.index) {
                 self.forget(slot)?;
@@ -153,9 +151,7 @@ impl NextHops {
     /// Returns the ifindex of the device in a slot, or `None` if the device is gone or does not exist yet.
     fn device(&self, slot: u32) -> Result<Option<u32>> {
         let device = optional(self.devices.get(slot, 0));
-        device
-            .map(|device| device.map(|device| device.if_index))
-            .map_err(|error| failed("read the map", "NEXT_HOP_DEVICES", error))
+        device.map(|device| device.map(|device| device.if_index)).map_err(cannot_read("NEXT_HOP_DEVICES"))
     }
 
     /// Takes the next hop in a slot out of service, or puts it back.
@@ -174,10 +170,7 @@ impl NextHops {
 
     /// Returns the counters of a next hop, summed over the CPUs.
     pub(crate) fn counters(&self, slot: u32) -> Result<NextHopCounters> {
-        let values = self
-            .counters
-            .get(&slot, 0)
-            .map_err(|error| failed("read the map", "NEXT_HOP_COUNTERS", error))?;
+        let values = self.counters.get(&slot, 0).map_err(cannot_read("NEXT_HOP_COUNTERS"))?;
         let mut sum = NextHopCounters::default();
         for cpu in values.iter() {
             add(&mut sum.departed, cpu.departed);
@@ -192,7 +185,7 @@ impl NextHops {
 
     /// Returns what the programs know about a next hop.
     pub(crate) fn health(&self, slot: u32) -> Result<NextHopHealth> {
-        self.health.get(&slot, 0).map_err(|error| failed("read the map", "NEXT_HOP_HEALTH", error))
+        self.health.get(&slot, 0).map_err(cannot_read("NEXT_HOP_HEALTH"))
     }
 
     pub(super) fn has_group(&self, group: u32) -> bool {
@@ -201,14 +194,11 @@ impl NextHops {
 
     /// Returns all groups: named ones, and those of a single rule.
     pub(super) fn groups(&self) -> Result<BTreeMap<GroupKey, Group>> {
-        self.groups
-            .iter()
-            .collect::<std::result::Result<_, _>>()
-            .map_err(|error| failed("read the map", "GROUPS", error))
+        self.groups.iter().collect::<std::result::Result<_, _>>().map_err(cannot_read("GROUPS"))
     }
 
     pub(crate) fn group(&self, key: GroupKey) -> Result<Option<Group>> {
-        optional(self.groups.get(&key, 0)).map_err(|error| failed("read the map", "GROUPS", error))
+        optional(self.groups.get(&key, 0)).map_err(cannot_read("GROUPS"))
     }
 
     /// Creates, replaces or removes a group in one generation, in one instant.
@@ -220,7 +210,7 @@ impl NextHops {
             }
             None => ignore_missing(self.groups.remove(&key)),
         }
-        .map_err(|error| failed("write the map", "GROUPS", error))
+        .map_err(cannot_write("GROUPS"))
     }
 
     /// Creates the map of the flows of fragmented packets, unless it exists.
@@ -239,9 +229,9 @@ impl NextHops {
             "fragments",
             None,
         );
-        let map = map.map_err(|error| failed("make the map", "of fragments", error))?;
+        let map = map.map_err(cannot_make("of fragments"))?;
         // The pin last: what is pinned is in use.
-        self.fragmented.set(0, &map, 0).map_err(|error| failed("write the map", "FRAGMENTED", error))?;
+        self.fragmented.set(0, &map, 0).map_err(cannot_write("FRAGMENTED"))?;
         map.pin(&self.fragments_pin).map_err(|error| Error::kernel("pin the map of fragments", error))
     }
 

@@ -19,7 +19,7 @@ use byway_abi::{
 
 use super::{
     bpffs,
-    map::{add, failed, ignore_missing, map, optional},
+    map::{add, cannot_make, cannot_open, cannot_read, cannot_write, ignore_missing, map, optional},
     migrations::NO_PREALLOC,
     sources::{INNER, memory},
     sys::{Memory, RECORD_WORDS, record_of_words, record_to_words},
@@ -162,7 +162,7 @@ impl Rules {
         match opened {
             Ok(map) => Ok(Some(cell.get_or_init(|| map))),
             Err(_) if !pin.exists() => Ok(None),
-            Err(error) => Err(failed("open the map", "EXCEPTIONS", error)),
+            Err(error) => Err(cannot_open("EXCEPTIONS")(error)),
         }
     }
 
@@ -172,7 +172,7 @@ impl Rules {
             return Ok(None);
         }
         let map = Exceptions::create(chunk_len(chunk), NO_PREALLOC);
-        map.map(Some).map_err(|error| failed("make the map", "of exceptions", error))
+        map.map(Some).map_err(cannot_make("of exceptions"))
     }
 
     fn pin_exceptions(&self, chunk: u32, map: Option<Exceptions>) -> Result<()> {
@@ -186,9 +186,7 @@ impl Rules {
         for chunk in 0..self.chunks() {
             let exceptions = self.new_exceptions(chunk)?;
             if let Some(map) = &exceptions {
-                self.outer_exceptions
-                    .set(chunk, map, 0)
-                    .map_err(|error| failed("write the map", "EXCEPTIONS", error))?;
+                self.outer_exceptions.set(chunk, map, 0).map_err(cannot_write("EXCEPTIONS"))?;
             }
             self.pin_exceptions(chunk, exceptions)?;
         }
@@ -214,7 +212,7 @@ impl Rules {
 
     fn make_chunk(&mut self, number: u32) -> Result<()> {
         let exceptions = self.new_exceptions(number)?;
-        let making = |error| failed("make the map", "of rules", error);
+        let making = cannot_make("of rules");
         let pinning = |error| Error::kernel("pin a map of rules", error);
         Array::<MapData, [u64; RECORD_WORDS]>::create(chunk_len(number), IN_PLACE)
             .map_err(making)?
@@ -234,11 +232,9 @@ impl Rules {
             let of_counters = outer.set(number, &counters, 0);
             (of_counters, thread.ok().and_then(|thread| thread.join().ok()))
         });
-        of_counters.map_err(|error| failed("write the map", "COUNTERS", error))?;
+        of_counters.map_err(cannot_write("COUNTERS"))?;
         // The system may have had no thread to spare.
-        of_exceptions
-            .unwrap_or_else(set_exceptions)
-            .map_err(|error| failed("write the map", "EXCEPTIONS", error))?;
+        of_exceptions.unwrap_or_else(set_exceptions).map_err(cannot_write("EXCEPTIONS"))?;
         // The pins last: what is pinned is in use.
         self.pin_exceptions(number, exceptions)?;
         counters.pin(self.counters_pin(number)).map_err(pinning)
@@ -280,7 +276,7 @@ impl Rules {
             Ok(map) => memory(&map, "of rules").map(Some),
             // Another Byway has removed all pins.
             Err(_) if !pin.exists() => Ok(None),
-            Err(error) => Err(failed("open the map", "of rules", error)),
+            Err(error) => Err(cannot_open("of rules")(error)),
         };
         let chunk = (open(self.records_pin(number))?, open(self.counters_pin(number))?);
         let (Some(records), Some(counters)) = chunk else { return Ok(None) };
@@ -354,7 +350,7 @@ impl Rules {
                 self.exceptions_map(number)?;
                 let map = self.exceptions.get_mut(number as usize).and_then(OnceLock::get_mut);
                 map.map_or(Ok(()), |map| ignore_missing(map.remove(&id)))
-                    .map_err(|error| failed("write the map", "EXCEPTIONS", error))?;
+                    .map_err(cannot_write("EXCEPTIONS"))?;
             }
         }
         if let Some((chunk, place)) = self.chunk(id)?
@@ -403,7 +399,7 @@ impl Rules {
         let mut ids = BTreeSet::new();
         for number in 0..=EXCEPTION_MAPS {
             for id in self.exceptions_map(number)?.iter().flat_map(|map| map.keys()) {
-                ids.insert(id.map_err(|error| failed("read the map", "EXCEPTIONS", error))?);
+                ids.insert(id.map_err(cannot_read("EXCEPTIONS"))?);
             }
         }
         Ok(ids)
@@ -427,8 +423,7 @@ impl Rules {
         }
         for number in exception_maps(id) {
             let Some(map) = self.exceptions_map(number)? else { continue };
-            let exceptions =
-                optional(map.get(&id, 0)).map_err(|error| failed("read the map", "EXCEPTIONS", error))?;
+            let exceptions = optional(map.get(&id, 0)).map_err(cannot_read("EXCEPTIONS"))?;
             for cpu in exceptions.iter().flat_map(|values| values.iter()) {
                 add(&mut sum.exceptions.no_next_hop, cpu.no_next_hop);
                 add(&mut sum.exceptions.clamped, cpu.clamped);

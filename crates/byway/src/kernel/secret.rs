@@ -4,7 +4,7 @@ use std::path::Path;
 
 use aya::maps::{Array, MapData};
 
-use super::map::{failed, map};
+use super::map::{cannot_make, cannot_read, map};
 use crate::error::{Error, Result};
 
 /// Reads the secret, which outlives the programs, or creates it. Pins its map only after filling it, so that an interrupted
@@ -33,7 +33,7 @@ fn read(folder: &Path) -> Result<Option<u64>> {
         return Ok(None);
     }
     let secret: Array<MapData, u64> = map!(folder, "SECRET");
-    let secret = secret.get(&0, 0).map_err(|error| failed("read the map", "SECRET", error))?;
+    let secret = secret.get(&0, 0).map_err(cannot_read("SECRET"))?;
     if !is_secret(secret) {
         let what = "half of the secret is 0".to_owned();
         return Err(Error::Damaged { path: folder.to_owned(), map: "SECRET", what });
@@ -43,7 +43,7 @@ fn read(folder: &Path) -> Result<Option<u64>> {
 
 /// Creates the map of the secret, and pins it filled.
 fn make(folder: &Path, secret: u64) -> Result<()> {
-    let making = |error| failed("make the map", "SECRET", error);
+    let making = cannot_make("SECRET");
     let mut map: Array<MapData, u64> = Array::create(1, 0).map_err(making)?;
     map.set(0, secret, 0).map_err(making)?;
     map.pin(folder.join("SECRET")).map_err(|error| Error::kernel("pin the map SECRET", error))

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use aya::maps::{Array, ArrayOfMaps, MapData, MapError};
+use aya::maps::{Array, ArrayOfMaps, MapData};
 use byway_abi::{
     Target,
     sources::{ENTRIES, TableInfo, TableInfos, WORDS4, WORDS6},
@@ -17,7 +17,7 @@ use byway_abi::{
 
 use super::{
     grace_period,
-    map::{failed, map},
+    map::{cannot_look_at, cannot_make, cannot_open, cannot_read, cannot_write, map},
     sys::{self, Memory},
 };
 use crate::{
@@ -181,7 +181,7 @@ impl Sources {
         match MapData::from_pin(&pin) {
             Ok(map) => Ok(Some(map)),
             Err(_) if !pin.exists() => Ok(None),
-            Err(error) => Err(failed("open the map", name(family), error)),
+            Err(error) => Err(cannot_open(name(family))(error)),
         }
     }
 
@@ -197,7 +197,7 @@ impl Sources {
         let is_open = self.opened().as_ref().is_some_and(|(of, _)| *of == generation);
         let map = if is_open || !source.is_host() { None } else { self.open_map(family, generation)? };
         if let Some(map) = &map {
-            let map_info = map.info().map_err(|error| failed("look at the map", name(family), error))?;
+            let map_info = map.info().map_err(cannot_look_at(name(family)))?;
             self.check(family, info, map_info.max_entries())?;
         }
         let few = map.and_then(|map| Some((map, buckets(family, info, source)?)));
@@ -222,11 +222,11 @@ impl Sources {
     }
 
     fn infos(&self, generation: u32) -> Result<TableInfos> {
-        self.infos.get(&(generation & 1), 0).map_err(|error| failed("read the map", "TABLE_INFO", error))
+        self.infos.get(&(generation & 1), 0).map_err(cannot_read("TABLE_INFO"))
     }
 
     fn set_infos(&mut self, generation: u32, infos: TableInfos) -> Result<()> {
-        self.infos.set(generation & 1, infos, 0).map_err(|error| failed("write the map", "TABLE_INFO", error))
+        self.infos.set(generation & 1, infos, 0).map_err(cannot_write("TABLE_INFO"))
     }
 
     /// Gives a source this target, or none, in the generation in force. Packets see it from the instant when the new epoch
@@ -308,7 +308,7 @@ impl Sources {
         layout: &Layout,
         info: TableInfo,
     ) -> Result<std::result::Result<TableInfo, TakesNewTable>> {
-        let making = |error| failed("make the map", name(family), error);
+        let making = cannot_make(name(family));
         self.remove_table(family, generation)?;
         let pin = self.pin(family, generation);
         let buckets = info.mask.saturating_add(1);
@@ -317,7 +317,7 @@ impl Sources {
             Family::V6 => Inner6::create(buckets, INNER).map_err(making)?.pin(&pin),
         }
         .map_err(|error| Error::kernel(format!("pin the map {}", name(family)), error))?;
-        let data = MapData::from_pin(&pin).map_err(|error| failed("open the map", name(family), error))?;
+        let data = MapData::from_pin(&pin).map_err(cannot_open(name(family)))?;
         let memory = memory(&data, name(family))?;
         let mut table = Table { family, info, words: memory.words(), first: 0 };
         if table.fill(layout).is_err() {
@@ -330,7 +330,7 @@ impl Sources {
             Family::V4 => self.outer4.set(slot, &map.try_into().map_err(making)?, 0),
             Family::V6 => self.outer6.set(slot, &map.try_into().map_err(making)?, 0),
         }
-        .map_err(|error| failed("write the map", name(family), error))?;
+        .map_err(cannot_write(name(family)))?;
         Ok(Ok(info))
     }
 
@@ -383,15 +383,14 @@ pub(super) fn memory(map: &MapData, name: &str) -> Result<Memory> {
 
 /// Maps these bytes of the memory of an array map, as far as they exist. The first must begin a page.
 fn part_of_memory(map: &MapData, name: &str, part: Range<usize>) -> Result<Memory> {
-    let info = map.info().map_err(|error| failed("look at the map", name, error))?;
+    let info = map.info().map_err(cannot_look_at(name))?;
     let bytes = info.value_size().next_multiple_of(8) as usize * info.max_entries() as usize;
     Memory::of(map.fd().as_fd(), part.start, bytes.min(part.end).saturating_sub(part.start))
         .map_err(|error| Error::kernel(format!("map {name} into memory"), error))
 }
 
 fn empty(folder: &Path, family: Family, slot: u32) -> Result<()> {
-    let outer = MapData::from_pin(folder.join(name(family)))
-        .map_err(|error: MapError| failed("open the map", name(family), error))?;
+    let outer = MapData::from_pin(folder.join(name(family))).map_err(cannot_open(name(family)))?;
     match sys::empty_slot(outer.fd().as_fd(), slot) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::kernel(format!("write the map {}", name(family)), error))

@@ -2,16 +2,15 @@
 
 use std::{
     fs,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::IpAddr,
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use aya::maps::{Array, HashMap, Map, MapData};
 use byway_abi::{Group, GroupKey, RuleRecord, SetRecord, sources::OWN};
-use byway_lab::{seed::Seed, wait_until};
+use byway_lab::{Traffic, seed::Seed, wait_until};
 use nix::libc::{SIGINT, SIGKILL};
 
 use crate::support::{ANSWER, SILENCE, Said, byway, call, done, pins, rounds, start, works};
@@ -188,9 +187,10 @@ fn a_thousand_kills_under_traffic() {
         |name: &str| Map::from_map_data(MapData::from_pin(format!("{folder}/{name}")).unwrap()).unwrap();
     let meta: Array<_, u32> = map("META").try_into().unwrap();
     let mut in_the_middle = 0;
-    let ends = AtomicBool::new(false);
+    let traffic = Traffic::default();
     let sent = thread::scope(|scope| {
-        let sender = scope.spawn(|| seed.server.run(|| send_until(&flows, &ends)));
+        let ending = traffic.ending();
+        let sender = scope.spawn(|| seed.server.run(|| traffic.send(&flows, Duration::from_millis(2))));
         let took = {
             let start = Instant::now();
             done(&seed.server, &changes[0]);
@@ -202,8 +202,8 @@ fn a_thousand_kills_under_traffic() {
             cut_off(&seed, &changes[kill as usize % changes.len()], delay, SIGKILL);
             in_the_middle += meta.get(&byway_abi::meta::CHANGING, 0).unwrap();
         }
-        ends.store(true, Ordering::Relaxed);
-        sender.join().unwrap()
+        drop(ending);
+        sender.join().unwrap().unwrap()
     });
 
     println!("{in_the_middle} of {kills} kills came while something changed");
@@ -255,23 +255,6 @@ fn a_thousand_kills_under_traffic() {
         done(&seed.server, words);
     }
     assert_eq!(pins(), Vec::<String>::new());
-}
-
-/// Sends packets of each flow in turn, at a rate that captures can follow, and says how many.
-fn send_until(flows: &[(IpAddr, IpAddr)], ends: &AtomicBool) -> usize {
-    let sockets: Vec<(UdpSocket, SocketAddr)> = flows
-        .iter()
-        .map(|(from, to)| (UdpSocket::bind((*from, 0)).unwrap(), SocketAddr::new(*to, 9)))
-        .collect();
-    let mut sent = 0;
-    while !ends.load(Ordering::Relaxed) {
-        for (socket, to) in &sockets {
-            socket.send_to(b"hello", to).unwrap();
-            sent += 1;
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
-    sent
 }
 
 #[test]

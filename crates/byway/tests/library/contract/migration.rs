@@ -2,9 +2,7 @@
 
 use std::{
     fs,
-    net::{IpAddr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
@@ -25,7 +23,10 @@ use byway::{Attach, Byway, Error, GroupSpec, Hook, MemberSpec, OnDown, TargetSpe
 use byway_abi::{
     Count, ExceptionCounters, MAX_PROGRAMS, ProgramKey, ProgramRecord, RuleRecord, SCHEMA, meta,
 };
-use byway_lab::wait_until;
+use byway_lab::{Traffic, wait_until};
+
+/// Between two packets of a flow.
+const PAUSE: Duration = Duration::from_micros(200);
 
 /// What a byway of an older schema pinned.
 struct Old {
@@ -221,27 +222,6 @@ fn pin_old(old: &Old, hosts: &Routers, hook: Hook, fill: impl FnOnce(&mut Byway)
     folder
 }
 
-/// Tells senders to stop, also where a test fails that they would go on for ever behind.
-struct Ending<'a>(&'a AtomicBool);
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Sends until it is told to stop. Says how many packets.
-fn send_until(from: IpAddr, to: IpAddr, ends: &AtomicBool) -> u64 {
-    let socket = UdpSocket::bind((from, 0)).unwrap();
-    let mut sent = 0;
-    while !ends.load(Ordering::Relaxed) {
-        socket.send_to(b"hello", SocketAddr::new(to, 9)).unwrap();
-        sent += 1;
-        thread::sleep(Duration::from_micros(200)); // the rate, not a wait for anything
-    }
-    sent
-}
-
 #[test]
 fn an_older_schema_is_taken_over_under_traffic() {
     let cases = hooks().iter().flat_map(|hook| [(*hook, false), (*hook, true)]);
@@ -266,19 +246,19 @@ fn an_older_schema_is_taken_over_under_traffic() {
             hosts.way(source, far);
         }
 
-        let ends = AtomicBool::new(false);
+        let traffic = Traffic::default();
         let (refused, sent) = thread::scope(|scope| {
-            let ending = Ending(&ends);
+            let ending = traffic.ending();
             let senders = [single, grouped].map(|source| {
-                let (hosts, ends) = (hosts.server.clone(), &ends);
-                scope.spawn(move || hosts.run(|| send_until(source, far, ends)))
+                let (hosts, traffic) = (hosts.server.clone(), &traffic);
+                scope.spawn(move || hosts.run(|| traffic.send(&[(source, far)], PAUSE)))
             });
             thread::sleep(Duration::from_millis(200)); // traffic ahead of the change
             let refused = on(&hosts.server, hook, |byway| byway.status());
             on(&hosts.server, hook, |byway| byway.attach(&Attach::Auto)).unwrap();
             thread::sleep(Duration::from_millis(200)); // and behind it
             drop(ending);
-            (refused, senders.map(|sender| sender.join().unwrap() + 1))
+            (refused, senders.map(|sender| sender.join().unwrap().unwrap() as u64 + 1))
         });
         // Whoever reads only is told what to do.
         let refused = refused.unwrap_err();

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::support::{
-    ANSWER, SILENCE, add_bridge, all_arrived, any_hook, hooks, on,
+    ANSWER, SILENCE, add_bridge, all_arrived, any_hook, hooks, hooks_and_families, on,
     routers::{Routers, Way, rule},
     the_rule,
 };
@@ -22,47 +22,41 @@ fn next_hops(node: &Node) -> Vec<NextHopStatus> {
 /// dropped, as the rule says. The link comes back, and so do they.
 #[test]
 fn a_link_that_flaps_is_left_alone_while_it_is_down() {
-    for hook in hooks() {
-        for v6 in [false, true] {
-            let hosts = Routers::new(v6);
-            let spec = rule(&hosts.source(5).to_string(), None, TargetSpec::NextHop(hosts.hop(1)));
-            on(&hosts.server, *hook, |byway| byway.add(&spec)).unwrap();
-            assert!(hosts.goes(hosts.source(5), hosts.far(1), Way::Router1));
-            for _ in 0..2 {
-                hosts.server.set_up("eth1", false).unwrap();
-                assert!(
-                    hosts.goes(hosts.source(5), hosts.far(1), Way::Gateway),
-                    "{:?}",
-                    the_rule(&hosts.server)
-                );
-                let [next_hop] = &next_hops(&hosts.server)[..] else { panic!("one next hop") };
-                assert_eq!((next_hop.state, next_hop.device_down), (NextHopState::Silent, true));
-                assert!(next_hop.failed_over.packets > 0 && the_rule(&hosts.server).no_next_hop.packets > 0);
-                hosts.server.set_up("eth1", true).unwrap();
-                assert!(
-                    hosts.goes(hosts.source(5), hosts.far(1), Way::Router1),
-                    "{:?}",
-                    next_hops(&hosts.server)
-                );
-                let [next_hop] = &next_hops(&hosts.server)[..] else { panic!("one next hop") };
-                assert_eq!((next_hop.state, next_hop.device_down), (NextHopState::Up, false));
-            }
-
-            if v6 {
-                // The address went with the link.
-                hosts.server.address("eth1", "2001:db8:1::2/64").unwrap();
-            }
-            let dropping = spec.on_down(OnDown::Drop);
-            on(&hosts.server, *hook, |byway| byway.replace(&dropping)).unwrap();
+    for (hook, v6) in hooks_and_families() {
+        let hosts = Routers::new(v6);
+        let spec = rule(&hosts.source(5).to_string(), None, TargetSpec::NextHop(hosts.hop(1)));
+        on(&hosts.server, hook, |byway| byway.add(&spec)).unwrap();
+        assert!(hosts.goes(hosts.source(5), hosts.far(1), Way::Router1));
+        for _ in 0..2 {
             hosts.server.set_up("eth1", false).unwrap();
-            let (from, to) = (hosts.source(5), hosts.far(1));
-            let at_gateway = hosts.counts(from, to)[0];
-            assert!(wait_until(ANSWER, || {
-                hosts.send(from, to);
-                the_rule(&hosts.server).no_next_hop.packets > 20
-            }));
-            assert_eq!(hosts.counts(from, to)[0], at_gateway, "on-down drop");
+            assert!(hosts.goes(hosts.source(5), hosts.far(1), Way::Gateway), "{:?}", the_rule(&hosts.server));
+            let [next_hop] = &next_hops(&hosts.server)[..] else { panic!("one next hop") };
+            assert_eq!((next_hop.state, next_hop.device_down), (NextHopState::Silent, true));
+            assert!(next_hop.failed_over.packets > 0 && the_rule(&hosts.server).no_next_hop.packets > 0);
+            hosts.server.set_up("eth1", true).unwrap();
+            assert!(
+                hosts.goes(hosts.source(5), hosts.far(1), Way::Router1),
+                "{:?}",
+                next_hops(&hosts.server)
+            );
+            let [next_hop] = &next_hops(&hosts.server)[..] else { panic!("one next hop") };
+            assert_eq!((next_hop.state, next_hop.device_down), (NextHopState::Up, false));
         }
+
+        if v6 {
+            // The address went with the link.
+            hosts.server.address("eth1", "2001:db8:1::2/64").unwrap();
+        }
+        let dropping = spec.on_down(OnDown::Drop);
+        on(&hosts.server, hook, |byway| byway.replace(&dropping)).unwrap();
+        hosts.server.set_up("eth1", false).unwrap();
+        let (from, to) = (hosts.source(5), hosts.far(1));
+        let at_gateway = hosts.counts(from, to)[0];
+        assert!(wait_until(ANSWER, || {
+            hosts.send(from, to);
+            the_rule(&hosts.server).no_next_hop.packets > 20
+        }));
+        assert_eq!(hosts.counts(from, to)[0], at_gateway, "on-down drop");
     }
 }
 
@@ -118,102 +112,98 @@ fn the_next_change_has_gateways_kept_resolved_again() {
 /// The other member of a group takes the flows of one whose cable is pulled, and gives them back.
 #[test]
 fn a_group_goes_on_by_its_other_member() {
-    for hook in hooks() {
-        for v6 in [false, true] {
-            let hosts = Routers::new(v6);
-            let member = |router| MemberSpec::new(hosts.hop(router));
-            let target = TargetSpec::NextHops(vec![member(1), member(2)]);
-            let spec = rule(&hosts.source(5).to_string(), None, target);
-            on(&hosts.server, *hook, |byway| byway.add(&spec)).unwrap();
-            let all: Vec<SocketAddr> = (1..64).map(|port| SocketAddr::new(hosts.far(1), port)).collect();
-            let from = hosts.source(5);
-            let send_all = || {
-                hosts.server.run(|| {
-                    let socket = std::net::UdpSocket::bind((from, 4_000)).unwrap();
-                    for to in &all {
-                        socket.send_to(b"hello", to).unwrap();
-                    }
-                });
+    for (hook, v6) in hooks_and_families() {
+        let hosts = Routers::new(v6);
+        let member = |router| MemberSpec::new(hosts.hop(router));
+        let target = TargetSpec::NextHops(vec![member(1), member(2)]);
+        let spec = rule(&hosts.source(5).to_string(), None, target);
+        on(&hosts.server, hook, |byway| byway.add(&spec)).unwrap();
+        let all: Vec<SocketAddr> = (1..64).map(|port| SocketAddr::new(hosts.far(1), port)).collect();
+        let from = hosts.source(5);
+        let send_all = || {
+            hosts.server.run(|| {
+                let socket = std::net::UdpSocket::bind((from, 4_000)).unwrap();
+                for to in &all {
+                    socket.send_to(b"hello", to).unwrap();
+                }
+            });
+        };
+        // Where the flows are going now: how many of a burst each router has got.
+        let burst = || {
+            let before = hosts.counts(hosts.source(5), hosts.far(1));
+            send_all();
+            let grown = || {
+                let now = hosts.counts(hosts.source(5), hosts.far(1));
+                [0, 1, 2].map(|nth| now[nth] - before[nth])
             };
-            // Where the flows are going now: how many of a burst each router has got.
-            let burst = || {
-                let before = hosts.counts(hosts.source(5), hosts.far(1));
-                send_all();
-                let grown = || {
-                    let now = hosts.counts(hosts.source(5), hosts.far(1));
-                    [0, 1, 2].map(|nth| now[nth] - before[nth])
-                };
-                // Those that are lost do not come, however long this waits.
-                let _ = wait_until(SILENCE, || grown().iter().sum::<usize>() == all.len());
-                grown()
-            };
-            let whole = |of: &[usize; 3]| of.iter().sum::<usize>() == all.len();
-            let mut at_rest = [0; 3];
-            assert!(wait_until(ANSWER, || {
-                at_rest = burst();
-                whole(&at_rest)
-            }));
-            assert!(at_rest[0] == 0 && at_rest[1] > 10 && at_rest[2] > 10, "{at_rest:?}");
+            // Those that are lost do not come, however long this waits.
+            let _ = wait_until(SILENCE, || grown().iter().sum::<usize>() == all.len());
+            grown()
+        };
+        let whole = |of: &[usize; 3]| of.iter().sum::<usize>() == all.len();
+        let mut at_rest = [0; 3];
+        assert!(wait_until(ANSWER, || {
+            at_rest = burst();
+            whole(&at_rest)
+        }));
+        assert!(at_rest[0] == 0 && at_rest[1] > 10 && at_rest[2] > 10, "{at_rest:?}");
 
-            // The other end of the cable: no carrier here, while the device itself is up.
-            hosts.router[0].set_up("eth0", false).unwrap();
-            let mut now = [0; 3];
-            assert!(
-                wait_until(ANSWER, || {
-                    now = burst();
-                    now == [0, 0, all.len()]
-                }),
-                "{now:?} {:?}",
-                next_hops(&hosts.server)
-            );
-            hosts.router[0].set_up("eth0", true).unwrap();
-            if v6 {
-                hosts.router[0].address("eth0", "2001:db8:1::1/64").unwrap();
-            }
-            assert!(
-                wait_until(ANSWER, || {
-                    now = burst();
-                    now == at_rest
-                }),
-                "{now:?}, not {at_rest:?}: {:?}",
-                next_hops(&hosts.server)
-            );
+        // The other end of the cable: no carrier here, while the device itself is up.
+        hosts.router[0].set_up("eth0", false).unwrap();
+        let mut now = [0; 3];
+        assert!(
+            wait_until(ANSWER, || {
+                now = burst();
+                now == [0, 0, all.len()]
+            }),
+            "{now:?} {:?}",
+            next_hops(&hosts.server)
+        );
+        hosts.router[0].set_up("eth0", true).unwrap();
+        if v6 {
+            hosts.router[0].address("eth0", "2001:db8:1::1/64").unwrap();
         }
+        assert!(
+            wait_until(ANSWER, || {
+                now = burst();
+                now == at_rest
+            }),
+            "{now:?}, not {at_rest:?}: {:?}",
+            next_hops(&hosts.server)
+        );
     }
 }
 
 /// A device that is gone is left alone at once, and so is another that has its ifindex.
 #[test]
 fn a_device_that_is_gone_gets_nothing_and_neither_does_its_heir() {
-    for hook in hooks() {
-        for v6 in [false, true] {
-            let hosts = Routers::new(v6);
-            let spec = rule(&hosts.source(5).to_string(), None, TargetSpec::NextHop(hosts.hop(1)));
-            on(&hosts.server, *hook, |byway| byway.add(&spec)).unwrap();
-            assert!(hosts.goes(hosts.source(5), hosts.far(1), Way::Router1));
-            let index = hosts.server.ifindex("eth1").unwrap();
-            let before = the_rule(&hosts.server);
-            hosts.server.delete_link("eth1").unwrap();
-            let (from, to) = (hosts.source(5), hosts.far(1));
-            assert_eq!(hosts.way(from, to), Way::Gateway, "not one packet is lost");
+    for (hook, v6) in hooks_and_families() {
+        let hosts = Routers::new(v6);
+        let spec = rule(&hosts.source(5).to_string(), None, TargetSpec::NextHop(hosts.hop(1)));
+        on(&hosts.server, hook, |byway| byway.add(&spec)).unwrap();
+        assert!(hosts.goes(hosts.source(5), hosts.far(1), Way::Router1));
+        let index = hosts.server.ifindex("eth1").unwrap();
+        let before = the_rule(&hosts.server);
+        hosts.server.delete_link("eth1").unwrap();
+        let (from, to) = (hosts.source(5), hosts.far(1));
+        assert_eq!(hosts.way(from, to), Way::Gateway, "not one packet is lost");
 
-            // Another device by its number, with a program that would receive what is redirected there.
-            hosts.server.run(|| add_bridge("heir", index));
-            assert_eq!(hosts.server.ifindex("heir").unwrap(), index);
-            on(&hosts.server, *hook, |byway| byway.attach(&Attach::devices(["heir"]))).unwrap();
-            let heir_sends = hosts.server.capture("heir").unwrap();
-            for _ in 0..10 {
-                assert_eq!(hosts.way(from, to), Way::Gateway);
-            }
-            assert_eq!(heir_sends.count(|frame: &Frame| frame.source() == Some(from)), 0);
-            let after = the_rule(&hosts.server);
-            assert_eq!(after.departed, before.departed);
-            assert_eq!(after.no_next_hop.packets, 11);
-            assert!(after.device_gone);
-            let [next_hop] = &next_hops(&hosts.server)[..] else { panic!("one next hop") };
-            assert_eq!(next_hop.state, NextHopState::DeviceGone);
-            assert_eq!(next_hop.next_hop.device.name, "eth1", "not its heir");
+        // Another device by its number, with a program that would receive what is redirected there.
+        hosts.server.run(|| add_bridge("heir", index));
+        assert_eq!(hosts.server.ifindex("heir").unwrap(), index);
+        on(&hosts.server, hook, |byway| byway.attach(&Attach::devices(["heir"]))).unwrap();
+        let heir_sends = hosts.server.capture("heir").unwrap();
+        for _ in 0..10 {
+            assert_eq!(hosts.way(from, to), Way::Gateway);
         }
+        assert_eq!(heir_sends.count(|frame: &Frame| frame.source() == Some(from)), 0);
+        let after = the_rule(&hosts.server);
+        assert_eq!(after.departed, before.departed);
+        assert_eq!(after.no_next_hop.packets, 11);
+        assert!(after.device_gone);
+        let [next_hop] = &next_hops(&hosts.server)[..] else { panic!("one next hop") };
+        assert_eq!(next_hop.state, NextHopState::DeviceGone);
+        assert_eq!(next_hop.next_hop.device.name, "eth1", "not its heir");
     }
 }
 

@@ -7,11 +7,11 @@ use std::{
 };
 
 use byway::{GroupSpec, MemberSpec, OnDown, Owner, TargetSpec, config::Config};
-use byway_lab::wait_until;
+use byway_lab::{Traffic, wait_until};
 
 use crate::support::{
     ANSWER, any_hook, on,
-    routers::{Routers, Traffic, rule},
+    routers::{PAUSE, Routers, goes_on, rule},
 };
 
 /// How many rules there are.
@@ -50,17 +50,18 @@ fn rules_and_the_groups_that_they_lead_to_change_in_the_same_instant() {
     let flows: Vec<(IpAddr, IpAddr)> = sampled.iter().map(|nth| (hosts.source(nth + 1), far)).collect();
     let traffic = Traffic::default();
     let sent = thread::scope(|scope| {
-        let sender = scope.spawn(|| hosts.server.run(|| traffic.send(&flows)));
+        let ending = traffic.ending();
+        let sender = scope.spawn(|| hosts.server.run(|| traffic.send(&flows, PAUSE)));
         let (start, mut rounds) = (Instant::now(), 0);
         while rounds < 5 || start.elapsed() < TRAFFIC {
             for state in [&states[1], &states[0]] {
                 assert_eq!(apply(state).changed, usize::from(RULES));
-                traffic.sees(&flows);
+                goes_on(&traffic, &flows);
             }
             rounds += 1;
         }
-        traffic.end();
-        sender.join().unwrap()
+        drop(ending);
+        sender.join().unwrap().unwrap()
     });
     let all = || flows.iter().map(|(from, to)| hosts.counts(*from, *to).iter().sum::<usize>()).sum::<usize>();
     assert!(wait_until(ANSWER, || all() == sent), "{} of {sent} packets arrived", all());

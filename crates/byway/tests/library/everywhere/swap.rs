@@ -3,11 +3,11 @@
 use std::{net::IpAddr, thread};
 
 use byway::{Byway, Changes, Owner, RuleSpec, TargetSpec, config::Config};
-use byway_lab::{Frame, wait_until};
+use byway_lab::{Frame, Traffic, wait_until};
 
 use crate::support::{
     ANSWER, FAMILIES, any_hook, on,
-    routers::{Routers, Traffic, rule},
+    routers::{PAUSE, Routers, goes_on, rule},
     rules,
 };
 
@@ -52,16 +52,17 @@ fn ten_thousand_rules_change_back_and_forth_under_traffic() {
             .collect();
         let traffic = Traffic::default();
         let sent = thread::scope(|scope| {
-            let sender = scope.spawn(|| hosts.server.run(|| traffic.send(&flows)));
-            traffic.sees(&flows);
+            let ending = traffic.ending();
+            let sender = scope.spawn(|| hosts.server.run(|| traffic.send(&flows, PAUSE)));
+            goes_on(&traffic, &flows);
             for _ in 0..2 {
                 for set in [&new, &old] {
                     on(&hosts.server, hook, |byway| apply(byway, set)).unwrap();
-                    traffic.sees(&flows);
+                    goes_on(&traffic, &flows);
                 }
             }
-            traffic.end();
-            sender.join().unwrap()
+            drop(ending);
+            sender.join().unwrap().unwrap()
         });
 
         let all = || {

@@ -3,13 +3,11 @@
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
-    thread,
     time::Duration,
 };
 
 use byway::{NextHopSpec, RuleSpec, Selector, TargetSpec};
-use byway_lab::{Capture, Frame, Lab, Node, wait_until};
+use byway_lab::{Capture, Frame, Lab, Node, Traffic, wait_until};
 
 use super::ANSWER;
 
@@ -149,40 +147,14 @@ impl Routers {
     }
 }
 
-/// Packets without a break while something changes, from a thread of their own.
-#[derive(Default)]
-pub(crate) struct Traffic {
-    sent: AtomicUsize,
-    is_over: AtomicBool,
-}
+/// Between two rounds of packets: captures can follow.
+pub(crate) const PAUSE: Duration = Duration::from_millis(1);
 
-impl Traffic {
-    /// Sends packets of each flow in turn until the end, at a rate that captures can follow, and says how many.
-    pub(crate) fn send(&self, flows: &[(IpAddr, IpAddr)]) -> usize {
-        let bound =
-            |(from, to): &(IpAddr, IpAddr)| (UdpSocket::bind((*from, 0)).unwrap(), SocketAddr::new(*to, 9));
-        let sockets: Vec<(UdpSocket, SocketAddr)> = flows.iter().map(bound).collect();
-        while !self.is_over.load(Ordering::Relaxed) {
-            for (socket, to) in &sockets {
-                socket.send_to(b"hello", to).unwrap();
-                self.sent.fetch_add(1, Ordering::Relaxed);
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
-        self.sent.load(Ordering::Relaxed)
-    }
-
-    /// Waits until a packet of each flow has been sent from now on.
-    pub(crate) fn sees(&self, flows: &[(IpAddr, IpAddr)]) {
-        let sent = || self.sent.load(Ordering::Relaxed);
-        // One that is on its way now may have been decided before.
-        let enough = sent() + flows.len() + 1;
-        assert!(wait_until(ANSWER, || sent() >= enough), "nothing is sent");
-    }
-
-    pub(crate) fn end(&self) {
-        self.is_over.store(true, Ordering::Relaxed);
-    }
+/// Waits until a packet of each flow has been sent from now on.
+pub(crate) fn goes_on(traffic: &Traffic, flows: &[(IpAddr, IpAddr)]) {
+    // One that is on its way now may have been decided before.
+    let enough = traffic.sent() + flows.len() + 1;
+    assert!(wait_until(ANSWER, || traffic.sent() >= enough), "nothing is sent");
 }
 
 /// A rule as a test writes it.
