@@ -92,6 +92,7 @@ fn the_tree_of_the_architecture_lists_all() {
         .collect();
     for folder in [
         "config",
+        "config/parse",
         "policy",
         "policy/source_table",
         "grammar",
