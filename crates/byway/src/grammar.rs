@@ -113,8 +113,8 @@ pub fn rule_of(family: Option<Family>, words: &[impl AsRef<str>]) -> Result<Rule
     let mut families = gateways.map(Family::of);
     let of_gateways = families.next().filter(|first| families.all(|other| other == *first));
     let selector = take_selector(&mut values, family, of_gateways)?;
-    let on_down = take_on_down(&mut values)?;
-    let mss = take_mss(&mut values)?;
+    let on_down = take_or_default(&mut values, ON_DOWN)?;
+    let mss = take_or_default(&mut values, MSS)?;
     let target = take_target(&mut values, members)?.ok_or(GrammarError::NoTarget(selector))?;
     let spec = RuleSpec::new(selector, target).on_down(on_down).mss(mss);
     Ok(match values.remove("name") {
@@ -175,7 +175,7 @@ pub fn group(words: &[impl AsRef<str>]) -> Result<GroupSpec, GrammarError> {
         _ => return Err(GrammarError::NoGroup),
     };
     let (mut values, members) = pairs(&mut rest.iter().peekable(), &[NEXTHOP, ON_DOWN], false)?;
-    let on_down = take_on_down(&mut values)?;
+    let on_down = take_or_default(&mut values, ON_DOWN)?;
     if members.is_empty() {
         return Err(GrammarError::NoMembers(name.to_owned()));
     }
@@ -291,6 +291,32 @@ impl FromStr for GroupSpec {
     }
 }
 
+impl FromStr for OnDown {
+    type Err = GrammarError;
+
+    /// `pass` or `drop`
+    fn from_str(text: &str) -> Result<Self, GrammarError> {
+        match text {
+            "pass" => Ok(Self::Pass),
+            "drop" => Ok(Self::Drop),
+            _ => Err(GrammarError::OnDown(text.to_owned())),
+        }
+    }
+}
+
+impl FromStr for Mss {
+    type Err = GrammarError;
+
+    /// `auto`, `off` or a number of bytes. [`RuleSpec::check`] refuses one that is out of range.
+    fn from_str(text: &str) -> Result<Self, GrammarError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            _ => text.parse().map(Self::Bytes).map_err(|_| GrammarError::Mss(text.to_owned())),
+        }
+    }
+}
+
 /// Takes the source and the destination. If a family is asked for, they have to be of it. If the source is `all`, the gateways
 /// may tell its family.
 fn take_selector(
@@ -333,20 +359,11 @@ fn take_target(
     }
 }
 
-fn take_on_down(values: &mut Values<'_>) -> Result<OnDown, GrammarError> {
-    match values.remove("on-down") {
-        None | Some("pass") => Ok(OnDown::Pass),
-        Some("drop") => Ok(OnDown::Drop),
-        Some(other) => Err(GrammarError::OnDown(other.to_owned())),
-    }
-}
-
-fn take_mss(values: &mut Values<'_>) -> Result<Mss, GrammarError> {
-    match values.remove("mss") {
-        None | Some("auto") => Ok(Mss::Auto),
-        Some("off") => Ok(Mss::Off),
-        Some(text) => text.parse().map(Mss::Bytes).map_err(|_| GrammarError::Mss(text.to_owned())),
-    }
+fn take_or_default<T>(values: &mut Values<'_>, keyword: Keyword) -> Result<T, GrammarError>
+where
+    T: FromStr<Err = GrammarError> + Default,
+{
+    values.remove(keyword.0).map_or_else(|| Ok(T::default()), str::parse)
 }
 
 fn take_next_hop(values: &mut Values<'_>) -> Result<NextHopSpec, GrammarError> {

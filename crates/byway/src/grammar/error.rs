@@ -53,11 +53,11 @@ pub enum GrammarError {
     /// A weight that is not a number.
     #[error("`{0}` is not a weight")]
     Weight(String),
-    /// Something other than [`OnDown`](crate::OnDown) after `on-down`.
-    #[error("`on-down {0}` is not valid")]
+    /// Something other than an [`OnDown`](crate::OnDown).
+    #[error("`on-down` cannot be `{0}`")]
     OnDown(String),
-    /// Something other than [`Mss`](crate::Mss) after `mss`.
-    #[error("`mss {0}` is not valid")]
+    /// Something other than an [`Mss`](crate::Mss).
+    #[error("`mss` cannot be `{0}`")]
     Mss(String),
     /// Neither a gateway nor a device.
     #[error("a next hop needs `via ADDR`, `via ADDR dev IF` or `dev IF`")]
@@ -104,9 +104,9 @@ impl GrammarError {
             Self::NoTargetAlone => "name one",
             Self::Gateway(text) => return Some(gateway_help(text)),
             Self::Weight(_) => return Some(format!("write a number from 1 to {WEIGHT_MAX}")),
-            Self::OnDown(_) => "write `on-down pass` or `on-down drop`",
+            Self::OnDown(_) => "write `pass` or `drop`",
             Self::Mss(_) => {
-                return Some(format!("write `mss off`, or `mss N` with {MSS_MIN} to {MSS_MAX} bytes"));
+                return Some(format!("write `auto`, `off` or a number of bytes from {MSS_MIN} to {MSS_MAX}"));
             }
             Self::NotOf(..) => "leave it out",
             Self::With(_) => "write `with loss`",

@@ -49,14 +49,17 @@ fn on_downs() -> impl Strategy<Value = OnDown> {
     prop_oneof![Just(OnDown::Pass), Just(OnDown::Drop)]
 }
 
+fn msses() -> impl Strategy<Value = Mss> {
+    prop_oneof![Just(Mss::Auto), Just(Mss::Off), any::<u16>().prop_map(Mss::Bytes)]
+}
+
 fn selectors() -> impl Strategy<Value = Selector> {
     let pairs = any::<bool>().prop_flat_map(|v4| (prefixes(v4), option::of(prefixes(v4))));
     pairs.prop_map(|(source, destination)| Selector::new(source, destination))
 }
 
 fn rules() -> impl Strategy<Value = RuleSpec> {
-    let mss = prop_oneof![Just(Mss::Auto), Just(Mss::Off), any::<u16>().prop_map(Mss::Bytes)];
-    (selectors(), targets(), on_downs(), mss, option::of(names())).prop_map(
+    (selectors(), targets(), on_downs(), msses(), option::of(names())).prop_map(
         |(selector, target, on_down, mss, name)| RuleSpec {
             name,
             ..RuleSpec::new(selector, target).on_down(on_down).mss(mss)
@@ -88,7 +91,7 @@ proptest! {
     #[test]
     fn what_is_asked_for_survives_its_words(
         selector in selectors(), next_hop in next_hops(), member in members(), target in targets(),
-        rule in rules(), group in groups(),
+        rule in rules(), group in groups(), on_down in on_downs(), mss in msses(),
     ) {
         survives_its_words(selector)?;
         survives_its_words(next_hop)?;
@@ -96,12 +99,14 @@ proptest! {
         survives_its_words(target)?;
         survives_its_words(rule)?;
         survives_its_words(group)?;
+        survives_its_words(on_down)?;
+        survives_its_words(mss)?;
     }
 
     #[test]
     fn what_is_asked_for_survives_json(
         selector in selectors(), next_hop in next_hops(), member in members(), target in targets(),
-        rule in rules(), group in groups(), owner: u8,
+        rule in rules(), group in groups(), on_down in on_downs(), mss in msses(), owner: u8,
     ) {
         survives_json(selector)?;
         survives_json(next_hop)?;
@@ -109,6 +114,12 @@ proptest! {
         survives_json(target)?;
         survives_json(rule.owner(Owner::new(owner)))?;
         survives_json(group.owner(Owner::new(owner)))?;
+        survives_json(on_down)?;
+        survives_json(mss)?;
+        // The words are the same in JSON.
+        prop_assert_eq!(serde_json::to_value(on_down).unwrap(), on_down.to_string());
+        let json = serde_json::to_string(&mss).unwrap();
+        prop_assert_eq!(json.trim_matches('"'), mss.to_string());
     }
 
     #[test]
@@ -187,6 +198,10 @@ fn each_mistake_has_its_sentence() {
             "`192.0.2.7/24` has bits set beyond its length of 24; did you mean 192.0.2.0/24?",
         ),
         (
+            "from 192.0.2.7 dev eth1 mss 70000",
+            "`mss` cannot be `70000`; write `auto`, `off` or a number of bytes from 88 to 65495",
+        ),
+        (
             "web via 10.0.0.1",
             "`web` does not belong here; expected `from`, `to`, `via`, `dev`, `nexthop`, `group`, `pass`, `drop`, `on-down`, `mss` or `name`",
         ),
@@ -222,10 +237,7 @@ fn groups_have_a_name_and_next_hops() {
         ("uplinks", "the group uplinks needs next hops, like `nexthop via 192.0.2.1 dev eth1 weight 2`"),
         ("uplinks nexthop", "a next hop needs `via ADDR`, `via ADDR dev IF` or `dev IF`"),
         ("uplinks nexthop via 10.0.0.1 weight many", "`many` is not a weight; write a number from 1 to 256"),
-        (
-            "uplinks nexthop dev eth1 on-down fail",
-            "`on-down fail` is not valid; write `on-down pass` or `on-down drop`",
-        ),
+        ("uplinks nexthop dev eth1 on-down fail", "`on-down` cannot be `fail`; write `pass` or `drop`"),
         ("uplinks via 10.0.0.1", "`via` does not belong here; expected `nexthop` or `on-down`"),
     ] {
         assert_eq!(group(&words(text)).unwrap_err().sentence(), sentence, "{text}");

@@ -248,12 +248,21 @@ pub(crate) fn check_on_down(target: &TargetSpec, on_down: OnDown) -> Result<(), 
 
 /// Refuses an MSS that is out of range, and any MSS with a target that has no next hop.
 pub(crate) fn check_mss(target: &TargetSpec, mss: Mss) -> Result<(), RuleError> {
-    match mss {
-        Mss::Auto => Ok(()),
-        _ if *target == TargetSpec::Pass => Err(RuleError::MssOfNothing("pass")),
-        _ if *target == TargetSpec::Drop => Err(RuleError::MssOfNothing("drop")),
-        Mss::Bytes(bytes) if !(MSS_MIN..=MSS_MAX).contains(&bytes) => Err(RuleError::Mss(bytes)),
-        Mss::Bytes(_) | Mss::Off => Ok(()),
+    match target {
+        _ if mss.is_default() => Ok(()),
+        TargetSpec::Pass => Err(RuleError::MssOfNothing("pass")),
+        TargetSpec::Drop => Err(RuleError::MssOfNothing("drop")),
+        TargetSpec::NextHop(_) | TargetSpec::NextHops(_) | TargetSpec::Group(_) => mss.check(),
+    }
+}
+
+impl Mss {
+    /// Refuses a number of bytes that is out of range.
+    pub(crate) fn check(self) -> Result<(), RuleError> {
+        match self {
+            Self::Bytes(bytes) if !(MSS_MIN..=MSS_MAX).contains(&bytes) => Err(RuleError::Mss(bytes)),
+            Self::Bytes(_) | Self::Auto | Self::Off => Ok(()),
+        }
     }
 }
 

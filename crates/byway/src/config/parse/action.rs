@@ -10,6 +10,7 @@ use toml::{
 use super::{NEXT_HOP_KEYS, Parser, get};
 use crate::{
     config::{ActionSpec, draft::HostRef, problem::Place, values::Value},
+    grammar::GrammarError,
     model::{
         MSS_MAX, MSS_MIN, MemberSpec, Mss, NextHopSpec, OnDown, RuleError, TargetSpec, WEIGHT_MAX,
         check_action, check_gateway, check_mss, check_name, check_on_down, check_weight,
@@ -180,34 +181,24 @@ impl Parser<'_> {
 
     pub(super) fn on_down(&mut self, table: &DeTable<'_>) -> Option<OnDown> {
         let value = get(table, "on-down")?;
-        match value.get_ref().as_str() {
-            Some("pass") => Some(OnDown::Pass),
-            Some("drop") => Some(OnDown::Drop),
-            _ => {
-                self.notes().wrong(
-                    value.span(),
-                    "this `on-down` is not valid",
-                    Some("write \"pass\" or \"drop\""),
-                );
-                None
-            }
-        }
+        let text = self.notes().string("on-down", value)?;
+        let refused = |error: GrammarError| {
+            self.notes().wrong(value.span(), &error.to_string(), error.help().as_deref());
+        };
+        text.parse().map_err(refused).ok()
     }
 
     pub(super) fn mss(&mut self, table: &DeTable<'_>) -> Option<Mss> {
         let value = get(table, "mss")?;
-        match value.get_ref().as_str() {
-            Some("auto") => Some(Mss::Auto),
-            Some("off") => Some(Mss::Off),
-            _ => {
+        let mss = match value.get_ref().as_str().and_then(|text| text.parse().ok()) {
+            Some(word @ (Mss::Auto | Mss::Off)) => word,
+            // TOML has numbers of its own, so one in quotes is a mistake.
+            Some(Mss::Bytes(_)) | None => {
                 let is = format!("\"auto\", \"off\" or a number of bytes from {MSS_MIN} to {MSS_MAX}");
-                let bytes = self.notes().number("mss", value, &is)?;
-                if !(MSS_MIN..=MSS_MAX).contains(&bytes) {
-                    self.refuse(value.span(), &RuleError::Mss(bytes));
-                    return None;
-                }
-                Some(Mss::Bytes(bytes))
+                self.notes().number("mss", value, &is)?
             }
-        }
+        };
+        mss.check().map_err(|error| self.refuse(value.span(), &error)).ok()?;
+        Some(mss)
     }
 }

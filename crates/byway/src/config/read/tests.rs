@@ -76,6 +76,15 @@ fn every_mistake_has_its_place_and_its_mend() {
             "4:7 12: an MSS is 88 to 65495 bytes, and this one is 12; with `off`, byway leaves the MSS alone",
         ),
         (
+            &rule("dev = \"eth1\"\nmss = \"1400\""),
+            "4:7 \"1400\": `mss` must be \"auto\", \"off\" or a number of bytes from 88 to 65495, not a string",
+        ),
+        (
+            &rule("dev = \"eth1\"\non-down = \"fail\""),
+            "4:11 \"fail\": `on-down` cannot be `fail`; write `pass` or `drop`",
+        ),
+        (&rule("dev = \"eth1\"\non-down = 1"), "4:11 1: `on-down` must be a string, not an integer"),
+        (
             &rule("dev = \"eth1\"\nname = \"two words\""),
             "4:8 \"two words\": `two words` cannot be a rule's name; use 1 to 32 letters, digits, `-`, `_`, `.` or `:`",
         ),

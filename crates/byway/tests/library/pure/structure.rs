@@ -13,7 +13,7 @@ const MAY_IMPORT: [(&str, &[&str]); 9] = [
     ("model", &[]),
     ("error", &["model"]),
     ("grammar", &["model"]),
-    ("config", &["error", "model"]),
+    ("config", &["error", "grammar", "model"]),
     ("policy", &["config", "error", "model"]),
     ("import", &["config", "error", "model", "policy"]),
     ("kernel", &["config", "error", "import", "model", "policy"]),
