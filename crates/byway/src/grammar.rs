@@ -92,6 +92,14 @@ fn is_all(word: &str) -> bool {
 
 /// Reads a rule: `from PREFIX [to PREFIX] TARGET [on-down pass|drop] [mss N|off] [name NAME]`
 ///
+/// ```
+/// use byway::grammar;
+///
+/// let rule = grammar::rule(&["192.0.2.7", "mss", "off", "dev", "wg0", "to", "10/8"])?;
+/// assert_eq!(rule.to_string(), "from 192.0.2.7 to 10.0.0.0/8 dev wg0 mss off");
+/// # Ok::<(), byway::grammar::GrammarError>(())
+/// ```
+///
 /// # Errors
 ///
 /// The first thing that is wrong.
@@ -100,6 +108,16 @@ pub fn rule(words: &[impl AsRef<str>]) -> Result<RuleSpec, GrammarError> {
 }
 
 /// Reads a rule as [`rule`] does. If `family` names one, the source has to be of that family, and `all` is every address of it.
+///
+/// ```
+/// use byway::{Family, grammar};
+///
+/// let rule = grammar::rule_of(Some(Family::V6), &["all", "dev", "wg0"])?;
+/// assert_eq!(rule.to_string(), "from ::/0 dev wg0");
+/// let error = grammar::rule_of(Some(Family::V6), &["192.0.2.7", "dev", "wg0"]).unwrap_err();
+/// assert_eq!(error.to_string(), "192.0.2.7 is IPv4, and IPv6 was asked for");
+/// # Ok::<(), byway::grammar::GrammarError>(())
+/// ```
 ///
 /// # Errors
 ///
@@ -142,6 +160,15 @@ pub fn selector(words: &[impl AsRef<str>]) -> Result<Selector, GrammarError> {
 
 /// Reads a selector as [`selector`] does. If `family` names one, the source has to be of that family, and `all` is every
 /// address of it.
+///
+/// ```
+/// use byway::{Family, grammar};
+///
+/// let selector = grammar::selector_of(Some(Family::V4), &["all"])?;
+/// assert_eq!(selector.to_string(), "from 0.0.0.0/0");
+/// assert!(grammar::selector_of(Some(Family::V4), &["2001:db8::7"]).is_err());
+/// # Ok::<(), byway::grammar::GrammarError>(())
+/// ```
 ///
 /// # Errors
 ///
@@ -203,6 +230,13 @@ pub fn next_hop(words: &[impl AsRef<str>]) -> Result<NextHopSpec, GrammarError> 
 }
 
 /// Reads the names of devices, `[dev IF]...` or `[IF]...`, and returns each once.
+///
+/// ```
+/// use byway::grammar;
+///
+/// assert_eq!(grammar::devices(&["eth0", "dev", "eth1", "eth0"])?, ["eth0", "eth1"]);
+/// # Ok::<(), byway::grammar::GrammarError>(())
+/// ```
 ///
 /// # Errors
 ///

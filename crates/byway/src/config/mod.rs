@@ -122,6 +122,14 @@ impl Config {
 
     /// Checks what can be checked without the kernel.
     ///
+    /// ```
+    /// use byway::config::Config;
+    ///
+    /// let config = Config::new(None, vec![], ["from 2001:db8::7 via 192.0.2.1".parse()?]);
+    /// assert_eq!(config.check().unwrap_err().help().as_deref(), Some("name an IPv6 gateway"));
+    /// # Ok::<(), byway::grammar::GrammarError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// The first thing that is wrong.

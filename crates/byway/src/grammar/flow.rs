@@ -15,6 +15,14 @@ const KEYWORDS: [Keyword; 6] = [FROM, TO, PROTO, SPORT, DPORT, IIF];
 
 /// Reads a flow: `[from] ADDR [to ADDR] [proto P] [sport N] [dport N] [iif IF]`
 ///
+/// ```
+/// use byway::{Protocol, grammar};
+///
+/// let flow = grammar::flow(&["192.168.1.5", "to", "198.51.100.9", "proto", "tcp", "dport", "443"])?;
+/// assert_eq!((flow.protocol, flow.destination_port), (Some(Protocol::TCP), Some(443)));
+/// # Ok::<(), byway::grammar::GrammarError>(())
+/// ```
+///
 /// # Errors
 ///
 /// The first thing that is wrong.

@@ -26,6 +26,12 @@ const KEYWORDS: [(Keyword, &[Selectable]); 11] = [
 ];
 
 /// Returns whether a selection may begin with this word.
+///
+/// ```
+/// use byway::grammar::begins_selection;
+///
+/// assert!(begins_selection("within") && !begins_selection("from"));
+/// ```
 pub fn begins_selection(word: &str) -> bool {
     KEYWORDS.iter().any(|((keyword, _), _)| *keyword == word)
 }
@@ -35,6 +41,17 @@ pub fn begins_selection(word: &str) -> bool {
 ///
 /// Refuses words that have no meaning for what it chooses `from`. If `family` names one, the prefixes have to be of that
 /// family, and the selection chooses only what belongs to it.
+///
+/// ```
+/// use byway::{Owner, Selectable, grammar};
+///
+/// let words = ["owner", "cli", "unused"];
+/// let selection = grammar::selection(Selectable::Rules, None, &words)?;
+/// assert_eq!((selection.owner, selection.unused), (Some(Owner::CLI), true));
+/// let error = grammar::selection(Selectable::NextHops, None, &words).unwrap_err();
+/// assert_eq!(error.to_string(), "`owner` is for rules or groups, not for next hops");
+/// # Ok::<(), byway::grammar::GrammarError>(())
+/// ```
 ///
 /// # Errors
 ///

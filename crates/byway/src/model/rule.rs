@@ -199,6 +199,17 @@ fn write_said(on_down: OnDown, mss: Mss, name: Option<&str>, f: &mut fmt::Format
 ///
 /// Several rules may match a packet. The one with the longest source decides, and of several with the same source the one with
 /// the longest destination.
+///
+/// ```
+/// use byway::{Rule, RuleSpec, Target};
+///
+/// let rule = Rule::new("192.0.2.7".parse()?, Target::Drop);
+/// assert_eq!(rule.to_string(), "from 192.0.2.7 drop");
+/// // To ask for the same again, but with a name.
+/// let spec = RuleSpec::try_from(&rule)?.name("bad-host");
+/// assert_eq!(spec.to_string(), "from 192.0.2.7 drop name bad-host");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Rule {

@@ -116,6 +116,16 @@ impl Member {
 }
 
 /// What becomes of a packet while no next hop of its target is in service.
+///
+/// Written `pass` or `drop`, in JSON as well.
+///
+/// ```
+/// use byway::OnDown;
+///
+/// assert_eq!(("drop".parse(), OnDown::default()), (Ok(OnDown::Drop), OnDown::Pass));
+/// let error = "fail".parse::<OnDown>().unwrap_err();
+/// assert_eq!(error.sentence(), "`on-down` cannot be `fail`; write `pass` or `drop`");
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -144,6 +154,19 @@ impl fmt::Display for OnDown {
 
 /// The limit of TCP's MSS option in packets that a rule sends to a next hop (RFC 9293, 3.7.1). The option tells the other side
 /// how large a segment it may send back. Byway lowers it to the limit, and never raises it.
+///
+/// Written `auto`, `off` or a number of bytes, which is a number in JSON as well.
+///
+/// ```
+/// use byway::{Mss, RuleSpec};
+///
+/// assert_eq!(("off".parse(), "1400".parse()), (Ok(Mss::Off), Ok(Mss::Bytes(1400))));
+/// assert_eq!(serde_json::json!([Mss::Auto, Mss::Bytes(1400)]), serde_json::json!(["auto", 1400]));
+/// // Whoever checks the rule finds a number that is out of range.
+/// let rule: RuleSpec = "from 192.0.2.7 dev wg0 mss 40".parse()?;
+/// assert_eq!(rule.check().unwrap_err().to_string(), "an MSS is 88 to 65495 bytes, and this one is 40");
+/// # Ok::<(), byway::grammar::GrammarError>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -181,6 +204,17 @@ impl fmt::Display for Mss {
 }
 
 /// What becomes of the packets that a rule matches.
+///
+/// ```
+/// use byway::{Device, NextHop, Target, TargetSpec};
+///
+/// let eth1 = Device { name: "eth1".into(), index: 3 };
+/// let target = Target::NextHop(NextHop::new(Some("192.0.2.1".parse()?), eth1));
+/// assert_eq!(target.to_string(), "via 192.0.2.1 dev eth1");
+/// // To ask for the same again.
+/// assert_eq!(TargetSpec::try_from(&target)?, "via 192.0.2.1 dev eth1".parse()?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -396,6 +430,15 @@ impl fmt::Display for NextHopSpec {
 }
 
 /// A next hop of a group, as it is asked for.
+///
+/// ```
+/// use byway::{MemberSpec, NextHopSpec};
+///
+/// let member = MemberSpec::new(NextHopSpec::via("192.0.2.1".parse()?)).weight(2);
+/// assert_eq!(member.to_string(), "nexthop via 192.0.2.1 weight 2");
+/// assert_eq!("nexthop weight 2 via 192.0.2.1".parse(), Ok(member));
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct MemberSpec {
