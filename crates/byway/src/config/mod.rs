@@ -22,6 +22,8 @@ use std::{
     net::IpAddr,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{
     GroupSpec, Mss, NextHopSpec, OnDown, Owner, Rule, RuleError, RuleSpec, Selector, TargetSpec,
     check_action, check_families,
@@ -68,12 +70,16 @@ pub struct Config {
 /// assert_eq!(config.attach, Some(Attach::devices(["eth0", "eth1"])));
 /// # Ok::<(), &str>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// In JSON as in a configuration: `"auto"`, or a list of names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Attach {
     /// The interfaces that carry a default route.
     Auto,
     /// The interfaces with these names.
+    #[serde(untagged)]
     Devices(Vec<String>),
 }
 

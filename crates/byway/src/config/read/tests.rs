@@ -178,6 +178,15 @@ fn each_key_of_a_rule_is_looked_at() {
     assert_eq!(lines, ["4", "5", "6"], "{found:?}");
 }
 
+#[test]
+fn attachments_are_written_in_json_as_in_a_configuration() {
+    let json = |attach: &Attach| serde_json::to_value(attach).unwrap();
+    assert_eq!(json(&Attach::Auto), "auto");
+    assert_eq!(json(&Attach::devices(["auto"])), serde_json::json!(["auto"]));
+    assert_eq!(serde_json::from_value::<Attach>("auto".into()).unwrap(), Attach::Auto);
+    assert!(serde_json::from_value::<Attach>("eth0".into()).is_err());
+}
+
 /// A program may have written it by mistake, and would delete all its rules.
 #[test]
 fn a_list_with_nothing_in_it_is_odd() {
@@ -399,6 +408,8 @@ proptest! {
         prop_assert!(errors.is_empty(), "{}\n{:?}", text, errors);
         let again = reading.config.unwrap();
         prop_assert_eq!(&again.attach, &config.attach);
+        let json = serde_json::to_string(&config.attach).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Option<Attach>>(&json).unwrap(), config.attach.clone());
         prop_assert_eq!(&again.groups, &config.groups);
         prop_assert_eq!(again.rules().collect::<Vec<_>>(), config.rules().collect::<Vec<_>>());
     }
