@@ -21,6 +21,33 @@
 //!
 //! Needs Linux 5.10 or later, and `CAP_NET_ADMIN`, `CAP_BPF` and `CAP_PERFMON`. It needs `CAP_SYS_ADMIN` to mount the BPF
 //! file system and to enter another network namespace.
+//!
+//! # What a rule means
+//!
+//! * A rule acts on packets that leave by an attachment ([`Byway::attach`]), after the normal route and after NAT.
+//! * Of all rules that match a packet, the one with the longest source decides, and of several with the same source the one
+//!   with the longest destination. The order in which rules are added never matters.
+//! * Each rule and each group has an [`Owner`]. [`Byway::apply`] replaces all rules and groups of one owner in one instant, and
+//!   leaves those of others alone. [`Byway::add`] and its like change single rules.
+//! * Rules, counters and attachments outlive the handle and the process, but neither a reboot nor the network namespace.
+//!
+//! # What a call does
+//!
+//! * A call that returns an error has changed no rule, group or attachment, unless the error is [`Error::NotUndone`].
+//! * A handle belongs to the network namespace of the thread that opened it. It may move to another thread of that namespace;
+//!   in another namespace, calls return [`Error::OtherNamespace`].
+//! * Changes in a network namespace wait for each other, also for those of other processes: a minute at most, unless
+//!   [`Byway::with_wait`] sets another limit. Reading does not wait, except for a change that is just making the pins.
+//!
+//! An [`Error`] says what is wrong and, separately, what to do. Its kind is for a program to act on:
+//!
+//! ```
+//! let error = byway::Error::NoSuchDevice("eth7".into());
+//! assert_eq!(error.to_string(), "there is no device `eth7` in this network namespace");
+//! assert_eq!(error.help().as_deref(), Some("`ip link` lists them"));
+//! assert_eq!(error.sentence(), format!("{error}; `ip link` lists them"));
+//! assert_eq!(error.kind(), byway::ErrorKind::Refused);
+//! ```
 
 #![deny(unsafe_code)]
 
