@@ -10,6 +10,7 @@ use crate::{
         lock::{Lock, Wait},
         migrate,
         pins::Pins,
+        privilege,
         snapshot::{Scope, snapshot},
     },
     policy::transaction::Transaction,
@@ -67,6 +68,8 @@ impl Byway {
             first = Some((transaction, returned));
             bpffs::ensure_mounted()?;
         }
+        // Before the first map is made.
+        privilege::lift_memlock();
         let lock = self.lock()?;
         // Before the pins are opened, which before Linux 5.14 may be those of a namespace that is gone. A change does not fail
         // because of what others have left.

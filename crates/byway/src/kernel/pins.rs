@@ -235,7 +235,6 @@ fn unfinished(folder: &Path) -> PathBuf {
 /// Loads the object with its maps pinned in `folder`. Uses those that exist, and creates the others.
 fn load(folder: &Path, taking_over: u32) -> Result<Ebpf> {
     privilege::check_may_load()?;
-    privilege::lift_memlock();
     let has_check_mtu = u32::from(features::has_check_mtu()?);
     let secret = secret::read_or_make(folder)?;
     let mut loader = EbpfLoader::new();

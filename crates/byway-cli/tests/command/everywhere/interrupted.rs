@@ -4,6 +4,7 @@ use std::{
     fs,
     net::IpAddr,
     path::Path,
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -53,6 +54,27 @@ fn a_host_with_no_thread_to_spare() {
     );
     assert_eq!(rules(&seed), 1);
     assert_eq!(done(&seed.server, "confirm"), "no apply is waiting to be confirmed\n");
+}
+
+/// Before Linux 5.11, maps count as locked memory of their user, whoever of that user's processes made them. Root may lift the
+/// limit, which has to happen before the first map of all, and also where only the maps of more rules are made.
+#[test]
+fn a_host_with_no_locked_memory_to_spare() {
+    let seed = Seed::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("batch");
+    let lines = (0..4_000_u32).map(|nth| format!("add from 192.168.{}.{} drop\n", 64 + nth / 256, nth % 256));
+    fs::write(&file, lines.collect::<String>()).unwrap();
+    let batch = format!("-b {}", file.display());
+    for words in [&format!("add {RULE}"), &batch, "group add uplinks nexthop via 10.111.221.21 dev eth1"] {
+        let byway = byway(words);
+        let mut command = Command::new("prlimit");
+        command.arg("--memlock=0").arg(byway.get_program()).args(byway.get_args());
+        let said: Said = seed.server.output(&mut command).unwrap().into();
+        assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{words}: {said:?}");
+    }
+    assert_eq!(rules(&seed), 4_001);
+    assert!(works(&seed, ANSWER));
 }
 
 /// Whatever the moment: the rule holds or it does not, `show` says which, the next command works, and nothing is left.
