@@ -1,32 +1,25 @@
 //! The decision: from a packet's addresses to a next hop, and the count of what went there.
 
-use core::cell::Cell;
-
-use aya_ebpf::{
-    bindings::BPF_NOEXIST, btf_maps::lpm_trie::Key, helpers::generated::bpf_get_smp_processor_id,
-};
 use byway_abi::{
-    ATTACHMENT_PROBES, AttachmentCounters, Count, Counters, ExceptionCounters, FAMILY_IPV4, MAX_ATTACHMENTS,
-    MSS_OFF, ON_DOWN_DROP, TARGET_BY_DESTINATION, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS,
-    Target, chunk_len, class, counters, exception_map, meta,
+    Count, MSS_OFF, ON_DOWN_DROP, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, Target, class,
+    meta,
 };
 
 use crate::{
-    Header, count, counts, health, icmp_error,
-    maps::{
-        ATTACHMENT_COUNTERS, ATTACHMENTS, COUNTERS, DESTINATIONS4, DESTINATIONS6, EXCEPTIONS, ExceptionRow,
-        META, NEXT_HOPS,
+    count::{
+        attachment_counters, count, count_class, count_exception, count_matched, exception, measure,
+        rule_counters,
     },
+    health, icmp_error, lookup,
+    maps::{ATTACHMENTS, META, NEXT_HOPS},
     mark::{self, AGAIN, FLAGS, Mark},
-    measure,
     next_hop::{self, Choice, Hop},
-    packet::{self, Packet},
+    packet::{self, Header, Packet},
     probe,
     redirect::{push_ethernet, redirect},
-    rows::{PerCpu, field},
+    rows::field,
     size::{self, Size},
     skb::Skb,
-    sources,
     verdict::{self, DROP, LEAVE, Verdict},
 };
 
@@ -44,7 +37,7 @@ pub fn depart(skb: &Skb, header: Header) -> Verdict {
     };
     // Once: all that the packet finds is of one generation.
     let Some(generation) = META.get(meta::GENERATION).map(|generation| generation & 1) else { return LEAVE };
-    let Some(target) = find(&packet, generation).filter(|_| is_on_attachment(skb)) else {
+    let Some(target) = lookup::find(&packet, generation).filter(|_| is_on_attachment(skb)) else {
         count_class(attachment, class::NOT_MATCHED, size);
         return LEAVE;
     };
@@ -81,21 +74,6 @@ fn is_on_attachment(skb: &Skb) -> bool {
     ATTACHMENTS.get_ifindex(skb.ifindex()).is_some()
 }
 
-/// What the rules of a generation say of the packet: one look-up by its source, and where destinations are told apart, one by those.
-#[inline(always)]
-fn find(packet: &Packet, generation: u32) -> Option<Target> {
-    let target = sources::find(packet, generation)?;
-    if target.kind != TARGET_BY_DESTINATION {
-        return Some(target);
-    }
-    if packet.family == FAMILY_IPV4 {
-        DESTINATIONS4.get(&Key::new(64, [target.index, packet.destination[0]])).copied()
-    } else {
-        let [a, b, c, d] = packet.destination;
-        DESTINATIONS6.get(&Key::new(160, [target.index, a, b, c, d])).copied()
-    }
-}
-
 /// Sends the packet to a next hop of its target, or does what is to be done where none is alive.
 #[inline(always)]
 fn send(skb: &Skb, header: Header, packet: Packet, target: &Target, generation: u32, size: Count) -> Verdict {
@@ -123,7 +101,7 @@ fn send_to(skb: &Skb, header: Header, packet: &Packet, target: &Target, hop: &Ho
     let may_be_syn = target.mss != MSS_OFF && size::may_be_syn(skb, packet);
     let mtu = match size::check_mtu(skb, packet, hop.next_hop, may_be_syn) {
         Size::Fits(mtu) => mtu,
-        Size::TooBig(mtu) => return answer_too_big(skb, target.rule, hop, mtu, size),
+        Size::TooBig(mtu) => return refuse_too_big(skb, target.rule, hop, mtu, size),
     };
     if mark::write_departure(skb, target.rule, hop.slot, header).is_none() {
         return LEAVE;
@@ -138,7 +116,7 @@ fn send_to(skb: &Skb, header: Header, packet: &Packet, target: &Target, hop: &Ho
 
 /// Answers a packet that is too big for its next hop, or drops it.
 #[inline(always)]
-fn answer_too_big(skb: &Skb, rule: u32, hop: &Hop, mtu: u32, size: Count) -> Verdict {
+fn refuse_too_big(skb: &Skb, rule: u32, hop: &Hop, mtu: u32, size: Count) -> Verdict {
     let verdict = icmp_error::answer_too_big(skb, hop.slot, mtu);
     if verdict != DROP {
         count_exception(rule, exception::ICMP_SENT, size);
@@ -199,51 +177,6 @@ fn redirect_again(skb: &Skb, mark: &Mark, found: Header) -> Verdict {
     }
 }
 
-/// What has left by an attachment, on this CPU.
-#[inline(always)]
-fn attachment_counters(ifindex: u32) -> Option<&'static Cell<AttachmentCounters>> {
-    if !counts(counters::OF_ATTACHMENTS) {
-        return None;
-    }
-    for probe in 0..ATTACHMENT_PROBES {
-        let row = ATTACHMENT_COUNTERS.mine(ifindex.wrapping_add(probe) % MAX_ATTACHMENTS)?;
-        if field!(row, ifindex).get() == u64::from(ifindex) {
-            return Some(row);
-        }
-    }
-    None
-}
-
-/// Counts a packet that leaves by an attachment, by what became of it there.
-#[inline(always)]
-fn count_class(row: Option<&Cell<AttachmentCounters>>, class: usize, size: Count) {
-    if let Some(row) = row {
-        count(&field!(row, of).as_array_of_cells()[class], size);
-    }
-}
-
-/// What a rule has done, on this CPU.
-#[inline(always)]
-fn rule_counters(rule: u32) -> Option<&'static Cell<Counters>> {
-    if !counts(counters::OF_RULES) {
-        return None;
-    }
-    // SAFETY: the helper returns a number.
-    let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
-    let (chunk, place) = (rule >> 16, rule & 0xFFFF);
-    let row = COUNTERS.get_value_ptr_mut(chunk, &(cpu * chunk_len(chunk) + place))?;
-    // SAFETY: the row is this CPU's alone by the place that it is in, and words enough for the counters.
-    Some(unsafe { &*row.cast() })
-}
-
-/// Counts a packet that had its rule's target done to it.
-#[inline(always)]
-fn count_matched(rule: u32, size: Count) {
-    if let Some(row) = rule_counters(rule) {
-        count(field!(row, matched), size);
-    }
-}
-
 /// Counts a packet that has arrived.
 #[inline(always)]
 fn count_arrived(rule: u32, slot: u32, size: Count) {
@@ -258,44 +191,4 @@ fn count_arrived(rule: u32, slot: u32, size: Count) {
 fn count_clamped(rule: u32, hop: &Hop, size: Count) {
     count_exception(rule, exception::CLAMPED, size);
     next_hop::count(field!(hop.counters, clamped), size);
-}
-
-/// Counts what happens to few packets, for a rule that may have no counter for it yet.
-#[inline(always)]
-fn count_exception(rule: u32, exception: u32, size: Count) {
-    if counts(counters::OF_RULES) {
-        count_exception_of(rule, exception, size.packets, size.bytes);
-    }
-}
-
-/// The same as a function that the verifier sees by itself: it follows it once, and not in each state of the packets around its
-/// callers.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn count_exception_of(rule: u32, exception: u32, packets: u64, bytes: u64) -> u32 {
-    let Some(map) = EXCEPTIONS.get(exception_map(rule)) else { return 0 };
-    if map.get_ptr_mut(rule).is_none() {
-        // Where this fails there are too many of them, and the next hop's counters say it alone.
-        let _ = map.insert(rule, ExceptionRow::default(), BPF_NOEXIST.into());
-    }
-    if let Some(row) = map.get_ptr_mut(rule) {
-        // SAFETY: the row is this CPU's alone, and words enough for the counters.
-        let row: &Cell<ExceptionCounters> = unsafe { &*row.cast() };
-        let counter = match exception {
-            exception::NO_NEXT_HOP => field!(row, no_next_hop),
-            exception::CLAMPED => field!(row, clamped),
-            exception::ICMP_SENT => field!(row, icmp_sent),
-            _ => field!(row, too_big_dropped),
-        };
-        count(counter, Count { packets, bytes });
-    }
-    0
-}
-
-/// What happens to few packets, as a number: of [`ExceptionCounters`].
-mod exception {
-    pub const NO_NEXT_HOP: u32 = 0;
-    pub const CLAMPED: u32 = 1;
-    pub const ICMP_SENT: u32 = 2;
-    pub const TOO_BIG_DROPPED: u32 = 3;
 }

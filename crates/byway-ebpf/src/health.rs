@@ -28,29 +28,17 @@ impl Health {
         }
     }
 
-    /// Since when no probe has got through, in nanoseconds; 0 where the last one did.
-    #[inline(always)]
-    pub fn silent_since(&self) -> u64 {
-        self.silent_since.get()
-    }
-
-    /// Notes what the device has done with a frame.
-    #[inline(always)]
-    pub fn note_device(&self, device: u64) {
-        self.device.set(device);
-    }
-
     /// How long it has been silent, in nanoseconds. Without a gateway the device may have taken a frame since.
     #[inline(always)]
     pub fn silence(&self, is_on_link: bool, now: u64) -> u64 {
-        let (silent_since, taken) = (self.silent_since(), self.taken.get());
+        let (silent_since, taken) = (self.silent_since.get(), self.taken.get());
         now.saturating_sub(if is_on_link && taken > silent_since { taken } else { silent_since })
     }
 
     /// Whether it is to be probed again, being silent.
     #[inline(always)]
     pub fn is_due(&self, now: u64) -> bool {
-        let after = now.saturating_sub(self.silent_since()) / 8;
+        let after = now.saturating_sub(self.silent_since.get()) / 8;
         let after = if after < PROBE_AFTER_MIN {
             PROBE_AFTER_MIN
         } else if after > PROBE_AFTER_MAX {
@@ -67,6 +55,6 @@ impl Health {
 pub fn neighbour_answered(slot: u32) {
     if let Some(health) = Health::of(slot) {
         health.silent_since.set(0);
-        health.note_device(DEVICE_TAKES);
+        health.device.set(DEVICE_TAKES);
     }
 }

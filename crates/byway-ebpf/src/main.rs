@@ -13,10 +13,12 @@
 #![no_main]
 
 mod clock;
+mod count;
 mod decide;
 mod flow;
 mod health;
 mod icmp_error;
+mod lookup;
 mod maps;
 mod mark;
 mod next_hop;
@@ -30,11 +32,8 @@ mod sources;
 mod transport;
 mod verdict;
 
-use core::{cell::Cell, ptr};
-
 use aya_ebpf::{macros::classifier, programs::TcContext};
-use byway_abi::Count;
-use rows::field;
+use packet::Header;
 use skb::Skb;
 use verdict::{LEAVE, Verdict};
 
@@ -74,67 +73,6 @@ fn on_attachment(skb: &Skb, header: Header) -> Verdict {
         Some(verdict) => verdict,
         None => decide::depart(skb, header),
     }
-}
-
-/// What the packets of a device begin with.
-#[derive(Clone, Copy)]
-enum Header {
-    Ethernet,
-    /// The IP header at once.
-    L3,
-}
-
-impl Header {
-    #[inline(always)]
-    fn len(self) -> usize {
-        match self {
-            Self::Ethernet => packet::ETHERNET_LEN,
-            Self::L3 => 0,
-        }
-    }
-
-    /// 1 where there is no Ethernet header, as an argument of functions that the verifier sees by themselves.
-    #[inline(always)]
-    fn is_l3(self) -> u32 {
-        match self {
-            Self::Ethernet => 0,
-            Self::L3 => 1,
-        }
-    }
-}
-
-/// The packet as it is counted: as many as it is on the wire, and its bytes as it stands.
-#[inline(always)]
-fn measure(skb: &Skb) -> Count {
-    let segments = skb.segments();
-    Count { packets: u64::from(if segments == 0 { 1 } else { segments }), bytes: u64::from(skb.len()) }
-}
-
-/// What is not counted: of [`byway_abi::counters`]. Userspace may set it before it loads the programs, which is how a benchmark
-/// learns what counters cost; the verifier takes out what never runs.
-#[unsafe(no_mangle)]
-static UNCOUNTED: u32 = 0;
-
-/// Whether these counters count.
-#[inline(always)]
-fn counts(counters: u32) -> bool {
-    read_once(&UNCOUNTED) & counters == 0
-}
-
-/// Counts a packet. Whether it is to be counted has been asked.
-#[inline(always)]
-fn count(count: &Cell<Count>, size: Count) {
-    let (packets, bytes) = (field!(count, packets), field!(count, bytes));
-    packets.set(packets.get() + size.packets);
-    bytes.set(bytes.get() + size.bytes);
-}
-
-/// Reads all of a value at once, and once: userspace writes it, at the same time or before it loads the programs. Of a static the
-/// compiler knows no other value than the 0 here.
-#[inline(always)]
-fn read_once<T: Copy>(value: &T) -> T {
-    // SAFETY: a reference is good to read from.
-    unsafe { ptr::read_volatile(value) }
 }
 
 // `bpf_redirect_neigh` is for programs under the GPL, or under a licence that the kernel takes as such.

@@ -5,7 +5,11 @@ use byway_abi::{
     mark::{HEADER, RULE, SLOT},
 };
 
-use crate::{Header, packet, packet::ETHERNET_LEN, read_once, skb::Skb};
+use crate::{
+    packet::{self, ETHERNET_LEN, Header},
+    rows::read_once,
+    skb::Skb,
+};
 
 pub use byway_abi::mark::{AGAIN, COPY, FLAGS, L3, PASS, PROBE};
 

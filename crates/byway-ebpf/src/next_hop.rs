@@ -14,7 +14,9 @@ use byway_abi::{
 };
 
 use crate::{
-    clock, counts, flow,
+    clock,
+    count::{self, counts},
+    flow,
     health::Health,
     maps::{GROUPS, NEXT_HOP_COUNTERS, NEXT_HOP_DEVICES, NEXT_HOPS},
     packet::Packet,
@@ -42,7 +44,7 @@ impl Hop {
 #[inline(always)]
 pub fn count(counter: &Cell<Count>, size: Count) {
     if counts(counters::OF_NEXT_HOPS) {
-        crate::count(counter, size);
+        count::count(counter, size);
     }
 }
 
@@ -127,7 +129,7 @@ impl Pick {
 #[inline(always)]
 fn pick_one(skb: &Skb, target: &Target) -> Pick {
     let own = target.index;
-    let state = state_of(skb, own, target.mss.into());
+    let state = probed_state(skb, own, target.mss.into());
     // Where there is no other way, a packet waits for its neighbour, as it would behind a route.
     Pick { own, slot: if state == DEAD { 0 } else { own }, state, on_down: target.on_down }
 }
@@ -170,7 +172,7 @@ fn pick_member(skb: &Skb, group: &Group, flow: u32, mss: u32) -> Pick {
         if attempt == 0 {
             own = slot;
         }
-        let state = state_of(skb, slot, mss);
+        let state = probed_state(skb, slot, mss);
         if state >= LIVE {
             return Pick { own, slot, state, on_down };
         }
@@ -214,13 +216,13 @@ const SENT_CLAMPED: u32 = 4;
 /// The state of the next hop in a slot. Where it is time for a probe, the packet is one.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn state_of(skb: &Skb, slot: u32, mss: u32) -> u32 {
-    if proven(slot).is_some() { LIVE } else { state_of_unproven(skb, slot, mss).unwrap_or(DEAD) }
+extern "C" fn probed_state(skb: &Skb, slot: u32, mss: u32) -> u32 {
+    if proven(slot).is_some() { LIVE } else { probe_if_due(skb, slot, mss).unwrap_or(DEAD) }
 }
 
 /// The same of one that is not proven to be alive; nothing where no packet should go there.
 #[inline(always)]
-fn state_of_unproven(skb: &Skb, slot: u32, mss: u32) -> Option<u32> {
+fn probe_if_due(skb: &Skb, slot: u32, mss: u32) -> Option<u32> {
     let next_hop = NEXT_HOPS.get(slot)?;
     if next_hop.flags & NEXT_HOP_DOWN != 0 || NEXT_HOP_DEVICES.get_ifindex(slot).is_none() {
         return None;
@@ -238,14 +240,14 @@ fn state_of_unproven(skb: &Skb, slot: u32, mss: u32) -> Option<u32> {
     let patience = if is_on_link { SILENCE_ON_LINK } else { SILENCE };
     // Before that counts, each of its packets is a probe: one of them makes the kernel ask for its neighbour.
     let is_urgent = is_on_link && health.silence(is_on_link, now) > patience / 2;
-    if health.silent_since() == 0 || is_urgent || health.is_due(now) {
+    if health.silent_since.get() == 0 || is_urgent || health.is_due(now) {
         let before = health.probed.get();
         health.probed.set(now);
         let outcome = probe::send(skb, slot, mss);
         match outcome & !probe::CLAMPED {
             PROBE_SENT => {
                 health.silent_since.set(0);
-                health.note_device(DEVICE_TAKES);
+                health.device.set(DEVICE_TAKES);
                 health.taken.set(now);
                 field!(counters, proven).set(clock::jiffies() + PROVEN_FOR);
                 return Some(if outcome & probe::CLAMPED != 0 { SENT_CLAMPED } else { SENT });
@@ -255,17 +257,17 @@ fn state_of_unproven(skb: &Skb, slot: u32, mss: u32) -> Option<u32> {
             // It tells nothing. Whoever sent it is told of the size, unless there is another way.
             PROBE_TOO_BIG => {
                 health.probed.set(before);
-                return Some(if health.silent_since() == 0 { LIVE } else { DOUBTFUL });
+                return Some(if health.silent_since.get() == 0 { LIVE } else { DOUBTFUL });
             }
-            probe::UNPROBED if health.silent_since() == 0 => return Some(LIVE),
-            PROBE_REFUSED => health.note_device(DEVICE_REFUSES),
+            probe::UNPROBED if health.silent_since.get() == 0 => return Some(LIVE),
+            PROBE_REFUSED => health.device.set(DEVICE_REFUSES),
             PROBE_ASKED => {
-                health.note_device(DEVICE_TAKES);
+                health.device.set(DEVICE_TAKES);
                 health.taken.set(now);
             }
             _ => {}
         }
-        if health.silent_since() == 0 {
+        if health.silent_since.get() == 0 {
             health.silent_since.set(now);
         }
     }

@@ -5,7 +5,35 @@ use byway_abi::{FAMILY_IPV4, FAMILY_IPV6, class};
 use crate::{
     maps::{Address4, Address6},
     skb::{Plain, Skb},
+    transport::ICMPV6,
 };
+
+/// What the packets of a device begin with.
+#[derive(Clone, Copy)]
+pub enum Header {
+    Ethernet,
+    /// The IP header at once.
+    L3,
+}
+
+impl Header {
+    #[inline(always)]
+    pub fn len(self) -> usize {
+        match self {
+            Self::Ethernet => ETHERNET_LEN,
+            Self::L3 => 0,
+        }
+    }
+
+    /// 1 where there is no Ethernet header, as an argument of functions that the verifier sees by themselves.
+    #[inline(always)]
+    pub fn is_l3(self) -> u32 {
+        match self {
+            Self::Ethernet => 0,
+            Self::L3 => 1,
+        }
+    }
+}
 
 /// A packet that rules may speak about.
 #[derive(Clone, Copy)]
@@ -44,7 +72,6 @@ const ETH_P_IPV6: u32 = (0x86DD_u16).to_be() as u32;
 /// EtherType of ARP, likewise.
 const ETH_P_ARP: u32 = (0x0806_u16).to_be() as u32;
 
-const NEXT_HEADER_ICMPV6: u8 = 58;
 const ND_NEIGHBOUR_SOLICITATION: u8 = 135;
 const ND_ROUTER_SOLICITATION: u8 = 133;
 const ND_REDIRECT: u8 = 137;
@@ -132,7 +159,7 @@ fn ipv6(skb: &Skb, offset: usize) -> Result<Packet, usize> {
     }
     // Neighbour discovery between global addresses belongs to this link. Its messages carry no extension
     // header that would hide it (RFC 4861, RFC 6980).
-    if protocol == NEXT_HEADER_ICMPV6 {
+    if protocol == ICMPV6 {
         let kind = skb.pull::<u8>(offset + size_of::<Ipv6>()).ok_or(class::MALFORMED)?;
         if (ND_ROUTER_SOLICITATION..=ND_REDIRECT).contains(kind) {
             return Err(class::NEIGHBOUR_DISCOVERY);
@@ -148,7 +175,7 @@ pub fn is_solicitation(skb: &Skb) -> bool {
     match skb.protocol() {
         ETH_P_ARP => true,
         ETH_P_IPV6 => {
-            skb.at::<Ipv6>(ETHERNET_LEN).is_some_and(|header| header.next_header == NEXT_HEADER_ICMPV6)
+            skb.at::<Ipv6>(ETHERNET_LEN).is_some_and(|header| header.next_header == ICMPV6)
                 && skb.at(ETHERNET_LEN + size_of::<Ipv6>()) == Some(&ND_NEIGHBOUR_SOLICITATION)
         }
         _ => false,

@@ -18,10 +18,11 @@ use byway_abi::{
 };
 
 use crate::{
-    Header, health,
+    health,
     maps::{self, NEXT_HOPS},
     mark::{self, Mark},
-    packet, redirect,
+    packet::{self, Header},
+    redirect,
     rows::{PerCpu, field},
     size::{self, Size},
     skb::Skb,

@@ -6,8 +6,7 @@ use aya_ebpf::{bindings::bpf_redir_neigh, helpers::generated::bpf_redirect_neigh
 use byway_abi::{FAMILY_ON_LINK, NextHop};
 
 use crate::{
-    Header,
-    packet::{ETHERNET_LEN, Packet},
+    packet::{ETHERNET_LEN, Header, Packet},
     skb::Skb,
     verdict::Verdict,
 };

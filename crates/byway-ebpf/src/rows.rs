@@ -3,7 +3,7 @@
 //! A program's call may run it once more on the same CPU, for another packet (`bpf_clone_redirect`), and two parts of one
 //! program may hold the same row. So a row is a [`Cell`], and so is each field of one.
 
-use core::cell::Cell;
+use core::{cell::Cell, ptr};
 
 use aya_ebpf::btf_maps::PerCpuArray;
 
@@ -71,4 +71,12 @@ impl Shared {
         // SAFETY: likewise.
         unsafe { self.0.write_volatile(value) }
     }
+}
+
+/// Reads all of a value at once, and once: userspace writes it, at the same time or before it loads the programs. Of a static the
+/// compiler knows no other value than the 0 here.
+#[inline(always)]
+pub fn read_once<T: Copy>(value: &T) -> T {
+    // SAFETY: a reference is good to read from.
+    unsafe { ptr::read_volatile(value) }
 }

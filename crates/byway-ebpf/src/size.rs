@@ -10,7 +10,7 @@ use byway_abi::{
 
 use crate::{
     packet::{ETHERNET_LEN, Packet},
-    read_once,
+    rows::read_once,
     skb::{SEGMENTS, Skb},
     transport::{self, ICMPV6},
 };
@@ -47,7 +47,9 @@ pub fn check_mtu(skb: &Skb, packet: &Packet, next_hop: &NextHop, wants_mtu: bool
         let flags = if segment == 0 { 0 } else { SEGMENTS };
         return match skb.check_mtu(next_hop.ifindex, &mut mtu, flags) {
             0 => Size::Fits(mtu),
-            1.. if segment != 0 && is_jumbogram_of(skb, packet.family, segment, mtu) != 0 => Size::Fits(mtu),
+            1.. if segment != 0 && fits_as_jumbogram(skb, packet.family, segment, mtu) != 0 => {
+                Size::Fits(mtu)
+            }
             1.. => Size::TooBig(mtu),
             _ => Size::Fits(0),
         };
@@ -70,7 +72,7 @@ const JUMBO_LEN: u32 = 8;
 /// the packet has; `bpf_check_mtu` counts it all the same.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn is_jumbogram_of(skb: &Skb, family: u32, segment: u32, mtu: u32) -> u32 {
+extern "C" fn fits_as_jumbogram(skb: &Skb, family: u32, segment: u32, mtu: u32) -> u32 {
     if family == FAMILY_IPV4 || skb.len() <= 0xFFFF {
         return 0;
     }

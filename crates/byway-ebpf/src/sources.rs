@@ -12,8 +12,7 @@ use byway_abi::{
 use crate::{
     maps::{Bucket4, Bucket6, INNER, SOURCE_CACHE, SOURCES4, SOURCES6, TABLE_INFO},
     packet::Packet,
-    read_once,
-    rows::{PerCpu, field},
+    rows::{PerCpu, field, read_once},
 };
 
 /// So many steps of a binary search are enough for [`LENGTHS`].
@@ -23,10 +22,10 @@ const STEPS: usize = 8;
 /// finds the new one: userspace takes no old one away before.
 const SEARCHES: usize = 3;
 
-/// The target of the most specific source that holds the packet's, in the generation whose tables are in this slot.
+/// The target of the most specific source that holds the packet's, in this generation.
 #[inline(always)]
-pub fn find(packet: &Packet, slot: u32) -> Option<Target> {
-    let infos = TABLE_INFO.get(slot)?;
+pub fn find(packet: &Packet, generation: u32) -> Option<Target> {
+    let infos = TABLE_INFO.get(generation)?;
     // Before the search: where something changes meanwhile, what is found is of an epoch that is over.
     let epoch = read_once(&infos.epoch);
     let is_v4 = packet.family == FAMILY_IPV4;
@@ -36,7 +35,7 @@ pub fn find(packet: &Packet, slot: u32) -> Option<Target> {
     let cached = SOURCE_CACHE.mine(place)?;
     if field!(cached, epoch).get() != epoch || field!(cached, address).get() != address || epoch == 0 {
         let (word, rule) =
-            if is_v4 { look::<V4>(slot, infos, a)? } else { look::<V6>(slot, infos, address)? };
+            if is_v4 { look::<V4>(generation, infos, a)? } else { look::<V6>(generation, infos, address)? };
         cached.set(CachedSource { address, word, rule, epoch });
     }
     let word = field!(cached, word).get();
@@ -66,8 +65,8 @@ trait Family {
     fn rule(entry: &[u64]) -> u32;
     /// [`search`] and [`longest`] of the family, as functions that the verifier sees by themselves: it follows those once, and not
     /// in each state of the packet around them.
-    fn search(slot: u32, address: Self::Address, length: u32) -> u64;
-    fn longest(slot: u32, address: Self::Address) -> u32;
+    fn search(generation: u32, address: Self::Address, length: u32) -> u64;
+    fn longest(generation: u32, address: Self::Address) -> u32;
 }
 
 struct V4;
@@ -112,26 +111,26 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn search(slot: u32, address: u32, length: u32) -> u64 {
-        search4(slot, address, length)
+    fn search(generation: u32, address: u32, length: u32) -> u64 {
+        search4(generation, address, length)
     }
 
     #[inline(always)]
-    fn longest(slot: u32, address: u32) -> u32 {
-        longest4(slot, address)
+    fn longest(generation: u32, address: u32) -> u32 {
+        longest4(generation, address)
     }
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn search4(slot: u32, address: u32, length: u32) -> u64 {
-    search::<V4>(slot, address, length)
+extern "C" fn search4(generation: u32, address: u32, length: u32) -> u64 {
+    search::<V4>(generation, address, length)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn longest4(slot: u32, address: u32) -> u32 {
-    longest::<V4>(slot, address)
+extern "C" fn longest4(generation: u32, address: u32) -> u32 {
+    longest::<V4>(generation, address)
 }
 
 struct V6;
@@ -177,42 +176,43 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn search(slot: u32, [first, second]: [u64; 2], length: u32) -> u64 {
-        search6(slot, first, second, length)
+    fn search(generation: u32, [first, second]: [u64; 2], length: u32) -> u64 {
+        search6(generation, first, second, length)
     }
 
     #[inline(always)]
-    fn longest(slot: u32, [first, second]: [u64; 2]) -> u32 {
-        longest6(slot, first, second)
+    fn longest(generation: u32, [first, second]: [u64; 2]) -> u32 {
+        longest6(generation, first, second)
     }
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn search6(slot: u32, first: u64, second: u64, length: u32) -> u64 {
-    search::<V6>(slot, [first, second], length)
+extern "C" fn search6(generation: u32, first: u64, second: u64, length: u32) -> u64 {
+    search::<V6>(generation, [first, second], length)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn longest6(slot: u32, first: u64, second: u64) -> u32 {
-    longest::<V6>(slot, [first, second])
+extern "C" fn longest6(generation: u32, first: u64, second: u64) -> u32 {
+    longest::<V6>(generation, [first, second])
 }
 
 /// The entry of the most specific source that holds an address, as its word and its rule; 0 where there is none. Nothing where it
 /// has gone each time that it was found.
 #[inline(always)]
-fn look<F: Family>(slot: u32, infos: &TableInfos, address: F::Address) -> Option<(u64, u32)> {
+fn look<F: Family>(generation: u32, infos: &TableInfos, address: F::Address) -> Option<(u64, u32)> {
     for _ in 0..SEARCHES {
-        let mut place = if F::info(infos).hosts == 0 { 0 } else { F::search(slot, address, F::BITS) as u32 };
+        let mut place =
+            if F::info(infos).hosts == 0 { 0 } else { F::search(generation, address, F::BITS) as u32 };
         if place == 0 {
-            place = F::longest(slot, address);
+            place = F::longest(generation, address);
         }
         if place == 0 {
             return Some((0, 0));
         }
         let place = place - 1;
-        let bucket = F::tables().get_value(slot, &(place / ENTRIES as u32))?;
+        let bucket = F::tables().get_value(generation, &(place / ENTRIES as u32))?;
         let entry = &bucket.as_ref()[place as usize % ENTRIES * F::WORDS..][..F::WORDS];
         // The word last: as long as it is there, so was what comes before it.
         let (rule, word) = (F::rule(entry), read_once(&entry[F::META]));
@@ -232,8 +232,8 @@ fn is_there(word: u64) -> bool {
 /// The place of the entry of the longest prefix that holds an address and is longer than none, counted from 1; 0 where there is
 /// none.
 #[inline(always)]
-fn longest<F: Family>(slot: u32, address: F::Address) -> u32 {
-    let Some(infos) = TABLE_INFO.get(slot) else { return 0 };
+fn longest<F: Family>(generation: u32, address: F::Address) -> u32 {
+    let Some(infos) = TABLE_INFO.get(generation) else { return 0 };
     let (mut low, mut high, mut best) = (0, F::info(infos).count, 0);
     for _ in 0..STEPS {
         if low >= high {
@@ -241,7 +241,7 @@ fn longest<F: Family>(slot: u32, address: F::Address) -> u32 {
         }
         let middle = (low + high) / 2;
         let length = u32::from(F::info(infos).lengths[middle as usize % LENGTHS]);
-        let found = F::search(slot, F::cut(address, length), length);
+        let found = F::search(generation, F::cut(address, length), length);
         if found == 0 {
             high = middle;
         } else {
@@ -257,12 +257,12 @@ const LONGER: u64 = 1 << 32;
 
 /// The place of the entry of exactly this prefix, counted from 1, and [`LONGER`]; 0 where there is none.
 #[inline(always)]
-fn search<F: Family>(slot: u32, address: F::Address, len: u32) -> u64 {
-    let Some(infos) = TABLE_INFO.get(slot) else { return 0 };
-    let Some(table) = F::tables().get(slot) else { return 0 };
+fn search<F: Family>(generation: u32, address: F::Address, len: u32) -> u64 {
+    let Some(infos) = TABLE_INFO.get(generation) else { return 0 };
+    let Some(table) = F::tables().get(generation) else { return 0 };
     let hash = F::hash(address, len, F::info(infos).seed);
-    for probe in 0..PROBES {
-        let number = hash.wrapping_add(probe) & F::info(infos).mask;
+    for step in 0..PROBES {
+        let number = hash.wrapping_add(step) & F::info(infos).mask;
         let Some(bucket) = table.get(number) else { return 0 };
         let words = bucket.as_ref();
         for nth in 0..ENTRIES {

@@ -1,4 +1,4 @@
-//! What a packet finds in the pinned maps, by the same look-ups as those of the programs (`crates/byway-ebpf/src/decide.rs`).
+//! What a packet finds in the pinned maps, by the same look-ups as those of the programs (`crates/byway-ebpf/src/lookup.rs`).
 //!
 //! The programs themselves are not run for that (BPF_PROG_TEST_RUN): they would count the packet, and probe next hops with it.
 

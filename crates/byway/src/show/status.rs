@@ -453,7 +453,7 @@ pub(super) fn state(next_hop: &NextHop, slot: Slot, health: &NextHopHealth, now:
     }
 }
 
-/// Whether the programs consider a next hop dead (`state_of`).
+/// Whether the programs consider a next hop dead (`probed_state`).
 fn is_silent(health: &NextHopHealth, is_on_link: bool, now: u64) -> bool {
     if health.silent_since == 0 {
         return false;
