@@ -1,32 +1,26 @@
 //! Lets userspace put these types into maps.
 
-// SAFETY: `#[repr(C)]`, free of padding (asserted beside each type), and any bytes make a valid value.
-unsafe impl aya::Pod for crate::Target {}
-// SAFETY: as above.
-unsafe impl aya::Pod for crate::GroupKey {}
-// SAFETY: as above.
-unsafe impl aya::Pod for crate::NextHop {}
-// SAFETY: as above.
-unsafe impl aya::Pod for crate::NextHopHealth {}
-// SAFETY: as above.
-unsafe impl aya::Pod for crate::NextHopCounters {}
-// SAFETY: as above.
-unsafe impl aya::Pod for crate::Counters {}
-// SAFETY: as above.
-unsafe impl aya::Pod for crate::ExceptionCounters {}
-// SAFETY: as above.
-unsafe impl aya::Pod for crate::sources::TableInfos {}
-// SAFETY: as above.
-unsafe impl aya::Pod for crate::AttachmentCounters {}
-// SAFETY: as above.
-unsafe impl aya::Pod for crate::Group {}
-// SAFETY: as above.
-unsafe impl aya::Pod for crate::RuleRecord {}
-// SAFETY: as above.
-unsafe impl aya::Pod for crate::SetRecord {}
-// SAFETY: as above.
-unsafe impl aya::Pod for crate::NeighbourKey {}
-// SAFETY: as above.
-unsafe impl aya::Pod for crate::ProgramKey {}
-// SAFETY: as above.
-unsafe impl aya::Pod for crate::ProgramRecord {}
+macro_rules! pod {
+    ($($type:ty),* $(,)?) => {$(
+        // SAFETY: `#[repr(C)]`, free of padding (asserted beside each type), and any bytes make a valid value.
+        unsafe impl aya::Pod for $type {}
+    )*};
+}
+
+pod!(
+    crate::Target,
+    crate::GroupKey,
+    crate::NextHop,
+    crate::NextHopHealth,
+    crate::NextHopCounters,
+    crate::Counters,
+    crate::ExceptionCounters,
+    crate::sources::TableInfos,
+    crate::AttachmentCounters,
+    crate::Group,
+    crate::RuleRecord,
+    crate::SetRecord,
+    crate::NeighbourKey,
+    crate::ProgramKey,
+    crate::ProgramRecord,
+);
