@@ -1,5 +1,5 @@
-//! Which bucket of a group a flow falls into: a hash of addresses, protocol and ports. The programs work it out for each packet, and
-//! userspace for a packet that somebody asks about.
+//! The hash of a flow, which picks a bucket of a group: of addresses, protocol and ports. The programs compute it for each
+//! packet, and userspace for a packet that somebody asks about.
 
 use crate::sources::mix64;
 
@@ -17,14 +17,14 @@ pub const SCTP: u8 = 132;
 /// The number of UDP-Lite.
 pub const UDP_LITE: u8 = 136;
 
-/// Whether a protocol's header begins with a source and a destination port.
+/// Returns whether a protocol's header begins with a source port and a destination port.
 #[inline(always)]
 pub const fn has_ports(protocol: u8) -> bool {
     matches!(protocol, TCP | UDP | DCCP | SCTP | UDP_LITE)
 }
 
-/// The hash of a flow. Addresses are words in network byte order, an IPv4 address in the first of them. The ports are in the host's,
-/// the source port in the upper half; 0 where the protocol has none.
+/// Returns the hash of a flow. Addresses are words in network byte order, an IPv4 address in the first of them. The ports are
+/// in the host's byte order, with the source port in the upper half. They are 0 if the protocol has none.
 #[inline(always)]
 pub fn hash(source: [u32; 4], destination: [u32; 4], protocol: u32, ports: u32) -> u32 {
     // Words in an array and a plain loop: the verifier loses track of an iterator over several.
@@ -37,7 +37,7 @@ pub fn hash(source: [u32; 4], destination: [u32; 4], protocol: u32, ports: u32) 
     (hash >> 32) as u32
 }
 
-/// Another hash of the same flow.
+/// Returns another hash of the same flow.
 #[inline(always)]
 pub const fn rehash(hash: u32) -> u32 {
     (mix64(hash as u64 ^ 0xB1A7_0000_0000) >> 16) as u32

@@ -19,7 +19,7 @@ pub const CHUNK_DOUBLINGS: u32 = 6;
 /// while, and for places that stay free.
 pub const MAX_CHUNKS: u32 = 44;
 
-/// How many rules a chunk has room for.
+/// Returns how many rules a chunk has room for.
 #[inline(always)]
 pub const fn chunk_len(chunk: u32) -> u32 {
     CHUNK_MIN << if chunk < CHUNK_DOUBLINGS { chunk } else { CHUNK_DOUBLINGS }

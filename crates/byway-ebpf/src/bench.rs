@@ -1,8 +1,8 @@
 //! Programs that are no part of Byway: `cargo xtask bench packet` measures Byway's own with them, and beside them.
 //!
 //! The kernel runs a program again and again on one packet (`BPF_PROG_TEST_RUN`). `vary` gives that packet another source
-//! each time and then goes over to the program that is measured, so that every look-up is another one. What `vary`
-//! itself costs is measured with `empty`, and taken off.
+//! each time, and then calls the program to measure, so that every look-up is a different one. The cost of `vary` itself is
+//! measured with `empty`, and subtracted.
 
 #![no_std]
 #![no_main]
@@ -22,11 +22,11 @@ const IN_PLACE: usize = BPF_F_MMAPABLE as usize;
 const ETHERNET_LEN: usize = 14;
 /// EtherType of IPv4 in network byte order, as `__sk_buff.protocol` has it.
 const ETH_P_IP: u32 = (0x0800_u16).to_be() as u32;
-/// EtherType of IPv6, likewise.
+/// EtherType of IPv6, in the same form.
 const ETH_P_IPV6: u32 = (0x86DD_u16).to_be() as u32;
 /// Where the source is in an IPv4 header.
 const SOURCE4: usize = ETHERNET_LEN + 12;
-/// Where it is in an IPv6 header.
+/// Where the source is in an IPv6 header.
 const SOURCE6: usize = ETHERNET_LEN + 8;
 
 /// How `vary` varies.
@@ -34,15 +34,15 @@ const SOURCE6: usize = ETHERNET_LEN + 8;
 pub struct Plan {
     /// The next of `SOURCES`.
     next: u32,
-    /// How many of them there are, less one; they are a power of two.
+    /// How many of them there are, minus one. Their number is a power of two.
     mask: u32,
-    /// 0: each run is of a new packet. 1: the runs are by turns the departure of a packet and its arrival. 2: each run is an
+    /// 0: each run is the departure of another packet. 1: departure and arrival of a packet take turns. 2: each run is an
     /// arrival.
     turn: u32,
-    /// `skb->cb` of an arrival: rule and slot.
+    /// The mark of an arrival: rule and slot.
     rule: u32,
     slot: u32,
-    /// What marks hold, both halves.
+    /// Both halves of the secret in marks.
     secret: [u32; 2],
 }
 
@@ -54,11 +54,11 @@ pub static PLAN: Array<Plan, 1, IN_PLACE> = Array::new();
 #[btf_map]
 pub static SOURCES: Array<[u32; 4], { MAX_RULES as usize }, IN_PLACE> = Array::new();
 
-/// What is measured: the program for departures, and the one for arrivals.
+/// The programs to measure: that for departures, and that for arrivals.
 #[btf_map]
 pub static MEASURED: ProgramArray<2> = ProgramArray::new();
 
-/// What `minimal` knows.
+/// A next hop of `minimal`.
 #[repr(C)]
 pub struct NextHop {
     ifindex: u32,
@@ -74,7 +74,7 @@ pub static MINIMAL4: HashMap<u32, NextHop, { MAX_RULES as usize }> = HashMap::ne
 #[btf_map]
 pub static MINIMAL6: HashMap<[u32; 4], NextHop, { MAX_RULES as usize }> = HashMap::new();
 
-/// Gives the packet its next source.
+/// Gives the packet its next source, and calls the program to measure.
 #[classifier]
 pub fn vary(ctx: TcContext) -> i32 {
     let Some(plan) = PLAN.get_ptr_mut(0) else { return TC_ACT_UNSPEC };
@@ -84,17 +84,17 @@ pub fn vary(ctx: TcContext) -> i32 {
     // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
     let is_marked = unsafe { [(*skb).cb[mark::SECRET_LOW], (*skb).cb[mark::SECRET_HIGH]] } == plan.secret;
     if plan.turn == 1 && is_marked {
-        // The kernel has written the header of the next hop's link by now.
+        // The kernel would have written another Ethernet header by now.
         let Some(header) = at::<[u8; ETHERNET_LEN]>(&ctx, 0) else { return TC_ACT_UNSPEC };
         // SAFETY: `at` has checked that the bytes are there.
         unsafe { (*header)[0] ^= 2 };
-        // SAFETY: there is nothing to drop here.
+        // SAFETY: a tail call does not return, and nothing here has a destructor that it would skip.
         unsafe { MEASURED.tail_call(&ctx, 1) };
         return TC_ACT_UNSPEC;
     }
     let Some(source) = SOURCES.get(plan.next & plan.mask) else { return TC_ACT_UNSPEC };
     plan.next = plan.next.wrapping_add(1);
-    // SAFETY: as above.
+    // SAFETY: the kernel hands a valid `__sk_buff`, and a classifier may read this field.
     let protocol = unsafe { (*skb).protocol };
     if protocol == ETH_P_IP {
         let Some(place) = at::<u32>(&ctx, SOURCE4) else { return TC_ACT_UNSPEC };
@@ -102,12 +102,12 @@ pub fn vary(ctx: TcContext) -> i32 {
         unsafe { ptr::write_unaligned(place, source[0]) };
     } else {
         let Some(place) = at::<[u32; 4]>(&ctx, SOURCE6) else { return TC_ACT_UNSPEC };
-        // SAFETY: likewise.
+        // SAFETY: `at` has checked that it is there; the header begins at an odd half-word.
         unsafe { ptr::write_unaligned(place, *source) };
     }
     if plan.turn == 2 {
         let (rule, slot, secret) = (plan.rule, plan.slot, plan.secret);
-        // SAFETY: the verifier lets a classifier write these fields.
+        // SAFETY: the kernel hands a valid `__sk_buff`, and a classifier may write these fields.
         unsafe {
             (*skb).cb[mark::RULE] = rule;
             (*skb).cb[mark::HEADER] = 0;
@@ -115,13 +115,13 @@ pub fn vary(ctx: TcContext) -> i32 {
             (*skb).cb[mark::SECRET_HIGH] = secret[1];
             (*skb).cb[mark::SLOT] = slot;
         }
-        // SAFETY: there is nothing to drop here.
+        // SAFETY: a tail call does not return, and nothing here has a destructor that it would skip.
         unsafe { MEASURED.tail_call(&ctx, 1) };
         return TC_ACT_UNSPEC;
     }
-    // SAFETY: as above.
+    // SAFETY: the kernel hands a valid `__sk_buff`, and a classifier may write this field.
     unsafe { (*skb).cb[mark::SECRET_LOW] = 0 };
-    // SAFETY: as above.
+    // SAFETY: a tail call does not return, and nothing here has a destructor that it would skip.
     unsafe { MEASURED.tail_call(&ctx, 0) };
     TC_ACT_UNSPEC
 }
@@ -132,7 +132,7 @@ pub fn empty(_: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// What a redirect by source takes at the least: the addresses, one look-up, one call.
+/// Does the least that a redirect by source needs: read the address, look it up, and call the helper.
 #[classifier]
 pub fn minimal(ctx: TcContext) -> i32 {
     // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
@@ -143,18 +143,18 @@ pub fn minimal(ctx: TcContext) -> i32 {
         unsafe { MINIMAL4.get(&ptr::read_unaligned(source)) }
     } else if protocol == ETH_P_IPV6 {
         let Some(source) = at::<[u32; 4]>(&ctx, SOURCE6) else { return TC_ACT_UNSPEC };
-        // SAFETY: likewise.
+        // SAFETY: `at` has checked that it is there; nobody changes the map meanwhile.
         unsafe { MINIMAL6.get(&ptr::read_unaligned(source)) }
     } else {
         None
     };
     let Some(next_hop) = next_hop else { return TC_ACT_UNSPEC };
     let neighbour = ptr::from_ref(&next_hop.family).cast::<bpf_redir_neigh>().cast_mut();
-    // SAFETY: `family` and `gateway` lie as `struct bpf_redir_neigh` does, and the helper only reads them.
+    // SAFETY: `family` and `gateway` have the layout of `struct bpf_redir_neigh`, and the helper only reads them.
     unsafe { bpf_redirect_neigh(next_hop.ifindex, neighbour, size_of::<bpf_redir_neigh>() as i32, 0) as i32 }
 }
 
-/// A place in the packet, if all of it is there.
+/// Returns a place in the packet, if all of it is there.
 #[inline(always)]
 fn at<T>(ctx: &TcContext, offset: usize) -> Option<*mut T> {
     let (start, end) = (ctx.data(), ctx.data_end());
@@ -167,6 +167,6 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // SAFETY: nothing in these programs panics; where the compiler cannot see that, the verifier refuses the program.
+    // SAFETY: nothing in these programs panics, and the verifier refuses a program that could read or write out of bounds.
     unsafe { core::hint::unreachable_unchecked() }
 }

@@ -1,4 +1,4 @@
-//! The counters of attachments and rules. Those of next hops are in `next_hop.rs`.
+//! The counters of attachments and rules. Those of next hops are in [`crate::next_hop`].
 
 use core::cell::Cell;
 
@@ -14,25 +14,25 @@ use crate::{
     skb::Skb,
 };
 
-/// The packet as it is counted: as many as it is on the wire, and its bytes as it stands.
+/// Returns what the packet counts as: its segments as packets, and its bytes as it is now.
 #[inline(always)]
 pub fn measure(skb: &Skb) -> Count {
     let segments = skb.segments();
     Count { packets: u64::from(if segments == 0 { 1 } else { segments }), bytes: u64::from(skb.len()) }
 }
 
-/// What is not counted: of [`byway_abi::counters`]. Userspace may set it before it loads the programs, which is how a benchmark
-/// learns what counters cost; the verifier takes out what never runs.
+/// The counters that are off: bits of [`byway_abi::counters`]. Userspace may set it before it loads the programs, which is
+/// how a benchmark learns what counters cost. The verifier removes code that never runs.
 #[unsafe(no_mangle)]
 static UNCOUNTED: u32 = 0;
 
-/// Whether these counters count.
+/// Returns whether these counters are on.
 #[inline(always)]
 pub fn counts(counters: u32) -> bool {
     read_once(&UNCOUNTED) & counters == 0
 }
 
-/// Counts a packet. Whether it is to be counted has been asked.
+/// Counts a packet, without asking whether the counter is on.
 #[inline(always)]
 pub fn count(count: &Cell<Count>, size: Count) {
     let (packets, bytes) = (field!(count, packets), field!(count, bytes));
@@ -40,7 +40,7 @@ pub fn count(count: &Cell<Count>, size: Count) {
     bytes.set(bytes.get() + size.bytes);
 }
 
-/// What has left by an attachment, on this CPU.
+/// Returns the counters of an attachment on this CPU, if they are on.
 #[inline(always)]
 pub fn attachment_counters(ifindex: u32) -> Option<&'static Cell<AttachmentCounters>> {
     if !counts(counters::OF_ATTACHMENTS) {
@@ -55,7 +55,7 @@ pub fn attachment_counters(ifindex: u32) -> Option<&'static Cell<AttachmentCount
     None
 }
 
-/// Counts a packet that leaves by an attachment, by what became of it there.
+/// Counts a packet that leaves by an attachment, by its [`byway_abi::class`].
 #[inline(always)]
 pub fn count_class(row: Option<&Cell<AttachmentCounters>>, class: usize, size: Count) {
     if let Some(row) = row {
@@ -63,7 +63,7 @@ pub fn count_class(row: Option<&Cell<AttachmentCounters>>, class: usize, size: C
     }
 }
 
-/// What a rule has done, on this CPU.
+/// Returns the counters of a rule on this CPU, if they are on.
 #[inline(always)]
 pub fn rule_counters(rule: u32) -> Option<&'static Cell<Counters>> {
     if !counts(counters::OF_RULES) {
@@ -73,11 +73,11 @@ pub fn rule_counters(rule: u32) -> Option<&'static Cell<Counters>> {
     let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
     let (chunk, place) = (rule >> 16, rule & 0xFFFF);
     let row = COUNTERS.get_value_ptr_mut(chunk, &(cpu * chunk_len(chunk) + place))?;
-    // SAFETY: the row is this CPU's alone by the place that it is in, and words enough for the counters.
+    // SAFETY: each CPU has rows of its own in a chunk, and a row has as many words as the counters.
     Some(unsafe { &*row.cast() })
 }
 
-/// Counts a packet that had its rule's target done to it.
+/// Counts a packet that was redirected, passed or dropped, as its rule says.
 #[inline(always)]
 pub fn count_matched(rule: u32, size: Count) {
     if let Some(row) = rule_counters(rule) {
@@ -85,7 +85,7 @@ pub fn count_matched(rule: u32, size: Count) {
     }
 }
 
-/// Counts what happens to few packets, for a rule that may have no counter for it yet.
+/// Counts a packet as one of a rule's exceptions. The rule may not have counters for them yet.
 #[inline(always)]
 pub fn count_exception(rule: u32, exception: u32, size: Count) {
     if counts(counters::OF_RULES) {
@@ -93,18 +93,18 @@ pub fn count_exception(rule: u32, exception: u32, size: Count) {
     }
 }
 
-/// The same as a function that the verifier sees by itself: it follows it once, and not in each state of the packets around its
-/// callers.
+/// Does the work of [`count_exception`], as a global function: the verifier checks it once, and not in each state of its
+/// callers. It returns a number because the verifier refuses a global function that returns none.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn count_exception_of(rule: u32, exception: u32, packets: u64, bytes: u64) -> u32 {
     let Some(map) = EXCEPTIONS.get(exception_map(rule)) else { return 0 };
     if map.get_ptr_mut(rule).is_none() {
-        // Where this fails there are too many of them, and the next hop's counters say it alone.
+        // If this fails, the map is full, and only the next hop's counters count the packet.
         let _ = map.insert(rule, ExceptionRow::default(), BPF_NOEXIST.into());
     }
     if let Some(row) = map.get_ptr_mut(rule) {
-        // SAFETY: the row is this CPU's alone, and words enough for the counters.
+        // SAFETY: the row is this CPU's alone, and has as many words as the counters.
         let row: &Cell<ExceptionCounters> = unsafe { &*row.cast() };
         let counter = match exception {
             exception::NO_NEXT_HOP => field!(row, no_next_hop),
@@ -117,7 +117,7 @@ extern "C" fn count_exception_of(rule: u32, exception: u32, packets: u64, bytes:
     0
 }
 
-/// What happens to few packets, as a number: of [`ExceptionCounters`].
+/// The numbers of the counters in [`ExceptionCounters`].
 pub mod exception {
     pub const NO_NEXT_HOP: u32 = 0;
     pub const CLAMPED: u32 = 1;

@@ -1,4 +1,4 @@
-//! The decision: from a packet's addresses to a next hop, and the count of what went there.
+//! The decision: what becomes of a packet that leaves by an attachment, and of one that has arrived.
 
 use byway_abi::{
     Count, MSS_OFF, ON_DOWN_DROP, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, Target, class,
@@ -23,7 +23,7 @@ use crate::{
     verdict::{self, DROP, LEAVE, Verdict},
 };
 
-/// Does with the packet what a rule says.
+/// Looks up the packet's rule, and does what its target says.
 #[inline(always)]
 pub fn depart(skb: &Skb, header: Header) -> Verdict {
     let size = measure(skb);
@@ -35,7 +35,7 @@ pub fn depart(skb: &Skb, header: Header) -> Verdict {
             return leave(skb, class);
         }
     };
-    // Once: all that the packet finds is of one generation.
+    // Read once, so that all look-ups for this packet are in one generation.
     let Some(generation) = META.get(meta::GENERATION).map(|generation| generation & 1) else { return LEAVE };
     let Some(target) = lookup::find(&packet, generation).filter(|_| is_on_attachment(skb)) else {
         count_class(attachment, class::NOT_MATCHED, size);
@@ -56,10 +56,10 @@ pub fn depart(skb: &Skb, header: Header) -> Verdict {
     }
 }
 
-/// Leaves a packet of a class that no rule may speak about to the kernel, unless a probe has to know of it.
+/// Leaves alone a packet that no rule may match. If it is a solicitation, tells the probe.
 #[inline(always)]
 fn leave(skb: &Skb, class: usize) -> Verdict {
-    // What asks for a neighbour is one of these: IPv6 asks all that may be meant.
+    // A solicitation is in one of these: ARP is not IP, and IPv6's goes to a multicast address, or to the neighbour's own.
     if matches!(class, class::NOT_IP | class::NEIGHBOUR_DISCOVERY | class::MULTICAST) {
         probe::note_solicitation(skb)
     } else {
@@ -67,14 +67,14 @@ fn leave(skb: &Skb, class: usize) -> Verdict {
     }
 }
 
-/// Whether the device is an attachment: one that moves to another network namespace may take the program along, but not the rules.
-/// Asked only of what has found a target, since most packets find none.
+/// Returns whether the device is still an attachment. If it moves to another network namespace, it may take the program along,
+/// but not the rules. Most packets find no target, so only those that do pay for this.
 #[inline(always)]
 fn is_on_attachment(skb: &Skb) -> bool {
     ATTACHMENTS.get_ifindex(skb.ifindex()).is_some()
 }
 
-/// Sends the packet to a next hop of its target, or does what is to be done where none is alive.
+/// Sends the packet to a next hop of its target. If none is in service, does what `on_down` says.
 #[inline(always)]
 fn send(skb: &Skb, header: Header, packet: Packet, target: &Target, generation: u32, size: Count) -> Verdict {
     match next_hop::choose(skb, &packet, target, generation, size) {
@@ -95,7 +95,7 @@ fn send(skb: &Skb, header: Header, packet: Packet, target: &Target, generation: 
     }
 }
 
-/// Sends the packet, which has an Ethernet header by now, to this next hop, if it fits its way.
+/// Sends the packet to this next hop, if it fits the MTU. The packet has an Ethernet header by now.
 #[inline(always)]
 fn send_to(skb: &Skb, header: Header, packet: &Packet, target: &Target, hop: &Hop, size: Count) -> Verdict {
     let may_be_syn = target.mss != MSS_OFF && size::may_be_syn(skb, packet);
@@ -128,15 +128,15 @@ fn refuse_too_big(skb: &Skb, rule: u32, hop: &Hop, mtu: u32, size: Count) -> Ver
     verdict
 }
 
-/// Does with the packet what holds where no next hop is alive.
+/// Counts the packet, then passes or drops it as `on_down` says.
 #[inline(always)]
 fn fall_back(rule: u32, on_down: u8, size: Count) -> Verdict {
     count_exception(rule, exception::NO_NEXT_HOP, size);
     if on_down == ON_DOWN_DROP { DROP } else { LEAVE }
 }
 
-/// Receives a packet that was redirected to here; nothing where the packet was not. Once it is counted it is an
-/// ordinary packet. `departs` says whether this is an attachment, where probes come by twice.
+/// Counts a redirected packet that has arrived. Returns `None` for any other packet. `departs` says whether the device is an
+/// attachment, where probes pass twice.
 #[inline(always)]
 pub fn arrive(skb: &Skb, header: Header, departs: bool) -> Option<Verdict> {
     let mark = mark::read(skb)?;
@@ -144,7 +144,7 @@ pub fn arrive(skb: &Skb, header: Header, departs: bool) -> Option<Verdict> {
         return Some(probe::receive(skb, header, departs, &mark));
     }
     let is_again = mark.slot & AGAIN != 0;
-    // A device without an Ethernet header has no neighbours to wait for.
+    // A device without an Ethernet header has no neighbours that a packet could wait for.
     if let Header::Ethernet = header
         && !is_again
         && let Some(found) = mark::was_queued(skb, &mark)
@@ -163,10 +163,10 @@ pub fn arrive(skb: &Skb, header: Header, departs: bool) -> Option<Verdict> {
     Some(LEAVE)
 }
 
-/// Sends the packet to its next hop once more, now that the neighbour is resolved. Once only: where both links have
-/// the same addresses on both ends, the old header is the right one.
-// Inlined like all the rest: a function's own symbol carries a hash of the folder that it was built in, and the
-// object would not be the same everywhere.
+/// Sends the packet to its next hop once more, now that the neighbour is resolved. Never twice: if both links have the same
+/// addresses on both ends, the old header is the right one.
+// Inlined like everything else: a function's symbol contains a hash of the folder that it was built in, so the object would
+// not be the same everywhere.
 #[inline(always)]
 fn redirect_again(skb: &Skb, mark: &Mark, found: Header) -> Verdict {
     mark::write_slot(skb, mark.slot | AGAIN);
@@ -177,7 +177,7 @@ fn redirect_again(skb: &Skb, mark: &Mark, found: Header) -> Verdict {
     }
 }
 
-/// Counts a packet that has arrived.
+/// Counts a packet that has arrived, for its rule and its next hop.
 #[inline(always)]
 fn count_arrived(rule: u32, slot: u32, size: Count) {
     if let Some(row) = rule_counters(rule) {
@@ -186,7 +186,7 @@ fn count_arrived(rule: u32, slot: u32, size: Count) {
     next_hop::arrived(slot, size);
 }
 
-/// Counts a packet whose MSS option was clamped.
+/// Counts a packet whose MSS option was clamped, for its rule and its next hop.
 #[inline(always)]
 fn count_clamped(rule: u32, hop: &Hop, size: Count) {
     count_exception(rule, exception::CLAMPED, size);

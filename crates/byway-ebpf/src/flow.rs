@@ -1,7 +1,7 @@
-//! Which flow a packet belongs to: a hash of addresses, protocol and ports.
+//! The flow that a packet belongs to: a hash of addresses, protocol and ports.
 //!
-//! Our own hash and not `skb->hash`: that one changes when TCP retransmits (`sk_rethink_txhash`), and a flow would
-//! change its next hop in the middle.
+//! Not `skb->hash`: that changes when TCP retransmits (`sk_rethink_txhash`),
+//! and the flow would change its next hop in the middle.
 
 use byway_abi::{Fragments, flow};
 
@@ -13,10 +13,10 @@ use crate::{
     transport::{self, Part, Transport},
 };
 
-/// How long a fragment that came before the first one speaks for its packet, in nanoseconds.
+/// How long a later fragment's hash is valid for a first fragment that comes after it, in nanoseconds.
 const OUT_OF_ORDER: u64 = 1_000_000_000;
 
-/// The hash of the packet's flow. All fragments of a packet have that of the first.
+/// Returns the hash of the packet's flow. All fragments of a packet get the hash of the one that came first.
 #[inline(always)]
 pub fn hash(skb: &Skb, packet: &Packet) -> u32 {
     let Some(transport) = transport::find(skb, packet.family, packet.offset) else {
@@ -31,15 +31,15 @@ pub fn hash(skb: &Skb, packet: &Packet) -> u32 {
     key[4..8].copy_from_slice(&packet.destination);
     key[8] = transport.identification;
     key[9] = u32::from(transport.next);
-    // Without the map, which comes with the first group, all fragments go by their addresses.
+    // Userspace creates the map with the first group. Without it, addresses alone make the hash of a fragment.
     let Some(fragments) = FRAGMENTED.get(0) else { return mix(packet, protocol, 0) };
-    // SAFETY: the row is words enough for it. The map may give it to another packet meanwhile. At worst, this fragment then
+    // SAFETY: the row has as many words. The map may give it to another packet during the read. At worst, this fragment then
     // goes where that packet goes.
     let known = fragments.get_ptr(key).map(|row| unsafe { &*row.cast::<Fragments>() });
     if transport.part == Part::FirstFragment {
         let now = clock::now();
-        // A later fragment has come first and gone its way. Identifications come round again, so that an old
-        // entry may be another packet's.
+        // A later fragment has come first and is gone. Identifications
+        // repeat, so an old entry may be that of another packet.
         if let Some(known) = known
             && known.by_first == 0
             && now.saturating_sub(known.written) < OUT_OF_ORDER
@@ -47,7 +47,7 @@ pub fn hash(skb: &Skb, packet: &Packet) -> u32 {
             return known.hash;
         }
         let hash = mix(packet, protocol, ports(skb, &transport));
-        // Where this fails, later fragments go by their addresses.
+        // If this fails, later fragments are hashed by addresses alone.
         let _ = fragments.insert(key, row(Fragments { written: now, hash, by_first: 1 }), 0);
         return hash;
     }
@@ -56,19 +56,19 @@ pub fn hash(skb: &Skb, packet: &Packet) -> u32 {
     }
     let hash = mix(packet, protocol, 0);
     let written = clock::now();
-    // Where this fails, each fragment goes by its addresses.
+    // If this fails, the others are hashed without it.
     let _ = fragments.insert(key, row(Fragments { written, hash, by_first: 0 }), 0);
     hash
 }
 
-/// The same as words.
+/// Returns the value as words.
 #[inline(always)]
 fn row(fragments: Fragments) -> FragmentsRow {
-    // SAFETY: it is as long as its words, and free of padding.
+    // SAFETY: both types have the same size, and `Fragments` has no padding.
     unsafe { core::mem::transmute(fragments) }
 }
 
-/// Both ports as one word, or 0 where the protocol has none.
+/// Returns both ports as one word, or 0 if the protocol has none.
 #[inline(always)]
 fn ports(skb: &Skb, transport: &Transport) -> u32 {
     if flow::has_ports(transport.protocol) {

@@ -4,8 +4,8 @@ use byway_abi::{DEVICE_TAKES, PROBE_AFTER_MAX, PROBE_AFTER_MIN};
 
 use crate::{maps::NEXT_HOP_HEALTH, rows::Shared};
 
-/// What all CPUs know of a next hop ([`byway_abi::NextHopHealth`]). Another CPU may write it at the same time; what is lost then
-/// costs one probe more or less.
+/// What all CPUs know about a next hop ([`byway_abi::NextHopHealth`]). Another CPU may write it at the same time. If that
+/// overwrites something, it costs one probe more or less.
 pub struct Health {
     pub silent_since: Shared,
     pub probed: Shared,
@@ -17,7 +17,7 @@ impl Health {
     #[inline(always)]
     pub fn of(slot: u32) -> Option<Self> {
         let health = NEXT_HOP_HEALTH.get_ptr_mut(slot)?;
-        // SAFETY: the map's values live as long as the program, and all programs go to these fields in this way.
+        // SAFETY: the fields are words in a map's value, and all programs use them through `Shared`.
         unsafe {
             Some(Self {
                 silent_since: Shared::new(&raw mut (*health).silent_since),
@@ -28,14 +28,14 @@ impl Health {
         }
     }
 
-    /// How long it has been silent, in nanoseconds. Without a gateway the device may have taken a frame since.
+    /// Returns how long it has been silent, in nanoseconds. Without a gateway, a frame that the device takes ends the silence.
     #[inline(always)]
     pub fn silence(&self, is_on_link: bool, now: u64) -> u64 {
         let (silent_since, taken) = (self.silent_since.get(), self.taken.get());
         now.saturating_sub(if is_on_link && taken > silent_since { taken } else { silent_since })
     }
 
-    /// Whether it is to be probed again, being silent.
+    /// Returns whether it is time to probe a silent next hop again.
     #[inline(always)]
     pub fn is_due(&self, now: u64) -> bool {
         let after = now.saturating_sub(self.silent_since.get()) / 8;
@@ -50,7 +50,7 @@ impl Health {
     }
 }
 
-/// Notes that a packet has arrived at the next hop in a slot that had to wait for its neighbour: it has answered.
+/// Notes that the neighbour of the next hop in a slot has answered: a packet that had to wait for it has arrived.
 #[inline(always)]
 pub fn neighbour_answered(slot: u32) {
     if let Some(health) = Health::of(slot) {

@@ -1,12 +1,12 @@
 //! The answer to a packet that is too big for its next hop: ICMP "fragmentation needed" (RFC 792, RFC 1191), ICMPv6
 //! "packet too big" (RFC 4443).
 //!
-//! The packet itself becomes the answer. It is turned round and put into the device that it was leaving by, as if it had
-//! come in there from where it was going. So it takes the stack's ordinary way to its sender, whether that is a socket of
-//! this host or a host behind it, and reverse NAT, connection tracking and `rp_filter` find what they expect.
+//! The packet itself becomes the answer. It is put into the device that it was leaving by, as if it had come in there from its
+//! destination. So it takes the stack's ordinary way to the sender, which is a socket of this host or a host behind it, and
+//! reverse NAT, connection tracking and `rp_filter` find what they expect.
 //!
-//! An IPv4 packet that may be fragmented is answered like any other. Nobody but its sender can fragment it, and Linux
-//! does, once it knows to what size.
+//! IPv4 packets that may be fragmented are answered as well. Only the sender can fragment them, and Linux does, once it knows
+//! the size.
 
 use byway_abi::{ANSWER_BURST, ANSWER_INTERVAL, FAMILY_IPV4};
 
@@ -24,22 +24,22 @@ const IPV4_LEN: usize = 20;
 const IPV6_LEN: usize = 40;
 const ICMP_LEN: usize = 8;
 
-/// How much of a packet an answer quotes: with it, an IPv4 packet that any host takes (RFC 1812, 4.3.2.3).
+/// How much of an IPv4 packet an answer quotes. Any host accepts an answer of that size (RFC 1812, 4.3.2.3).
 const QUOTE4: usize = 576 - IPV4_LEN - ICMP_LEN;
-/// Of a smaller packet than that: any header with options, and eight bytes (RFC 792).
+/// How much it quotes of a smaller packet: any header with options, and eight bytes (RFC 792).
 const QUOTE4_SHORT: usize = 60 + 8;
-/// With it, the smallest IPv6 MTU (RFC 4443, 2.4c).
+/// How much of an IPv6 packet an answer quotes. The answer has the size of the smallest MTU (RFC 4443, 2.4c).
 const QUOTE6: usize = IPV6_MTU as usize - IPV6_LEN - ICMP_LEN;
 const IPV6_MTU: u32 = 1_280;
 
-/// How much of a quote is cut off and put back, which is to hold the headers up to the transport header: any of IPv4, and
-/// 120 bytes of extension headers of IPv6.
+/// How much of a quote `prepend` cuts off and puts back: the headers up to the transport header. That is any IPv4 header, and
+/// 120 bytes of IPv6 extension headers.
 const HEAD: usize = QUOTE_HEAD_LEN;
-/// Of a short quote. The kernel wants an IPv4 header's length to be left.
+/// How much of a short quote it cuts off. The kernel requires that the length of an IPv4 header is left.
 const HEAD_SHORT: usize = QUOTE4_SHORT - IPV4_LEN;
 
-/// Makes the packet the answer and returns the verdict that sends it off. What cannot be answered is dropped. `slot` is the
-/// next hop's.
+/// Makes the packet the answer, and returns the verdict that sends it off, or [`DROP`] if it may not be answered. `slot` is
+/// that of the next hop.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn answer_too_big(skb: &Skb, slot: u32, mtu: u32) -> Verdict {
@@ -49,7 +49,7 @@ pub extern "C" fn answer_too_big(skb: &Skb, slot: u32, mtu: u32) -> Verdict {
     }
 }
 
-/// Makes the packet the answer, if it may have one.
+/// Makes the packet the answer, if it may be answered.
 #[inline(always)]
 fn make_answer(skb: &Skb, slot: u32, mtu: u32) -> Option<()> {
     let packet = packet::parse(skb, ETHERNET_LEN).ok()?;
@@ -67,23 +67,23 @@ fn make_answer(skb: &Skb, slot: u32, mtu: u32) -> Option<()> {
     }
 }
 
-/// Whether an error may be sent about the packet (RFC 1122, 3.2.2; RFC 4443, 2.4e).
+/// Returns whether an error may be sent about the packet (RFC 1122, 3.2.2; RFC 4443, 2.4e).
 #[inline(always)]
 fn may_be_answered(skb: &Skb, packet: &Packet, transport: &Transport, mtu: u32) -> bool {
-    // Nor where the headers run beyond the packet.
+    // Later fragments may not be answered, nor packets that end within their headers.
     if !transport.is_there() || transport.offset > skb.len() {
         return false;
     }
     if packet.family == FAMILY_IPV4 {
         let source = u32::from_be(packet.source[0]);
-        // 0.0.0.0/8, 127.0.0.0/8, and 224.0.0.0 and above: no single host.
+        // 0.0.0.0/8, 127.0.0.0/8, and 224.0.0.0 and above are not the address of a single host.
         if source >> 24 == 0 || source >> 24 == 127 || source >> 29 == 7 {
             return false;
         }
         if transport.protocol != ICMP {
             return true;
         }
-        // Unreachable, source quench, redirect, time exceeded, parameter problem: errors are not answered.
+        // Errors are not answered: unreachable, source quench, redirect, time exceeded, parameter problem.
         return !matches!(skb.load(transport.offset), None | Some([3 | 4 | 5 | 11 | 12]));
     }
     let source = packet.source;
@@ -91,14 +91,14 @@ fn may_be_answered(skb: &Skb, packet: &Packet, transport: &Transport, mtu: u32) 
     let is_single = source[0] | source[1] | source[2] | source[3] & !1_u32.to_be() != 0
         && u32::from_be(source[0]) >> 24 != 0xFF;
     if !is_single || mtu < IPV6_MTU {
-        // A smaller MTU than IPv6's smallest is no news to a host (RFC 8200, 5).
+        // A host does nothing about an MTU below IPv6's smallest (RFC 8200, 5).
         return false;
     }
-    // Below 128 are the errors.
+    // Errors are below 128.
     transport.protocol != ICMPV6 || skb.load(transport.offset).is_some_and(|[kind]: [u8; 1]| kind >= 128)
 }
 
-/// Takes an answer from the allowance of this next hop on this CPU, if there is one left.
+/// Uses up one answer of the next hop's allowance on this CPU. Returns whether there was one left.
 #[inline(always)]
 fn is_allowed(slot: u32) -> Option<bool> {
     let answers_until = field!(NEXT_HOP_COUNTERS.mine(slot)?, answers_until);
@@ -120,7 +120,7 @@ fn ipv4<const QUOTE: usize, const HEAD: usize>(skb: &Skb, packet: &Packet, mtu: 
     const LEN: usize = IPV4_LEN + ICMP_LEN;
     let mut headers = [0_u8; LEN];
     let (ip, icmp) = headers.split_at_mut(IPV4_LEN);
-    // TOS: internetwork control, as the kernel has it (`icmp_send`, net/ipv4/icmp.c). Do not fragment; TTL 64.
+    // TOS: internetwork control, like the kernel's own errors (`icmp_send`, net/ipv4/icmp.c). Do not fragment. TTL 64.
     let total = ((LEN + QUOTE) as u16).to_be_bytes();
     ip.copy_from_slice(&[
         0x45, 0xC0, total[0], total[1], 0, 0, 0x40, 0, 64, ICMP, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
@@ -169,16 +169,16 @@ fn bytes(address: [u32; 4]) -> [u8; 16] {
     bytes
 }
 
-/// Cuts the packet off behind what is quoted, and returns the sum of that.
+/// Cuts the packet off after the quoted part, and returns the sum of that part.
 #[inline(always)]
 fn shorten<const QUOTE: usize>(skb: &Skb) -> Option<u16> {
-    // This ends the packet's being one of segmentation offload, too.
+    // This also ends segmentation offload for the packet.
     if !skb.set_len((ETHERNET_LEN + QUOTE) as u32) {
         return None;
     }
     let mut total = 0;
     let mut at = 0;
-    // The helper sums up 512 bytes at a time.
+    // The helper accepts at most 512 bytes at a time.
     for _ in 0..QUOTE.div_ceil(512) {
         let length = if QUOTE - at < 512 { QUOTE - at } else { 512 };
         total = skb.sum(ETHERNET_LEN + at, length, total)?;
@@ -187,12 +187,12 @@ fn shorten<const QUOTE: usize>(skb: &Skb) -> Option<u16> {
     Some(fold(total))
 }
 
-/// Puts headers ahead of what is quoted, and turns the Ethernet addresses round.
+/// Adds the headers before the quote, and swaps the Ethernet addresses.
 ///
-/// The transport checksum of the quoted packet may be one that is left to the device (`CHECKSUM_PARTIAL`), which a program
-/// cannot see. Whoever filled it in on the answer's way would make the answer's own checksum wrong. The kernel gives that up
-/// when the transport header is cut off (`skb_postpull_rcsum`, include/linux/skbuff.h). So the head of what is quoted is cut
-/// off and put back.
+/// The device may have to fill in the transport checksum of the quoted packet (`CHECKSUM_PARTIAL`), and a program cannot see
+/// that. If a device did so on the answer's way, the answer's own checksum would be wrong. The kernel cancels it when the
+/// transport header is cut off (`skb_postpull_rcsum`, include/linux/skbuff.h). So this cuts off the head of the quote, and
+/// puts it back.
 #[inline(always)]
 fn prepend<const LEN: usize, const QUOTE_HEAD: usize>(
     skb: &Skb,
@@ -214,7 +214,7 @@ fn prepend<const LEN: usize, const QUOTE_HEAD: usize>(
     is_done.then_some(())
 }
 
-/// A sum in 16 bits (RFC 1071), in the byte order of what was summed up.
+/// Folds a sum into 16 bits (RFC 1071), in the byte order of the summed bytes.
 #[inline(always)]
 fn fold(sum: u32) -> u16 {
     let sum = (sum & 0xFFFF) + (sum >> 16);

@@ -9,7 +9,7 @@ use crate::{
     sources,
 };
 
-/// What the rules of a generation say of the packet: one look-up by its source, and where destinations are told apart, one by those.
+/// Looks the packet up in a generation by its source and, if rules for that source differ by destination, by its destination.
 #[inline(always)]
 pub fn find(packet: &Packet, generation: u32) -> Option<Target> {
     let target = sources::find(packet, generation)?;

@@ -1,13 +1,13 @@
 //! The programs of Byway, all of type `sched_cls` and on egress.
 //!
-//! `departure` sits on the attachments: it looks a packet's source up and redirects the packet on a match.
-//! `arrival` sits on the devices of next hops that are no attachments: it counts what got there. Each comes twice, for
-//! devices whose frames have an Ethernet header, and for those whose packets are bare (tun, WireGuard, most IP tunnels).
+//! [`byway_departure`] is on the attachments. It looks up a packet's source, and redirects the packet on a match.
+//! [`byway_arrival`] is on the devices of next hops that are no attachments. It counts the packets that get there.
+//! Each has a second form (`_l3`) for devices whose packets have no Ethernet header (tun, WireGuard, most IP tunnels).
 //!
-//! A redirected packet passes the egress hook of its new device as well, which may be an attachment or even the
-//! very device that it departed from. It therefore travels with a [mark], and whichever program meets the mark
-//! first takes it off, counts the arrival and lets the packet go. So a packet is redirected once at the most. The mark is
-//! a secret of this network namespace, so that nobody outside can put it on a packet, and no other Byway takes it for its own.
+//! A redirected packet also passes the egress hook of its new device, which may be an attachment as well. So it travels
+//! with a [mark]. The first program that meets the mark removes it, counts the arrival and lets the packet go. So a packet
+//! departs at most once. (One that had to wait for its neighbour is redirected once more, on arrival: `redirect_again`.)
+//! The mark contains a secret of this network namespace, so nobody outside can forge it, and no other Byway accepts it.
 
 #![no_std]
 #![no_main]
@@ -37,19 +37,19 @@ use packet::Header;
 use skb::Skb;
 use verdict::{LEAVE, Verdict};
 
-/// Egress of an attachment.
+/// Runs on the egress of an attachment.
 #[classifier]
 pub fn byway_departure(ctx: TcContext) -> i32 {
     on_attachment(Skb::of(&ctx), Header::Ethernet)
 }
 
-/// Egress of an attachment without an Ethernet header.
+/// Runs on the egress of an attachment without an Ethernet header.
 #[classifier]
 pub fn byway_dep_l3(ctx: TcContext) -> i32 {
     on_attachment(Skb::of(&ctx), Header::L3)
 }
 
-/// Egress of a next hop's device.
+/// Runs on the egress of a next hop's device.
 #[classifier]
 pub fn byway_arrival(ctx: TcContext) -> i32 {
     let skb = Skb::of(&ctx);
@@ -59,7 +59,7 @@ pub fn byway_arrival(ctx: TcContext) -> i32 {
     probe::note_solicitation(skb)
 }
 
-/// Egress of a next hop's device without an Ethernet header.
+/// Runs on the egress of a next hop's device without an Ethernet header.
 #[classifier]
 pub fn byway_arr_l3(ctx: TcContext) -> i32 {
     decide::arrive(Skb::of(&ctx), Header::L3, false).unwrap_or(LEAVE)
@@ -75,14 +75,14 @@ fn on_attachment(skb: &Skb, header: Header) -> Verdict {
     }
 }
 
-// `bpf_redirect_neigh` is for programs under the GPL, or under a licence that the kernel takes as such.
+// `bpf_redirect_neigh` is only for programs under a licence that the kernel accepts as compatible with the GPL.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // SAFETY: nothing in these programs panics; where the compiler cannot see that, the verifier refuses the
-    // program, since this would be an unknown instruction.
+    // SAFETY: nothing in these programs panics. The compiler takes a panic for impossible,
+    // and the verifier refuses a program that could read or write out of bounds.
     unsafe { core::hint::unreachable_unchecked() }
 }

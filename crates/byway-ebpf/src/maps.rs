@@ -1,4 +1,4 @@
-//! The pinned maps. What userspace alone reads is here too, so that one object makes them all.
+//! The pinned maps. Those that no program reads are here too, so that one object creates all of them.
 
 use aya_ebpf::{
     bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
@@ -15,27 +15,27 @@ use byway_abi::{
     sources::{self, CachedSource, ENTRIES, TableInfos, WORDS4, WORDS6},
 };
 
-/// One entry of headroom: before Linux 6.13 a full trie refuses even to replace an entry in place.
+/// Each may be there twice during a change. One more: before Linux 6.13 a full trie refuses even to replace an entry in place.
 const DESTINATIONS_LEN: usize = 2 * MAX_DESTINATIONS as usize + 1;
-/// Each is there twice ([`GroupKey`]), and that of a rule that has several next hops of its own beside that of the rule
+/// Each group is there once for each generation ([`GroupKey`]). The group of a single rule is there beside that of the rule
 /// that it replaces for a while.
 const GROUPS_LEN: usize = 4 * MAX_GROUPS as usize;
 const NEXT_HOPS_LEN: usize = MAX_NEXT_HOPS as usize;
 
-/// The longest such head.
+/// The longest head that `icmp_error.rs` cuts off a quote and puts back ([`QUOTE_HEADS`]).
 pub const QUOTE_HEAD_LEN: usize = 160;
 
-/// An IPv4 address in network byte order: the same four bytes as in the packet and in userspace's key.
+/// An IPv4 address in network byte order: the same four bytes as in a packet.
 pub type Address4 = u32;
-/// An IPv6 address in network byte order, likewise. Words, because a program loads and compares words.
+/// An IPv6 address in network byte order. Words, because a program loads and compares words.
 pub type Address6 = [u32; 4];
-/// The identity of a set, in the host's byte order, and an IPv4 address.
+/// Key of `DESTINATIONS4`: the identity of a set, in the host's byte order, and an IPv4 address.
 pub type Key4 = [u32; 2];
-/// The same with an IPv6 address.
+/// Key of `DESTINATIONS6`: the same with an IPv6 address.
 pub type Key6 = [u32; 5];
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
-/// Of maps within maps that userspace writes in place, and that are of any size.
+/// Flags of inner maps that userspace writes in place, and that may have any size.
 pub const INNER: usize = (BPF_F_MMAPABLE | BPF_F_INNER_MAP) as usize;
 
 /// A bucket of `SOURCES4`.
@@ -47,15 +47,15 @@ pub type Bucket6 = [u64; ENTRIES * WORDS6];
 #[btf_map]
 pub static SOURCES4: ArrayOfMaps<Array<Bucket4, 1, INNER>, 2> = ArrayOfMaps::new();
 
-/// The tables of IPv6 sources, likewise.
+/// The tables of IPv6 sources, by the last bit of the generation.
 #[btf_map]
 pub static SOURCES6: ArrayOfMaps<Array<Bucket6, 1, INNER>, 2> = ArrayOfMaps::new();
 
-/// How they are searched, likewise.
+/// How to search these tables, by the last bit of the generation.
 #[btf_map]
 pub static TABLE_INFO: Array<TableInfos, 2> = Array::new();
 
-/// What the last searches have found.
+/// The results of the last searches.
 #[btf_map]
 pub static SOURCE_CACHE: PerCpuArray<CachedSource, { 2 * sources::SOURCE_CACHE_LEN as usize }> =
     PerCpuArray::new();
@@ -72,15 +72,15 @@ pub static DESTINATIONS6: LpmTrie<Key6, Target, DESTINATIONS_LEN> = LpmTrie::new
 #[btf_map]
 pub static NEXT_HOPS: Array<NextHop, NEXT_HOPS_LEN> = Array::new();
 
-/// Their devices, which the kernel takes out when they go.
+/// The devices of the next hops. The kernel removes one when the device goes.
 #[btf_map]
 pub static NEXT_HOP_DEVICES: DevMap<NEXT_HOPS_LEN> = DevMap::new();
 
-/// What all CPUs know of them.
+/// What all CPUs know about the next hops.
 #[btf_map]
 pub static NEXT_HOP_HEALTH: Array<NextHopHealth, NEXT_HOPS_LEN> = Array::new();
 
-/// What went to them.
+/// The counters of the next hops.
 #[btf_map]
 pub static NEXT_HOP_COUNTERS: PerCpuArray<NextHopCounters, NEXT_HOPS_LEN> = PerCpuArray::new();
 
@@ -88,41 +88,41 @@ pub static NEXT_HOP_COUNTERS: PerCpuArray<NextHopCounters, NEXT_HOPS_LEN> = PerC
 #[btf_map]
 pub static GROUPS: HashMap<GroupKey, Group, GROUPS_LEN, NO_PREALLOC> = HashMap::new();
 
-/// [`Fragments`] as words, as [`Row`] has those of a rule.
+/// [`Fragments`] as words, for the reason that [`Row`] gives.
 pub type FragmentsRow = [u64; size_of::<Fragments>() / size_of::<u64>()];
 
 /// The flows of packets that leave in fragments.
 #[btf_map]
 pub static FRAGMENTED: ArrayOfMaps<LruHashMap<[u32; 10], FragmentsRow, 1>, 1> = ArrayOfMaps::new();
 
-/// [`Counters`] as words: of maps within maps, Linux 5.15 to 6.1 takes those with a structure's type for others than those
-/// without, and userspace makes them without.
+/// [`Counters`] as words. Userspace creates inner maps without a type for the value, and Linux 5.15 to 6.1 takes an inner map
+/// whose value is a structure for a different one.
 pub type Row = [u64; size_of::<Counters>() / size_of::<u64>()];
 
-/// What rules did, by chunks of rules.
+/// The counters of rules, in chunks.
 #[btf_map]
 pub static COUNTERS: ArrayOfMaps<Array<Row, 1, INNER>, { MAX_CHUNKS as usize }> = ArrayOfMaps::new();
 
-/// [`ExceptionCounters`] as words, likewise.
+/// [`ExceptionCounters`] as words, for the same reason.
 pub type ExceptionRow = [u64; size_of::<ExceptionCounters>() / size_of::<u64>()];
 
-/// What they seldom do.
+/// The counters of exceptions of rules ([`byway_abi::exception_map`]).
 #[btf_map]
 pub static EXCEPTIONS: ArrayOfMaps<
     PerCpuHashMap<u32, ExceptionRow, 1, NO_PREALLOC>,
     { EXCEPTION_MAPS as usize },
 > = ArrayOfMaps::new();
 
-/// The attachments themselves, which the kernel takes out when they go or move to another network namespace.
+/// The attachments themselves. The kernel removes one when the device goes or moves to another network namespace.
 #[btf_map]
 pub static ATTACHMENTS: DevMapHash<{ MAX_DEVICES as usize }> = DevMapHash::new();
 
-/// What left by each attachment.
+/// The counters of the attachments.
 #[btf_map]
 pub static ATTACHMENT_COUNTERS: PerCpuArray<AttachmentCounters, { MAX_ATTACHMENTS as usize }> =
     PerCpuArray::new();
 
-/// The sets of destinations that there are.
+/// The records of sets of destinations.
 #[btf_map]
 pub static SETS: HashMap<u32, SetRecord, { MIN_SETS as usize }, NO_PREALLOC> = HashMap::new();
 
@@ -131,7 +131,7 @@ pub static SETS: HashMap<u32, SetRecord, { MIN_SETS as usize }, NO_PREALLOC> = H
 pub static PROGRAMS: HashMap<ProgramKey, ProgramRecord, { MAX_PROGRAMS as usize }, NO_PREALLOC> =
     HashMap::new();
 
-/// The gateways that Byway made the kernel keep resolved.
+/// The gateways that the kernel keeps resolved for Byway.
 #[btf_map]
 pub static NEIGHBOURS: HashMap<NeighbourKey, u32, NEXT_HOPS_LEN, NO_PREALLOC> = HashMap::new();
 
@@ -139,11 +139,11 @@ pub static NEIGHBOURS: HashMap<NeighbourKey, u32, NEXT_HOPS_LEN, NO_PREALLOC> = 
 #[btf_map]
 pub static PROBE: PerCpuArray<Probe, 1> = PerCpuArray::new();
 
-/// The secret of this network namespace, for userspace to load the next programs with.
+/// The secret of this network namespace. Userspace builds it into the programs that it loads.
 #[btf_map]
 pub static SECRET: Array<u64, 1> = Array::new();
 
-/// Room for the head of what an ICMP error quotes, more than the stack has. Not pinned: it holds nothing between two packets.
+/// Room for the head of what an ICMP error quotes: the stack is too small. Not pinned, as it keeps nothing between packets.
 #[btf_map]
 pub static QUOTE_HEADS: PerCpuArray<[u8; QUOTE_HEAD_LEN], 1> = PerCpuArray::new();
 

@@ -1,4 +1,4 @@
-//! The mark of a redirected packet: what says that it has departed from here, and what it needs to be received.
+//! The mark of a redirected packet: the secret that says that it has departed from here, and what its arrival is counted by.
 
 use byway_abi::{
     MARK_OF_7, TAKING_OVER_FROM_7,
@@ -13,21 +13,21 @@ use crate::{
 
 pub use byway_abi::mark::{AGAIN, COPY, FLAGS, L3, PASS, PROBE};
 
-/// The secret of this network namespace (map `SECRET`). Userspace sets it before it loads the programs; neither half is 0.
+/// The secret of this network namespace (map `SECRET`). Userspace sets it before it loads the programs. Neither half is 0.
 #[unsafe(no_mangle)]
 static MARK_SECRET: u64 = 0;
 
-/// Whether these programs are taking over from those of schema 7: [`byway_abi::TAKING_OVER`] or its like, or 0. Likewise.
+/// Not 0 while these programs take over from those of schema 7 ([`byway_abi::TAKING_OVER`]). Userspace sets it as well.
 #[unsafe(no_mangle)]
 static TAKING_OVER: u32 = 0;
 
-/// Whether the packets of these programs have to be known to those of schema 7.
+/// Returns whether these programs write the mark of schema 7, because programs of that schema have to accept it.
 #[inline(always)]
 pub fn is_of_7() -> bool {
     read_once(&TAKING_OVER) == TAKING_OVER_FROM_7
 }
 
-/// What a packet's mark says.
+/// The content of a packet's mark.
 #[derive(Clone, Copy)]
 pub struct Mark {
     whose: Whose,
@@ -40,19 +40,19 @@ pub struct Mark {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Whose {
     Ours,
-    /// A program's of schema 7.
+    /// A program of schema 7 has written it.
     Of7,
 }
 
 impl Mark {
-    /// Whether a probe has made the packet.
+    /// Returns whether a probe has made the packet.
     #[inline(always)]
     pub fn is_of_probe(&self) -> bool {
         self.slot & (COPY | PROBE | PASS) != 0 && self.whose == Whose::Ours
     }
 }
 
-/// The mark of a packet. One that was written by somebody else is none.
+/// Returns the mark of a packet, unless somebody else has written it.
 #[inline(always)]
 pub fn read(skb: &Skb) -> Option<Mark> {
     let whose = if skb.secret() == read_once(&MARK_SECRET) {
@@ -74,24 +74,24 @@ pub fn write(skb: &Skb, rule: u32, header: u32, slot: u32) {
     skb.set_cb(SLOT, slot);
 }
 
-/// Writes the slot and the flags of a mark anew.
+/// Changes the slot and the flags of a mark.
 #[inline(always)]
 pub fn write_slot(skb: &Skb, slot: u32) {
     skb.set_cb(SLOT, slot);
 }
 
-/// Takes the mark off.
+/// Removes the mark.
 #[inline(always)]
 pub fn clear(skb: &Skb) {
-    // Neither half of the secret is 0.
+    // 0 is nobody's secret.
     skb.set_secret(0);
     if read_once(&TAKING_OVER) != 0 {
         skb.set_tc_index(0);
     }
 }
 
-/// Marks a packet that departs for the next hop in a slot. Nothing where it has no Ethernet header; by now it has one, also
-/// where it came without.
+/// Marks a packet that departs for the next hop in a slot. `header` says whether the packet came with an Ethernet header; by
+/// now it has one. Returns `None` if that cannot be read.
 #[inline(always)]
 pub fn write_departure(skb: &Skb, rule: u32, slot: u32, header: Header) -> Option<()> {
     let (departs_with, slot) = match header {
@@ -111,19 +111,19 @@ pub fn write_departure(skb: &Skb, rule: u32, slot: u32, header: Header) -> Optio
     Some(())
 }
 
-/// Two headers with the same hash would cost a packet one redirect more, and nothing else.
+/// Returns a hash of Ethernet addresses. If two headers had the same hash, that would cost one more redirect, and nothing else.
 #[inline(always)]
 fn hash(addresses: [u32; 3]) -> u32 {
     addresses[0] ^ addresses[1] << 5 ^ addresses[2]
 }
 
-/// Whether the packet was queued for its neighbour, which shows in its header: it is the one that the packet departed
-/// with. Returns what header that is.
+/// Returns the header that the packet departed with, if it still has that one: then it was queued for its neighbour.
 ///
-/// While the next hop's neighbour is not resolved, the kernel holds the packet back. Then it sends it with the header
-/// of the neighbour that the packet's *route* leads to (`neigh_update` in net/core/neighbour.c looks that one up
-/// anew, and the redirect has left the route in the packet): the default gateway's, on the wrong link; or none, where
-/// the route leads to a device that has none.
+/// The kernel holds a packet back while the next hop's neighbour is not resolved. Then
+/// it sends the packet with the header of the neighbour that the packet's *route* leads
+/// to: `neigh_update` in net/core/neighbour.c looks that neighbour up again, and the
+/// redirect has left the route in the packet. That is the header of the default
+/// gateway, on the wrong link, or no header if the route leads to a device without one.
 #[inline(always)]
 pub fn was_queued(skb: &Skb, mark: &Mark) -> Option<Header> {
     if mark.slot & L3 != 0 {

@@ -1,8 +1,8 @@
-//! Which next hop a packet gets: one that is alive, of a group the one that the packet's flow belongs to.
+//! The choice of a next hop: one that is in service, and for a group the one that the packet's flow belongs to.
 //!
-//! A next hop is alive on a CPU for a moment after a probe has got through (`proven`), as long as each packet arrives before the
-//! next one departs. The kernel redirects at once, so that one that has not arrived waits for its neighbour, or its device is
-//! down. Otherwise the packet itself is the next [probe].
+//! A next hop is proven alive on a CPU for a short time after a probe has got through (`proven`), as long as each packet
+//! arrives before the next one departs. The kernel redirects at once, so a packet that has not arrived is waiting for its
+//! neighbour, or its device is down. Without a proof, a copy of the packet is the next [probe].
 
 use core::cell::Cell;
 
@@ -29,7 +29,7 @@ use crate::{
 pub struct Hop {
     pub slot: u32,
     pub next_hop: &'static NextHop,
-    /// What went to it, on this CPU.
+    /// Its counters on this CPU.
     pub counters: &'static Cell<NextHopCounters>,
 }
 
@@ -40,7 +40,7 @@ impl Hop {
     }
 }
 
-/// Counts a packet in a counter of a next hop.
+/// Counts a packet in a counter of a next hop, if those are on.
 #[inline(always)]
 pub fn count(counter: &Cell<Count>, size: Count) {
     if counts(counters::OF_NEXT_HOPS) {
@@ -48,17 +48,17 @@ pub fn count(counter: &Cell<Count>, size: Count) {
     }
 }
 
-/// The next hop that a packet gets.
+/// The outcome of the choice.
 pub enum Choice {
-    /// This one: it is alive, or it is doubtful and there is no other way.
+    /// The packet goes to this next hop: it is live, or it is doubtful and there is no other way.
     Send(Hop),
-    /// This one, where it has gone already, as a probe; and whether its MSS option was clamped.
+    /// A copy of the packet has gone to this next hop, and replaces it. The flag says whether its MSS option was clamped.
     Sent(Hop, bool),
-    /// None is alive; what holds then is [`byway_abi::ON_DOWN_PASS`] or its like.
+    /// No next hop is in service. The value is the target's `on_down`.
     Down(u8),
 }
 
-/// Picks the next hop of a target that was found in this generation.
+/// Chooses the next hop of a target that was found in this generation.
 #[inline(always)]
 pub fn choose(skb: &Skb, packet: &Packet, target: &Target, generation: u32, size: Count) -> Choice {
     let pick = if target.kind == TARGET_GROUP {
@@ -78,13 +78,13 @@ pub fn choose(skb: &Skb, packet: &Packet, target: &Target, generation: u32, size
     }
     match Hop::of(pick.slot) {
         Some(hop) if pick.state >= SENT => Choice::Sent(hop, pick.state == SENT_CLAMPED),
-        // Slot 0 is nobody's.
+        // Slot 0 is always empty.
         Some(hop) if pick.slot != 0 => Choice::Send(hop),
         _ => Choice::Down(pick.on_down),
     }
 }
 
-/// Counts a packet for the next hop that should have had it, and did not get it.
+/// Counts a packet for the next hop that it should have gone to, but did not.
 #[inline(always)]
 fn count_failed_over(slot: u32, size: Count) {
     if let Some(counters) = NEXT_HOP_COUNTERS.mine(slot) {
@@ -92,20 +92,20 @@ fn count_failed_over(slot: u32, size: Count) {
     }
 }
 
-/// Which next hop a packet gets that does not go to a proven one at once.
+/// The choice for a packet whose next hop was not proven at once.
 struct Pick {
-    /// The slot of the next hop that is the packet's own, where that is alive.
+    /// The slot of the next hop that the packet goes to if all are live.
     own: u32,
-    /// The slot of the one that it gets, or 0.
+    /// The slot of the next hop that the packet goes to, or 0.
     slot: u32,
-    /// The state of that one, where the packet has gone there.
+    /// The state of the next hop in `slot`.
     state: u32,
-    /// What holds where it gets none: [`byway_abi::ON_DOWN_PASS`] or its like.
+    /// The target's `on_down`, used if `slot` is 0.
     on_down: u8,
 }
 
 impl Pick {
-    /// What fits into the one number that a function of its own returns: 24 bits for each slot, and 8 for each of the others.
+    /// Packs it into the one number that a global function can return: 24 bits for each slot, 8 for each other field.
     #[inline(always)]
     fn pack(self) -> u64 {
         u64::from(self.own) << 40
@@ -125,31 +125,31 @@ impl Pick {
     }
 }
 
-/// The only next hop that there is.
+/// Picks a target's only next hop, unless it is dead.
 #[inline(always)]
 fn pick_one(skb: &Skb, target: &Target) -> Pick {
     let own = target.index;
     let state = probed_state(skb, own, target.mss.into());
-    // Where there is no other way, a packet waits for its neighbour, as it would behind a route.
+    // A packet without another way waits for its neighbour, as it would with a route.
     Pick { own, slot: if state == DEAD { 0 } else { own }, state, on_down: target.on_down }
 }
 
-/// [`pick_member`] as a function that the verifier sees by itself: it follows it once, and not in each state of the packet around
-/// it. Nothing where there is no such group.
+/// Picks a member of a group ([`pick_member`]), as a global function: the verifier checks it once, and not in each state of its
+/// caller. Returns 0 if there is no such group.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn pick_of_group(skb: &Skb, group: u32, generation: u32, flow: u32, mss: u32) -> u64 {
-    // SAFETY: userspace replaces groups whole. The memory of one that it takes back may be that of another group while this
-    // reads: any member of it is a slot, or 0.
+    // SAFETY: userspace replaces a group as a whole. The memory of an old one may become that of another group during this
+    // read. Any of its members is a slot, or 0.
     let group = unsafe { GROUPS.get(&GroupKey { group, generation }) };
     group.map_or(0, |group| pick_member(skb, group, flow, mss).pack())
 }
 
-/// The member of a group that a flow gets.
+/// Picks the member of a group for a flow.
 ///
-/// A flow's bucket names its member, and the buckets do not change when a member dies. The flows of a dead one look
-/// for another bucket each by itself, so that they spread by weight; the flows of the others stay where they are, and when
-/// the member is back, so are its flows.
+/// A flow's bucket names its member, and the buckets do not change when a member dies. Each flow of a dead member looks for
+/// another bucket by itself, so these flows spread by weight. The flows of other members stay where they are. When the
+/// member is back, its flows return to it.
 #[inline(always)]
 fn pick_member(skb: &Skb, group: &Group, flow: u32, mss: u32) -> Pick {
     let on_down = group.on_down;
@@ -165,7 +165,7 @@ fn pick_member(skb: &Skb, group: &Group, flow: u32, mss: u32) -> Pick {
             if nth >= group.count {
                 break;
             }
-            // The count is not 0 here.
+            // Not 0: that would have ended the loop above.
             flow.wrapping_add(nth) % group.count
         };
         let slot = group.members[member as usize % MAX_MEMBERS];
@@ -180,12 +180,12 @@ fn pick_member(skb: &Skb, group: &Group, flow: u32, mss: u32) -> Pick {
             doubtful = slot;
         }
     }
-    // As above: it waits.
+    // A doubtful member: the packet waits for its neighbour, as in `pick_one`.
     Pick { own, slot: doubtful, state: DOUBTFUL, on_down }
 }
 
-/// The next hop in a slot, if it is proven to be alive. This much is quick, and true of nearly all packets. What other CPUs know
-/// is not asked: this one finds it out with its next packet, or when its own proof ends.
+/// Returns the next hop in a slot, if it is proven alive. This is quick, and enough for nearly all packets. It does not ask
+/// what other CPUs know: this CPU finds that out with its next packet, or when its own proof ends.
 #[inline(always)]
 fn proven(slot: u32) -> Option<Hop> {
     let hop = Hop::of(slot)?;
@@ -195,39 +195,39 @@ fn proven(slot: u32) -> Option<Hop> {
     is_proven.then_some(hop)
 }
 
-/// Whether a probe got through a short while ago on this CPU, and everything has arrived since.
+/// Returns whether a probe got through a short while ago on this CPU, and each packet since then has arrived.
 #[inline(always)]
 fn is_recent(counters: &Cell<NextHopCounters>) -> bool {
-    // Signed: what is outstanding has the sign.
+    // Signed, because `OUTSTANDING` is the sign bit.
     field!(counters, proven).get() as i64 > clock::jiffies() as i64
 }
 
-// States of a next hop. From LIVE on the packet goes there, or has gone.
+// States of a next hop. If it is LIVE or more, the packet goes there, or has gone.
 /// No packet should go there.
 const DEAD: u32 = 0;
-/// It has not answered, and may yet: packets go there that have no other way.
+/// It has not answered yet. Only packets without another way go there.
 const DOUBTFUL: u32 = 1;
 const LIVE: u32 = 2;
-/// It is alive, and the packet has gone there.
+/// It is live, and a copy of the packet has gone there in place of the packet.
 const SENT: u32 = 3;
-/// Likewise, with its MSS option clamped.
+/// As [`SENT`], and the MSS option was clamped.
 const SENT_CLAMPED: u32 = 4;
 
-/// The state of the next hop in a slot. Where it is time for a probe, the packet is one.
+/// Returns the state of the next hop in a slot. If a probe is due, first sends a copy of the packet as one.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn probed_state(skb: &Skb, slot: u32, mss: u32) -> u32 {
     if proven(slot).is_some() { LIVE } else { probe_if_due(skb, slot, mss).unwrap_or(DEAD) }
 }
 
-/// The same of one that is not proven to be alive; nothing where no packet should go there.
+/// Returns the state of a next hop that is not proven alive, after a probe if one is due. `None` if no packet should go there.
 #[inline(always)]
 fn probe_if_due(skb: &Skb, slot: u32, mss: u32) -> Option<u32> {
     let next_hop = NEXT_HOPS.get(slot)?;
     if next_hop.flags & NEXT_HOP_DOWN != 0 || NEXT_HOP_DEVICES.get_ifindex(slot).is_none() {
         return None;
     }
-    // A probe that has lost its mark on its way, and comes back as a packet like any other.
+    // The packet is a probe that has lost its mark on the way, and comes back like any other packet.
     if probe::is_under_way(slot) {
         return None;
     }
@@ -235,10 +235,10 @@ fn probe_if_due(skb: &Skb, slot: u32, mss: u32) -> Option<u32> {
     let counters = NEXT_HOP_COUNTERS.mine(slot)?;
     let health = Health::of(slot)?;
     let now = clock::now();
-    // Without a gateway, each destination is a neighbour of its own, whose silence is nobody else's. Only the device's own
-    // word counts, and if that cannot be had at all, a long silence of everybody.
+    // Without a gateway, each destination is a neighbour of its own, whose silence says nothing about the others. Only the
+    // device's answer counts, or a long silence of all of them if the device gives none.
     let patience = if is_on_link { SILENCE_ON_LINK } else { SILENCE };
-    // Before that counts, each of its packets is a probe: one of them makes the kernel ask for its neighbour.
+    // Before so long a silence counts, every packet is a probe: one of them makes the kernel solicit its neighbour.
     let is_urgent = is_on_link && health.silence(is_on_link, now) > patience / 2;
     if health.silent_since.get() == 0 || is_urgent || health.is_due(now) {
         let before = health.probed.get();
@@ -252,9 +252,9 @@ fn probe_if_due(skb: &Skb, slot: u32, mss: u32) -> Option<u32> {
                 field!(counters, proven).set(clock::jiffies() + PROVEN_FOR);
                 return Some(if outcome & probe::CLAMPED != 0 { SENT_CLAMPED } else { SENT });
             }
-            // It got there, and no further; the next packet is another probe.
+            // The device got the copy and dropped it. The next packet is another probe.
             PROBE_DROPPED => return Some(SENT),
-            // It tells nothing. Whoever sent it is told of the size, unless there is another way.
+            // That says nothing about the next hop. The sender learns the size, unless the packet goes another way.
             PROBE_TOO_BIG => {
                 health.probed.set(before);
                 return Some(if health.silent_since.get() == 0 { LIVE } else { DOUBTFUL });
@@ -275,7 +275,7 @@ fn probe_if_due(skb: &Skb, slot: u32, mss: u32) -> Option<u32> {
     Some(if is_dead { DEAD } else { DOUBTFUL })
 }
 
-/// Notes that a packet has departed to a next hop.
+/// Counts a packet that has departed to a next hop, and expects its arrival.
 #[inline(always)]
 pub fn departed(hop: &Hop, size: Count) {
     count(field!(hop.counters, departed), size);
@@ -283,7 +283,7 @@ pub fn departed(hop: &Hop, size: Count) {
     proven.set(proven.get() | OUTSTANDING);
 }
 
-/// Notes that a packet has arrived at the next hop in a slot.
+/// Counts a packet that has arrived at the next hop in a slot, and expects it no more.
 #[inline(always)]
 pub fn arrived(slot: u32, size: Count) {
     if let Some(counters) = NEXT_HOP_COUNTERS.mine(slot) {

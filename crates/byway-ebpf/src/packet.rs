@@ -1,4 +1,4 @@
-//! From a frame to source and destination, or to the verdict that Byway leaves the packet alone.
+//! Parses a packet: to source and destination, or to the class of packets that Byway leaves alone.
 
 use byway_abi::{FAMILY_IPV4, FAMILY_IPV6, class};
 
@@ -8,11 +8,11 @@ use crate::{
     transport::ICMPV6,
 };
 
-/// What the packets of a device begin with.
+/// The header that the packets of a device begin with.
 #[derive(Clone, Copy)]
 pub enum Header {
     Ethernet,
-    /// The IP header at once.
+    /// None: the IP header comes first.
     L3,
 }
 
@@ -25,7 +25,7 @@ impl Header {
         }
     }
 
-    /// 1 where there is no Ethernet header, as an argument of functions that the verifier sees by themselves.
+    /// Returns 1 if there is no Ethernet header, otherwise 0: an argument for a global function.
     #[inline(always)]
     pub fn is_l3(self) -> u32 {
         match self {
@@ -35,25 +35,25 @@ impl Header {
     }
 }
 
-/// A packet that rules may speak about.
+/// A packet that rules may match.
 #[derive(Clone, Copy)]
 pub struct Packet {
-    /// Where the IP header begins: behind the Ethernet header, or at once.
+    /// Where the IP header begins: at 0, or after the Ethernet header.
     pub offset: u32,
     /// [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
     pub family: u32,
-    /// As wide as the wider family, an IPv4 address in its first word.
+    /// In network byte order. An IPv4 address is in the first word.
     pub source: Address6,
-    /// Likewise.
+    /// In the same form.
     pub destination: Address6,
-    /// The protocol, or IPv6's next header, which may be an extension header.
+    /// The protocol of IPv4, or the next header of IPv6, which may be an extension header.
     pub protocol: u8,
 }
 
-/// Parses the packet, whose IP header begins at `offset`, or says by its [`class`] why no rule may speak about it.
+/// Parses the packet, whose IP header begins at `offset`. If no rule may match it, returns its [`class`].
 #[inline(always)]
 pub fn parse(skb: &Skb, offset: usize) -> Result<Packet, usize> {
-    // The tag of a VLAN device's packet is beside the frame by now, not in it.
+    // A VLAN device has put the tag beside the frame by now, not into it.
     if skb.is_tagged() {
         return Err(class::TAGGED);
     }
@@ -66,10 +66,10 @@ pub fn parse(skb: &Skb, offset: usize) -> Result<Packet, usize> {
 
 /// EtherType of IPv4 in network byte order, as `__sk_buff.protocol` has it.
 const ETH_P_IP: u32 = (0x0800_u16).to_be() as u32;
-/// EtherType of IPv6, likewise.
+/// EtherType of IPv6, in the same form.
 const ETH_P_IPV6: u32 = (0x86DD_u16).to_be() as u32;
 
-/// EtherType of ARP, likewise.
+/// EtherType of ARP, in the same form.
 const ETH_P_ARP: u32 = (0x0806_u16).to_be() as u32;
 
 const ND_NEIGHBOUR_SOLICITATION: u8 = 135;
@@ -101,9 +101,9 @@ struct Ipv6 {
     destination: Address6,
 }
 
-// SAFETY: numbers, each at a multiple of its size.
+// SAFETY: all fields are numbers, and each begins where the one before it ends: 1 + 8 + 1 + 2 bytes, then two words.
 unsafe impl Plain for Ipv4 {}
-// SAFETY: likewise.
+// SAFETY: all fields are numbers, and each begins where the one before it ends: 1 + 5 + 1 + 1 bytes, then eight words.
 unsafe impl Plain for Ipv6 {}
 
 #[inline(always)]
@@ -157,8 +157,8 @@ fn ipv6(skb: &Skb, offset: usize) -> Result<Packet, usize> {
     if offset != 0 && is_multicast_mac(skb) {
         return Err(class::MULTICAST);
     }
-    // Neighbour discovery between global addresses belongs to this link. Its messages carry no extension
-    // header that would hide it (RFC 4861, RFC 6980).
+    // Neighbour discovery belongs to this link, also between global addresses. Its messages have no extension header that
+    // would hide it (RFC 4861, RFC 6980).
     if protocol == ICMPV6 {
         let kind = skb.pull::<u8>(offset + size_of::<Ipv6>()).ok_or(class::MALFORMED)?;
         if (ND_ROUTER_SOLICITATION..=ND_REDIRECT).contains(kind) {
@@ -168,10 +168,10 @@ fn ipv6(skb: &Skb, offset: usize) -> Result<Packet, usize> {
     Ok(Packet { offset: offset as u32, family: FAMILY_IPV6, source, destination, protocol })
 }
 
-/// Whether the frame may ask for a neighbour: ARP (RFC 826), or a neighbour solicitation (RFC 4861).
+/// Returns whether the frame may be a solicitation: any ARP packet (RFC 826), or IPv6's neighbour solicitation (RFC 4861).
 #[inline(always)]
 pub fn is_solicitation(skb: &Skb) -> bool {
-    // The kernel makes its own solicitations of one piece.
+    // All bytes of the kernel's own solicitations are in the linear part of the frame.
     match skb.protocol() {
         ETH_P_ARP => true,
         ETH_P_IPV6 => {
@@ -189,20 +189,20 @@ const LINK_LOCAL4_MASK: u32 = 0xFFFF_0000;
 const LINK_LOCAL6: u32 = 0xFE80_0000;
 const LINK_LOCAL6_MASK: u32 = 0xFFC0_0000;
 
-/// Whether a word in network byte order lies in a prefix that is written in the host's.
+/// Returns whether a word in network byte order is in a prefix that is written in the host's byte order.
 #[inline(always)]
 fn is_within(word: u32, prefix: u32, mask: u32) -> bool {
     word & mask.to_be() == prefix.to_be()
 }
 
-/// The twelve bytes of Ethernet addresses, destination first.
+/// Returns the twelve bytes of Ethernet addresses, destination first.
 #[inline(always)]
 pub fn ethernet_addresses(skb: &Skb) -> Option<[u32; 3]> {
     skb.at(0).copied()
 }
 
-/// Whether the frame goes to a broadcast or multicast MAC address. The stack has resolved a subnet's broadcast
-/// address to one by now, which cannot be told from the IPv4 header.
+/// Returns whether the frame goes to a broadcast or multicast MAC address. The IPv4 header does not show whether its
+/// destination is a subnet's broadcast address, but the stack has resolved that to such a MAC address by now.
 #[inline(always)]
 fn is_multicast_mac(skb: &Skb) -> bool {
     skb.at::<u8>(0).is_none_or(|first| first & 1 != 0)

@@ -1,15 +1,15 @@
-//! Probes: whether a next hop takes packets, found out at nobody's cost.
+//! Probes: they find out whether a next hop takes packets, and cost nobody a packet.
 //!
-//! The packet at hand is sent as a copy, and what becomes of the copy is known before anything is decided about the packet
-//! itself. The copy leaves by the attachment once more (`bpf_clone_redirect`), where [`hand_over`] gives it to the next hop.
-//! The kernel resolves the neighbour and brings it to the next hop's device, where [`note_arrival`] sends one more copy through to
-//! the device: only the return value of that call says whether the device takes frames, since a permanent neighbour entry
-//! outlives a lost carrier. All of this happens within one call, on one CPU.
+//! A probe is a copy of the packet at hand. The program knows what has become of the copy before it decides about the packet
+//! itself. The copy leaves by the attachment once more (`bpf_clone_redirect`), where [`hand_over`] redirects it to the next
+//! hop. The kernel resolves the neighbour and brings the copy to the next hop's device. There [`note_arrival`] sends a copy
+//! of it to the device: only the return value of that call says whether the device takes frames, because a permanent
+//! neighbour entry outlives the carrier. All of this happens within one call, on one CPU.
 //!
-//! So there are two ends. The copy has gone out: it was the packet, and the packet itself is let go of. Or it has not: then
-//! the packet goes another way. So no packet is sent twice, and none is spent, unless somebody writes over the copy's mark.
+//! If the copy has gone out, it replaces the packet, and the packet itself is freed. If not, the packet goes another way. So no
+//! packet is sent twice, and none is lost, unless somebody overwrites the copy's mark.
 //!
-//! A copy that waits for its neighbour comes too late to be the packet. It is dropped where it arrives.
+//! A copy that has to wait for its neighbour comes too late to replace the packet. It is dropped where it arrives.
 
 use core::cell::Cell;
 
@@ -29,14 +29,14 @@ use crate::{
     verdict::{DROP, LEAVE, Verdict},
 };
 
-/// What this CPU knows of its probe.
+/// Returns the state of this CPU's probe.
 #[inline(always)]
 fn probe() -> Option<&'static Cell<Probe>> {
     maps::PROBE.mine(0)
 }
 
-/// Sends a packet to the next hop in a slot as a copy. Returns [`PROBE_SENT`] or its like, with [`CLAMPED`] where its MSS option
-/// was clamped; or [`UNPROBED`].
+/// Sends a copy of the packet to the next hop in a slot. Returns the outcome ([`PROBE_SENT`] and so on, or [`UNPROBED`]), with
+/// the bit [`CLAMPED`] if the copy's MSS option was clamped.
 #[inline(always)]
 pub fn send(skb: &Skb, slot: u32, mss: u32) -> u32 {
     // The programs of schema 7 do not know probes.
@@ -44,38 +44,38 @@ pub fn send(skb: &Skb, slot: u32, mss: u32) -> u32 {
         return UNPROBED;
     }
     let Some(probe) = probe() else { return UNPROBED };
-    // The frame of a tunnel that is itself a next hop's device, while a probe is on its way through it.
+    // A probe is under way through a tunnel, and this packet is the tunnel's own.
     if field!(probe, slot).get() != 0 {
         return UNPROBED;
     }
     let number = field!(probe, number).get().wrapping_add(1);
     probe.set(Probe { number, slot, mss, clamped: 0, outcome: PROBE_UNHEARD, length: 0 });
     mark::write(skb, number, 0, slot | mark::COPY);
-    // Before this call returns, the programs that the copy meets have written what has become of it.
+    // When this call returns, the programs that the copy has met have written the outcome.
     skb.send_copy();
     mark::clear(skb);
     field!(probe, slot).set(0);
     field!(probe, outcome).get() | if field!(probe, clamped).get() != 0 { CLAMPED } else { 0 }
 }
 
-/// Beside an outcome: the MSS option of the packet was clamped.
+/// Bit beside an outcome: the MSS option was clamped.
 pub const CLAMPED: u32 = 1 << 8;
-/// In place of an outcome: there was no probe.
+/// Outcome: there was no probe.
 pub const UNPROBED: u32 = 1 << 9;
 
-/// Whether this CPU is just now probing the next hop in a slot.
+/// Returns whether this CPU is probing the next hop in a slot.
 #[inline(always)]
 pub fn is_under_way(slot: u32) -> bool {
     probe().is_some_and(|probe| field!(probe, slot).get() == slot)
 }
 
-/// The length of the last probe of this CPU, as it arrived.
+/// Returns the length that the last probe of this CPU had on arrival.
 #[inline(always)]
 pub fn arrived_len() -> u32 {
     probe().map_or(0, |probe| field!(probe, length).get())
 }
 
-/// Receives a packet that a probe has made: hands it over, ends its way, or lets it pass.
+/// Receives a copy that a probe has sent: redirects it to the next hop, ends its way there, or lets it pass to the device.
 #[inline(always)]
 pub fn receive(skb: &Skb, header: Header, departs: bool, mark: &Mark) -> Verdict {
     if mark.slot & mark::PASS != 0 {
@@ -92,7 +92,7 @@ pub fn receive(skb: &Skb, header: Header, departs: bool, mark: &Mark) -> Verdict
     hand_over(skb, header.is_l3(), mark.rule)
 }
 
-/// Hands the copy of this number to the next hop that it probes.
+/// Redirects the copy with this number to the next hop that it probes, or drops it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn hand_over(skb: &Skb, is_l3: u32, number: u32) -> Verdict {
@@ -103,7 +103,7 @@ extern "C" fn hand_over(skb: &Skb, is_l3: u32, number: u32) -> Verdict {
     }
 }
 
-/// The same; nothing where it goes no further.
+/// Does the work of [`hand_over`]. Returns `None` for a copy that goes no further.
 #[inline(always)]
 fn hand_over_as(skb: &Skb, header: Header, number: u32) -> Option<Verdict> {
     let probe = probe()?;
@@ -129,7 +129,7 @@ fn hand_over_as(skb: &Skb, header: Header, number: u32) -> Option<Verdict> {
     Some(redirect::redirect(next_hop, &packet))
 }
 
-/// Notes that the copy of this number has arrived at the device of its next hop, and what that does with it. It goes no further.
+/// Notes that the copy with this number has arrived, and what the device does with a frame. The copy goes no further.
 #[inline(always)]
 fn note_arrival(skb: &Skb, header: Header, number: u32, slot: u32) {
     let Some(probe) = probe() else { return };
@@ -137,7 +137,7 @@ fn note_arrival(skb: &Skb, header: Header, number: u32, slot: u32) {
         health::neighbour_answered(slot);
         return;
     }
-    // Before a second question changes it.
+    // Read now: `transmit` may change it.
     let length = skb.len();
     field!(probe, outcome).set(match transmit(skb, header) {
         Transmitted::Taken => PROBE_SENT,
@@ -147,8 +147,8 @@ fn note_arrival(skb: &Skb, header: Header, number: u32, slot: u32) {
     field!(probe, length).set(length);
 }
 
-/// Notes that the kernel asks for the neighbour of a probe, which says what the device does with frames although nobody has
-/// answered. The question itself then goes out as a copy; any other packet is left alone.
+/// Notes a solicitation for the neighbour of a probe. A copy of it goes out, which shows what the device does with frames
+/// although nobody has answered yet. Leaves any other packet alone.
 #[inline(always)]
 pub fn note_solicitation(skb: &Skb) -> Verdict {
     if !packet::is_solicitation(skb) {
@@ -167,21 +167,21 @@ pub fn note_solicitation(skb: &Skb) -> Verdict {
     DROP
 }
 
-/// What a device has done with a packet.
+/// What a device has done with a copy.
 enum Transmitted {
     Taken,
-    /// It, or its queue, has dropped this packet, which says nothing of others: the queue is full, or a tunnel knows no way.
+    /// The device or its queue has dropped it, which says nothing about others: the queue is full, or a tunnel has no route.
     Dropped,
-    /// It takes none.
+    /// The device takes no packets.
     Refused,
 }
 
-/// Sends a copy of the packet out of the device that it is leaving by, and says what that did with it.
+/// Sends a copy of the packet out of the device that it is leaving by. Returns what the device did with it.
 ///
-/// A device that is down or without carrier has the queueing discipline `noop`, which says `NET_XMIT_CN` to everything. A full
-/// one of another kind says so as well, to a packet of the flow that fills it (fq_codel, sfq, cake). Then the device is asked
-/// once more, with a frame of no flow: from the device to itself, of the protocol that Ethernet has for loopback tests, so
-/// that nobody takes it in. The packet is not fit for anything afterwards.
+/// A device that is down or has no carrier has the queueing discipline `noop`, which answers everything with `NET_XMIT_CN`. A
+/// full queue of another kind gives the same answer to packets of the flow that fills it (fq_codel, sfq, cake). In that case
+/// this tries again with a frame that belongs to no flow: from the device to itself, with Ethernet's protocol for loopback
+/// tests, so that nobody accepts it. The packet is of no more use afterwards.
 #[inline(always)]
 fn transmit(skb: &Skb, header: Header) -> Transmitted {
     let first = transmit_copy(skb);
@@ -209,10 +209,10 @@ fn transmit_copy(skb: &Skb) -> i64 {
     skb.send_copy()
 }
 
-/// Length of such a frame: no shorter than where the checksum is that a device may have been told to fill in.
+/// Length of a loopback test in bytes. It is long enough to contain any checksum that the device has to fill in.
 const LOOPBACK_TEST_LEN: u32 = 128;
 
-/// Makes a frame a loopback test of the device that it is leaving by (EtherType 0x9000). Where it fails, it is the frame as it was.
+/// Makes the frame a loopback test of the device that it is leaving by (EtherType 0x9000). If that fails, it stays as it is.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn make_loopback_test(skb: &Skb) -> u32 {
@@ -220,7 +220,7 @@ extern "C" fn make_loopback_test(skb: &Skb) -> u32 {
     let is_made = skb.set_len(LOOPBACK_TEST_LEN)
         && skb.store(0, &source)
         && skb.store(12, &0x9000_u16.to_be_bytes())
-        // A queue tells flows apart by what was the IP header.
+        // A queue tells flows apart by the bytes of the former IP header.
         && skb.store(14, &[0; 40]);
     skb.forget_hash();
     if is_made { 1 } else { 0 }

@@ -11,7 +11,7 @@ use crate::{
     verdict::Verdict,
 };
 
-/// Gives a packet without one an Ethernet header, which `bpf_redirect_neigh` takes off again. It drops what has none.
+/// Adds an Ethernet header if there is none. `bpf_redirect_neigh` removes it again, and drops packets without one.
 #[inline(always)]
 pub fn push_ethernet(skb: &Skb, packet: Packet, header: Header) -> Option<Packet> {
     if let Header::L3 = header
@@ -22,20 +22,20 @@ pub fn push_ethernet(skb: &Skb, packet: Packet, header: Header) -> Option<Packet
     Some(Packet { offset: ETHERNET_LEN as u32, ..packet })
 }
 
-/// Hands the packet to a next hop. The helper always gets its neighbour from here: left to itself it would ask the
-/// routing table, and leak a route on many kernels (CVE-2025-40183).
+/// Redirects the packet to a next hop. The helper always gets a neighbour from here. Without one it would ask the routing
+/// table, and leak a route on many kernels (CVE-2025-40183).
 #[inline(always)]
 pub fn redirect(next_hop: &NextHop, packet: &Packet) -> Verdict {
     let size = size_of::<bpf_redir_neigh>() as i32;
     if next_hop.family == FAMILY_ON_LINK {
         let mut neighbour = [packet.family, 0, 0, 0, 0];
         neighbour[1..].copy_from_slice(&packet.destination);
-        // SAFETY: `neighbour` lies as `struct bpf_redir_neigh` does: a family and sixteen bytes of address.
+        // SAFETY: `neighbour` has the layout of `struct bpf_redir_neigh`: a family and sixteen bytes of address.
         return unsafe {
             bpf_redirect_neigh(next_hop.ifindex, neighbour.as_mut_ptr().cast(), size, 0) as Verdict
         };
     }
     let neighbour = ptr::from_ref(&next_hop.family).cast::<bpf_redir_neigh>().cast_mut();
-    // SAFETY: `family` and `gateway` lie as `struct bpf_redir_neigh` does, and the helper only reads them.
+    // SAFETY: `family` and `gateway` have the layout of `struct bpf_redir_neigh`, and the helper only reads them.
     unsafe { bpf_redirect_neigh(next_hop.ifindex, neighbour, size, 0) as Verdict }
 }

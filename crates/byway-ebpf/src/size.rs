@@ -1,7 +1,7 @@
-//! Whether a packet fits the next hop's way, and the MSS option of TCP, which sees to it that the packets of a connection
-//! will.
+//! The size of a packet, compared with the next hop's MTU, and TCP's MSS option, which limits the size of a connection's
+//! packets.
 //!
-//! `bpf_redirect_neigh` looks at no MTU. What is too big for the device would vanish in it, without a word to the sender.
+//! `bpf_redirect_neigh` ignores MTUs. A packet that is too big for the device would be lost, and its sender not told.
 
 use byway_abi::{
     FAMILY_IPV4, MSS_AUTO, NextHop,
@@ -15,25 +15,25 @@ use crate::{
     transport::{self, ICMPV6},
 };
 
-/// Not 0 where the kernel has `bpf_check_mtu` (Linux 5.12). Userspace sets it before it loads the programs; where it is
-/// 0, the verifier never sees the call.
+/// Not 0 if the kernel has `bpf_check_mtu` (Linux 5.12). Userspace sets it before it loads the programs. If it is 0, the
+/// verifier never sees the call.
 #[unsafe(no_mangle)]
 static HAS_CHECK_MTU: u32 = 0;
 
-/// `gso_size` of a packet whose segments are of several sizes (`GSO_BY_FRAGS`, include/linux/skbuff.h): SCTP's.
+/// `gso_size` of a packet whose segments have different sizes (`GSO_BY_FRAGS`, include/linux/skbuff.h), as SCTP's have.
 const BY_FRAGMENTS: u32 = 0xFFFF;
 
-/// A packet against the MTU of its next hop's device, in bytes.
+/// The result of the comparison, with the MTU of the next hop's device in bytes.
 pub enum Size {
-    /// It fits. The MTU is 0 where it is not known: the device has gone this very moment.
+    /// The packet fits. The MTU is 0 if nobody asked for it, or if the device has just gone.
     Fits(u32),
     TooBig(u32),
 }
 
-/// What every device takes that has IPv4 (RFC 791; `inetdev_valid_mtu`, include/linux/inetdevice.h), or IPv6, which takes more.
+/// The smallest MTU of a device with IPv4 (RFC 791; `inetdev_valid_mtu`, include/linux/inetdevice.h). That of IPv6 is larger.
 const ALWAYS_FITS: u32 = 68;
 
-/// Judges a packet, one of segmentation offload by its segments. The MTU is known afterwards where it has to be.
+/// Compares the packet, or its segments, with the next hop's MTU. If `wants_mtu`, asks for the MTU even if any MTU would do.
 #[inline(always)]
 pub fn check_mtu(skb: &Skb, packet: &Packet, next_hop: &NextHop, wants_mtu: bool) -> Size {
     let segment = skb.segment_size();
@@ -42,7 +42,7 @@ pub fn check_mtu(skb: &Skb, packet: &Packet, next_hop: &NextHop, wants_mtu: bool
         return Size::Fits(0);
     }
     if read_once(&HAS_CHECK_MTU) != 0 {
-        // Goes in as the length to judge, 0 for the segments', and comes out as the MTU.
+        // In: the length to compare, or 0 to compare the segments. Out: the MTU.
         let mut mtu = if segment == 0 { length } else { 0 };
         let flags = if segment == 0 { 0 } else { SEGMENTS };
         return match skb.check_mtu(next_hop.ifindex, &mut mtu, flags) {
@@ -57,7 +57,7 @@ pub fn check_mtu(skb: &Skb, packet: &Packet, next_hop: &NextHop, wants_mtu: bool
     let mtu = next_hop.mtu;
     let longest = match segment {
         0 => length,
-        // The sender has cut them to size; that they are too large here is not seen.
+        // The sender has chosen their sizes. If they are too large here, nobody notices.
         BY_FRAGMENTS => 0,
         _ => length.min(segment_headers(skb, packet.family) + segment),
     };
@@ -67,23 +67,23 @@ pub fn check_mtu(skb: &Skb, packet: &Packet, next_hop: &NextHop, wants_mtu: bool
 /// Length of the hop-by-hop header that makes a jumbogram (RFC 2675).
 const JUMBO_LEN: u32 = 8;
 
-/// Whether a packet is a jumbogram (1 if it is), as TCP makes them of more than 65,535 bytes over IPv6 ("BIG TCP",
-/// `ipv6_has_hopopt_jumbo` in include/net/ipv6.h), and its segments fit the MTU. They do not have the hop-by-hop header that
-/// the packet has; `bpf_check_mtu` counts it all the same.
+/// Returns 1 if the packet is a jumbogram whose segments fit the MTU. TCP makes jumbograms of more than 65,535 bytes over IPv6
+/// ("BIG TCP", `ipv6_has_hopopt_jumbo` in include/net/ipv6.h). Their segments do not have the packet's hop-by-hop header, but
+/// `bpf_check_mtu` counts it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn fits_as_jumbogram(skb: &Skb, family: u32, segment: u32, mtu: u32) -> u32 {
     if family == FAMILY_IPV4 || skb.len() <= 0xFFFF {
         return 0;
     }
-    // The next header, and with the hop-by-hop header's own length of 0, its one option: jumbo payload.
+    // The next header is hop-by-hop. That has the length 0 and one option: jumbo payload.
     let Some([0]) = skb.load::<1>(ETHERNET_LEN as u32 + 6) else { return 0 };
     let Some([_, 0, 0xC2, 4]) = skb.load::<4>(ETHERNET_LEN as u32 + 40) else { return 0 };
     let headers = segment_headers(skb, family);
     if headers.wrapping_sub(JUMBO_LEN).wrapping_add(segment) <= mtu { 1 } else { 0 }
 }
 
-/// The length of what each segment begins with, from the IP header on.
+/// Returns the length of the headers that each segment begins with, from the IP header on.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn segment_headers(skb: &Skb, family: u32) -> u32 {
@@ -99,16 +99,16 @@ extern "C" fn segment_headers(skb: &Skb, family: u32) -> u32 {
 const SYN: u8 = 0x02;
 /// Length of a TCP header without options (RFC 9293).
 const TCP_LEN: u32 = 20;
-/// Where its checksum is.
+/// Where the checksum is in a TCP header.
 const TCP_CHECKSUM: u32 = 16;
-/// Most options that a TCP header has room for.
+/// Room for options in a TCP header, in bytes.
 const OPTIONS: usize = 40;
 const END_OF_OPTIONS: u8 = 0;
 const NO_OPERATION: u8 = 1;
 const MAXIMUM_SEGMENT_SIZE: u8 = 2;
 
-/// Clamps the MSS option of a SYN or SYN-ACK to what a rule says, or to what fits the MTU. It is never raised, and never
-/// put where there is none. Says whether there was anything to clamp.
+/// Clamps the MSS option of a SYN or SYN-ACK to what a rule says, or to what fits the MTU. Never raises or adds one. Returns
+/// whether it has changed the option.
 #[inline(always)]
 pub fn clamp_mss(skb: &Skb, packet: &Packet, mss: u16, mtu: u32) -> bool {
     let headers = if packet.family == FAMILY_IPV4 { 40 } else { 60 };
@@ -120,23 +120,23 @@ pub fn clamp_mss(skb: &Skb, packet: &Packet, mss: u16, mtu: u32) -> bool {
     clamp_mss_to(skb, packet.family, limit) != 0
 }
 
-/// Whether a closer look may find a SYN. Few packets have one, and this much is quick.
+/// Returns whether a closer look may find a SYN. This is quick, and enough for nearly all packets.
 #[inline(always)]
 pub fn may_be_syn(skb: &Skb, packet: &Packet) -> bool {
     let header = match (packet.family, packet.protocol) {
         (FAMILY_IPV4, TCP) => 20,
         (FAMILY_IPV4, _) | (_, UDP | ICMPV6) => return false,
         (_, TCP) => 40,
-        // Behind extension headers.
+        // It may be behind extension headers.
         _ => return true,
     };
-    // Where an IPv4 header has options, this is one of them.
+    // If an IPv4 header has options, this byte is in them.
     let Some(flags) = skb.at::<u8>(ETHERNET_LEN + header + 13) else { return true };
     let has_options = packet.family == FAMILY_IPV4 && skb.at::<u8>(ETHERNET_LEN) != Some(&0x45);
     has_options || flags & SYN != 0
 }
 
-/// Clamps the MSS option of a SYN or SYN-ACK. Says by a 1 whether there was anything to clamp.
+/// Clamps the MSS option of a SYN or SYN-ACK to a limit. Returns 1 if it has changed the option.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn clamp_mss_to(skb: &Skb, family: u32, limit: u32) -> u32 {
@@ -165,7 +165,7 @@ extern "C" fn clamp_mss_to(skb: &Skb, family: u32, limit: u32) -> u32 {
     if clamp().is_some() { 1 } else { 0 }
 }
 
-/// Where the value of the MSS option is, among options from `start` up to `end`; 0 where it is not.
+/// Finds the value of the MSS option among the options from `start` up to `end`. Returns where it is, or 0.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn find_mss(skb: &Skb, start: u32, end: u32) -> u32 {
@@ -178,12 +178,12 @@ extern "C" fn find_mss(skb: &Skb, start: u32, end: u32) -> u32 {
         if kind == MAXIMUM_SEGMENT_SIZE {
             return if length == 4 { end - left + 2 } else { 0 };
         }
-        // One way only leads on from here, since the verifier follows each way through each round. So no branch tells
-        // apart the option that has no length, nor a length that is too short.
+        // The verifier follows every path through every round. So there is only one path from here on: no branch for the option
+        // without a length, and none for a length that is too short.
         let other = core::hint::black_box(u32::from(kind ^ NO_OPERATION));
         let has_length = (other + 255) >> 8;
         let length = core::hint::black_box(u32::from(length));
-        // 0 for lengths of 0 and 1.
+        // 0 if the length is 0 or 1.
         let step = 1 - has_length + has_length * length * (((length >> 1) + 127) >> 7);
         if kind == END_OF_OPTIONS || step == 0 {
             break;
@@ -193,15 +193,15 @@ extern "C" fn find_mss(skb: &Skb, start: u32, end: u32) -> u32 {
     0
 }
 
-/// Writes two bytes into the TCP header at `start`, and puts its checksum right. Both in network byte order.
+/// Writes two bytes into the TCP header at `start`, and corrects its checksum. Both values are in network byte order.
 #[inline(always)]
 fn replace(skb: &Skb, start: u32, at: u32, old: u16, new: u16) -> bool {
     if !skb.store(at, &new.to_ne_bytes()) {
         return false;
     }
-    // The sum is one of words: at an odd place each byte is the other half of its word (RFC 1071).
+    // The checksum is a sum of words. At an odd place, each byte is in the other half of its word (RFC 1071).
     let is_odd = (at - start) & 1 != 0;
     let (old, new) = if is_odd { (old.swap_bytes(), new.swap_bytes()) } else { (old, new) };
-    // A checksum that the device is to fill in covers what it finds then; the helper leaves it.
+    // If the device will fill in the checksum, it will find the new bytes, and the helper changes nothing.
     skb.replace_in_checksum(start + TCP_CHECKSUM, old, new)
 }

@@ -1,4 +1,4 @@
-//! The packet as the kernel hands it to a program, and what its helpers do with it.
+//! The packet as the kernel hands it to a program, and the helpers that read and change it.
 
 use core::{
     cell::{Cell, UnsafeCell},
@@ -16,7 +16,7 @@ use aya_ebpf::{
 };
 use byway_abi::mark;
 
-/// A packet, by the only name under which the verifier takes a function's argument for one.
+/// A packet, by the only name that the verifier accepts for a packet as a function's argument.
 #[expect(
     non_camel_case_types,
     reason = "the verifier compares the name (`btf_get_prog_ctx_type`, kernel/bpf/btf.c)"
@@ -27,70 +27,70 @@ pub struct __sk_buff(UnsafeCell<bindings::__sk_buff>);
 /// A packet.
 pub type Skb = __sk_buff;
 
-/// What any bytes make a valid value of.
+/// A type of which any bytes are a valid value.
 ///
 /// # Safety
 ///
-/// The type is made of numbers, without padding.
+/// The type consists of numbers, without padding.
 pub unsafe trait Plain {}
 
-// SAFETY: a number.
+// SAFETY: it is a number.
 unsafe impl Plain for u8 {}
-// SAFETY: numbers.
+// SAFETY: an array consists of its elements, which are numbers here.
 unsafe impl<const N: usize> Plain for [u32; N] {}
 
 /// `BPF_ADJ_ROOM_MAC`: room behind the Ethernet header (include/uapi/linux/bpf.h).
 const BEHIND_ETHERNET: u32 = 1;
-/// The flag of `bpf_check_mtu` that judges a segmentation-offload packet by its segments (likewise).
+/// `BPF_MTU_CHK_SEGS` of `bpf_check_mtu`: compare the packet's segments with the MTU (include/uapi/linux/bpf.h).
 pub const SEGMENTS: u64 = 1;
 
-/// Reads a field, or writes it. The verifier checks which, and turns it into one of the kernel's own `struct sk_buff`.
+/// Reads or writes a field. The verifier checks that the program may, and translates it to a field of `struct sk_buff`.
 macro_rules! access {
     ($skb:ident, $($field:tt)+) => {
-        // SAFETY: the kernel has made the packet, and nothing holds a reference to a field of it.
+        // SAFETY: the kernel hands a valid packet, and nothing holds a reference to a field of it.
         unsafe { (*$skb.0.get()).$($field)+ }
     };
 }
 
 impl Skb {
-    /// The packet that a program runs for.
+    /// Returns the packet that a program runs for.
     #[inline(always)]
     pub fn of(ctx: &TcContext) -> &Self {
-        // SAFETY: the kernel hands a valid `__sk_buff`, which is there as long as the program runs. `Self` lies as that does.
+        // SAFETY: the kernel hands a `__sk_buff` that is valid as long as the program runs. `Self` has the same layout.
         unsafe { &*ctx.skb.skb.cast() }
     }
 
-    /// The device that it is leaving by.
+    /// Returns the device that the packet is leaving by.
     #[inline(always)]
     pub fn ifindex(&self) -> u32 {
         access!(self, ifindex)
     }
 
-    /// Its length in bytes, all of the frame.
+    /// Returns the length of the whole frame in bytes.
     #[inline(always)]
     pub fn len(&self) -> u32 {
         access!(self, len)
     }
 
-    /// Its EtherType in network byte order.
+    /// Returns the EtherType in network byte order.
     #[inline(always)]
     pub fn protocol(&self) -> u32 {
         access!(self, protocol)
     }
 
-    /// Whether it has a VLAN tag beside the frame.
+    /// Returns whether there is a VLAN tag beside the frame.
     #[inline(always)]
     pub fn is_tagged(&self) -> bool {
         access!(self, vlan_present) != 0
     }
 
-    /// How many segments it is cut into, 0 where it is not one of segmentation offload.
+    /// Returns how many segments the packet will be cut into. 0 without segmentation offload.
     #[inline(always)]
     pub fn segments(&self) -> u32 {
         access!(self, gso_segs)
     }
 
-    /// How much each of them carries in bytes, likewise.
+    /// Returns how many bytes of payload each segment has. 0 without segmentation offload.
     #[inline(always)]
     pub fn segment_size(&self) -> u32 {
         access!(self, gso_size)
@@ -106,72 +106,72 @@ impl Skb {
         access!(self, tc_index = value);
     }
 
-    /// A word of the scratch fields ([`mark`]).
+    /// Returns a word of the scratch field `cb` ([`mark`]).
     #[inline(always)]
     pub fn cb(&self, word: usize) -> u32 {
         access!(self, cb[word])
     }
 
-    /// Writes one.
+    /// Writes a word of the scratch field.
     #[inline(always)]
     pub fn set_cb(&self, word: usize, value: u32) {
         access!(self, cb[word] = value);
     }
 
-    /// The two words of the mark's secret as one.
+    /// Returns both words of the mark's secret as one.
     #[inline(always)]
     pub fn secret(&self) -> u64 {
-        // SAFETY: as in `access`. Both words are there, and the first is at a multiple of eight bytes.
+        // SAFETY: the kernel hands a valid packet. Both words are in `cb`, and the first is at a multiple of eight bytes.
         unsafe { (&raw const (*self.0.get()).cb[mark::SECRET_LOW]).cast::<u64>().read() }
     }
 
-    /// Writes them.
+    /// Writes both words of the mark's secret.
     #[inline(always)]
     pub fn set_secret(&self, secret: u64) {
-        // SAFETY: likewise.
+        // SAFETY: the kernel hands a valid packet. Both words are in `cb`, and the first is at a multiple of eight bytes.
         unsafe { (&raw mut (*self.0.get()).cb[mark::SECRET_LOW]).cast::<u64>().write(secret) }
     }
 
-    /// A place in the frame, where its bytes lie in the linear part.
+    /// Returns a place in the frame, if its bytes are in the linear part.
     ///
-    /// The kernel aligns the IP header to four bytes (`NET_IP_ALIGN`), so words of it are loaded as such. Those of an Ethernet
-    /// header are not aligned, which the machines that run this do not mind; the verifier of one that does would refuse the program.
+    /// The kernel aligns the IP header to four bytes (`NET_IP_ALIGN`), so this loads its words as such. Those of an Ethernet
+    /// header are not aligned. The supported machines allow that. On others, the verifier would refuse the program.
     #[inline(always)]
     pub fn at<T: Plain>(&self, offset: usize) -> Option<&T> {
         let start = access!(self, data) as usize + offset;
         if start + size_of::<T>() > access!(self, data_end) as usize {
             return None;
         }
-        // SAFETY: the bound is checked above, and any bytes make a `T`. Some helpers move the frame; the verifier refuses a
-        // program that goes to a place in it afterwards.
+        // SAFETY: the bound is checked above, and any bytes are a valid `T`. Some helpers move the frame. The verifier
+        // refuses a program that uses a place from before such a call.
         Some(unsafe { &*(start as *const T) })
     }
 
-    /// A place in the frame, wherever the bytes lie; nothing where it is shorter.
+    /// Returns a place in the frame, and moves its bytes to the linear part if need be. `None` if the frame is shorter.
     #[inline(always)]
     pub fn pull<T: Plain>(&self, offset: usize) -> Option<&T> {
         if let Some(place) = self.at(offset) {
             return Some(place);
         }
-        // SAFETY: the helper checks the length.
+        // SAFETY: the helper takes a length, and checks it.
         if unsafe { bpf_skb_pull_data(self.0.get(), (offset + size_of::<T>()) as u32) } != 0 {
             return None;
         }
         self.at(offset)
     }
 
-    /// The sum of bytes of the frame ([`sum`]), where they lie in the linear part.
+    /// Returns the sum of bytes of the frame ([`sum`]), if they are in the linear part.
     #[inline(always)]
     pub fn sum(&self, offset: usize, length: usize, seed: u32) -> Option<u32> {
         let start = access!(self, data) as usize + offset;
         if start + length > access!(self, data_end) as usize {
             return None;
         }
-        // SAFETY: the bound is checked above, and the frame stays where it is until the next call.
+        // SAFETY: the bound is checked above, and nothing moves the frame before the sum is there.
         sum(unsafe { slice::from_raw_parts(start as *const u8, length) }, seed)
     }
 
-    /// Copies bytes of the frame, wherever they lie; nothing where it is shorter.
+    /// Copies bytes of the frame. Returns `None` if it is shorter.
     #[inline(always)]
     pub fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         let mut bytes = [0; N];
@@ -181,74 +181,74 @@ impl Skb {
         (failed == 0).then_some(bytes)
     }
 
-    /// Copies bytes of the frame into `to`. Says whether they are there.
+    /// Copies bytes of the frame to `to`. Returns whether the frame has them.
     #[inline(always)]
     pub fn load_into(&self, offset: u32, to: &[Cell<u8>]) -> bool {
         let bytes = to.as_ptr().cast_mut().cast();
-        // SAFETY: the helper writes as many bytes as `to` has, which are cells, or fails.
+        // SAFETY: the helper writes as many bytes as `to` has, which may be written because they are cells.
         unsafe { bpf_skb_load_bytes(self.0.get().cast(), offset, bytes, to.len() as u32) == 0 }
     }
 
-    /// Writes bytes into the frame. Says whether there is room for them.
+    /// Writes bytes into the frame. Returns whether it is long enough.
     #[inline(always)]
     pub fn store(&self, offset: u32, bytes: &[u8]) -> bool {
-        // SAFETY: the helper reads as many bytes as there are, and checks the bounds of the frame.
+        // SAFETY: the helper reads as many bytes as `bytes` has, and checks the bounds of the frame.
         unsafe {
             bpf_skb_store_bytes(self.0.get(), offset, bytes.as_ptr().cast(), bytes.len() as u32, 0) == 0
         }
     }
 
-    /// The same with bytes of a map.
+    /// Writes bytes of a map into the frame. Returns whether it is long enough.
     #[inline(always)]
     pub fn store_from(&self, offset: u32, from: &[Cell<u8>]) -> bool {
-        // SAFETY: as in `store`; nobody writes the cells meanwhile.
+        // SAFETY: the helper reads as many bytes as `from` has, which nobody writes meanwhile, and checks the frame's bounds.
         unsafe { bpf_skb_store_bytes(self.0.get(), offset, from.as_ptr().cast(), from.len() as u32, 0) == 0 }
     }
 
-    /// Puts the checksum at `offset`, of a transport header, right after two bytes that it covers have changed.
+    /// Corrects the checksum at `offset`, of a transport header, for a change of two bytes. Returns whether that worked.
     #[inline(always)]
     pub fn replace_in_checksum(&self, offset: u32, old: u16, new: u16) -> bool {
-        // SAFETY: the helper checks the bounds.
+        // SAFETY: the helper takes numbers, and checks the bounds.
         unsafe { bpf_l4_csum_replace(self.0.get(), offset, old.into(), new.into(), 2) == 0 }
     }
 
-    /// Makes room ahead of the frame.
+    /// Adds room before the frame. Returns whether that worked.
     #[inline(always)]
     pub fn extend_head(&self, length: u32) -> bool {
-        // SAFETY: the helper takes numbers.
+        // SAFETY: the helper takes numbers, and checks the length.
         unsafe { bpf_skb_change_head(self.0.get(), length, 0) == 0 }
     }
 
-    /// Makes room behind the Ethernet header, or takes some away where `difference` is negative.
+    /// Adds room after the Ethernet header, or removes some if `difference` is negative. Returns whether that worked.
     #[inline(always)]
     pub fn adjust_room(&self, difference: i32) -> bool {
-        // SAFETY: the helper takes numbers, and checks the length.
+        // SAFETY: the helper takes numbers, and checks that so much is there to remove.
         unsafe { bpf_skb_adjust_room(self.0.get(), difference, BEHIND_ETHERNET, 0) == 0 }
     }
 
-    /// Makes the frame as long as this, and one piece.
+    /// Cuts or extends the frame to a length, and makes it linear. Returns whether that worked.
     #[inline(always)]
     pub fn set_len(&self, length: u32) -> bool {
-        // SAFETY: the helper checks the length.
+        // SAFETY: the helper takes a length, and checks it.
         unsafe { bpf_skb_change_tail(self.0.get(), length, 0) == 0 }
     }
 
-    /// Makes the kernel forget which flow it is of.
+    /// Makes the kernel forget the packet's flow.
     #[inline(always)]
     pub fn forget_hash(&self) {
-        // SAFETY: the helper takes the packet alone.
+        // SAFETY: the helper takes nothing but the packet.
         unsafe { bpf_set_hash_invalid(self.0.get()) }
     }
 
-    /// Judges a length, or with [`SEGMENTS`] the packet's own segments, by the MTU of a device, which `mtu` is afterwards. Returns
-    /// 0, or more than 0 where it is too long, or less where that cannot be told.
+    /// Compares the length in `mtu`, or with [`SEGMENTS`] the packet's segments, with the MTU of a device, and writes that to
+    /// `mtu`. Returns 0 if it fits, more than 0 if it is too long, and less than 0 if the kernel cannot tell.
     #[inline(always)]
     pub fn check_mtu(&self, ifindex: u32, mtu: &mut u32, flags: u64) -> i64 {
-        // SAFETY: the helper reads and writes `mtu` alone.
+        // SAFETY: the helper reads and writes `mtu`, which is a word, and nothing else.
         unsafe { bpf_check_mtu(self.0.get().cast(), ifindex, mtu, 0, flags) }
     }
 
-    /// Sends a copy out of the device that the packet is leaving by. Returns what that made of it.
+    /// Sends a copy out of the device that the packet is leaving by. Returns what the device said.
     #[inline(always)]
     pub fn send_copy(&self) -> i64 {
         // SAFETY: the helper takes numbers.
@@ -256,11 +256,11 @@ impl Skb {
     }
 }
 
-/// The sum of bytes, four at a time, not folded yet.
+/// Returns the sum of bytes in words of 32 bits, for a checksum. It is not folded yet.
 #[inline(always)]
 pub fn sum(bytes: &[u8], seed: u32) -> Option<u32> {
     let from = bytes.as_ptr().cast_mut().cast();
-    // SAFETY: the helper reads as many bytes as there are.
+    // SAFETY: the helper reads as many bytes as `bytes` has.
     let sum = unsafe { bpf_csum_diff(ptr::null_mut(), 0, from, bytes.len() as u32, seed) };
     u32::try_from(sum).ok()
 }

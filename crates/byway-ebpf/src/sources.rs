@@ -15,18 +15,18 @@ use crate::{
     rows::{PerCpu, field, read_once},
 };
 
-/// So many steps of a binary search are enough for [`LENGTHS`].
+/// How many steps a binary search over [`LENGTHS`] needs at most.
 const STEPS: usize = 8;
 
-/// How often a search begins anew because the entry that it found is gone by then. Of one that was replaced the next search
-/// finds the new one: userspace takes no old one away before.
+/// How many times to search, because the entry that a search has found may be gone by the time it is read. If it was replaced,
+/// the next search finds the new one: userspace writes that before it removes the old one.
 const SEARCHES: usize = 3;
 
-/// The target of the most specific source that holds the packet's, in this generation.
+/// Finds the target of the longest prefix that contains the packet's source. `generation` is the last bit of its number.
 #[inline(always)]
 pub fn find(packet: &Packet, generation: u32) -> Option<Target> {
     let infos = TABLE_INFO.get(generation)?;
-    // Before the search: where something changes meanwhile, what is found is of an epoch that is over.
+    // Read before the search. If the tables change during it, the cached result has an epoch that is over.
     let epoch = read_once(&infos.epoch);
     let is_v4 = packet.family == FAMILY_IPV4;
     let [a, b, c, d] = packet.source;
@@ -42,14 +42,14 @@ pub fn find(packet: &Packet, generation: u32) -> Option<Target> {
     (word != 0).then(|| target(word, field!(cached, rule).get()))
 }
 
-/// What a search has to know of a family. Its entries are words ([`WORDS4`], [`WORDS6`]).
+/// What the search needs to know about a family. Its entries consist of words ([`WORDS4`], [`WORDS6`]).
 trait Family {
     type Address: Copy;
     type Bucket: AsRef<[u64]> + 'static;
 
     /// How many words an entry has.
     const WORDS: usize;
-    /// Which of them is the one of metadata.
+    /// Which of them is the word of metadata.
     const META: usize;
     /// How many bits an address has.
     const BITS: u32;
@@ -57,14 +57,14 @@ trait Family {
     fn tables() -> &'static ArrayOfMaps<Array<Self::Bucket, 1, INNER>, 2>;
     fn info(infos: &TableInfos) -> &TableInfo;
     fn hash(address: Self::Address, length: u32, seed: u64) -> u32;
-    /// The first bits of an address, `length` of them, which is fewer than all.
+    /// Returns the first `length` bits of an address, and zeros after them. `length` is less than [`Family::BITS`].
     fn cut(address: Self::Address, length: u32) -> Self::Address;
-    /// Whether an entry has this address.
+    /// Returns whether an entry has this address.
     fn is_of(entry: &[u64], address: Self::Address) -> bool;
-    /// The rule of an entry.
+    /// Returns the rule of an entry.
     fn rule(entry: &[u64]) -> u32;
-    /// [`search`] and [`longest`] of the family, as functions that the verifier sees by themselves: it follows those once, and not
-    /// in each state of the packet around them.
+    /// Calls [`search`] as a global function, as the next one calls [`longest`]:
+    /// the verifier checks each of them once, and not in each state of its callers.
     fn search(generation: u32, address: Self::Address, length: u32) -> u64;
     fn longest(generation: u32, address: Self::Address) -> u32;
 }
@@ -96,7 +96,7 @@ impl Family for V4 {
 
     #[inline(always)]
     fn cut(address: u32, length: u32) -> u32 {
-        // By 64 bits, since length 0 shifts all of them out.
+        // In 64 bits, because length 0 shifts by 32.
         address & ((u64::from(u32::MAX) << (32 - (length & 31))) as u32).to_be()
     }
 
@@ -198,8 +198,8 @@ extern "C" fn longest6(generation: u32, first: u64, second: u64) -> u32 {
     longest::<V6>(generation, [first, second])
 }
 
-/// The entry of the most specific source that holds an address, as its word and its rule; 0 where there is none. Nothing where it
-/// has gone each time that it was found.
+/// Finds the entry of the longest prefix that contains an address. Returns its word and its rule, which are 0 if there is none.
+/// Returns `None` if each search found an entry that was gone when it was read.
 #[inline(always)]
 fn look<F: Family>(generation: u32, infos: &TableInfos, address: F::Address) -> Option<(u64, u32)> {
     for _ in 0..SEARCHES {
@@ -214,7 +214,7 @@ fn look<F: Family>(generation: u32, infos: &TableInfos, address: F::Address) -> 
         let place = place - 1;
         let bucket = F::tables().get_value(generation, &(place / ENTRIES as u32))?;
         let entry = &bucket.as_ref()[place as usize % ENTRIES * F::WORDS..][..F::WORDS];
-        // The word last: as long as it is there, so was what comes before it.
+        // The word is read last. If it is in force, so was the rule that was read before it.
         let (rule, word) = (F::rule(entry), read_once(&entry[F::META]));
         if is_there(word) {
             return Some((word, rule));
@@ -223,14 +223,14 @@ fn look<F: Family>(generation: u32, infos: &TableInfos, address: F::Address) -> 
     None
 }
 
-/// Whether an entry is in force, and neither gone nor half written.
+/// Returns whether an entry is in force: neither gone nor half written.
 #[inline(always)]
 fn is_there(word: u64) -> bool {
     word & KIND != 0 && word & KIND != u64::from(TARGET_GONE)
 }
 
-/// The place of the entry of the longest prefix that holds an address and is longer than none, counted from 1; 0 where there is
-/// none.
+/// Finds the entry of the longest prefix that contains an address, apart from the address itself. Returns its place, counted
+/// from 1, or 0 if there is none.
 #[inline(always)]
 fn longest<F: Family>(generation: u32, address: F::Address) -> u32 {
     let Some(infos) = TABLE_INFO.get(generation) else { return 0 };
@@ -252,10 +252,10 @@ fn longest<F: Family>(generation: u32, address: F::Address) -> u32 {
     best
 }
 
-/// Bit of what a search gives: a marker is there, and no rule speaks about all of its prefix.
+/// Bit of what [`search`] returns: the entry is a marker, and no rule's prefix contains the marker's.
 const LONGER: u64 = 1 << 32;
 
-/// The place of the entry of exactly this prefix, counted from 1, and [`LONGER`]; 0 where there is none.
+/// Finds the entry of exactly this prefix. Returns its place, counted from 1, with the bit [`LONGER`], or 0 if there is none.
 #[inline(always)]
 fn search<F: Family>(generation: u32, address: F::Address, len: u32) -> u64 {
     let Some(infos) = TABLE_INFO.get(generation) else { return 0 };
@@ -281,14 +281,14 @@ fn search<F: Family>(generation: u32, address: F::Address, len: u32) -> u64 {
     0
 }
 
-/// What a search gives for an entry.
+/// Returns what [`search`] returns for an entry.
 #[inline(always)]
 fn found(bucket: u32, entry: usize, word: u64) -> u64 {
     let longer = if word & KIND == u64::from(TARGET_LONGER) { LONGER } else { 0 };
     longer | u64::from(bucket * ENTRIES as u32 + entry as u32 + 1)
 }
 
-/// Two words of a packet as one of a table.
+/// Returns two words of a packet as one word of a table.
 #[inline(always)]
 fn word(first: u32, second: u32) -> u64 {
     u64::from(first) | u64::from(second) << 32

@@ -1,4 +1,4 @@
-//! What follows a packet's addresses: which protocol, where its header begins, and whether it is a fragment.
+//! The transport header of a packet: its protocol, where it begins, and whether the packet is a fragment.
 
 use byway_abi::FAMILY_IPV4;
 
@@ -13,24 +13,24 @@ const AUTHENTICATION: u8 = 51;
 pub const ICMPV6: u8 = 58;
 const DESTINATION_OPTIONS: u8 = 60;
 
-/// How many extension headers are passed over.
+/// How many extension headers the search for the transport header skips.
 const EXTENSION_HEADERS: usize = 8;
 
-/// What follows the addresses.
+/// A packet's transport header.
 pub struct Transport {
-    /// The first protocol that is no extension header of IPv6's.
+    /// The first protocol that is not an extension header of IPv6.
     pub protocol: u8,
-    /// Where its header begins.
+    /// Where the header begins.
     pub offset: u32,
     pub part: Part,
-    /// Of a fragment, else 0. Not in the enum: before Linux 6.3 the verifier minds a field that is copied before it is set.
+    /// That of a fragment, else 0. Not in [`Part`]: before Linux 6.3 the verifier refuses to copy a field that is not set.
     pub identification: u32,
-    /// What the fragmented part begins with, which all fragments say alike; not the protocol where that comes behind
-    /// more headers. Likewise 0.
+    /// The protocol that the fragmented part begins with, otherwise 0. All fragments have the same. It is not `protocol` if
+    /// more headers come first.
     pub next: u8,
 }
 
-/// How much of a packet it is.
+/// Which part of a packet a fragment is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     Whole,
@@ -39,14 +39,14 @@ pub enum Part {
 }
 
 impl Transport {
-    /// Whether it is there: it is not in a fragment behind the first.
+    /// Returns whether the packet contains the header: a later fragment does not.
     #[inline(always)]
     pub fn is_there(&self) -> bool {
         self.part != Part::LaterFragment
     }
 }
 
-/// Finds it behind the IP header that begins at `start`; nothing where the packet ends before.
+/// Finds the transport header after the IP header that begins at `start`. Returns `None` if the packet ends before it.
 #[inline(always)]
 pub fn find(skb: &Skb, family: u32, start: u32) -> Option<Transport> {
     if family == FAMILY_IPV4 { ipv4(skb, start) } else { ipv6(skb, start) }
@@ -84,7 +84,7 @@ fn ipv6(skb: &Skb, start: u32) -> Option<Transport> {
         let length = match next {
             FRAGMENT => {
                 let position = u16::from_be_bytes([header[2], header[3]]);
-                // A packet in one fragment (RFC 6946) is as good as none.
+                // A packet in a single fragment (RFC 6946) counts as whole.
                 if position & 0xFFF9 != 0 {
                     identification = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
                     of_fragment = header[0];
@@ -97,7 +97,7 @@ fn ipv6(skb: &Skb, start: u32) -> Option<Transport> {
         };
         next = header[0];
         offset += length;
-        // What follows the header of a later fragment is the middle of the packet.
+        // After the header of a later fragment comes the middle of the packet.
         if part == Part::LaterFragment {
             break;
         }
