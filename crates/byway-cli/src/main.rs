@@ -22,7 +22,7 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 use crate::{
     commands::{Command, Options},
     error::Error,
-    output::Output,
+    output::{Output, printable},
 };
 
 /// Send egress traffic to a next hop by its source address.
@@ -147,16 +147,6 @@ fn note(cli: &Cli, answer: &Result<Output, Error>) {
     }
 }
 
-/// An error may quote what comes from outside, such as the name of a network namespace. Nothing of that may move the cursor.
-fn printable(text: &str) -> String {
-    text.chars()
-        .flat_map(|it| match it {
-            it if it.is_control() && it != '\n' => it.escape_default().collect::<Vec<_>>(),
-            it => vec![it],
-        })
-        .collect()
-}
-
 fn run(cli: &Cli) -> Result<Output, Error> {
     let wrong = |kind, sentence| Cli::command().error(kind, sentence).exit();
     let enter = || cli.netns.as_deref().map_or(Ok(()), byway::enter_namespace);
@@ -197,11 +187,6 @@ fn print(cli: &Cli, answer: &Output) -> Result<u8, Error> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
-
-    #[test]
-    fn an_error_moves_no_cursor() {
-        assert_eq!(super::printable("a\x1b[2Jb\u{9b}c\nd"), "a\\u{1b}[2Jb\\u{9b}c\nd");
-    }
 
     #[test]
     fn the_command_line_is_well_formed() {

@@ -67,11 +67,26 @@ impl Output {
     }
 }
 
+/// An error may quote what comes from outside, such as the name of a network namespace. Nothing of that may move the cursor.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|it| match it {
+            it if it.is_control() && it != '\n' => it.escape_default().collect::<Vec<_>>(),
+            it => vec![it],
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use byway::{Rule, RuleStatus, Status, Target};
 
     use super::*;
+
+    #[test]
+    fn an_error_moves_no_cursor() {
+        assert_eq!(printable("a\x1b[2Jb\u{9b}c\nd"), "a\\u{1b}[2Jb\\u{9b}c\nd");
+    }
 
     #[test]
     fn large_counts_stay_exact() {

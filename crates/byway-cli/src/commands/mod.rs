@@ -45,8 +45,7 @@ use clap::{ArgAction, Subcommand};
 use crate::{
     error::{Error, code, name},
     help, log,
-    output::Output,
-    printable,
+    output::{Output, printable},
     render::{self, problems},
 };
 

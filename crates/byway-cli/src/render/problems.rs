@@ -10,7 +10,7 @@ use byway::{
 use serde_json::{Value, json};
 
 use super::{count, thousands};
-use crate::printable;
+use crate::output::printable;
 
 /// How many are shown: more are usually one mistake made many times.
 const SHOWN: usize = 50;
