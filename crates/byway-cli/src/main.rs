@@ -6,6 +6,7 @@ mod commands;
 mod error;
 mod help;
 mod log;
+mod options;
 mod output;
 mod render;
 mod words;
@@ -20,8 +21,9 @@ use std::{
 use clap::{CommandFactory, Parser, error::ErrorKind};
 
 use crate::{
-    commands::{Command, Options},
+    commands::Command,
     error::Error,
+    options::Options,
     output::{Output, printable},
 };
 

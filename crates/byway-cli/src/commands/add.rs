@@ -1,8 +1,8 @@
 use byway::{Owner, grammar};
 use clap::Args;
 
-use super::{Error, Options};
-use crate::output::Output;
+use super::answer;
+use crate::{error::Error, options::Options, output::Output};
 
 /// Add a rule: where packets from a source go
 ///
@@ -29,6 +29,6 @@ pub(crate) struct Add {
 impl Add {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let spec = grammar::rule_of(options.family(), &self.rule)?.owner(Owner::CLI);
-        super::put(options, "added", |byway| byway.add(&spec))
+        answer::put(options, "added", |byway| byway.add(&spec))
     }
 }

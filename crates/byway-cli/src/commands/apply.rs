@@ -9,8 +9,14 @@ use std::{
 use byway::Owner;
 use clap::Args;
 
-use super::{Error, FILE, Options};
+use super::{
+    answer,
+    file::{self, FILE},
+    open::open,
+};
 use crate::{
+    error::Error,
+    options::{Options, time_from},
     output::Output,
     render::{changes, progress::with_bar},
 };
@@ -47,8 +53,8 @@ pub(crate) struct Apply {
 
 impl Apply {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let (config, mut warnings) = super::read(&self.file)?;
-        let mut byway = with_bar(super::open(options)?);
+        let (config, mut warnings) = file::read(&self.file)?;
+        let mut byway = with_bar(open(options)?);
         if self.strict {
             byway = byway.with_strict();
         }
@@ -60,7 +66,7 @@ impl Apply {
                 start_guard(token, options.log)
             })?,
         };
-        super::print(options, |out| {
+        answer::print(options, |out| {
             if options.json {
                 return changes::write_json(&changes, waits, out);
             }
@@ -77,8 +83,8 @@ impl Apply {
         })
         .map_err(|error| error.after_change("the configuration is applied"))?;
         let done = (!changes.is_empty()).then(|| changes::done(&changes, AS_FILE));
-        warnings.extend(super::warnings_of(&mut byway, &changes));
-        Ok(Output { exit_code: super::waits(&changes), done, warnings, ..Output::printed() })
+        warnings.extend(answer::warnings_of(&mut byway, &changes));
+        Ok(Output { exit_code: answer::waits(&changes), done, warnings, ..Output::printed() })
     }
 }
 
@@ -87,7 +93,7 @@ const AS_FILE: &str = "as the configuration says";
 
 /// Nobody can confirm in less than a second.
 fn time_to_confirm(text: &str) -> Result<Duration, String> {
-    super::time_from(Duration::from_secs(1), text)
+    time_from(Duration::from_secs(1), text)
 }
 
 /// Starts the process that rolls the apply back, and waits until it no longer depends on this one.

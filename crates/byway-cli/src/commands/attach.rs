@@ -1,8 +1,8 @@
 use byway::grammar;
 use clap::Args;
 
-use super::{Error, Options};
-use crate::{output::Output, render};
+use super::{answer, open::open};
+use crate::{error::Error, options::Options, output::Output, render};
 
 /// Attach to interfaces: packets that leave by them follow the rules
 ///
@@ -23,12 +23,12 @@ impl Attach {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let devices = grammar::devices(&self.devices)?;
         let devices = if devices.is_empty() { byway::Attach::Auto } else { byway::Attach::devices(devices) };
-        let mut byway = super::open(options)?;
+        let mut byway = open(options)?;
         let before = byway.attachments()?;
         let attached = byway.attach(&devices)?;
         // The change is made, whatever can be seen of it.
         let after = byway.attachments().unwrap_or_default();
-        let named = super::no_longer_by_route(&before, &after, &attached);
+        let named = answer::no_longer_by_route(&before, &after, &attached);
         Ok(Output::line(format!("attached to {}{named}", render::names(&attached)), &attached))
     }
 }

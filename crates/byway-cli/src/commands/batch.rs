@@ -8,8 +8,8 @@ use std::{
 use byway::{Attach, Edit, EditError, Edited, Mss, NextHop, Owner, Rule, grammar};
 use clap::CommandFactory;
 
-use super::{Error, Options};
-use crate::{Cli, output::Output, render, words};
+use super::{answer, open::open};
+use crate::{Cli, error::Error, options::Options, output::Output, render, words};
 
 /// Makes the changes that a file lists, all in one instant, or none of them.
 pub(super) fn exec(file: &Path, options: &Options) -> Result<Output, Error> {
@@ -25,7 +25,7 @@ pub(super) fn exec(file: &Path, options: &Options) -> Result<Output, Error> {
             lines.push(nth + 1);
         }
     }
-    let mut byway = super::open(options)?;
+    let mut byway = open(options)?;
     let mut said_of = render::watched(&byway.attachments()?);
     let edited = byway.edit(&edits).map_err(|EditError { nth, error, .. }| {
         wrong(nth.and_then(|nth| lines.get(nth).copied()), error.into())
@@ -40,9 +40,9 @@ pub(super) fn exec(file: &Path, options: &Options) -> Result<Output, Error> {
             said_of.extend(devices.iter().cloned());
         }
     }
-    super::add_consequences(&mut text, &mut byway, &said_of, &clamped(&edited), Mss::Auto)?;
+    answer::add_consequences(&mut text, &mut byway, &said_of, &clamped(&edited), Mss::Auto)?;
     let (rules, groups) = put(&edits, &edited);
-    let warnings = super::warnings_of_put(&mut byway, rules, &groups);
+    let warnings = answer::warnings_of_put(&mut byway, rules, &groups);
     Ok(Output { warnings, ..Output::line(text, &edited) })
 }
 

@@ -4,9 +4,11 @@ use byway::{inspect_config, lint_host};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Error, FILE, Options};
+use super::file::FILE;
 use crate::{
+    error::{Error, name},
     help,
+    options::Options,
     output::Output,
     render::{count, problems},
 };
@@ -44,14 +46,14 @@ impl Check {
         // With many problems in a large file this takes a moment.
         let problems = if options.json { problems::json(&reading, &obstacles) } else { Value::Null };
         let Some(config) = &reading.config else {
-            let text = format!("{}: {}\n", super::name(&self.file), problems::counted(&reading));
+            let text = format!("{}: {}\n", name(&self.file), problems::counted(&reading));
             let json = Some(json!({ "rules": null, "groups": null, "problems": problems }));
             return Ok(Output { text, json, exit_code: 2, ..Output::printed() });
         };
         let (rules, groups) = (config.rule_count(), config.groups.len());
         let mut text = format!(
             "{}: {}, {}",
-            super::name(&self.file),
+            name(&self.file),
             count(rules as u64, "rule"),
             count(groups as u64, "group")
         );

@@ -4,8 +4,8 @@ use byway::{Listing, NextHop};
 use clap::{Arg, Args, Command, CommandFactory};
 use nix::net::if_::if_nameindex;
 
-use super::{Error, Options, open_as_it_is, print};
-use crate::{Cli, output::Output, words};
+use super::{answer, open::open_as_it_is};
+use crate::{Cli, error::Error, options::Options, output::Output, words};
 
 /// Print the words that may come next, for the completions of shells
 ///
@@ -29,7 +29,7 @@ impl Complete {
             [] => candidates(&command, before, current, options),
             verbs => verbs.iter().map(|verb| Candidate::new(*verb, "")).collect(),
         };
-        print(options, |out| {
+        answer::print(options, |out| {
             for Candidate { word, help } in candidates.iter().filter(|it| it.fits(current)) {
                 writeln!(out, "{word}\t{help}").map_err(Error::Print)?;
             }

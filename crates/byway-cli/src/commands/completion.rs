@@ -1,7 +1,7 @@
 use clap::{Args, ValueEnum};
 
-use super::{Error, Options, print};
-use crate::output::Output;
+use super::answer;
+use crate::{error::Error, options::Options, output::Output};
 
 /// Print the completions for a shell
 ///
@@ -33,7 +33,9 @@ impl Completion {
             Shell::Zsh => include_str!("../../../../packaging/completions/byway.zsh"),
             Shell::Fish => include_str!("../../../../packaging/completions/byway.fish"),
         };
-        print(options, |out| std::io::Write::write_all(out, script.as_bytes()).map_err(Error::Print))?;
+        answer::print(options, |out| {
+            std::io::Write::write_all(out, script.as_bytes()).map_err(Error::Print)
+        })?;
         Ok(Output::printed())
     }
 }

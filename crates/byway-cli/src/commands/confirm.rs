@@ -1,7 +1,7 @@
 use clap::Args;
 
-use super::{Error, Options};
-use crate::output::Output;
+use super::open::open;
+use crate::{error::Error, options::Options, output::Output};
 
 /// Keep what `byway apply --confirm` has changed
 #[derive(Debug, Args)]
@@ -9,7 +9,7 @@ pub(crate) struct Confirm {}
 
 impl Confirm {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let has_waited = super::open(options)?.confirm()?;
+        let has_waited = open(options)?.confirm()?;
         let line = if has_waited {
             "confirmed: the last apply stays"
         } else {

@@ -1,8 +1,8 @@
 use byway::grammar::{self, GrammarError};
 use clap::Args;
 
-use super::{Error, Options};
-use crate::output::Output;
+use super::open::open;
+use crate::{error::Error, options::Options, output::Output};
 
 /// Delete a rule
 ///
@@ -32,7 +32,7 @@ impl Del {
                 }
                 error => error,
             })?;
-        let rule = super::open(options)?.del(&selector)?;
+        let rule = open(options)?.del(&selector)?;
         Ok(Output::line(format!("deleted: {rule}"), &rule))
     }
 }

@@ -1,8 +1,8 @@
 use byway::grammar;
 use clap::Args;
 
-use super::{Error, Options};
-use crate::{output::Output, render};
+use super::{answer, open::open};
+use crate::{error::Error, options::Options, output::Output, render};
 
 /// Detach from interfaces
 ///
@@ -22,14 +22,14 @@ pub(crate) struct Detach {
 impl Detach {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let devices = grammar::devices(&self.devices)?;
-        let mut byway = super::open(options)?;
+        let mut byway = open(options)?;
         let before = byway.attachments()?;
         let detached = if devices.is_empty() { byway.detach_all()? } else { byway.detach(&devices)? };
         let text = if detached.is_empty() {
             "nothing was attached".to_owned()
         } else {
             // The change is made, whatever can be seen of it.
-            let named = super::no_longer_by_route(&before, &byway.attachments().unwrap_or_default(), &[]);
+            let named = answer::no_longer_by_route(&before, &byway.attachments().unwrap_or_default(), &[]);
             format!("detached from {}{named}", render::names(&detached))
         };
         Ok(Output::line(text, &detached))

@@ -3,8 +3,12 @@ use std::path::PathBuf;
 use byway::Owner;
 use clap::Args;
 
-use super::{Error, FILE, Options};
-use crate::{output::Output, render::changes};
+use super::{
+    answer,
+    file::{self, FILE},
+    open::open,
+};
+use crate::{error::Error, options::Options, output::Output, render::changes};
 
 /// Show what `apply` would change, and change nothing
 ///
@@ -26,17 +30,17 @@ pub(crate) struct Diff {
 
 impl Diff {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let (config, mut warnings) = super::inspect(&self.file)?;
-        let mut byway = super::open(options)?;
+        let (config, mut warnings) = file::inspect(&self.file)?;
+        let mut byway = open(options)?;
         if self.strict {
             byway = byway.with_strict();
         }
         let changes = byway.diff(Owner::CONFIG, &config)?;
-        super::print(options, |out| match options.json {
+        answer::print(options, |out| match options.json {
             true => changes::write_json(&changes, byway.unconfirmed().unwrap_or_default(), out),
             false => changes::write_diff(&changes, out),
         })?;
-        warnings.extend(super::warnings_of(&mut byway, &changes));
+        warnings.extend(answer::warnings_of(&mut byway, &changes));
         Ok(Output { exit_code: if changes.is_empty() { 0 } else { 3 }, warnings, ..Output::printed() })
     }
 }

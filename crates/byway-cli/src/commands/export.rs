@@ -2,8 +2,8 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::{Error, Options};
-use crate::output::Output;
+use super::{answer, open::open};
+use crate::{error::Error, options::Options, output::Output};
 
 /// Print the current state as a configuration
 ///
@@ -17,8 +17,8 @@ pub(crate) struct Export {}
 
 impl Export {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let config = super::open(options)?.export()?;
-        super::print(options, |out| write!(out, "{config}").map_err(Error::Print))?;
+        let config = open(options)?.export()?;
+        answer::print(options, |out| write!(out, "{config}").map_err(Error::Print))?;
         Ok(Output::printed())
     }
 }

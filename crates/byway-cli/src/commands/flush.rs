@@ -4,8 +4,8 @@ use byway::{
 };
 use clap::Args;
 
-use super::{Error, Options};
-use crate::{output::Output, render::count};
+use super::{answer, open::open};
+use crate::{error::Error, options::Options, output::Output, render::count};
 
 /// Delete all rules, or those that a selection chooses
 ///
@@ -30,7 +30,7 @@ pub(crate) struct Flush {
 impl Flush {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let selection = selection(&self.words, options)?;
-        let mut byway = super::open(options)?;
+        let mut byway = open(options)?;
         let rules = match selection == Selection::default() {
             true => byway.flush()?,
             false => byway.flush_only(&selection)?,
@@ -45,7 +45,7 @@ impl Flush {
             })
             .unwrap_or_default();
         if !self.words.is_empty() && rules.is_empty() && left.is_empty() {
-            return Err(Error::NothingChosen(super::none_matches("rule", &selection)));
+            return Err(Error::NothingChosen(answer::none_matches("rule", &selection)));
         }
         let mut text = format!("deleted {}", count(rules.len() as u64, "rule"));
         for left in left {

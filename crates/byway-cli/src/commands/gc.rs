@@ -1,7 +1,7 @@
 use clap::Args;
 
-use super::{Error, Options};
-use crate::{output::Output, render::count};
+use super::open::open;
+use crate::{error::Error, options::Options, output::Output, render::count};
 
 /// Remove what deleted network namespaces have left
 ///
@@ -12,7 +12,7 @@ pub(crate) struct Gc {}
 
 impl Gc {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let found = super::open(options)?.gc()?;
+        let found = open(options)?.gc()?;
         let removed = count(found.removed.len() as u64, "deleted network namespace");
         let mut text = match found.removed.len() {
             0 => "nothing to remove: no deleted network namespace has left anything".to_owned(),

@@ -1,8 +1,8 @@
 use byway::grammar;
 use clap::Args;
 
-use super::{Error, Options};
-use crate::{output::Output, render::get};
+use super::open::open;
+use crate::{error::Error, options::Options, output::Output, render::get};
 
 /// Show what becomes of a packet, and why
 ///
@@ -28,7 +28,7 @@ pub(crate) struct Get {
 impl Get {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let flow = grammar::flow(&self.flow)?;
-        let decision = super::open(options)?.get(&flow)?;
+        let decision = open(options)?.get(&flow)?;
         Ok(Output::line(get::decision(&decision), &decision))
     }
 }

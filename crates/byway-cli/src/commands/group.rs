@@ -3,8 +3,10 @@ use std::slice;
 use byway::{Byway, GroupSpec, GroupStatus, Mss, NextHop, Owner, Selectable, grammar};
 use clap::{Args, Subcommand};
 
-use super::{Error, Options};
+use super::{answer, open::open};
 use crate::{
+    error::Error,
+    options::Options,
     output::Output,
     render::{self, Reader, table},
 };
@@ -63,7 +65,7 @@ impl Group {
     }
 
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let mut byway = super::open(options)?;
+        let mut byway = open(options)?;
         let (said, group) = match &self.verb {
             Verb::Add { group } => ("added", byway.add_group(&spec(group)?)?),
             Verb::Replace { group } => ("replaced", byway.replace_group(&spec(group)?)?),
@@ -79,7 +81,7 @@ impl Group {
         for mismatch in mismatches.map_err(|error| Error::from(error).after_change(&text))? {
             text += &format!("\n{}", render::mtu_mismatch(&mismatch, Mss::Auto));
         }
-        let warnings = super::warnings_of_put(&mut byway, Vec::new(), slice::from_ref(&group.name));
+        let warnings = answer::warnings_of_put(&mut byway, Vec::new(), slice::from_ref(&group.name));
         Ok(Output { warnings, ..Output::line(text, &group) })
     }
 }
@@ -100,7 +102,7 @@ fn show(byway: &mut Byway, which: &[String], options: &Options) -> Result<Output
             let selection = grammar::selection(Selectable::Groups, options.family(), words)?;
             let rows = selection.groups(&all);
             let text = match rows.is_empty() && !all.is_empty() {
-                true => super::none_matches("group", &selection),
+                true => answer::none_matches("group", &selection),
                 false => table::groups(&rows, all.len(), Reader::of_stdout()),
             };
             (rows, text)

@@ -13,8 +13,8 @@ use nix::{
     unistd::setsid,
 };
 
-use super::{Error, Options};
-use crate::output::Output;
+use super::open::{ROLLED_BACK, open_as_it_is};
+use crate::{error::Error, options::Options, output::Output};
 
 /// How long to wait before it checks again whether the apply has been confirmed.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ pub(crate) struct Guard {
 
 impl Guard {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let mut byway = super::open_as_it_is(options)?;
+        let mut byway = open_as_it_is(options)?;
         let signals = leave_the_terminal().map_err(Error::Guard)?;
         let _alive = byway.guarding()?;
         // The apply goes on when it reads this, and closes its end.
@@ -47,7 +47,7 @@ impl Guard {
                 }
                 // It is over, or nobody can tell.
                 _ => match byway.rollback_unless_confirmed(&self.token, at_once) {
-                    Ok(Some(_)) => return Ok(Output::changed(super::ROLLED_BACK)),
+                    Ok(Some(_)) => return Ok(Output::changed(ROLLED_BACK)),
                     // The change has ended only now.
                     Ok(None) if !at_once && self.waits(&byway) => {}
                     // Somebody has confirmed it, or there is nothing to go back to.

@@ -3,8 +3,7 @@ use std::io::Write;
 use clap::Args;
 use serde_json::json;
 
-use super::Error;
-use crate::output::Output;
+use crate::{error::Error, output::Output};
 
 /// Print the host's policy routing as a configuration
 ///

@@ -5,8 +5,7 @@ use std::{
 
 use clap::{Args, Command, CommandFactory};
 
-use super::Error;
-use crate::{Cli, output::Output};
+use crate::{Cli, error::Error, output::Output};
 
 /// Write the manual pages into a folder
 #[derive(Debug, Args)]

@@ -1,8 +1,8 @@
 use byway::grammar;
 use clap::{Args, Subcommand};
 
-use super::{Error, Options};
-use crate::output::Output;
+use super::open::open;
+use crate::{error::Error, options::Options, output::Output};
 
 /// Take a next hop out of service, or put it back
 ///
@@ -40,10 +40,10 @@ impl Nexthop {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let (said, next_hop) = match &self.verb {
             Verb::Down { next_hop } => {
-                ("out of service", super::open(options)?.take_out_of_service(&grammar::next_hop(next_hop)?)?)
+                ("out of service", open(options)?.take_out_of_service(&grammar::next_hop(next_hop)?)?)
             }
             Verb::Up { next_hop } => {
-                ("in service", super::open(options)?.put_in_service(&grammar::next_hop(next_hop)?)?)
+                ("in service", open(options)?.put_in_service(&grammar::next_hop(next_hop)?)?)
             }
         };
         Ok(Output::line(format!("{said}: {next_hop}"), &next_hop))

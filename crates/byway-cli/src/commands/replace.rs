@@ -1,8 +1,8 @@
 use byway::{Owner, grammar};
 use clap::Args;
 
-use super::{Error, Options};
-use crate::output::Output;
+use super::answer;
+use crate::{error::Error, options::Options, output::Output};
 
 /// Change a rule, or add it
 ///
@@ -23,6 +23,6 @@ pub(crate) struct Replace {
 impl Replace {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let spec = grammar::rule_of(options.family(), &self.rule)?.owner(Owner::CLI);
-        super::put(options, "replaced", |byway| byway.replace(&spec))
+        answer::put(options, "replaced", |byway| byway.replace(&spec))
     }
 }

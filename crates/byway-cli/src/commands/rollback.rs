@@ -1,7 +1,9 @@
 use clap::Args;
 
-use super::{Error, Options};
+use super::{answer, open::open_as_it_is};
 use crate::{
+    error::Error,
+    options::Options,
     output::Output,
     render::{changes, progress::with_bar},
 };
@@ -15,8 +17,8 @@ pub(crate) struct Rollback {}
 
 impl Rollback {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let changes = with_bar(super::open_as_it_is(options)?).rollback()?;
-        super::print(options, |out| {
+        let changes = with_bar(open_as_it_is(options)?).rollback()?;
+        answer::print(options, |out| {
             if options.json {
                 changes::write_json(&changes, None, out)
             } else {
@@ -25,6 +27,6 @@ impl Rollback {
         })
         .map_err(|error| error.after_change("rolled back"))?;
         let done = (!changes.is_empty()).then(|| changes::done(&changes, "as before"));
-        Ok(Output { exit_code: super::waits(&changes), done, ..Output::printed() })
+        Ok(Output { exit_code: answer::waits(&changes), done, ..Output::printed() })
     }
 }

@@ -11,8 +11,10 @@ use byway::{
 };
 use clap::Args;
 
-use super::{Error, Options, none_matches, print};
+use super::{answer, open::open};
 use crate::{
+    error::Error,
+    options::{Options, time_from},
     output::{Output, Stamped},
     render::{Reader, Screen, Window, cells::Since, table},
 };
@@ -71,7 +73,7 @@ pub(crate) struct Show {
 impl Show {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let (what, selection) = shown(&self.what, options.family())?;
-        let mut byway = super::open(options)?;
+        let mut byway = open(options)?;
         if let Some(pause) = self.watch {
             return watch(&mut byway, what, selection, pause, options);
         }
@@ -88,7 +90,7 @@ impl Show {
                 text += &format!("\n{trouble}");
             }
             let output = Output::line(text, Stamped::now(&rule));
-            let warnings = super::warnings_of_listed(&mut byway, vec![rule]);
+            let warnings = answer::warnings_of_listed(&mut byway, vec![rule]);
             return Ok(Output { warnings, ..output });
         }
         if selection.sort == Some(SortBy::Rate) {
@@ -97,12 +99,12 @@ impl Show {
         let mut listing = byway.listing()?;
         let next_hops = listing.next_hops.len();
         choose(&mut listing, what, &selection)?;
-        print(options, |out| {
+        answer::print(options, |out| {
             match what {
                 _ if options.json => return write_json(&listing, out),
                 _ if options.oneline => return one_line_each(&listing, what, out),
                 Shown::NextHops if listing.next_hops.is_empty() && next_hops > 0 => {
-                    write!(out, "{}", none_matches("next hop", &selection))
+                    write!(out, "{}", answer::none_matches("next hop", &selection))
                 }
                 Shown::NextHops => {
                     let rows: Vec<_> = listing.next_hops.iter().collect();
@@ -119,18 +121,15 @@ impl Show {
         if options.json || options.oneline {
             return Ok(Output::printed());
         }
-        let rules: Vec<RuleStatus> = listing.rules().take(MANY).flatten().collect();
-        Ok(Output { warnings: super::warnings_of_listed(&mut byway, rules), ..Output::printed() })
+        let rules: Vec<RuleStatus> = listing.rules().take(answer::MANY).flatten().collect();
+        Ok(Output { warnings: answer::warnings_of_listed(&mut byway, rules), ..Output::printed() })
     }
 }
 
 /// A shorter one shows nothing that anybody could read.
 fn pause(text: &str) -> Result<Duration, String> {
-    super::time_from(Duration::from_millis(100), text)
+    time_from(Duration::from_millis(100), text)
 }
-
-/// Of how many rules somebody is told why they count nothing.
-pub(super) const MANY: usize = 1_000;
 
 /// What is to be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -248,7 +247,7 @@ fn write_text(listing: &Listing, selection: &Selection, out: &mut impl Write) ->
     if selection.is_all() {
         table::write_listing(listing, reader, out)?;
     } else if listing.rule_count() > 0 && listing.rules().next().is_none() {
-        write!(out, "{}", none_matches("rule", selection)).map_err(Error::Print)?;
+        write!(out, "{}", answer::none_matches("rule", selection)).map_err(Error::Print)?;
     } else {
         table::write_rules(listing, reader, out)?;
     }
@@ -312,7 +311,7 @@ fn watch(
             let screen = Screen::of_stdout().filter(|_| window.is_some());
             // Plain data always has a JSON form.
             let text = if options.json { looked.json().unwrap_or_default() } else { looked.text(screen)? };
-            let goes_on = print(options, |out| {
+            let goes_on = answer::print(options, |out| {
                 match screen {
                     // Overwrite what was shown before, line by line, so that nothing flickers.
                     Some(_) => write!(out, "\x1b[H{}\x1b[K\n\x1b[J", text.replace('\n', "\x1b[K\n")),
@@ -373,7 +372,7 @@ impl Looked<'_> {
                 let earlier = self.before().map_or(&[][..], |before| &before.next_hops);
                 let (rows, all) = (selection.next_hops(&status.next_hops, earlier), status.next_hops.len());
                 match screen {
-                    _ if rows.is_empty() && all > 0 => none_matches("next hop", selection),
+                    _ if rows.is_empty() && all > 0 => answer::none_matches("next hop", selection),
                     Some(screen) => table::next_hops_on(screen, &rows, all, since, selection),
                     None => table::next_hops(&rows, all, since, reader),
                 }
@@ -383,7 +382,7 @@ impl Looked<'_> {
                 let is_alone = is_alone || what != Shown::Rules;
                 let (rows, all) = (selection.rules(status, self.before()), status.rules.len());
                 match screen {
-                    _ if rows.is_empty() && is_alone && all > 0 => none_matches("rule", selection),
+                    _ if rows.is_empty() && is_alone && all > 0 => answer::none_matches("rule", selection),
                     Some(screen) if !rows.is_empty() => {
                         table::rules_on(screen, status, &rows, since, selection, is_alone)
                     }
@@ -497,6 +496,6 @@ mod tests {
             assert_eq!((shown, chosen.to_string().as_str()), (what, selection), "{text}");
         }
         let (_, of_family) = shown(&words("dev eth1"), Some(Family::V6)).unwrap();
-        assert_eq!(none_matches("rule", &of_family), "no rule matches `-6 dev eth1`");
+        assert_eq!(answer::none_matches("rule", &of_family), "no rule matches `-6 dev eth1`");
     }
 }

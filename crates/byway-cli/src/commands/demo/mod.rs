@@ -7,8 +7,7 @@ use byway_lab::{Lab, seed::Seed};
 use clap::Args;
 use serde_json::json;
 
-use super::Error;
-use crate::output::Output;
+use crate::{error::Error, output::Output};
 
 /// The prefix of the hosts' names in a demo that stays.
 const PREFIX: &str = "byway-demo";

@@ -1,0 +1,40 @@
+//! How commands open the library.
+
+use byway::Byway;
+
+use crate::{error::Error, help, log, options::Options, output::printable};
+
+/// Opens Byway. If nobody confirmed the last apply in time and its guard has died, rolls it back first.
+pub(super) fn open(options: &Options) -> Result<Byway, Error> {
+    let mut byway = open_as_it_is(options)?;
+    match byway.rollback_if_overdue() {
+        Ok(None) => {}
+        Ok(Some(_)) => {
+            anstream::eprintln!("byway: nobody confirmed the last apply in time, so it was rolled back");
+            if options.log {
+                log::changed(ROLLED_BACK);
+            }
+        }
+        // Nobody knows whether one waits. Who is asked decides, and not whoever has written to the note.
+        Err(error @ byway::Error::DamagedNote { .. }) => {
+            anstream::eprintln!("byway: warning: {}", printable(&help::sentence(&error)));
+        }
+        Err(error) => anstream::eprintln!(
+            "byway: nobody confirmed the last apply in time, and rolling it back failed: {}",
+            printable(&help::sentence(&error))
+        ),
+    }
+    Ok(byway)
+}
+
+/// What the log says of an apply that nobody has confirmed.
+pub(super) const ROLLED_BACK: &str = "nobody confirmed the last apply in time, so it was rolled back";
+
+pub(super) fn open_as_it_is(options: &Options) -> Result<Byway, Error> {
+    let limit = humantime::format_duration(options.wait).to_string();
+    Ok(Byway::open()?.with_wait(options.wait).with_on_wait(move |holder| {
+        anstream::eprintln!(
+            "byway: {holder} is changing this network namespace; waiting for it, up to {limit} (`--wait`)"
+        );
+    }))
+}
