@@ -29,6 +29,6 @@ pub(crate) struct Add {
 impl Add {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let spec = grammar::rule_of(options.family(), &self.rule)?.owner(Owner::CLI);
-        answer::put(options, "added", |byway| byway.add(&spec))
+        answer::change_rule(options, "added", |byway| byway.add(&spec))
     }
 }

@@ -20,15 +20,15 @@ use crate::{
     render,
 };
 
-/// Puts a rule, and says which interfaces this attached to.
-pub(super) fn put(
+/// Adds or replaces a rule, and says which interfaces this attached to.
+pub(super) fn change_rule(
     options: &Options,
     said: &str,
-    put: impl FnOnce(&mut Byway) -> Result<Rule, byway::Error>,
+    change: impl FnOnce(&mut Byway) -> Result<Rule, byway::Error>,
 ) -> Result<Output, Error> {
     let mut byway = open(options)?;
     let before = render::watched(&byway.attachments()?);
-    let rule = put(&mut byway)?;
+    let rule = change(&mut byway)?;
     let mut text = format!("{said}: {rule}");
     let next_hops: Vec<NextHop> = rule.target.next_hops().cloned().collect();
     add_consequences(&mut text, &mut byway, &before, &next_hops, rule.mss)?;
@@ -93,9 +93,8 @@ fn warnings(byway: &mut Byway, rules: &[Rule]) -> Vec<String> {
     obstacles.iter().map(help::of_obstacle).collect()
 }
 
-/// The same for rules that were put, and for those that use groups that were put.
-pub(super) fn warnings_of_put(byway: &mut Byway, put: Vec<Rule>, groups: &[String]) -> Vec<String> {
-    let mut rules = put;
+/// The same for rules that were added or replaced, and for those that use the groups.
+pub(super) fn warnings_of_changed(byway: &mut Byway, mut rules: Vec<Rule>, groups: &[String]) -> Vec<String> {
     if !groups.is_empty() {
         let uses = |it: &Rule| matches!(&it.target, Target::Group(name) if groups.contains(name));
         let listing = byway.listing();
@@ -138,7 +137,8 @@ pub(super) fn warnings_of(byway: &mut Byway, changes: &Changes) -> Vec<String> {
     obstacles.iter().filter(is_said).map(help::of_obstacle).collect()
 }
 
-pub(super) fn waits(changes: &Changes) -> u8 {
+/// Returns the exit code after an apply or a rollback.
+pub(super) fn exit_code_of(changes: &Changes) -> u8 {
     if changes.waiting().is_empty() { 0 } else { code::WAITS }
 }
 
@@ -157,7 +157,7 @@ const AT_A_TIME: usize = 64 * 1024;
 
 /// Prints something long, unless nothing is to be printed. Returns false if the reader has seen enough, as with
 /// `byway show | head`.
-pub(super) fn print(
+pub(super) fn stream(
     options: &Options,
     write: impl FnOnce(&mut BufWriter<StdoutLock<'_>>) -> Result<(), Error>,
 ) -> Result<bool, Error> {

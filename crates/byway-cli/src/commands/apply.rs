@@ -58,20 +58,20 @@ impl Apply {
         if self.strict {
             byway = byway.with_strict();
         }
-        let mut waits = None;
+        let mut unconfirmed = None;
         let changes = match self.confirm {
             None => byway.apply(Owner::CONFIG, &config)?,
             Some(within) => byway.apply_until_confirmed(&config, within, |token| {
-                waits = Some(within);
+                unconfirmed = Some(within);
                 start_guard(token, options.log)
             })?,
         };
-        answer::print(options, |out| {
+        answer::stream(options, |out| {
             if options.json {
-                return changes::write_json(&changes, waits, out);
+                return changes::write_json(&changes, unconfirmed, out);
             }
             changes::write_done(&changes, AS_FILE, out)?;
-            match waits {
+            match unconfirmed {
                 Some(within) => writeln!(
                     out,
                     "rolls back in {}, unless `byway confirm` comes first",
@@ -84,7 +84,7 @@ impl Apply {
         .map_err(|error| error.after_change("the configuration is applied"))?;
         let done = (!changes.is_empty()).then(|| changes::done(&changes, AS_FILE));
         warnings.extend(answer::warnings_of(&mut byway, &changes));
-        Ok(Output { exit_code: answer::waits(&changes), done, warnings, ..Output::printed() })
+        Ok(Output { exit_code: answer::exit_code_of(&changes), done, warnings, ..Output::printed() })
     }
 }
 

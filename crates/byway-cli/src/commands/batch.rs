@@ -41,8 +41,8 @@ pub(super) fn exec(file: &Path, options: &Options) -> Result<Output, Error> {
         }
     }
     answer::add_consequences(&mut text, &mut byway, &said_of, &clamped(&edited), Mss::Auto)?;
-    let (rules, groups) = put(&edits, &edited);
-    let warnings = answer::warnings_of_put(&mut byway, rules, &groups);
+    let (rules, groups) = left_at_end(&edits, &edited);
+    let warnings = answer::warnings_of_changed(&mut byway, rules, &groups);
     Ok(Output { warnings, ..Output::line(text, &edited) })
 }
 
@@ -98,8 +98,8 @@ fn said(edit: &Edit, edited: &Edited) -> String {
     }
 }
 
-/// The rules that a batch has put, as far as they are left at its end, and the groups.
-fn put(edits: &[Edit], edited: &[Edited]) -> (Vec<Rule>, Vec<String>) {
+/// The rules and the groups that a batch has added or replaced, and not deleted again.
+fn left_at_end(edits: &[Edit], edited: &[Edited]) -> (Vec<Rule>, Vec<String>) {
     let (mut rules, mut groups) = (BTreeMap::new(), BTreeSet::new());
     for (edit, edited) in edits.iter().zip(edited) {
         match (edit, edited) {

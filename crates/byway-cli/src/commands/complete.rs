@@ -29,7 +29,7 @@ impl Complete {
             [] => candidates(&command, before, current, options),
             verbs => verbs.iter().map(|verb| Candidate::new(*verb, "")).collect(),
         };
-        answer::print(options, |out| {
+        answer::stream(options, |out| {
             for Candidate { word, help } in candidates.iter().filter(|it| it.fits(current)) {
                 writeln!(out, "{word}\t{help}").map_err(Error::Print)?;
             }

@@ -33,7 +33,7 @@ impl Completion {
             Shell::Zsh => include_str!("../../../../packaging/completions/byway.zsh"),
             Shell::Fish => include_str!("../../../../packaging/completions/byway.fish"),
         };
-        answer::print(options, |out| {
+        answer::stream(options, |out| {
             std::io::Write::write_all(out, script.as_bytes()).map_err(Error::Print)
         })?;
         Ok(Output::printed())

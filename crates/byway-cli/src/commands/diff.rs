@@ -36,7 +36,7 @@ impl Diff {
             byway = byway.with_strict();
         }
         let changes = byway.diff(Owner::CONFIG, &config)?;
-        answer::print(options, |out| match options.json {
+        answer::stream(options, |out| match options.json {
             true => changes::write_json(&changes, byway.unconfirmed().unwrap_or_default(), out),
             false => changes::write_diff(&changes, out),
         })?;

@@ -18,7 +18,7 @@ pub(crate) struct Export {}
 impl Export {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let config = open(options)?.export()?;
-        answer::print(options, |out| write!(out, "{config}").map_err(Error::Print))?;
+        answer::stream(options, |out| write!(out, "{config}").map_err(Error::Print))?;
         Ok(Output::printed())
     }
 }

@@ -81,7 +81,7 @@ impl Group {
         for mismatch in mismatches.map_err(|error| Error::from(error).after_change(&text))? {
             text += &format!("\n{}", render::mtu_mismatch(&mismatch, Mss::Auto));
         }
-        let warnings = answer::warnings_of_put(&mut byway, Vec::new(), slice::from_ref(&group.name));
+        let warnings = answer::warnings_of_changed(&mut byway, Vec::new(), slice::from_ref(&group.name));
         Ok(Output { warnings, ..Output::line(text, &group) })
     }
 }

@@ -49,7 +49,7 @@ impl Guard {
                 _ => match byway.rollback_unless_confirmed(&self.token, at_once) {
                     Ok(Some(_)) => return Ok(Output::changed(ROLLED_BACK)),
                     // The change has ended only now.
-                    Ok(None) if !at_once && self.waits(&byway) => {}
+                    Ok(None) if !at_once && self.has_time(&byway) => {}
                     // Somebody has confirmed it, or there is nothing to go back to.
                     Ok(None) => return Ok(Output::printed()),
                     // Whatever prevents the rollback may pass, and nobody else would try again.
@@ -59,7 +59,7 @@ impl Guard {
         }
     }
 
-    fn waits(&self, byway: &Byway) -> bool {
+    fn has_time(&self, byway: &Byway) -> bool {
         matches!(byway.time_to_confirm(&self.token), Ok(Some(left)) if !left.is_zero())
     }
 }

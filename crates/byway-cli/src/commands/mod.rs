@@ -75,7 +75,7 @@ impl Command {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let mut output = self.work(options)?;
         if self.edits() || matches!(self, Self::Group(_) | Self::Diff(_) | Self::Show(_)) {
-            say_what_waits(&mut output);
+            say_if_unconfirmed(&mut output);
         }
         Ok(output)
     }
@@ -138,11 +138,11 @@ impl Command {
 /// Makes the changes that a file lists, all in one instant.
 pub(crate) fn batch(file: &Path, options: &Options) -> Result<Output, Error> {
     let mut output = batch::exec(file, options)?;
-    say_what_waits(&mut output);
+    say_if_unconfirmed(&mut output);
     Ok(output)
 }
 
-fn say_what_waits(output: &mut Output) {
+fn say_if_unconfirmed(output: &mut Output) {
     if let Ok(Some(left)) = Byway::open().and_then(|byway| byway.unconfirmed()) {
         output.warnings.push(render::unconfirmed(left));
     }

@@ -15,7 +15,7 @@ pub(super) fn open(options: &Options) -> Result<Byway, Error> {
                 log::changed(ROLLED_BACK);
             }
         }
-        // Nobody knows whether one waits. Who is asked decides, and not whoever has written to the note.
+        // Nobody knows whether an apply is unconfirmed. Who is asked decides, and not whoever has written to the note.
         Err(error @ byway::Error::DamagedNote { .. }) => {
             anstream::eprintln!("byway: warning: {}", printable(&help::sentence(&error)));
         }

@@ -23,6 +23,6 @@ pub(crate) struct Replace {
 impl Replace {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let spec = grammar::rule_of(options.family(), &self.rule)?.owner(Owner::CLI);
-        answer::put(options, "replaced", |byway| byway.replace(&spec))
+        answer::change_rule(options, "replaced", |byway| byway.replace(&spec))
     }
 }

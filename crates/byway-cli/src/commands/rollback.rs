@@ -18,7 +18,7 @@ pub(crate) struct Rollback {}
 impl Rollback {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let changes = with_bar(open_as_it_is(options)?).rollback()?;
-        answer::print(options, |out| {
+        answer::stream(options, |out| {
             if options.json {
                 changes::write_json(&changes, None, out)
             } else {
@@ -27,6 +27,6 @@ impl Rollback {
         })
         .map_err(|error| error.after_change("rolled back"))?;
         let done = (!changes.is_empty()).then(|| changes::done(&changes, "as before"));
-        Ok(Output { exit_code: answer::waits(&changes), done, ..Output::printed() })
+        Ok(Output { exit_code: answer::exit_code_of(&changes), done, ..Output::printed() })
     }
 }

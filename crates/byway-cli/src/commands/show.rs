@@ -99,7 +99,7 @@ impl Show {
         let mut listing = byway.listing()?;
         let next_hops = listing.next_hops.len();
         choose(&mut listing, what, &selection)?;
-        answer::print(options, |out| {
+        answer::stream(options, |out| {
             match what {
                 _ if options.json => return write_json(&listing, out),
                 _ if options.oneline => return one_line_each(&listing, what, out),
@@ -311,7 +311,7 @@ fn watch(
             let screen = Screen::of_stdout().filter(|_| window.is_some());
             // Plain data always has a JSON form.
             let text = if options.json { looked.json().unwrap_or_default() } else { looked.text(screen)? };
-            let goes_on = answer::print(options, |out| {
+            let goes_on = answer::stream(options, |out| {
                 match screen {
                     // Overwrite what was shown before, line by line, so that nothing flickers.
                     Some(_) => write!(out, "\x1b[H{}\x1b[K\n\x1b[J", text.replace('\n', "\x1b[K\n")),
