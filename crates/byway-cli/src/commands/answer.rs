@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, BufWriter, StdoutLock, Write},
-    slice,
     time::Duration,
 };
 
@@ -11,30 +10,12 @@ use byway::{
     Rule, RuleStatus, Selection, Target,
 };
 
-use super::open::open;
 use crate::{
     error::{Error, code},
     help,
     options::Options,
-    output::Output,
     render,
 };
-
-/// Adds or replaces a rule, and says which interfaces this attached to.
-pub(super) fn change_rule(
-    options: &Options,
-    said: &str,
-    change: impl FnOnce(&mut Byway) -> Result<Rule, byway::Error>,
-) -> Result<Output, Error> {
-    let mut byway = open(options)?;
-    let before = render::watched(&byway.attachments()?);
-    let rule = change(&mut byway)?;
-    let mut text = format!("{said}: {rule}");
-    let next_hops: Vec<NextHop> = rule.target.next_hops().cloned().collect();
-    add_consequences(&mut text, &mut byway, &before, &next_hops, rule.mss)?;
-    let warnings = warnings(&mut byway, slice::from_ref(&rule));
-    Ok(Output { warnings, ..Output::line(text, &rule) })
-}
 
 /// Says which attachments were those of the default route before, and are named now although the request has not named
 /// them. A request that names one names all.
@@ -88,7 +69,7 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(250);
 pub(super) const MANY: usize = 1_000;
 
 /// What keeps rules from doing their work on this host, in sentences. What cannot be found out is not said: the change is made.
-fn warnings(byway: &mut Byway, rules: &[Rule]) -> Vec<String> {
+pub(super) fn warnings(byway: &mut Byway, rules: &[Rule]) -> Vec<String> {
     let obstacles = byway.obstacles(rules, ANSWER_WITHIN).unwrap_or_default();
     obstacles.iter().map(help::of_obstacle).collect()
 }

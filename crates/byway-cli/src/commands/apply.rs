@@ -1,7 +1,6 @@
 use std::{
     env,
     io::{self, BufRead, BufReader, Write},
-    path::PathBuf,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -9,11 +8,7 @@ use std::{
 use byway::Owner;
 use clap::Args;
 
-use super::{
-    answer,
-    file::{self, FILE},
-    open::open,
-};
+use super::{answer, file::Configuration};
 use crate::{
     error::Error,
     options::{Options, time_from},
@@ -38,26 +33,19 @@ Examples:
   byway apply --strict         nothing may wait
   generate | byway apply -     from standard input")]
 pub(crate) struct Apply {
-    /// The configuration; `-` is standard input
-    #[arg(value_name = "FILE", default_value = FILE)]
-    file: PathBuf,
     /// Roll back after this time (60s, 5m), unless `byway confirm` comes first
     ///
     /// This works even if the terminal, the ssh session or this command is gone by then.
     #[arg(long, value_name = "TIME", value_parser = time_to_confirm)]
     confirm: Option<Duration>,
-    /// Refuse the configuration where something would wait
-    #[arg(long)]
-    strict: bool,
+    #[command(flatten)]
+    configuration: Configuration,
 }
 
 impl Apply {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let (config, mut warnings) = file::read(&self.file)?;
-        let mut byway = with_bar(open(options)?);
-        if self.strict {
-            byway = byway.with_strict();
-        }
+        let (config, mut warnings) = self.configuration.read()?;
+        let mut byway = with_bar(self.configuration.open(options)?);
         let mut unconfirmed = None;
         let changes = match self.confirm {
             None => byway.apply(Owner::CONFIG, &config)?,

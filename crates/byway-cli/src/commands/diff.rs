@@ -1,13 +1,7 @@
-use std::path::PathBuf;
-
 use byway::Owner;
 use clap::Args;
 
-use super::{
-    answer,
-    file::{self, FILE},
-    open::open,
-};
+use super::{answer, file::Configuration};
 use crate::{error::Error, options::Options, output::Output, render::changes};
 
 /// Show what `apply` would change, and change nothing
@@ -20,21 +14,14 @@ Examples:
   byway diff byway.toml
   byway --json diff | jq .counts")]
 pub(crate) struct Diff {
-    /// The configuration; `-` is standard input
-    #[arg(value_name = "FILE", default_value = FILE)]
-    file: PathBuf,
-    /// Refuse the configuration where something would wait
-    #[arg(long)]
-    strict: bool,
+    #[command(flatten)]
+    configuration: Configuration,
 }
 
 impl Diff {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let (config, mut warnings) = file::inspect(&self.file)?;
-        let mut byway = open(options)?;
-        if self.strict {
-            byway = byway.with_strict();
-        }
+        let (config, mut warnings) = self.configuration.inspect()?;
+        let mut byway = self.configuration.open(options)?;
         let changes = byway.diff(Owner::CONFIG, &config)?;
         answer::stream(options, |out| match options.json {
             true => changes::write_json(&changes, byway.unconfirmed().unwrap_or_default(), out),

@@ -1,14 +1,18 @@
 //! The configuration that a command reads.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use byway::{
+    Byway,
     config::{Config, Reading},
     inspect_config, read_config,
 };
+use clap::Args;
 
+use super::open::open;
 use crate::{
     error::{Error, name},
+    options::Options,
     output::printable,
     render::problems,
 };
@@ -16,14 +20,33 @@ use crate::{
 /// The configuration, unless another file is named.
 pub(super) const FILE: &str = "/etc/byway/byway.toml";
 
-/// Reads a configuration to apply it, with warnings for behind the answer. Prints its errors.
-pub(super) fn read(path: &Path) -> Result<(Config, Vec<String>), Error> {
-    config_of(path, read_config(path)?)
+/// The configuration that `apply` and `diff` are given.
+#[derive(Debug, Args)]
+pub(super) struct Configuration {
+    /// The configuration; `-` is standard input
+    #[arg(value_name = "FILE", default_value = FILE)]
+    file: PathBuf,
+    /// Refuse the configuration where something would wait
+    #[arg(long)]
+    strict: bool,
 }
 
-/// Reads a configuration to look at it, likewise.
-pub(super) fn inspect(path: &Path) -> Result<(Config, Vec<String>), Error> {
-    config_of(path, inspect_config(path)?)
+impl Configuration {
+    /// Reads it to apply it, with warnings for behind the answer. Prints its errors.
+    pub(super) fn read(&self) -> Result<(Config, Vec<String>), Error> {
+        config_of(&self.file, read_config(&self.file)?)
+    }
+
+    /// Reads it to look at it, likewise.
+    pub(super) fn inspect(&self) -> Result<(Config, Vec<String>), Error> {
+        config_of(&self.file, inspect_config(&self.file)?)
+    }
+
+    /// Opens the library for it.
+    pub(super) fn open(&self, options: &Options) -> Result<Byway, Error> {
+        let byway = open(options)?;
+        Ok(if self.strict { byway.with_strict() } else { byway })
+    }
 }
 
 fn config_of(path: &Path, mut reading: Reading) -> Result<(Config, Vec<String>), Error> {

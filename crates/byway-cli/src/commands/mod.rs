@@ -1,4 +1,4 @@
-//! One file a command, with a small struct that has one `exec`. What several share is in `open.rs`, `file.rs` and `answer.rs`.
+//! One file a command, with a small struct that has one `exec`. What several share is in `open.rs`, `rule.rs`, `file.rs` and `answer.rs`.
 
 mod add;
 mod answer;
@@ -28,6 +28,7 @@ mod nexthop;
 mod open;
 mod replace;
 mod rollback;
+mod rule;
 mod show;
 
 use std::path::Path;
