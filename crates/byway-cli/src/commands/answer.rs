@@ -42,6 +42,9 @@ pub(super) fn no_longer_by_route(before: &[Attachment], after: &[Attachment], as
 }
 
 /// Adds to an answer what else a change has done: which interfaces it attached to, and which next hops have a smaller MTU.
+///
+/// The library returns only what the change was asked for. So the new attachments are those that were not there `before`,
+/// which was read without the lock: if another byway attaches in between, its interfaces are among them.
 pub(super) fn add_consequences(
     text: &mut String,
     byway: &mut Byway,
