@@ -52,6 +52,13 @@ struct Cli {
     command: Option<Command>,
 }
 
+impl Cli {
+    /// Whether it changes something. Without a command it is a batch, which does.
+    fn changes(&self) -> bool {
+        self.command.as_ref().is_none_or(Command::changes)
+    }
+}
+
 /// When to use colours.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Colour {
@@ -136,8 +143,7 @@ fn main() -> ExitCode {
 
 /// Logs what has been changed, if anything was.
 fn note(cli: &Cli, answer: &Result<Output, Error>) {
-    // Without a command it is a batch, which changes something.
-    if !cli.command.as_ref().is_none_or(Command::changes) {
+    if !cli.changes() {
         return;
     }
     match answer {
@@ -179,9 +185,7 @@ fn print(cli: &Cli, answer: &Output) -> Result<u8, Error> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(answer.exit_code),
         Err(error) => {
             let error = Error::Print(error);
-            // Without a command it is a batch, which changes something.
-            let is_change = cli.command.as_ref().is_none_or(Command::changes);
-            Err(if is_change { error.after_change(&answer.text) } else { error })
+            Err(if cli.changes() { error.after_change(&answer.text) } else { error })
         }
     }
 }
