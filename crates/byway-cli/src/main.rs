@@ -16,6 +16,7 @@ use std::{
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
+    sync::LazyLock,
 };
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
@@ -33,7 +34,7 @@ use crate::{
 /// source prefix wins; order never matters. Rules live in the kernel: there is no daemon, and they stay when this
 /// command ends.
 #[derive(Debug, Parser)]
-#[command(name = "byway", version, propagate_version = true, args_override_self = true)]
+#[command(name = "byway", version = version(), propagate_version = true, args_override_self = true)]
 #[command(arg_required_else_help = true, after_help = after_help())]
 struct Cli {
     /// Work in this network namespace: a name that `ip netns` knows, or a path like /proc/PID/ns/net
@@ -76,6 +77,13 @@ impl Colour {
         }
         .write_global();
     }
+}
+
+/// The version of the command, and that of the pins that it makes and reads.
+fn version() -> &'static str {
+    static VERSION: LazyLock<String> =
+        LazyLock::new(|| format!("{} (schema {})", env!("CARGO_PKG_VERSION"), byway_abi::SCHEMA));
+    &VERSION
 }
 
 fn after_help() -> String {
@@ -193,6 +201,12 @@ fn print(cli: &Cli, answer: &Output) -> Result<u8, Error> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+
+    #[test]
+    fn the_version_says_the_schema_in_one_line() {
+        let expected = format!("byway {} (schema {})\n", env!("CARGO_PKG_VERSION"), byway_abi::SCHEMA);
+        assert_eq!(super::Cli::command().render_version(), expected);
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {
