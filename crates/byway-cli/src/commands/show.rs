@@ -16,7 +16,7 @@ use crate::{
     error::Error,
     options::{Options, time_from},
     output::{Output, Stamped},
-    render::{Reader, Screen, Window, cells::Since, table},
+    render::{Reader, Screen, Window, cells::Since, clock::local_time, table},
 };
 
 /// Show rules with their counters, and attachments
@@ -302,15 +302,23 @@ fn watch(
     let window = is_drawn.then(Window::open).transpose().map_err(Error::Print)?;
     let mut before: Option<(Status, Instant)> = None;
     loop {
-        let (status, now) = (look(byway, what)?, Instant::now());
+        let (status, now, time) = (look(byway, what)?, Instant::now(), local_time());
         let since =
             before.as_ref().map(|(status, then)| Since { status, seconds: (now - *then).as_secs_f64() });
         let looked = Looked { what, selection: &selection, is_alone, status: &status, since: since.as_ref() };
         loop {
             // Another look for each, since somebody may have resized it.
             let screen = Screen::of_stdout().filter(|_| window.is_some());
-            // Plain data always has a JSON form.
-            let text = if options.json { looked.json().unwrap_or_default() } else { looked.text(screen)? };
+            let text = match screen {
+                Some(screen) => {
+                    let every = format!("Every {}", humantime::format_duration(pause));
+                    let (title, rest) = screen.titled(&every, &time);
+                    screen.cut(&format!("{title}\n\n{}", looked.text(Some(rest))?))
+                }
+                // Plain data always has a JSON form.
+                None if options.json => looked.json().unwrap_or_default(),
+                None => looked.text(None)?,
+            };
             let goes_on = answer::stream(options, |out| {
                 match screen {
                     // Overwrite what was shown before, line by line, so that nothing flickers.

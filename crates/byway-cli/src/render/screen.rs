@@ -64,6 +64,12 @@ impl Screen {
         self.cut(&parts.join("\n\n"))
     }
 
+    /// Returns a first line with a text at each end, and what is left of the screen below it and an empty line.
+    pub(crate) fn titled(self, left: &str, right: &str) -> (String, Self) {
+        let room = self.columns.saturating_sub(left.chars().count() + 2);
+        (format!("{left}  {right:>room$}"), Self { rows: self.rows.saturating_sub(2), ..self })
+    }
+
     /// The part of a text that there is room for.
     pub(crate) fn cut(self, text: &str) -> String {
         let cut = |line: &str| line.chars().take(self.columns).collect::<String>();
@@ -104,6 +110,14 @@ mod tests {
         }
         assert!(!shown((13, 20), &rows, Some("head"), &[]).contains("head"));
         assert!(shown((14, 20), &rows, Some("head"), &[]).contains("head"));
+    }
+
+    #[test]
+    fn a_title_has_a_text_at_each_end() {
+        let titled = |columns| Screen { rows: 24, columns }.titled("Every 1s", "now");
+        assert_eq!(titled(20).0, "Every 1s         now");
+        assert_eq!(titled(4).0, "Every 1s  now", "what is too long is cut");
+        assert_eq!(titled(20).1.rows, 22);
     }
 
     #[test]

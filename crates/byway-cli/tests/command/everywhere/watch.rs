@@ -1,6 +1,6 @@
 //! `show --watch` on a terminal.
 
-use std::{fs, process::Command};
+use std::{fs, process::Command, time::SystemTime};
 
 use byway_lab::seed::Seed;
 
@@ -11,6 +11,11 @@ use crate::{
 
 /// More than fit any of the screens.
 const RULES: usize = 200;
+
+/// The time in UTC, to the second. Such texts are in the order of their times.
+fn time() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string().replace('T', " ").replace('Z', "")
+}
 
 /// What is drawn at a time, as a person sees it.
 fn look(terminal: &mut Terminal) -> Vec<String> {
@@ -28,7 +33,8 @@ fn a_watch_fits_its_screen_and_gives_it_back() {
     done(&seed.server, &format!("-q -b {}", batch.display()));
     // The terminal is that of a session, so that it turns keys and sizes into signals.
     let mut command = Command::new("setsid");
-    command.args(["--ctty", "--wait", env!("CARGO_BIN_EXE_byway"), "show", "--watch=0.1"]);
+    command.args(["--ctty", "--wait", env!("CARGO_BIN_EXE_byway"), "show", "--watch=0.1"]).env("TZ", "UTC0");
+    let started = time();
     let mut terminal = Terminal::start(&seed.server, &mut command, (80, 24));
     let enter = "\x1b[?1049h\x1b[?25l";
     assert_eq!(terminal.until(Some(enter)), enter, "nothing is drawn on the screen that was there");
@@ -47,6 +53,10 @@ fn a_watch_fits_its_screen_and_gives_it_back() {
             let foot = format!("{RULES} rules, these are the {shown} busiest");
             assert!(look.contains(&foot), "{foot}: {look:#?}");
             assert!(look.iter().any(|line| line.starts_with("FROM ")), "{look:#?}");
+            let title = look[0].strip_prefix("Every 100ms ").unwrap_or_else(|| panic!("{look:#?}"));
+            let said = title.trim_start();
+            assert!(said >= started.as_str() && said <= time().as_str(), "{look:#?}");
+            assert_eq!((look[0].chars().count(), look[1].as_str()), (columns.into(), ""), "{look:#?}");
         }
     }
     terminal.types("\x03");
