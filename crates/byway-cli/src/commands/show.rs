@@ -321,8 +321,9 @@ fn watch(
             };
             let goes_on = answer::stream(options, |out| {
                 match screen {
-                    // Overwrite what was shown before, line by line, so that nothing flickers.
-                    Some(_) => write!(out, "\x1b[H{}\x1b[K\n\x1b[J", text.replace('\n', "\x1b[K\n")),
+                    // Overwrite what was shown before, line by line, so that nothing flickers. A line is erased before it is
+                    // written: behind a full one, the cursor of xterm and of the Linux console is still on its last letter.
+                    Some(_) => write!(out, "\x1b[H\x1b[K{}\n\x1b[J", text.replace('\n', "\n\x1b[K")),
                     None if options.json => writeln!(out, "{text}"),
                     None => write!(out, "{text}\n\n"),
                 }
