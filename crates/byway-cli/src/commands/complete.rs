@@ -394,7 +394,7 @@ fn help(keyword: &str) -> &'static str {
         "sort" => "the most first",
         "head" => "so many at most",
         "nexthops" => "next hops, their state and their counters",
-        "attachments" => "what left by each, and what byway left alone",
+        "attachments" => "what each has seen, and what it left alone",
         "rules" => "rules and their counters",
         "groups" => "groups and their members",
         "proto" => "what follows the IP header",

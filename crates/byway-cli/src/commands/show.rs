@@ -54,7 +54,7 @@ Examples:
   byway show nexthops           next hops, their state and their counters
   byway show nexthops dev eth1
   byway show groups             as `byway group show`
-  byway show attachments        what left by them, and why byway left it alone
+  byway show attachments        what each has seen, and why it left some alone
   byway -6 show                 IPv6 alone: rules by their source
   byway -o show                 each rule on one line, in the words that add it
   byway show --watch            look again every second; the busiest rules first

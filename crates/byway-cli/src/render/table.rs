@@ -209,7 +209,7 @@ fn next_hop_columns<'a>(since: Option<&'a Since<'_>>, reader: Reader) -> Columns
     columns
 }
 
-/// What left by each attachment, a column each, and why it was left alone.
+/// What each attachment has seen, a column each, and why it left some alone.
 pub(crate) fn attachments(attachments: &[Attachment], since: Option<&Since<'_>>, reader: Reader) -> String {
     let counted = |attachments: &[Attachment]| -> Vec<(String, AttachmentCounters)> {
         let there = attachments.iter().filter(|it| !is_waiting(it));
