@@ -82,7 +82,7 @@ impl Colour {
 /// The version of the command, and that of the pins that it makes and reads.
 fn version() -> &'static str {
     static VERSION: LazyLock<String> =
-        LazyLock::new(|| format!("{} (schema {})", env!("CARGO_PKG_VERSION"), byway_abi::SCHEMA));
+        LazyLock::new(|| format!("{} (schema {})", env!("CARGO_PKG_VERSION"), byway::SCHEMA));
     &VERSION
 }
 
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn the_version_says_the_schema_in_one_line() {
-        let expected = format!("byway {} (schema {})\n", env!("CARGO_PKG_VERSION"), byway_abi::SCHEMA);
+        let expected = format!("byway {} (schema {})\n", env!("CARGO_PKG_VERSION"), byway::SCHEMA);
         assert_eq!(super::Cli::command().render_version(), expected);
     }
 

@@ -61,6 +61,8 @@ mod model;
 mod policy;
 mod show;
 
+/// The number of the form of all pins. A byway takes over those of an older one, and refuses those of a newer one.
+pub use byway_abi::SCHEMA;
 pub use config::{
     Attach,
     file_error::{FILE_MAX, FileError},

@@ -1,7 +1,7 @@
 use std::{
     io::Write,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use byway::{
@@ -16,7 +16,7 @@ use crate::{
     error::Error,
     options::{Options, time_from},
     output::{Output, Stamped},
-    render::{Reader, Screen, Window, cells::Since, clock::local_time, table},
+    render::{Reader, Screen, Window, cells::Since, table},
 };
 
 /// Show rules with their counters, and attachments
@@ -302,7 +302,8 @@ fn watch(
     let window = is_drawn.then(Window::open).transpose().map_err(Error::Print)?;
     let mut before: Option<(Status, Instant)> = None;
     loop {
-        let (status, now, time) = (look(byway, what)?, Instant::now(), local_time());
+        let (status, now) = (look(byway, what)?, Instant::now());
+        let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let since =
             before.as_ref().map(|(status, then)| Since { status, seconds: (now - *then).as_secs_f64() });
         let looked = Looked { what, selection: &selection, is_alone, status: &status, since: since.as_ref() };

@@ -2,7 +2,6 @@
 
 pub(crate) mod cells;
 pub(crate) mod changes;
-pub(crate) mod clock;
 mod columns;
 pub(crate) mod get;
 pub(crate) mod problems;

@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     policy::{MAIN, Policy, RouteKind, TableRoute},
-    remark::{NAMED, quote},
+    remark::{NAMED, quote, some_of},
     tables::{Tables, is_ipv4},
     target::{self, Leads, Main, target},
     walk::{self, Case, Decided, Link, Verdict},
@@ -126,10 +126,11 @@ fn class<'a>(
             *is_own && !is_initial && *of == to && except.is_none()
         });
         let (said, remarks) = said_of(&decided, chain, tables, main, &to);
-        // Packets that Byway does not see need a rule in two cases only: a table has a route of its own for them, or none
-        // may leak once main's route is gone.
+        // Packets that Byway does not see need a rule in three cases only: a table has a route of its own for them, none may leak
+        // once main's route is gone, or they are an exception to that.
         let is_idle = past.is_some()
             && said.target != TargetSpec::Drop
+            && class.said(&to, classes).target != TargetSpec::Drop
             && said.on_down != OnDown::Drop
             && !is_of_its_own(decided.verdict)
             && main.leads(decided.verdict, &[]) == Leads::Past;
@@ -217,6 +218,19 @@ fn said_of(
     let without = |gone: &[&str], is_moved| {
         walk::decide(chain, tables, to, Case { gone, is_moved, fulfilled: None }).verdict.is_nowhere()
     };
+    if main.past_attachments(to).is_some_and(|past| is_same(verdict, past)) {
+        let devices = main.devices_past_attachments(to);
+        let case = Case { gone: &devices, is_moved: true, fulfilled: None };
+        let moved = walk::decide(chain, tables, to, case).verdict;
+        if without(&devices, false) && main.leads(moved, &devices) != Leads::Past {
+            let names = devices.iter().map(|device| quote(device)).collect();
+            let remark = format!(
+                "Byway sees these packets only without {}. Linux sends them nowhere then, and so does this rule.",
+                some_of(names)
+            );
+            return (Said { target: TargetSpec::Drop, on_down: OnDown::Pass }, vec![remark]);
+        }
+    }
     if is_mains || (matches!(verdict, Verdict::Nothing) && without(&[], true)) {
         return (Said::NOTHING, Vec::new());
     }

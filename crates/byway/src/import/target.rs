@@ -149,10 +149,28 @@ impl<'a> Main<'a> {
 
     /// The route that leads packets out elsewhere than by an attachment, so that Byway does not see them.
     pub(crate) fn past_attachments(&self, to: &Prefix) -> Option<&'a TableRoute> {
-        self.route(to).filter(|route| {
+        self.past_attachments_without(to, &[])
+    }
+
+    fn past_attachments_without(&self, to: &Prefix, gone: &[&str]) -> Option<&'a TableRoute> {
+        self.tables.route(MAIN, to, gone).filter(|route| {
             !route.destination.is_all()
                 && !devices(route).any(|device| self.attachments.iter().any(|name| name == device))
         })
+    }
+
+    /// The devices that lead packets past the attachments: until all of them are gone, Byway sees none of these packets.
+    pub(crate) fn devices_past_attachments(&self, to: &Prefix) -> Vec<&'a str> {
+        let mut gone = Vec::new();
+        while let Some(route) = self.past_attachments_without(to, &gone) {
+            let before = gone.len();
+            gone.extend(devices(route).filter(|device| !gone.contains(device)).collect::<Vec<_>>());
+            // A route that refuses stays.
+            if gone.len() == before {
+                break;
+            }
+        }
+        gone
     }
 }
 

@@ -14,7 +14,7 @@ const RULES: usize = 200;
 
 /// The time in UTC, to the second. Such texts are in the order of their times.
 fn time() -> String {
-    humantime::format_rfc3339_seconds(SystemTime::now()).to_string().replace('T', " ").replace('Z', "")
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
 }
 
 /// What is drawn at a time, as a person sees it.
