@@ -104,7 +104,8 @@ pub(crate) struct ActionSpec {
 }
 
 impl Config {
-    /// Makes a configuration. If two rules are for the same packets, the last one counts.
+    /// Makes a configuration. If two rules are for the same packets, the last one counts. A configuration has no owner: this
+    /// ignores those of the rules and groups, and [`Byway::apply`](crate::Byway::apply) names one for all.
     pub fn new(
         attach: Option<Attach>,
         groups: Vec<GroupSpec>,
