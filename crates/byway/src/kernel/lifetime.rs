@@ -12,7 +12,7 @@ use aya::maps::{Map, MapData, xdp::DevMap};
 
 use super::{
     bpffs,
-    map::{cannot_make, cannot_read, map, optional},
+    map::{cannot_make, cannot_open, cannot_read, open_if_there, optional},
     sys,
 };
 use crate::error::{Error, Result};
@@ -38,10 +38,9 @@ pub(crate) fn note(folder: &Path) -> Result<()> {
 
 /// Whether the network namespace of the pins in `folder` exists. Returns `None` if nobody has noted which one it is.
 pub(crate) fn exists(folder: &Path) -> Result<Option<bool>> {
-    if !folder.join(MAP).exists() {
-        return Ok(None);
-    }
-    let map: DevMap<MapData> = map!(folder, "NAMESPACE");
+    let Some(map) = open_if_there(&folder.join(MAP), MAP)? else { return Ok(None) };
+    let map: DevMap<MapData> =
+        Map::from_map_data(map).and_then(DevMap::try_from).map_err(cannot_open(MAP))?;
     let loopback = optional(map.get(0, 0)).map_err(cannot_read(MAP))?;
     Ok(Some(loopback.is_some()))
 }

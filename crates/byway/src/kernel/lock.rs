@@ -80,7 +80,7 @@ impl Lock {
             };
             match bpffs::make_folder(&own) {
                 // Someone has just removed it, with the folder around it.
-                Err(_) if !all.exists() => continue,
+                Err(error) if error.errno() == Some(libc::ENOENT) => continue,
                 made => made?,
             }
             let of_own = lock(&own, FlockArg::LockExclusiveNonblock, start, wait, &mut has_waited)?;

@@ -13,6 +13,15 @@ pub(super) fn open(folder: &Path, name: &str) -> Result<Map> {
         .map_err(|error| Error::opening_pin(folder, name, cannot_open(name)(error)))
 }
 
+/// Opens a pinned map, or returns `None` if there is none. It judges by the kernel's answer: a look afterwards may find the pin
+/// that another Byway has made in the meantime.
+pub(super) fn open_if_there(pin: &Path, name: &str) -> Result<Option<MapData>> {
+    match MapData::from_pin(pin).map_err(cannot_open(name)) {
+        Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
+        map => map.map(Some),
+    }
+}
+
 // Each turns what the kernel says of a map into an error with the map's name.
 
 pub(super) fn cannot_open(name: &str) -> impl Fn(MapError) -> Error + Copy {

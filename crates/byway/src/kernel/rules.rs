@@ -19,7 +19,10 @@ use byway_abi::{
 
 use super::{
     bpffs,
-    map::{add, cannot_make, cannot_open, cannot_read, cannot_write, ignore_missing, map, optional},
+    map::{
+        add, cannot_make, cannot_open, cannot_read, cannot_write, ignore_missing, map, open_if_there,
+        optional,
+    },
     migrations::NO_PREALLOC,
     sources::{INNER, memory},
     sys::{Memory, RECORD_WORDS, record_of_words, record_to_words},
@@ -157,13 +160,10 @@ impl Rules {
         if let Some(map) = cell.get() {
             return Ok(Some(map));
         }
-        let pin = self.exceptions_pin(number);
-        let opened = MapData::from_pin(&pin).and_then(Map::from_map_data).and_then(Exceptions::try_from);
-        match opened {
-            Ok(map) => Ok(Some(cell.get_or_init(|| map))),
-            Err(_) if !pin.exists() => Ok(None),
-            Err(error) => Err(cannot_open("EXCEPTIONS")(error)),
-        }
+        let Some(map) = open_if_there(&self.exceptions_pin(number), "EXCEPTIONS")? else { return Ok(None) };
+        let map =
+            Map::from_map_data(map).and_then(Exceptions::try_from).map_err(cannot_open("EXCEPTIONS"))?;
+        Ok(Some(cell.get_or_init(|| map)))
     }
 
     /// Creates the map of exception counters that comes with a chunk, unless it exists.
@@ -272,12 +272,9 @@ impl Rules {
         if let Some(chunk) = cell.get() {
             return Ok(Some((chunk, place)));
         }
-        let open = |pin: PathBuf| match MapData::from_pin(&pin) {
-            Ok(map) => memory(&map, "of rules").map(Some),
-            // Another Byway has removed all pins.
-            Err(_) if !pin.exists() => Ok(None),
-            Err(error) => Err(cannot_open("of rules")(error)),
-        };
+        // There is none if another Byway has removed all pins.
+        let open =
+            |pin: PathBuf| open_if_there(&pin, "of rules")?.map(|map| memory(&map, "of rules")).transpose();
         let chunk = (open(self.records_pin(number))?, open(self.counters_pin(number))?);
         let (Some(records), Some(counters)) = chunk else { return Ok(None) };
         let row = chunk_len(number) as usize;

@@ -17,7 +17,7 @@ use byway_abi::{
 
 use super::{
     grace_period,
-    map::{cannot_look_at, cannot_make, cannot_open, cannot_read, cannot_write, map},
+    map::{cannot_look_at, cannot_make, cannot_open, cannot_read, cannot_write, map, open_if_there},
     sys::{self, Memory},
 };
 use crate::{
@@ -177,12 +177,7 @@ impl Sources {
     }
 
     fn open_map(&self, family: Family, generation: u32) -> Result<Option<MapData>> {
-        let pin = self.pin(family, generation);
-        match MapData::from_pin(&pin) {
-            Ok(map) => Ok(Some(map)),
-            Err(_) if !pin.exists() => Ok(None),
-            Err(error) => Err(cannot_open(name(family))(error)),
-        }
+        open_if_there(&self.pin(family, generation), name(family))
     }
 
     /// Opens the part of a table where a source may be. To map all of a large table takes longer than everything else in a
