@@ -96,31 +96,15 @@ pub(crate) fn await_attachments(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{
-        snapshot::Header,
-        state::{Place, Role},
-    };
-
-    fn link(index: u32, name: &str, parent: Option<u32>) -> (u32, Link) {
-        let link = Link {
-            device: Device { name: name.into(), index },
-            header: Header::Ethernet,
-            mtu: 1_500,
-            is_loopback: name == "lo",
-            is_up: true,
-            has_carrier: true,
-            has_neighbours: true,
-            other_names: Vec::new(),
-            parent,
-            master: None,
-            group: 0,
-        };
-        (index, link)
-    }
+    use crate::policy::state::{Place, Role};
 
     /// eth0 has a macvlan.
     fn links() -> BTreeMap<u32, Link> {
-        [link(1, "lo", None), link(2, "eth0", None), link(3, "eth1", None), link(4, "mac0", Some(2))].into()
+        let names = [(1, "lo"), (2, "eth0"), (3, "eth1"), (4, "mac0")];
+        let mut links: BTreeMap<u32, Link> =
+            names.map(|(index, name)| (index, Link::named(index, name))).into();
+        links.entry(4).and_modify(|mac0| mac0.parent = Some(2));
+        links
     }
 
     fn next_hop(gateway: &str, name: &str, index: u32, by_route: bool) -> NextHop {

@@ -273,28 +273,12 @@ mod tests {
     use super::*;
     use crate::policy::snapshot::GatewayRoutes;
 
-    fn link(index: u32, name: &str) -> Link {
-        Link {
-            device: Device { name: name.into(), index },
-            header: Header::Ethernet,
-            mtu: 1_500,
-            is_loopback: name == "lo",
-            is_up: true,
-            has_carrier: true,
-            has_neighbours: true,
-            other_names: vec![format!("{name}-alt")],
-            parent: None,
-            master: None,
-            group: 0,
-        }
-    }
-
     /// eth0 and eth1, and one gateway behind the second.
     fn host() -> Host {
         let links = [(1, "lo"), (2, "eth0"), (3, "eth1")];
         let routes = GatewayRoutes { found: Found::Device(3), local: None, on_link: [3].into() };
         Host {
-            links: links.map(|(index, name)| (index, link(index, name))).into(),
+            links: links.map(|(index, name)| (index, Link::named(index, name))).into(),
             default_routes: [2].into(),
             gateways: [("192.0.2.1".parse().unwrap(), routes)].into(),
             ..Host::default()
@@ -363,7 +347,7 @@ mod tests {
         ) {
             let mut host = Host::default();
             for (index, (parent, master)) in (0_u32..).zip(of) {
-                let mut link = link(index, &format!("eth{index}"));
+                let mut link = Link::named(index, &format!("eth{index}"));
                 (link.parent, link.master) = (Some(parent).filter(|it| *it < 4), Some(master).filter(|it| *it < 4));
                 host.links.insert(index, link);
             }

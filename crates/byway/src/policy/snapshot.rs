@@ -58,6 +58,24 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// A device as tests have it: up, with Ethernet.
+    #[cfg(test)]
+    pub(crate) fn named(index: u32, name: &str) -> Self {
+        Self {
+            device: Device { name: name.into(), index },
+            header: Header::Ethernet,
+            mtu: 1_500,
+            is_loopback: name == "lo",
+            is_up: true,
+            has_carrier: true,
+            has_neighbours: true,
+            other_names: vec![format!("{name}-alt")],
+            parent: None,
+            master: None,
+            group: 0,
+        }
+    }
+
     /// Whether it can be an attachment.
     pub(crate) fn is_attachable(&self) -> bool {
         self.header != Header::Other && !self.is_loopback

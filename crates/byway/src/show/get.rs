@@ -518,19 +518,7 @@ mod tests {
             is_broadcast: false,
             is_resolvable: true,
         };
-        let link = |index, master| Link {
-            device: device("it", index),
-            header: crate::policy::snapshot::Header::Ethernet,
-            mtu: 1_500,
-            is_loopback: false,
-            is_up: true,
-            has_carrier: true,
-            has_neighbours: true,
-            other_names: Vec::new(),
-            parent: None,
-            master,
-            group: 0,
-        };
+        let link = |index, master| Link { master, ..Link::named(index, "it") };
         let links: BTreeMap<u32, Link> =
             [(2, link(2, Some(5))), (3, link(3, None)), (5, link(5, None))].into();
         let attached = [device("eth0", 2), device("eth1", 3)];
