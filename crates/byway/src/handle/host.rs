@@ -64,7 +64,7 @@ fn would_attach(attach: Option<&Attach>, host: &Host, network: &mut Network) -> 
 ///
 /// # Errors
 ///
-/// [`Error::Kernel`] where the kernel does not list rules, routes or devices.
+/// [`Error::Kernel`](crate::Error::Kernel) where the kernel does not list rules, routes or devices.
 pub fn import() -> Result<Imported> {
     let mut network = Network::open()?;
     let links = network.links()?;
