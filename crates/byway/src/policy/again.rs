@@ -1,4 +1,4 @@
-//! What of earlier requests fits the devices and routes of now: a request outlives its device.
+//! Fits earlier requests to the devices and routes of now: a request outlives its device.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
