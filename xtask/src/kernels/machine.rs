@@ -142,6 +142,7 @@ layer /ro /new || die "there is no layer over the host's files"
 $b mount -t proc proc /new/proc
 $b mount -t sysfs sys /new/sys
 $b mount -t devtmpfs dev /new/dev
+$b ln -s /proc/self/fd /new/dev/fd # udev does this on a host
 $b mkdir -p /new/dev/pts /new/dev/shm
 $b mount -t devpts pts /new/dev/pts
 $b mount -t tmpfs shm /new/dev/shm
