@@ -25,5 +25,7 @@ pub const COPY: u32 = 1 << 29;
 pub const PROBE: u32 = 1 << 28;
 /// A received packet that only has to pass.
 pub const PASS: u32 = 1 << 27;
+/// A reply on the way that its request came in by. It has the Ethernet addresses of that way already.
+pub const REPLY: u32 = 1 << 26;
 /// All flags.
-pub const FLAGS: u32 = AGAIN | L3 | COPY | PROBE | PASS;
+pub const FLAGS: u32 = AGAIN | L3 | COPY | PROBE | PASS | REPLY;

@@ -23,4 +23,5 @@ pod!(
     crate::NeighbourKey,
     crate::ProgramKey,
     crate::ProgramRecord,
+    crate::reply::Way,
 );

@@ -32,6 +32,8 @@ pub struct ProgramKey {
 pub const ROLE_DEPARTURE: u8 = 1;
 /// [`ProgramRecord::role`] on the egress of a next hop's device that is no attachment.
 pub const ROLE_ARRIVAL: u8 = 2;
+/// [`ProgramRecord::role`] on the ingress of a device that requests come in by.
+pub const ROLE_RECEPTION: u8 = 3;
 
 /// [`ProgramRecord::hook`] of a pinned tcx link.
 pub const HOOK_TCX: u8 = 1;
@@ -44,7 +46,7 @@ pub const HOOK_CLSACT: u8 = 2;
 pub struct ProgramRecord {
     /// The device's name when the program was attached, padded with zeros.
     pub name: [u8; DEVICE_NAME_LEN],
-    /// [`ROLE_DEPARTURE`] or [`ROLE_ARRIVAL`]. Byway leaves programs with any other role alone.
+    /// [`ROLE_DEPARTURE`], [`ROLE_ARRIVAL`] or [`ROLE_RECEPTION`]. Byway leaves programs with any other role alone.
     pub role: u8,
     /// [`HOOK_TCX`] or [`HOOK_CLSACT`].
     pub hook: u8,

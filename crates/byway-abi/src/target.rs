@@ -14,10 +14,12 @@ pub const TARGET_BY_DESTINATION: u8 = 5;
 pub const TARGET_LONGER: u8 = 6;
 /// `kind` of a [`Target`] in a source table: an entry was here.
 pub const TARGET_GONE: u8 = 7;
+/// `kind` of a [`Target`]: the way that the packet's flow came in by ([`reply`](crate::reply)).
+pub const TARGET_REPLY_TO: u8 = 8;
 
-/// If no next hop is live: leave the packet to normal routing.
+/// If no next hop is live, or the flow is unknown: leave the packet to normal routing.
 pub const ON_DOWN_PASS: u8 = 0;
-/// If no next hop is live: drop the packet.
+/// If no next hop is live, or the flow is unknown: drop the packet.
 pub const ON_DOWN_DROP: u8 = 1;
 
 /// What becomes of a packet. The [source tables](crate::sources) lead to one. It is the value of the destination tables
@@ -29,7 +31,7 @@ pub struct Target {
     pub rule: u32,
     /// One of the kinds above. A program leaves a packet alone if it does not know the kind.
     pub kind: u8,
-    /// [`ON_DOWN_PASS`] or [`ON_DOWN_DROP`], for a next hop. A group has its own.
+    /// [`ON_DOWN_PASS`] or [`ON_DOWN_DROP`], for a next hop or a reply. A group has its own.
     pub on_down: u8,
     /// What to clamp TCP's MSS option to, in bytes, or [`MSS_AUTO`] or [`MSS_OFF`].
     pub mss: u16,

@@ -1,8 +1,8 @@
 //! The decision: what becomes of a packet that leaves by an attachment, and of one that has arrived.
 
 use byway_abi::{
-    Count, MSS_OFF, ON_DOWN_DROP, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, Target, class,
-    meta,
+    Count, MSS_OFF, ON_DOWN_DROP, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, TARGET_REPLY_TO,
+    Target, class, meta,
 };
 
 use crate::{
@@ -11,12 +11,13 @@ use crate::{
         rule_counters,
     },
     health, icmp_error, lookup,
-    maps::{ATTACHMENTS, META, NEXT_HOPS},
-    mark::{self, AGAIN, FLAGS, Mark},
+    maps::{ATTACHMENTS, META, NEXT_HOPS, RECEIVERS},
+    mark::{self, AGAIN, FLAGS, Mark, REPLY},
     next_hop::{self, Choice, Hop},
     packet::{self, Header, Packet},
     probe,
-    redirect::{push_ethernet, redirect},
+    redirect::{self, push_ethernet, redirect},
+    reply,
     rows::field,
     size::{self, Size},
     skb::Skb,
@@ -44,6 +45,7 @@ pub fn depart(skb: &Skb, header: Header) -> Verdict {
     count_class(attachment, class::MATCHED, size);
     match target.kind {
         TARGET_NEXT_HOP | TARGET_GROUP => send(skb, header, packet, &target, generation, size),
+        TARGET_REPLY_TO => send_back(skb, header, packet, &target, size),
         TARGET_PASS => {
             count_matched(target.rule, size);
             LEAVE
@@ -99,7 +101,7 @@ fn send(skb: &Skb, header: Header, packet: Packet, target: &Target, generation: 
 #[inline(always)]
 fn send_to(skb: &Skb, header: Header, packet: &Packet, target: &Target, hop: &Hop, size: Count) -> Verdict {
     let may_be_syn = target.mss != MSS_OFF && size::may_be_syn(skb, packet);
-    let mtu = match size::check_mtu(skb, packet, hop.next_hop, may_be_syn) {
+    let mtu = match size::check_mtu(skb, packet, hop.next_hop.ifindex, hop.next_hop.mtu, may_be_syn) {
         Size::Fits(mtu) => mtu,
         Size::TooBig(mtu) => return refuse_too_big(skb, target.rule, hop, mtu, size),
     };
@@ -114,18 +116,62 @@ fn send_to(skb: &Skb, header: Header, packet: &Packet, target: &Target, hop: &Ho
     redirect(hop.next_hop, packet)
 }
 
+/// Sends a reply back by the way that its flow came in by. If the packet is no reply of a known flow, or the device of its way
+/// is gone, does what `on_down` says.
+#[inline(always)]
+fn send_back(skb: &Skb, header: Header, packet: Packet, target: &Target, size: Count) -> Verdict {
+    let number = reply::way(skb, &packet);
+    let way = reply::known_way(number).filter(|way| RECEIVERS.get_ifindex(way.ifindex).is_some());
+    let Some(way) = way else { return fall_back(target.rule, target.on_down, size) };
+    let rule = target.rule;
+    if way.ifindex == skb.ifindex() {
+        if way.addresses != [0; 3] && redirect::write_addresses(skb, way).is_none() {
+            return LEAVE;
+        }
+        count_matched(rule, size);
+        count_arrived(rule, 0, size);
+        return LEAVE;
+    }
+    let Some(packet) = push_ethernet(skb, packet, header) else { return LEAVE };
+    let fits = size::fit(skb, size::kind_of(&packet), way.ifindex, ANY_MTU, target.mss.into());
+    if fits & size::TOO_BIG != 0 {
+        let verdict = icmp_error::answer_too_big(skb, 0, fits as u32);
+        count_exception(rule, exception_of(verdict), size);
+        return verdict;
+    }
+    if fits & size::CLAMPED != 0 {
+        count_exception(rule, exception::CLAMPED, size);
+    }
+    mark::write(skb, rule, 0, mark::REPLY);
+    match redirect::send_back(skb, way) {
+        Some(verdict) => {
+            count_matched(rule, size);
+            verdict
+        }
+        None => LEAVE,
+    }
+}
+
+/// The MTU of a way's device on kernels that do not tell it.
+const ANY_MTU: u32 = u32::MAX;
+
 /// Answers a packet that is too big for its next hop, or drops it.
 #[inline(always)]
 fn refuse_too_big(skb: &Skb, rule: u32, hop: &Hop, mtu: u32, size: Count) -> Verdict {
     let verdict = icmp_error::answer_too_big(skb, hop.slot, mtu);
+    count_exception(rule, exception_of(verdict), size);
     if verdict != DROP {
-        count_exception(rule, exception::ICMP_SENT, size);
         next_hop::count(field!(hop.counters, icmp_sent), size);
     } else {
-        count_exception(rule, exception::TOO_BIG_DROPPED, size);
         next_hop::count(field!(hop.counters, too_big_dropped), size);
     }
     verdict
+}
+
+/// Returns the exception that a packet counts as which is too big and gets this verdict.
+#[inline(always)]
+fn exception_of(verdict: Verdict) -> u32 {
+    if verdict == DROP { exception::TOO_BIG_DROPPED } else { exception::ICMP_SENT }
 }
 
 /// Counts the packet, then passes or drops it as `on_down` says.
@@ -146,7 +192,7 @@ pub fn arrive(skb: &Skb, header: Header, departs: bool) -> Option<Verdict> {
     let is_again = mark.slot & AGAIN != 0;
     // A device without an Ethernet header has no neighbours that a packet could wait for.
     if let Header::Ethernet = header
-        && !is_again
+        && mark.slot & (AGAIN | REPLY) == 0
         && let Some(found) = mark::was_queued(skb, &mark)
     {
         let verdict = redirect_again(skb, &mark, found);

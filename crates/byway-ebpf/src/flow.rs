@@ -7,7 +7,7 @@ use byway_abi::{Fragments, flow};
 
 use crate::{
     clock,
-    maps::{FRAGMENTED, FragmentsRow},
+    maps::{Address6, FRAGMENTED, FragmentsRow},
     packet::Packet,
     skb::Skb,
     transport::{self, Part, Transport},
@@ -26,11 +26,7 @@ pub fn hash(skb: &Skb, packet: &Packet) -> u32 {
     if transport.part == Part::Whole {
         return mix(packet, protocol, ports(skb, &transport));
     }
-    let mut key = [0; 10];
-    key[..4].copy_from_slice(&packet.source);
-    key[4..8].copy_from_slice(&packet.destination);
-    key[8] = transport.identification;
-    key[9] = u32::from(transport.next);
+    let key = fragment_key(packet.source, packet.destination, &transport, 0);
     // Userspace creates the map with the first group. Without it, addresses alone make the hash of a fragment.
     let Some(fragments) = FRAGMENTED.get(0) else { return mix(packet, protocol, 0) };
     // SAFETY: the row has as many words. The map may give it to another packet during the read. At worst, this fragment then
@@ -48,7 +44,7 @@ pub fn hash(skb: &Skb, packet: &Packet) -> u32 {
         }
         let hash = mix(packet, protocol, ports(skb, &transport));
         // If this fails, later fragments are hashed by addresses alone.
-        let _ = fragments.insert(key, row(Fragments { written: now, hash, by_first: 1 }), 0);
+        let _ = fragments.insert(key, fragment_row(Fragments { written: now, hash, by_first: 1 }), 0);
         return hash;
     }
     if let Some(known) = known {
@@ -57,13 +53,24 @@ pub fn hash(skb: &Skb, packet: &Packet) -> u32 {
     let hash = mix(packet, protocol, 0);
     let written = clock::now();
     // If this fails, the others are hashed without it.
-    let _ = fragments.insert(key, row(Fragments { written, hash, by_first: 0 }), 0);
+    let _ = fragments.insert(key, fragment_row(Fragments { written, hash, by_first: 0 }), 0);
     hash
+}
+
+/// Returns the key in `FRAGMENTED` of a packet that leaves in fragments. `flags` are beside the protocol.
+#[inline(always)]
+pub fn fragment_key(source: Address6, destination: Address6, transport: &Transport, flags: u32) -> [u32; 10] {
+    let mut key = [0; 10];
+    key[..4].copy_from_slice(&source);
+    key[4..8].copy_from_slice(&destination);
+    key[8] = transport.identification;
+    key[9] = u32::from(transport.next) | flags;
+    key
 }
 
 /// Returns the value as words.
 #[inline(always)]
-fn row(fragments: Fragments) -> FragmentsRow {
+pub fn fragment_row(fragments: Fragments) -> FragmentsRow {
     // SAFETY: both types have the same size, and `Fragments` has no padding.
     unsafe { core::mem::transmute(fragments) }
 }

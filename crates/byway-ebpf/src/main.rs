@@ -1,7 +1,9 @@
-//! The programs of Byway, all of type `sched_cls` and on egress.
+//! The programs of Byway, all of type `sched_cls`.
 //!
 //! [`byway_departure`] is on the attachments. It looks up a packet's source, and redirects the packet on a match.
 //! [`byway_arrival`] is on the devices of next hops that are no attachments. It counts the packets that get there.
+//! [`byway_reception`] is on the ingress of the devices that requests come in by, if a rule has the target `reply-to`. It notes
+//! which way each flow came in by, changes no packet, and ends no chain. The others are on egress.
 //! Each has a second form (`_l3`) for devices whose packets have no Ethernet header (tun, WireGuard, most IP tunnels).
 //!
 //! A redirected packet also passes the egress hook of its new device, which may be an attachment as well. So it travels
@@ -25,6 +27,7 @@ mod next_hop;
 mod packet;
 mod probe;
 mod redirect;
+mod reply;
 mod rows;
 mod size;
 mod skb;
@@ -63,6 +66,20 @@ pub fn byway_arrival(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn byway_arr_l3(ctx: TcContext) -> i32 {
     decide::arrive(Skb::of(&ctx), Header::L3, false).unwrap_or(LEAVE)
+}
+
+/// Runs on the ingress of a device that requests come in by.
+#[classifier]
+pub fn byway_reception(ctx: TcContext) -> i32 {
+    reply::note(Skb::of(&ctx), Header::Ethernet);
+    LEAVE
+}
+
+/// Runs on the ingress of such a device without an Ethernet header.
+#[classifier]
+pub fn byway_rec_l3(ctx: TcContext) -> i32 {
+    reply::note(Skb::of(&ctx), Header::L3);
+    LEAVE
 }
 
 #[inline(always)]

@@ -12,6 +12,7 @@ use byway_abi::{
     MAX_ATTACHMENTS, MAX_CHUNKS, MAX_DESTINATIONS, MAX_DEVICES, MAX_GROUPS, MAX_NEXT_HOPS, MAX_PROGRAMS,
     MIN_SETS, NeighbourKey, NextHop, NextHopCounters, NextHopHealth, Probe, ProgramKey, ProgramRecord,
     SetRecord, Target, meta,
+    reply::{FLOW_KEYS_LEN, FLOWS_OF_BUCKET, Way},
     sources::{self, CachedSource, ENTRIES, TableInfos, WORDS4, WORDS6},
 };
 
@@ -121,6 +122,25 @@ pub static ATTACHMENTS: DevMapHash<{ MAX_DEVICES as usize }> = DevMapHash::new()
 #[btf_map]
 pub static ATTACHMENT_COUNTERS: PerCpuArray<AttachmentCounters, { MAX_ATTACHMENTS as usize }> =
     PerCpuArray::new();
+
+/// The devices that requests come in by. The kernel removes one when the device goes or moves to another network namespace.
+#[btf_map]
+pub static RECEIVERS: DevMapHash<{ MAX_DEVICES as usize }> = DevMapHash::new();
+
+/// [`Way`] as words, for the same reason as [`Row`].
+pub type WayRow = [u32; size_of::<Way>() / size_of::<u32>()];
+
+/// The ways that requests have come in by.
+#[btf_map]
+pub static WAYS: ArrayOfMaps<HashMap<u32, WayRow, 1, NO_PREALLOC>, 1> = ArrayOfMaps::new();
+
+/// The flows that have come in.
+#[btf_map]
+pub static FLOWS: ArrayOfMaps<Array<[u64; 2 * FLOWS_OF_BUCKET], 1, INNER>, 1> = ArrayOfMaps::new();
+
+/// The secret numbers in the fingerprints of flows.
+#[btf_map]
+pub static FLOW_KEYS: Array<[u32; FLOW_KEYS_LEN], 1> = Array::new();
 
 /// The records of sets of destinations.
 #[btf_map]

@@ -11,7 +11,7 @@ use crate::{
     skb::Skb,
 };
 
-pub use byway_abi::mark::{AGAIN, COPY, FLAGS, L3, PASS, PROBE};
+pub use byway_abi::mark::{AGAIN, COPY, FLAGS, L3, PASS, PROBE, REPLY};
 
 /// The secret of this network namespace (map `SECRET`). Userspace sets it before it loads the programs. Neither half is 0.
 #[unsafe(no_mangle)]

@@ -115,7 +115,7 @@ fn hand_over_as(skb: &Skb, header: Header, number: u32) -> Option<Verdict> {
     let packet = packet::parse(skb, header.len()).ok()?;
     let packet = redirect::push_ethernet(skb, packet, header)?;
     let may_be_syn = mss != u32::from(MSS_OFF) && size::may_be_syn(skb, &packet);
-    let mtu = match size::check_mtu(skb, &packet, next_hop, may_be_syn) {
+    let mtu = match size::check_mtu(skb, &packet, next_hop.ifindex, next_hop.mtu, may_be_syn) {
         Size::Fits(mtu) => mtu,
         Size::TooBig(_) => {
             field!(probe, outcome).set(PROBE_TOO_BIG);

@@ -2,8 +2,11 @@
 
 use core::ptr;
 
-use aya_ebpf::{bindings::bpf_redir_neigh, helpers::generated::bpf_redirect_neigh};
-use byway_abi::{FAMILY_ON_LINK, NextHop};
+use aya_ebpf::{
+    bindings::bpf_redir_neigh,
+    helpers::generated::{bpf_redirect, bpf_redirect_neigh},
+};
+use byway_abi::{FAMILY_ON_LINK, NextHop, reply::Way};
 
 use crate::{
     packet::{ETHERNET_LEN, Header, Packet},
@@ -20,6 +23,29 @@ pub fn push_ethernet(skb: &Skb, packet: Packet, header: Header) -> Option<Packet
         return None;
     }
     Some(Packet { offset: ETHERNET_LEN as u32, ..packet })
+}
+
+/// Redirects a reply to the device of its way, with the Ethernet addresses of its request in reverse. `None` if it is too short
+/// for them. A packet for a device without an Ethernet header keeps its own, which the kernel removes.
+#[inline(always)]
+pub fn send_back(skb: &Skb, way: &Way) -> Option<Verdict> {
+    if way.addresses != [0; 3] {
+        write_addresses(skb, way)?;
+        // One that has just got its Ethernet header has no protocol in it.
+        if !skb.store(12, &(skb.protocol() as u16).to_ne_bytes()) {
+            return None;
+        }
+    }
+    // SAFETY: the helper takes two numbers.
+    Some(unsafe { bpf_redirect(way.ifindex, 0) as Verdict })
+}
+
+/// Writes the Ethernet addresses of a way's requests in reverse.
+#[inline(always)]
+pub fn write_addresses(skb: &Skb, way: &Way) -> Option<()> {
+    let [a, b, c] = way.addresses.map(u32::to_ne_bytes);
+    let reversed = [b[2], b[3], c[0], c[1], c[2], c[3], a[0], a[1], a[2], a[3], b[0], b[1]];
+    skb.store(0, &reversed).then_some(())
 }
 
 /// Redirects the packet to a next hop. The helper always gets a neighbour from here. Without one it would ask the routing

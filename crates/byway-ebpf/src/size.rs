@@ -4,7 +4,7 @@
 //! `bpf_redirect_neigh` ignores MTUs. A packet that is too big for the device would be lost, and its sender not told.
 
 use byway_abi::{
-    FAMILY_IPV4, MSS_AUTO, NextHop,
+    FAMILY_IPV4, MSS_AUTO, MSS_OFF,
     flow::{TCP, UDP},
 };
 
@@ -33,9 +33,10 @@ pub enum Size {
 /// The smallest MTU of a device with IPv4 (RFC 791; `inetdev_valid_mtu`, include/linux/inetdevice.h). That of IPv6 is larger.
 const ALWAYS_FITS: u32 = 68;
 
-/// Compares the packet, or its segments, with the next hop's MTU. If `wants_mtu`, asks for the MTU even if any MTU would do.
+/// Compares the packet, or its segments, with the MTU of a device. `noted` is that MTU for kernels that do not tell it. If
+/// `wants_mtu`, asks for the MTU even if any MTU would do.
 #[inline(always)]
-pub fn check_mtu(skb: &Skb, packet: &Packet, next_hop: &NextHop, wants_mtu: bool) -> Size {
+pub fn check_mtu(skb: &Skb, packet: &Packet, ifindex: u32, noted: u32, wants_mtu: bool) -> Size {
     let segment = skb.segment_size();
     let length = skb.len() - packet.offset;
     if length <= ALWAYS_FITS && !wants_mtu {
@@ -45,7 +46,7 @@ pub fn check_mtu(skb: &Skb, packet: &Packet, next_hop: &NextHop, wants_mtu: bool
         // In: the length to compare, or 0 to compare the segments. Out: the MTU.
         let mut mtu = if segment == 0 { length } else { 0 };
         let flags = if segment == 0 { 0 } else { SEGMENTS };
-        return match skb.check_mtu(next_hop.ifindex, &mut mtu, flags) {
+        return match skb.check_mtu(ifindex, &mut mtu, flags) {
             0 => Size::Fits(mtu),
             1.. if segment != 0 && fits_as_jumbogram(skb, packet.family, segment, mtu) != 0 => {
                 Size::Fits(mtu)
@@ -54,14 +55,44 @@ pub fn check_mtu(skb: &Skb, packet: &Packet, next_hop: &NextHop, wants_mtu: bool
             _ => Size::Fits(0),
         };
     }
-    let mtu = next_hop.mtu;
     let longest = match segment {
         0 => length,
         // The sender has chosen their sizes. If they are too large here, nobody notices.
         BY_FRAGMENTS => 0,
         _ => length.min(segment_headers(skb, packet.family) + segment),
     };
-    if longest <= mtu { Size::Fits(mtu) } else { Size::TooBig(mtu) }
+    if longest <= noted { Size::Fits(noted) } else { Size::TooBig(noted) }
+}
+
+/// Does both for a reply, as a global function: compares the packet with the MTU of a device, and clamps its MSS option. `packet` is [`kind_of`] the packet, and `noted` as for [`check_mtu`]. Returns the MTU, with
+/// [`TOO_BIG`] or [`CLAMPED`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn fit(skb: &Skb, packet: u32, ifindex: u32, noted: u32, mss: u32) -> u64 {
+    let packet = Packet {
+        offset: ETHERNET_LEN as u32,
+        family: packet >> 8,
+        protocol: packet as u8,
+        source: [0; 4],
+        destination: [0; 4],
+    };
+    let may_be_syn = mss != u32::from(MSS_OFF) && may_be_syn(skb, &packet);
+    match check_mtu(skb, &packet, ifindex, noted, may_be_syn) {
+        Size::Fits(mtu) if may_be_syn && clamp_mss(skb, &packet, mss as u16, mtu) => CLAMPED | u64::from(mtu),
+        Size::Fits(mtu) => mtu.into(),
+        Size::TooBig(mtu) => TOO_BIG | u64::from(mtu),
+    }
+}
+
+/// Bit of what [`fit`] returns: the packet does not fit.
+pub const TOO_BIG: u64 = 1 << 32;
+/// Bit of what [`fit`] returns: the MSS option was clamped.
+pub const CLAMPED: u64 = 1 << 33;
+
+/// Returns the family and the protocol of a packet as one number, for [`fit`].
+#[inline(always)]
+pub fn kind_of(packet: &Packet) -> u32 {
+    packet.family << 8 | u32::from(packet.protocol)
 }
 
 /// Length of the hop-by-hop header that makes a jumbogram (RFC 2675).

@@ -66,6 +66,12 @@ impl Skb {
         access!(self, ifindex)
     }
 
+    /// Returns to whom the frame is addressed: 0 to this host (`PACKET_HOST`, include/uapi/linux/if_packet.h).
+    #[inline(always)]
+    pub fn packet_type(&self) -> u32 {
+        access!(self, pkt_type)
+    }
+
     /// Returns the length of the whole frame in bytes.
     #[inline(always)]
     pub fn len(&self) -> u32 {

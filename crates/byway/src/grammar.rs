@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! RULE    := from PREFIX [to PREFIX] TARGET [on-down pass|drop] [mss N|off] [name NAME]
-//! TARGET  := NEXTHOP | MEMBERS | group NAME | pass | drop
+//! TARGET  := NEXTHOP | MEMBERS | group NAME | reply-to | pass | drop
 //! NEXTHOP := via ADDR [dev IF] | dev IF
 //! MEMBERS := nexthop NEXTHOP [weight N] [MEMBERS]
 //! GROUP   := NAME MEMBERS [on-down pass|drop]
@@ -55,6 +55,7 @@ const GROUP: Keyword = ("group", Some("the name of a group"));
 const ON_DOWN: Keyword = ("on-down", Some("`pass` or `drop`"));
 const MSS: Keyword = ("mss", Some("a number of bytes, or `off`"));
 const NAME: Keyword = ("name", Some("a name for the rule"));
+const REPLY_TO: Keyword = ("reply-to", None);
 const PASS: Keyword = ("pass", None);
 const DROP: Keyword = ("drop", None);
 /// It is followed by words of its own.
@@ -123,7 +124,7 @@ pub fn rule(words: &[impl AsRef<str>]) -> Result<RuleSpec, GrammarError> {
 ///
 /// The first thing that is wrong.
 pub fn rule_of(family: Option<Family>, words: &[impl AsRef<str>]) -> Result<RuleSpec, GrammarError> {
-    let keywords = [FROM, TO, VIA, DEV, NEXTHOP, GROUP, PASS, DROP, ON_DOWN, MSS, NAME];
+    let keywords = [FROM, TO, VIA, DEV, NEXTHOP, GROUP, REPLY_TO, PASS, DROP, ON_DOWN, MSS, NAME];
     let words = with_keyword(FROM, refs(words), is_source);
     let (mut values, members) = pairs(&mut words.iter().peekable(), &keywords, false)?;
     let gateway = values.get(VIA.0).and_then(|text| text.parse().ok());
@@ -139,6 +140,31 @@ pub fn rule_of(family: Option<Family>, words: &[impl AsRef<str>]) -> Result<Rule
         Some(name) => spec.name(name),
         None => spec,
     })
+}
+
+/// Reads a rule as [`rule_of`] does. If nothing says of which family all sources of a `reply-to` are, there are two rules: one
+/// for each family.
+///
+/// ```
+/// use byway::grammar;
+///
+/// let rules = grammar::rules_of(None, &["from", "any", "reply-to"])?;
+/// let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();
+/// assert_eq!(rules, ["from 0.0.0.0/0 reply-to", "from ::/0 reply-to"]);
+/// # Ok::<(), byway::grammar::GrammarError>(())
+/// ```
+///
+/// # Errors
+///
+/// The first thing that is wrong.
+pub fn rules_of(family: Option<Family>, words: &[impl AsRef<str>]) -> Result<Vec<RuleSpec>, GrammarError> {
+    match rule_of(family, words) {
+        // Other targets have a family: that of their gateway, or of what an exception is an exception from.
+        Err(GrammarError::NoFamily(_)) if words.iter().any(|word| word.as_ref() == REPLY_TO.0) => {
+            [Family::V4, Family::V6].into_iter().map(|family| rule_of(Some(family), words)).collect()
+        }
+        rule => rule.map(|rule| vec![rule]),
+    }
 }
 
 /// Reads a selector: `from PREFIX [to PREFIX]`
@@ -285,9 +311,9 @@ impl FromStr for Selector {
 impl FromStr for TargetSpec {
     type Err = GrammarError;
 
-    /// `NEXTHOP`, `nexthop NEXTHOP [weight N] nexthop ...`, `group NAME`, `pass` or `drop`
+    /// `NEXTHOP`, `nexthop NEXTHOP [weight N] nexthop ...`, `group NAME`, `reply-to`, `pass` or `drop`
     fn from_str(text: &str) -> Result<Self, GrammarError> {
-        let keywords = [VIA, DEV, NEXTHOP, GROUP, PASS, DROP];
+        let keywords = [VIA, DEV, NEXTHOP, GROUP, REPLY_TO, PASS, DROP];
         let (mut values, members) = pairs(&mut split(text).iter().peekable(), &keywords, false)?;
         take_target(&mut values, members)?.ok_or(GrammarError::NoTargetAlone)
     }
@@ -378,11 +404,12 @@ fn take_target(
     values: &mut Values<'_>,
     members: Vec<MemberSpec>,
 ) -> Result<Option<TargetSpec>, GrammarError> {
-    let said: Vec<&'static str> = ["pass", "drop", "group", "nexthop", "via", "dev"]
+    let said: Vec<&'static str> = ["reply-to", "pass", "drop", "group", "nexthop", "via", "dev"]
         .into_iter()
         .filter(|word| values.contains_key(word))
         .collect();
     match said[..] {
+        ["reply-to"] => Ok(Some(TargetSpec::ReplyTo)),
         ["pass"] => Ok(Some(TargetSpec::Pass)),
         ["drop"] => Ok(Some(TargetSpec::Drop)),
         ["group"] => Ok(values.remove("group").map(|name| TargetSpec::Group(name.to_owned()))),

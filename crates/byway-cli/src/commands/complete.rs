@@ -261,7 +261,7 @@ enum Next {
 
 /// The keywords that stand alone.
 const WITHOUT_VALUE: &[&str] =
-    &["pass", "drop", "nexthop", "rules", "nexthops", "groups", "attachments", "unused"];
+    &["pass", "drop", "reply-to", "nexthop", "rules", "nexthops", "groups", "attachments", "unused"];
 
 /// The keywords of `show`: those of one rule, the nouns, and those of a selection.
 const OF_SHOW: [&str; 17] = [
@@ -289,9 +289,10 @@ const OF_NEXT_HOPS: [&str; 7] = ["group", "via", "dev", "with", "unused", "sort"
 impl Grammar {
     fn keywords(self) -> &'static [&'static str] {
         match self {
-            Self::Rule => {
-                &["from", "to", "via", "dev", "nexthop", "group", "pass", "drop", "on-down", "mss", "name"]
-            }
+            Self::Rule => &[
+                "from", "to", "via", "dev", "nexthop", "group", "reply-to", "pass", "drop", "on-down", "mss",
+                "name",
+            ],
             Self::Selector => &["from", "to"],
             Self::Show => &OF_SHOW,
             Self::Flush => &["within", "covering", "owner", "group", "via", "dev", "name", "with", "unused"],
@@ -357,10 +358,12 @@ impl Grammar {
             "from" | "to" if self == Self::Show => {
                 !has(&[keyword]) && seen.iter().all(|it| ["from", "to"].contains(it))
             }
-            "nexthop" => !has(&["via", "dev", "group", "pass", "drop"]),
-            "group" | "pass" | "drop" => !has(&["via", "dev", "nexthop", "group", "pass", "drop"]),
+            "nexthop" => !has(&["via", "dev", "group", "reply-to", "pass", "drop"]),
+            "group" | "reply-to" | "pass" | "drop" => {
+                !has(&["via", "dev", "nexthop", "group", "reply-to", "pass", "drop"])
+            }
             "dev" if self == Self::Devices => true,
-            "via" | "dev" => !has(&["nexthop", "group", "pass", "drop", keyword]),
+            "via" | "dev" => !has(&["nexthop", "group", "reply-to", "pass", "drop", keyword]),
             "on-down" => !has(&["group", "pass", "drop", keyword]),
             "mss" => !has(&["pass", "drop", keyword]),
             "rules" | "nexthops" | "groups" | "attachments" => seen.is_empty(),
@@ -381,6 +384,7 @@ fn help(keyword: &str) -> &'static str {
         "nexthop" => "one of several next hops",
         "weight" => "its share of the flows",
         "group" => "a group of next hops",
+        "reply-to" => "send replies back the way that their requests came in",
         "pass" => "leave the packets to normal routing",
         "drop" => "drop the packets",
         "on-down" => "what to do while no next hop is in service",
@@ -542,7 +546,9 @@ mod tests {
             (
                 Grammar::Rule,
                 "from 192.0.2.7 name via",
-                keywords(&["to", "via", "dev", "nexthop", "group", "pass", "drop", "on-down", "mss"]),
+                keywords(&[
+                    "to", "via", "dev", "nexthop", "group", "reply-to", "pass", "drop", "on-down", "mss",
+                ]),
             ),
             (Grammar::Group, "", Next::Value("group")),
             (Grammar::Group, "uplinks", keywords(&["nexthop", "on-down"])),

@@ -18,6 +18,6 @@ pub(crate) struct Replace {
 
 impl Replace {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        self.rule.change(options, "replaced", Byway::replace)
+        self.rule.change(options, "replaced", Byway::replace_all)
     }
 }

@@ -1,8 +1,8 @@
 //! The rule that `add` and `replace` are given.
 
-use std::slice;
+use std::collections::BTreeSet;
 
-use byway::{Byway, NextHop, Owner, Rule, RuleSpec, grammar};
+use byway::{Byway, Mss, NextHop, Owner, Rule, RuleSpec, grammar};
 use clap::Args;
 
 use super::{answer, open::open};
@@ -14,27 +14,36 @@ pub(super) struct RuleWords {
     /// from PREFIX [to PREFIX] TARGET [on-down pass|drop] [mss N|off] [name NAME]
     ///
     /// TARGET is `via ADDR [dev IF]`, `dev IF`, `nexthop (via ADDR [dev IF] | dev IF) [weight N] nexthop ...`, `group NAME`,
-    /// `pass` or `drop`. `mss` clamps TCP's MSS option, by default to what fits the next hop's device.
+    /// `reply-to`, `pass` or `drop`. `mss` clamps TCP's MSS option, by default to what fits the next hop's device.
     #[arg(value_name = "RULE", num_args = 0..)]
     words: Vec<String>,
 }
 
 impl RuleWords {
-    /// Adds or replaces the rule, and says which interfaces this attached to.
+    /// Adds or replaces the rule, or for `from any reply-to` the two of both families, and says which interfaces this attached
+    /// to.
     pub(super) fn change(
         &self,
         options: &Options,
         said: &str,
-        change: fn(&mut Byway, &RuleSpec) -> byway::Result<Rule>,
+        change: fn(&mut Byway, &[RuleSpec]) -> byway::Result<Vec<Rule>>,
     ) -> Result<Output, Error> {
-        let spec = grammar::rule_of(options.family(), &self.words)?.owner(Owner::CLI);
+        let specs = grammar::rules_of(options.family(), &self.words)?;
+        let specs: Vec<RuleSpec> = specs.into_iter().map(|spec| spec.owner(Owner::CLI)).collect();
         let mut byway = open(options)?;
         let before = render::watched(&byway.attachments()?);
-        let rule = change(&mut byway, &spec)?;
-        let mut text = format!("{said}: {rule}");
-        let next_hops: Vec<NextHop> = rule.target.next_hops().cloned().collect();
-        answer::add_consequences(&mut text, &mut byway, &before, &next_hops, rule.mss)?;
-        let warnings = answer::warnings(&mut byway, slice::from_ref(&rule));
-        Ok(Output { warnings, ..Output::line(text, &rule) })
+        let rules = change(&mut byway, &specs)?;
+        let lines: Vec<String> = rules.iter().map(|rule| format!("{said}: {rule}")).collect();
+        let mut text = lines.join("\n");
+        let next_hops: BTreeSet<&NextHop> = rules.iter().flat_map(|rule| rule.target.next_hops()).collect();
+        let next_hops: Vec<NextHop> = next_hops.into_iter().cloned().collect();
+        let mss = rules.first().map_or(Mss::Auto, |rule| rule.mss);
+        answer::add_consequences(&mut text, &mut byway, &before, &next_hops, mss)?;
+        let warnings = answer::warnings(&mut byway, &rules);
+        let answer = match &rules[..] {
+            [rule] => Output::line(text, rule),
+            several => Output::line(text, several),
+        };
+        Ok(Output { warnings, ..answer })
     }
 }

@@ -1,6 +1,6 @@
 //! What becomes of a packet, in a few lines.
 
-use byway::{Action, Decision, LeftAlone, Missing, NextHopState, Route, Target, Way};
+use byway::{Action, Decision, LeftAlone, Missing, NextHopState, OnDown, Route, Target, Way};
 
 use super::{count, names};
 
@@ -68,6 +68,13 @@ fn verdict(decision: &Decision) -> String {
         Action::Depends => "the destination decides: the first of these rules that matches it".to_owned(),
         Action::Drop if target == Some(&Target::Drop) => "dropped, as the rule says".to_owned(),
         Action::Drop => "dropped: no next hop of the rule is in service".to_owned(),
+        Action::ReplyTo => {
+            let others = match decision.rule.as_ref().map(|rule| rule.on_down) {
+                Some(OnDown::Drop) => "dropped",
+                _ => "left to normal routing",
+            };
+            format!("sent back the way that its flow came in, if it is a reply; otherwise {others}")
+        }
         _ => format!("left to normal routing{}", why_passed(decision, target)),
     }
 }

@@ -100,9 +100,10 @@ pub(super) fn columns<'a>(since: Option<&'a Since<'_>>, reader: Reader) -> Colum
         .only_where(|it| it.rule.destination.is_some())
         .text("VIA", |it, to| target(&it.rule.target, to))
         .text("DEV", |it, to| each(it.rule.target.next_hops(), to, dev))
-        .text("ON-DOWN", |it, to| match it.rule.target.next_hops().next() {
-            Some(_) => write!(to, "{}", it.rule.on_down),
-            None => Ok(()),
+        .text("ON-DOWN", |it, to| {
+            let may_be_down =
+                it.rule.target == Target::ReplyTo || it.rule.target.next_hops().next().is_some();
+            if may_be_down { write!(to, "{}", it.rule.on_down) } else { Ok(()) }
         })
         .only_where(|it| it.rule.on_down != OnDown::Pass)
         .text("OWNER", |it, to| write!(to, "{}", it.rule.owner))

@@ -62,7 +62,9 @@ impl Notes<'_> {
                 continue;
             }
             let help = match name {
-                "pass" | "drop" if known.contains(&"target") => format!("write `target = \"{name}\"`"),
+                "reply-to" | "pass" | "drop" if known.contains(&"target") => {
+                    format!("write `target = \"{name}\"`")
+                }
                 _ => match nearest(name, known) {
                     Some(meant) => format!("did you mean `{meant}`?"),
                     None => format!("the keys of {of} are `{}`", known.join("`, `")),

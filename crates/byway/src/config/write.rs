@@ -85,6 +85,7 @@ pub(crate) fn write_rule(
         }
         TargetSpec::NextHops(members) => write_members(members, f)?,
         TargetSpec::Group(name) => writeln!(f, "group = {}", quoted(name))?,
+        TargetSpec::ReplyTo => writeln!(f, "target = \"reply-to\"")?,
         TargetSpec::Pass => writeln!(f, "target = \"pass\"")?,
         TargetSpec::Drop => writeln!(f, "target = \"drop\"")?,
     }

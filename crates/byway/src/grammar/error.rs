@@ -36,12 +36,12 @@ pub enum GrammarError {
     OtherFamily(Prefix, Family),
     /// A rule without a target.
     #[error(
-        "the rule {0} needs a target: `via ADDR`, `via ADDR dev IF`, `dev IF`, `nexthop ...`, `group NAME`, `pass` or `drop`"
+        "the rule {0} needs a target: `via ADDR`, `via ADDR dev IF`, `dev IF`, `nexthop ...`, `group NAME`, `reply-to`, `pass` or `drop`"
     )]
     NoTarget(Selector),
     /// Nothing where a target was expected.
     #[error(
-        "a target is `via ADDR`, `via ADDR dev IF`, `dev IF`, `nexthop ...`, `group NAME`, `pass` or `drop`"
+        "a target is `via ADDR`, `via ADDR dev IF`, `dev IF`, `nexthop ...`, `group NAME`, `reply-to`, `pass` or `drop`"
     )]
     NoTargetAlone,
     /// Keywords of two targets.

@@ -42,6 +42,7 @@ fn targets() -> impl Strategy<Value = TargetSpec> {
         names().prop_map(TargetSpec::Group),
         Just(TargetSpec::Pass),
         Just(TargetSpec::Drop),
+        Just(TargetSpec::ReplyTo),
     ]
 }
 
@@ -168,6 +169,7 @@ fn each_form_of_a_rule_is_understood() {
         ),
         ("from 192.0.2.7 pass", TargetSpec::Pass, None),
         ("drop from 192.0.2.7 name bad", TargetSpec::Drop, Some("bad")),
+        ("from 192.0.2.7 reply-to", TargetSpec::ReplyTo, None),
         // A device may be called as a keyword is.
         ("from 192.0.2.7 dev via", one(NextHopSpec::Dev("via".into())), None),
     ];
@@ -185,7 +187,7 @@ fn each_mistake_has_its_sentence() {
         ("from", "`from` needs a source address or prefix after it"),
         (
             "from 192.0.2.7",
-            "the rule from 192.0.2.7 needs a target: `via ADDR`, `via ADDR dev IF`, `dev IF`, `nexthop ...`, `group NAME`, `pass` or `drop`",
+            "the rule from 192.0.2.7 needs a target: `via ADDR`, `via ADDR dev IF`, `dev IF`, `nexthop ...`, `group NAME`, `reply-to`, `pass` or `drop`",
         ),
         ("from 192.0.2.7 via", "`via` needs a gateway address after it"),
         (
@@ -203,7 +205,7 @@ fn each_mistake_has_its_sentence() {
         ),
         (
             "web via 10.0.0.1",
-            "`web` does not belong here; expected `from`, `to`, `via`, `dev`, `nexthop`, `group`, `pass`, `drop`, `on-down`, `mss` or `name`",
+            "`web` does not belong here; expected `from`, `to`, `via`, `dev`, `nexthop`, `group`, `reply-to`, `pass`, `drop`, `on-down`, `mss` or `name`",
         ),
         (
             "from web via 10.0.0.1",

@@ -474,6 +474,7 @@ impl Byway {
                 .map(|it| it.device.index)
                 .collect(),
             strict_rp_filter: strict_rp_filter(&links),
+            receivers: links.iter().filter(|(_, link)| link.is_receiver()).map(|(index, _)| *index).collect(),
             leaves: leaves::leaves(&mut self.network, &selectors)?,
             unanswered: leaves::unanswered(&mut self.network, &next_hops, patience)?,
             devices: links.into_iter().map(|(index, link)| (index, link.device)).collect(),

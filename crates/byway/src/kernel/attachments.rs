@@ -135,11 +135,8 @@ impl Attachments {
         self.programs.insert(wire::program_key(place), record, 0).map_err(cannot_write("PROGRAMS"))
     }
 
-    /// Removes the record of the program at a place. On egress, the device is then no attachment any more.
-    pub(crate) fn forget_program(&mut self, place: Place) -> Result<()> {
-        if place.direction == Direction::Egress {
-            self.stop_watching(place.ifindex)?;
-        }
+    /// Removes the record of the program at a place.
+    pub(super) fn forget_program(&mut self, place: Place) -> Result<()> {
         ignore_missing(self.programs.remove(&wire::program_key(place))).map_err(cannot_write("PROGRAMS"))
     }
 

@@ -56,6 +56,7 @@ fn name(role: Role) -> &'static str {
     match role {
         Role::Departure => "byway_departure",
         Role::Arrival => "byway_arrival",
+        Role::Reception => "byway_reception",
     }
 }
 
@@ -63,7 +64,7 @@ fn name(role: Role) -> &'static str {
 pub(super) fn role(network: &mut Network, place: Place) -> Result<Option<Role>> {
     Ok(filters(network, place)?.iter().find_map(|message| {
         let found = program_name(message).filter(|_| is_byways(message))?;
-        [Role::Departure, Role::Arrival].into_iter().find(|role| name(*role) == found)
+        Role::ALL.into_iter().find(|role| name(*role) == found)
     }))
 }
 

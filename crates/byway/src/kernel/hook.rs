@@ -32,6 +32,9 @@ const LINK_FREED_WITHIN: Duration = Duration::from_secs(5);
 /// How long to sleep between two looks.
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// The pins of the reception programs. They are there if the first one is.
+pub(super) const RECEPTION: [&str; 2] = ["reception", "reception_l3"];
+
 /// How a program is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -66,16 +69,30 @@ pub(crate) struct Attached {
 pub(crate) struct Programs {
     departure: [SchedClassifier; 2],
     arrival: [SchedClassifier; 2],
+    /// Those are there once a rule has needed them.
+    reception: Option<[SchedClassifier; 2]>,
     folder: PathBuf,
 }
 
 impl Programs {
     /// The names of the programs' pins.
-    pub(crate) const NAMES: [&str; 4] = ["departure", "departure_l3", "arrival", "arrival_l3"];
+    pub(crate) const NAMES: [&str; 6] =
+        ["departure", "departure_l3", "arrival", "arrival_l3", "reception", "reception_l3"];
     /// Their names in the object, in the same order, and so in the kernel, where bpftool(8) shows them. The kernel takes 15
     /// characters (`BPF_OBJ_NAME_LEN`, include/uapi/linux/bpf.h).
-    pub(crate) const LOADED_AS: [&str; 4] =
-        ["byway_departure", "byway_dep_l3", "byway_arrival", "byway_arr_l3"];
+    pub(crate) const LOADED_AS: [&str; 6] = [
+        "byway_departure",
+        "byway_dep_l3",
+        "byway_arrival",
+        "byway_arr_l3",
+        "byway_reception",
+        "byway_rec_l3",
+    ];
+
+    /// Whether the programs of a role are there.
+    pub(super) fn have(&self, role: Role) -> bool {
+        role != Role::Reception || self.reception.is_some()
+    }
 
     /// Opens the programs that are pinned in `programs`, for the links that are pinned below `folder`.
     pub(crate) fn open(programs: &Path, folder: &Path) -> Result<Self> {
@@ -88,6 +105,10 @@ impl Programs {
         Ok(Self {
             departure: [open("departure")?, open("departure_l3")?],
             arrival: [open("arrival")?, open("arrival_l3")?],
+            reception: match programs.join(RECEPTION[0]).exists() {
+                true => Some([open(RECEPTION[0])?, open(RECEPTION[1])?]),
+                false => None,
+            },
             folder: folder.to_owned(),
         })
     }
@@ -102,23 +123,29 @@ impl Programs {
         let [ethernet, bare] = match role {
             Role::Departure => &mut self.departure,
             Role::Arrival => &mut self.arrival,
+            Role::Reception => self.reception.as_mut().ok_or_else(|| {
+                Error::inconsistent(format!("attach to {}", device.name), "the program is not there")
+            })?,
         };
         Ok(if network.link(device)?.header == Header::L3 { bare } else { ethernet })
     }
 
-    /// Whether it is one of the programs of a role.
-    fn has(&self, role: Role, id: u32) -> Result<bool> {
-        let programs = match role {
-            Role::Departure => &self.departure,
-            Role::Arrival => &self.arrival,
-        };
-        for program in programs {
-            let info = program.info().map_err(|error| Error::kernel("look at a program", error))?;
-            if info.id() == id {
-                return Ok(true);
+    /// Returns the role of the program with this identity, if it is one of these.
+    fn role_of(&self, id: u32) -> Result<Option<Role>> {
+        for role in Role::ALL {
+            let programs = match role {
+                Role::Departure => &self.departure[..],
+                Role::Arrival => &self.arrival[..],
+                Role::Reception => self.reception.as_ref().map_or(&[][..], |programs| &programs[..]),
+            };
+            for program in programs {
+                let info = program.info().map_err(|error| Error::kernel("look at a program", error))?;
+                if info.id() == id {
+                    return Ok(Some(role));
+                }
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     fn pin(&self, place: Place) -> PathBuf {
@@ -175,7 +202,7 @@ impl Programs {
             let on_tcx = sys::tcx_programs(device.index, direction).unwrap_or_default();
             let filter = clsact::program(network, Place { ifindex: device.index, direction })?;
             for id in on_tcx.into_iter().chain(filter) {
-                if !self.has(Role::Departure, id)? && !self.has(Role::Arrival, id)? {
+                if self.role_of(id)?.is_none() {
                     others.push(id);
                 }
             }
@@ -312,14 +339,7 @@ impl Programs {
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL)) => false,
             Err(error) => return Err(Error::kernel("list the programs on a device", error)),
         };
-        let role = if self.has(Role::Departure, program)? {
-            Some(Role::Departure)
-        } else if self.has(Role::Arrival, program)? {
-            Some(Role::Arrival)
-        } else {
-            recorded
-        };
-        Ok(role.filter(|_| is_there))
+        Ok(self.role_of(program)?.or(recorded).filter(|_| is_there))
     }
 }
 

@@ -71,6 +71,8 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     // Small maps for few rules. Exceptions are counted in new maps. What the old one (`EXCEPTION_COUNTERS`) has counted is
     // added to that as long as there are these pins.
     Migration { from: 10, converted: &[], removed: &["FRAGMENTS"], rounds: &[] },
+    // Programs and maps for replies. Loading creates them.
+    Migration { from: 11, converted: &[], removed: &[], rounds: &[] },
 ];
 
 /// Pins a map under another name as well. It stays the same map, which programs of both schemas write to.

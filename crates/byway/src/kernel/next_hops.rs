@@ -214,7 +214,7 @@ impl NextHops {
     }
 
     /// Creates the map of the flows of fragmented packets, unless it exists.
-    fn make_fragments(&mut self) -> Result<()> {
+    pub(crate) fn make_fragments(&mut self) -> Result<()> {
         if self.fragments_pin.exists() {
             return Ok(());
         }

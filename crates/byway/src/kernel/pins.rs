@@ -14,7 +14,7 @@ use byway_abi::{SCHEMA, meta};
 
 use super::{
     bpffs, features,
-    hook::{Hook, Programs},
+    hook::{Hook, Programs, RECEPTION},
     lifetime,
     meta::Meta,
     migrations::{self, MIGRATIONS},
@@ -125,7 +125,7 @@ impl Pins {
         bpffs::make_folder(folder)?;
         lifetime::note(folder)?;
         let mut object = load(folder, 0)?;
-        pin_programs(&mut object, folder)?;
+        pin_programs(&mut object, folder, false)?;
         let mut tables = Tables::open(folder)?;
         tables.meta.set(meta::OBJECT, fingerprint())?;
         tables.meta.set(meta::SCHEMA, SCHEMA)
@@ -146,7 +146,11 @@ impl Pins {
         if hook == Hook::Tcx && self.programs.is_device_gone(place)? {
             return Ok(true);
         }
-        let is_known = role == Some(Role::Departure) && self.tables.attachments.is_watched(place.ifindex)?;
+        let is_known = match role {
+            Some(Role::Departure) => self.tables.attachments.is_watched(place.ifindex)?,
+            Some(Role::Reception) => self.tables.replies.is_receiver(place.ifindex)?,
+            Some(Role::Arrival) | None => false,
+        };
         Ok(!is_known && !link.is_called(asked_as))
     }
 
@@ -159,6 +163,22 @@ impl Pins {
     /// caller holds the lock.
     pub(crate) fn load_programs(&mut self) -> Result<()> {
         self.programs = load_beside(&folder()?, 0)?;
+        Ok(())
+    }
+
+    /// Loads and pins the reception programs, unless they are there: few hosts need them. The caller holds the lock.
+    pub(crate) fn load_reception(&mut self) -> Result<()> {
+        if self.programs.have(Role::Reception) {
+            return Ok(());
+        }
+        let folder = folder()?;
+        let mut object = load(&folder, 0)?;
+        // The first one last: it says that both are there.
+        for name in RECEPTION.into_iter().rev() {
+            bpffs::remove(&folder.join(name))?;
+            pin_program(&mut object, &folder, name)?;
+        }
+        self.programs = Programs::open(&folder, &folder)?;
         Ok(())
     }
 
@@ -194,14 +214,15 @@ pub(super) fn load_beside(folder: &Path, taking_over: u32) -> Result<Programs> {
     bpffs::remove(&renewed)?;
     bpffs::make_folder(&renewed)?;
     let mut object = load(folder, taking_over)?;
-    pin_programs(&mut object, &renewed)?;
+    pin_programs(&mut object, &renewed, folder.join(RECEPTION[0]).exists())?;
     Programs::open(&renewed, folder)
 }
 
 /// Replaces the pinned programs by those of [`load_beside`].
 pub(super) fn rename_programs(folder: &Path) -> Result<()> {
     let renewed = renewed(folder);
-    for name in Programs::NAMES {
+    let is_there = |name: &&str| !RECEPTION.contains(name) || renewed.join(name).exists();
+    for name in Programs::NAMES.into_iter().rev().filter(is_there) {
         fs::rename(renewed.join(name), folder.join(name))
             .map_err(Error::io(format!("put the program {name} in place")))?;
     }
@@ -213,13 +234,18 @@ pub(super) fn note_object(folder: &Path) -> Result<()> {
     Meta::open(folder)?.set(meta::OBJECT, fingerprint())
 }
 
-fn pin_programs(object: &mut Ebpf, folder: &Path) -> Result<()> {
-    for (name, loaded_as) in Programs::NAMES.into_iter().zip(Programs::LOADED_AS) {
-        program(object, loaded_as)?
-            .pin(folder.join(name))
-            .map_err(|error| Error::kernel(format!("pin the program {name}"), error))?;
-    }
-    Ok(())
+fn pin_programs(object: &mut Ebpf, folder: &Path, with_reception: bool) -> Result<()> {
+    Programs::NAMES
+        .into_iter()
+        .filter(|name| with_reception || !RECEPTION.contains(name))
+        .try_for_each(|name| pin_program(object, folder, name))
+}
+
+fn pin_program(object: &mut Ebpf, folder: &Path, name: &str) -> Result<()> {
+    let nth = Programs::NAMES.iter().position(|it| *it == name).unwrap_or_default();
+    program(object, Programs::LOADED_AS[nth])?
+        .pin(folder.join(name))
+        .map_err(|error| Error::kernel(format!("pin the program {name}"), error))
 }
 
 /// What the name of a folder of pins begins with while they are being created or removed.

@@ -8,7 +8,8 @@ use std::{
 };
 
 use byway_abi::{
-    MAX_RULES, RULE_NAME_LEN, RuleRecord, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, meta,
+    MAX_RULES, RULE_NAME_LEN, RuleRecord, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS,
+    TARGET_REPLY_TO, meta,
 };
 
 use super::{hook::Attached, network::Network, next_hops, pins::Pins, tables::Tables, wire};
@@ -68,9 +69,11 @@ fn programs(
             Some(_) => pins.programs.on_device(network, place, hook, recorded)?,
             None => None,
         };
-        // A departure program that came back with its device from another network namespace applies no rules.
+        // A departure program that came back with its device from another network namespace applies no rules, and a reception
+        // program notes no flows.
         let on_device = match on_device {
             Some(Role::Departure) if !pins.tables.attachments.is_watched(index)? => None,
+            Some(Role::Reception) if !pins.tables.replies.is_receiver(index)? => None,
             on_device => on_device,
         };
         let is_same = match links.get(&index) {
@@ -208,6 +211,7 @@ fn without_pins(links: &BTreeMap<u32, Link>) -> Actual {
     Actual {
         devices: links.iter().map(|(index, link)| (*index, link.device.clone())).collect(),
         mtus: links.iter().map(|(index, link)| (*index, link.mtu)).collect(),
+        receivers: links.iter().filter(|(_, link)| link.is_receiver()).map(|(index, _)| *index).collect(),
         ..Actual::default()
     }
 }
@@ -269,6 +273,8 @@ fn read_one(
     if rules <= FEW
         || tables.meta.get(meta::CHANGING)? != 0
         || !is_attached
+        // The rules that were not read may send replies back.
+        || actual.programs.values().any(|(_, role)| *role == Role::Reception)
         || !actual.lost.is_empty()
         || !actual.moved.is_empty()
         // More specific sources may inherit this rule, for destinations that they have no rule for.
@@ -377,6 +383,7 @@ pub(crate) fn target(
                 Some(Target::Group(name))
             }
         }
+        TARGET_REPLY_TO => Some(Target::ReplyTo),
         TARGET_PASS => Some(Target::Pass),
         TARGET_DROP => Some(Target::Drop),
         kind if wire::is_unknown(kind) => Some(Target::Other { kind, index }),

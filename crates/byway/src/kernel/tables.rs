@@ -25,6 +25,7 @@ use super::{
     meta::Meta,
     neighbours::Neighbours,
     next_hops::NextHops,
+    replies::Replies,
     rules::{RuleCounters, Rules},
     sources::{Generation, Sources},
     wire,
@@ -32,11 +33,14 @@ use super::{
 use crate::{
     error::{Error, Result},
     model::{Action, Prefix, Selector},
-    policy::source_table::TakesNewTable,
+    policy::{
+        source_table::TakesNewTable,
+        state::{Direction, Place},
+    },
 };
 
 /// The names of the maps, in the object and as pins.
-pub(crate) const NAMES: [&str; 22] = [
+pub(crate) const NAMES: [&str; 26] = [
     "SOURCES4",
     "SOURCES6",
     "TABLE_INFO",
@@ -53,6 +57,10 @@ pub(crate) const NAMES: [&str; 22] = [
     "EXCEPTIONS",
     "ATTACHMENTS",
     "ATTACHMENT_COUNTERS",
+    "RECEIVERS",
+    "WAYS",
+    "FLOWS",
+    "FLOW_KEYS",
     "SETS",
     "PROGRAMS",
     "NEIGHBOURS",
@@ -70,6 +78,7 @@ pub(crate) struct Tables {
     pub(crate) neighbours: Neighbours,
     pub(crate) meta: Meta,
     pub(crate) next_hops: NextHops,
+    pub(crate) replies: Replies,
     identities: Identities,
 }
 
@@ -94,6 +103,7 @@ impl Tables {
             neighbours: Neighbours::open(folder)?,
             meta: Meta::open(folder)?,
             next_hops: NextHops::open(folder, cpus)?,
+            replies: Replies::open(folder)?,
             identities: Identities::default(),
         })
     }
@@ -172,6 +182,15 @@ impl Tables {
             self.identities.rule_is_gone(&self.meta, &self.rules)?;
         }
         Ok(())
+    }
+
+    /// Removes the record of the program at a place. Its device is then no attachment any more, or no receiver.
+    pub(crate) fn forget_program(&mut self, place: Place) -> Result<()> {
+        match place.direction {
+            Direction::Egress => self.attachments.stop_watching(place.ifindex)?,
+            Direction::Ingress => self.replies.stop_receiving(place.ifindex)?,
+        }
+        self.attachments.forget_program(place)
     }
 
     /// Waits until all programs that may have seen the old state have ended.

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use byway_abi::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, HOOK_CLSACT, HOOK_TCX,
     MSS_AUTO, MSS_OFF, NEXT_HOP_BY_ROUTE, NEXT_HOP_DOWN, NEXT_HOP_WAITING, NeighbourKey, ON_DOWN_DROP,
-    ON_DOWN_PASS, ProgramKey, ProgramRecord, ROLE_ARRIVAL, ROLE_DEPARTURE, RuleRecord, SetRecord,
-    TARGET_GONE, sources::KIND,
+    ON_DOWN_PASS, ProgramKey, ProgramRecord, ROLE_ARRIVAL, ROLE_DEPARTURE, ROLE_RECEPTION, RuleRecord,
+    SetRecord, TARGET_REPLY_TO, sources::KIND,
 };
 
 use super::hook::{Attached, Hook};
@@ -162,6 +162,7 @@ pub(super) fn role(role: Role) -> u8 {
     match role {
         Role::Departure => ROLE_DEPARTURE,
         Role::Arrival => ROLE_ARRIVAL,
+        Role::Reception => ROLE_RECEPTION,
     }
 }
 
@@ -170,6 +171,7 @@ pub(super) fn read_role(wire: u8, direction: Direction) -> Option<Role> {
     let role = match wire {
         ROLE_DEPARTURE => Role::Departure,
         ROLE_ARRIVAL => Role::Arrival,
+        ROLE_RECEPTION => Role::Reception,
         _ => return None,
     };
     (role.direction() == direction).then_some(role)
@@ -233,7 +235,7 @@ pub(super) fn target(id: u32, record: &RuleRecord) -> byway_abi::Target {
 /// Whether only a newer Byway can have made a rule of this kind. A source table keeps only the last bits of a kind
 /// ([`KIND`]), so no kind of a rule may have the last bits of another one that the programs know.
 pub(super) fn is_unknown(kind: u8) -> bool {
-    kind & KIND as u8 > TARGET_GONE
+    kind & KIND as u8 > TARGET_REPLY_TO
 }
 
 /// Reads the selector of a record.
@@ -318,7 +320,7 @@ mod tests {
             let target = byway_abi::Target { rule: 1, kind, on_down, mss, index };
             let entry = sources::Entry { target, length: 32, is_own: true };
             let found = sources::target(entry.word(), 1).kind;
-            prop_assert!(!is_unknown(kind) || !(1..=TARGET_GONE).contains(&found), "{} is {} there", kind, found);
+            prop_assert!(!is_unknown(kind) || !(1..=TARGET_REPLY_TO).contains(&found), "{} is {} there", kind, found);
         }
 
         #[test]

@@ -227,18 +227,18 @@ pub(crate) fn check_action(
     match target {
         TargetSpec::NextHop(next_hop) => check_gateway(next_hop)?,
         TargetSpec::NextHops(members) => check_members(members)?,
-        TargetSpec::Group(_) | TargetSpec::Pass | TargetSpec::Drop => {}
+        TargetSpec::Group(_) | TargetSpec::ReplyTo | TargetSpec::Pass | TargetSpec::Drop => {}
     }
     check_on_down(target, on_down)?;
     check_mss(target, mss)?;
     name.map_or(Ok(()), check_name)
 }
 
-/// Refuses `on-down` with a target that has no next hop of its own.
+/// Refuses `on-down` with a target that never lacks a next hop of its own.
 pub(crate) fn check_on_down(target: &TargetSpec, on_down: OnDown) -> Result<(), RuleError> {
     let (verdict, hint) = match target {
         _ if on_down.is_default() => return Ok(()),
-        TargetSpec::NextHop(_) | TargetSpec::NextHops(_) => return Ok(()),
+        TargetSpec::NextHop(_) | TargetSpec::NextHops(_) | TargetSpec::ReplyTo => return Ok(()),
         TargetSpec::Group(name) => (format!("group {name}"), ", and set it on the group"),
         TargetSpec::Pass => ("pass".to_owned(), ""),
         TargetSpec::Drop => ("drop".to_owned(), ""),
@@ -252,7 +252,9 @@ pub(crate) fn check_mss(target: &TargetSpec, mss: Mss) -> Result<(), RuleError> 
         _ if mss.is_default() => Ok(()),
         TargetSpec::Pass => Err(RuleError::MssOfNothing("pass")),
         TargetSpec::Drop => Err(RuleError::MssOfNothing("drop")),
-        TargetSpec::NextHop(_) | TargetSpec::NextHops(_) | TargetSpec::Group(_) => mss.check(),
+        TargetSpec::NextHop(_) | TargetSpec::NextHops(_) | TargetSpec::Group(_) | TargetSpec::ReplyTo => {
+            mss.check()
+        }
     }
 }
 

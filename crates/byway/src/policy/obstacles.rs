@@ -129,6 +129,8 @@ pub(crate) enum Leaves {
 pub(crate) struct Facts {
     /// All devices.
     pub(crate) devices: BTreeMap<u32, Device>,
+    /// Those that requests come in by.
+    pub(crate) receivers: BTreeSet<u32>,
     /// Those that the departure program is on.
     pub(crate) attached: BTreeSet<u32>,
     pub(crate) strict_rp_filter: BTreeSet<u32>,
@@ -159,6 +161,10 @@ pub(crate) fn find<'a>(rules: impl IntoIterator<Item = &'a Rule>, facts: &Facts)
         let selector = rule.selector();
         if matches!(rule.target, Target::Pass | Target::Other { .. }) {
             continue;
+        }
+        if rule.target == Target::ReplyTo && selector.source().address().is_ipv4() {
+            let by_other_ways = facts.receivers.difference(&facts.attached);
+            strict.extend(by_other_ways.filter(|index| facts.strict_rp_filter.contains(index)));
         }
         for next_hop in next_hops(&rule.target, &facts.groups) {
             if selector.source().address().is_ipv4()
@@ -272,6 +278,16 @@ mod tests {
         let of_group = |name: &str| Rule::new(rule("192.0.2.1").selector(), Target::Group(name.into()));
         assert_eq!(said(&[of_group("up")], &facts), said(&[next_hops], &facts));
         assert_eq!(said(&[of_group("other")], &facts), [""; 0]);
+    }
+
+    #[test]
+    fn a_reply_has_the_obstacles_of_all_ways_in() {
+        let mut facts = facts();
+        facts.receivers = [1, 2].into();
+        facts.strict_rp_filter = [1, 2, 3].into();
+        let replies = |from: &str| Rule::new(rule(from).selector(), Target::ReplyTo);
+        assert_eq!(said(&[replies("192.0.2.1")], &facts), said(&[rule("192.0.2.1")], &facts));
+        assert_eq!(said(&[replies("2001:db8::1")], &facts), [""; 0]);
     }
 
     #[test]

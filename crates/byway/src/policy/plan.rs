@@ -19,7 +19,7 @@ use crate::model::{Action, Device, Group, NextHop, Prefix, Selector};
 /// comes before the rule, and what nothing needs any more goes last.
 pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     let wanted = desired.next_hops();
-    let (programs, neighbours) = desired.programs_and_neighbours(&wanted, &actual.devices);
+    let (programs, neighbours) = desired.programs_and_neighbours(&wanted, actual);
     // The producers put what rules need straight into the plan, because there may be a million records.
     let mut steps = Vec::new();
     let programs = plan_programs(actual, desired, programs, &wanted, &mut steps);
@@ -83,39 +83,42 @@ fn plan_programs(
     before: &mut Vec<Step>,
 ) -> Programs {
     let mut steps = Programs::default();
-    // A next hop's device that becomes an attachment, or is no longer one, carries the arrival program in between: packets
-    // may leave by it while other attachments come and go.
-    let of_next_hops: BTreeSet<u32> =
-        actual.next_hops.keys().chain(next_hops.iter().copied()).map(|it| it.device.index).collect();
-    let is_next_hop = |place: &Place| of_next_hops.contains(&place.ifindex);
+    // A device of next hops or replies that becomes an attachment, or is no longer one, carries the arrival program in between:
+    // packets may leave by it while other attachments come and go.
+    let next_hops = actual.next_hops.keys().chain(next_hops.iter().copied()).map(|it| it.device.index);
+    let receivers = actual.programs.iter().chain(&wanted).filter(|(_, (_, role))| *role == Role::Reception);
+    let arrived_by: BTreeSet<u32> = next_hops.chain(receivers.map(|(place, _)| place.ifindex)).collect();
+    let is_arrived_by = |place: &Place| arrived_by.contains(&place.ifindex);
     wanted.retain(|place, _| !actual.unknown.contains(place));
     for (place, (device, role)) in &wanted {
         match (actual.programs.get(place).map(|(_, role)| role), role) {
             (Some(now), wanted) if now == wanted => {}
-            (None, Role::Departure) if !is_next_hop(place) => {
+            (None, Role::Departure) if !is_arrived_by(place) => {
                 steps.attach.push(Step::Attach(device.clone(), Role::Departure));
             }
             (None, Role::Departure) => {
                 before.push(Step::Attach(device.clone(), Role::Arrival));
                 steps.attach.push(Step::ChangeRole(device.clone(), Role::Departure));
             }
-            (None, Role::Arrival) => before.push(Step::Attach(device.clone(), Role::Arrival)),
+            (None, Role::Arrival | Role::Reception) => before.push(Step::Attach(device.clone(), *role)),
             (Some(_), Role::Departure) => {
                 steps.attach.push(Step::ChangeRole(device.clone(), Role::Departure));
             }
-            (Some(_), Role::Arrival) => steps.detach.push(Step::ChangeRole(device.clone(), Role::Arrival)),
+            (Some(_), Role::Arrival | Role::Reception) => {
+                steps.detach.push(Step::ChangeRole(device.clone(), *role))
+            }
         }
     }
     for (place, (device, role)) in actual.programs.iter().filter(|(place, _)| !wanted.contains_key(place)) {
         match role {
-            Role::Departure if !is_next_hop(place) => {
+            Role::Departure if !is_arrived_by(place) => {
                 steps.detach.push(Step::Detach(device.clone(), Role::Departure));
             }
             Role::Departure => {
                 steps.detach.push(Step::ChangeRole(device.clone(), Role::Arrival));
                 steps.after.push(Step::Detach(device.clone(), Role::Arrival));
             }
-            Role::Arrival => steps.after.push(Step::Detach(device.clone(), Role::Arrival)),
+            Role::Arrival | Role::Reception => steps.after.push(Step::Detach(device.clone(), *role)),
         }
     }
 

@@ -157,6 +157,7 @@ impl Host {
                 }
             }
             TargetSpec::Group(name) => Target::Group(name.clone()),
+            TargetSpec::ReplyTo => Target::ReplyTo,
             TargetSpec::Pass => Target::Pass,
             TargetSpec::Drop => Target::Drop,
         })

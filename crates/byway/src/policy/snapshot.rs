@@ -81,6 +81,11 @@ impl Link {
         self.header != Header::Other && !self.is_loopback
     }
 
+    /// Whether requests come in by it. What comes in by a port of a bridge, a bond or a team comes in by that one.
+    pub(crate) fn is_receiver(&self) -> bool {
+        self.is_attachable() && self.master.is_none()
+    }
+
     /// Whether this is one of its names.
     pub(crate) fn is_called(&self, name: &str) -> bool {
         self.device.name == name || self.other_names.iter().any(|it| it == name)

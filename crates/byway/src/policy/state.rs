@@ -5,6 +5,8 @@
 //! - each next hop of a rule or a group has a slot of its own;
 //! - an attachment carries the departure program;
 //! - the device of a next hop carries the arrival program, unless it is an attachment;
+//! - if a rule sends replies back, each device that requests come in by carries the reception program, and the arrival program
+//!   unless it is an attachment;
 //! - a next hop's gateway is a neighbour that the kernel keeps resolved.
 //!
 //! A device carries at most one program per direction. The [`Role`] of the program says which direction that is.
@@ -19,7 +21,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::model::{Action, Device, Group, NextHop, Selector, moved_members};
+use crate::model::{Action, Device, Group, NextHop, Selector, Target, moved_members};
 
 /// Which program a device carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -28,8 +30,10 @@ use crate::model::{Action, Device, Group, NextHop, Selector, moved_members};
 pub enum Role {
     /// The departure program: the device is an attachment.
     Departure,
-    /// The arrival program: the device is a next hop's, and no attachment.
+    /// The arrival program: the device is a next hop's, or one that replies are sent back by, and no attachment.
     Arrival,
+    /// The reception program: requests come in by the device, and a rule sends their replies back.
+    Reception,
 }
 
 impl std::fmt::Display for Role {
@@ -37,15 +41,19 @@ impl std::fmt::Display for Role {
         f.pad(match self {
             Self::Departure => "departure",
             Self::Arrival => "arrival",
+            Self::Reception => "reception",
         })
     }
 }
 
 impl Role {
+    pub(crate) const ALL: [Self; 3] = [Self::Departure, Self::Arrival, Self::Reception];
+
     /// Returns the direction of the role's program.
     pub(crate) fn direction(self) -> Direction {
         match self {
             Self::Departure | Self::Arrival => Direction::Egress,
+            Self::Reception => Direction::Ingress,
         }
     }
 }
@@ -53,7 +61,7 @@ impl Role {
 /// The direction of the packets that a program sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Direction {
-    /// Those that come in. No role of this version is there. A newer byway's program may be, and is left alone.
+    /// Those that come in.
     Ingress,
     /// Those that leave.
     Egress,
@@ -132,6 +140,8 @@ pub(crate) struct Actual {
     pub(crate) devices: BTreeMap<u32, Device>,
     /// Their MTUs in bytes.
     pub(crate) mtus: BTreeMap<u32, u32>,
+    /// The devices that requests come in by.
+    pub(crate) receivers: BTreeSet<u32>,
 }
 
 /// Rules that were not read, because there are many and the change concerns only one of the others.
@@ -251,17 +261,27 @@ impl Desired {
         all
     }
 
+    /// Whether a rule sends replies back.
+    fn sends_back(&self) -> bool {
+        self.rules.values().any(|rule| rule.target == Target::ReplyTo)
+    }
+
     /// Returns the program for each place, and the neighbours that the kernel should keep resolved, for these next hops. It
     /// skips next hops whose device no longer exists.
     pub(crate) fn programs_and_neighbours(
         &self,
         next_hops: &BTreeSet<&NextHop>,
-        existing: &BTreeMap<u32, Device>,
+        actual: &Actual,
     ) -> (BTreeMap<Place, (Device, Role)>, BTreeSet<Neighbour>) {
-        let is_there = |next_hop: &&&NextHop| existing.get(&next_hop.device.index) == Some(&next_hop.device);
+        let is_there =
+            |next_hop: &&&NextHop| actual.devices.get(&next_hop.device.index) == Some(&next_hop.device);
         let is_any_attached = !self.attachments.is_empty();
         let next_hops = || next_hops.iter().filter(is_there).filter(|_| is_any_attached);
-        let arrivals = next_hops().map(|next_hop| (&next_hop.device, Role::Arrival));
+        let receivers =
+            if is_any_attached && self.sends_back() { &actual.receivers } else { &BTreeSet::new() };
+        let receivers = || receivers.iter().filter_map(|index| actual.devices.get(index));
+        let replies = receivers().flat_map(|device| [(device, Role::Reception), (device, Role::Arrival)]);
+        let arrivals = next_hops().map(|next_hop| (&next_hop.device, Role::Arrival)).chain(replies);
         let departures = self.attachments.values().map(|device| (device, Role::Departure));
         // If two are for the same place, the later one counts.
         let programs = arrivals.chain(departures);

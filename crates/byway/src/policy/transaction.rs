@@ -87,7 +87,7 @@ impl Transaction {
         let mut attached = held.attachments.clone();
         attached.retain(|index, _| !snapshot.actual.lost.contains_key(index));
         let programs = |desired: &Desired, next_hops: &BTreeSet<&NextHop>| {
-            desired.programs_and_neighbours(next_hops, &snapshot.actual.devices).0
+            desired.programs_and_neighbours(next_hops, &snapshot.actual).0
         };
         check_known(snapshot, &programs(held, &before), programs(desired, &next_hops[1]))?;
         // Do not refuse what is stacked already: this change may be the one that ends it.

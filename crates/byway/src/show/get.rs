@@ -28,7 +28,7 @@ use crate::{
     },
 };
 use byway_abi::{
-    BUCKETS, MAX_MEMBERS, ON_DOWN_DROP, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, Target,
+    BUCKETS, MAX_MEMBERS, ON_DOWN_DROP, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_REPLY_TO, Target,
     flow::{TRIES, hash, rehash},
 };
 
@@ -200,6 +200,7 @@ fn act(
     let on_down = |on_down: u8| if on_down == ON_DOWN_DROP { Action::Drop } else { Action::Pass };
     match (target.kind, group) {
         (TARGET_DROP, _) => (Action::Drop, Vec::new()),
+        (TARGET_REPLY_TO, _) => (Action::ReplyTo, Vec::new()),
         (TARGET_NEXT_HOP, _) => match ways.get_mut(&target.index) {
             Some(way) => {
                 (way.is_own, way.is_taken) = (true, life(way) != Life::Dead);

@@ -235,7 +235,7 @@ pub struct Attachment {
     /// The device.
     #[serde(flatten)]
     pub device: Device,
-    /// Whether departures or arrivals are counted there.
+    /// Which program it is.
     pub role: Role,
     /// How the program is attached.
     pub hook: Hook,

@@ -20,6 +20,7 @@ use aya::{
 use byway_abi::{
     AttachmentCounters, Counters, ExceptionCounters, Group, GroupKey, NeighbourKey, NextHop, NextHopCounters,
     NextHopHealth, ProgramKey, ProgramRecord, RuleRecord, SetRecord, Target, meta,
+    reply::{FLOW_KEYS_LEN, FLOWS_OF_BUCKET, Way},
     sources::{CachedSource, ENTRIES, TableInfos, WORDS4, WORDS6},
 };
 use byway_lab::seed::Seed;
@@ -56,14 +57,15 @@ target = "pass"
 from = "2001:db8:1::/48"
 target = "drop"
 "#;
-const BY_HAND: [&str; 3] = [
+const BY_HAND: [&str; 4] = [
     "add from 192.168.2.7 nexthop via 10.111.221.21 dev eth1 nexthop via 10.111.221.23 dev eth1 weight 3 on-down drop",
     "group add spare nexthop via 2001:db8:221::21 dev eth1 nexthop dev eth1",
     "add from 2001:db8:2::/64 group spare",
+    "add from 192.168.9.0/24 reply-to",
 ];
 
 /// What a person may call. `FILE` and `OTHER` are two configurations.
-const COMMANDS: [&str; 44] = [
+const COMMANDS: [&str; 46] = [
     "show",
     "--json show",
     "show nexthops",
@@ -93,6 +95,8 @@ const COMMANDS: [&str; 44] = [
     "replace from 192.168.0.0/17 drop",
     "replace from 192.168.2.0/24 to 203.0.113.0/24 nexthop via 10.111.221.21 nexthop via 10.111.221.23",
     "replace from 2001:db8:2::/64 group both",
+    "replace from any reply-to",
+    "del from 192.168.9.0/24",
     "del from 192.168.1.5",
     "del from 192.168.0.0/16",
     "del from 2001:db8:1::/64 to 2001:db8:9::/64",
@@ -270,6 +274,9 @@ fn damage(pin: &Path, random: &mut Random) {
         "PROGRAMS" => hash::<{ size_of::<ProgramKey>() }, { size_of::<ProgramRecord>() }>(pin, random),
         "NEIGHBOURS" => hash::<{ size_of::<NeighbourKey>() }, 4>(pin, random),
         "FRAGMENTED" => hash::<40, 16>(pin, random),
+        "WAYS" => hash::<4, { size_of::<Way>() }>(pin, random),
+        "FLOWS" => array::<{ 2 * FLOWS_OF_BUCKET * size_of::<u64>() }>(pin, random),
+        "FLOW_KEYS" => array::<{ FLOW_KEYS_LEN * size_of::<u32>() }>(pin, random),
         "DESTINATIONS4" => trie::<8>(pin, random),
         "DESTINATIONS6" => trie::<20>(pin, random),
         // The kernel takes devices that there are, and no others.
@@ -277,7 +284,7 @@ fn damage(pin: &Path, random: &mut Random) {
             let mut map: DevMap<_> = open(pin).try_into().unwrap();
             let _ = map.set(random.index(map.len()), random.below(4) as u32, None, 0);
         }
-        "ATTACHMENTS" => {
+        "ATTACHMENTS" | "RECEIVERS" => {
             let mut map: DevMapHash<_> = open(pin).try_into().unwrap();
             let key = if random.below(2) == 0 { random.below(4) as u32 } else { random.next() as u32 };
             let _ = match random.below(2) {
@@ -301,7 +308,7 @@ fn maps(folder: &Path) -> Vec<PathBuf> {
         let name = path.file_name().unwrap().to_str().unwrap();
         // Without the outer maps whose names begin like those within, and the programs.
         name.starts_with(|first: char| first.is_ascii_uppercase() || first.is_ascii_digit())
-            && !["SOURCES4", "SOURCES6", "FRAGMENTED"].contains(&name)
+            && !["SOURCES4", "SOURCES6", "FRAGMENTED", "WAYS", "FLOWS"].contains(&name)
     };
     let mut all: Vec<_> = ["", "rules", "counters", "exceptions"]
         .iter()

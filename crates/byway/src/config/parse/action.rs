@@ -30,9 +30,10 @@ impl Parser<'_> {
         let mss = self.mss(table);
         let name = get(table, "name").map(|value| self.notes().string("name", value).map(str::to_owned));
         let target = target?;
-        let has_next_hop = matches!(target, TargetSpec::NextHop(_) | TargetSpec::NextHops(_));
+        let may_be_down =
+            matches!(target, TargetSpec::NextHop(_) | TargetSpec::NextHops(_) | TargetSpec::ReplyTo);
         let leads_on = !matches!(target, TargetSpec::Pass | TargetSpec::Drop);
-        let on_down = on_down.unwrap_or(if has_next_hop { self.defaults.on_down } else { OnDown::Pass });
+        let on_down = on_down.unwrap_or(if may_be_down { self.defaults.on_down } else { OnDown::Pass });
         let mss = mss.unwrap_or(if leads_on { self.defaults.mss } else { Mss::Auto });
         let name = match name {
             Some(name) => Some(name?),
@@ -65,16 +66,17 @@ impl Parser<'_> {
         match said[..] {
             [] if has_unknown => None,
             [] => {
-                let help = "write `via`, `dev`, `nexthops`, `group`, or `target = \"pass\"` or `\"drop\"`";
+                let help = "write `via`, `dev`, `nexthops`, `group`, or `target = \"reply-to\"`, `\"pass\"` or `\"drop\"`";
                 self.notes().wrong(span, "a rule needs a target", Some(help));
                 None
             }
             [("target", value)] => match self.notes().string("target", value)? {
+                "reply-to" => Some(TargetSpec::ReplyTo),
                 "pass" => Some(TargetSpec::Pass),
                 "drop" => Some(TargetSpec::Drop),
                 other => {
                     let message = format!("`target = \"{other}\"` is not valid");
-                    let help = "write `\"pass\"` or `\"drop\"`, or name next hops with `via`, `dev`, \
+                    let help = "write `\"reply-to\"`, `\"pass\"` or `\"drop\"`, or name next hops with `via`, `dev`, \
                                 `nexthops` or `group`";
                     self.notes().wrong(value.span(), &message, Some(help));
                     None

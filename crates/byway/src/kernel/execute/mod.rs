@@ -6,7 +6,8 @@ mod switch;
 use std::collections::BTreeMap;
 
 use byway_abi::{
-    BUCKETS, GroupKey, MAX_NEXT_HOPS, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, meta,
+    BUCKETS, GroupKey, MAX_NEXT_HOPS, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS,
+    TARGET_REPLY_TO, meta,
 };
 
 use self::switch::{Stale, clear, set_source, switch_rules};
@@ -175,13 +176,15 @@ impl Executor<'_> {
                 let other = match role {
                     Role::Departure => Role::Arrival,
                     Role::Arrival => Role::Departure,
+                    // No other program is at its place.
+                    Role::Reception => Role::Reception,
                 };
                 by(Step::ChangeRole(device.clone(), other))
             }
             Step::Detach(device, role) => {
                 let attached = attached(tables, device, *role)?;
                 programs.detach(network, device, *role, attached)?;
-                tables.attachments.forget_program(Place::of(device, *role))?;
+                tables.forget_program(Place::of(device, *role))?;
                 by(Step::Attach(device.clone(), *role))
             }
             Step::SetAuto(is_auto) => {
@@ -263,9 +266,14 @@ impl Executor<'_> {
 
     /// Puts a program on a device. Writes its record first, and restores that if the program cannot be attached.
     fn attach(&mut self, device: &Device, role: Role) -> Result<()> {
+        if role == Role::Reception {
+            self.pins.load_reception()?;
+        }
         let Pins { tables, programs } = &mut *self.pins;
-        if role == Role::Departure {
-            tables.attachments.watch(device.index)?;
+        match role {
+            Role::Departure => tables.attachments.watch(device.index)?,
+            Role::Reception => tables.replies.receive(device.index)?,
+            Role::Arrival => {}
         }
         let place = Place::of(device, role);
         // A device that has lost its program still has its record.
@@ -286,7 +294,7 @@ impl Executor<'_> {
         if put.is_err() {
             match before {
                 Some(record) => tables.attachments.set_program(place, record)?,
-                None => tables.attachments.forget_program(place)?,
+                None => tables.forget_program(place)?,
             }
         }
         put
@@ -390,6 +398,11 @@ fn record_rule(
                 let _ = tables.next_hops.forget_group(id);
             }
             recorded
+        }
+        Target::ReplyTo => {
+            tables.replies.make_flows()?;
+            tables.next_hops.make_fragments()?;
+            tables.record(selector, action, TARGET_REPLY_TO, 0)
         }
         Target::Pass => tables.record(selector, action, TARGET_PASS, 0),
         Target::Drop => tables.record(selector, action, TARGET_DROP, 0),

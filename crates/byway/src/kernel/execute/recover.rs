@@ -79,7 +79,7 @@ impl Executor<'_> {
         if !is_gone || attached.hook == Hook::Tcx {
             self.pins.programs.detach(self.network, device, *role, *attached)?;
         }
-        self.pins.tables.attachments.forget_program(Place::of(device, *role))
+        self.pins.tables.forget_program(Place::of(device, *role))
     }
 
     /// Replaces the programs of another build by those of this one, device by device. If this fails or is killed midway, some

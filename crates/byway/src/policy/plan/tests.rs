@@ -176,6 +176,18 @@ impl Kernel {
         let holds = &self.holds;
         if holds.programs.values().any(|(_, role)| *role == Role::Departure) {
             let as_desired = holds.as_desired();
+            if as_desired.rules.values().any(|rule| rule.target == Target::ReplyTo) {
+                for receiver in &holds.receivers {
+                    let device = device(*receiver);
+                    let is_ready = [Role::Arrival, Role::Reception]
+                        .iter()
+                        .all(|role| holds.programs.contains_key(&Place::of(&device, *role)));
+                    assert!(
+                        is_ready,
+                        "a reply would leave by {device:?}, without a program there, after {step:?}"
+                    );
+                }
+            }
             let leading = as_desired.rules.values().flat_map(|rule| match &rule.target {
                 Target::Group(name) => {
                     as_desired.groups[name].members.iter().map(|it| &it.next_hop).collect()
@@ -235,6 +247,7 @@ fn any_target() -> impl Strategy<Value = Target> {
     prop_oneof![
         Just(Target::Pass),
         Just(Target::Drop),
+        Just(Target::ReplyTo),
         any_next_hop().prop_map(|(device, gateway)| Target::NextHop(next_hop(device, gateway))),
         vec(any_next_hop(), 2..4).prop_map(|members| {
             let members = members.into_iter().map(|(device, gateway)| next_hop(device, gateway));
@@ -285,7 +298,9 @@ proptest! {
     fn the_steps_lead_from_anything_to_anything_and_then_end(first in any_desired(), second in any_desired()) {
         // Device 5 is gone, but rules may still name it.
         let devices = (1..5).map(|i| (i, device(i))).collect();
-        let mut kernel = Kernel { holds: Actual { devices, ..Actual::default() }, ..Kernel::default() };
+        let receivers = [1, 2, 4].into();
+        let holds = Actual { devices, receivers, ..Actual::default() };
+        let mut kernel = Kernel { holds, ..Kernel::default() };
         for goal in [&first, &second, &Desired::default()] {
             let before = kernel.holds.as_desired();
             kernel.made.clear();

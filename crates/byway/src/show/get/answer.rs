@@ -16,6 +16,9 @@ use crate::{
 pub enum Action {
     /// Sends it to a next hop.
     Redirect,
+    /// Sends it back by the way that its flow came in by. If it is no reply of a known flow, the rule's `on_down` says what
+    /// becomes of it.
+    ReplyTo,
     /// Leaves it to normal routing.
     Pass,
     /// Drops it.

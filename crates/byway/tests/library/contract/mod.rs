@@ -9,6 +9,7 @@ mod marks;
 mod migration;
 mod newer;
 mod next_hops;
+mod replies;
 mod seed;
 mod sizes;
 mod swap;

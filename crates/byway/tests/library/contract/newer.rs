@@ -9,14 +9,15 @@ use aya::{
 };
 use byway::{Attach, Byway, Error, Hook};
 use byway_abi::{
-    DIRECTION_EGRESS, DIRECTION_INGRESS, HOOK_CLSACT, HOOK_TCX, ProgramKey, ProgramRecord, ROLE_ARRIVAL, meta,
+    DIRECTION_EGRESS, DIRECTION_INGRESS, HOOK_CLSACT, HOOK_TCX, ProgramKey, ProgramRecord, ROLE_RECEPTION,
+    meta,
 };
 use byway_lab::seed::{IPV4, Seed};
 
 use crate::support::{ANSWER, foreign::Foreign, hooks, on, pins, via};
 
 /// A role that no byway has yet.
-const LATER: u8 = ROLE_ARRIVAL + 1;
+const LATER: u8 = ROLE_RECEPTION + 1;
 
 type Records = HashMap<MapData, ProgramKey, ProgramRecord>;
 

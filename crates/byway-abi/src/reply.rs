@@ -1,0 +1,165 @@
+//! What the target `reply-to` needs: the ways that requests have come in by, and the flows that came in by them.
+//!
+//! The reception program notes a request's flow with the way that it came in by. The departure program finds the flow of a
+//! reply, and sends the reply back that way.
+//!
+//! A flow is in one of two buckets of the table in `FLOWS`, and has two words there ([`Entry`]): the second one says what is
+//! known, and the first one is the flow's fingerprint XOR the second. All CPUs write without a lock. A program that reads half
+//! of one entry and half of another finds no fingerprint that it looks for.
+
+/// How many ways there may be: a device and a neighbour each.
+pub const MAX_WAYS: u32 = 4_096;
+/// The highest number of a way. 0 is none.
+pub const LAST_WAY: u32 = 0xFFFF;
+/// How many numbers a way may have.
+pub const WAY_PROBES: u32 = 8;
+
+/// Value of `WAYS`, by number: how requests have come in. The programs add one, and userspace removes those of a device that
+/// is gone. None ever changes, so a number leads nowhere else as long as the device is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Way {
+    /// The device.
+    pub ifindex: u32,
+    /// The Ethernet addresses of the requests, twelve bytes, destination first. All zeros if the device has no Ethernet header.
+    pub addresses: [u32; 3],
+}
+
+/// Returns the first number to try for a way.
+#[inline(always)]
+pub const fn way_hash(way: &Way) -> u32 {
+    let [a, b, c] = way.addresses;
+    let mixed = crate::sources::mix64(way.ifindex as u64 ^ (a as u64) << 32);
+    (crate::sources::mix64(mixed ^ b as u64 ^ (c as u64) << 32) >> 32) as u32
+}
+
+/// Returns the number to try after so many others.
+#[inline(always)]
+pub const fn way_number(hash: u32, nth: u32) -> u32 {
+    1 + (hash & 0xFFFF).wrapping_add(nth) % LAST_WAY
+}
+
+/// Words of the key of a flow: the remote address, the local one, the ports, and family and protocol.
+pub const KEY_WORDS: usize = 10;
+/// How many random numbers `FLOW_KEYS` has: one for each word of a key, for each of the two sums of a fingerprint.
+pub const FLOW_KEYS_LEN: usize = 2 * KEY_WORDS;
+
+/// Returns the fingerprint of a flow: two sums of products with secret random numbers (NH, Black et al., "UMAC", CRYPTO 1999).
+/// Nobody can find two flows with the same one without knowing the numbers.
+#[inline(always)]
+pub fn fingerprint(words: &[u32; KEY_WORDS], keys: &[u32; FLOW_KEYS_LEN]) -> u64 {
+    let (mut first, mut second) = (0_u64, 0_u64);
+    let mut nth = 0;
+    while nth < KEY_WORDS {
+        let (a, b) = (words[nth], words[nth + 1]);
+        let product = |offset: usize| {
+            u64::from(a.wrapping_add(keys[nth + offset])) * u64::from(b.wrapping_add(keys[nth + 1 + offset]))
+        };
+        first = first.wrapping_add(product(0));
+        second = second.wrapping_add(product(KEY_WORDS));
+        nth += 2;
+    }
+    crate::sources::mix64(crate::sources::mix64(first) ^ second)
+}
+
+/// Entries of a bucket of `FLOWS`.
+pub const FLOWS_OF_BUCKET: usize = 4;
+/// How many buckets the table has: 2,097,152 entries in 32 MiB.
+pub const FLOW_BUCKETS: u32 = 1 << 19;
+
+/// Returns both buckets that a flow may be in.
+#[inline(always)]
+pub const fn flow_buckets(fingerprint: u64) -> [u32; 2] {
+    [fingerprint as u32 & (FLOW_BUCKETS - 1), (fingerprint >> 32) as u32 & (FLOW_BUCKETS - 1)]
+}
+
+/// [`Entry::state`]: the place is free.
+pub const FLOW_FREE: u8 = 0;
+/// [`Entry::state`]: a SYN has come in.
+pub const FLOW_NEW: u8 = 1;
+/// [`Entry::state`]: its SYN-ACK has left.
+pub const FLOW_ANSWERED_SYN: u8 = 2;
+/// [`Entry::state`]: something other than TCP has come in.
+pub const FLOW_REQUESTED: u8 = 3;
+/// [`Entry::state`]: an answer to that has left.
+pub const FLOW_ANSWERED: u8 = 4;
+/// [`Entry::state`]: another request has come in, at least one tick after the answer.
+pub const FLOW_IN_BOTH: u8 = 5;
+/// [`Entry::state`]: the client has acknowledged the number of the SYN-ACK.
+pub const FLOW_CONFIRMED: u8 = 6;
+/// [`Entry::state`]: the host began the flow, which is not TCP's.
+pub const FLOW_OF_HOST: u8 = 7;
+
+/// What is known about a flow: the second word of its entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// The number of its way.
+    pub way: u16,
+    /// When the flow was last noticed, in [`flow_ticks`].
+    pub age: u16,
+    /// One of the states above.
+    pub state: u8,
+    /// Whether `number` is the way that the last packet came by, instead of `way`.
+    pub is_moving: bool,
+    /// 24 bits: that way, or before the flow is confirmed the number that acknowledges the SYN-ACK.
+    pub number: u32,
+}
+
+impl Entry {
+    /// Returns it as a word: way (16 bits), age (16), state (4), whether it is moving (1), and number (24, the highest).
+    #[inline(always)]
+    pub const fn word(&self) -> u64 {
+        self.way as u64
+            | (self.age as u64) << 16
+            | (self.state as u64 & 0xF) << 32
+            | (self.is_moving as u64) << 36
+            | (self.number as u64) << 40
+    }
+
+    /// Reads what [`Entry::word`] returned.
+    #[inline(always)]
+    pub const fn read(word: u64) -> Self {
+        Self {
+            way: word as u16,
+            age: (word >> 16) as u16,
+            state: (word >> 32) as u8 & 0xF,
+            is_moving: word >> 36 & 1 != 0,
+            number: (word >> 40) as u32,
+        }
+    }
+
+    /// Returns how long ago the flow was last noticed, in [`flow_ticks`].
+    #[inline(always)]
+    pub const fn idle(&self, now: u16) -> u16 {
+        now.wrapping_sub(self.age)
+    }
+
+    /// Returns how long the flow may be idle before another may take its place, in [`flow_ticks`].
+    #[inline(always)]
+    pub const fn timeout(&self) -> u16 {
+        match self.state {
+            FLOW_CONFIRMED => 9_000,
+            FLOW_NEW | FLOW_ANSWERED_SYN => 60,
+            _ => 180,
+        }
+    }
+
+    /// Returns how hard it is to take the place: 0 if it is free or its flow is idle, and [`FLOW_IN_BOTH`] or more if that
+    /// is not allowed.
+    #[inline(always)]
+    pub const fn rank(&self, now: u16) -> u8 {
+        if self.state == FLOW_FREE || self.idle(now) > self.timeout() { 0 } else { self.state }
+    }
+}
+
+/// Returns the clock of [`Entry::age`]: the kernel's clock (`jiffies`) divided by 1,024. So one tick is a second at 1,000 Hz,
+/// and four seconds at 250 Hz.
+#[inline(always)]
+pub const fn flow_ticks(jiffies: u64) -> u16 {
+    (jiffies >> 10) as u16
+}
+
+// Free of padding: the sizes are the sums of the fields.
+const _: () = {
+    assert!(size_of::<Way>() == 4 * 4);
+};

@@ -1,0 +1,471 @@
+//! The target `reply-to`: which way a flow came in by, and so which way its replies leave by.
+//!
+//! [`note`] runs for each packet that comes in, and [`way`] for each that a rule sends back ([`byway_abi::reply`]).
+//!
+//! A spoofed request must not move the replies of anybody else. So a flow that is not confirmed steers only the answers to
+//! its first packet, a flow is confirmed by the number that acknowledges the SYN-ACK, and it moves to another way only when
+//! two packets in a row have come in by that one.
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use byway_abi::{
+    FAMILY_IPV4, Fragments, TARGET_REPLY_TO,
+    flow::{TCP, has_ports},
+    meta,
+    reply::{
+        Entry, FLOW_ANSWERED, FLOW_ANSWERED_SYN, FLOW_CONFIRMED, FLOW_FREE, FLOW_IN_BOTH, FLOW_NEW,
+        FLOW_OF_HOST, FLOW_REQUESTED, FLOWS_OF_BUCKET, KEY_WORDS, WAY_PROBES, Way, fingerprint, flow_buckets,
+        flow_ticks, way_hash, way_number,
+    },
+};
+
+use crate::{
+    clock, flow, lookup,
+    maps::{FLOW_KEYS, FLOWS, FRAGMENTED, META, RECEIVERS, WAYS},
+    packet::{self, Header, Packet},
+    rows::Shared,
+    skb::Skb,
+    transport::{self, ICMP, ICMPV6, Part},
+};
+
+/// What a packet is to its flow: its transport header, as one number, which is all that a global function can return. From the
+/// lowest bit on: ports (32 bits), number or protocol (24), kind (3), and part (2). 0 if the packet has no flow.
+#[derive(Clone, Copy)]
+struct Segment(u64);
+
+impl Segment {
+    /// TCP's first packet.
+    const SYN: u64 = 1;
+    /// TCP's answer to that, whose number the client has to acknowledge.
+    const SYN_ACK: u64 = 2;
+    const RESET: u64 = 3;
+    /// Any other packet of TCP.
+    const OTHER: u64 = 4;
+    /// ICMP's echo request.
+    const REQUEST: u64 = 5;
+    /// ICMP's echo reply, or any packet that an ICMP error quotes.
+    const REPLY: u64 = 6;
+    /// Any other packet, which does not say who began the flow.
+    const DATAGRAM: u64 = 7;
+    /// Instead of a kind, an ICMP error that leaves: its number is where the packet begins that it quotes.
+    const ERROR: u64 = 0;
+
+    const WHOLE: u64 = 1;
+    const FIRST_FRAGMENT: u64 = 2;
+    const LATER_FRAGMENT: u64 = 3;
+
+    /// `number` is the acknowledged number of an incoming segment of TCP, or the number that acknowledges an outgoing SYN-ACK:
+    /// its last 24 bits. For another protocol it is that protocol.
+    #[inline(always)]
+    fn new(kind: u64, ports: u32, number: u32, part: u64) -> Self {
+        Self(u64::from(ports) | u64::from(number & NUMBER) << 32 | kind << 56 | part << 59)
+    }
+
+    #[inline(always)]
+    fn kind(self) -> u64 {
+        self.0 >> 56 & 7
+    }
+
+    #[inline(always)]
+    fn part(self) -> u64 {
+        self.0 >> 59 & 3
+    }
+
+    #[inline(always)]
+    fn number(self) -> u32 {
+        (self.0 >> 32) as u32 & NUMBER
+    }
+
+    #[inline(always)]
+    fn protocol(self) -> u32 {
+        if self.kind() <= Self::OTHER { TCP.into() } else { self.number() }
+    }
+}
+
+// How a packet goes, for `segment` and `fingerprint_of`.
+const COMES_IN: u32 = 0;
+const LEAVES: u32 = 1;
+/// It came in, and is quoted by an ICMP error.
+const IS_QUOTED: u32 = 2;
+
+/// Notes the flow of a packet that has come in, and the way that it came in by.
+#[inline(always)]
+pub fn note(skb: &Skb, header: Header) {
+    // `PACKET_HOST`: to this host, not one that a bridge or a sniffer gets to see.
+    if skb.packet_type() == 0 {
+        let _ = note_packet(skb, header);
+    }
+}
+
+#[inline(always)]
+fn note_packet(skb: &Skb, header: Header) -> Option<()> {
+    let packet = packet::parse(skb, header.len()).ok()?;
+    let segment = Segment(segment(skb, packet.family, packet.offset, COMES_IN));
+    if matches!(segment.part(), 0 | Segment::LATER_FRAGMENT) {
+        return None;
+    }
+    let fingerprint = fingerprint_of(skb, packet.offset, COMES_IN, segment.0 as u32, segment.protocol());
+    let way = Way { ifindex: skb.ifindex(), addresses: addresses(skb, header)? };
+    let now = flow_ticks(clock::jiffies());
+    let before = Entry::read(find(fingerprint));
+    let mut entry = before;
+    match before.state {
+        FLOW_NEW | FLOW_ANSWERED_SYN => {
+            let is_answer = segment.kind() == Segment::OTHER && before.state == FLOW_ANSWERED_SYN;
+            if is_answer && segment.number() == before.number {
+                entry.state = FLOW_CONFIRMED;
+            } else if segment.kind() == Segment::SYN && !is_same(before.way, &way) {
+                entry.state = FLOW_NEW;
+            } else {
+                return None;
+            }
+            entry.way = number(&way)?;
+        }
+        FLOW_CONFIRMED | FLOW_REQUESTED | FLOW_ANSWERED | FLOW_IN_BOTH => {
+            if is_same(before.way, &way) {
+                entry.is_moving = false;
+            } else {
+                let other = number(&way)?;
+                if before.is_moving && before.number == u32::from(other) {
+                    entry.way = other;
+                    entry.is_moving = false;
+                } else {
+                    entry.is_moving = true;
+                    entry.number = other.into();
+                }
+            }
+            if before.state == FLOW_ANSWERED && before.age != now {
+                entry.state = FLOW_IN_BOTH;
+            } else if entry == before && before.idle(now) <= before.timeout() / 4 {
+                return None;
+            }
+        }
+        FLOW_OF_HOST if before.rank(now) != 0 => return None,
+        _ => {
+            entry.state = match segment.kind() {
+                Segment::SYN => FLOW_NEW,
+                Segment::REQUEST | Segment::DATAGRAM => FLOW_REQUESTED,
+                _ => return None,
+            };
+            if !is_asked_for(&packet) {
+                return None;
+            }
+            entry.way = number(&way)?;
+            entry.is_moving = false;
+        }
+    }
+    entry.age = now;
+    put(fingerprint, entry.word(), now.into());
+    Some(())
+}
+
+/// Returns whether a rule sends the replies to a packet back.
+#[inline(always)]
+fn is_asked_for(packet: &Packet) -> bool {
+    let reply = Packet { source: packet.destination, destination: packet.source, ..*packet };
+    let Some(generation) = META.get(meta::GENERATION) else { return false };
+    lookup::find(&reply, generation & 1).is_some_and(|target| target.kind == TARGET_REPLY_TO)
+}
+
+/// Returns the number of the way that a reply leaves by, or 0 if the packet is no reply of a known flow.
+#[inline(always)]
+pub fn way(skb: &Skb, packet: &Packet) -> u32 {
+    let (family, mut offset, mut goes) = (packet.family, packet.offset, LEAVES);
+    let mut segment = Segment(self::segment(skb, family, offset, goes));
+    if segment.part() == Segment::WHOLE && segment.kind() == Segment::ERROR {
+        (offset, goes) = (segment.number(), IS_QUOTED);
+        segment = Segment(self::segment(skb, family, offset, goes));
+    }
+    if segment.part() == 0 {
+        return 0;
+    }
+    if segment.part() == Segment::LATER_FRAGMENT {
+        return way_of_fragment(skb, family, offset, 0);
+    }
+    let fingerprint = fingerprint_of(skb, offset, goes, segment.0 as u32, segment.protocol());
+    let way = way_of_flow(fingerprint, segment.0);
+    if way != 0 && segment.part() == Segment::FIRST_FRAGMENT && goes == LEAVES {
+        way_of_fragment(skb, family, offset, way);
+    }
+    way
+}
+
+/// Notes the way of a packet that leaves in fragments, for the later ones. If it is 0, returns the noted one.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn way_of_fragment(skb: &Skb, family: u32, offset: u32, way: u32) -> u32 {
+    let found = || {
+        let transport = transport::find(skb, family, offset)?;
+        let mut addresses = [[0; 4]; 2];
+        if family == FAMILY_IPV4 {
+            let bytes: [u8; 8] = skb.load(offset + 12)?;
+            let [a, b, c, d, e, f, g, h] = bytes;
+            addresses =
+                [[u32::from_ne_bytes([a, b, c, d]), 0, 0, 0], [u32::from_ne_bytes([e, f, g, h]), 0, 0, 0]];
+        } else {
+            let bytes: [u8; 32] = skb.load(offset + 8)?;
+            for (nth, bytes) in bytes.as_chunks::<4>().0.iter().enumerate() {
+                addresses[nth / 4][nth % 4] = u32::from_ne_bytes(*bytes);
+            }
+        }
+        let key = flow::fragment_key(addresses[0], addresses[1], &transport, OF_REPLY);
+        let fragments = FRAGMENTED.get(0)?;
+        if way != 0 {
+            let noted = Fragments { written: clock::now(), hash: way, by_first: 1 };
+            // If this fails, the later fragments are no replies.
+            let _ = fragments.insert(key, flow::fragment_row(noted), 0);
+            return None;
+        }
+        // SAFETY: the row has as many words. The map may give it to another packet during the read. At worst, this fragment
+        // then goes where that packet goes.
+        fragments.get_ptr(key).map(|row| unsafe { (*row.cast::<Fragments>()).hash })
+    };
+    match found() {
+        Some(way) => way,
+        None => 0,
+    }
+}
+
+/// Tells the fragments of replies from those that groups have noted.
+const OF_REPLY: u32 = 1 << 8;
+
+/// Finds the way of a flow that a segment leaves by, and notes that it does. Returns 0 if there is none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn way_of_flow(fingerprint: u64, segment: u64) -> u32 {
+    let segment = Segment(segment);
+    let now = flow_ticks(clock::jiffies());
+    let before = Entry::read(find(fingerprint));
+    let mut entry = before;
+    match before.state {
+        FLOW_NEW | FLOW_ANSWERED_SYN => match segment.kind() {
+            Segment::SYN_ACK => {
+                entry.state = FLOW_ANSWERED_SYN;
+                entry.number = segment.number();
+            }
+            Segment::RESET | Segment::REPLY => {}
+            _ => return 0,
+        },
+        FLOW_REQUESTED if segment.kind() != Segment::REQUEST => entry.state = FLOW_ANSWERED,
+        FLOW_CONFIRMED | FLOW_ANSWERED | FLOW_IN_BOTH | FLOW_OF_HOST => {
+            if before.idle(now) > before.timeout() / 2 {
+                entry.age = now;
+            }
+        }
+        FLOW_FREE if segment.kind() == Segment::DATAGRAM => entry.state = FLOW_OF_HOST,
+        _ => return 0,
+    }
+    if entry != before {
+        entry.age = now;
+        put(fingerprint, entry.word(), now.into());
+    }
+    before.way.into()
+}
+
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+/// The last 24 bits of a sequence number.
+const NUMBER: u32 = 0xFF_FFFF;
+
+// Types of ICMP messages (RFC 792, RFC 4443).
+const ECHO_REPLY: u8 = 0;
+const UNREACHABLE: u8 = 3;
+const ECHO_REQUEST: u8 = 8;
+const TIME_EXCEEDED: u8 = 11;
+const PARAMETER_PROBLEM: u8 = 12;
+const ECHO_REQUEST6: u8 = 128;
+const ECHO_REPLY6: u8 = 129;
+
+/// Reads the transport header of the packet whose IP header begins at `offset` ([`Segment`]).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn segment(skb: &Skb, family: u32, offset: u32, goes: u32) -> u64 {
+    let Some(transport) = transport::find(skb, family, offset) else { return 0 };
+    let part = match transport.part {
+        Part::Whole => Segment::WHOLE,
+        Part::FirstFragment => Segment::FIRST_FRAGMENT,
+        Part::LaterFragment => return Segment::new(Segment::DATAGRAM, 0, 0, Segment::LATER_FRAGMENT).0,
+    };
+    let protocol = transport.protocol;
+    let start = transport.offset;
+    let is_v4 = family == FAMILY_IPV4;
+    let (kind, ports, number) = if (is_v4 && protocol == ICMP) || (!is_v4 && protocol == ICMPV6) {
+        let Some([kind, _, _, _, a, b]) = skb.load(start) else { return 0 };
+        let kind = match (is_v4, kind) {
+            (true, ECHO_REQUEST) | (false, ECHO_REQUEST6) => Segment::REQUEST,
+            (true, ECHO_REPLY) | (false, ECHO_REPLY6) => Segment::REPLY,
+            (true, UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM) | (false, 1..=4) if goes == LEAVES => {
+                return Segment::new(Segment::ERROR, 0, start + 8, Segment::WHOLE).0;
+            }
+            _ => return 0,
+        };
+        (kind, u32::from_be_bytes([0, 0, a, b]), protocol.into())
+    } else if has_ports(protocol) {
+        let Some([a, b, c, d]) = skb.load(start) else { return 0 };
+        // The remote port comes first.
+        let ports = u32::from_be_bytes(if goes == LEAVES { [c, d, a, b] } else { [a, b, c, d] });
+        if protocol != TCP || goes == IS_QUOTED {
+            (Segment::DATAGRAM, ports, protocol.into())
+        } else {
+            let Some(flags) = skb.load(start + 13) else { return 0 };
+            let [flags]: [u8; 1] = flags;
+            let Some(word) = skb.load(start + if goes == COMES_IN { 8 } else { 4 }) else { return 0 };
+            let kind = match flags & (SYN | RST | ACK) {
+                SYN => Segment::SYN,
+                flags if flags & RST != 0 => Segment::RESET,
+                flags if flags == SYN | ACK => Segment::SYN_ACK,
+                _ => Segment::OTHER,
+            };
+            (kind, ports, u32::from_be_bytes(word).wrapping_add(if goes == COMES_IN { 0 } else { 1 }))
+        }
+    } else {
+        (Segment::DATAGRAM, 0, protocol.into())
+    };
+    // Whatever an error quotes, the error is an answer to it.
+    let kind = if goes == IS_QUOTED { Segment::REPLY } else { kind };
+    Segment::new(kind, ports, number, part).0
+}
+
+/// Returns the fingerprint of the flow of a packet whose IP header begins at `offset`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn fingerprint_of(skb: &Skb, offset: u32, goes: u32, ports: u32, protocol: u32) -> u64 {
+    let Some(keys) = FLOW_KEYS.get(0) else { return 0 };
+    let Some([version]) = skb.load(offset) else { return 0 };
+    let mut words = [0; KEY_WORDS];
+    // The remote address comes first.
+    let first = if goes == LEAVES { 4 } else { 0 };
+    if version >> 4 == 4 {
+        let Some(addresses) = skb.load::<8>(offset + 12) else { return 0 };
+        let [a, b, c, d, e, f, g, h] = addresses;
+        words[first] = u32::from_ne_bytes([a, b, c, d]);
+        words[4 - first] = u32::from_ne_bytes([e, f, g, h]);
+    } else {
+        let Some(addresses) = skb.load::<32>(offset + 8) else { return 0 };
+        for (nth, bytes) in addresses.as_chunks::<4>().0.iter().enumerate() {
+            words[(first + nth) % 8] = u32::from_ne_bytes(*bytes);
+        }
+    }
+    words[8] = ports;
+    words[9] = u32::from(version >> 4) << 8 | protocol;
+    fingerprint(&words, keys)
+}
+
+/// Returns the Ethernet addresses of a packet, or zeros if it has none.
+#[inline(always)]
+fn addresses(skb: &Skb, header: Header) -> Option<[u32; 3]> {
+    match header {
+        Header::Ethernet => packet::ethernet_addresses(skb),
+        Header::L3 => Some([0; 3]),
+    }
+}
+
+/// Returns the way with this number.
+#[inline(always)]
+pub fn known_way(number: u32) -> Option<&'static Way> {
+    // SAFETY: a row has as many words. No program changes a way, and userspace removes only those of a device that is gone.
+    WAYS.get(0)?.get_ptr(number).map(|row| unsafe { &*row.cast() })
+}
+
+/// Returns whether the way with this number is this one.
+#[inline(always)]
+fn is_same(number: u16, way: &Way) -> bool {
+    known_way(number.into()).is_some_and(|known| known == way)
+}
+
+/// Returns the number of a way, which it gets now if it has none. `None` if there is no room.
+#[inline(always)]
+fn number(way: &Way) -> Option<u16> {
+    // A device that moves to another network namespace may take the program along.
+    RECEIVERS.get_ifindex(way.ifindex)?;
+    match number_of(way.ifindex, way.addresses[0], way.addresses[1], way.addresses[2]) {
+        0 => None,
+        number => Some(number as u16),
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn number_of(ifindex: u32, first: u32, second: u32, third: u32) -> u32 {
+    let way = Way { ifindex, addresses: [first, second, third] };
+    let Some(ways) = WAYS.get(0) else { return 0 };
+    let hash = way_hash(&way);
+    for nth in 0..WAY_PROBES {
+        let number = way_number(hash, nth);
+        // Of two CPUs with different ways for one number, one adds its way, and the other one sees that.
+        let _ = ways.insert(number, [ifindex, first, second, third], BPF_NOEXIST.into());
+        if is_same(number as u16, &way) {
+            return number;
+        }
+    }
+    0
+}
+
+/// Returns what is known about a flow ([`Entry::word`]), or 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find(fingerprint: u64) -> u64 {
+    let Some(flows) = FLOWS.get(0) else { return 0 };
+    for number in flow_buckets(fingerprint) {
+        let Some(bucket) = flows.get(number) else { return 0 };
+        for nth in 0..FLOWS_OF_BUCKET {
+            let word = shared(bucket, 2 * nth + 1).get();
+            if word != 0 && shared(bucket, 2 * nth).get() ^ word == fingerprint {
+                return word;
+            }
+        }
+    }
+    0
+}
+
+/// Notes what is known about a flow: in each of its entries, of which two CPUs may have made two, or else in the place that is
+/// easiest to take. Returns 1, or 0 if the place of no other flow may be taken.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn put(fingerprint: u64, word: u64, now: u32) -> u32 {
+    let Some(flows) = FLOWS.get(0) else { return 0 };
+    let now = now as u16;
+    // Rank (4 bits), how recent it is (16), bucket (1), place (2), from the highest bit on. The lowest number is the best.
+    let mut best = u32::MAX;
+    let mut is_known = false;
+    let buckets = flow_buckets(fingerprint);
+    for side in 0..2_u32 {
+        let Some(bucket) = flows.get(buckets[side as usize]) else { return 0 };
+        for nth in 0..FLOWS_OF_BUCKET {
+            let found = shared(bucket, 2 * nth + 1).get();
+            if found != 0 && shared(bucket, 2 * nth).get() ^ found == fingerprint {
+                write(bucket, nth, fingerprint, word);
+                is_known = true;
+            }
+            let entry = Entry::read(found);
+            let place = u32::from(entry.rank(now)) << 19
+                | u32::from(u16::MAX - entry.idle(now)) << 3
+                | side << 2
+                | nth as u32;
+            if place < best {
+                best = place;
+            }
+        }
+    }
+    if is_known {
+        return 1;
+    }
+    if best >> 19 >= u32::from(FLOW_IN_BOTH) {
+        return 0;
+    }
+    let Some(bucket) = flows.get(buckets[(best >> 2) as usize & 1]) else { return 0 };
+    write(bucket, best as usize % FLOWS_OF_BUCKET, fingerprint, word);
+    1
+}
+
+#[inline(always)]
+fn write(bucket: &[u64; 2 * FLOWS_OF_BUCKET], nth: usize, fingerprint: u64, word: u64) {
+    shared(bucket, 2 * nth).set(fingerprint ^ word);
+    shared(bucket, 2 * nth + 1).set(word);
+}
+
+#[inline(always)]
+fn shared(bucket: &[u64; 2 * FLOWS_OF_BUCKET], word: usize) -> Shared {
+    // SAFETY: all programs read and write the words of a bucket through this type.
+    unsafe { Shared::new((&raw const bucket[word]).cast_mut()) }
+}

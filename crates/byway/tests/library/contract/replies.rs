@@ -1,0 +1,351 @@
+//! `reply-to`: replies leave the way that their requests came in, with no address, gateway or device configured.
+
+use std::{
+    io::{self, Read, Write},
+    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    time::Duration,
+};
+
+use byway::{Hook, OnDown, Role, RuleSpec, TargetSpec};
+use byway_lab::{
+    Frame, Node,
+    seed::{Addresses, Seed},
+    wait_until,
+};
+
+use crate::support::{
+    ANSWER, SILENCE, all_arrived, hooks_and_addresses, hooks_and_families, on, packet, pins, routers::Routers,
+};
+
+const PORT: u16 = 30100;
+
+fn replies(source: &str) -> RuleSpec {
+    RuleSpec::new(source.parse().unwrap(), TargetSpec::ReplyTo)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Traffic {
+    Tcp,
+    Udp,
+    Icmp,
+}
+
+const TRAFFIC: [Traffic; 3] = [Traffic::Tcp, Traffic::Udp, Traffic::Icmp];
+
+/// A client calls the service, and gets an answer or does not.
+fn call(
+    client: &Node,
+    from: Option<IpAddr>,
+    to: SocketAddr,
+    traffic: Traffic,
+    timeout: Duration,
+) -> io::Result<()> {
+    let said = b"hello".as_slice();
+    let heard = match traffic {
+        Traffic::Tcp => client.tcp_echo(from, to, said, timeout)?,
+        Traffic::Udp => client.udp_echo(from, to, said, timeout)?,
+        Traffic::Icmp => return client.ping(from, to.ip(), timeout),
+    };
+    assert_eq!(heard, said);
+    Ok(())
+}
+
+fn serve(server: &Node, at: SocketAddr) -> [byway_lab::Service; 2] {
+    [server.tcp_serve(at).unwrap(), server.udp_serve(at).unwrap()]
+}
+
+/// The seed's story, with a rule that names nothing but the addresses, and with a second address that comes later.
+#[test]
+fn one_rule_mends_a_host() {
+    for (hook, addresses) in hooks_and_addresses() {
+        let seed = Seed::new().unwrap();
+        let Addresses { service, client, .. } = addresses;
+        let at = SocketAddr::new(service, PORT);
+        let _services = serve(&seed.server, at);
+        for traffic in TRAFFIC {
+            call(&seed.client, None, at, traffic, SILENCE)
+                .expect_err("the reply goes to the default gateway");
+        }
+        let any = if service.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+        on(&seed.server, hook, |byway| byway.add(&replies(any))).unwrap();
+        for traffic in TRAFFIC {
+            call(&seed.client, None, at, traffic, ANSWER)
+                .unwrap_or_else(|error| panic!("{traffic:?}: {error}"));
+        }
+        let status = all_arrived(&seed.server);
+        assert!(status.departed.packets >= 6, "{status:?}");
+
+        let (second, route) = if service.is_ipv4() {
+            ("192.168.1.6", "192.168.1.6 via 10.111.221.11")
+        } else {
+            ("2001:db8:1::6", "2001:db8:1::6 via 2001:db8:221::11")
+        };
+        let length = if service.is_ipv4() { 32 } else { 128 };
+        seed.server.address("lo", &format!("{second}/{length}")).unwrap();
+        seed.router.route(route).unwrap();
+        let at = SocketAddr::new(second.parse().unwrap(), PORT);
+        let _services = serve(&seed.server, at);
+        for traffic in TRAFFIC {
+            call(&seed.client, None, at, traffic, ANSWER)
+                .unwrap_or_else(|error| panic!("{traffic:?}: {error}"));
+        }
+
+        // What the kernel itself answers.
+        let closed = SocketAddr::new(service, PORT + 1);
+        for traffic in [Traffic::Tcp, Traffic::Udp] {
+            let error = call(&seed.client, None, closed, traffic, ANSWER).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{traffic:?}: {error}");
+        }
+
+        // What the host itself begins goes the ordinary way.
+        let lost = seed.gateway.capture("eth0").unwrap();
+        seed.server.run(|| UdpSocket::bind((service, 0)).unwrap().send_to(b"hello", (client, 9)).unwrap());
+        let is_it = |frame: &Frame| frame.source() == Some(service) && frame.destination() == Some(client);
+        assert!(lost.wait_for(ANSWER, is_it).is_some(), "it should have gone to the gateway");
+
+        // Some kernels give each network namespace devices of tunnels besides.
+        let carry = |role: Role| -> Vec<String> {
+            let all = on(&seed.server, hook, |byway| byway.attachments()).unwrap();
+            let carry = all.into_iter().filter(|it| it.role == role && it.is_installed);
+            carry.map(|it| it.device.name).filter(|name| name.starts_with("eth")).collect()
+        };
+        let roles = || [Role::Departure, Role::Arrival, Role::Reception].map(&carry);
+        assert_eq!(roles(), [vec!["eth0"], vec!["eth1"], vec!["eth0", "eth1"]]);
+        on(&seed.server, hook, |byway| byway.flush()).unwrap();
+        assert_eq!(roles(), [vec!["eth0"], vec![], vec![]]);
+        call(&seed.client, None, SocketAddr::new(service, PORT), Traffic::Icmp, SILENCE)
+            .expect_err("the rule is gone");
+        on(&seed.server, hook, |byway| byway.detach_all()).unwrap();
+        assert_eq!(pins(), Vec::<String>::new());
+    }
+}
+
+/// A server with two routers, and a client of the same address behind each.
+fn two_uplinks(v6: bool) -> (Routers, IpAddr, IpAddr) {
+    let hosts = Routers::new(v6);
+    let (client, service) = (hosts.far(7), hosts.source(5));
+    // The kernel sends ICMPv6 errors only from an address that is configured, not only local.
+    hosts.server.address("lo", &format!("{service}/{}", if v6 { 128 } else { 32 })).unwrap();
+    for (nth, router) in hosts.router.iter().enumerate() {
+        let (length, route) = if v6 {
+            (128, format!("2001:db8:50::/64 via 2001:db8:{}::2 src {client}", nth + 1))
+        } else {
+            (32, format!("192.168.0.0/16 via 10.0.{}.2 src {client}", nth + 1))
+        };
+        router.address("lo", &format!("{client}/{length}")).unwrap();
+        router.route(&route).unwrap();
+    }
+    (hosts, client, service)
+}
+
+/// One address that both uplinks lead to: each reply takes the way of its own request, from the same client address as well.
+#[test]
+fn each_reply_takes_the_way_of_its_own_request() {
+    for (hook, v6) in hooks_and_families() {
+        let (hosts, client, service) = two_uplinks(v6);
+        let at = SocketAddr::new(service, PORT);
+        let _services = serve(&hosts.server, at);
+        let spec = replies(&hosts.around(service, 8));
+        on(&hosts.server, hook, |byway| byway.add(&spec)).unwrap();
+        for round in 0..3 {
+            for (nth, router) in hosts.router.iter().enumerate() {
+                for traffic in TRAFFIC {
+                    call(router, Some(client), at, traffic, ANSWER).unwrap_or_else(|error| {
+                        panic!("{hook}, round {round}, router {nth}, {traffic:?}: {error}")
+                    });
+                }
+                let closed = SocketAddr::new(service, PORT + 1);
+                for traffic in [Traffic::Tcp, Traffic::Udp] {
+                    let error = call(router, Some(client), closed, traffic, ANSWER).unwrap_err();
+                    assert_eq!(
+                        error.kind(),
+                        io::ErrorKind::ConnectionRefused,
+                        "{hook}, round {round}, router {nth}, {traffic:?}: {error}"
+                    );
+                }
+            }
+        }
+        assert_eq!(hosts.counts(service, client)[0], 0, "nothing goes to the gateway");
+    }
+}
+
+/// A datagram from a router's client to the server, and where the answer goes.
+struct Datagrams {
+    server: UdpSocket,
+    clients: [UdpSocket; 2],
+    client: SocketAddr,
+    at: SocketAddr,
+}
+
+impl Datagrams {
+    fn new(hosts: &Routers, client: IpAddr, service: IpAddr) -> Self {
+        let bind = |node: &Node, at: SocketAddr| {
+            let socket = node.run(|| UdpSocket::bind(at)).unwrap();
+            socket.set_read_timeout(Some(ANSWER)).unwrap();
+            socket
+        };
+        let (at, client) = (SocketAddr::new(service, PORT), SocketAddr::new(client, PORT + 2));
+        let clients = [&hosts.router[0], &hosts.router[1]].map(|router| bind(router, client));
+        Self { server: bind(&hosts.server, at), clients, client, at }
+    }
+
+    fn ask(&self, router: usize) {
+        self.clients[router - 1].send_to(b"ask", self.at).unwrap();
+        let mut room = [0; 16];
+        assert_eq!(self.server.recv_from(&mut room).unwrap().1, self.client);
+    }
+
+    fn answer(&self, hosts: &Routers) -> usize {
+        let before = hosts.counts(self.at.ip(), self.client.ip());
+        self.server.send_to(b"answer", self.client).unwrap();
+        let went = || {
+            let after = hosts.counts(self.at.ip(), self.client.ip());
+            (0..3).find(|nth| after[*nth] > before[*nth])
+        };
+        assert!(wait_until(ANSWER, || went().is_some()), "the answer went nowhere");
+        went().unwrap()
+    }
+}
+
+/// Two uplinks, datagrams, and a rule that sends their answers back.
+struct Steered {
+    hosts: Routers,
+    udp: Datagrams,
+    spec: RuleSpec,
+}
+
+impl Steered {
+    fn new(hook: Hook, v6: bool, on_down: OnDown) -> Self {
+        let (hosts, client, service) = two_uplinks(v6);
+        let udp = Datagrams::new(&hosts, client, service);
+        let spec = replies(&hosts.around(service, 8)).on_down(on_down);
+        on(&hosts.server, hook, |byway| byway.add(&spec)).unwrap();
+        Self { hosts, udp, spec }
+    }
+}
+
+/// A flow moves when two packets in a row have come in by another way, and does not flap when they alternate.
+#[test]
+fn a_flow_moves_with_the_second_packet_in_a_row() {
+    for (hook, v6) in hooks_and_families() {
+        let Steered { hosts, udp, .. } = Steered::new(hook, v6, OnDown::Pass);
+        udp.ask(1);
+        assert_eq!(udp.answer(&hosts), 1);
+        for _ in 0..3 {
+            udp.ask(2);
+            assert_eq!(udp.answer(&hosts), 1, "one packet moves nothing");
+            udp.ask(1);
+            assert_eq!(udp.answer(&hosts), 1);
+        }
+        udp.ask(2);
+        udp.ask(2);
+        assert_eq!(udp.answer(&hosts), 2, "two in a row do");
+    }
+}
+
+/// What the host has begun goes the ordinary way, also when its answers come in by another device.
+#[test]
+fn flows_that_the_host_began_keep_to_normal_routing() {
+    for (hook, v6) in hooks_and_families() {
+        let Steered { hosts, udp, .. } = Steered::new(hook, v6, OnDown::Pass);
+        for _ in 0..3 {
+            assert_eq!(udp.answer(&hosts), 0, "it is the first packet of the flow");
+            udp.ask(1);
+        }
+    }
+}
+
+/// Packets of no known flow are dropped if the rule says so, and the others are not.
+#[test]
+fn what_is_no_reply_may_be_dropped() {
+    for (hook, v6) in hooks_and_families() {
+        let Steered { hosts, udp, .. } = Steered::new(hook, v6, OnDown::Drop);
+        let service = udp.at.ip();
+        udp.ask(2);
+        assert_eq!(udp.answer(&hosts), 2);
+        hosts.send(service, hosts.far(8));
+        assert_eq!(udp.answer(&hosts), 2);
+        let status = crate::support::the_rule(&hosts.server);
+        assert_eq!(status.no_next_hop.packets, 1, "{status:?}");
+        assert_eq!(hosts.counts(service, hosts.far(8)), [0; 3]);
+    }
+}
+
+/// The programs that come with an upgrade, and rules that are replaced, know the flows.
+#[test]
+fn known_flows_outlive_changes() {
+    for (hook, v6) in hooks_and_families() {
+        let Steered { hosts, udp, spec } = Steered::new(hook, v6, OnDown::Pass);
+        udp.ask(1);
+        assert_eq!(udp.answer(&hosts), 1);
+        let other = spec.clone().name("other");
+        on(&hosts.server, hook, |byway| byway.replace(&other)).unwrap();
+        assert_eq!(udp.answer(&hosts), 1);
+        on(&hosts.server, hook, |byway| byway.del(&spec.selector)).unwrap();
+        assert_eq!(udp.answer(&hosts), 0);
+    }
+}
+
+/// A frame that somebody behind the second router sends in the client's name.
+fn spoofed(hosts: &Routers, from: SocketAddr, to: SocketAddr, flags: u8) -> Vec<u8> {
+    let numbers = [0x5EED_u32.to_be_bytes(), 0x0B11_4D00_u32.to_be_bytes()].concat();
+    let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+    let mut segment = [ports, numbers, vec![5 << 4, flags, 0xFF, 0xFF, 0, 0, 0, 0]].concat();
+    let checksum = packet::transport_checksum(from.ip(), to.ip(), packet::TCP, &segment);
+    segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+    let mut frame = match (from.ip(), to.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            packet::ethernet(0x0800, &packet::ipv4(from, to, packet::TCP, &segment))
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            packet::ethernet(0x86DD, &packet::ipv6(from, to, packet::TCP, &segment))
+        }
+        _ => unreachable!("both are of one family"),
+    };
+    frame[..6].copy_from_slice(&hosts.server.mac("eth2").unwrap());
+    frame[6..12].copy_from_slice(&hosts.router[1].mac("eth0").unwrap());
+    frame
+}
+
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+
+/// Whoever sends in the client's name by another way moves no connection with one packet, and confirms none blindly.
+#[test]
+fn a_spoofed_packet_moves_no_connection() {
+    for (hook, v6) in hooks_and_families() {
+        let (hosts, client, service) = two_uplinks(v6);
+        let at = SocketAddr::new(service, PORT);
+        let _services = serve(&hosts.server, at);
+        let spec = replies(&hosts.around(service, 8));
+        on(&hosts.server, hook, |byway| byway.add(&spec)).unwrap();
+        let mut stream = hosts.router[0].run(|| TcpStream::connect(at)).unwrap();
+        assert_eq!(stream.local_addr().unwrap().ip(), client);
+        stream.set_read_timeout(Some(ANSWER)).unwrap();
+        let from = stream.local_addr().unwrap();
+        let mut says = |said: &[u8; 4]| {
+            stream.write_all(said).unwrap();
+            let mut heard = [0; 4];
+            stream.read_exact(&mut heard).unwrap();
+            assert_eq!(&heard, said);
+        };
+        let went_astray = || hosts.counts(service, client)[2];
+        says(b"one ");
+        for flags in [SYN, ACK, SYN, ACK] {
+            hosts.router[1].send_frame("eth0", &spoofed(&hosts, from, at, flags)).unwrap();
+            says(b"more");
+        }
+        assert_eq!(went_astray(), 0, "{hook}");
+
+        // A connection that somebody begins in the client's name is answered by the way that its SYN came in by, and nothing
+        // follows there: the client, who knows nothing of it, resets it.
+        let other = SocketAddr::new(client, PORT + 7);
+        hosts.router[1].send_frame("eth0", &spoofed(&hosts, other, at, SYN)).unwrap();
+        assert!(wait_until(ANSWER, || went_astray() > 0), "the SYN-ACK goes where the SYN came from");
+        let answers = went_astray();
+        hosts.router[1].send_frame("eth0", &spoofed(&hosts, other, at, ACK)).unwrap();
+        says(b"last");
+        assert!(went_astray() <= answers + 2, "a reset, or the SYN-ACK once more, and no more");
+        assert_eq!(hosts.counts(service, client)[0], 0);
+    }
+}
