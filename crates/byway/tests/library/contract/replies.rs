@@ -90,6 +90,13 @@ fn one_rule_mends_a_host() {
                 .unwrap_or_else(|error| panic!("{traffic:?}: {error}"));
         }
 
+        // What the kernel itself answers.
+        let closed = SocketAddr::new(service, PORT + 1);
+        for traffic in [Traffic::Tcp, Traffic::Udp] {
+            let error = call(&seed.client, None, closed, traffic, ANSWER).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{traffic:?}: {error}");
+        }
+
         // What the host itself begins goes the ordinary way.
         let lost = seed.gateway.capture("eth0").unwrap();
         seed.server.run(|| UdpSocket::bind((service, 0)).unwrap().send_to(b"hello", (client, 9)).unwrap());
