@@ -2,7 +2,7 @@
 
 use std::{
     env, fs, io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, UdpSocket},
     path::Path,
     process::Command,
     thread,
@@ -86,6 +86,28 @@ fn tcp_and_udp_come_back() {
     }
     let tcp = b.tcp_serve(at("10.0.0.2:0")).unwrap();
     assert_eq!(a.tcp_echo(Some(ip("10.0.0.1")), tcp.address(), b"hello", SOON).unwrap(), b"hello");
+}
+
+/// A kernel as it is configured by default answers the first 50.
+#[test]
+fn each_datagram_to_a_closed_port_is_answered() {
+    let lab = Lab::new().unwrap();
+    let (a, _b) = pair(&lab);
+    for closed in ["10.0.0.2:9", "[fd00::2]:9"].map(at) {
+        a.ping(None, closed.ip(), SOON).unwrap();
+        let ours = if closed.is_ipv4() { "10.0.0.1:0" } else { "[fd00::1]:0" };
+        let sockets: Vec<UdpSocket> =
+            (0..200).map(|_| a.run(|| UdpSocket::bind(at(ours)).unwrap())).collect();
+        for socket in &sockets {
+            socket.connect(closed).unwrap();
+            socket.send(b"hello").unwrap();
+        }
+        for socket in sockets {
+            socket.set_read_timeout(Some(SOON)).unwrap();
+            let answer = socket.recv(&mut [0]).unwrap_err();
+            assert_eq!(answer.kind(), io::ErrorKind::ConnectionRefused, "{closed}: {answer}");
+        }
+    }
 }
 
 #[test]
