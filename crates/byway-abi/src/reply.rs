@@ -14,8 +14,8 @@ pub const LAST_WAY: u32 = 0xFFFF;
 /// How many numbers a way may have.
 pub const WAY_PROBES: u32 = 8;
 
-/// Value of `WAYS`, by number: how requests have come in. The programs add one, and userspace removes those of a device that
-/// is gone. None ever changes, so a number leads nowhere else as long as the device is there.
+/// Value of `WAYS`, by number: how requests have come in. The programs add one. Userspace removes those of a device that is
+/// gone, after the flows that have their numbers. None ever changes, so a number in a flow's entry leads nowhere else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Way {
@@ -25,12 +25,12 @@ pub struct Way {
     pub addresses: [u32; 3],
 }
 
-/// Returns the first number to try for a way.
+/// Returns the first number to try for a way. It is as secret as a [`fingerprint`], so nobody can make addresses whose numbers
+/// are those of somebody else's.
 #[inline(always)]
-pub const fn way_hash(way: &Way) -> u32 {
+pub fn way_hash(way: &Way, keys: &[u32; FLOW_KEYS_LEN]) -> u32 {
     let [a, b, c] = way.addresses;
-    let mixed = crate::sources::mix64(way.ifindex as u64 ^ (a as u64) << 32);
-    (crate::sources::mix64(mixed ^ b as u64 ^ (c as u64) << 32) >> 32) as u32
+    fingerprint(&[way.ifindex, a, b, c, 0, 0, 0, 0, 0, 0], keys) as u32
 }
 
 /// Returns the number to try after so many others.

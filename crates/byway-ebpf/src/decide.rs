@@ -129,29 +129,29 @@ fn send_back(skb: &Skb, header: Header, packet: Packet, target: &Target, size: C
             return LEAVE;
         }
         count_matched(rule, size);
-        count_arrived(rule, 0, size);
+        count_arrived(rule, NO_SLOT, size);
         return LEAVE;
     }
     let Some(packet) = push_ethernet(skb, packet, header) else { return LEAVE };
     let fits = size::fit(skb, size::kind_of(&packet), way.ifindex, ANY_MTU, target.mss.into());
     if fits & size::TOO_BIG != 0 {
-        let verdict = icmp_error::answer_too_big(skb, 0, fits as u32);
+        let verdict = icmp_error::answer_too_big(skb, NO_SLOT, fits as u32);
         count_exception(rule, exception_of(verdict), size);
         return verdict;
     }
     if fits & size::CLAMPED != 0 {
         count_exception(rule, exception::CLAMPED, size);
     }
-    mark::write(skb, rule, 0, mark::REPLY);
-    match redirect::send_back(skb, way) {
-        Some(verdict) => {
-            count_matched(rule, size);
-            verdict
-        }
-        None => LEAVE,
-    }
+    mark::write(skb, rule, 0, NO_SLOT | REPLY);
+    // It has room for an Ethernet header by now.
+    let Some(verdict) = redirect::send_back(skb, way) else { return DROP };
+    count_matched(rule, size);
+    verdict
 }
 
+/// The slot of replies, which have no next hop. It is always empty. Its counters are shown nowhere, and its allowance of ICMP
+/// errors is that of all replies.
+const NO_SLOT: u32 = 0;
 /// The MTU of a way's device on kernels that do not tell it.
 const ANY_MTU: u32 = u32::MAX;
 

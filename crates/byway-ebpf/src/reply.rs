@@ -363,7 +363,7 @@ fn addresses(skb: &Skb, header: Header) -> Option<[u32; 3]> {
 /// Returns the way with this number.
 #[inline(always)]
 pub fn known_way(number: u32) -> Option<&'static Way> {
-    // SAFETY: a row has as many words. No program changes a way, and userspace removes only those of a device that is gone.
+    // SAFETY: a row has as many words. No program changes a way, and userspace removes one only when no flow has its number.
     WAYS.get(0)?.get_ptr(number).map(|row| unsafe { &*row.cast() })
 }
 
@@ -388,8 +388,8 @@ fn number(way: &Way) -> Option<u16> {
 #[inline(never)]
 extern "C" fn number_of(ifindex: u32, first: u32, second: u32, third: u32) -> u32 {
     let way = Way { ifindex, addresses: [first, second, third] };
-    let Some(ways) = WAYS.get(0) else { return 0 };
-    let hash = way_hash(&way);
+    let (Some(ways), Some(keys)) = (WAYS.get(0), FLOW_KEYS.get(0)) else { return 0 };
+    let hash = way_hash(&way, keys);
     for nth in 0..WAY_PROBES {
         let number = way_number(hash, nth);
         // Of two CPUs with different ways for one number, one adds its way, and the other one sees that.

@@ -64,8 +64,8 @@ pub fn check_mtu(skb: &Skb, packet: &Packet, ifindex: u32, noted: u32, wants_mtu
     if longest <= noted { Size::Fits(noted) } else { Size::TooBig(noted) }
 }
 
-/// Does both for a reply, as a global function: compares the packet with the MTU of a device, and clamps its MSS option. `packet` is [`kind_of`] the packet, and `noted` as for [`check_mtu`]. Returns the MTU, with
-/// [`TOO_BIG`] or [`CLAMPED`].
+/// Compares a reply with the MTU of a device, and clamps its MSS option, as a global function. `packet` is [`kind_of`] the
+/// packet, and `noted` as for [`check_mtu`]. Returns the MTU, with [`TOO_BIG`] or [`CLAMPED`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn fit(skb: &Skb, packet: u32, ifindex: u32, noted: u32, mss: u32) -> u64 {

@@ -1,7 +1,5 @@
 //! The rule that `add` and `replace` are given.
 
-use std::collections::BTreeSet;
-
 use byway::{Byway, Mss, NextHop, Owner, Rule, RuleSpec, grammar};
 use clap::Args;
 
@@ -35,8 +33,8 @@ impl RuleWords {
         let rules = change(&mut byway, &specs)?;
         let lines: Vec<String> = rules.iter().map(|rule| format!("{said}: {rule}")).collect();
         let mut text = lines.join("\n");
-        let next_hops: BTreeSet<&NextHop> = rules.iter().flat_map(|rule| rule.target.next_hops()).collect();
-        let next_hops: Vec<NextHop> = next_hops.into_iter().cloned().collect();
+        let next_hops: Vec<NextHop> =
+            rules.iter().flat_map(|rule| rule.target.next_hops()).cloned().collect();
         let mss = rules.first().map_or(Mss::Auto, |rule| rule.mss);
         answer::add_consequences(&mut text, &mut byway, &before, &next_hops, mss)?;
         let warnings = answer::warnings(&mut byway, &rules);

@@ -105,9 +105,9 @@ impl Programs {
         Ok(Self {
             departure: [open("departure")?, open("departure_l3")?],
             arrival: [open("arrival")?, open("arrival_l3")?],
-            reception: match programs.join(RECEPTION[0]).exists() {
-                true => Some([open(RECEPTION[0])?, open(RECEPTION[1])?]),
-                false => None,
+            reception: match open(RECEPTION[0]) {
+                Err(Error::MissingPin { .. }) => None,
+                first => Some([first?, open(RECEPTION[1])?]),
             },
             folder: folder.to_owned(),
         })

@@ -1,21 +1,31 @@
 //! The pinned maps of replies: the devices that requests come in by, the ways, and the flows ([`byway_abi::reply`]).
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+};
 
 use aya::maps::{
     Array, ArrayOfMaps, HashMap, Map, MapData,
     xdp::{DevMapHash, XdpMapError},
 };
 use aya_obj::generated::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_type};
-use byway_abi::reply::{FLOW_BUCKETS, FLOW_KEYS_LEN, FLOWS_OF_BUCKET, MAX_WAYS, Way};
+use byway_abi::reply::{Entry, FLOW_BUCKETS, FLOW_KEYS_LEN, FLOWS_OF_BUCKET, MAX_WAYS, Way};
 
 use super::{
-    bpffs,
+    bpffs, grace_period,
     map::{
         cannot_make, cannot_open, cannot_read, cannot_write, ignore_missing, map, open_if_there, optional,
     },
+    sys::Memory,
 };
 use crate::error::{Error, Result};
+
+/// The names of the pins of the maps within others.
+const WAYS_PIN: &str = "WAYS-0";
+const FLOWS_PIN: &str = "FLOWS-0";
 
 /// The open maps.
 pub(crate) struct Replies {
@@ -35,10 +45,10 @@ impl Replies {
         Ok(Self {
             receivers: map!(folder, "RECEIVERS"),
             ways: map!(folder, "WAYS"),
-            ways_pin: folder.join("WAYS-0"),
+            ways_pin: folder.join(WAYS_PIN),
             flows: map!(folder, "FLOWS"),
             keys: map!(folder, "FLOW_KEYS"),
-            flows_pin: folder.join("FLOWS-0"),
+            flows_pin: folder.join(FLOWS_PIN),
         })
     }
 
@@ -67,24 +77,46 @@ impl Replies {
         self.forget_ways(index)
     }
 
+    /// Removes the ways of a device that is no receiver. Their flows go first: the next way with one of these numbers may lead to
+    /// somebody else.
     fn forget_ways(&mut self, index: u32) -> Result<()> {
-        let Some(ways) = open_if_there(&self.ways_pin, "WAYS-0")? else { return Ok(()) };
-        let ways = Map::from_map_data(ways).map_err(cannot_open("WAYS-0"))?;
-        let mut ways: HashMap<MapData, u32, Way> = ways.try_into().map_err(cannot_open("WAYS-0"))?;
-        let mut gone = Vec::new();
+        let Some(ways) = open_if_there(&self.ways_pin, WAYS_PIN)? else { return Ok(()) };
+        let ways = Map::from_map_data(ways).map_err(cannot_open(WAYS_PIN))?;
+        let mut ways: HashMap<MapData, u32, Way> = ways.try_into().map_err(cannot_open(WAYS_PIN))?;
+        let mut gone = BTreeSet::new();
         for entry in ways.iter() {
-            let (number, way) = entry.map_err(cannot_read("WAYS"))?;
+            let (number, way) = entry.map_err(cannot_read(WAYS_PIN))?;
             if way.ifindex == index {
-                gone.push(number);
+                gone.insert(number);
             }
         }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        // A program that still found the device there may be noting a flow.
+        grace_period::wait();
+        self.forget_flows(&gone)?;
         let mut remove = |number: &u32| ignore_missing(ways.remove(number));
-        gone.iter().try_for_each(&mut remove).map_err(cannot_write("WAYS"))
+        gone.iter().try_for_each(&mut remove).map_err(cannot_write(WAYS_PIN))
+    }
+
+    /// Frees the places of the flows that have come in by these ways, or are moving to one of them.
+    fn forget_flows(&self, ways: &BTreeSet<u32>) -> Result<()> {
+        let Some(flows) = open_if_there(&self.flows_pin, FLOWS_PIN)? else { return Ok(()) };
+        let bytes = FLOW_BUCKETS as usize * size_of::<[u64; 2 * FLOWS_OF_BUCKET]>();
+        let memory = Memory::of(flows.fd().as_fd(), 0, bytes).map_err(Error::io("map the table of flows"))?;
+        for word in memory.words().iter().skip(1).step_by(2) {
+            let entry = Entry::read(word.load(Ordering::Relaxed));
+            if ways.contains(&entry.way.into()) || (entry.is_moving && ways.contains(&entry.number)) {
+                word.store(0, Ordering::Relaxed);
+            }
+        }
+        Ok(())
     }
 
     /// Creates the maps of ways and flows, unless they exist, and the secret numbers in the fingerprints.
     pub(super) fn make_flows(&mut self) -> Result<()> {
-        if self.flows_pin.exists() {
+        if open_if_there(&self.flows_pin, FLOWS_PIN)?.is_some() {
             return Ok(());
         }
         let mut keys = [0; FLOW_KEYS_LEN];

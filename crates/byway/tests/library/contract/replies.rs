@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use byway::{Hook, OnDown, Role, RuleSpec, TargetSpec};
+use aya::maps::{Array, Map, MapData};
+use byway::{Attach, Hook, OnDown, Role, RuleSpec, TargetSpec};
+use byway_abi::reply::FLOWS_OF_BUCKET;
 use byway_lab::{
     Frame, Node,
     seed::{Addresses, Seed},
@@ -138,15 +140,22 @@ fn two_uplinks(v6: bool) -> (Routers, IpAddr, IpAddr) {
     (hosts, client, service)
 }
 
+/// The same, with services at the address and a rule that sends their replies back.
+fn two_served_uplinks(hook: Hook, v6: bool) -> (Routers, IpAddr, SocketAddr, [byway_lab::Service; 2]) {
+    let (hosts, client, service) = two_uplinks(v6);
+    let at = SocketAddr::new(service, PORT);
+    let services = serve(&hosts.server, at);
+    let spec = replies(&hosts.around(service, 8));
+    on(&hosts.server, hook, |byway| byway.add(&spec)).unwrap();
+    (hosts, client, at, services)
+}
+
 /// One address that both uplinks lead to: each reply takes the way of its own request, from the same client address as well.
 #[test]
 fn each_reply_takes_the_way_of_its_own_request() {
     for (hook, v6) in hooks_and_families() {
-        let (hosts, client, service) = two_uplinks(v6);
-        let at = SocketAddr::new(service, PORT);
-        let _services = serve(&hosts.server, at);
-        let spec = replies(&hosts.around(service, 8));
-        on(&hosts.server, hook, |byway| byway.add(&spec)).unwrap();
+        let (hosts, client, at, _services) = two_served_uplinks(hook, v6);
+        let service = at.ip();
         for round in 0..3 {
             for (nth, router) in hosts.router.iter().enumerate() {
                 for traffic in TRAFFIC {
@@ -288,6 +297,11 @@ fn known_flows_outlive_changes() {
 
 /// A frame that somebody behind the second router sends in the client's name.
 fn spoofed(hosts: &Routers, from: SocketAddr, to: SocketAddr, flags: u8) -> Vec<u8> {
+    tcp(from, to, flags, hosts.router[1].mac("eth0").unwrap(), hosts.server.mac("eth2").unwrap())
+}
+
+/// A frame with a TCP segment, from one Ethernet address to another.
+fn tcp(from: SocketAddr, to: SocketAddr, flags: u8, sender: [u8; 6], receiver: [u8; 6]) -> Vec<u8> {
     let numbers = [0x5EED_u32.to_be_bytes(), 0x0B11_4D00_u32.to_be_bytes()].concat();
     let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
     let mut segment = [ports, numbers, vec![5 << 4, flags, 0xFF, 0xFF, 0, 0, 0, 0]].concat();
@@ -302,8 +316,8 @@ fn spoofed(hosts: &Routers, from: SocketAddr, to: SocketAddr, flags: u8) -> Vec<
         }
         _ => unreachable!("both are of one family"),
     };
-    frame[..6].copy_from_slice(&hosts.server.mac("eth2").unwrap());
-    frame[6..12].copy_from_slice(&hosts.router[1].mac("eth0").unwrap());
+    frame[..6].copy_from_slice(&receiver);
+    frame[6..12].copy_from_slice(&sender);
     frame
 }
 
@@ -314,11 +328,8 @@ const ACK: u8 = 0x10;
 #[test]
 fn a_spoofed_packet_moves_no_connection() {
     for (hook, v6) in hooks_and_families() {
-        let (hosts, client, service) = two_uplinks(v6);
-        let at = SocketAddr::new(service, PORT);
-        let _services = serve(&hosts.server, at);
-        let spec = replies(&hosts.around(service, 8));
-        on(&hosts.server, hook, |byway| byway.add(&spec)).unwrap();
+        let (hosts, client, at, _services) = two_served_uplinks(hook, v6);
+        let service = at.ip();
         let mut stream = hosts.router[0].run(|| TcpStream::connect(at)).unwrap();
         assert_eq!(stream.local_addr().unwrap().ip(), client);
         stream.set_read_timeout(Some(ANSWER)).unwrap();
@@ -347,5 +358,52 @@ fn a_spoofed_packet_moves_no_connection() {
         says(b"last");
         assert!(went_astray() <= answers + 2, "a reset, or the SYN-ACK once more, and no more");
         assert_eq!(hosts.counts(service, client)[0], 0);
+    }
+}
+
+/// Each of many neighbours on one link is a way of its own, however alike their Ethernet addresses are.
+#[test]
+fn each_of_many_neighbours_gets_its_replies() {
+    for (hook, v6) in hooks_and_families() {
+        let (hosts, _, at, _services) = two_served_uplinks(hook, v6);
+        let receiver = hosts.server.mac("eth1").unwrap();
+        let heard = hosts.router[0].capture("eth0").unwrap();
+        let neighbours = 0..64_u8;
+        let sender = |nth: u8| [0x02, 0x42, 0xAC, 0x11, 0, nth];
+        let client = |nth: u8| SocketAddr::new(hosts.far(100 + u16::from(nth)), PORT + 2);
+        for nth in neighbours.clone() {
+            let frame = tcp(client(nth), at, SYN, sender(nth), receiver);
+            hosts.router[0].send_frame("eth0", &frame).unwrap();
+        }
+        for nth in neighbours {
+            let is_answer = |frame: &Frame| {
+                frame.destination() == Some(client(nth).ip()) && frame.destination_mac() == Some(sender(nth))
+            };
+            assert!(heard.wait_for(ANSWER, is_answer).is_some(), "{hook}: neighbour {nth} got no answer");
+        }
+    }
+}
+
+/// The table of flows keeps nothing of a device that is gone: another way may get the numbers of its ways.
+#[test]
+fn flows_go_with_their_device() {
+    for (hook, v6) in hooks_and_families() {
+        let Steered { hosts, udp, .. } = Steered::new(hook, v6, OnDown::Pass);
+        udp.ask(1);
+        udp.ask(2);
+        assert_eq!(udp.answer(&hosts), 1);
+        let table = format!("{}/FLOWS-0", pins()[0]);
+        let noted = || {
+            let map = Map::from_map_data(MapData::from_pin(&table).unwrap()).unwrap();
+            let buckets: Array<_, [u64; 2 * FLOWS_OF_BUCKET]> = map.try_into().unwrap();
+            let words = buckets.iter().flat_map(Result::unwrap).skip(1).step_by(2);
+            words.filter(|word| *word != 0).count()
+        };
+        assert_eq!(noted(), 1);
+        hosts.server.delete_link("eth2").unwrap();
+        on(&hosts.server, hook, |byway| byway.attach(&Attach::Auto)).unwrap();
+        assert_eq!(noted(), 0, "it was moving to a way by that device");
+        udp.ask(1);
+        assert_eq!(noted(), 1);
     }
 }
