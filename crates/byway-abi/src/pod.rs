@@ -24,4 +24,5 @@ pod!(
     crate::ProgramKey,
     crate::ProgramRecord,
     crate::reply::Way,
+    crate::reply::FlowCounters,
 );

@@ -25,6 +25,14 @@ pub struct Way {
     pub addresses: [u32; 3],
 }
 
+impl Way {
+    /// Returns the Ethernet address of the neighbour that sent the requests, or `None` if the device has no Ethernet header.
+    pub fn sender(&self) -> Option<[u8; 6]> {
+        let [_, second, third] = self.addresses.map(u32::to_ne_bytes);
+        (self.addresses != [0; 3]).then_some([second[2], second[3], third[0], third[1], third[2], third[3]])
+    }
+}
+
 /// Returns the first number to try for a way. It is as secret as a [`fingerprint`], so nobody can make addresses whose numbers
 /// are those of somebody else's.
 #[inline(always)]
@@ -62,10 +70,24 @@ pub fn fingerprint(words: &[u32; KEY_WORDS], keys: &[u32; FLOW_KEYS_LEN]) -> u64
     crate::sources::mix64(crate::sources::mix64(first) ^ second)
 }
 
+/// Value of `FLOW_COUNTERS`: what has become of flows that were not in the table. Counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct FlowCounters {
+    /// Flows that got a place.
+    pub noted: u64,
+    /// Those of them that took the place of a flow that was not idle yet.
+    pub evicted: u64,
+    /// Flows that found no place, because those of other flows may not be taken.
+    pub refused: u64,
+}
+
 /// Entries of a bucket of `FLOWS`.
 pub const FLOWS_OF_BUCKET: usize = 4;
-/// How many buckets the table has: 2,097,152 entries in 32 MiB.
+/// How many buckets the table has: 32 MiB.
 pub const FLOW_BUCKETS: u32 = 1 << 19;
+/// How many flows it has room for.
+pub const MAX_FLOWS: u32 = FLOW_BUCKETS * FLOWS_OF_BUCKET as u32;
 
 /// Returns both buckets that a flow may be in.
 #[inline(always)]
@@ -162,4 +184,5 @@ pub const fn flow_ticks(jiffies: u64) -> u16 {
 // Free of padding: the sizes are the sums of the fields.
 const _: () = {
     assert!(size_of::<Way>() == 4 * 4);
+    assert!(size_of::<FlowCounters>() == 3 * 8);
 };

@@ -19,6 +19,7 @@ pub(crate) fn sentence(error: &Error) -> String {
 /// What to do, where that is a command.
 fn command(error: &Error) -> Option<String> {
     let help = match error {
+        Error::Flow(FlowError::Echo(_)) => "`byway flow flush` forgets all flows",
         Error::RuleOfAnother(rule) => {
             return Some(format!("delete it first: `byway del {}`", rule.selector()));
         }
@@ -27,6 +28,7 @@ fn command(error: &Error) -> Option<String> {
         }
         Error::GroupExists(_) => "use `byway group replace` to change it",
         Error::NoSuchRule(_) => "`byway show` lists the rules",
+        Error::NoSuchFlow(_) => "`byway show flows` shows the ways that requests have come in by",
         Error::TooManyAttachments { .. } => "detach from others first: `byway detach NAME`",
         Error::TooManyGroups { .. } => "make rules share a group: `byway group add`",
         Error::Unconfirmed => "confirm it with `byway confirm`, or roll it back with `byway rollback`",

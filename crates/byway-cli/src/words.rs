@@ -32,7 +32,7 @@ const OPTIONS: [(&str, &str); 13] = [
 const OF_RULES: [&str; 5] = ["add", "replace", "del", "show", "flush"];
 
 /// The plurals that `show` shows.
-const NOUNS: [&str; 4] = ["rules", "groups", "nexthops", "attachments"];
+const NOUNS: [&str; 5] = ["rules", "groups", "nexthops", "attachments", "flows"];
 
 /// Commands of ip(8) and others that Byway does not have, how much of them is enough, and what it has instead.
 const ELSEWHERE: [(&str, usize, &str); 2] = [
@@ -210,6 +210,7 @@ pub(crate) fn meaning(words: &[&str], cli: &Command) -> Result<Meaning, String> 
         "nexthop" if rest.first().is_some_and(|verb| is_show(verb, cli)) => {
             Ok(Meaning::of(&["show", "nexthops"], 2))
         }
+        "flush" if rest.first() == Some(&"flows") => Ok(Meaning::of(&["flow", "flush"], 2)),
         "show" => {
             let noun = rest
                 .first()
@@ -217,6 +218,7 @@ pub(crate) fn meaning(words: &[&str], cli: &Command) -> Result<Meaning, String> 
             match noun.copied() {
                 Some("rules") => Ok(Meaning::of(&["show"], 2)),
                 Some("groups") => Ok(Meaning::of(&["group", "show"], 2)),
+                Some("flows") => Ok(Meaning::of(&["flow", "show"], 2)),
                 Some(noun) => Ok(Meaning::of(&["show", noun], 2)),
                 None if asks(rest.first()) => Ok(Meaning { wants_help: true, ..Meaning::of(&["show"], 2) }),
                 None => Ok(Meaning::of(&["show"], 1)),
@@ -387,6 +389,9 @@ mod tests {
             ("show rules", "show"),
             ("show rule", "show"),
             ("sh groups", "group show"),
+            ("show f dev eth1", "flow show dev eth1"),
+            ("flush flows dev eth1", "flow flush dev eth1"),
+            ("flow d 10.0.0.1 to 10.0.0.2", "flow del 10.0.0.1 to 10.0.0.2"),
             ("show g up", "group show up"),
             ("group ls", "group show"),
             ("group list up", "group show up"),

@@ -12,7 +12,7 @@ use byway_abi::{
     MAX_ATTACHMENTS, MAX_CHUNKS, MAX_DESTINATIONS, MAX_DEVICES, MAX_GROUPS, MAX_NEXT_HOPS, MAX_PROGRAMS,
     MIN_SETS, NeighbourKey, NextHop, NextHopCounters, NextHopHealth, Probe, ProgramKey, ProgramRecord,
     SetRecord, Target, meta,
-    reply::{FLOW_KEYS_LEN, FLOWS_OF_BUCKET, Way},
+    reply::{FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, Way},
     sources::{self, CachedSource, ENTRIES, TableInfos, WORDS4, WORDS6},
 };
 
@@ -141,6 +141,10 @@ pub static FLOWS: ArrayOfMaps<Array<[u64; 2 * FLOWS_OF_BUCKET], 1, INNER>, 1> = 
 /// The secret numbers in the fingerprints of flows.
 #[btf_map]
 pub static FLOW_KEYS: Array<[u32; FLOW_KEYS_LEN], 1> = Array::new();
+
+/// The counters of the table of flows.
+#[btf_map]
+pub static FLOW_COUNTERS: PerCpuArray<FlowCounters, 1> = PerCpuArray::new();
 
 /// The records of sets of destinations.
 #[btf_map]

@@ -6,6 +6,8 @@
 //! its first packet, a flow is confirmed by the number that acknowledges the SYN-ACK, and it moves to another way only when
 //! two packets in a row have come in by that one.
 
+use core::cell::Cell;
+
 use aya_ebpf::bindings::BPF_NOEXIST;
 use byway_abi::{
     FAMILY_IPV4, Fragments, TARGET_REPLY_TO,
@@ -13,16 +15,16 @@ use byway_abi::{
     meta,
     reply::{
         Entry, FLOW_ANSWERED, FLOW_ANSWERED_SYN, FLOW_CONFIRMED, FLOW_FREE, FLOW_IN_BOTH, FLOW_NEW,
-        FLOW_OF_HOST, FLOW_REQUESTED, FLOWS_OF_BUCKET, KEY_WORDS, WAY_PROBES, Way, fingerprint, flow_buckets,
-        flow_ticks, way_hash, way_number,
+        FLOW_OF_HOST, FLOW_REQUESTED, FLOWS_OF_BUCKET, FlowCounters, KEY_WORDS, WAY_PROBES, Way, fingerprint,
+        flow_buckets, flow_ticks, way_hash, way_number,
     },
 };
 
 use crate::{
     clock, flow, lookup,
-    maps::{FLOW_KEYS, FLOWS, FRAGMENTED, META, RECEIVERS, WAYS},
+    maps::{FLOW_COUNTERS, FLOW_KEYS, FLOWS, FRAGMENTED, META, RECEIVERS, WAYS},
     packet::{self, Header, Packet},
-    rows::Shared,
+    rows::{PerCpu, Shared, field},
     skb::Skb,
     transport::{self, ICMP, ICMPV6, Part},
 };
@@ -450,8 +452,20 @@ extern "C" fn put(fingerprint: u64, word: u64, now: u32) -> u32 {
     if is_known {
         return 1;
     }
-    if best >> 19 >= u32::from(FLOW_IN_BOTH) {
+    let counters = FLOW_COUNTERS.mine(0);
+    let count = |counter: fn(&Cell<FlowCounters>) -> &Cell<u64>| {
+        if let Some(counter) = counters.map(counter) {
+            counter.set(counter.get() + 1);
+        }
+    };
+    let rank = best >> 19;
+    if rank >= u32::from(FLOW_IN_BOTH) {
+        count(|it| field!(it, refused));
         return 0;
+    }
+    count(|it| field!(it, noted));
+    if rank != 0 {
+        count(|it| field!(it, evicted));
     }
     let Some(bucket) = flows.get(buckets[(best >> 2) as usize & 1]) else { return 0 };
     write(bucket, best as usize % FLOWS_OF_BUCKET, fingerprint, word);

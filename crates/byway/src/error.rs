@@ -9,7 +9,9 @@ use std::{
 
 use thiserror::Error;
 
-use crate::model::{Group, NextHopSpec, PrefixError, Rule, RuleError, Selector, in_one_sentence};
+use crate::model::{
+    FlowError, FlowSpec, Group, NextHopSpec, PrefixError, Rule, RuleError, Selector, in_one_sentence,
+};
 
 /// Why Byway did not do what was asked. Nothing has changed then, except where [`Error::NotUndone`] says so.
 #[derive(Debug, Error)]
@@ -21,6 +23,9 @@ pub enum Error {
     /// A rule is wrong in itself.
     #[error(transparent)]
     Rule(#[from] RuleError),
+    /// The words for a flow are wrong, or not enough.
+    #[error(transparent)]
+    Flow(#[from] FlowError),
     /// There is already a rule for exactly these packets.
     #[error("there is already a rule for these packets ({0})")]
     RuleExists(Box<Rule>),
@@ -52,6 +57,9 @@ pub enum Error {
     /// There is no rule for exactly these packets.
     #[error("there is no rule {0}")]
     NoSuchRule(Selector),
+    /// The flow is not in the table of flows.
+    #[error("no request of the flow `{0}` is known")]
+    NoSuchFlow(FlowSpec),
     /// The tables are full.
     #[error("the rule {selector} does not fit: the tables are full ({limit} rules)")]
     TablesFull {
@@ -341,6 +349,7 @@ impl Error {
         match self {
             Self::Prefix(_)
             | Self::Rule(_)
+            | Self::Flow(_)
             | Self::AmbiguousNextHop { .. }
             | Self::LinkLocalGateway(_)
             | Self::Loopback(_)
@@ -372,6 +381,7 @@ impl Error {
             | Self::NoSuchNamespace(_)
             | Self::Unsupported { .. } => ErrorKind::Refused,
             Self::NoSuchRule(_)
+            | Self::NoSuchFlow(_)
             | Self::NoSuchGroup(_)
             | Self::NoSuchNextHop(_)
             | Self::NotAttached(_)
@@ -473,7 +483,9 @@ impl Error {
             Self::NotUndone { .. } => "byway's next change tidies up what is left",
             Self::Prefix(error) => return error.help(),
             Self::Rule(error) => return error.help(),
+            Self::Flow(error) => return error.help(),
             Self::NoSuchRule(_)
+            | Self::NoSuchFlow(_)
             | Self::TakenBack(_)
             | Self::NoteRemoved
             | Self::NothingToRollBack

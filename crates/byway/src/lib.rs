@@ -74,9 +74,9 @@ pub use import::Imported;
 pub use kernel::{hook::Hook, namespace::enter_namespace};
 pub use model::{
     Device, Family, FlowError, FlowSpec, GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec, MSS_MAX, MSS_MIN,
-    Member, MemberSpec, Mss, NextHop, NextHopSpec, OnDown, Owner, OwnerError, Prefix, PrefixError, Protocol,
-    RULE_NAME_MAX, Rule, RuleError, RuleSpec, Selectable, Selection, Selector, SortBy, Target, TargetSpec,
-    UnknownKind, WEIGHT_MAX,
+    Member, MemberSpec, Missing, Mss, NextHop, NextHopSpec, OnDown, Owner, OwnerError, Prefix, PrefixError,
+    Protocol, RULE_NAME_MAX, Rule, RuleError, RuleSpec, Selectable, Selection, Selector, SortBy, Target,
+    TargetSpec, UnknownKind, WEIGHT_MAX,
 };
 pub use policy::{
     changes::{Change, Changes, Counts, Waiting},
@@ -84,7 +84,8 @@ pub use policy::{
     state::Role,
 };
 pub use show::{
-    get::{Action, Decision, LeftAlone, Missing, Route, Way},
+    flows::{FlowState, Flows, FlowsOfWay, LinkLayerAddress, ReplyFlow, ReplyWay},
+    get::{Action, Decision, LeftAlone, Route, Way},
     listing::Listing,
     status::{
         Attachment, AttachmentCounters, Count, GroupStatus, MtuMismatch, NextHopState, NextHopStatus,

@@ -245,7 +245,8 @@ fn grammar(path: &[&str]) -> Option<Grammar> {
         ["group", "del"] => Grammar::GroupName,
         ["group", "show"] => Grammar::Groups,
         ["nexthop", _] => Grammar::NextHop,
-        ["get"] => Grammar::Flow,
+        ["flow", "show" | "flush"] => Grammar::Devices,
+        ["get"] | ["flow", "del"] => Grammar::Flow,
         _ => return None,
     })
 }
@@ -261,16 +262,17 @@ enum Next {
 
 /// The keywords that stand alone.
 const WITHOUT_VALUE: &[&str] =
-    &["pass", "drop", "reply-to", "nexthop", "rules", "nexthops", "groups", "attachments", "unused"];
+    &["pass", "drop", "reply-to", "nexthop", "rules", "nexthops", "groups", "attachments", "flows", "unused"];
 
 /// The keywords of `show`: those of one rule, the nouns, and those of a selection.
-const OF_SHOW: [&str; 17] = [
+const OF_SHOW: [&str; 18] = [
     "from",
     "to",
     "rules",
     "nexthops",
     "groups",
     "attachments",
+    "flows",
     "within",
     "covering",
     "owner",
@@ -283,7 +285,7 @@ const OF_SHOW: [&str; 17] = [
     "sort",
     "head",
 ];
-const NOT_OF_A_SELECTION: [&str; 6] = ["from", "to", "rules", "nexthops", "groups", "attachments"];
+const NOT_OF_A_SELECTION: [&str; 7] = ["from", "to", "rules", "nexthops", "groups", "attachments", "flows"];
 const OF_NEXT_HOPS: [&str; 7] = ["group", "via", "dev", "with", "unused", "sort", "head"];
 
 impl Grammar {
@@ -354,6 +356,7 @@ impl Grammar {
             _ if self == Self::Show && is_of_selection() => {
                 !has(&["from", "to", "groups", "attachments", keyword])
                     && (!has(&["nexthops"]) || OF_NEXT_HOPS.contains(&keyword))
+                    && (!has(&["flows"]) || keyword == "dev")
             }
             "from" | "to" if self == Self::Show => {
                 !has(&[keyword]) && seen.iter().all(|it| ["from", "to"].contains(it))
@@ -366,7 +369,7 @@ impl Grammar {
             "via" | "dev" => !has(&["nexthop", "group", "reply-to", "pass", "drop", keyword]),
             "on-down" => !has(&["group", "pass", "drop", keyword]),
             "mss" => !has(&["pass", "drop", keyword]),
-            "rules" | "nexthops" | "groups" | "attachments" => seen.is_empty(),
+            "rules" | "nexthops" | "groups" | "attachments" | "flows" => seen.is_empty(),
             _ => !has(&[keyword]),
         }
     }
@@ -401,6 +404,7 @@ fn help(keyword: &str) -> &'static str {
         "attachments" => "what each has seen, and what it left alone",
         "rules" => "rules and their counters",
         "groups" => "groups and their members",
+        "flows" => "the ways of replies, and how many flows each has",
         "proto" => "what follows the IP header",
         "sport" => "the source port",
         "dport" => "the destination port",
@@ -562,7 +566,8 @@ mod tests {
                 "nexthops dev eth1 head 3",
                 keywords(&["group", "via", "with", "unused", "sort"]),
             ),
-            (Grammar::Show, "rules", keywords(&OF_SHOW[6..])),
+            (Grammar::Show, "rules", keywords(&OF_SHOW[7..])),
+            (Grammar::Show, "flows", keywords(&["dev"])),
             (Grammar::Flow, "192.0.2.7 to 10.0.0.1", keywords(&["from", "proto", "sport", "dport", "iif"])),
             (Grammar::Flow, "192.0.2.7 proto", Next::Value("proto")),
             (Grammar::Show, "unused sort", keywords(&["by"])),
@@ -593,6 +598,8 @@ mod tests {
             ("at", &["attach"][..]),
             ("gua", &[]),
             ("group d", &["del"]),
+            ("flow flu", &["flush"]),
+            ("flow del fr", &["from"]),
             ("--json add fr", &["from"]),
             ("--netns=blue add from 192.0.2.7 p", &[]),
             ("apply --conf", &["--confirm"]),

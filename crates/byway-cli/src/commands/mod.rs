@@ -16,6 +16,7 @@ mod detach;
 mod diff;
 mod export;
 mod file;
+mod flow;
 mod flush;
 mod gc;
 mod get;
@@ -53,6 +54,7 @@ pub(crate) enum Command {
     Get(get::Get),
     Gc(gc::Gc),
     Nexthop(nexthop::Nexthop),
+    Flow(flow::Flow),
     Attach(attach::Attach),
     Detach(detach::Detach),
     Check(check::Check),
@@ -101,6 +103,7 @@ impl Command {
             | Self::Attach(_)
             | Self::Detach(_) => true,
             Self::Group(group) => group.changes(),
+            Self::Flow(flow) => flow.changes(),
             _ => false,
         }
     }
@@ -116,6 +119,7 @@ impl Command {
             Self::Flush(command) => command.exec(options),
             Self::Group(command) => command.exec(options),
             Self::Nexthop(command) => command.exec(options),
+            Self::Flow(command) => command.exec(options),
             Self::Attach(command) => command.exec(options),
             Self::Detach(command) => command.exec(options),
             Self::Check(command) => command.exec(options),

@@ -54,13 +54,14 @@ Examples:
   byway show nexthops           next hops, their state and their counters
   byway show nexthops dev eth1
   byway show groups             as `byway group show`
+  byway show flows              what `reply-to` sends back, as `byway flow show`
   byway show attachments        what each has seen, and why it left some alone
   byway -6 show                 IPv6 alone: rules by their source
   byway -o show                 each rule on one line, in the words that add it
   byway show --watch            look again every second; the busiest rules first
   byway --json show --watch=5   one line of JSON every five seconds")]
 pub(crate) struct Show {
-    /// rules | nexthops | groups | attachments, and a selection; or [from] PREFIX [to PREFIX]; all rules by default
+    /// rules | nexthops | groups | attachments | flows, and a selection; or [from] PREFIX [to PREFIX]; all rules by default
     #[arg(value_name = "WHAT", num_args = 0..)]
     what: Vec<String>,
     /// Show it again and again, as much as fits on the screen, with the rates in between: every second, or so often (5, 0.5,
@@ -157,7 +158,7 @@ fn shown(words: &[String], family: Option<Family>) -> Result<(Shown, Selection),
         [first, ..] => match grammar::selector_of(family, words) {
             Ok(selector) => Ok((Shown::Rule(selector), all()?)),
             Err(GrammarError::Unknown(word, _)) if word == *first => {
-                let expected = "`rules`, `nexthops`, `groups`, `attachments`, a rule's `from` and `to`, or a selection like \
+                let expected = "`rules`, `nexthops`, `groups`, `attachments`, `flows`, a rule's `from` and `to`, or a selection like \
                                 `within 192.0.2.0/24`";
                 Err(GrammarError::Unknown(word, expected.to_owned()))
             }
@@ -457,7 +458,7 @@ mod tests {
         for (text, sentence) in [
             (
                 "me",
-                "`me` does not belong here; expected `rules`, `nexthops`, `groups`, `attachments`, a rule's `from` and `to`, or a selection like `within 192.0.2.0/24`",
+                "`me` does not belong here; expected `rules`, `nexthops`, `groups`, `attachments`, `flows`, a rule's `from` and `to`, or a selection like `within 192.0.2.0/24`",
             ),
             (
                 "table 100",

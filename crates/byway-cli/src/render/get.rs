@@ -1,6 +1,10 @@
 //! What becomes of a packet, in a few lines.
 
-use byway::{Action, Decision, LeftAlone, Missing, NextHopState, OnDown, Route, Target, Way};
+use std::time::Duration;
+
+use byway::{
+    Action, Decision, FlowState, LeftAlone, Missing, NextHopState, OnDown, ReplyFlow, Route, Target, Way,
+};
 
 use super::{count, names};
 
@@ -19,6 +23,9 @@ pub(crate) fn decision(decision: &Decision) -> String {
     }
     if decision.beaten.len() > BEATEN {
         line("", format!("and {} more", decision.beaten.len() - BEATEN));
+    }
+    if let Some(reply) = &decision.reply {
+        line("flow", flow(reply));
     }
     for way in &decision.ways {
         line("next hop", next_hop(way, decision));
@@ -67,13 +74,20 @@ fn verdict(decision: &Decision) -> String {
         Action::Redirect => redirected(decision),
         Action::Depends => "the destination decides: the first of these rules that matches it".to_owned(),
         Action::Drop if target == Some(&Target::Drop) => "dropped, as the rule says".to_owned(),
+        Action::Drop if target == Some(&Target::ReplyTo) => format!("dropped: {}", why_no_reply(decision)),
         Action::Drop => "dropped: no next hop of the rule is in service".to_owned(),
+        Action::ReplyTo if let Some(way) = decision.reply.as_ref().and_then(|it| it.way.as_ref()) => {
+            format!("sent back {way}")
+        }
         Action::ReplyTo => {
             let others = match decision.rule.as_ref().map(|rule| rule.on_down) {
                 Some(OnDown::Drop) => "dropped",
                 _ => "left to normal routing",
             };
             format!("sent back the way that its flow came in, if it is a reply; otherwise {others}")
+        }
+        _ if decision.left_alone.is_none() && target == Some(&Target::ReplyTo) => {
+            format!("left to normal routing: {}", why_no_reply(decision))
         }
         _ => format!("left to normal routing{}", why_passed(decision, target)),
     }
@@ -83,32 +97,20 @@ fn redirected(decision: &Decision) -> String {
     let taken: Vec<&Way> = decision.ways.iter().filter(|way| way.is_taken).collect();
     match taken[..] {
         [way] => format!("redirected {}", way.next_hop),
-        _ => format!(
-            "redirected to one of {}, by {}",
-            count(taken.len() as u64, "next hop"),
-            listed(&decision.depends_on)
-        ),
+        _ => {
+            let by = match &decision.depends_on[..] {
+                [] => "its flow".to_owned(),
+                missing => Missing::listed(missing),
+            };
+            format!("redirected to one of {}, by {by}", count(taken.len() as u64, "next hop"))
+        }
     }
 }
 
-/// `sport and dport`, as words that may be added.
-fn listed(missing: &[Missing]) -> String {
-    let words: Vec<&str> = missing.iter().map(|it| word(*it)).collect();
-    match &words[..] {
-        [] => "its flow".to_owned(),
-        [one] => format!("`{one}`"),
-        [first @ .., last] => format!("`{}` and `{last}`", first.join("`, `")),
-    }
-}
-
-fn word(missing: Missing) -> &'static str {
-    match missing {
-        Missing::To => "to",
-        Missing::Proto => "proto",
-        Missing::Sport => "sport",
-        Missing::Dport => "dport",
-        // What only a later library knows.
-        _ => "?",
+fn why_no_reply(decision: &Decision) -> &'static str {
+    match decision.reply {
+        Some(_) => "this host began the flow",
+        None => "no request of the flow is known",
     }
 }
 
@@ -123,6 +125,17 @@ fn why_passed(decision: &Decision, target: Option<&Target>) -> &'static str {
         (None, Some(Target::Other { .. })) => ": only a newer byway knows what the rule means",
         _ => ": no next hop of the rule is in service",
     }
+}
+
+fn flow(reply: &ReplyFlow) -> String {
+    let mut text = reply.state.to_string();
+    if reply.state == FlowState::New {
+        text += ", so only the answers to its first packet are sent back";
+    }
+    if reply.age > 0 {
+        text += &format!(", noted {} ago", humantime::format_duration(Duration::from_secs(reply.age)));
+    }
+    text
 }
 
 fn next_hop(way: &Way, decision: &Decision) -> String {
@@ -197,7 +210,7 @@ fn leaves_by(decision: &Decision) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use byway::{Device, NextHop, Rule};
+    use byway::{Device, NextHop, ReplyWay, Rule};
 
     use super::*;
 
@@ -316,6 +329,37 @@ mod tests {
             });
             assert_eq!(text, format!("left to normal routing: byway never redirects {said}"));
         }
+    }
+
+    #[test]
+    fn a_reply_is_sent_back_if_its_flow_is_known() {
+        let mut decision = redirected("192.168.1.5 to 198.51.100.9 proto tcp sport 443 dport 50000");
+        decision.ways.clear();
+        decision.rule = Some(rule("0.0.0.0/0", Target::ReplyTo));
+        decision.action = Action::ReplyTo;
+        assert_eq!(
+            headline(&decision),
+            "sent back the way that its flow came in, if it is a reply; otherwise left to normal routing"
+        );
+        let reply = |state, way: Option<&str>, age| -> ReplyFlow {
+            ReplyFlow::new(state, way.map(|name| ReplyWay::new(device(name, 3))), age)
+        };
+        decision.reply = Some(reply(FlowState::New, Some("eth1"), 0));
+        assert_eq!(
+            super::decision(&decision),
+            "192.168.1.5 to 198.51.100.9 proto tcp sport 443 dport 50000: sent back dev eth1\n  \
+             rule       from 0.0.0.0/0 reply-to\n  \
+             flow       new, so only the answers to its first packet are sent back\n  \
+             leaves by  eth0 via 10.111.220.1, where byway is attached"
+        );
+        decision.action = Action::Pass;
+        decision.reply = Some(reply(FlowState::OfHost, None, 61));
+        assert_eq!(headline(&decision), "left to normal routing: this host began the flow");
+        assert!(super::decision(&decision).contains("flow       of the host, noted 1m 1s ago\n"));
+        decision.reply = None;
+        assert_eq!(headline(&decision), "left to normal routing: no request of the flow is known");
+        decision.action = Action::Drop;
+        assert_eq!(headline(&decision), "dropped: no request of the flow is known");
     }
 
     #[test]

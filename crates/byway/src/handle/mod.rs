@@ -37,6 +37,7 @@ use crate::{
         state::Role,
     },
     show::{
+        flows::{self, Flows, ReplyFlow},
         get::{self, Decision},
         listing::{self, Listing},
         lookup::{Lookup, RefCounts},
@@ -437,6 +438,36 @@ impl Byway {
         flow.check()?;
         let pins = self.pins_to_show()?;
         get::read(pins.as_ref(), &mut self.network, flow)
+    }
+
+    /// Returns the ways that requests have come in by, and how many flows have each of them. With a device, only what has come in
+    /// there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchDevice`], and those of [`Byway::status`].
+    pub fn flows(&mut self, device: Option<&str>) -> Result<Flows> {
+        flows::read(self.pins_to_show()?.as_ref(), &mut self.network, device)
+    }
+
+    /// Forgets a flow, and returns it. Its replies go the ordinary way from then on, or where else the rule says, until the next
+    /// request that begins a flow. `flow` names packets as they leave.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Flow`] for words that may be many flows, [`Error::NoSuchFlow`], and those of [`Byway::status`].
+    pub fn del_flow(&mut self, flow: &FlowSpec) -> Result<ReplyFlow> {
+        flow.check()?;
+        flows::remove(self.pins_to_show()?.as_ref(), &mut self.network, flow)
+    }
+
+    /// Forgets all flows, or those that have come in by a device. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::flows`].
+    pub fn flush_flows(&mut self, device: Option<&str>) -> Result<u64> {
+        flows::flush(self.pins_to_show()?.as_ref(), &mut self.network, device)
     }
 
     /// Returns the devices that carry a program, by name.

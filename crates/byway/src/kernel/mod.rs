@@ -24,7 +24,7 @@ pub(crate) mod network;
 pub(crate) mod next_hops;
 pub(crate) mod pins;
 pub(crate) mod privilege;
-mod replies;
+pub(crate) mod replies;
 pub(crate) mod route_get;
 pub(crate) mod rules;
 mod secret;

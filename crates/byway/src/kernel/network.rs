@@ -40,6 +40,9 @@ pub(super) enum Answer {
     Fine,
 }
 
+/// The addresses of the neighbours on Ethernet, by ifindex and Ethernet address.
+pub(crate) type NeighbourAddresses = BTreeMap<(u32, [u8; 6]), BTreeSet<IpAddr>>;
+
 /// The network stack of one namespace.
 #[derive(Debug)]
 pub(crate) struct Network {
@@ -266,6 +269,35 @@ impl Network {
                 _ => Ok(()),
             },
         }
+    }
+
+    /// Returns what the neighbour table has.
+    pub(crate) fn addresses_of_neighbours(&mut self) -> Result<NeighbourAddresses> {
+        let answers = self
+            .netlink
+            .dump(RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()))
+            .map_err(Error::io("list the neighbours"))?;
+        let mut addresses = NeighbourAddresses::new();
+        for answer in answers {
+            let RouteNetlinkMessage::NewNeighbour(message) = answer else { continue };
+            let (mut address, mut lladdr) = (None, None);
+            for attribute in &message.attributes {
+                match attribute {
+                    NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
+                        address = Some((*v4).into())
+                    }
+                    NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
+                        address = Some((*v6).into())
+                    }
+                    NeighbourAttribute::LinkLayerAddress(bytes) => lladdr = bytes.as_slice().try_into().ok(),
+                    _ => {}
+                }
+            }
+            if let (Some(address), Some(lladdr)) = (address, lladdr) {
+                addresses.entry((message.header.ifindex, lladdr)).or_default().insert(address);
+            }
+        }
+        Ok(addresses)
     }
 
     fn change_neighbour(&mut self, request: NeighbourMessage) -> std::io::Result<()> {

@@ -1,18 +1,27 @@
 //! The pinned maps of replies: the devices that requests come in by, the ways, and the flows ([`byway_abi::reply`]).
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     os::fd::AsFd,
     path::{Path, PathBuf},
-    sync::atomic::Ordering,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use aya::maps::{
-    Array, ArrayOfMaps, HashMap, Map, MapData,
+    Array, ArrayOfMaps, HashMap, Map, MapData, PerCpuArray,
     xdp::{DevMapHash, XdpMapError},
 };
 use aya_obj::generated::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_type};
-use byway_abi::reply::{Entry, FLOW_BUCKETS, FLOW_KEYS_LEN, FLOWS_OF_BUCKET, MAX_WAYS, Way};
+use byway_abi::reply::{
+    Entry, FLOW_BUCKETS, FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, KEY_WORDS, MAX_WAYS, Way, fingerprint,
+    flow_buckets, flow_ticks,
+};
+
+use nix::{
+    sys::time::TimeSpec,
+    time::{ClockId, clock_getres, clock_gettime},
+};
 
 use super::{
     bpffs, grace_period,
@@ -20,6 +29,7 @@ use super::{
         cannot_make, cannot_open, cannot_read, cannot_write, ignore_missing, map, open_if_there, optional,
     },
     sys::Memory,
+    wire::words,
 };
 use crate::error::{Error, Result};
 
@@ -37,6 +47,26 @@ pub(crate) struct Replies {
     keys: Array<MapData, [u32; FLOW_KEYS_LEN]>,
     /// The pin of the map in `flows`, which exists as soon as there has been a rule that sends replies back.
     flows_pin: PathBuf,
+    counters: PerCpuArray<MapData, FlowCounters>,
+}
+
+/// The table of flows, as the programs see it at this moment.
+pub(crate) struct FlowTable {
+    memory: Memory,
+    keys: [u32; FLOW_KEYS_LEN],
+}
+
+/// What tells the replies of a flow from all others.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FlowKey {
+    /// Where the replies go.
+    pub(crate) remote: IpAddr,
+    /// Where they come from.
+    pub(crate) local: IpAddr,
+    pub(crate) protocol: u8,
+    /// 0 if the protocol has no ports.
+    pub(crate) remote_port: u16,
+    pub(crate) local_port: u16,
 }
 
 impl Replies {
@@ -49,6 +79,7 @@ impl Replies {
             flows: map!(folder, "FLOWS"),
             keys: map!(folder, "FLOW_KEYS"),
             flows_pin: folder.join(FLOWS_PIN),
+            counters: map!(folder, "FLOW_COUNTERS"),
         })
     }
 
@@ -80,38 +111,53 @@ impl Replies {
     /// Removes the ways of a device that is no receiver. Their flows go first: the next way with one of these numbers may lead to
     /// somebody else.
     fn forget_ways(&mut self, index: u32) -> Result<()> {
-        let Some(ways) = open_if_there(&self.ways_pin, WAYS_PIN)? else { return Ok(()) };
-        let ways = Map::from_map_data(ways).map_err(cannot_open(WAYS_PIN))?;
-        let mut ways: HashMap<MapData, u32, Way> = ways.try_into().map_err(cannot_open(WAYS_PIN))?;
-        let mut gone = BTreeSet::new();
-        for entry in ways.iter() {
-            let (number, way) = entry.map_err(cannot_read(WAYS_PIN))?;
-            if way.ifindex == index {
-                gone.insert(number);
-            }
-        }
+        let ways = self.ways()?;
+        let gone: BTreeSet<u32> =
+            ways.iter().filter(|(_, way)| way.ifindex == index).map(|(number, _)| *number).collect();
         if gone.is_empty() {
             return Ok(());
         }
         // A program that still found the device there may be noting a flow.
         grace_period::wait();
-        self.forget_flows(&gone)?;
+        if let Some(flows) = self.flows()? {
+            flows.remove_if(|entry| {
+                gone.contains(&entry.way.into()) || (entry.is_moving && gone.contains(&entry.number))
+            });
+        }
+        let Some(mut ways) = self.open_ways()? else { return Ok(()) };
         let mut remove = |number: &u32| ignore_missing(ways.remove(number));
         gone.iter().try_for_each(&mut remove).map_err(cannot_write(WAYS_PIN))
     }
 
-    /// Frees the places of the flows that have come in by these ways, or are moving to one of them.
-    fn forget_flows(&self, ways: &BTreeSet<u32>) -> Result<()> {
-        let Some(flows) = open_if_there(&self.flows_pin, FLOWS_PIN)? else { return Ok(()) };
+    fn open_ways(&self) -> Result<Option<HashMap<MapData, u32, Way>>> {
+        let Some(ways) = open_if_there(&self.ways_pin, WAYS_PIN)? else { return Ok(None) };
+        let ways = Map::from_map_data(ways).map_err(cannot_open(WAYS_PIN))?;
+        ways.try_into().map(Some).map_err(cannot_open(WAYS_PIN))
+    }
+
+    /// Returns the ways that requests have come in by, by number.
+    pub(crate) fn ways(&self) -> Result<BTreeMap<u32, Way>> {
+        let Some(ways) = self.open_ways()? else { return Ok(BTreeMap::new()) };
+        ways.iter().collect::<std::result::Result<_, _>>().map_err(cannot_read(WAYS_PIN))
+    }
+
+    /// Returns the table of flows, or `None` if there has been no rule that sends replies back.
+    pub(crate) fn flows(&self) -> Result<Option<FlowTable>> {
+        let Some(flows) = open_if_there(&self.flows_pin, FLOWS_PIN)? else { return Ok(None) };
         let bytes = FLOW_BUCKETS as usize * size_of::<[u64; 2 * FLOWS_OF_BUCKET]>();
         let memory = Memory::of(flows.fd().as_fd(), 0, bytes).map_err(Error::io("map the table of flows"))?;
-        for word in memory.words().iter().skip(1).step_by(2) {
-            let entry = Entry::read(word.load(Ordering::Relaxed));
-            if ways.contains(&entry.way.into()) || (entry.is_moving && ways.contains(&entry.number)) {
-                word.store(0, Ordering::Relaxed);
-            }
-        }
-        Ok(())
+        let keys = self.keys.get(&0, 0).map_err(cannot_read("FLOW_KEYS"))?;
+        Ok(Some(FlowTable { memory, keys }))
+    }
+
+    /// Returns the counters of the table of flows.
+    pub(crate) fn counters(&self) -> Result<FlowCounters> {
+        let of_cpus = self.counters.get(&0, 0).map_err(cannot_read("FLOW_COUNTERS"))?;
+        Ok(of_cpus.iter().fold(FlowCounters::default(), |sum, it| FlowCounters {
+            noted: sum.noted.wrapping_add(it.noted),
+            evicted: sum.evicted.wrapping_add(it.evicted),
+            refused: sum.refused.wrapping_add(it.refused),
+        }))
     }
 
     /// Creates the maps of ways and flows, unless they exist, and the secret numbers in the fingerprints.
@@ -149,3 +195,109 @@ impl Replies {
         table.pin(&self.flows_pin).map_err(|error| Error::kernel("pin the map of flows", error))
     }
 }
+
+impl FlowTable {
+    /// Returns the entries of all flows, idle ones as well.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry> {
+        self.memory.words().iter().skip(1).step_by(2).filter_map(|word| match word.load(Ordering::Relaxed) {
+            0 => None,
+            word => Some(Entry::read(word)),
+        })
+    }
+
+    /// Returns the entry of a flow, by the same steps as the programs (`find` in `crates/byway-ebpf/src/reply.rs`).
+    pub(crate) fn find(&self, key: &FlowKey) -> Option<Entry> {
+        self.places(key).next().map(|(_, word)| Entry::read(word))
+    }
+
+    /// Removes a flow. Returns its entry, or `None` if it has none.
+    pub(crate) fn remove(&self, key: &FlowKey) -> Option<Entry> {
+        let removed: Vec<u64> =
+            self.places(key).filter(|(place, word)| take(place, *word)).map(|(_, word)| word).collect();
+        removed.first().map(|word| Entry::read(*word))
+    }
+
+    /// Removes the flows that `is_it` chooses. Returns how many.
+    pub(crate) fn remove_if(&self, is_it: impl Fn(&Entry) -> bool) -> u64 {
+        let places = self.memory.words().iter().skip(1).step_by(2);
+        let chosen = places.filter(|place| {
+            let word = place.load(Ordering::Relaxed);
+            word != 0 && is_it(&Entry::read(word)) && take(place, word)
+        });
+        chosen.count() as u64
+    }
+
+    /// The places of a flow, each with the word that is there. Two CPUs may have given it two.
+    fn places(&self, key: &FlowKey) -> impl Iterator<Item = (&AtomicU64, u64)> {
+        let fingerprint = fingerprint(&key.words(), &self.keys);
+        let words = self.memory.words();
+        flow_buckets(fingerprint).into_iter().flat_map(move |bucket| {
+            let bucket = &words[bucket as usize * 2 * FLOWS_OF_BUCKET..][..2 * FLOWS_OF_BUCKET];
+            bucket.as_chunks::<2>().0.iter().filter_map(move |[first, second]| {
+                let word = second.load(Ordering::Relaxed);
+                (word != 0 && first.load(Ordering::Relaxed) ^ word == fingerprint).then_some((second, word))
+            })
+        })
+    }
+}
+
+/// Frees a place, unless a program has written there meanwhile. Returns whether it did.
+fn take(place: &AtomicU64, word: u64) -> bool {
+    place.compare_exchange(word, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+}
+
+impl FlowKey {
+    /// The words that the fingerprint is of (`fingerprint_of` in `crates/byway-ebpf/src/reply.rs`).
+    fn words(&self) -> [u32; KEY_WORDS] {
+        let version = if self.local.is_ipv4() { 4 } else { 6 };
+        let mut key = [0; KEY_WORDS];
+        key[..4].copy_from_slice(&words(self.remote));
+        key[4..8].copy_from_slice(&words(self.local));
+        key[8] = u32::from(self.remote_port) << 16 | u32::from(self.local_port);
+        key[9] = version << 8 | u32::from(self.protocol);
+        key
+    }
+}
+
+/// The clock that ages of entries are of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FlowClock {
+    now: u16,
+    jiffies_per_second: u64,
+}
+
+impl FlowClock {
+    /// Reads the clock. The kernel tells nobody its `jiffies`, but they follow the monotonic clock (`tick_do_update_jiffies64`,
+    /// kernel/time/tick-sched.c), begin at `INITIAL_JIFFIES` (include/linux/jiffies.h), and are what the coarse clock counts.
+    pub(crate) fn read() -> Result<Self> {
+        let failed = |error| Error::kernel("read the clock", error);
+        let tick = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map_err(failed)?;
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_err(failed)?;
+        let nanoseconds = |time: TimeSpec| time.tv_sec() as u64 * NANOSECONDS + time.tv_nsec() as u64;
+        let tick = nanoseconds(tick).max(1);
+        let jiffies_per_second = ((NANOSECONDS + tick / 2) / tick).max(1);
+        let initial = (jiffies_per_second as u32).wrapping_mul(300).wrapping_neg();
+        let jiffies = u64::from(initial) + nanoseconds(now) / tick;
+        Ok(Self { now: flow_ticks(jiffies), jiffies_per_second })
+    }
+
+    /// Returns how many seconds ago an entry was written, in steps of 1,024 jiffies.
+    pub(crate) fn age(self, entry: &Entry) -> u64 {
+        (u64::from(self.ticks(entry)) << 10) / self.jiffies_per_second
+    }
+
+    /// Returns whether another flow may take the place of an entry.
+    pub(crate) fn is_idle(self, entry: &Entry) -> bool {
+        self.ticks(entry) > entry.timeout()
+    }
+
+    fn ticks(self, entry: &Entry) -> u16 {
+        // The kernel may have lost some before it had a precise timer, and then an entry is younger than now.
+        let ticks = entry.idle(self.now);
+        if ticks > u16::MAX - LOST { 0 } else { ticks }
+    }
+}
+
+/// The most ticks that the kernel may have lost.
+const LOST: u16 = 16;
+const NANOSECONDS: u64 = 1_000_000_000;

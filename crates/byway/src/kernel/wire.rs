@@ -27,6 +27,12 @@ pub(super) fn address(address: IpAddr) -> [u8; 16] {
     }
 }
 
+/// Returns an address as the programs have it: words in network byte order. An IPv4 address is the first one.
+pub(crate) fn words(ip: IpAddr) -> [u32; 4] {
+    let bytes = address(ip);
+    std::array::from_fn(|nth| u32::from_ne_bytes(std::array::from_fn(|byte| bytes[4 * nth + byte])))
+}
+
 pub(super) fn family(address: IpAddr) -> u32 {
     if address.is_ipv4() { FAMILY_IPV4 } else { FAMILY_IPV6 }
 }

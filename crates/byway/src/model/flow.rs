@@ -57,6 +57,11 @@ impl Protocol {
         self.0
     }
 
+    /// Returns whether it is ICMP, of either family.
+    pub(crate) fn is_icmp(self) -> bool {
+        [Self::ICMP, Self::ICMPV6].contains(&self)
+    }
+
     /// Returns whether its header begins with a source and a destination port.
     pub fn has_ports(self) -> bool {
         flow::has_ports(self.0)
@@ -144,6 +149,24 @@ impl FlowSpec {
         }
     }
 
+    /// Returns the destination and the protocol, if nothing is missing that tells the flow from others.
+    pub(crate) fn parts(&self) -> Result<(IpAddr, Protocol), Vec<Missing>> {
+        let has_ports = self.protocol.is_none_or(Protocol::has_ports);
+        let missing: Vec<Missing> = [
+            (Missing::To, self.destination.is_none()),
+            (Missing::Proto, self.protocol.is_none()),
+            (Missing::Sport, has_ports && self.source_port.is_none()),
+            (Missing::Dport, has_ports && self.destination_port.is_none()),
+        ]
+        .into_iter()
+        .filter_map(|(word, is_missing)| is_missing.then_some(word))
+        .collect();
+        match (self.destination, self.protocol) {
+            (Some(destination), Some(protocol)) if missing.is_empty() => Ok((destination, protocol)),
+            _ => Err(missing),
+        }
+    }
+
     /// Refuses a flow whose source and destination are of two families.
     pub(crate) fn check(&self) -> Result<(), RuleError> {
         match self.destination {
@@ -175,6 +198,47 @@ impl fmt::Display for FlowSpec {
     }
 }
 
+/// Something that tells a flow from others, and that a question about it left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Missing {
+    /// The destination.
+    To,
+    /// The protocol.
+    Proto,
+    /// The source port.
+    Sport,
+    /// The destination port.
+    Dport,
+}
+
+impl fmt::Display for Missing {
+    /// The word that is missing: `sport`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::To => "to",
+            Self::Proto => "proto",
+            Self::Sport => "sport",
+            Self::Dport => "dport",
+        })
+    }
+}
+
+impl Missing {
+    /// Returns such words in a list: ``` `sport` and `dport` ```
+    pub fn listed(missing: &[Self]) -> String {
+        match missing {
+            [] => String::new(),
+            [one] => format!("`{one}`"),
+            [first @ .., last] => {
+                let first: Vec<String> = first.iter().map(Self::to_string).collect();
+                format!("`{}` and `{last}`", first.join("`, `"))
+            }
+        }
+    }
+}
+
 /// What is wrong with the words for a flow.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -194,6 +258,17 @@ pub enum FlowError {
     /// Ports of a protocol that has none.
     #[error("packets of {0} have no ports")]
     NoPorts(Protocol),
+    /// Words that many flows match.
+    #[error("`{flow}` may be many flows: it lacks {}", Missing::listed(.missing))]
+    Incomplete {
+        /// The flow.
+        flow: Box<FlowSpec>,
+        /// What is missing.
+        missing: Vec<Missing>,
+    },
+    /// ICMP's echoes, which a number tells apart that no word names.
+    #[error("`{0}` may be many flows: a number in each ping tells them apart, and there is no word for it")]
+    Echo(Box<FlowSpec>),
 }
 
 impl FlowError {
@@ -213,6 +288,7 @@ impl FlowError {
             }
             Self::Port(_) => "write a number from 0 to 65535",
             Self::NoPorts(_) => "leave out `sport` and `dport`",
+            Self::Incomplete { .. } | Self::Echo(_) => return None,
         };
         Some(help.to_owned())
     }

@@ -14,7 +14,7 @@ pub(crate) use check::{
     check_action, check_distinct, check_families, check_gateway, check_mss, check_name, check_on_down,
     check_weight, is_name,
 };
-pub use flow::{FlowError, FlowSpec, Protocol};
+pub use flow::{FlowError, FlowSpec, Missing, Protocol};
 pub use group::{GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec};
 pub use owner::{Owner, OwnerError};
 pub(crate) use prefix::zoned;

@@ -4,8 +4,9 @@ mod answer;
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-pub use self::answer::{Action, Decision, LeftAlone, Missing, Route, Way};
+pub use self::answer::{Action, Decision, LeftAlone, Route, Way};
 use super::{
+    flows::{self, FlowState, ReplyFlow},
     lookup::Lookup,
     status::{Attachment, NextHopState, attachments, monotonic_now, state},
 };
@@ -18,8 +19,9 @@ use crate::{
         pins::Pins,
         route_get::{Routed, incoming},
         snapshot::read_consistent,
+        wire::words,
     },
-    model::{Device, FlowSpec, Protocol, Rule},
+    model::{Device, FlowSpec, Missing, Protocol, Rule},
     policy::{
         obstacles::Obstacle,
         resolve::below,
@@ -39,6 +41,8 @@ struct Facts {
     rules: Vec<(u32, Rule)>,
     /// The next hops by their slots.
     ways: BTreeMap<u32, Way>,
+    /// The flow in the table, if a reply of it would be sent back.
+    reply: Option<ReplyFlow>,
     attachments: Vec<Attachment>,
     routed: Option<Routed>,
     host: Host,
@@ -73,6 +77,7 @@ fn read_pins(pins: Option<&Pins>, network: &mut Network, flow: &FlowSpec) -> Res
         found: Found::Nothing,
         rules: Vec::new(),
         ways: BTreeMap::new(),
+        reply: None,
         attachments: Vec::new(),
         routed: None,
         host: Host::default(),
@@ -102,6 +107,11 @@ fn read_pins(pins: Option<&Pins>, network: &mut Network, flow: &FlowSpec) -> Res
         };
         facts.ways.insert(slot, way);
     }
+    if let (Found::Target { target, .. }, Ok(key)) = (&facts.found, flows::key(flow))
+        && target.kind == TARGET_REPLY_TO
+    {
+        facts.reply = flows::find(pins, network, &lookup.links, &key)?;
+    }
     facts.host.links = lookup.links;
     Ok(facts)
 }
@@ -120,7 +130,7 @@ fn members(group: &byway_abi::Group) -> &[u32] {
 }
 
 fn decide(flow: &FlowSpec, facts: Facts) -> Decision {
-    let Facts { found, rules, mut ways, attachments, routed, host } = facts;
+    let Facts { found, rules, mut ways, reply, attachments, routed, host } = facts;
     let is_broadcast = matches!(routed, Some(Routed::Leaves { is_broadcast: true, .. }));
     let left_alone = left_alone(flow, is_broadcast);
     let attached: Vec<Device> = attachments
@@ -146,7 +156,11 @@ fn decide(flow: &FlowSpec, facts: Facts) -> Decision {
             let (own, others): (Vec<_>, Vec<_>) = rules.into_iter().partition(|(id, _)| *id == target.rule);
             decision.rule = own.into_iter().map(|(_, rule)| rule).next();
             decision.beaten = others.into_iter().map(|(_, rule)| rule).collect();
-            (decision.action, decision.depends_on) = act(flow, &target, group.as_deref(), &mut ways);
+            (decision.action, decision.depends_on) = match target.kind {
+                TARGET_REPLY_TO => act_on_reply(flow, &target, reply.as_ref()),
+                _ => act(flow, &target, group.as_deref(), &mut ways),
+            };
+            decision.reply = reply;
             decision.ways =
                 slots(&Found::Target { target, group }).iter().filter_map(|slot| ways.remove(slot)).collect();
         }
@@ -190,24 +204,37 @@ fn seen_by(routed: Option<&Routed>, attached: &[Device], links: &BTreeMap<u32, L
     attached.iter().filter(|it| below.contains(&it.index)).cloned().collect()
 }
 
-/// What the target does with the packet, and what that depends on. Marks the ways that the flow takes.
+fn fallen_back(on_down: u8) -> Action {
+    if on_down == ON_DOWN_DROP { Action::Drop } else { Action::Pass }
+}
+
+/// What `reply-to` does with the packet, and what that depends on.
+fn act_on_reply(flow: &FlowSpec, target: &Target, reply: Option<&ReplyFlow>) -> (Action, Vec<Missing>) {
+    match (flow.parts(), reply.map(|it| it.state)) {
+        (Err(missing), _) => (Action::ReplyTo, missing),
+        // A number tells echoes apart, which is not known.
+        (Ok((_, protocol)), _) if protocol.is_icmp() => (Action::ReplyTo, Vec::new()),
+        (Ok(_), None | Some(FlowState::OfHost)) => (fallen_back(target.on_down), Vec::new()),
+        (Ok(_), Some(_)) => (Action::ReplyTo, Vec::new()),
+    }
+}
+
+/// What any other target does with the packet, and what that depends on. Marks the ways that the flow takes.
 fn act(
     flow: &FlowSpec,
     target: &Target,
     group: Option<&byway_abi::Group>,
     ways: &mut BTreeMap<u32, Way>,
 ) -> (Action, Vec<Missing>) {
-    let on_down = |on_down: u8| if on_down == ON_DOWN_DROP { Action::Drop } else { Action::Pass };
     match (target.kind, group) {
         (TARGET_DROP, _) => (Action::Drop, Vec::new()),
-        (TARGET_REPLY_TO, _) => (Action::ReplyTo, Vec::new()),
         (TARGET_NEXT_HOP, _) => match ways.get_mut(&target.index) {
             Some(way) => {
                 (way.is_own, way.is_taken) = (true, life(way) != Life::Dead);
-                let action = if way.is_taken { Action::Redirect } else { on_down(target.on_down) };
+                let action = if way.is_taken { Action::Redirect } else { fallen_back(target.on_down) };
                 (action, Vec::new())
             }
-            None => (on_down(target.on_down), Vec::new()),
+            None => (fallen_back(target.on_down), Vec::new()),
         },
         (TARGET_GROUP, Some(group)) => {
             for (slot, weight) in members(group).iter().zip(group.weights) {
@@ -228,9 +255,9 @@ fn act(
                 ways.entry(own).and_modify(|way| way.is_own = true);
             }
             let missing = flow_hash(flow).err().filter(|_| taken.len() > 1).unwrap_or_default();
-            (if taken.is_empty() { on_down(group.on_down) } else { Action::Redirect }, missing)
+            (if taken.is_empty() { fallen_back(group.on_down) } else { Action::Redirect }, missing)
         }
-        (TARGET_GROUP, None) => (on_down(target.on_down), Vec::new()),
+        (TARGET_GROUP, None) => (fallen_back(target.on_down), Vec::new()),
         // A `pass`, and what only a newer byway knows.
         _ => (Action::Pass, Vec::new()),
     }
@@ -238,34 +265,10 @@ fn act(
 
 /// The hash of the flow's packets as the programs compute it (`crates/byway-ebpf/src/flow.rs`), or what is missing for it.
 fn flow_hash(flow: &FlowSpec) -> std::result::Result<u32, Vec<Missing>> {
-    let has_ports = flow.protocol.is_none_or(Protocol::has_ports);
-    let missing: Vec<Missing> = [
-        (Missing::To, flow.destination.is_none()),
-        (Missing::Proto, flow.protocol.is_none()),
-        (Missing::Sport, has_ports && flow.source_port.is_none()),
-        (Missing::Dport, has_ports && flow.destination_port.is_none()),
-    ]
-    .into_iter()
-    .filter_map(|(word, is_missing)| is_missing.then_some(word))
-    .collect();
-    let (Some(destination), Some(protocol), true) = (flow.destination, flow.protocol, missing.is_empty())
-    else {
-        return Err(missing);
-    };
+    let (destination, protocol) = flow.parts()?;
     let ports = [flow.source_port, flow.destination_port].map(|port| u32::from(port.unwrap_or(0)));
-    let ports = if has_ports { ports[0] << 16 | ports[1] } else { 0 };
+    let ports = if protocol.has_ports() { ports[0] << 16 | ports[1] } else { 0 };
     Ok(hash(words(flow.source), words(destination), protocol.number().into(), ports))
-}
-
-/// An address as the programs have it: words in network byte order, an IPv4 address in the first.
-fn words(address: IpAddr) -> [u32; 4] {
-    match address {
-        IpAddr::V4(v4) => [u32::from_ne_bytes(v4.octets()), 0, 0, 0],
-        IpAddr::V6(v6) => {
-            let octets = v6.octets();
-            std::array::from_fn(|nth| u32::from_ne_bytes(std::array::from_fn(|byte| octets[4 * nth + byte])))
-        }
-    }
 }
 
 /// The state that the programs consider a next hop to be in.
@@ -424,6 +427,7 @@ mod tests {
                 (7, rule("from 192.0.2.7", crate::model::Target::Group("up".into()))),
                 (3, rule("from 192.0.2.0/24", crate::model::Target::Pass)),
             ],
+            reply: None,
             ways: [(1, way("10.0.0.1", eth1())), (2, way("10.0.0.2", eth1()))].into(),
             attachments: vec![Attachment::new(
                 device("eth0", 2),

@@ -1,5 +1,6 @@
 //! The state and its counters, as a listing shows them.
 
+pub(crate) mod flows;
 pub(crate) mod get;
 pub(crate) mod listing;
 pub(crate) mod lookup;

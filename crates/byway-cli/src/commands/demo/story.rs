@@ -8,7 +8,7 @@ use std::{
 };
 
 use anstyle::{AnsiColor, Style};
-use byway::{Byway, NextHopSpec, Owner, Prefix, RuleSpec, RuleStatus};
+use byway::{Byway, NextHopSpec, Owner, Prefix, RuleSpec, RuleStatus, grammar};
 use byway_lab::{
     Capture, Direction, Frame,
     seed::{Addresses, IPV4, IPV6, Seed},
@@ -58,11 +58,14 @@ struct Seen {
     /// Packets that the rule has redirected, and how many of them have arrived.
     departed: u64,
     arrived: u64,
+    /// With `reply-to` instead, too, the client got its bytes back.
+    worked_with_reply_to: bool,
 }
 
 impl Told {
     pub(super) fn is_as_expected(&self) -> bool {
-        [&self.ipv4, &self.ipv6].iter().all(|seen| seen.failed_before && seen.worked_after)
+        let is_it = |seen: &&Seen| seen.failed_before && seen.worked_after && seen.worked_with_reply_to;
+        [&self.ipv4, &self.ipv6].iter().all(is_it)
     }
 }
 
@@ -96,6 +99,9 @@ pub(super) fn tell(seed: &Seed, aloud: bool) -> Result<Told, Error> {
             seen.arrived = status.arrived.packets;
         }
     }
+
+    say.next_scene("");
+    reply_to(seed, &say, &mut told)?;
     let verdict = if told.is_as_expected() {
         good("Seen: the failure before, and the success after, for IPv4 and for IPv6.")
     } else {
@@ -115,7 +121,8 @@ pub(super) fn look_around(seed: &Seed, aloud: bool) {
     say.line(format!(
         "   $ ip netns exec {client} nc 192.168.1.5 {PORT}         in another: type, and see it there"
     ));
-    say.command(&format!("--netns {server} del from 192.168.1.5"));
+    say.command(&format!("--netns {server} show flows"));
+    say.command(&format!("--netns {server} flush"));
     say.line("and remove them:");
     say.command("demo --clean");
 }
@@ -179,7 +186,42 @@ fn family(seed: &Seed, say: &Voice, name: &str, addresses: Addresses) -> Result<
         bytes_back,
         departed: 0,
         arrived: 0,
+        worked_with_reply_to: false,
     })
+}
+
+/// Tells the same story without an address.
+fn reply_to(seed: &Seed, say: &Voice, told: &mut Told) -> Result<(), Error> {
+    say.line(format!("\n{}", bold("The same without any address, gateway or interface")));
+    say.command("flush");
+    let deleted = seed.server.run(|| Byway::open()?.flush())?;
+    say.line(format!("   deleted {}", count(deleted.len() as u64, "rule")));
+    say.command("add from any reply-to");
+    let specs = grammar::rules_of(None, &["from", "any", "reply-to"])?;
+    let specs: Vec<RuleSpec> = specs.into_iter().map(|spec| spec.owner(Owner::CLI)).collect();
+    let rules = seed.server.run(|| Byway::open()?.add_all(&specs))?;
+    rules.iter().for_each(|rule| say.line(format!("   added: {rule}")));
+    for (name, addresses, seen) in [("IPv4", IPV4, &mut told.ipv4), ("IPv6", IPV6, &mut told.ipv6)] {
+        let address = SocketAddr::new(addresses.service, PORT);
+        let _listener = seed.server.tcp_serve(address).map_err(Error::Demo)?;
+        let said = b"hello once more";
+        let heard = seed.client.tcp_echo(None, address, said, PATIENCE);
+        seen.worked_with_reply_to = heard.as_ref().is_ok_and(|heard| heard == said);
+        match heard {
+            Ok(_) if seen.worked_with_reply_to => {
+                say.line(good(format!(
+                    "{name}: connected, sent {} and got them back",
+                    count(said.len() as u64, "byte")
+                )));
+            }
+            Ok(_) => say.line(bad(format!("{name}: connected, but other bytes came back than were sent"))),
+            Err(error) => say.line(bad(format!("{name}: no connection: {error}"))),
+        }
+    }
+    say.command("show flows");
+    let flows = seed.server.run(|| Byway::open()?.flows(None))?;
+    say.indented(&table::flows(&flows, Reader::Person));
+    Ok(())
 }
 
 /// How many TCP segments from the service to the client have ended at the gateway.

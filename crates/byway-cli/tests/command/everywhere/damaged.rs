@@ -20,7 +20,7 @@ use aya::{
 use byway_abi::{
     AttachmentCounters, Counters, ExceptionCounters, Group, GroupKey, NeighbourKey, NextHop, NextHopCounters,
     NextHopHealth, ProgramKey, ProgramRecord, RuleRecord, SetRecord, Target, meta,
-    reply::{FLOW_KEYS_LEN, FLOWS_OF_BUCKET, Way},
+    reply::{FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, Way},
     sources::{CachedSource, ENTRIES, TableInfos, WORDS4, WORDS6},
 };
 use byway_lab::seed::Seed;
@@ -277,6 +277,7 @@ fn damage(pin: &Path, random: &mut Random) {
         "WAYS" => hash::<4, { size_of::<Way>() }>(pin, random),
         "FLOWS" => array::<{ 2 * FLOWS_OF_BUCKET * size_of::<u64>() }>(pin, random),
         "FLOW_KEYS" => array::<{ FLOW_KEYS_LEN * size_of::<u32>() }>(pin, random),
+        "FLOW_COUNTERS" => cpu_array::<{ size_of::<FlowCounters>() }>(pin, random),
         "DESTINATIONS4" => trie::<8>(pin, random),
         "DESTINATIONS6" => trie::<20>(pin, random),
         // The kernel takes devices that there are, and no others.

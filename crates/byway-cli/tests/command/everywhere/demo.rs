@@ -26,21 +26,22 @@ fn it_shows_the_failure_and_the_cure() {
     for family in ["ipv4", "ipv6"] {
         assert_eq!(json[family]["failed_before"], true);
         assert_eq!(json[family]["worked_after"], true);
+        assert_eq!(json[family]["worked_with_reply_to"], true);
         assert!(json[family]["lost_replies"].as_u64().unwrap() > 0);
         assert_eq!(json[family]["departed"], json[family]["arrived"]);
     }
     assert_eq!(pins(), Vec::<String>::new());
 }
 
-/// On a screen of 80 columns and 24 rows it is told in five scenes, each of which fits, and all but the last of which show
-/// the picture.
+/// On a screen of 80 columns and 24 rows it is told in six scenes, each of which fits, and all but the last two of which
+/// show the picture.
 #[test]
 fn it_fits_a_screen() {
     const CLEARED: &str = "\x1b[H\x1b[J";
     let seed = Seed::new().unwrap();
     let mut terminal = Terminal::start(&seed.client, &mut byway("demo"), (80, 24));
     let mut scenes = vec![];
-    for _ in 0..4 {
+    for _ in 0..5 {
         terminal.until(Some(CLEARED));
         scenes.push(terminal.until(Some("Press Enter to go on. ")));
         terminal.types("\n");
@@ -55,7 +56,7 @@ fn it_fits_a_screen() {
     }
     let with_picture = scenes.iter().filter(|it| it.contains("│ server ├──")).count();
     assert_eq!(with_picture, 4);
-    assert!(scenes[4].contains("✓ Seen"), "{}", scenes[4]);
+    assert!(scenes[5].contains("✓ Seen"), "{}", scenes[5]);
 }
 
 /// On a smaller one it is told as into a pipe, without a stop.

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    net::{SocketAddr, UdpSocket},
     path::Path,
 };
 
@@ -51,8 +52,16 @@ fn objects<'a>(value: &'a Value, all: &mut Vec<BTreeSet<&'a str>>) {
 }
 
 /// What the demo alone prints, and what takes a rule of a newer Byway.
-const NOT_HERE: [&str; 7] =
-    ["ipv4", "ipv6", "failed_before", "lost_replies", "worked_after", "bytes_back", "other"];
+const NOT_HERE: [&str; 8] = [
+    "ipv4",
+    "ipv6",
+    "failed_before",
+    "lost_replies",
+    "worked_after",
+    "worked_with_reply_to",
+    "bytes_back",
+    "other",
+];
 
 /// A host with rules and groups of each kind, and one that waits.
 const FILE: &str = r#"attach = "auto"
@@ -93,6 +102,12 @@ fn the_page_has_the_keys_that_are_printed_and_no_others() {
     seed.server.address("lo", "192.168.1.6/32").unwrap();
     let rule = "from 192.168.1.5 via 10.111.221.21 dev eth1 name web";
     let mut printed: Vec<(String, Value)> = Vec::new();
+    let mut print = |words: &str| {
+        let said = call(&seed.server, &format!("--json {words}"));
+        let value =
+            serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{words}: {error}: {said:?}"));
+        printed.push((words.to_owned(), value));
+    };
     for words in [
         &format!("diff {file}"),
         &format!("apply {file} --confirm 60s"),
@@ -127,10 +142,17 @@ fn the_page_has_the_keys_that_are_printed_and_no_others() {
         "detach eth1",
         "flush",
     ] {
-        let said = call(&seed.server, &format!("--json {words}"));
-        let value =
-            serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{words}: {error}: {said:?}"));
-        printed.push((words.to_owned(), value));
+        print(words);
+    }
+    print("add from 192.168.1.5 reply-to");
+    let at: SocketAddr = "192.168.1.5:80".parse().unwrap();
+    let socket = seed.server.run(|| UdpSocket::bind(at)).unwrap();
+    let client = seed.client.run(|| UdpSocket::bind("0.0.0.0:7777")).unwrap();
+    client.send_to(b"ask", at).unwrap();
+    socket.recv(&mut [0; 3]).unwrap();
+    let flow = "192.168.1.5 to 10.111.222.11 proto udp sport 80 dport 7777";
+    for words in [&format!("get {flow}"), "flow show", &format!("flow del {flow}"), "flow flush"] {
+        print(words);
     }
 
     let (tables, quoted) = (tables(&page), quoted(&page));

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::{
-    model::{Device, FlowSpec, NextHop, Rule},
-    show::status::NextHopState,
+    model::{Device, FlowSpec, Missing, NextHop, Rule},
+    show::{flows::ReplyFlow, status::NextHopState},
 };
 
 /// What Byway does with a packet that it sees.
@@ -16,8 +16,8 @@ use crate::{
 pub enum Action {
     /// Sends it to a next hop.
     Redirect,
-    /// Sends it back by the way that its flow came in by. If it is no reply of a known flow, the rule's `on_down` says what
-    /// becomes of it.
+    /// Sends it back by the way that its flow came in by. If it is not known which flow that is, it may be no reply, and then the
+    /// rule's `on_down` says what becomes of it.
     ReplyTo,
     /// Leaves it to normal routing.
     Pass,
@@ -38,21 +38,6 @@ pub enum LeftAlone {
     LinkLocal,
     /// To a broadcast address.
     Broadcast,
-}
-
-/// Something that a decision depends on, and that the question about the flow left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Missing {
-    /// The destination.
-    To,
-    /// The protocol.
-    Proto,
-    /// The source port.
-    Sport,
-    /// The destination port.
-    Dport,
 }
 
 /// A next hop of the rule that decides.
@@ -128,7 +113,11 @@ pub struct Decision {
     /// The next hops of the rule.
     #[serde(rename = "nexthops")]
     pub ways: Vec<Way>,
-    /// What the decision between several next hops, or between rules, depends on, and is not known.
+    /// With [`Action::ReplyTo`], what is known about the flow. `None` if its packets are no replies of a known flow, or if it is
+    /// not known which flow it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply: Option<ReplyFlow>,
+    /// What the decision between several next hops, between rules, or between a reply and others depends on, and is not known.
     pub depends_on: Vec<Missing>,
     /// Where the packet would go without Byway.
     pub route: Route,
@@ -167,6 +156,7 @@ impl Decision {
             rule: None,
             beaten: Vec::new(),
             ways: Vec::new(),
+            reply: None,
             depends_on: Vec::new(),
             route: Route::Unknown,
             seen_by: Vec::new(),

@@ -6,9 +6,10 @@ use std::{
     time::Duration,
 };
 
-use aya::maps::{Array, Map, MapData};
-use byway::{Attach, Hook, OnDown, Role, RuleSpec, TargetSpec};
-use byway_abi::reply::FLOWS_OF_BUCKET;
+use byway::{
+    Action, Attach, Error, FlowSpec, FlowState, Hook, LinkLayerAddress, OnDown, Protocol, ReplyFlow, Role,
+    RuleSpec, TargetSpec,
+};
 use byway_lab::{
     Frame, Node,
     seed::{Addresses, Seed},
@@ -392,18 +393,70 @@ fn flows_go_with_their_device() {
         udp.ask(1);
         udp.ask(2);
         assert_eq!(udp.answer(&hosts), 1);
-        let table = format!("{}/FLOWS-0", pins()[0]);
-        let noted = || {
-            let map = Map::from_map_data(MapData::from_pin(&table).unwrap()).unwrap();
-            let buckets: Array<_, [u64; 2 * FLOWS_OF_BUCKET]> = map.try_into().unwrap();
-            let words = buckets.iter().flat_map(Result::unwrap).skip(1).step_by(2);
-            words.filter(|word| *word != 0).count()
-        };
+        let noted = || on(&hosts.server, hook, |byway| byway.flows(None)).unwrap().count();
         assert_eq!(noted(), 1);
         hosts.server.delete_link("eth2").unwrap();
         on(&hosts.server, hook, |byway| byway.attach(&Attach::Auto)).unwrap();
         assert_eq!(noted(), 0, "it was moving to a way by that device");
         udp.ask(1);
         assert_eq!(noted(), 1);
+    }
+}
+
+/// The table of flows is seen by its ways, one flow of it by what its packets are, and either may be forgotten.
+#[test]
+fn flows_are_seen_and_forgotten() {
+    for (hook, v6) in hooks_and_families() {
+        let Steered { hosts, udp, .. } = Steered::new(hook, v6, OnDown::Drop);
+        let mut flow = FlowSpec::new(udp.at.ip());
+        (flow.destination, flow.protocol) = (Some(udp.client.ip()), Some(Protocol::UDP));
+        (flow.source_port, flow.destination_port) = (Some(udp.at.port()), Some(udp.client.port()));
+        let get = || {
+            let decision = on(&hosts.server, hook, |byway| byway.get(&flow)).unwrap();
+            (decision.action, decision.reply)
+        };
+        assert_eq!(get(), (Action::Drop, None));
+        udp.ask(2);
+        let (action, reply) = get();
+        let ReplyFlow { state, way: Some(way), age, .. } = reply.unwrap() else { panic!("it has no way") };
+        assert_eq!((action, state), (Action::ReplyTo, FlowState::New));
+        assert_eq!(way.device.name, "eth2");
+        assert_eq!(way.lladdr, Some(LinkLayerAddress(hosts.router[1].mac("eth0").unwrap())));
+        // The clock goes on by up to ten seconds at once, and here by another way than in the programs.
+        assert!(age <= 10, "{age} seconds");
+        assert_eq!(udp.answer(&hosts), 2);
+        hosts.server.ping(None, hosts.via[1], ANSWER).unwrap();
+        let (_, reply) = get();
+        let ReplyFlow { state, way: Some(way), .. } = reply.unwrap() else { panic!("it has no way") };
+        assert_eq!(state, FlowState::Answered);
+        assert!(way.addresses.contains(&hosts.via[1]), "{way:?}");
+
+        let flows = |device: Option<&str>| on(&hosts.server, hook, |byway| byway.flows(device));
+        let all = flows(None).unwrap();
+        assert_eq!(
+            (all.count(), all.of_host, all.noted, all.evicted, all.refused),
+            (1, 0, 1, 0, 0),
+            "{all:?}"
+        );
+        assert_eq!(all.ways.iter().map(|it| (it.way.clone(), it.answered)).collect::<Vec<_>>(), [(way, 1)]);
+        assert_eq!(flows(Some("eth1")).unwrap().count(), 0);
+        assert!(matches!(flows(Some("eth7")), Err(Error::NoSuchDevice(name)) if name == "eth7"));
+
+        let del = || on(&hosts.server, hook, |byway| byway.del_flow(&flow));
+        assert_eq!(del().unwrap().state, FlowState::Answered);
+        assert!(matches!(del(), Err(Error::NoSuchFlow(it)) if it == flow));
+        assert_eq!(get(), (Action::Drop, None));
+        udp.ask(1);
+        let flush =
+            |device: Option<&str>| on(&hosts.server, hook, |byway| byway.flush_flows(device)).unwrap();
+        assert_eq!((flush(Some("eth2")), flush(Some("eth1")), flush(None)), (0, 1, 0));
+        // The host now begins the flow, and its packet is dropped.
+        udp.server.send_to(b"begins", udp.client).unwrap();
+        assert_eq!(get().1.map(|it| (it.state, it.way)), Some((FlowState::OfHost, None)));
+        assert_eq!(flows(None).unwrap().of_host, 1);
+
+        let _echo = hosts.server.tcp_serve(SocketAddr::new(udp.at.ip(), PORT + 3)).unwrap();
+        call(&hosts.router[0], None, SocketAddr::new(udp.at.ip(), PORT + 3), Traffic::Tcp, ANSWER).unwrap();
+        assert_eq!(flows(Some("eth1")).unwrap().ways[0].established, 1);
     }
 }
