@@ -47,6 +47,42 @@ pub const fn way_number(hash: u32, nth: u32) -> u32 {
     1 + (hash & 0xFFFF).wrapping_add(nth) % LAST_WAY
 }
 
+/// How many addresses of neighbours are known, and Ethernet addresses that are no longer in use.
+pub const MAX_HEARD: u32 = 4_096;
+/// [`HeardKey::kind`]: the key is an Ethernet address, and the value is the one that has taken its place.
+pub const HEARD_ETHERNET: u32 = 0;
+/// [`HeardKey::kind`]: the key is an IPv4 address, and the value is its Ethernet address.
+pub const HEARD_IPV4: u32 = 4;
+/// [`HeardKey::kind`]: the same for an IPv6 address.
+pub const HEARD_IPV6: u32 = 6;
+
+/// Key of `HEARD`: what neighbours have said of themselves. The value is an Ethernet address ([`ethernet_words`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct HeardKey {
+    /// The device that the neighbour is on.
+    pub ifindex: u32,
+    /// One of the kinds above.
+    pub kind: u32,
+    /// The address in network byte order, padded with zeros. An Ethernet address is [`ethernet_words`].
+    pub address: [u32; 4],
+}
+
+impl HeardKey {
+    /// Returns it as words, as the programs have it.
+    #[inline(always)]
+    pub const fn words(self) -> [u32; 6] {
+        let [a, b, c, d] = self.address;
+        [self.ifindex, self.kind, a, b, c, d]
+    }
+}
+
+/// Returns an Ethernet address as two words: its first two bytes, padded with zeros, and the rest.
+#[inline(always)]
+pub const fn ethernet_words([a, b, c, d, e, f]: [u8; 6]) -> [u32; 2] {
+    [u32::from_ne_bytes([a, b, 0, 0]), u32::from_ne_bytes([c, d, e, f])]
+}
+
 /// Words of the key of a flow: the remote address, the local one, the ports, and family and protocol.
 pub const KEY_WORDS: usize = 10;
 /// How many random numbers `FLOW_KEYS` has: one for each word of a key, for each of the two sums of a fingerprint.
@@ -185,4 +221,5 @@ pub const fn flow_ticks(jiffies: u64) -> u16 {
 const _: () = {
     assert!(size_of::<Way>() == 4 * 4);
     assert!(size_of::<FlowCounters>() == 3 * 8);
+    assert!(size_of::<HeardKey>() == 6 * 4);
 };

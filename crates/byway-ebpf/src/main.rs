@@ -19,6 +19,7 @@ mod count;
 mod decide;
 mod flow;
 mod health;
+mod heard;
 mod icmp_error;
 mod lookup;
 mod maps;

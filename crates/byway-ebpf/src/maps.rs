@@ -142,6 +142,10 @@ pub static FLOWS: ArrayOfMaps<Array<[u64; 2 * FLOWS_OF_BUCKET], 1, INNER>, 1> = 
 #[btf_map]
 pub static FLOW_KEYS: Array<[u32; FLOW_KEYS_LEN], 1> = Array::new();
 
+/// What neighbours have said of themselves, by [`HeardKey`](byway_abi::reply::HeardKey) as words.
+#[btf_map]
+pub static HEARD: ArrayOfMaps<LruHashMap<[u32; 6], [u32; 2], 1>, 1> = ArrayOfMaps::new();
+
 /// The counters of the table of flows.
 #[btf_map]
 pub static FLOW_COUNTERS: PerCpuArray<FlowCounters, 1> = PerCpuArray::new();

@@ -67,10 +67,10 @@ pub fn parse(skb: &Skb, offset: usize) -> Result<Packet, usize> {
 /// EtherType of IPv4 in network byte order, as `__sk_buff.protocol` has it.
 const ETH_P_IP: u32 = (0x0800_u16).to_be() as u32;
 /// EtherType of IPv6, in the same form.
-const ETH_P_IPV6: u32 = (0x86DD_u16).to_be() as u32;
+pub const ETH_P_IPV6: u32 = (0x86DD_u16).to_be() as u32;
 
 /// EtherType of ARP, in the same form.
-const ETH_P_ARP: u32 = (0x0806_u16).to_be() as u32;
+pub const ETH_P_ARP: u32 = (0x0806_u16).to_be() as u32;
 
 const ND_NEIGHBOUR_SOLICITATION: u8 = 135;
 const ND_ROUTER_SOLICITATION: u8 = 133;
@@ -161,7 +161,7 @@ fn ipv6(skb: &Skb, offset: usize) -> Result<Packet, usize> {
     // would hide it (RFC 4861, RFC 6980).
     if protocol == ICMPV6 {
         let kind = skb.pull::<u8>(offset + size_of::<Ipv6>()).ok_or(class::MALFORMED)?;
-        if (ND_ROUTER_SOLICITATION..=ND_REDIRECT).contains(kind) {
+        if is_neighbour_discovery(*kind) {
             return Err(class::NEIGHBOUR_DISCOVERY);
         }
     }
@@ -199,6 +199,12 @@ fn is_within(word: u32, prefix: u32, mask: u32) -> bool {
 #[inline(always)]
 pub fn ethernet_addresses(skb: &Skb) -> Option<[u32; 3]> {
     skb.at(0).copied()
+}
+
+/// Returns whether a type of ICMPv6 is one of neighbour discovery (RFC 4861).
+#[inline(always)]
+pub fn is_neighbour_discovery(kind: u8) -> bool {
+    (ND_ROUTER_SOLICITATION..=ND_REDIRECT).contains(&kind)
 }
 
 /// Returns whether the frame goes to a broadcast or multicast MAC address. The IPv4 header does not show whether its

@@ -9,6 +9,7 @@ use aya_ebpf::{
 use byway_abi::{FAMILY_ON_LINK, NextHop, reply::Way};
 
 use crate::{
+    heard,
     packet::{ETHERNET_LEN, Header, Packet},
     skb::Skb,
     verdict::Verdict,
@@ -25,7 +26,7 @@ pub fn push_ethernet(skb: &Skb, packet: Packet, header: Header) -> Option<Packet
     Some(Packet { offset: ETHERNET_LEN as u32, ..packet })
 }
 
-/// Redirects a reply to the device of its way, with the Ethernet addresses of its request in reverse. `None` if it is too short
+/// Redirects a reply to the device of its way, with the Ethernet addresses of its way. `None` if it is too short
 /// for them. A packet for a device without an Ethernet header keeps its own, which the kernel removes.
 #[inline(always)]
 pub fn send_back(skb: &Skb, way: &Way) -> Option<Verdict> {
@@ -40,11 +41,15 @@ pub fn send_back(skb: &Skb, way: &Way) -> Option<Verdict> {
     Some(unsafe { bpf_redirect(way.ifindex, 0) as Verdict })
 }
 
-/// Writes the Ethernet addresses of a way's requests in reverse.
+/// Writes the Ethernet addresses of a way's requests in reverse, or instead of the neighbour's the one that has taken its place.
 #[inline(always)]
 pub fn write_addresses(skb: &Skb, way: &Way) -> Option<()> {
     let [a, b, c] = way.addresses.map(u32::to_ne_bytes);
-    let reversed = [b[2], b[3], c[0], c[1], c[2], c[3], a[0], a[1], a[2], a[3], b[0], b[1]];
+    let mut reversed = [b[2], b[3], c[0], c[1], c[2], c[3], a[0], a[1], a[2], a[3], b[0], b[1]];
+    if let Some(neighbour) = heard::successor(way) {
+        let [first, second] = neighbour.map(u32::to_ne_bytes);
+        reversed[..6].copy_from_slice(&[first[0], first[1], second[0], second[1], second[2], second[3]]);
+    }
     skb.store(0, &reversed).then_some(())
 }
 

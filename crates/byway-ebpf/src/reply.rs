@@ -21,7 +21,7 @@ use byway_abi::{
 };
 
 use crate::{
-    clock, flow, lookup,
+    clock, flow, heard, lookup,
     maps::{FLOW_COUNTERS, FLOW_KEYS, FLOWS, FRAGMENTED, META, RECEIVERS, WAYS},
     packet::{self, Header, Packet},
     rows::{PerCpu, Shared, field},
@@ -92,6 +92,9 @@ const IS_QUOTED: u32 = 2;
 /// Notes the flow of a packet that has come in, and the way that it came in by.
 #[inline(always)]
 pub fn note(skb: &Skb, header: Header) {
+    if let Header::Ethernet = header {
+        heard::note(skb);
+    }
     // `PACKET_HOST`: to this host, not one that a bridge or a sniffer gets to see.
     if skb.packet_type() == 0 {
         let _ = note_packet(skb, header);

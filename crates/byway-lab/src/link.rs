@@ -130,6 +130,18 @@ impl Node {
         self.set_link(device, "setting the MTU of", |link| link.attributes.push(LinkAttribute::Mtu(mtu)))
     }
 
+    /// Gives a device another Ethernet address, as a new card has one. With `arp_notify` and `ndisc_notify` the kernel tells all
+    /// neighbours at once (ip-sysctl.rst).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] if there is no such device or it does not take the address.
+    pub fn set_mac(&self, device: &str, mac: [u8; 6]) -> Result<()> {
+        self.set_link(device, "setting the address of", |link| {
+            link.attributes.push(LinkAttribute::Address(mac.to_vec()));
+        })
+    }
+
     /// Sets the largest segmentation-offload packet that a device takes, and makes when it receives ("BIG TCP", Linux 5.19).
     /// Returns whether this includes IPv4 (Linux 6.3): an older kernel ignores that part.
     ///

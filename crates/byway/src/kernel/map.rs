@@ -2,9 +2,11 @@
 
 use std::{path::Path, thread, time::Duration};
 
-use aya::maps::{Map, MapData, MapError};
+use aya::maps::{ArrayOfMaps, Map, MapData, MapError};
+use aya_obj::generated::bpf_map_type;
 use byway_abi::Count;
 
+use super::bpffs;
 use crate::error::{Error, Result};
 
 pub(super) fn open(folder: &Path, name: &str) -> Result<Map> {
@@ -82,6 +84,28 @@ pub(super) fn retry_enomem(
         }
     }
     insert()
+}
+
+/// A map that is made when it is needed, within a map of maps that has one place.
+pub(super) struct Within {
+    pub(super) kind: bpf_map_type,
+    pub(super) key: usize,
+    pub(super) value: usize,
+    pub(super) entries: u32,
+    pub(super) flags: u32,
+}
+
+impl Within {
+    /// Makes the map, puts it into its place, and pins it. The pin comes last: what is pinned is in use.
+    pub(super) fn make(&self, name: &str, place: &mut ArrayOfMaps<MapData>, pin: &Path) -> Result<()> {
+        let (key, value) = (self.key as u32, self.value as u32);
+        let map = aya_obj::Map::new_from_params(self.kind as u32, key, value, self.entries, self.flags);
+        let map = MapData::create(map, name, None).map_err(failed("make the map", name))?;
+        place.set(0, &map, 0).map_err(failed("put in place the map", name))?;
+        // An interrupted change may have left one.
+        bpffs::remove(pin)?;
+        map.pin(pin).map_err(|error| Error::kernel(format!("pin the map {name}"), error))
+    }
 }
 
 /// Turns the "no such key" of a lookup into `None`.

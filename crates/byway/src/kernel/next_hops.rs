@@ -19,7 +19,7 @@ use byway_abi::{
 };
 
 use super::{
-    map::{add, cannot_make, cannot_read, cannot_write, ignore_missing, map, optional, retry_enomem},
+    map::{Within, add, cannot_read, cannot_write, ignore_missing, map, optional, retry_enomem},
     wire,
 };
 use crate::{
@@ -218,21 +218,14 @@ impl NextHops {
         if self.fragments_pin.exists() {
             return Ok(());
         }
-        let map = MapData::create(
-            aya_obj::Map::new_from_params(
-                bpf_map_type::BPF_MAP_TYPE_LRU_HASH as u32,
-                size_of::<[u32; 10]>() as u32,
-                size_of::<Fragments>() as u32,
-                MAX_FRAGMENTED,
-                0,
-            ),
-            "fragments",
-            None,
-        );
-        let map = map.map_err(cannot_make("of fragments"))?;
-        // The pin last: what is pinned is in use.
-        self.fragmented.set(0, &map, 0).map_err(cannot_write("FRAGMENTED"))?;
-        map.pin(&self.fragments_pin).map_err(|error| Error::kernel("pin the map of fragments", error))
+        let map = Within {
+            kind: bpf_map_type::BPF_MAP_TYPE_LRU_HASH,
+            key: size_of::<[u32; 10]>(),
+            value: size_of::<Fragments>(),
+            entries: MAX_FRAGMENTED,
+            flags: 0,
+        };
+        map.make("fragments", &mut self.fragmented, &self.fragments_pin)
     }
 
     /// Creates what an older Byway did not create with its groups.

@@ -14,8 +14,8 @@ use aya::maps::{
 };
 use aya_obj::generated::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_type};
 use byway_abi::reply::{
-    Entry, FLOW_BUCKETS, FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, KEY_WORDS, MAX_WAYS, Way, fingerprint,
-    flow_buckets, flow_ticks,
+    Entry, FLOW_BUCKETS, FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, HEARD_IPV4, HEARD_IPV6, HeardKey,
+    KEY_WORDS, MAX_HEARD, MAX_WAYS, Way, ethernet_words, fingerprint, flow_buckets, flow_ticks,
 };
 
 use nix::{
@@ -24,10 +24,9 @@ use nix::{
 };
 
 use super::{
-    bpffs, grace_period,
-    map::{
-        cannot_make, cannot_open, cannot_read, cannot_write, ignore_missing, map, open_if_there, optional,
-    },
+    grace_period,
+    map::{Within, cannot_open, cannot_read, cannot_write, ignore_missing, map, open_if_there, optional},
+    network::NeighbourAddresses,
     sys::Memory,
     wire::words,
 };
@@ -35,7 +34,11 @@ use crate::error::{Error, Result};
 
 /// The names of the pins of the maps within others.
 const WAYS_PIN: &str = "WAYS-0";
+const HEARD_PIN: &str = "HEARD-0";
 const FLOWS_PIN: &str = "FLOWS-0";
+
+/// An Ethernet address, as [`ethernet_words`].
+type Ethernet = [u32; 2];
 
 /// The open maps.
 pub(crate) struct Replies {
@@ -43,6 +46,9 @@ pub(crate) struct Replies {
     ways: ArrayOfMaps<MapData>,
     /// The pin of the map in `ways`, which exists as long as that in `flows`.
     ways_pin: PathBuf,
+    heard: ArrayOfMaps<MapData>,
+    /// The pin of the map in `heard`.
+    heard_pin: PathBuf,
     flows: ArrayOfMaps<MapData>,
     keys: Array<MapData, [u32; FLOW_KEYS_LEN]>,
     /// The pin of the map in `flows`, which exists as soon as there has been a rule that sends replies back.
@@ -76,6 +82,8 @@ impl Replies {
             receivers: map!(folder, "RECEIVERS"),
             ways: map!(folder, "WAYS"),
             ways_pin: folder.join(WAYS_PIN),
+            heard: map!(folder, "HEARD"),
+            heard_pin: folder.join(HEARD_PIN),
             flows: map!(folder, "FLOWS"),
             keys: map!(folder, "FLOW_KEYS"),
             flows_pin: folder.join(FLOWS_PIN),
@@ -111,6 +119,13 @@ impl Replies {
     /// Removes the ways of a device that is no receiver. Their flows go first: the next way with one of these numbers may lead to
     /// somebody else.
     fn forget_ways(&mut self, index: u32) -> Result<()> {
+        if let Some(mut heard) = self.open_heard()? {
+            let keys: Vec<[u32; 6]> =
+                heard.keys().collect::<std::result::Result<_, _>>().map_err(cannot_read(HEARD_PIN))?;
+            let mut remove = |key: &[u32; 6]| ignore_missing(heard.remove(key));
+            let of_device = keys.iter().filter(|[ifindex, ..]| *ifindex == index);
+            of_device.into_iter().try_for_each(&mut remove).map_err(cannot_write(HEARD_PIN))?;
+        }
         let ways = self.ways()?;
         let gone: BTreeSet<u32> =
             ways.iter().filter(|(_, way)| way.ifindex == index).map(|(number, _)| *number).collect();
@@ -133,6 +148,26 @@ impl Replies {
         let Some(ways) = open_if_there(&self.ways_pin, WAYS_PIN)? else { return Ok(None) };
         let ways = Map::from_map_data(ways).map_err(cannot_open(WAYS_PIN))?;
         ways.try_into().map(Some).map_err(cannot_open(WAYS_PIN))
+    }
+
+    fn open_heard(&self) -> Result<Option<HashMap<MapData, [u32; 6], Ethernet>>> {
+        let Some(heard) = open_if_there(&self.heard_pin, HEARD_PIN)? else { return Ok(None) };
+        let heard = Map::from_map_data(heard).map_err(cannot_open(HEARD_PIN))?;
+        heard.try_into().map(Some).map_err(cannot_open(HEARD_PIN))
+    }
+
+    /// Notes what the neighbour table knows of a device: the programs may hear it only after the first change.
+    pub(super) fn hear(&mut self, index: u32, neighbours: &NeighbourAddresses) -> Result<()> {
+        let Some(mut heard) = self.open_heard()? else { return Ok(()) };
+        for ((_, lladdr), addresses) in neighbours.iter().filter(|((ifindex, _), _)| *ifindex == index) {
+            for ip in addresses {
+                let kind = if ip.is_ipv4() { HEARD_IPV4 } else { HEARD_IPV6 };
+                let key = HeardKey { ifindex: index, kind, address: words(*ip) };
+                let noted = heard.insert(key.words(), ethernet_words(*lladdr), 0);
+                noted.map_err(cannot_write(HEARD_PIN))?;
+            }
+        }
+        Ok(())
     }
 
     /// Returns the ways that requests have come in by, by number.
@@ -170,29 +205,31 @@ impl Replies {
             *key = getrandom::u32().map_err(|error| Error::kernel("get random bytes", error))?;
         }
         self.keys.set(0, keys, 0).map_err(cannot_write("FLOW_KEYS"))?;
-        let ways = aya_obj::Map::new_from_params(
-            bpf_map_type::BPF_MAP_TYPE_HASH as u32,
-            size_of::<u32>() as u32,
-            size_of::<Way>() as u32,
-            MAX_WAYS,
-            BPF_F_NO_PREALLOC,
-        );
-        let ways = MapData::create(ways, "ways", None).map_err(cannot_make("of ways"))?;
-        // One that an interrupted change has left has no way.
-        bpffs::remove(&self.ways_pin)?;
-        ways.pin(&self.ways_pin).map_err(|error| Error::kernel("pin the map of ways", error))?;
-        self.ways.set(0, &ways, 0).map_err(cannot_write("WAYS"))?;
-        let table = aya_obj::Map::new_from_params(
-            bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
-            size_of::<u32>() as u32,
-            size_of::<[u64; 2 * FLOWS_OF_BUCKET]>() as u32,
-            FLOW_BUCKETS,
-            BPF_F_MMAPABLE | BPF_F_INNER_MAP,
-        );
-        let table = MapData::create(table, "flows", None).map_err(cannot_make("of flows"))?;
-        // The pin last: what is pinned is in use.
-        self.flows.set(0, &table, 0).map_err(cannot_write("FLOWS"))?;
-        table.pin(&self.flows_pin).map_err(|error| Error::kernel("pin the map of flows", error))
+        let ways = Within {
+            kind: bpf_map_type::BPF_MAP_TYPE_HASH,
+            key: size_of::<u32>(),
+            value: size_of::<Way>(),
+            entries: MAX_WAYS,
+            flags: BPF_F_NO_PREALLOC,
+        };
+        ways.make("ways", &mut self.ways, &self.ways_pin)?;
+        let heard = Within {
+            kind: bpf_map_type::BPF_MAP_TYPE_LRU_HASH,
+            key: size_of::<HeardKey>(),
+            value: size_of::<Ethernet>(),
+            entries: MAX_HEARD,
+            flags: 0,
+        };
+        heard.make("heard", &mut self.heard, &self.heard_pin)?;
+        let flows = Within {
+            kind: bpf_map_type::BPF_MAP_TYPE_ARRAY,
+            key: size_of::<u32>(),
+            value: size_of::<[u64; 2 * FLOWS_OF_BUCKET]>(),
+            entries: FLOW_BUCKETS,
+            flags: BPF_F_MMAPABLE | BPF_F_INNER_MAP,
+        };
+        // The last one: it says that all are there.
+        flows.make("flows", &mut self.flows, &self.flows_pin)
     }
 }
 

@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// The names of the maps, in the object and as pins.
-pub(crate) const NAMES: [&str; 27] = [
+pub(crate) const NAMES: [&str; 28] = [
     "SOURCES4",
     "SOURCES6",
     "TABLE_INFO",
@@ -61,6 +61,7 @@ pub(crate) const NAMES: [&str; 27] = [
     "WAYS",
     "FLOWS",
     "FLOW_KEYS",
+    "HEARD",
     "FLOW_COUNTERS",
     "SETS",
     "PROGRAMS",

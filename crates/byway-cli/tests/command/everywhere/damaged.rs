@@ -20,7 +20,7 @@ use aya::{
 use byway_abi::{
     AttachmentCounters, Counters, ExceptionCounters, Group, GroupKey, NeighbourKey, NextHop, NextHopCounters,
     NextHopHealth, ProgramKey, ProgramRecord, RuleRecord, SetRecord, Target, meta,
-    reply::{FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, Way},
+    reply::{FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, HeardKey, Way},
     sources::{CachedSource, ENTRIES, TableInfos, WORDS4, WORDS6},
 };
 use byway_lab::seed::Seed;
@@ -275,6 +275,7 @@ fn damage(pin: &Path, random: &mut Random) {
         "NEIGHBOURS" => hash::<{ size_of::<NeighbourKey>() }, 4>(pin, random),
         "FRAGMENTED" => hash::<40, 16>(pin, random),
         "WAYS" => hash::<4, { size_of::<Way>() }>(pin, random),
+        "HEARD" => hash::<{ size_of::<HeardKey>() }, { size_of::<[u32; 2]>() }>(pin, random),
         "FLOWS" => array::<{ 2 * FLOWS_OF_BUCKET * size_of::<u64>() }>(pin, random),
         "FLOW_KEYS" => array::<{ FLOW_KEYS_LEN * size_of::<u32>() }>(pin, random),
         "FLOW_COUNTERS" => cpu_array::<{ size_of::<FlowCounters>() }>(pin, random),

@@ -272,7 +272,11 @@ impl Executor<'_> {
         let Pins { tables, programs } = &mut *self.pins;
         match role {
             Role::Departure => tables.attachments.watch(device.index)?,
-            Role::Reception => tables.replies.receive(device.index)?,
+            Role::Reception => {
+                tables.replies.make_flows()?;
+                tables.replies.receive(device.index)?;
+                tables.replies.hear(device.index, &self.network.addresses_of_neighbours()?)?;
+            }
             Role::Arrival => {}
         }
         let place = Place::of(device, role);

@@ -1,0 +1,128 @@
+//! Which Ethernet address a neighbour has now, by what it says of itself on the devices that requests come in by: ARP (RFC 826)
+//! and neighbour discovery (RFC 4861).
+//!
+//! A way has the Ethernet address that its requests came from. A router may get another one, and no request may follow that
+//! shows it. So [`note`] notes the Ethernet address of each address that is heard, and if that changes, what has taken the place
+//! of the one before. Whoever is heard has no successor. A neighbour can do no more by that than it can do to the kernel's own
+//! neighbour table.
+
+use byway_abi::reply::{HEARD_ETHERNET, HEARD_IPV4, HEARD_IPV6, HeardKey, Way, ethernet_words};
+
+use crate::{
+    maps::HEARD,
+    packet::{self, ETH_P_ARP, ETH_P_IPV6, ETHERNET_LEN},
+    skb::Skb,
+    transport::ICMPV6,
+};
+
+/// An Ethernet address: its first two bytes, and then the rest.
+pub type Ethernet = [u32; 2];
+
+/// Notes what an ARP message or one of neighbour discovery says of its sender.
+#[inline(always)]
+pub fn note(skb: &Skb) {
+    if matches!(skb.protocol(), ETH_P_ARP | ETH_P_IPV6) && !skb.is_tagged() {
+        hear(skb);
+    }
+}
+
+/// Does the work of [`note`], as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn hear(skb: &Skb) -> u32 {
+    match heard(skb) {
+        Some(()) => 1,
+        None => 0,
+    }
+}
+
+#[inline(always)]
+fn heard(skb: &Skb) -> Option<()> {
+    let sender = sender(packet::ethernet_addresses(skb)?);
+    let (kind, address) = if skb.protocol() == ETH_P_ARP { arp(skb, sender)? } else { discovery(skb)? };
+    let ifindex = skb.ifindex();
+    let map = HEARD.get(0)?;
+    let by_address = HeardKey { ifindex, kind, address };
+    let by_sender = ethernet_key(ifindex, sender);
+    // SAFETY: a row has as many words. The map may give it to another key during the read, which costs one more note.
+    let before = map.get_ptr(by_address.words()).map(|row| unsafe { *row });
+    if map.get_ptr(by_sender.words()).is_some() {
+        let _ = map.remove(by_sender.words());
+    }
+    if before == Some(sender) {
+        return None;
+    }
+    // If one of these fails, replies go where they went.
+    let _ = map.insert(by_address.words(), sender, 0);
+    if let Some(before) = before {
+        let _ = map.insert(ethernet_key(ifindex, before).words(), sender, 0);
+    }
+    Some(())
+}
+
+/// Reads the sender of an ARP message for IPv4 over Ethernet.
+#[inline(always)]
+fn arp(skb: &Skb, sender: Ethernet) -> Option<(u32, [u32; 4])> {
+    let bytes: [u8; 18] = skb.load(ETHERNET_LEN as u32)?;
+    let [0, 1, 8, 0, 6, 4, _, _, hardware @ .., a, b, c, d] = bytes else { return None };
+    let is_its_own = ethernet_words(hardware) == sender;
+    // A probe for a free address has 0.0.0.0 (RFC 5227).
+    let is_unicast = a != 0 && a < 224;
+    (is_its_own && is_unicast).then_some((HEARD_IPV4, [u32::from_ne_bytes([a, b, c, d]), 0, 0, 0]))
+}
+
+/// Reads the sender of a message of neighbour discovery. No router has forwarded it: its hop limit is 255.
+#[inline(always)]
+fn discovery(skb: &Skb) -> Option<(u32, [u32; 4])> {
+    let bytes: [u8; 20] = skb.load(ETHERNET_LEN as u32 + 4)?;
+    let [_, _, ICMPV6, 255, address @ ..] = bytes else { return None };
+    let [kind]: [u8; 1] = skb.load(ETHERNET_LEN as u32 + 40)?;
+    // The unspecified address, and a multicast address.
+    if !packet::is_neighbour_discovery(kind) || address[0] == 0 || address[0] == 0xFF {
+        return None;
+    }
+    let mut words = [0; 4];
+    for (nth, bytes) in address.as_chunks::<4>().0.iter().enumerate() {
+        words[nth] = u32::from_ne_bytes(*bytes);
+    }
+    Some((HEARD_IPV6, words))
+}
+
+/// Returns the Ethernet address that has taken the place of a way's neighbour. `None` if nothing has.
+#[inline(always)]
+pub fn successor(way: &Way) -> Option<Ethernet> {
+    let [first, second] = sender(way.addresses);
+    match successor_of(way.ifindex, first, second) {
+        0 => None,
+        found => Some([(found >> 32) as u32, found as u32]),
+    }
+}
+
+/// Does the work of [`successor`], as a global function. Returns 0 if there is none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn successor_of(ifindex: u32, first: u32, second: u32) -> u64 {
+    let Some(map) = HEARD.get(0) else { return 0 };
+    let mut found = 0;
+    let mut now = [first, second];
+    // It may have a successor as well.
+    for _ in 0..2 {
+        let Some(row) = map.get_ptr(ethernet_key(ifindex, now).words()) else { break };
+        // SAFETY: as in `heard`: at worst, this reply goes to another neighbour on the same link.
+        now = unsafe { *row };
+        found = u64::from(now[0]) << 32 | u64::from(now[1]);
+    }
+    found
+}
+
+/// Returns the sender of a frame with these Ethernet addresses, the destination first.
+#[inline(always)]
+fn sender([_, second, third]: [u32; 3]) -> Ethernet {
+    let ([_, _, a, b], [c, d, e, f]) = (second.to_ne_bytes(), third.to_ne_bytes());
+    ethernet_words([a, b, c, d, e, f])
+}
+
+#[inline(always)]
+fn ethernet_key(ifindex: u32, [first, second]: Ethernet) -> HeardKey {
+    HeardKey { ifindex, kind: HEARD_ETHERNET, address: [first, second, 0, 0] }
+}
