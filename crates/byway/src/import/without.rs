@@ -63,13 +63,14 @@ fn of_conditions(conditions: &[Condition]) -> Option<&'static str> {
     // Where there are several, one is enough to say no.
     let reason = match conditions.iter().find(|condition| **condition != Condition::Not) {
         Some(Condition::Fwmark { .. }) => {
-            "No equivalent: Byway's rules know addresses, and no marks. Where the mark is set by source address, a rule \
-             for that source does it without the mark. Else keep this entry: what it routes to another interface, \
-             Byway does not see."
+            "No equivalent: Byway's rules know addresses, and no marks. Where the mark says which way a connection has \
+             come in (a connmark, as mwan3 and pbr set it), a rule with `reply-to` sends the replies back without it. \
+             Where it is set by source address, a rule for that source does it. Else keep this entry: what it routes to \
+             another interface, Byway does not see."
         }
         Some(Condition::Iif(_)) => {
             "No equivalent: Byway decides where packets leave, whichever way they came in. If this is for replies, a \
-             rule for the address that is answered from does it. If it is for packets that the host forwards, a rule \
+             rule with `reply-to` does it, or one for the address that is answered from. If it is for packets that the host forwards, a rule \
              for their sources does, else keep this entry."
         }
         Some(Condition::Oif(_)) => {
