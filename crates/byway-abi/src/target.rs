@@ -14,12 +14,26 @@ pub const TARGET_BY_DESTINATION: u8 = 5;
 pub const TARGET_LONGER: u8 = 6;
 /// `kind` of a [`Target`] in a source table: an entry was here.
 pub const TARGET_GONE: u8 = 7;
-/// `kind` of a [`Target`]: the way that the packet's flow came in by ([`reply`](crate::reply)).
+/// Bit of the `kind` of a [`Target`], beside a next hop, `pass`, `drop` or a group: a reply goes back the way that its flow came
+/// in ([`reply`](crate::reply)), and the rest says what becomes of other packets.
 pub const TARGET_REPLY_TO: u8 = 8;
 
-/// If no next hop is live, or the flow is unknown: leave the packet to normal routing.
+/// Returns whether a kind is [`TARGET_REPLY_TO`] beside one that may stand there.
+#[inline(always)]
+pub const fn is_reply_to(kind: u8) -> bool {
+    kind & TARGET_REPLY_TO != 0
+        && matches!(kind & !TARGET_REPLY_TO, TARGET_NEXT_HOP | TARGET_PASS | TARGET_DROP | TARGET_GROUP)
+}
+
+/// Returns a kind without [`TARGET_REPLY_TO`]: what becomes of packets that are no replies.
+#[inline(always)]
+pub const fn without_reply_to(kind: u8) -> u8 {
+    if is_reply_to(kind) { kind & !TARGET_REPLY_TO } else { kind }
+}
+
+/// If no next hop is live: leave the packet to normal routing.
 pub const ON_DOWN_PASS: u8 = 0;
-/// If no next hop is live, or the flow is unknown: drop the packet.
+/// If no next hop is live: drop the packet.
 pub const ON_DOWN_DROP: u8 = 1;
 
 /// What becomes of a packet. The [source tables](crate::sources) lead to one. It is the value of the destination tables
@@ -29,9 +43,9 @@ pub const ON_DOWN_DROP: u8 = 1;
 pub struct Target {
     /// The rule's identity. 0 if the destination decides.
     pub rule: u32,
-    /// One of the kinds above. A program leaves a packet alone if it does not know the kind.
+    /// One of the kinds above, maybe with [`TARGET_REPLY_TO`]. A program leaves a packet alone if it does not know the kind.
     pub kind: u8,
-    /// [`ON_DOWN_PASS`] or [`ON_DOWN_DROP`], for a next hop or a reply. A group has its own.
+    /// [`ON_DOWN_PASS`] or [`ON_DOWN_DROP`], for a next hop. A group has its own.
     pub on_down: u8,
     /// What to clamp TCP's MSS option to, in bytes, or [`MSS_AUTO`] or [`MSS_OFF`].
     pub mss: u16,

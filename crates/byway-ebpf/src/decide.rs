@@ -1,8 +1,8 @@
 //! The decision: what becomes of a packet that leaves by an attachment, and of one that has arrived.
 
 use byway_abi::{
-    Count, MSS_OFF, ON_DOWN_DROP, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, TARGET_REPLY_TO,
-    Target, class, meta,
+    Count, MSS_OFF, ON_DOWN_DROP, ON_DOWN_PASS, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS,
+    Target, class, is_reply_to, meta, without_reply_to,
 };
 
 use crate::{
@@ -43,9 +43,16 @@ pub fn depart(skb: &Skb, header: Header) -> Verdict {
         return LEAVE;
     };
     count_class(attachment, class::MATCHED, size);
+    let is_reply_to = is_reply_to(target.kind);
+    if is_reply_to && let Some(verdict) = send_back(skb, header, packet, &target, size) {
+        return verdict;
+    }
+    let target = Target { kind: without_reply_to(target.kind), ..target };
     match target.kind {
         TARGET_NEXT_HOP | TARGET_GROUP => send(skb, header, packet, &target, generation, size),
-        TARGET_REPLY_TO => send_back(skb, header, packet, &target, size),
+        // What is no reply has not found its way.
+        TARGET_PASS if is_reply_to => fall_back(target.rule, ON_DOWN_PASS, size),
+        TARGET_DROP if is_reply_to => fall_back(target.rule, ON_DOWN_DROP, size),
         TARGET_PASS => {
             count_matched(target.rule, size);
             LEAVE
@@ -116,37 +123,36 @@ fn send_to(skb: &Skb, header: Header, packet: &Packet, target: &Target, hop: &Ho
     redirect(hop.next_hop, packet)
 }
 
-/// Sends a reply back by the way that its flow came in by. If the packet is no reply of a known flow, or the device of its way
-/// is gone, does what `on_down` says.
+/// Sends a reply back by the way that its flow came in by. Returns `None` if the packet is no reply of a known flow, or the
+/// device of its way is gone.
 #[inline(always)]
-fn send_back(skb: &Skb, header: Header, packet: Packet, target: &Target, size: Count) -> Verdict {
+fn send_back(skb: &Skb, header: Header, packet: Packet, target: &Target, size: Count) -> Option<Verdict> {
     let number = reply::way(skb, &packet);
-    let way = reply::known_way(number).filter(|way| RECEIVERS.get_ifindex(way.ifindex).is_some());
-    let Some(way) = way else { return fall_back(target.rule, target.on_down, size) };
+    let way = reply::known_way(number).filter(|way| RECEIVERS.get_ifindex(way.ifindex).is_some())?;
     let rule = target.rule;
     if way.ifindex == skb.ifindex() {
         if way.addresses != [0; 3] && redirect::write_addresses(skb, way).is_none() {
-            return LEAVE;
+            return Some(LEAVE);
         }
         count_matched(rule, size);
         count_arrived(rule, NO_SLOT, size);
-        return LEAVE;
+        return Some(LEAVE);
     }
-    let Some(packet) = push_ethernet(skb, packet, header) else { return LEAVE };
+    let Some(packet) = push_ethernet(skb, packet, header) else { return Some(LEAVE) };
     let fits = size::fit(skb, size::kind_of(&packet), way.ifindex, ANY_MTU, target.mss.into());
     if fits & size::TOO_BIG != 0 {
         let verdict = icmp_error::answer_too_big(skb, NO_SLOT, fits as u32);
         count_exception(rule, exception_of(verdict), size);
-        return verdict;
+        return Some(verdict);
     }
     if fits & size::CLAMPED != 0 {
         count_exception(rule, exception::CLAMPED, size);
     }
     mark::write(skb, rule, 0, NO_SLOT | REPLY);
     // It has room for an Ethernet header by now.
-    let Some(verdict) = redirect::send_back(skb, way) else { return DROP };
+    let Some(verdict) = redirect::send_back(skb, way) else { return Some(DROP) };
     count_matched(rule, size);
-    verdict
+    Some(verdict)
 }
 
 /// The slot of replies, which have no next hop. It is always empty. Its counters are shown nowhere, and its allowance of ICMP

@@ -10,9 +10,9 @@ use core::cell::Cell;
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use byway_abi::{
-    FAMILY_IPV4, Fragments, TARGET_REPLY_TO,
+    FAMILY_IPV4, Fragments,
     flow::{TCP, has_ports},
-    meta,
+    is_reply_to, meta,
     reply::{
         Entry, FLOW_ANSWERED, FLOW_ANSWERED_SYN, FLOW_CONFIRMED, FLOW_FREE, FLOW_IN_BOTH, FLOW_NEW,
         FLOW_OF_HOST, FLOW_REQUESTED, FLOWS_OF_BUCKET, FlowCounters, KEY_WORDS, WAY_PROBES, Way, fingerprint,
@@ -168,7 +168,7 @@ fn note_packet(skb: &Skb, header: Header) -> Option<()> {
 fn is_asked_for(packet: &Packet) -> bool {
     let reply = Packet { source: packet.destination, destination: packet.source, ..*packet };
     let Some(generation) = META.get(meta::GENERATION) else { return false };
-    lookup::find(&reply, generation & 1).is_some_and(|target| target.kind == TARGET_REPLY_TO)
+    lookup::find(&reply, generation & 1).is_some_and(|target| is_reply_to(target.kind))
 }
 
 /// Returns the number of the way that a reply leaves by, or 0 if the packet is no reply of a known flow.

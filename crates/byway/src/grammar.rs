@@ -1,8 +1,8 @@
 //! The grammar of rules, groups and next hops, as in iproute2 (ip-route(8), ip-rule(8)). Pure.
 //!
 //! ```text
-//! RULE    := from PREFIX [to PREFIX] TARGET [on-down pass|drop] [mss N|off] [name NAME]
-//! TARGET  := NEXTHOP | MEMBERS | group NAME | reply-to | pass | drop
+//! RULE    := from PREFIX [to PREFIX] (TARGET | reply-to [else TARGET]) [on-down pass|drop] [mss N|off] [name NAME]
+//! TARGET  := NEXTHOP | MEMBERS | group NAME | pass | drop
 //! NEXTHOP := via ADDR [dev IF] | dev IF
 //! MEMBERS := nexthop NEXTHOP [weight N] [MEMBERS]
 //! GROUP   := NAME MEMBERS [on-down pass|drop]
@@ -56,6 +56,7 @@ const ON_DOWN: Keyword = ("on-down", Some("`pass` or `drop`"));
 const MSS: Keyword = ("mss", Some("a number of bytes, or `off`"));
 const NAME: Keyword = ("name", Some("a name for the rule"));
 const REPLY_TO: Keyword = ("reply-to", None);
+const ELSE: Keyword = ("else", None);
 const PASS: Keyword = ("pass", None);
 const DROP: Keyword = ("drop", None);
 /// It is followed by words of its own.
@@ -124,7 +125,7 @@ pub fn rule(words: &[impl AsRef<str>]) -> Result<RuleSpec, GrammarError> {
 ///
 /// The first thing that is wrong.
 pub fn rule_of(family: Option<Family>, words: &[impl AsRef<str>]) -> Result<RuleSpec, GrammarError> {
-    let keywords = [FROM, TO, VIA, DEV, NEXTHOP, GROUP, REPLY_TO, PASS, DROP, ON_DOWN, MSS, NAME];
+    let keywords = [FROM, TO, VIA, DEV, NEXTHOP, GROUP, REPLY_TO, ELSE, PASS, DROP, ON_DOWN, MSS, NAME];
     let words = with_keyword(FROM, refs(words), is_source);
     let (mut values, members) = pairs(&mut words.iter().peekable(), &keywords, false)?;
     let gateway = values.get(VIA.0).and_then(|text| text.parse().ok());
@@ -134,12 +135,18 @@ pub fn rule_of(family: Option<Family>, words: &[impl AsRef<str>]) -> Result<Rule
     let selector = take_selector(&mut values, family, of_gateways)?;
     let on_down = take_or_default(&mut values, ON_DOWN)?;
     let mss = take_or_default(&mut values, MSS)?;
-    let target = take_target(&mut values, members)?.ok_or(GrammarError::NoTarget(selector))?;
-    let spec = RuleSpec::new(selector, target).on_down(on_down).mss(mss);
-    Ok(match values.remove("name") {
-        Some(name) => spec.name(name),
-        None => spec,
-    })
+    let (reply_to, has_else) = (values.remove("reply-to").is_some(), values.remove("else").is_some());
+    let target = match (take_target(&mut values, members)?, reply_to) {
+        (_, false) if has_else => {
+            return Err(GrammarError::unexpected("else", "`reply-to` with it".to_owned()));
+        }
+        (Some(_), true) if !has_else => return Err(GrammarError::NoElse),
+        (None, true) if has_else => return Err(GrammarError::NoValue("else", "a target")),
+        (None, true) => TargetSpec::Pass,
+        (target, _) => target.ok_or(GrammarError::NoTarget(selector))?,
+    };
+    let name = values.remove("name").map(str::to_owned);
+    Ok(RuleSpec { reply_to, name, ..RuleSpec::new(selector, target).on_down(on_down).mss(mss) })
 }
 
 /// Reads a rule as [`rule_of`] does. If nothing says of which family all sources of a `reply-to` are, there are two rules: one
@@ -311,9 +318,9 @@ impl FromStr for Selector {
 impl FromStr for TargetSpec {
     type Err = GrammarError;
 
-    /// `NEXTHOP`, `nexthop NEXTHOP [weight N] nexthop ...`, `group NAME`, `reply-to`, `pass` or `drop`
+    /// `NEXTHOP`, `nexthop NEXTHOP [weight N] nexthop ...`, `group NAME`, `pass` or `drop`
     fn from_str(text: &str) -> Result<Self, GrammarError> {
-        let keywords = [VIA, DEV, NEXTHOP, GROUP, REPLY_TO, PASS, DROP];
+        let keywords = [VIA, DEV, NEXTHOP, GROUP, PASS, DROP];
         let (mut values, members) = pairs(&mut split(text).iter().peekable(), &keywords, false)?;
         take_target(&mut values, members)?.ok_or(GrammarError::NoTargetAlone)
     }
@@ -404,12 +411,11 @@ fn take_target(
     values: &mut Values<'_>,
     members: Vec<MemberSpec>,
 ) -> Result<Option<TargetSpec>, GrammarError> {
-    let said: Vec<&'static str> = ["reply-to", "pass", "drop", "group", "nexthop", "via", "dev"]
+    let said: Vec<&'static str> = ["pass", "drop", "group", "nexthop", "via", "dev"]
         .into_iter()
         .filter(|word| values.contains_key(word))
         .collect();
     match said[..] {
-        ["reply-to"] => Ok(Some(TargetSpec::ReplyTo)),
         ["pass"] => Ok(Some(TargetSpec::Pass)),
         ["drop"] => Ok(Some(TargetSpec::Drop)),
         ["group"] => Ok(values.remove("group").map(|name| TargetSpec::Group(name.to_owned()))),

@@ -261,8 +261,19 @@ enum Next {
 }
 
 /// The keywords that stand alone.
-const WITHOUT_VALUE: &[&str] =
-    &["pass", "drop", "reply-to", "nexthop", "rules", "nexthops", "groups", "attachments", "flows", "unused"];
+const WITHOUT_VALUE: &[&str] = &[
+    "pass",
+    "drop",
+    "reply-to",
+    "else",
+    "nexthop",
+    "rules",
+    "nexthops",
+    "groups",
+    "attachments",
+    "flows",
+    "unused",
+];
 
 /// The keywords of `show`: those of one rule, the nouns, and those of a selection.
 const OF_SHOW: [&str; 18] = [
@@ -292,8 +303,8 @@ impl Grammar {
     fn keywords(self) -> &'static [&'static str] {
         match self {
             Self::Rule => &[
-                "from", "to", "via", "dev", "nexthop", "group", "reply-to", "pass", "drop", "on-down", "mss",
-                "name",
+                "from", "to", "via", "dev", "nexthop", "group", "reply-to", "else", "pass", "drop",
+                "on-down", "mss", "name",
             ],
             Self::Selector => &["from", "to"],
             Self::Show => &OF_SHOW,
@@ -361,19 +372,30 @@ impl Grammar {
             "from" | "to" if self == Self::Show => {
                 !has(&[keyword]) && seen.iter().all(|it| ["from", "to"].contains(it))
             }
-            "nexthop" => !has(&["via", "dev", "group", "reply-to", "pass", "drop"]),
-            "group" | "reply-to" | "pass" | "drop" => {
-                !has(&["via", "dev", "nexthop", "group", "reply-to", "pass", "drop"])
+            "else" => has(&["reply-to"]) && !has(&["else"]),
+            "reply-to" => !has(&OF_TARGETS) && !has(&["reply-to"]),
+            // A target behind `reply-to` has `else` before it.
+            word if OF_TARGETS.contains(&word)
+                && self == Self::Rule
+                && has(&["reply-to"])
+                && !has(&["else"]) =>
+            {
+                false
             }
+            "nexthop" => !has(&["via", "dev", "group", "pass", "drop"]),
+            "group" | "pass" | "drop" => !has(&OF_TARGETS),
             "dev" if self == Self::Devices => true,
-            "via" | "dev" => !has(&["nexthop", "group", "reply-to", "pass", "drop", keyword]),
-            "on-down" => !has(&["group", "pass", "drop", keyword]),
-            "mss" => !has(&["pass", "drop", keyword]),
+            "via" | "dev" => !has(&["nexthop", "group", "pass", "drop", keyword]),
+            "on-down" => !has(&["group", "pass", "drop", keyword]) && has(&["reply-to"]) <= has(&["else"]),
+            "mss" => !has(&[keyword]) && (has(&["reply-to"]) || !has(&["pass", "drop"])),
             "rules" | "nexthops" | "groups" | "attachments" | "flows" => seen.is_empty(),
             _ => !has(&[keyword]),
         }
     }
 }
+
+/// The keywords that begin a target.
+const OF_TARGETS: [&str; 6] = ["via", "dev", "nexthop", "group", "pass", "drop"];
 
 /// The keywords after a `nexthop`.
 const MEMBER_KEYWORDS: &[&str] = &["via", "dev", "weight"];
@@ -388,6 +410,7 @@ fn help(keyword: &str) -> &'static str {
         "weight" => "its share of the flows",
         "group" => "a group of next hops",
         "reply-to" => "send replies back the way that their requests came in",
+        "else" => "what to do with packets that are no replies",
         "pass" => "leave the packets to normal routing",
         "drop" => "drop the packets",
         "on-down" => "what to do while no next hop is in service",
@@ -530,11 +553,14 @@ mod tests {
     #[test]
     fn each_word_leads_to_those_that_may_follow() {
         let keywords = |words: &[&'static str]| Next::Keywords(words.to_vec());
-        let all = keywords(Grammar::Rule.keywords());
+        let of_rules = Grammar::Rule.keywords().iter().copied();
+        let all = Next::Keywords(of_rules.filter(|it| *it != "else").collect());
         for (grammar, words, then) in [
             (Grammar::Rule, "", all),
             (Grammar::Rule, "from", Next::Value("from")),
             (Grammar::Rule, "from 192.0.2.7 pass", keywords(&["to", "name"])),
+            (Grammar::Rule, "from 192.0.2.7 reply-to", keywords(&["to", "else", "mss", "name"])),
+            (Grammar::Rule, "from 192.0.2.7 reply-to else drop", keywords(&["to", "mss", "name"])),
             (Grammar::Rule, "from 192.0.2.7 via", Next::Value("via")),
             (
                 Grammar::Rule,

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use byway::{
-    Action, Decision, FlowState, LeftAlone, Missing, NextHopState, OnDown, ReplyFlow, Route, Target, Way,
-};
+use byway::{Action, Decision, FlowState, LeftAlone, Missing, NextHopState, ReplyFlow, Route, Target, Way};
 
 use super::{count, names};
 
@@ -70,23 +68,28 @@ fn outcome(decision: &Decision) -> String {
 /// What byway does with the packet where it sees it.
 fn verdict(decision: &Decision) -> String {
     let target = decision.rule.as_ref().map(|rule| &rule.target);
+    let is_reply_to = decision.rule.as_ref().is_some_and(|rule| rule.reply_to);
     match decision.action {
         Action::Redirect => redirected(decision),
         Action::Depends => "the destination decides: the first of these rules that matches it".to_owned(),
+        Action::Drop if target == Some(&Target::Drop) && is_reply_to => {
+            format!("dropped: {}", why_no_reply(decision))
+        }
         Action::Drop if target == Some(&Target::Drop) => "dropped, as the rule says".to_owned(),
-        Action::Drop if target == Some(&Target::ReplyTo) => format!("dropped: {}", why_no_reply(decision)),
         Action::Drop => "dropped: no next hop of the rule is in service".to_owned(),
         Action::ReplyTo if let Some(way) = decision.reply.as_ref().and_then(|it| it.way.as_ref()) => {
             format!("sent back {way}")
         }
         Action::ReplyTo => {
-            let others = match decision.rule.as_ref().map(|rule| rule.on_down) {
-                Some(OnDown::Drop) => "dropped",
-                _ => "left to normal routing",
+            let others = match target {
+                Some(Target::Drop) => "dropped".to_owned(),
+                None | Some(Target::Pass) => "left to normal routing".to_owned(),
+                Some(Target::Group(name)) => format!("redirected by the group {name}"),
+                Some(next_hops) => format!("redirected {next_hops}"),
             };
             format!("sent back the way that its flow came in, if it is a reply; otherwise {others}")
         }
-        _ if decision.left_alone.is_none() && target == Some(&Target::ReplyTo) => {
+        _ if decision.left_alone.is_none() && target == Some(&Target::Pass) && is_reply_to => {
             format!("left to normal routing: {}", why_no_reply(decision))
         }
         _ => format!("left to normal routing{}", why_passed(decision, target)),
@@ -335,7 +338,18 @@ mod tests {
     fn a_reply_is_sent_back_if_its_flow_is_known() {
         let mut decision = redirected("192.168.1.5 to 198.51.100.9 proto tcp sport 443 dport 50000");
         decision.ways.clear();
-        decision.rule = Some(rule("0.0.0.0/0", Target::ReplyTo));
+        let reply_to = |target| {
+            let mut rule = rule("0.0.0.0/0", target);
+            rule.reply_to = true;
+            Some(rule)
+        };
+        decision.rule = reply_to(Target::Group("up".into()));
+        decision.action = Action::ReplyTo;
+        assert_eq!(
+            headline(&decision),
+            "sent back the way that its flow came in, if it is a reply; otherwise redirected by the group up"
+        );
+        decision.rule = reply_to(Target::Pass);
         decision.action = Action::ReplyTo;
         assert_eq!(
             headline(&decision),
@@ -359,6 +373,7 @@ mod tests {
         decision.reply = None;
         assert_eq!(headline(&decision), "left to normal routing: no request of the flow is known");
         decision.action = Action::Drop;
+        decision.rule = reply_to(Target::Drop);
         assert_eq!(headline(&decision), "dropped: no request of the flow is known");
     }
 

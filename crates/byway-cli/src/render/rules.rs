@@ -7,7 +7,7 @@ use std::{
     io,
 };
 
-use byway::{Count, Member, Mss, OnDown, RuleStatus, Target};
+use byway::{Count, Member, Mss, OnDown, Rule, RuleStatus, Target};
 
 use super::{
     Reader,
@@ -98,12 +98,20 @@ pub(super) fn columns<'a>(since: Option<&'a Since<'_>>, reader: Reader) -> Colum
         .text("FROM", |it, to| write!(to, "{}", it.rule.source))
         .text("TO", |it, to| it.rule.destination.map_or(Ok(()), |destination| write!(to, "{destination}")))
         .only_where(|it| it.rule.destination.is_some())
-        .text("VIA", |it, to| target(&it.rule.target, to))
-        .text("DEV", |it, to| each(it.rule.target.next_hops(), to, dev))
+        .text("VIA", |it, to| target(&it.rule, to))
+        .text("DEV", |it, to| {
+            let mut next_hops = it.rule.target.next_hops().peekable();
+            if it.rule.reply_to && next_hops.peek().is_some() {
+                to.write_str("\n")?;
+            }
+            each(next_hops, to, dev)
+        })
         .text("ON-DOWN", |it, to| {
-            let may_be_down =
-                it.rule.target == Target::ReplyTo || it.rule.target.next_hops().next().is_some();
-            if may_be_down { write!(to, "{}", it.rule.on_down) } else { Ok(()) }
+            if it.rule.target.next_hops().next().is_some() {
+                write!(to, "{}", it.rule.on_down)
+            } else {
+                Ok(())
+            }
         })
         .only_where(|it| it.rule.on_down != OnDown::Pass)
         .text("OWNER", |it, to| write!(to, "{}", it.rule.owner))
@@ -121,6 +129,7 @@ pub(super) fn columns<'a>(since: Option<&'a Since<'_>>, reader: Reader) -> Colum
         }
     }
     columns.count("ARRIVED", |it| match it.rule.target {
+        _ if it.rule.reply_to => Some(it.arrived.packets),
         Target::Pass | Target::Drop | Target::Other { .. } => None,
         _ => Some(it.arrived.packets),
     });
@@ -145,8 +154,14 @@ fn is_known(status: &RuleStatus) -> bool {
     !matches!(status.rule.target, Target::Other { .. })
 }
 
-fn target(target: &Target, to: &mut dyn Write) -> fmt::Result {
-    match target {
+/// `reply-to`, and on the next line what becomes of the rest.
+fn target(rule: &Rule, to: &mut dyn Write) -> fmt::Result {
+    match &rule.target {
+        Target::Pass if rule.reply_to => return to.write_str("reply-to"),
+        _ if rule.reply_to => to.write_str("reply-to\n")?,
+        _ => {}
+    }
+    match &rule.target {
         Target::NextHop(next_hop) => via(next_hop, to),
         Target::NextHops(members) => each(members, to, |Member { next_hop, weight, .. }, to| {
             via(next_hop, to)?;

@@ -93,7 +93,9 @@ impl Attach {
 /// What a rule does with its packets: everything but its selector. Many rules share one action.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ActionSpec {
-    /// Where the packets go.
+    /// Whether replies go back the way that their requests came in.
+    pub(crate) reply_to: bool,
+    /// Where the packets go, or with `reply_to` those that are no replies.
     pub(crate) target: TargetSpec,
     /// What becomes of them while no next hop is in service.
     pub(crate) on_down: OnDown,
@@ -115,8 +117,8 @@ impl Config {
         config.groups.sort_by(|one, other| one.name.cmp(&other.name));
         let mut places: HashMap<ActionSpec, u32> = HashMap::new();
         let mut rules = BTreeMap::new();
-        for RuleSpec { selector, target, on_down, mss, owner: _, name } in specs {
-            let action = ActionSpec { target, on_down, mss, name };
+        for RuleSpec { selector, reply_to, target, on_down, mss, owner: _, name } in specs {
+            let action = ActionSpec { reply_to, target, on_down, mss, name };
             let place = *places.entry(action).or_insert_with_key(|action| {
                 config.actions.push(action.clone());
                 config.actions.len() as u32 - 1
@@ -142,8 +144,8 @@ impl Config {
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), RuleError> {
         self.groups.iter().try_for_each(GroupSpec::check)?;
-        for ActionSpec { target, on_down, mss, name } in &self.actions {
-            check_action(target, *on_down, *mss, name.as_deref())?;
+        for ActionSpec { reply_to, target, on_down, mss, name } in &self.actions {
+            check_action(*reply_to, target, *on_down, *mss, name.as_deref())?;
         }
         // Many rules have few gateways.
         let gateways: Vec<Vec<IpAddr>> = self.actions.iter().map(|action| action.target.gateways()).collect();
@@ -174,8 +176,8 @@ impl Config {
     /// Returns the rules, by source and destination. Their owner is [`Owner::CONFIG`].
     pub fn rules(&self) -> impl Iterator<Item = RuleSpec> {
         self.rules.iter().map(|(selector, action)| {
-            let ActionSpec { target, on_down, mss, name } = self.actions[*action as usize].clone();
-            RuleSpec { selector: *selector, target, on_down, mss, owner: Owner::CONFIG, name }
+            let ActionSpec { reply_to, target, on_down, mss, name } = self.actions[*action as usize].clone();
+            RuleSpec { selector: *selector, reply_to, target, on_down, mss, owner: Owner::CONFIG, name }
         })
     }
 }

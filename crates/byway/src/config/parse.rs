@@ -26,8 +26,20 @@ pub(crate) const GROUP_KEYS: &[&str] = &["nexthops", "on-down"];
 /// The keys of a next hop.
 pub(crate) const NEXT_HOP_KEYS: &[&str] = &["via", "dev", "weight"];
 /// The keys of a rule.
-pub(crate) const RULE_KEYS: &[&str] =
-    &["name", "from", "from-file", "to", "via", "dev", "nexthops", "group", "target", "on-down", "mss"];
+pub(crate) const RULE_KEYS: &[&str] = &[
+    "name",
+    "from",
+    "from-file",
+    "to",
+    "reply-to",
+    "via",
+    "dev",
+    "nexthops",
+    "group",
+    "target",
+    "on-down",
+    "mss",
+];
 
 /// The values for rules and groups of the file that do not set their own.
 #[derive(Default)]

@@ -62,7 +62,7 @@ impl Notes<'_> {
                 continue;
             }
             let help = match name {
-                "reply-to" | "pass" | "drop" if known.contains(&"target") => {
+                "pass" | "drop" if known.contains(&"target") => {
                     format!("write `target = \"{name}\"`")
                 }
                 _ => match nearest(name, known) {

@@ -74,6 +74,9 @@ pub(crate) fn write_rule(
     if let Some(to) = to {
         writeln!(f, "to = \"{to}\"")?;
     }
+    if action.reply_to {
+        writeln!(f, "reply-to = true")?;
+    }
     match &action.target {
         TargetSpec::NextHop(next_hop) => {
             if let Some(gateway) = next_hop.gateway() {
@@ -85,7 +88,7 @@ pub(crate) fn write_rule(
         }
         TargetSpec::NextHops(members) => write_members(members, f)?,
         TargetSpec::Group(name) => writeln!(f, "group = {}", quoted(name))?,
-        TargetSpec::ReplyTo => writeln!(f, "target = \"reply-to\"")?,
+        TargetSpec::Pass if action.reply_to => {}
         TargetSpec::Pass => writeln!(f, "target = \"pass\"")?,
         TargetSpec::Drop => writeln!(f, "target = \"drop\"")?,
     }

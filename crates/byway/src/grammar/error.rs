@@ -22,6 +22,9 @@ pub enum GrammarError {
     /// A keyword without its value, and what value it needs.
     #[error("`{0}` needs {1} after it")]
     NoValue(&'static str, &'static str),
+    /// `reply-to` and a target, without the word between them.
+    #[error("`reply-to` stands alone, or says after `else` what becomes of packets that are no replies")]
+    NoElse,
     /// A keyword that may appear only once.
     #[error("`{0}` is there twice")]
     Twice(&'static str),
@@ -41,7 +44,7 @@ pub enum GrammarError {
     NoTarget(Selector),
     /// Nothing where a target was expected.
     #[error(
-        "a target is `via ADDR`, `via ADDR dev IF`, `dev IF`, `nexthop ...`, `group NAME`, `reply-to`, `pass` or `drop`"
+        "a target is `via ADDR`, `via ADDR dev IF`, `dev IF`, `nexthop ...`, `group NAME`, `pass` or `drop`"
     )]
     NoTargetAlone,
     /// Keywords of two targets.
@@ -117,6 +120,7 @@ impl GrammarError {
             Self::Flow(error) => return error.help(),
             // These say what is missing, which is what to write.
             Self::NoValue(..)
+            | Self::NoElse
             | Self::NoSource
             | Self::NoTarget(_)
             | Self::TwoTargets(..)

@@ -42,7 +42,6 @@ fn targets() -> impl Strategy<Value = TargetSpec> {
         names().prop_map(TargetSpec::Group),
         Just(TargetSpec::Pass),
         Just(TargetSpec::Drop),
-        Just(TargetSpec::ReplyTo),
     ]
 }
 
@@ -60,8 +59,9 @@ fn selectors() -> impl Strategy<Value = Selector> {
 }
 
 fn rules() -> impl Strategy<Value = RuleSpec> {
-    (selectors(), targets(), on_downs(), msses(), option::of(names())).prop_map(
-        |(selector, target, on_down, mss, name)| RuleSpec {
+    (selectors(), any::<bool>(), targets(), on_downs(), msses(), option::of(names())).prop_map(
+        |(selector, reply_to, target, on_down, mss, name)| RuleSpec {
+            reply_to,
             name,
             ..RuleSpec::new(selector, target).on_down(on_down).mss(mss)
         },
@@ -169,7 +169,6 @@ fn each_form_of_a_rule_is_understood() {
         ),
         ("from 192.0.2.7 pass", TargetSpec::Pass, None),
         ("drop from 192.0.2.7 name bad", TargetSpec::Drop, Some("bad")),
-        ("from 192.0.2.7 reply-to", TargetSpec::ReplyTo, None),
         // A device may be called as a keyword is.
         ("from 192.0.2.7 dev via", one(NextHopSpec::Dev("via".into())), None),
     ];
@@ -181,8 +180,32 @@ fn each_form_of_a_rule_is_understood() {
 }
 
 #[test]
+fn replies_go_back_and_others_elsewhere() {
+    for (text, said) in [
+        ("from 192.0.2.7 reply-to", "from 192.0.2.7 reply-to"),
+        ("reply-to from 192.0.2.7 else pass", "from 192.0.2.7 reply-to"),
+        ("from 192.0.2.7 reply-to else drop mss 1400", "from 192.0.2.7 reply-to else drop mss 1400"),
+        (
+            "from 192.0.2.7 reply-to else via 10.0.0.1 dev eth1 on-down drop",
+            "from 192.0.2.7 reply-to else via 10.0.0.1 dev eth1 on-down drop",
+        ),
+        ("from 192.0.2.7 reply-to else group up", "from 192.0.2.7 reply-to else group up"),
+    ] {
+        let rule = rule(&words(text)).unwrap();
+        assert_eq!((rule.reply_to, rule.to_string().as_str()), (true, said));
+        assert_eq!(rule.check(), Ok(()), "{text}");
+    }
+}
+
+#[test]
 fn each_mistake_has_its_sentence() {
     let cases = [
+        (
+            "from 192.0.2.7 reply-to via 10.0.0.1",
+            "`reply-to` stands alone, or says after `else` what becomes of packets that are no replies",
+        ),
+        ("from 192.0.2.7 reply-to else", "`else` needs a target after it"),
+        ("from 192.0.2.7 else drop", "`else` does not belong here; expected `reply-to` with it"),
         ("", "a rule needs `from PREFIX`, the source of the packets, like `from 192.0.2.7`"),
         ("from", "`from` needs a source address or prefix after it"),
         (
@@ -205,7 +228,7 @@ fn each_mistake_has_its_sentence() {
         ),
         (
             "web via 10.0.0.1",
-            "`web` does not belong here; expected `from`, `to`, `via`, `dev`, `nexthop`, `group`, `reply-to`, `pass`, `drop`, `on-down`, `mss` or `name`",
+            "`web` does not belong here; expected `from`, `to`, `via`, `dev`, `nexthop`, `group`, `reply-to`, `else`, `pass`, `drop`, `on-down`, `mss` or `name`",
         ),
         (
             "from web via 10.0.0.1",

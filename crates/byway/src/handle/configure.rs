@@ -179,10 +179,16 @@ fn as_config(held: &Desired, attach: Option<Attach>, is_meant: impl Fn(Owner) ->
     config.groups.extend(groups.map(|group| GroupSpec::from(group).owner(Owner::CONFIG)));
     let mut places = HashMap::new();
     for (selector, action) in held.rules.iter().filter(|(_, rule)| is_meant(rule.owner)) {
-        let Action { target, on_down, mss, owner: _, name } = &**action;
-        let place = *places.entry((target, on_down, mss, name)).or_insert_with(|| {
+        let Action { reply_to, target, on_down, mss, owner: _, name } = &**action;
+        let place = *places.entry((reply_to, target, on_down, mss, name)).or_insert_with(|| {
             let (target, name) = (TargetSpec::try_from(target).ok()?, name.clone());
-            config.actions.push(ActionSpec { target, on_down: *on_down, mss: *mss, name });
+            config.actions.push(ActionSpec {
+                reply_to: *reply_to,
+                target,
+                on_down: *on_down,
+                mss: *mss,
+                name,
+            });
             Some(config.actions.len() as u32 - 1)
         });
         match place {

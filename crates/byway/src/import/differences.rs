@@ -222,7 +222,7 @@ impl<'x> Here<'x> {
                 let member = |it: &'x MemberSpec| (it.next_hop.gateway(), it.next_hop.device(), it.weight);
                 members.iter().map(member).collect()
             }
-            TargetSpec::Group(_) | TargetSpec::ReplyTo | TargetSpec::Pass | TargetSpec::Drop => Vec::new(),
+            TargetSpec::Group(_) | TargetSpec::Pass | TargetSpec::Drop => Vec::new(),
         };
         let members = members.into_iter().filter_map(|(gateway, device, weight)| {
             device.filter(|device| !gone.contains(device)).map(|device| (gateway, device, weight))

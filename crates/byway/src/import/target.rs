@@ -99,7 +99,7 @@ pub(crate) fn next_hops(target: &TargetSpec) -> Vec<&NextHopSpec> {
     match target {
         TargetSpec::NextHop(next_hop) => vec![next_hop],
         TargetSpec::NextHops(members) => members.iter().map(|member| &member.next_hop).collect(),
-        TargetSpec::Group(_) | TargetSpec::ReplyTo | TargetSpec::Pass | TargetSpec::Drop => Vec::new(),
+        TargetSpec::Group(_) | TargetSpec::Pass | TargetSpec::Drop => Vec::new(),
     }
 }
 

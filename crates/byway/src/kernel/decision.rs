@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use byway_abi::{Group, GroupKey, RuleRecord, TARGET_BY_DESTINATION, TARGET_GROUP, Target};
+use byway_abi::{Group, GroupKey, RuleRecord, TARGET_BY_DESTINATION, TARGET_GROUP, Target, without_reply_to};
 
 use super::tables::Tables;
 use crate::{
@@ -38,7 +38,7 @@ pub(crate) fn look_up(tables: &Tables, source: IpAddr, destination: Option<IpAdd
         (found, _) => found,
     };
     let Some(target) = found else { return Ok(Found::Nothing) };
-    let group = match target.kind {
+    let group = match without_reply_to(target.kind) {
         TARGET_GROUP => {
             tables.next_hops.group(GroupKey { group: target.index, generation: generation & 1 })?
         }

@@ -273,6 +273,7 @@ mod tests {
 
     fn spec() -> RuleSpec {
         RuleSpec {
+            reply_to: false,
             selector: "192.168.1.5".parse().unwrap(),
             target: TargetSpec::NextHop(NextHopSpec::ViaDev(IPV4.router, "eth1".into())),
             on_down: OnDown::Pass,

@@ -14,7 +14,7 @@ use std::{
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, PerCpuHashMap};
 use byway_abi::{
     Count, Counters, EXCEPTION_MAPS, ExceptionCounters, MAX_CHUNKS, RuleRecord, TARGET_NEXT_HOP, chunk_len,
-    exception_map,
+    exception_map, without_reply_to,
 };
 
 use super::{
@@ -380,7 +380,7 @@ impl Rules {
                     continue;
                 }
                 let record = self.record(number << 16 | place as u32)?;
-                if record.is_some_and(|record| match record.kind {
+                if record.is_some_and(|record| match without_reply_to(record.kind) {
                     TARGET_NEXT_HOP => record.index == slot,
                     kind => wire::is_unknown(kind),
                 }) {

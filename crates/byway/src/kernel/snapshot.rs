@@ -8,8 +8,8 @@ use std::{
 };
 
 use byway_abi::{
-    MAX_RULES, RULE_NAME_LEN, RuleRecord, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS,
-    TARGET_REPLY_TO, meta,
+    MAX_RULES, RULE_NAME_LEN, RuleRecord, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, meta,
+    without_reply_to,
 };
 
 use super::{hook::Attached, network::Network, next_hops, pins::Pins, tables::Tables, wire};
@@ -289,7 +289,9 @@ fn read_one(
     let mut unseen = Unseen { rules, next_hops: actual.next_hops.keys().cloned().collect() };
     if let Some(entry) = tables.source(&selector.source())? {
         let Some(record) = tables.rule_record(entry.rule)? else { return Ok(None) };
-        if record.kind == TARGET_NEXT_HOP && !tables.leads_elsewhere(record.index, entry.rule)? {
+        if without_reply_to(record.kind) == TARGET_NEXT_HOP
+            && !tables.leads_elsewhere(record.index, entry.rule)?
+        {
             unseen.next_hops.retain(|next_hop| actual.next_hops[next_hop].index != record.index);
         }
         unseen.rules -= 1;
@@ -372,7 +374,7 @@ pub(crate) fn target(
     slots: &BTreeMap<u32, NextHop>,
     groups: &BTreeMap<u32, byway_abi::Group>,
 ) -> Option<Target> {
-    match kind {
+    match without_reply_to(kind) {
         TARGET_NEXT_HOP => Some(Target::NextHop(slots.get(&index)?.clone())),
         TARGET_GROUP => {
             let wire = groups.get(&index)?;
@@ -383,7 +385,6 @@ pub(crate) fn target(
                 Some(Target::Group(name))
             }
         }
-        TARGET_REPLY_TO => Some(Target::ReplyTo),
         TARGET_PASS => Some(Target::Pass),
         TARGET_DROP => Some(Target::Drop),
         kind if wire::is_unknown(kind) => Some(Target::Other { kind, index }),

@@ -6,7 +6,7 @@ use byway_abi::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, HOOK_CLSACT, HOOK_TCX,
     MSS_AUTO, MSS_OFF, NEXT_HOP_BY_ROUTE, NEXT_HOP_DOWN, NEXT_HOP_WAITING, NeighbourKey, ON_DOWN_DROP,
     ON_DOWN_PASS, ProgramKey, ProgramRecord, ROLE_ARRIVAL, ROLE_DEPARTURE, ROLE_RECEPTION, RuleRecord,
-    SetRecord, TARGET_REPLY_TO, sources::KIND,
+    SetRecord, TARGET_REPLY_TO, is_reply_to, sources::KIND,
 };
 
 use super::hook::{Attached, Hook};
@@ -224,7 +224,7 @@ pub(crate) fn rule_record(selector: &Selector, action: &Action, kind: u8, index:
         source_len: source.len(),
         destination_len: destination.len(),
         owner: action.owner.number(),
-        kind,
+        kind: if action.reply_to { kind | TARGET_REPLY_TO } else { kind },
         on_down: on_down(action.on_down),
         reserved: 0,
         mss: mss(action.mss),
@@ -241,7 +241,8 @@ pub(super) fn target(id: u32, record: &RuleRecord) -> byway_abi::Target {
 /// Whether only a newer Byway can have made a rule of this kind. A source table keeps only the last bits of a kind
 /// ([`KIND`]), so no kind of a rule may have the last bits of another one that the programs know.
 pub(super) fn is_unknown(kind: u8) -> bool {
-    kind & KIND as u8 > TARGET_REPLY_TO
+    let last = kind & KIND as u8;
+    last == TARGET_REPLY_TO || (last > TARGET_REPLY_TO && !is_reply_to(last))
 }
 
 /// Reads the selector of a record.
@@ -261,6 +262,7 @@ pub(crate) fn rule(record: &RuleRecord, target: Target) -> Option<Rule> {
 pub(super) fn action(record: &RuleRecord, target: Target) -> Action {
     let name = read_name(&record.name);
     Action {
+        reply_to: is_reply_to(record.kind),
         target,
         on_down: read_on_down(record.on_down),
         mss: read_mss(record.mss),
@@ -299,9 +301,10 @@ mod tests {
         let prefixes =
             any::<bool>().prop_flat_map(|v4| (any_prefix(v4), proptest::option::of(any_prefix(v4))));
         let name = proptest::option::of("[a-z]{1,32}");
-        (prefixes, any::<bool>(), any::<bool>(), any::<u16>(), any::<u8>(), name).prop_map(
-            |((source, destination), passes, drops, mss, owner, name)| {
+        (prefixes, any::<[bool; 3]>(), any::<u16>(), any::<u8>(), name).prop_map(
+            |((source, destination), [reply_to, passes, drops], mss, owner, name)| {
                 let action = Action {
+                    reply_to,
                     target: if passes { Target::Pass } else { Target::Drop },
                     on_down: if drops { OnDown::Drop } else { OnDown::Pass },
                     mss: read_mss(mss),
@@ -326,7 +329,8 @@ mod tests {
             let target = byway_abi::Target { rule: 1, kind, on_down, mss, index };
             let entry = sources::Entry { target, length: 32, is_own: true };
             let found = sources::target(entry.word(), 1).kind;
-            prop_assert!(!is_unknown(kind) || !(1..=TARGET_REPLY_TO).contains(&found), "{} is {} there", kind, found);
+            let is_known = (1..TARGET_REPLY_TO).contains(&found) || is_reply_to(found);
+            prop_assert!(!is_unknown(kind) || !is_known, "{} is {} there", kind, found);
         }
 
         #[test]

@@ -191,7 +191,7 @@ impl RuleSpec {
     pub fn check(&self) -> Result<(), RuleError> {
         self.selector.check()?;
         check_families(&self.selector.source(), &self.target.gateways())?;
-        check_action(&self.target, self.on_down, self.mss, self.name.as_deref())
+        check_action(self.reply_to, &self.target, self.on_down, self.mss, self.name.as_deref())
     }
 }
 
@@ -219,6 +219,7 @@ impl TargetSpec {
 
 /// Refuses an action that is wrong for any packets.
 pub(crate) fn check_action(
+    reply_to: bool,
     target: &TargetSpec,
     on_down: OnDown,
     mss: Mss,
@@ -227,10 +228,10 @@ pub(crate) fn check_action(
     match target {
         TargetSpec::NextHop(next_hop) => check_gateway(next_hop)?,
         TargetSpec::NextHops(members) => check_members(members)?,
-        TargetSpec::Group(_) | TargetSpec::ReplyTo | TargetSpec::Pass | TargetSpec::Drop => {}
+        TargetSpec::Group(_) | TargetSpec::Pass | TargetSpec::Drop => {}
     }
     check_on_down(target, on_down)?;
-    check_mss(target, mss)?;
+    check_mss(reply_to, target, mss)?;
     name.map_or(Ok(()), check_name)
 }
 
@@ -238,7 +239,7 @@ pub(crate) fn check_action(
 pub(crate) fn check_on_down(target: &TargetSpec, on_down: OnDown) -> Result<(), RuleError> {
     let (verdict, hint) = match target {
         _ if on_down.is_default() => return Ok(()),
-        TargetSpec::NextHop(_) | TargetSpec::NextHops(_) | TargetSpec::ReplyTo => return Ok(()),
+        TargetSpec::NextHop(_) | TargetSpec::NextHops(_) => return Ok(()),
         TargetSpec::Group(name) => (format!("group {name}"), ", and set it on the group"),
         TargetSpec::Pass => ("pass".to_owned(), ""),
         TargetSpec::Drop => ("drop".to_owned(), ""),
@@ -246,15 +247,14 @@ pub(crate) fn check_on_down(target: &TargetSpec, on_down: OnDown) -> Result<(), 
     Err(RuleError::OnDown(verdict, hint))
 }
 
-/// Refuses an MSS that is out of range, and any MSS with a target that has no next hop.
-pub(crate) fn check_mss(target: &TargetSpec, mss: Mss) -> Result<(), RuleError> {
+/// Refuses an MSS that is out of range, and any MSS with a target that has no next hop and sends no replies back.
+pub(crate) fn check_mss(reply_to: bool, target: &TargetSpec, mss: Mss) -> Result<(), RuleError> {
     match target {
         _ if mss.is_default() => Ok(()),
+        _ if reply_to => mss.check(),
         TargetSpec::Pass => Err(RuleError::MssOfNothing("pass")),
         TargetSpec::Drop => Err(RuleError::MssOfNothing("drop")),
-        TargetSpec::NextHop(_) | TargetSpec::NextHops(_) | TargetSpec::Group(_) | TargetSpec::ReplyTo => {
-            mss.check()
-        }
+        TargetSpec::NextHop(_) | TargetSpec::NextHops(_) | TargetSpec::Group(_) => mss.check(),
     }
 }
 
@@ -298,6 +298,7 @@ mod tests {
 
     fn spec(source: &str, target: TargetSpec) -> RuleSpec {
         RuleSpec {
+            reply_to: false,
             selector: source.parse().unwrap(),
             target,
             on_down: OnDown::Pass,

@@ -101,7 +101,10 @@ pub struct RuleSpec {
     /// The packets that it matches.
     #[serde(flatten)]
     pub selector: Selector,
-    /// What becomes of them.
+    /// Whether replies go back the way that their requests came in: to the same device and neighbour.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub reply_to: bool,
+    /// What becomes of them, or with `reply_to` of those that are no replies.
     pub target: TargetSpec,
     /// What becomes of them while no next hop is in service. A group has its own.
     #[serde(skip_serializing_if = "OnDown::is_default", default)]
@@ -122,12 +125,29 @@ impl RuleSpec {
     pub fn new(selector: Selector, target: impl Into<TargetSpec>) -> Self {
         Self {
             selector,
+            reply_to: false,
             target: target.into(),
             on_down: OnDown::default(),
             mss: Mss::default(),
             owner: Owner::default(),
             name: None,
         }
+    }
+
+    /// Makes a rule of [`Owner::API`] without a name, which sends replies back the way that their requests came in. What is no
+    /// reply passes, unless its target is another one.
+    ///
+    /// ```
+    /// use byway::{NextHopSpec, RuleSpec};
+    ///
+    /// let mut spec = RuleSpec::reply_to("::/0".parse()?);
+    /// assert_eq!(spec.to_string(), "from ::/0 reply-to");
+    /// spec.target = NextHopSpec::on_link("wg0").into();
+    /// assert_eq!(spec.to_string(), "from ::/0 reply-to else dev wg0");
+    /// # Ok::<(), byway::grammar::GrammarError>(())
+    /// ```
+    pub fn reply_to(selector: Selector) -> Self {
+        Self { reply_to: true, ..Self::new(selector, TargetSpec::Pass) }
     }
 
     /// Narrows it to packets to these destinations.
@@ -164,7 +184,8 @@ impl RuleSpec {
 /// Without the owner, which no words say.
 impl fmt::Display for RuleSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.selector, self.target)?;
+        write!(f, "{} ", self.selector)?;
+        write_target(self.reply_to, &self.target, self.target == TargetSpec::Pass, f)?;
         write_said(self.on_down, self.mss, self.name.as_deref(), f)
     }
 }
@@ -175,12 +196,27 @@ impl TryFrom<&Rule> for RuleSpec {
     fn try_from(rule: &Rule) -> Result<Self, UnknownKind> {
         Ok(Self {
             selector: rule.selector(),
+            reply_to: rule.reply_to,
             target: (&rule.target).try_into()?,
             on_down: rule.on_down,
             mss: rule.mss,
             owner: rule.owner,
             name: rule.name.clone(),
         })
+    }
+}
+
+/// Writes a target, and where replies go. What is no reply passes if nothing else is said.
+fn write_target(
+    reply_to: bool,
+    target: &impl fmt::Display,
+    passes: bool,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    match (reply_to, passes) {
+        (false, _) => write!(f, "{target}"),
+        (true, true) => f.write_str("reply-to"),
+        (true, false) => write!(f, "reply-to else {target}"),
     }
 }
 
@@ -219,7 +255,10 @@ pub struct Rule {
     /// The destinations, unless they are all.
     #[serde(rename = "to", skip_serializing_if = "Option::is_none")]
     pub destination: Option<Prefix>,
-    /// What becomes of their packets.
+    /// Whether replies go back the way that their requests came in: to the same device and neighbour.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub reply_to: bool,
+    /// What becomes of their packets, or with `reply_to` of those that are no replies.
     pub target: Target,
     /// What becomes of them while no next hop is in service.
     #[serde(skip_serializing_if = "OnDown::is_default", default)]
@@ -240,6 +279,7 @@ impl Rule {
         Self {
             source: selector.source(),
             destination: selector.destination(),
+            reply_to: false,
             target,
             on_down: OnDown::default(),
             mss: Mss::default(),
@@ -249,9 +289,9 @@ impl Rule {
     }
 
     pub(crate) fn of(selector: Selector, action: &Action) -> Self {
-        let Action { target, on_down, mss, owner, name } = action.clone();
+        let Action { reply_to, target, on_down, mss, owner, name } = action.clone();
         let (source, destination) = (selector.source(), selector.destination());
-        Self { source, destination, target, on_down, mss, owner, name }
+        Self { source, destination, reply_to, target, on_down, mss, owner, name }
     }
 
     /// Returns the packets that it matches.
@@ -263,7 +303,9 @@ impl Rule {
 /// What a rule does with its packets: everything but its selector. Many rules share one action.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Action {
-    /// Where the packets go.
+    /// Whether replies go back the way that their requests came in.
+    pub(crate) reply_to: bool,
+    /// Where the packets go, or with `reply_to` those that are no replies.
     pub(crate) target: Target,
     /// What becomes of them while no next hop is in service.
     pub(crate) on_down: OnDown,
@@ -278,14 +320,16 @@ pub(crate) struct Action {
 impl Action {
     /// Whether another action is the same, whoever put it in.
     pub(crate) fn is_same_but_for_the_owner(&self, other: &Self) -> bool {
-        let Self { target, on_down, mss, owner: _, name } = self;
-        (target, on_down, mss, name) == (&other.target, &other.on_down, &other.mss, &other.name)
+        let Self { reply_to, target, on_down, mss, owner: _, name } = self;
+        (reply_to, target, on_down, mss, name)
+            == (&other.reply_to, &other.target, &other.on_down, &other.mss, &other.name)
     }
 }
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.selector(), self.target)?;
+        write!(f, "{} ", self.selector())?;
+        write_target(self.reply_to, &self.target, self.target == Target::Pass, f)?;
         write_said(self.on_down, self.mss, self.name.as_deref(), f)
     }
 }

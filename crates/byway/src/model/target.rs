@@ -225,10 +225,6 @@ pub enum Target {
     NextHops(Vec<Member>),
     /// Each flow goes to one of the next hops of the group of this name.
     Group(String),
-    /// Each flow goes back by the way that it came in by: to the same device and neighbour. Packets of no known flow are left to
-    /// normal routing, or dropped, as `on_down` says.
-    #[serde(rename = "reply-to")]
-    ReplyTo,
     /// They are left to normal routing: an exception from a less specific rule.
     Pass,
     /// They are dropped.
@@ -253,7 +249,7 @@ impl Target {
         let (one, several) = match self {
             Self::NextHop(next_hop) => (Some(next_hop), &[][..]),
             Self::NextHops(members) => (None, &members[..]),
-            Self::Group(_) | Self::ReplyTo | Self::Pass | Self::Drop | Self::Other { .. } => (None, &[][..]),
+            Self::Group(_) | Self::Pass | Self::Drop | Self::Other { .. } => (None, &[][..]),
         };
         one.into_iter().chain(several.iter().map(|member| &member.next_hop))
     }
@@ -308,7 +304,6 @@ impl fmt::Display for Target {
             Self::NextHop(next_hop) => next_hop.fmt(f),
             Self::NextHops(members) => write_all(members, f),
             Self::Group(name) => write!(f, "group {name}"),
-            Self::ReplyTo => f.write_str("reply-to"),
             Self::Pass => f.write_str("pass"),
             Self::Drop => f.write_str("drop"),
             Self::Other { kind, .. } => write!(f, "kind {kind}"),
@@ -511,9 +506,6 @@ pub enum TargetSpec {
     NextHops(Vec<MemberSpec>),
     /// Each flow goes to one of the next hops of the group of this name.
     Group(String),
-    /// Each flow goes back by the way that it came in by: to the same device and neighbour.
-    #[serde(rename = "reply-to")]
-    ReplyTo,
     /// The packets are left to normal routing: an exception from a less specific rule.
     Pass,
     /// The packets are dropped.
@@ -526,7 +518,7 @@ impl TargetSpec {
         let (one, several) = match self {
             Self::NextHop(next_hop) => (Some(next_hop), &[][..]),
             Self::NextHops(members) => (None, &members[..]),
-            Self::Group(_) | Self::ReplyTo | Self::Pass | Self::Drop => (None, &[][..]),
+            Self::Group(_) | Self::Pass | Self::Drop => (None, &[][..]),
         };
         one.into_iter().chain(several.iter().map(|member| &member.next_hop))
     }
@@ -570,7 +562,6 @@ impl TryFrom<&Target> for TargetSpec {
             Target::NextHop(next_hop) => Self::NextHop(next_hop.into()),
             Target::NextHops(members) => Self::NextHops(members.iter().map(MemberSpec::from).collect()),
             Target::Group(name) => Self::Group(name.clone()),
-            Target::ReplyTo => Self::ReplyTo,
             Target::Pass => Self::Pass,
             Target::Drop => Self::Drop,
             Target::Other { kind, .. } => return Err(UnknownKind(*kind)),
@@ -584,7 +575,6 @@ impl fmt::Display for TargetSpec {
             Self::NextHop(next_hop) => next_hop.fmt(f),
             Self::NextHops(members) => write_all(members, f),
             Self::Group(name) => write!(f, "group {name}"),
-            Self::ReplyTo => f.write_str("reply-to"),
             Self::Pass => f.write_str("pass"),
             Self::Drop => f.write_str("drop"),
         }

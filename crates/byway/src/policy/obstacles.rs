@@ -159,10 +159,10 @@ pub(crate) fn find<'a>(rules: impl IntoIterator<Item = &'a Rule>, facts: &Facts)
     let (mut no_route, mut no_source) = (vec![], vec![]);
     for rule in rules {
         let selector = rule.selector();
-        if matches!(rule.target, Target::Pass | Target::Other { .. }) {
+        if !rule.reply_to && matches!(rule.target, Target::Pass | Target::Other { .. }) {
             continue;
         }
-        if rule.target == Target::ReplyTo && selector.source().address().is_ipv4() {
+        if rule.reply_to && selector.source().address().is_ipv4() {
             let by_other_ways = facts.receivers.difference(&facts.attached);
             strict.extend(by_other_ways.filter(|index| facts.strict_rp_filter.contains(index)));
         }
@@ -285,7 +285,7 @@ mod tests {
         let mut facts = facts();
         facts.receivers = [1, 2].into();
         facts.strict_rp_filter = [1, 2, 3].into();
-        let replies = |from: &str| Rule::new(rule(from).selector(), Target::ReplyTo);
+        let replies = |from: &str| Rule { reply_to: true, ..Rule::new(rule(from).selector(), Target::Pass) };
         assert_eq!(said(&[replies("192.0.2.1")], &facts), said(&[rule("192.0.2.1")], &facts));
         assert_eq!(said(&[replies("2001:db8::1")], &facts), [""; 0]);
     }

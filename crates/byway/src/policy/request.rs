@@ -43,13 +43,15 @@ impl<'a> Request<'a> {
         let (mut actions, mut places) = (Vec::new(), HashMap::new());
         let mut rules: Vec<(Selector, u32)> = specs
             .iter()
-            .map(|RuleSpec { selector, target, on_down, mss, owner, name }| {
-                let place = *places.entry((target, on_down, mss, owner, name)).or_insert_with(|| {
-                    let (target, name) = (target.clone(), name.clone());
-                    let action = ActionSpec { target, on_down: *on_down, mss: *mss, name };
-                    actions.push((Cow::Owned(action), *owner));
-                    actions.len() as u32 - 1
-                });
+            .map(|RuleSpec { selector, reply_to, target, on_down, mss, owner, name }| {
+                let place =
+                    *places.entry((reply_to, target, on_down, mss, owner, name)).or_insert_with(|| {
+                        let (target, name) = (target.clone(), name.clone());
+                        let action =
+                            ActionSpec { reply_to: *reply_to, target, on_down: *on_down, mss: *mss, name };
+                        actions.push((Cow::Owned(action), *owner));
+                        actions.len() as u32 - 1
+                    });
                 (*selector, place)
             })
             .collect();
@@ -122,9 +124,10 @@ impl<'a> Request<'a> {
 
     fn resolve(&self, place: u32, host: &Host, checks: &Checks) -> Result<Action> {
         let (spec, owner) = &self.actions[place as usize];
-        let ActionSpec { target, on_down, mss, name } = &**spec;
+        let ActionSpec { reply_to, target, on_down, mss, name } = &**spec;
         let target = host.resolve(target, checks)?;
-        Ok(Action { target, on_down: *on_down, mss: *mss, owner: *owner, name: name.clone() })
+        let (reply_to, on_down, mss, owner) = (*reply_to, *on_down, *mss, *owner);
+        Ok(Action { reply_to, target, on_down, mss, owner, name: name.clone() })
     }
 
     /// Returns the rules with the actions that [`put`](Self::put) returned.

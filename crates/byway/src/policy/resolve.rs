@@ -157,7 +157,6 @@ impl Host {
                 }
             }
             TargetSpec::Group(name) => Target::Group(name.clone()),
-            TargetSpec::ReplyTo => Target::ReplyTo,
             TargetSpec::Pass => Target::Pass,
             TargetSpec::Drop => Target::Drop,
         })

@@ -21,7 +21,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::model::{Action, Device, Group, NextHop, Selector, Target, moved_members};
+use crate::model::{Action, Device, Group, NextHop, Selector, moved_members};
 
 /// Which program a device carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -263,7 +263,7 @@ impl Desired {
 
     /// Whether a rule sends replies back.
     fn sends_back(&self) -> bool {
-        self.rules.values().any(|rule| rule.target == Target::ReplyTo)
+        self.rules.values().any(|rule| rule.reply_to)
     }
 
     /// Returns the program for each place, and the neighbours that the kernel should keep resolved, for these next hops. It

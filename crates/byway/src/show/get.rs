@@ -30,8 +30,9 @@ use crate::{
     },
 };
 use byway_abi::{
-    BUCKETS, MAX_MEMBERS, ON_DOWN_DROP, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_REPLY_TO, Target,
+    BUCKETS, MAX_MEMBERS, ON_DOWN_DROP, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, Target,
     flow::{TRIES, hash, rehash},
+    is_reply_to, without_reply_to,
 };
 
 /// Everything that a decision rests on.
@@ -108,7 +109,7 @@ fn read_pins(pins: Option<&Pins>, network: &mut Network, flow: &FlowSpec) -> Res
         facts.ways.insert(slot, way);
     }
     if let (Found::Target { target, .. }, Ok(key)) = (&facts.found, flows::key(flow))
-        && target.kind == TARGET_REPLY_TO
+        && is_reply_to(target.kind)
     {
         facts.reply = flows::find(pins, network, &lookup.links, &key)?;
     }
@@ -120,7 +121,9 @@ fn read_pins(pins: Option<&Pins>, network: &mut Network, flow: &FlowSpec) -> Res
 fn slots(found: &Found) -> Vec<u32> {
     match found {
         Found::Target { group: Some(group), .. } => members(group).to_vec(),
-        Found::Target { target, .. } if target.kind == TARGET_NEXT_HOP => vec![target.index],
+        Found::Target { target, .. } if without_reply_to(target.kind) == TARGET_NEXT_HOP => {
+            vec![target.index]
+        }
         _ => Vec::new(),
     }
 }
@@ -156,10 +159,9 @@ fn decide(flow: &FlowSpec, facts: Facts) -> Decision {
             let (own, others): (Vec<_>, Vec<_>) = rules.into_iter().partition(|(id, _)| *id == target.rule);
             decision.rule = own.into_iter().map(|(_, rule)| rule).next();
             decision.beaten = others.into_iter().map(|(_, rule)| rule).collect();
-            (decision.action, decision.depends_on) = match target.kind {
-                TARGET_REPLY_TO => act_on_reply(flow, &target, reply.as_ref()),
-                _ => act(flow, &target, group.as_deref(), &mut ways),
-            };
+            let sent_back = if is_reply_to(target.kind) { act_on_reply(flow, reply.as_ref()) } else { None };
+            (decision.action, decision.depends_on) =
+                sent_back.unwrap_or_else(|| act(flow, &target, group.as_deref(), &mut ways));
             decision.reply = reply;
             decision.ways =
                 slots(&Found::Target { target, group }).iter().filter_map(|slot| ways.remove(slot)).collect();
@@ -208,25 +210,25 @@ fn fallen_back(on_down: u8) -> Action {
     if on_down == ON_DOWN_DROP { Action::Drop } else { Action::Pass }
 }
 
-/// What `reply-to` does with the packet, and what that depends on.
-fn act_on_reply(flow: &FlowSpec, target: &Target, reply: Option<&ReplyFlow>) -> (Action, Vec<Missing>) {
+/// What becomes of the packet if it is, or may be, a reply that goes back, and what that depends on. `None` if it is none.
+fn act_on_reply(flow: &FlowSpec, reply: Option<&ReplyFlow>) -> Option<(Action, Vec<Missing>)> {
     match (flow.parts(), reply.map(|it| it.state)) {
-        (Err(missing), _) => (Action::ReplyTo, missing),
+        (Err(missing), _) => Some((Action::ReplyTo, missing)),
         // A number tells echoes apart, which is not known.
-        (Ok((_, protocol)), _) if protocol.is_icmp() => (Action::ReplyTo, Vec::new()),
-        (Ok(_), None | Some(FlowState::OfHost)) => (fallen_back(target.on_down), Vec::new()),
-        (Ok(_), Some(_)) => (Action::ReplyTo, Vec::new()),
+        (Ok((_, protocol)), _) if protocol.is_icmp() => Some((Action::ReplyTo, Vec::new())),
+        (Ok(_), None | Some(FlowState::OfHost)) => None,
+        (Ok(_), Some(_)) => Some((Action::ReplyTo, Vec::new())),
     }
 }
 
-/// What any other target does with the packet, and what that depends on. Marks the ways that the flow takes.
+/// What the target does with the packet, and what that depends on. Marks the ways that the flow takes.
 fn act(
     flow: &FlowSpec,
     target: &Target,
     group: Option<&byway_abi::Group>,
     ways: &mut BTreeMap<u32, Way>,
 ) -> (Action, Vec<Missing>) {
-    match (target.kind, group) {
+    match (without_reply_to(target.kind), group) {
         (TARGET_DROP, _) => (Action::Drop, Vec::new()),
         (TARGET_NEXT_HOP, _) => match ways.get_mut(&target.index) {
             Some(way) => {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use byway_abi::{MAX_RULES, RuleRecord, TARGET_GROUP, TARGET_NEXT_HOP};
+use byway_abi::{MAX_RULES, RuleRecord, TARGET_GROUP, TARGET_NEXT_HOP, without_reply_to};
 
 use super::order::{Place, sort};
 use crate::{
@@ -70,7 +70,8 @@ impl Lookup {
 
     /// Whether a record directly uses a next hop whose device is gone.
     pub(crate) fn is_gone(&self, record: &RuleRecord) -> bool {
-        record.kind == TARGET_NEXT_HOP && self.slots.get(&record.index).is_some_and(|slot| slot.is_gone)
+        without_reply_to(record.kind) == TARGET_NEXT_HOP
+            && self.slots.get(&record.index).is_some_and(|slot| slot.is_gone)
     }
 
     /// Returns the named groups, by name, with the number of rules that use each.
@@ -113,7 +114,7 @@ impl Lookup {
 
 impl RefCounts {
     fn count(&mut self, record: &RuleRecord) {
-        let of = match record.kind {
+        let of = match without_reply_to(record.kind) {
             TARGET_NEXT_HOP => &mut self.of_slots,
             TARGET_GROUP => &mut self.of_groups,
             _ => return,

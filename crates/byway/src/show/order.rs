@@ -105,6 +105,7 @@ mod tests {
 
     fn record(selector: &Selector) -> RuleRecord {
         let action = Action {
+            reply_to: false,
             target: Target::Pass,
             on_down: OnDown::Pass,
             mss: Mss::Auto,

@@ -403,10 +403,12 @@ pub(crate) fn rule_status(
     Some(RuleStatus {
         device_gone: lookup.is_gone(record),
         // If the kind of a rule is not known, neither is what it did.
-        departed: of(!matches!(rule.target, Target::Pass | Target::Drop | Target::Other { .. })),
+        departed: of(
+            rule.reply_to || !matches!(rule.target, Target::Pass | Target::Drop | Target::Other { .. })
+        ),
         arrived: arrived.into(),
-        passed: of(rule.target == Target::Pass),
-        dropped: of(rule.target == Target::Drop),
+        passed: of(!rule.reply_to && rule.target == Target::Pass),
+        dropped: of(!rule.reply_to && rule.target == Target::Drop),
         no_next_hop: exceptions.no_next_hop.into(),
         clamped: exceptions.clamped.into(),
         icmp_sent: exceptions.icmp_sent.into(),

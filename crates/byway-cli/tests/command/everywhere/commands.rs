@@ -146,7 +146,7 @@ fn one_rule_is_shown_alone() {
     for (words, sentence) in [
         (
             "show me",
-            "`me` does not belong here; expected `rules`, `nexthops`, `groups`, `attachments`, a rule's `from` and `to`, or a selection like `within 192.0.2.0/24`",
+            "`me` does not belong here; expected `rules`, `nexthops`, `groups`, `attachments`, `flows`, a rule's `from` and `to`, or a selection like `within 192.0.2.0/24`",
         ),
         (
             "show to 10.9.0.0/16",
@@ -604,7 +604,7 @@ fn a_rule_of_an_unknown_kind_is_a_number_that_no_command_deletes() {
     let map = Map::from_map_data(MapData::from_pin(pin).unwrap()).unwrap();
     let mut records: Array<_, RuleRecord> = map.try_into().unwrap();
     let record = records.get(&2, 0).unwrap();
-    records.set(2, RuleRecord { kind: 201, index: 4, ..record }, 0).unwrap();
+    records.set(2, RuleRecord { kind: 200, index: 4, ..record }, 0).unwrap();
 
     let shown = done(server, "show");
     let row = |source: &str| -> Vec<&str> {
@@ -612,23 +612,23 @@ fn a_rule_of_an_unknown_kind_is_a_number_that_no_command_deletes() {
         row.split_whitespace().take(9).collect()
     };
     assert_eq!(row("192.168.1.6"), ["192.168.1.6", "-", "drop", "-", "-", "cli", "0", "0", "-"]);
-    assert_eq!(row("192.168.1.7"), ["192.168.1.7", "-", "kind-201", "-", "-", "cli", "-", "-", "-"]);
+    assert_eq!(row("192.168.1.7"), ["192.168.1.7", "-", "kind-200", "-", "-", "cli", "-", "-", "-"]);
     let shown: serde_json::Value =
         serde_json::from_str(&done(server, "--json show from 192.168.1.7")).unwrap();
-    assert_eq!(shown["target"], serde_json::json!({ "other": { "kind": 201, "index": 4 } }));
+    assert_eq!(shown["target"], serde_json::json!({ "other": { "kind": 200, "index": 4 } }));
     for words in ["del from 192.168.1.7", "replace from 192.168.1.7 drop", "add from 192.168.1.7 pass"] {
-        let sentence = "the rule for these packets (from 192.168.1.7 kind 201) is of a kind that this byway does not know, so it stays as it is; change or delete it with the byway that has made it";
+        let sentence = "the rule for these packets (from 192.168.1.7 kind 200) is of a kind that this byway does not know, so it stays as it is; change or delete it with the byway that has made it";
         assert_eq!(refused(server, words), sentence, "byway {words}");
     }
     assert!(done(server, "export").starts_with("# Left out, "));
     assert_eq!(
         done(server, "flush"),
-        "deleted 1 rule\nleft alone, since this byway does not know its kind: from 192.168.1.7 kind 201\n"
+        "deleted 1 rule\nleft alone, since this byway does not know its kind: from 192.168.1.7 kind 200\n"
     );
     assert_eq!(
         done(server, "flush within 192.168.1.7"),
-        "deleted 0 rules\nleft alone, since this byway does not know its kind: from 192.168.1.7 kind 201\n"
+        "deleted 0 rules\nleft alone, since this byway does not know its kind: from 192.168.1.7 kind 200\n"
     );
     done(server, "detach");
-    assert!(done(server, "show").contains("kind-201"));
+    assert!(done(server, "show").contains("kind-200"));
 }

@@ -65,7 +65,7 @@ const BY_HAND: [&str; 4] = [
 ];
 
 /// What a person may call. `FILE` and `OTHER` are two configurations.
-const COMMANDS: [&str; 46] = [
+const COMMANDS: [&str; 51] = [
     "show",
     "--json show",
     "show nexthops",
@@ -96,6 +96,11 @@ const COMMANDS: [&str; 46] = [
     "replace from 192.168.2.0/24 to 203.0.113.0/24 nexthop via 10.111.221.21 nexthop via 10.111.221.23",
     "replace from 2001:db8:2::/64 group both",
     "replace from any reply-to",
+    "replace from 192.168.9.0/24 reply-to else dev eth1",
+    "show flows",
+    "flush flows dev eth1",
+    "get 192.168.9.1 to 203.0.113.9 proto udp sport 1 dport 2",
+    "flow del 192.168.9.1 to 203.0.113.9 proto udp sport 1 dport 2",
     "del from 192.168.9.0/24",
     "del from 192.168.1.5",
     "del from 192.168.0.0/16",
@@ -310,7 +315,7 @@ fn maps(folder: &Path) -> Vec<PathBuf> {
         let name = path.file_name().unwrap().to_str().unwrap();
         // Without the outer maps whose names begin like those within, and the programs.
         name.starts_with(|first: char| first.is_ascii_uppercase() || first.is_ascii_digit())
-            && !["SOURCES4", "SOURCES6", "FRAGMENTED", "WAYS", "FLOWS"].contains(&name)
+            && !["SOURCES4", "SOURCES6", "FRAGMENTED", "WAYS", "HEARD", "FLOWS"].contains(&name)
     };
     let mut all: Vec<_> = ["", "rules", "counters", "exceptions"]
         .iter()

@@ -25,14 +25,14 @@ impl Parser<'_> {
         span: Range<usize>,
         has_unknown: bool,
     ) -> Option<ActionSpec> {
-        let target = self.target(table, span.clone(), has_unknown);
+        let reply_to = self.reply_to(table);
+        let target = self.target(table, span.clone(), has_unknown, reply_to != Some(false));
         let on_down = self.on_down(table);
         let mss = self.mss(table);
         let name = get(table, "name").map(|value| self.notes().string("name", value).map(str::to_owned));
-        let target = target?;
-        let may_be_down =
-            matches!(target, TargetSpec::NextHop(_) | TargetSpec::NextHops(_) | TargetSpec::ReplyTo);
-        let leads_on = !matches!(target, TargetSpec::Pass | TargetSpec::Drop);
+        let (target, reply_to) = (target?, reply_to?);
+        let may_be_down = matches!(target, TargetSpec::NextHop(_) | TargetSpec::NextHops(_));
+        let leads_on = reply_to || !matches!(target, TargetSpec::Pass | TargetSpec::Drop);
         let on_down = on_down.unwrap_or(if may_be_down { self.defaults.on_down } else { OnDown::Pass });
         let mss = mss.unwrap_or(if leads_on { self.defaults.mss } else { Mss::Auto });
         let name = match name {
@@ -41,12 +41,12 @@ impl Parser<'_> {
         };
         let of_keys = [
             ("on-down", check_on_down(&target, on_down)),
-            ("mss", check_mss(&target, mss)),
+            ("mss", check_mss(reply_to, &target, mss)),
             ("name", name.as_deref().map_or(Ok(()), check_name)),
         ];
         let mut wrong: Vec<_> = of_keys.into_iter().filter_map(|(key, is)| Some((key, is.err()?))).collect();
         if wrong.is_empty()
-            && let Err(error) = check_action(&target, on_down, mss, name.as_deref())
+            && let Err(error) = check_action(reply_to, &target, on_down, mss, name.as_deref())
         {
             wrong.push(("nexthops", error));
         }
@@ -55,29 +55,45 @@ impl Parser<'_> {
             let at = get(table, key).map_or(span.clone(), Spanned::span);
             self.refuse(at, &error);
         }
-        is_right.then_some(ActionSpec { target, on_down, mss, name })
+        is_right.then_some(ActionSpec { reply_to, target, on_down, mss, name })
     }
 
-    fn target(&mut self, table: &DeTable<'_>, span: Range<usize>, has_unknown: bool) -> Option<TargetSpec> {
+    /// Whether replies go back. `None` if the value is wrong.
+    fn reply_to(&mut self, table: &DeTable<'_>) -> Option<bool> {
+        let Some(value) = get(table, "reply-to") else { return Some(false) };
+        let reply_to = value.get_ref().as_bool();
+        if reply_to.is_none() {
+            self.notes().wrong_type("reply-to", value, "`true` or `false`");
+        }
+        reply_to
+    }
+
+    fn target(
+        &mut self,
+        table: &DeTable<'_>,
+        span: Range<usize>,
+        has_unknown: bool,
+        reply_to: bool,
+    ) -> Option<TargetSpec> {
         let said: Vec<(&str, Value<'_, '_>)> = ["target", "group", "nexthops", "via", "dev"]
             .into_iter()
             .filter_map(|key| Some((key, get(table, key)?)))
             .collect();
         match said[..] {
+            [] if reply_to => Some(TargetSpec::Pass),
             [] if has_unknown => None,
             [] => {
-                let help = "write `via`, `dev`, `nexthops`, `group`, or `target = \"reply-to\"`, `\"pass\"` or `\"drop\"`";
+                let help = "write `via`, `dev`, `nexthops`, `group`, `reply-to = true`, or `target = \"pass\"` or `\"drop\"`";
                 self.notes().wrong(span, "a rule needs a target", Some(help));
                 None
             }
             [("target", value)] => match self.notes().string("target", value)? {
-                "reply-to" => Some(TargetSpec::ReplyTo),
                 "pass" => Some(TargetSpec::Pass),
                 "drop" => Some(TargetSpec::Drop),
                 other => {
                     let message = format!("`target = \"{other}\"` is not valid");
-                    let help = "write `\"reply-to\"`, `\"pass\"` or `\"drop\"`, or name next hops with `via`, `dev`, \
-                                `nexthops` or `group`";
+                    let help = "write `\"pass\"` or `\"drop\"`, name next hops with `via`, `dev`, `nexthops` or `group`, or \
+                                write `reply-to = true`";
                     self.notes().wrong(value.span(), &message, Some(help));
                     None
                 }

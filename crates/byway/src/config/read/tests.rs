@@ -60,8 +60,12 @@ fn every_mistake_has_its_place_and_its_mend() {
         ),
         (&rule("via = 10"), "3:7 10: `via` must be a string, not an integer"),
         (
+            "[[rule]]\nfrom = \"192.0.2.7\"\nreply-to = \"yes\"",
+            "3:12 \"yes\": `reply-to` must be `true` or `false`, not a string",
+        ),
+        (
             &rule("target = \"reject\""),
-            "3:10 \"reject\": `target = \"reject\"` is not valid; write `\"reply-to\"`, `\"pass\"` or `\"drop\"`, or name next hops with `via`, `dev`, `nexthops` or `group`",
+            "3:10 \"reject\": `target = \"reject\"` is not valid; write `\"pass\"` or `\"drop\"`, name next hops with `via`, `dev`, `nexthops` or `group`, or write `reply-to = true`",
         ),
         (
             &rule("target = \"drop\"\nvia = \"10.0.0.1\""),
@@ -135,7 +139,7 @@ fn every_mistake_has_its_place_and_its_mend() {
         ),
         (
             "[[rule]]\nfrom = \"192.0.2.7\"",
-            "1:1 [[rule]]: a rule needs a target; write `via`, `dev`, `nexthops`, `group`, or `target = \"reply-to\"`, `\"pass\"` or `\"drop\"`",
+            "1:1 [[rule]]: a rule needs a target; write `via`, `dev`, `nexthops`, `group`, `reply-to = true`, or `target = \"pass\"` or `\"drop\"`",
         ),
         (
             "[[rule]]\ndev = \"eth1\"",
@@ -372,21 +376,20 @@ fn any_rule() -> impl Strategy<Value = RuleSpec> {
     let target = prop_oneof![
         Just(TargetSpec::Pass),
         Just(TargetSpec::Drop),
-        Just(TargetSpec::ReplyTo),
         Just(TargetSpec::Group("up.links".into())),
         any_member().prop_map(|member| TargetSpec::NextHop(member.next_hop)),
         any_members().prop_map(TargetSpec::NextHops),
     ];
     let mss = prop_oneof![Just(Mss::Auto), Just(Mss::Off), (88..=65_495_u16).prop_map(Mss::Bytes)];
-    (prefixes, target, any::<bool>(), mss, option::of("[a-zA-Z0-9_.:-]{1,32}")).prop_map(
-        |((source, destination), target, drops, mss, name)| {
-            let has_own =
-                matches!(target, TargetSpec::NextHop(_) | TargetSpec::NextHops(_) | TargetSpec::ReplyTo);
-            let leads_on = !matches!(target, TargetSpec::Pass | TargetSpec::Drop);
+    (prefixes, any::<bool>(), target, any::<bool>(), mss, option::of("[a-zA-Z0-9_.:-]{1,32}")).prop_map(
+        |((source, destination), reply_to, target, drops, mss, name)| {
+            let has_own = matches!(target, TargetSpec::NextHop(_) | TargetSpec::NextHops(_));
+            let leads_on = reply_to || !matches!(target, TargetSpec::Pass | TargetSpec::Drop);
             RuleSpec {
                 selector: Selector::new(source, destination),
                 on_down: if drops && has_own { OnDown::Drop } else { OnDown::Pass },
                 mss: if leads_on { mss } else { Mss::Auto },
+                reply_to,
                 target,
                 owner: Owner::CONFIG,
                 name,

@@ -279,7 +279,6 @@ impl<'h> Host<'h> {
         let Some(rule) = chosen(&config.rules, packet) else { return by_linux };
         let (members, on_down) = match &rule.target {
             TargetSpec::Pass => return by_linux,
-            TargetSpec::ReplyTo => unreachable!("import writes no such rule"),
             TargetSpec::Drop => return None,
             TargetSpec::NextHop(spec) => (vec![(spec, 1)], rule.on_down),
             TargetSpec::NextHops(members) => {

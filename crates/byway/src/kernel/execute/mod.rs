@@ -6,8 +6,8 @@ mod switch;
 use std::collections::BTreeMap;
 
 use byway_abi::{
-    BUCKETS, GroupKey, MAX_NEXT_HOPS, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS,
-    TARGET_REPLY_TO, meta,
+    BUCKETS, GroupKey, MAX_NEXT_HOPS, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, meta,
+    without_reply_to,
 };
 
 use self::switch::{Stale, clear, set_source, switch_rules};
@@ -381,6 +381,10 @@ fn record_rule(
     action: &Action,
     instead_of: Option<u32>,
 ) -> Result<byway_abi::Target> {
+    if action.reply_to {
+        tables.replies.make_flows()?;
+        tables.next_hops.make_fragments()?;
+    }
     match &action.target {
         Target::NextHop(next_hop) => tables.record(selector, action, TARGET_NEXT_HOP, so_far.slot(next_hop)?),
         Target::Group(name) => {
@@ -403,11 +407,6 @@ fn record_rule(
             }
             recorded
         }
-        Target::ReplyTo => {
-            tables.replies.make_flows()?;
-            tables.next_hops.make_fragments()?;
-            tables.record(selector, action, TARGET_REPLY_TO, 0)
-        }
         Target::Pass => tables.record(selector, action, TARGET_PASS, 0),
         Target::Drop => tables.record(selector, action, TARGET_DROP, 0),
         // Existing rules of such a kind stay, and no request can add one.
@@ -420,7 +419,7 @@ fn record_rule(
 /// Returns the slot of each bucket of a rule's flows, if it has next hops.
 fn buckets(tables: &Tables, rule: u32) -> Result<Option<[u32; BUCKETS]>> {
     let Some(record) = tables.rule_record(rule)? else { return Ok(None) };
-    Ok(match record.kind {
+    Ok(match without_reply_to(record.kind) {
         TARGET_NEXT_HOP => Some([record.index; BUCKETS]),
         TARGET_GROUP => tables.group(record.index)?.as_ref().map(next_hops::slots),
         _ => None,
@@ -430,7 +429,7 @@ fn buckets(tables: &Tables, rule: u32) -> Result<Option<[u32; BUCKETS]>> {
 /// Removes a rule that is no longer in force, with the group of its own.
 fn forget_rule(tables: &mut Tables, id: u32) -> Result<()> {
     if let Some(record) = tables.rule_record(id)?
-        && record.kind == TARGET_GROUP
+        && without_reply_to(record.kind) == TARGET_GROUP
         && tables.group(record.index)?.is_some_and(|group| wire::read_name(&group.name).is_empty())
     {
         tables.next_hops.forget_group(record.index)?;

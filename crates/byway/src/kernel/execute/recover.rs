@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use byway_abi::{ProgramRecord, TARGET_BY_DESTINATION, TARGET_GROUP, meta};
+use byway_abi::{ProgramRecord, TARGET_BY_DESTINATION, TARGET_GROUP, meta, without_reply_to};
 
 use super::Executor;
 use crate::{
@@ -134,8 +134,12 @@ fn tidy_tables(tables: &mut Tables) -> Result<()> {
         let may_be = around.filter_map(|source| destinations.get(&source)).flatten().copied();
         tables.destinations.remove_set(&(id, may_be.collect()))?;
     }
-    let used: BTreeSet<u32> =
-        records.held.values().filter(|it| it.kind == TARGET_GROUP).map(|it| it.index).collect();
+    let used: BTreeSet<u32> = records
+        .held
+        .values()
+        .filter(|it| without_reply_to(it.kind) == TARGET_GROUP)
+        .map(|it| it.index)
+        .collect();
     // A rule of an unknown kind may have a group of its own.
     let is_any_unknown = records.held.values().any(|it| wire::is_unknown(it.kind));
     tables.tidy_groups()?;

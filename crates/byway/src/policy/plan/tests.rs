@@ -22,6 +22,7 @@ fn rule(source: u8, target: Target) -> Rule {
     Rule {
         source: Prefix::holding([192, 0, 2, source].into(), 32).unwrap(),
         destination: None,
+        reply_to: false,
         target,
         on_down: OnDown::Pass,
         mss: Mss::Auto,
@@ -31,8 +32,8 @@ fn rule(source: u8, target: Target) -> Rule {
 }
 
 fn action(rule: &Rule) -> Arc<Action> {
-    let Rule { source: _, destination: _, target, on_down, mss, owner, name } = rule.clone();
-    Arc::new(Action { target, on_down, mss, owner, name })
+    let Rule { source: _, destination: _, reply_to, target, on_down, mss, owner, name } = rule.clone();
+    Arc::new(Action { reply_to, target, on_down, mss, owner, name })
 }
 
 fn group(name: &str, members: Vec<NextHop>) -> Group {
@@ -176,7 +177,7 @@ impl Kernel {
         let holds = &self.holds;
         if holds.programs.values().any(|(_, role)| *role == Role::Departure) {
             let as_desired = holds.as_desired();
-            if as_desired.rules.values().any(|rule| rule.target == Target::ReplyTo) {
+            if as_desired.rules.values().any(|rule| rule.reply_to) {
                 for receiver in &holds.receivers {
                     let device = device(*receiver);
                     let is_ready = [Role::Arrival, Role::Reception]
@@ -247,7 +248,6 @@ fn any_target() -> impl Strategy<Value = Target> {
     prop_oneof![
         Just(Target::Pass),
         Just(Target::Drop),
-        Just(Target::ReplyTo),
         any_next_hop().prop_map(|(device, gateway)| Target::NextHop(next_hop(device, gateway))),
         vec(any_next_hop(), 2..4).prop_map(|members| {
             let members = members.into_iter().map(|(device, gateway)| next_hop(device, gateway));
@@ -259,12 +259,13 @@ fn any_target() -> impl Strategy<Value = Target> {
 
 fn any_desired() -> impl Strategy<Value = Desired> {
     let destination = proptest::option::of((0..4_u8, 30..=32_u8));
-    let rules = vec((0..16_u8, 26..=32_u8, destination, any_target()), 0..12);
+    let rules = vec((0..16_u8, 26..=32_u8, destination, any_target(), any::<bool>()), 0..12);
     let groups = vec((0..2_u8, vec((1..6_u32, 1..4_u8), 1..4)), 0..3);
     let asked = (any::<bool>(), vec("eth[7-9]", 0..3));
     (vec(1..5_u32, 0..3), rules, groups, vec(any::<prop::sample::Index>(), 0..3), asked).prop_map(
         |(attachments, rules, groups, down, (is_auto, awaited))| {
-            let nested = |(last, len, to, target): (u8, u8, Option<(u8, u8)>, Target)| Rule {
+            let nested = |(last, len, to, target, reply_to): (u8, u8, Option<(u8, u8)>, Target, bool)| Rule {
+                reply_to,
                 source: Prefix::holding([192, 0, 2, last].into(), len).unwrap(),
                 destination: to.map(|(last, len)| Prefix::holding([198, 51, 100, last].into(), len).unwrap()),
                 ..rule(last, target)

@@ -17,7 +17,7 @@ pub enum Action {
     /// Sends it to a next hop.
     Redirect,
     /// Sends it back by the way that its flow came in by. If it is not known which flow that is, it may be no reply, and then the
-    /// rule's `on_down` says what becomes of it.
+    /// rule's target says what becomes of it.
     ReplyTo,
     /// Leaves it to normal routing.
     Pass,

@@ -1,14 +1,15 @@
 //! `reply-to`: replies leave the way that their requests came in, with no address, gateway or device configured.
 
 use std::{
+    collections::BTreeSet,
     io::{self, Read, Write},
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
     time::Duration,
 };
 
 use byway::{
-    Action, Attach, Error, FlowSpec, FlowState, Hook, LinkLayerAddress, OnDown, Protocol, ReplyFlow, Role,
-    RuleSpec, TargetSpec,
+    Action, Attach, Error, FlowSpec, FlowState, Hook, LinkLayerAddress, Protocol, ReplyFlow, Role, RuleSpec,
+    TargetSpec,
 };
 use byway_lab::{
     Frame, Node,
@@ -17,13 +18,14 @@ use byway_lab::{
 };
 
 use crate::support::{
-    ANSWER, SILENCE, all_arrived, hooks_and_addresses, hooks_and_families, on, packet, pins, routers::Routers,
+    ANSWER, SILENCE, all_arrived, hooks_and_addresses, hooks_and_families, on, packet, pins,
+    routers::{Routers, Way},
 };
 
 const PORT: u16 = 30100;
 
 fn replies(source: &str) -> RuleSpec {
-    RuleSpec::new(source.parse().unwrap(), TargetSpec::ReplyTo)
+    RuleSpec::reply_to(source.parse().unwrap())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -226,10 +228,11 @@ struct Steered {
 }
 
 impl Steered {
-    fn new(hook: Hook, v6: bool, on_down: OnDown) -> Self {
+    fn new(hook: Hook, v6: bool, otherwise: TargetSpec) -> Self {
         let (hosts, client, service) = two_uplinks(v6);
         let udp = Datagrams::new(&hosts, client, service);
-        let spec = replies(&hosts.around(service, 8)).on_down(on_down);
+        let mut spec = replies(&hosts.around(service, 8));
+        spec.target = otherwise;
         on(&hosts.server, hook, |byway| byway.add(&spec)).unwrap();
         Self { hosts, udp, spec }
     }
@@ -239,7 +242,7 @@ impl Steered {
 #[test]
 fn a_flow_moves_with_the_second_packet_in_a_row() {
     for (hook, v6) in hooks_and_families() {
-        let Steered { hosts, udp, .. } = Steered::new(hook, v6, OnDown::Pass);
+        let Steered { hosts, udp, .. } = Steered::new(hook, v6, TargetSpec::Pass);
         udp.ask(1);
         assert_eq!(udp.answer(&hosts), 1);
         for _ in 0..3 {
@@ -258,7 +261,7 @@ fn a_flow_moves_with_the_second_packet_in_a_row() {
 #[test]
 fn flows_that_the_host_began_keep_to_normal_routing() {
     for (hook, v6) in hooks_and_families() {
-        let Steered { hosts, udp, .. } = Steered::new(hook, v6, OnDown::Pass);
+        let Steered { hosts, udp, .. } = Steered::new(hook, v6, TargetSpec::Pass);
         for _ in 0..3 {
             assert_eq!(udp.answer(&hosts), 0, "it is the first packet of the flow");
             udp.ask(1);
@@ -270,7 +273,7 @@ fn flows_that_the_host_began_keep_to_normal_routing() {
 #[test]
 fn what_is_no_reply_may_be_dropped() {
     for (hook, v6) in hooks_and_families() {
-        let Steered { hosts, udp, .. } = Steered::new(hook, v6, OnDown::Drop);
+        let Steered { hosts, udp, .. } = Steered::new(hook, v6, TargetSpec::Drop);
         let service = udp.at.ip();
         udp.ask(2);
         assert_eq!(udp.answer(&hosts), 2);
@@ -286,7 +289,7 @@ fn what_is_no_reply_may_be_dropped() {
 #[test]
 fn known_flows_outlive_changes() {
     for (hook, v6) in hooks_and_families() {
-        let Steered { hosts, udp, spec } = Steered::new(hook, v6, OnDown::Pass);
+        let Steered { hosts, udp, spec } = Steered::new(hook, v6, TargetSpec::Pass);
         udp.ask(1);
         assert_eq!(udp.answer(&hosts), 1);
         let other = spec.clone().name("other");
@@ -390,7 +393,7 @@ fn each_of_many_neighbours_gets_its_replies() {
 #[test]
 fn flows_go_with_their_device() {
     for (hook, v6) in hooks_and_families() {
-        let Steered { hosts, udp, .. } = Steered::new(hook, v6, OnDown::Pass);
+        let Steered { hosts, udp, .. } = Steered::new(hook, v6, TargetSpec::Pass);
         udp.ask(1);
         udp.ask(2);
         assert_eq!(udp.answer(&hosts), 1);
@@ -408,7 +411,7 @@ fn flows_go_with_their_device() {
 #[test]
 fn flows_are_seen_and_forgotten() {
     for (hook, v6) in hooks_and_families() {
-        let Steered { hosts, udp, .. } = Steered::new(hook, v6, OnDown::Drop);
+        let Steered { hosts, udp, .. } = Steered::new(hook, v6, TargetSpec::Drop);
         let mut flow = FlowSpec::new(udp.at.ip());
         (flow.destination, flow.protocol) = (Some(udp.client.ip()), Some(Protocol::UDP));
         (flow.source_port, flow.destination_port) = (Some(udp.at.port()), Some(udp.client.port()));
@@ -467,7 +470,7 @@ fn flows_are_seen_and_forgotten() {
 #[test]
 fn replies_follow_a_router_to_another_card() {
     for (hook, v6) in hooks_and_families() {
-        let Steered { hosts, udp, .. } = Steered::new(hook, v6, OnDown::Pass);
+        let Steered { hosts, udp, .. } = Steered::new(hook, v6, TargetSpec::Pass);
         let router = &hosts.router[0];
         router.sysctl("net.ipv4.conf.eth0.arp_notify", "1").unwrap();
         router.sysctl("net.ipv6.conf.eth0.ndisc_notify", "1").unwrap();
@@ -496,7 +499,7 @@ fn replies_follow_a_router_to_another_card() {
 #[test]
 fn one_neighbours_card_is_nobody_elses() {
     for (hook, v6) in hooks_and_families() {
-        let Steered { hosts, udp, .. } = Steered::new(hook, v6, OnDown::Pass);
+        let Steered { hosts, udp, .. } = Steered::new(hook, v6, TargetSpec::Pass);
         for router in &hosts.router {
             router.sysctl("net.ipv4.conf.eth0.arp_notify", "1").unwrap();
             router.sysctl("net.ipv6.conf.eth0.ndisc_notify", "1").unwrap();
@@ -508,5 +511,36 @@ fn one_neighbours_card_is_nobody_elses() {
         assert_eq!(udp.answer(&hosts), 1);
         let is_it = |frame: &Frame| frame.destination() == Some(udp.client.ip());
         assert_eq!(heard.wait_for(ANSWER, is_it).unwrap().destination_mac(), Some(first));
+    }
+}
+
+/// What is no reply goes where the rule says otherwise, to one next hop or by a group, and replies go back all the same.
+#[test]
+fn what_is_no_reply_goes_to_another_target() {
+    for (hook, v6) in hooks_and_families() {
+        for several in [false, true] {
+            let hosts = Routers::new(v6);
+            let otherwise = match several {
+                false => TargetSpec::NextHop(hosts.hop(2)),
+                true => TargetSpec::NextHops(vec![hosts.hop(2).into(), hosts.hop(1).into()]),
+            };
+            drop(hosts);
+            let Steered { hosts, udp, spec } = Steered::new(hook, v6, otherwise);
+            let service = udp.at.ip();
+            udp.ask(1);
+            assert_eq!(udp.answer(&hosts), 1);
+            // Each is a flow of its own. One next hop of several gets none before it has answered.
+            let mut ways = BTreeSet::new();
+            let has_seen_all = (100..1_000).any(|host| {
+                ways.insert(hosts.way(service, hosts.far(host)));
+                ways.len() == if several { 2 } else { 1 }
+            });
+            assert!(has_seen_all && !ways.contains(&Way::Gateway), "{ways:?}");
+            assert!(ways.contains(&Way::Router2), "{ways:?}");
+            let status = all_arrived(&hosts.server);
+            assert_eq!(status.no_next_hop.packets, 0, "{status:?}");
+            assert_eq!(RuleSpec::try_from(&status.rule).unwrap().target, spec.target);
+            assert!(status.rule.reply_to);
+        }
     }
 }

@@ -27,7 +27,7 @@ use crate::support::{
 };
 
 /// The last bits of it, which a source table has room for, are no known kind either.
-const KIND: u8 = 201;
+const KIND: u8 = 200;
 const INDEX: u32 = 77;
 /// What it has done, as far as the newer byway says.
 const COUNTED: Counters =
