@@ -184,6 +184,8 @@ pub(crate) fn find<'a>(rules: impl IntoIterator<Item = &'a Rule>, facts: &Facts)
                 }
             }
             Leaves::Nowhere => no_route.push(selector),
+            // `from any reply-to` is for whatever addresses the host gets, of either family.
+            Leaves::NoSource if rule.reply_to && selector.source().is_all() => {}
             Leaves::NoSource => no_source.push(selector),
             Leaves::Unknown => {}
         }
@@ -288,6 +290,18 @@ mod tests {
         let replies = |from: &str| Rule { reply_to: true, ..Rule::new(rule(from).selector(), Target::Pass) };
         assert_eq!(said(&[replies("192.0.2.1")], &facts), said(&[rule("192.0.2.1")], &facts));
         assert_eq!(said(&[replies("2001:db8::1")], &facts), [""; 0]);
+    }
+
+    #[test]
+    fn replies_of_all_addresses_need_none() {
+        let mut facts = facts();
+        for from in ["::/0", "2001:db8::1"] {
+            facts.leaves.insert(rule(from).selector(), Leaves::NoSource);
+        }
+        let replies = |from: &str| Rule { reply_to: true, ..Rule::new(rule(from).selector(), Target::Pass) };
+        assert_eq!(said(&[replies("::/0")], &facts), [""; 0]);
+        assert_eq!(said(&[replies("2001:db8::1")], &facts).len(), 1);
+        assert_eq!(said(&[rule("::/0")], &facts).len(), 1);
     }
 
     #[test]
