@@ -5,7 +5,7 @@ use crate::{
     Node,
     attribute::{Attribute, nested, text},
     error::{Doing, Result},
-    nftables::{self, Batch, Name, compare, drop, flow_add, interface_name, number},
+    nftables::{self, Batch, Name, compare, drop, flow_add, interface_name, number, padded},
 };
 
 /// `NFPROTO_INET` (linux/netfilter.h): both families.
@@ -84,11 +84,4 @@ fn chain() -> [Attribute; 4] {
 
 fn rule(expressions: &[Vec<Attribute>]) -> [Attribute; 3] {
     [text(1, TABLE), text(2, CHAIN), nftables::expressions(expressions)]
-}
-
-/// A device's name as it stands in a register: all of `IFNAMSIZ`.
-fn padded(device: &str) -> Vec<u8> {
-    let mut name = device.as_bytes().to_vec();
-    name.resize(16, 0);
-    name
 }

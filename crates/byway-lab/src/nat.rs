@@ -1,4 +1,4 @@
-//! Destination NAT by nftables: what kube-proxy does for a service address.
+//! NAT by nftables: what kube-proxy does for a service address, and what hides who asks.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -28,7 +28,6 @@ impl Protocol {
 }
 
 const TABLE: &str = "byway-lab";
-const CHAIN: &str = "prerouting";
 
 impl Node {
     /// Translates packets for `to` to another destination, `new`; the kernel translates the replies back. The
@@ -53,22 +52,73 @@ impl Node {
         if to.is_ipv4() != new.is_ipv4() {
             return Err(Error::invalid(new, "an address of the same family as the translated one"));
         }
-        // NFPROTO_IPV4, NFPROTO_IPV6 (linux/netfilter.h).
-        let family = if to.is_ipv4() { 2 } else { 10 };
-        let mut batch = Batch::new(family);
+        let mut batch = Batch::new(family(to.ip()));
         batch.add(nftables::NEW_TABLE, &[text(1, TABLE)]);
-        batch.add(nftables::NEW_CHAIN, &chain());
-        batch.append(nftables::NEW_RULE, &[text(1, TABLE), text(2, CHAIN), rule(protocol, to, new)]);
+        batch.add(nftables::NEW_CHAIN, &PREROUTING.attributes());
+        batch
+            .append(nftables::NEW_RULE, &[text(1, TABLE), text(2, PREROUTING.name), rule(protocol, to, new)]);
         self.run(|| batch.send()).doing(|| format!("translating {to} to {new} on {}", self.name()))
     }
 }
 
-/// NFTA_CHAIN_TABLE 1, _NAME 3, _HOOK 4, _TYPE 7; NFTA_HOOK_HOOKNUM 1, _PRIORITY 2 (linux/netfilter/nf_tables.h).
-fn chain() -> [Attribute; 4] {
-    const NF_INET_PRE_ROUTING: u32 = 0;
-    const NF_IP_PRI_NAT_DST: i32 = -100;
-    let hook = nested(4, &[number(1, NF_INET_PRE_ROUTING), number(2, NF_IP_PRI_NAT_DST.cast_unsigned())]);
-    [text(1, TABLE), text(3, CHAIN), hook, text(7, "nat")]
+impl Node {
+    /// Translates the source of packets that leave by a device to an address of this node; the kernel translates the replies
+    /// back. The same as
+    ///
+    /// ```text
+    /// table ip byway-lab {
+    ///     chain postrouting {
+    ///         type nat hook postrouting priority srcnat;
+    ///         oifname DEVICE snat to ADDRESS
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// (nft(8)), with `ip6` for IPv6.
+    ///
+    /// # Errors
+    ///
+    /// What nf_tables reports, such as `EOPNOTSUPP` from a kernel without it.
+    pub fn snat(&self, device: &str, address: IpAddr) -> Result<()> {
+        use nftables::{Name, compare, immediate, interface_name, padded, source_nat};
+        let family = family(address);
+        let mut batch = Batch::new(family);
+        let rule = nftables::expressions(&[
+            interface_name(Name::Output),
+            compare(&padded(device)),
+            immediate(nftables::REGISTER_1, &octets(address)),
+            source_nat(family),
+        ]);
+        batch.add(nftables::NEW_TABLE, &[text(1, TABLE)]);
+        batch.add(nftables::NEW_CHAIN, &POSTROUTING.attributes());
+        batch.append(nftables::NEW_RULE, &[text(1, TABLE), text(2, POSTROUTING.name), rule]);
+        self.run(|| batch.send())
+            .doing(|| format!("translating what leaves by {device} to {address} on {}", self.name()))
+    }
+}
+
+/// `NFPROTO_IPV4`, `NFPROTO_IPV6` (linux/netfilter.h).
+fn family(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 2 } else { 10 }
+}
+
+struct Chain {
+    name: &'static str,
+    hook: u32,
+    priority: i32,
+}
+
+/// NF_INET_PRE_ROUTING, NF_IP_PRI_NAT_DST (linux/netfilter.h, linux/netfilter_ipv4.h).
+const PREROUTING: Chain = Chain { name: "prerouting", hook: 0, priority: -100 };
+/// NF_INET_POST_ROUTING, NF_IP_PRI_NAT_SRC.
+const POSTROUTING: Chain = Chain { name: "postrouting", hook: 4, priority: 100 };
+
+impl Chain {
+    /// NFTA_CHAIN_TABLE 1, _NAME 3, _HOOK 4, _TYPE 7; NFTA_HOOK_HOOKNUM 1, _PRIORITY 2 (linux/netfilter/nf_tables.h).
+    fn attributes(&self) -> [Attribute; 4] {
+        let hook = nested(4, &[number(1, self.hook), number(2, self.priority.cast_unsigned())]);
+        [text(1, TABLE), text(3, self.name), hook, text(7, "nat")]
+    }
 }
 
 /// The expressions of one rule, which nf_tables runs from the first to the last while they match.
@@ -86,7 +136,7 @@ fn rule(protocol: Protocol, to: SocketAddr, new: SocketAddr) -> Attribute {
         compare(&to.port().to_be_bytes()),
         immediate(nftables::REGISTER_1, &octets(new.ip())),
         immediate(nftables::REGISTER_2, &new.port().to_be_bytes()),
-        nat(if to.is_ipv4() { 2 } else { 10 }),
+        nat(family(to.ip())),
     ])
 }
 

@@ -110,6 +110,19 @@ pub(crate) fn nat(family: u8) -> Vec<Attribute> {
     expression("nat", &[&[number(1, 1), number(2, family.into())], &registers[..]].concat())
 }
 
+/// Translates the source to the address in the first register: `NFTA_NAT_TYPE` 1 (`NFT_NAT_SNAT` 0), `_FAMILY` 2,
+/// `_REG_ADDR_MIN` 3.
+pub(crate) fn source_nat(family: u8) -> Vec<Attribute> {
+    expression("nat", &[number(1, 0), number(2, family.into()), number(3, REGISTER_1)])
+}
+
+/// A device's name as it stands in a register: all of `IFNAMSIZ`.
+pub(crate) fn padded(device: &str) -> Vec<u8> {
+    let mut name = device.as_bytes().to_vec();
+    name.resize(16, 0);
+    name
+}
+
 /// Adds the packet's flow to a flowtable: `NFTA_FLOW_TABLE_NAME` 1.
 pub(crate) fn flow_add(flowtable: &str) -> Vec<Attribute> {
     expression("flow_offload", &[text(1, flowtable)])

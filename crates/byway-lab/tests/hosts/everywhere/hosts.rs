@@ -10,7 +10,8 @@ use std::{
 };
 
 use byway_lab::{
-    DatagramSender, Direction, FrameSender, Lab, NeighbourState, Node, Offload, Protocol, frame, wait_until,
+    DatagramSender, Direction, Frame, FrameSender, Lab, NeighbourState, Node, Offload, Protocol, frame,
+    wait_until,
 };
 
 const SOON: Duration = Duration::from_secs(5);
@@ -230,6 +231,23 @@ fn a_service_address_is_translated() {
         router.dnat(Protocol::Udp, at(service), at(real)).unwrap();
         assert_eq!(client.tcp_echo(None, at(service), b"hello", SOON).unwrap(), b"hello");
         assert_eq!(client.udp_echo(None, at(service), b"hello", SOON).unwrap(), b"hello");
+    }
+}
+
+#[test]
+fn a_source_is_translated() {
+    let lab = Lab::new().unwrap();
+    let (client, router, server) = routed(&lab);
+    router.forwarding().unwrap();
+    for (service, translated) in [("10.2.0.2:80", "10.2.0.1"), ("[fd00:2::2]:80", "fd00:2::1")] {
+        let _service = server.udp_serve(at(service)).unwrap();
+        let translated = translated.parse().unwrap();
+        router.snat("eth1", translated).unwrap();
+        let heard = server.capture("eth0").unwrap();
+        assert_eq!(client.udp_echo(None, at(service), b"hello", SOON).unwrap(), b"hello");
+        let is_request =
+            |frame: &Frame| frame.protocol() == Some(17) && frame.destination() == Some(at(service).ip());
+        assert_eq!(heard.wait_for(SOON, is_request).and_then(|frame| frame.source()), Some(translated));
     }
 }
 

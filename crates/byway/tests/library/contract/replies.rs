@@ -3,61 +3,24 @@
 use std::{
     collections::BTreeSet,
     io::{self, Read, Write},
-    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
-    time::Duration,
+    net::{SocketAddr, TcpStream, UdpSocket},
 };
 
 use byway::{
-    Action, Attach, Error, FlowSpec, FlowState, Hook, LinkLayerAddress, Protocol, ReplyFlow, Role, RuleSpec,
+    Action, Attach, Error, FlowSpec, FlowState, LinkLayerAddress, Protocol, ReplyFlow, Role, RuleSpec,
     TargetSpec,
 };
 use byway_lab::{
-    Frame, Node,
+    Frame,
     seed::{Addresses, Seed},
     wait_until,
 };
 
 use crate::support::{
-    ANSWER, SILENCE, all_arrived, hooks_and_addresses, hooks_and_families, on, packet, pins,
+    ANSWER, SILENCE, all_arrived, hooks_and_addresses, hooks_and_families, on, pins,
+    replies::{ACK, PORT, SYN, Steered, TRAFFIC, Traffic, call, replies, serve, tcp, two_served_uplinks},
     routers::{Routers, Way},
 };
-
-const PORT: u16 = 30100;
-
-fn replies(source: &str) -> RuleSpec {
-    RuleSpec::reply_to(source.parse().unwrap())
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Traffic {
-    Tcp,
-    Udp,
-    Icmp,
-}
-
-const TRAFFIC: [Traffic; 3] = [Traffic::Tcp, Traffic::Udp, Traffic::Icmp];
-
-/// A client calls the service, and gets an answer or does not.
-fn call(
-    client: &Node,
-    from: Option<IpAddr>,
-    to: SocketAddr,
-    traffic: Traffic,
-    timeout: Duration,
-) -> io::Result<()> {
-    let said = b"hello".as_slice();
-    let heard = match traffic {
-        Traffic::Tcp => client.tcp_echo(from, to, said, timeout)?,
-        Traffic::Udp => client.udp_echo(from, to, said, timeout)?,
-        Traffic::Icmp => return client.ping(from, to.ip(), timeout),
-    };
-    assert_eq!(heard, said);
-    Ok(())
-}
-
-fn serve(server: &Node, at: SocketAddr) -> [byway_lab::Service; 2] {
-    [server.tcp_serve(at).unwrap(), server.udp_serve(at).unwrap()]
-}
 
 /// The seed's story, with a rule that names nothing but the addresses, and with a second address that comes later.
 #[test]
@@ -126,34 +89,6 @@ fn one_rule_mends_a_host() {
     }
 }
 
-/// A server with two routers, and a client of the same address behind each.
-fn two_uplinks(v6: bool) -> (Routers, IpAddr, IpAddr) {
-    let hosts = Routers::new(v6);
-    let (client, service) = (hosts.far(7), hosts.source(5));
-    // The kernel sends ICMPv6 errors only from an address that is configured, not only local.
-    hosts.server.address("lo", &format!("{service}/{}", if v6 { 128 } else { 32 })).unwrap();
-    for (nth, router) in hosts.router.iter().enumerate() {
-        let (length, route) = if v6 {
-            (128, format!("2001:db8:50::/64 via 2001:db8:{}::2 src {client}", nth + 1))
-        } else {
-            (32, format!("192.168.0.0/16 via 10.0.{}.2 src {client}", nth + 1))
-        };
-        router.address("lo", &format!("{client}/{length}")).unwrap();
-        router.route(&route).unwrap();
-    }
-    (hosts, client, service)
-}
-
-/// The same, with services at the address and a rule that sends their replies back.
-fn two_served_uplinks(hook: Hook, v6: bool) -> (Routers, IpAddr, SocketAddr, [byway_lab::Service; 2]) {
-    let (hosts, client, service) = two_uplinks(v6);
-    let at = SocketAddr::new(service, PORT);
-    let services = serve(&hosts.server, at);
-    let spec = replies(&hosts.around(service, 8));
-    on(&hosts.server, hook, |byway| byway.add(&spec)).unwrap();
-    (hosts, client, at, services)
-}
-
 /// One address that both uplinks lead to: each reply takes the way of its own request, from the same client address as well.
 #[test]
 fn each_reply_takes_the_way_of_its_own_request() {
@@ -179,62 +114,6 @@ fn each_reply_takes_the_way_of_its_own_request() {
             }
         }
         assert_eq!(hosts.counts(service, client)[0], 0, "nothing goes to the gateway");
-    }
-}
-
-/// A datagram from a router's client to the server, and where the answer goes.
-struct Datagrams {
-    server: UdpSocket,
-    clients: [UdpSocket; 2],
-    client: SocketAddr,
-    at: SocketAddr,
-}
-
-impl Datagrams {
-    fn new(hosts: &Routers, client: IpAddr, service: IpAddr) -> Self {
-        let bind = |node: &Node, at: SocketAddr| {
-            let socket = node.run(|| UdpSocket::bind(at)).unwrap();
-            socket.set_read_timeout(Some(ANSWER)).unwrap();
-            socket
-        };
-        let (at, client) = (SocketAddr::new(service, PORT), SocketAddr::new(client, PORT + 2));
-        let clients = [&hosts.router[0], &hosts.router[1]].map(|router| bind(router, client));
-        Self { server: bind(&hosts.server, at), clients, client, at }
-    }
-
-    fn ask(&self, router: usize) {
-        self.clients[router - 1].send_to(b"ask", self.at).unwrap();
-        let mut room = [0; 16];
-        assert_eq!(self.server.recv_from(&mut room).unwrap().1, self.client);
-    }
-
-    fn answer(&self, hosts: &Routers) -> usize {
-        let before = hosts.counts(self.at.ip(), self.client.ip());
-        self.server.send_to(b"answer", self.client).unwrap();
-        let went = || {
-            let after = hosts.counts(self.at.ip(), self.client.ip());
-            (0..3).find(|nth| after[*nth] > before[*nth])
-        };
-        assert!(wait_until(ANSWER, || went().is_some()), "the answer went nowhere");
-        went().unwrap()
-    }
-}
-
-/// Two uplinks, datagrams, and a rule that sends their answers back.
-struct Steered {
-    hosts: Routers,
-    udp: Datagrams,
-    spec: RuleSpec,
-}
-
-impl Steered {
-    fn new(hook: Hook, v6: bool, otherwise: TargetSpec) -> Self {
-        let (hosts, client, service) = two_uplinks(v6);
-        let udp = Datagrams::new(&hosts, client, service);
-        let mut spec = replies(&hosts.around(service, 8));
-        spec.target = otherwise;
-        on(&hosts.server, hook, |byway| byway.add(&spec)).unwrap();
-        Self { hosts, udp, spec }
     }
 }
 
@@ -304,30 +183,6 @@ fn known_flows_outlive_changes() {
 fn spoofed(hosts: &Routers, from: SocketAddr, to: SocketAddr, flags: u8) -> Vec<u8> {
     tcp(from, to, flags, hosts.router[1].mac("eth0").unwrap(), hosts.server.mac("eth2").unwrap())
 }
-
-/// A frame with a TCP segment, from one Ethernet address to another.
-fn tcp(from: SocketAddr, to: SocketAddr, flags: u8, sender: [u8; 6], receiver: [u8; 6]) -> Vec<u8> {
-    let numbers = [0x5EED_u32.to_be_bytes(), 0x0B11_4D00_u32.to_be_bytes()].concat();
-    let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
-    let mut segment = [ports, numbers, vec![5 << 4, flags, 0xFF, 0xFF, 0, 0, 0, 0]].concat();
-    let checksum = packet::transport_checksum(from.ip(), to.ip(), packet::TCP, &segment);
-    segment[16..18].copy_from_slice(&checksum.to_be_bytes());
-    let mut frame = match (from.ip(), to.ip()) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => {
-            packet::ethernet(0x0800, &packet::ipv4(from, to, packet::TCP, &segment))
-        }
-        (IpAddr::V6(from), IpAddr::V6(to)) => {
-            packet::ethernet(0x86DD, &packet::ipv6(from, to, packet::TCP, &segment))
-        }
-        _ => unreachable!("both are of one family"),
-    };
-    frame[..6].copy_from_slice(&receiver);
-    frame[6..12].copy_from_slice(&sender);
-    frame
-}
-
-const SYN: u8 = 0x02;
-const ACK: u8 = 0x10;
 
 /// Whoever sends in the client's name by another way moves no connection with one packet, and confirms none blindly.
 #[test]

@@ -215,32 +215,11 @@ fn fragments_go_with_their_flow() {
     }
 }
 
-/// A datagram in two fragments (RFC 791, RFC 8200): 8 bytes of UDP header and 8 of data, and 8 more.
+/// A datagram in two fragments: 8 bytes of UDP header and 8 of data, and 8 more.
 fn fragments(addresses: &Addresses, source_port: u16, destination_port: u16, id: u16) -> [Vec<u8>; 2] {
-    let mut head = Vec::new();
-    head.extend(source_port.to_be_bytes());
-    head.extend(destination_port.to_be_bytes());
-    head.extend([0, 24, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
-    let tail = vec![9; 8];
-    [(true, 0_u16, head), (false, 2, tail)].map(|(more, offset, payload)| {
-        match (addresses.service, addresses.client) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => {
-                let mut packet = packet::ipv4(from, to, packet::UDP, &payload);
-                packet[4..6].copy_from_slice(&id.to_be_bytes());
-                let field = offset | if more { 0x2000 } else { 0 };
-                packet[6..8].copy_from_slice(&field.to_be_bytes());
-                packet::ethernet(0x0800, &packet)
-            }
-            (IpAddr::V6(from), IpAddr::V6(to)) => {
-                let mut header = vec![packet::UDP, 0];
-                header.extend((offset << 3 | u16::from(more)).to_be_bytes());
-                header.extend(u32::from(id).to_be_bytes());
-                header.extend(payload);
-                packet::ethernet(0x86DD, &packet::ipv6(from, to, 44, &header))
-            }
-            _ => panic!("two families"),
-        }
-    })
+    let from = SocketAddr::new(addresses.service, source_port);
+    let to = SocketAddr::new(addresses.client, destination_port);
+    packet::fragments(from, to, &[1; 16], 16, id).try_into().unwrap()
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod obstacles;
 mod offloads;
 mod prefixes;
 mod refused;
+mod replies;
 mod sizes;
 mod swap;
 mod unknown_kind;

@@ -9,8 +9,6 @@
 use std::{
     io::{self, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    thread,
-    time::Duration,
 };
 
 use byway::{Attach, Count, Hook, Mss, RuleStatus};
@@ -26,23 +24,12 @@ use crate::support::{
     ANSWER,
     backend::with_backend,
     hooks, hooks_and_addresses,
-    narrow::{mtu_is_asked_for_each_packet, with_mss},
+    narrow::{NARROW, mtu_is_asked_for_each_packet, narrowed, told_mtu, with_mss},
     on,
     packet::{UDP, ethernet, ipv4, ipv6, mss},
-    sockets::{Discovery, bound, known_mtu, path_mtu, set_discovery},
+    sockets::{Discovery, TRANSFER, bound, connect, known_mtu, path_mtu, set_discovery, transfer},
     the_rule, via,
 };
-
-const NARROW: u32 = 1_280;
-/// Enough for many packets of segmentation offload.
-const BYTES: usize = 5_000_000;
-const TRANSFER: Duration = Duration::from_secs(60);
-
-/// The hosts, with the way between server and router narrowed.
-fn narrowed(seed: &Seed, mtu: u32) {
-    seed.router.set_mtu("eth0", mtu).unwrap();
-    seed.server.set_mtu("eth1", mtu).unwrap();
-}
 
 /// The server with its service address, or a host behind it that is reached by its own address.
 struct Sender {
@@ -186,42 +173,6 @@ impl Sender {
         let spoken_about =
             status.departed.packets + status.icmp_sent.packets + status.too_big_dropped.packets;
         (seen.seen.packets - left_alone, spoken_about)
-    }
-}
-
-fn connect(node: &Node, from: IpAddr, to: SocketAddr) -> TcpStream {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
-    use std::os::fd::AsRawFd;
-    node.run(|| {
-        let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
-        bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(from, 0))).unwrap();
-        connect(socket.as_raw_fd(), &SockaddrStorage::from(to)).unwrap();
-        TcpStream::from(socket)
-    })
-}
-
-/// Sends bytes from one end to the other, and compares them.
-fn transfer(mut from: &TcpStream, mut to: &TcpStream, why: &str) {
-    let sent: Vec<u8> = (0..BYTES).map(|at| (at / 1_000 + at % 251) as u8).collect();
-    let mut received = vec![0; BYTES];
-    thread::scope(|scope| {
-        let sending = scope.spawn(|| from.write_all(&sent));
-        to.read_exact(&mut received).unwrap_or_else(|error| panic!("{why}: {error}"));
-        sending.join().unwrap().unwrap();
-    });
-    assert!(sent == received, "{why}");
-}
-
-/// ICMP errors that say how long a packet may be, with that.
-fn told_mtu(frame: &Frame) -> Option<u32> {
-    let packet = frame.payload();
-    match (frame.ether_type()?, frame.protocol()?) {
-        (0x0800, 1) if packet[20..22] == [3, 4] => Some(u16::from_be_bytes([packet[26], packet[27]]).into()),
-        (0x86DD, 58) if packet[40..42] == [2, 0] => {
-            Some(u32::from_be_bytes(packet[44..48].try_into().unwrap()))
-        }
-        _ => None,
     }
 }
 

@@ -231,7 +231,8 @@ impl Hosts {
         self.pick(&format!("2001:db8:{network}::{last}"), &format!("10.0.{network}.{last}"))
     }
 
-    fn network(&self, network: u8, last: u8) -> String {
+    /// The same, with the length of that network.
+    pub(crate) fn network(&self, network: u8, last: u8) -> String {
         format!("{}/{}", self.address(network, last), if self.v6 { 64 } else { 24 })
     }
 

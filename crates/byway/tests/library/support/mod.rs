@@ -9,6 +9,7 @@ pub(crate) mod narrow;
 pub(crate) mod packet;
 pub(crate) mod proven;
 pub(crate) mod random;
+pub(crate) mod replies;
 pub(crate) mod routers;
 pub(crate) mod sockets;
 pub(crate) mod tun;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use byway::{Attach, Count, Mss, RuleSpec};
 use byway_lab::{
-    Node,
+    Frame, Node,
     seed::{IPV4, IPV6, Seed},
     wait_until,
 };
@@ -16,6 +16,9 @@ use super::{
     matrix::ADDRESSES,
     on, packet, via,
 };
+
+/// The least that IPv6 asks for.
+pub(crate) const NARROW: u32 = 1_280;
 
 /// How often an answer is allowed for ever.
 pub(crate) const PACE: Duration = Duration::from_millis(1);
@@ -161,4 +164,22 @@ impl Bench {
 /// A rule with another word about the MSS.
 pub(crate) fn with_mss(spec: RuleSpec, mss: Mss) -> RuleSpec {
     spec.mss(mss)
+}
+
+/// The hosts, with the way between server and router narrowed.
+pub(crate) fn narrowed(seed: &Seed, mtu: u32) {
+    seed.router.set_mtu("eth0", mtu).unwrap();
+    seed.server.set_mtu("eth1", mtu).unwrap();
+}
+
+/// ICMP errors that say how long a packet may be, with that.
+pub(crate) fn told_mtu(frame: &Frame) -> Option<u32> {
+    let packet = frame.payload();
+    match (frame.ether_type()?, frame.protocol()?) {
+        (0x0800, 1) if packet[20..22] == [3, 4] => Some(u16::from_be_bytes([packet[26], packet[27]]).into()),
+        (0x86DD, 58) if packet[40..42] == [2, 0] => {
+            Some(u32::from_be_bytes(packet[44..48].try_into().unwrap()))
+        }
+        _ => None,
+    }
 }

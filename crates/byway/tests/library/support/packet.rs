@@ -1,6 +1,6 @@
 //! Packets built byte by byte, independently of the code under test.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use byway_lab::{Frame, frame};
 
@@ -34,8 +34,7 @@ pub(crate) fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payloa
     packet.extend([0, 1, 0, 0, 64, protocol, 0, 0]);
     packet.extend(source.octets());
     packet.extend(destination.octets());
-    let sum = checksum(&packet);
-    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    fill_in_ipv4(&mut packet);
     packet.extend(payload);
     packet
 }
@@ -76,18 +75,113 @@ pub(crate) fn behind(extensions: &[(u8, usize)], protocol: u8, payload: Vec<u8>)
     (next, bytes)
 }
 
-/// A frame with a UDP datagram of 8 bytes of data.
-pub(crate) fn udp(source: IpAddr, destination: IpAddr) -> Vec<u8> {
-    let datagram = [0x30, 0x39, 0x00, 0x35, 0, 16, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+/// A frame with an IP packet, from one host to another.
+pub(crate) fn ip(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            ethernet(0x0800, &ipv4(source, destination, UDP, &datagram))
+            ethernet(0x0800, &ipv4(source, destination, protocol, payload))
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            ethernet(0x86DD, &ipv6(source, destination, UDP, &datagram))
+            ethernet(0x86DD, &ipv6(source, destination, protocol, payload))
         }
         _ => panic!("{source} and {destination} are of two families"),
     }
+}
+
+/// A frame, from one Ethernet address to another.
+pub(crate) fn addressed(mut frame: Vec<u8>, sender: [u8; 6], receiver: [u8; 6]) -> Vec<u8> {
+    frame[..6].copy_from_slice(&receiver);
+    frame[6..12].copy_from_slice(&sender);
+    frame
+}
+
+/// Gives the packet of a frame another TTL or hop limit.
+pub(crate) fn set_ttl(frame: &mut [u8], ttl: u8) {
+    let packet = &mut frame[ETHERNET..];
+    if packet[0] >> 4 == 4 {
+        packet[8] = ttl;
+        fill_in_ipv4(packet);
+    } else {
+        packet[7] = ttl;
+    }
+}
+
+/// Gives the packet of a frame another type of service or traffic class, with ECN in its last two bits.
+pub(crate) fn set_class(frame: &mut [u8], class: u8) {
+    let packet = &mut frame[ETHERNET..];
+    if packet[0] >> 4 == 4 {
+        packet[1] = class;
+        fill_in_ipv4(packet);
+    } else {
+        packet[0] = 0x60 | class >> 4;
+        packet[1] = class << 4;
+    }
+}
+
+/// Fills in the checksum of an IPv4 header without options.
+fn fill_in_ipv4(packet: &mut [u8]) {
+    packet[10..12].fill(0);
+    let sum = checksum(&packet[..20]);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// A frame with a UDP datagram of 8 bytes of data.
+pub(crate) fn udp(source: IpAddr, destination: IpAddr) -> Vec<u8> {
+    ip(source, destination, UDP, &[0x30, 0x39, 0x00, 0x35, 0, 16, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8])
+}
+
+/// A UDP datagram, with its checksum (RFC 768).
+pub(crate) fn datagram(from: SocketAddr, to: SocketAddr, data: &[u8]) -> Vec<u8> {
+    let length = 8 + data.len() as u16;
+    let header = [from.port(), to.port(), length, 0].map(u16::to_be_bytes);
+    let mut datagram = [header.as_flattened(), data].concat();
+    let sum = transport_checksum(from.ip(), to.ip(), UDP, &datagram);
+    datagram[6..8].copy_from_slice(&sum.to_be_bytes());
+    datagram
+}
+
+/// Frames with a UDP datagram in fragments of so many bytes (RFC 791, RFC 8200).
+pub(crate) fn fragments(from: SocketAddr, to: SocketAddr, data: &[u8], size: usize, id: u16) -> Vec<Vec<u8>> {
+    let datagram = datagram(from, to, data);
+    let last = (datagram.len() - 1) / size;
+    let fragment = |(nth, payload): (usize, &[u8])| {
+        let (offset, more) = ((nth * size / 8) as u16, nth < last);
+        if from.is_ipv4() {
+            let mut frame = ip(from.ip(), to.ip(), UDP, payload);
+            let packet = &mut frame[ETHERNET..];
+            packet[4..6].copy_from_slice(&id.to_be_bytes());
+            packet[6..8].copy_from_slice(&(offset | if more { 0x2000 } else { 0 }).to_be_bytes());
+            fill_in_ipv4(packet);
+            frame
+        } else {
+            let field = (offset << 3 | u16::from(more)).to_be_bytes();
+            let id = u32::from(id).to_be_bytes();
+            ip(from.ip(), to.ip(), FRAGMENT, &[&[UDP, 0][..], &field, &id, payload].concat())
+        }
+    };
+    datagram.chunks(size).enumerate().map(fragment).collect()
+}
+
+/// Whether a captured packet is a fragment of a larger one.
+pub(crate) fn is_fragment(frame: &Frame) -> bool {
+    let packet = frame.payload();
+    match frame.ether_type() {
+        Some(frame::IPV4) => u16::from_be_bytes([packet[6], packet[7]]) & 0x3FFF != 0,
+        _ => frame.protocol() == Some(FRAGMENT),
+    }
+}
+
+/// A frame with a TCP segment without data, with its sequence number and the acknowledged one (RFC 9293). The options are whole
+/// words.
+pub(crate) fn tcp(from: SocketAddr, to: SocketAddr, numbers: [u32; 2], flags: u8, options: &[u8]) -> Vec<u8> {
+    let ports = [from.port(), to.port()].map(u16::to_be_bytes);
+    let length = (5 + options.len() as u8 / 4) << 4;
+    let numbers = numbers.map(u32::to_be_bytes);
+    let rest = [length, flags, 0xFF, 0xFF, 0, 0, 0, 0];
+    let mut segment = [ports.as_flattened(), numbers.as_flattened(), &rest, options].concat();
+    let sum = transport_checksum(from.ip(), to.ip(), TCP, &segment);
+    segment[16..18].copy_from_slice(&sum.to_be_bytes());
+    ip(from.ip(), to.ip(), TCP, &segment)
 }
 
 /// The Internet checksum (RFC 1071).

@@ -1,9 +1,12 @@
-//! What a UDP or TCP socket knows of the sizes of packets (ip(7), ipv6(7)).
+//! What a UDP or TCP socket knows of the sizes of packets (ip(7), ipv6(7)), and transfers of many.
 
 use std::{
-    io, mem,
-    net::{IpAddr, UdpSocket},
+    io::{self, Read, Write},
+    mem,
+    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
     os::fd::AsRawFd,
+    thread,
+    time::Duration,
 };
 
 use byway_lab::Node;
@@ -69,4 +72,31 @@ pub(crate) fn known_mtu(node: &Node, from: IpAddr, to: IpAddr) -> u32 {
 
 pub(crate) fn bound(node: &Node, address: IpAddr) -> UdpSocket {
     node.run(|| UdpSocket::bind((address, 0))).unwrap()
+}
+
+/// Enough for many packets of segmentation offload.
+const BYTES: usize = 5_000_000;
+pub(crate) const TRANSFER: Duration = Duration::from_secs(60);
+
+pub(crate) fn connect(node: &Node, from: IpAddr, to: SocketAddr) -> TcpStream {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
+    node.run(|| {
+        let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(from, 0))).unwrap();
+        connect(socket.as_raw_fd(), &SockaddrStorage::from(to)).unwrap();
+        TcpStream::from(socket)
+    })
+}
+
+/// Sends bytes from one end to the other, and compares them.
+pub(crate) fn transfer(mut from: &TcpStream, mut to: &TcpStream, why: &str) {
+    let sent: Vec<u8> = (0..BYTES).map(|at| (at / 1_000 + at % 251) as u8).collect();
+    let mut received = vec![0; BYTES];
+    thread::scope(|scope| {
+        let sending = scope.spawn(|| from.write_all(&sent));
+        to.read_exact(&mut received).unwrap_or_else(|error| panic!("{why}: {error}"));
+        sending.join().unwrap().unwrap();
+    });
+    assert!(sent == received, "{why}");
 }
