@@ -1,0 +1,341 @@
+//! A flood of spoofed requests through the real programs (`BPF_PROG_TEST_RUN`, bpf(2)): connections that are established keep
+//! their way, and new ones still find a place.
+
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    thread,
+};
+
+use aya::{
+    TestRunOptions,
+    maps::{Array, Map, MapData},
+    programs::{SchedClassifier, TestRun},
+};
+use byway_abi::reply::{FLOW_BUCKETS, FLOW_KEYS_LEN, KEY_WORDS, MAX_FLOWS, fingerprint, flow_buckets};
+use byway_lab::{
+    Node,
+    seed::{IPV4, IPV6, Seed},
+};
+
+use crate::support::{
+    any_hook,
+    departure::{REDIRECT, UNSPEC},
+    on, packet, pins,
+    random::Random,
+    replies::{ACK, SYN, replies},
+    rules,
+};
+
+/// Connections that are established before the flood.
+const ESTABLISHED: usize = 50_000;
+/// Connections that are made during the flood.
+const NEWCOMERS: usize = 5_000;
+const SPOOFED: usize = 800_000;
+/// All flows have both their buckets in one part of the table, as large as this fraction of it. So it is as hard on them as if
+/// there were so many times as many: more than half as many again as the whole table has room for.
+const FRACTION: u32 = 4;
+/// Neighbours that requests come in by, on two devices.
+const NEIGHBOURS: u32 = 64;
+
+const SERVICE_PORT: u16 = 443;
+/// What the server's numbers begin with.
+const SERVER_NUMBER: u32 = 0x00FF_FFF0;
+
+/// A client's flow, and the neighbour that its requests come in by.
+#[derive(Clone, Copy)]
+struct Flow {
+    client: SocketAddr,
+    neighbour: u32,
+}
+
+impl Flow {
+    fn service(&self) -> SocketAddr {
+        let address = if self.client.is_ipv4() { IPV4.service } else { IPV6.service };
+        SocketAddr::new(address, SERVICE_PORT)
+    }
+}
+
+fn mac_of_neighbour(nth: u32) -> [u8; 6] {
+    let [a, b, c, d] = nth.to_be_bytes();
+    [0x02, 0x42, a, b, c, d]
+}
+
+/// The words that the fingerprint of a client's flow is made of (`byway_abi::reply`).
+fn words_of(flow: &Flow, protocol: u8) -> [u32; KEY_WORDS] {
+    let mut words = [0; KEY_WORDS];
+    for (at, address) in [(0, flow.client.ip()), (4, flow.service().ip())] {
+        match address {
+            IpAddr::V4(v4) => words[at] = u32::from_ne_bytes(v4.octets()),
+            IpAddr::V6(v6) => {
+                for (nth, word) in v6.octets().as_chunks::<4>().0.iter().enumerate() {
+                    words[at + nth] = u32::from_ne_bytes(*word);
+                }
+            }
+        }
+    }
+    words[9] = (if flow.client.is_ipv4() { 4 } else { 6 }) << 8 | u32::from(protocol);
+    words
+}
+
+/// Flows from random clients in the part of the table, no two of them the same.
+struct Flows {
+    random: Random,
+    keys: [u32; FLOW_KEYS_LEN],
+    known: HashSet<u64>,
+    /// How many buckets they may be in.
+    buckets: u32,
+}
+
+impl Flows {
+    fn next(&mut self, is_tcp: bool) -> Flow {
+        let bits = self.random.next();
+        let (high, low) = ((bits >> 32) as u32, bits as u32);
+        let ip: IpAddr = if low & 1 == 0 {
+            // No multicast and the like.
+            (high & 0x1FFF_FFFF | 0x4000_0000).to_be_bytes().into()
+        } else {
+            [0x2001, 0xDB8, 0xFA, 0, 0, 0, (high >> 16) as u16, high as u16].into()
+        };
+        let mut flow = Flow { client: SocketAddr::new(ip, 0), neighbour: low >> 1 & (NEIGHBOURS - 1) };
+        let mut words = words_of(&flow, if is_tcp { packet::TCP } else { packet::UDP });
+        let mut port = (low >> 16) as u16;
+        loop {
+            port = port.wrapping_add(1);
+            words[8] = u32::from(port) << 16 | u32::from(SERVICE_PORT);
+            let fingerprint = fingerprint(&words, &self.keys);
+            let [one, other] = flow_buckets(fingerprint);
+            if one < self.buckets && other < self.buckets && self.known.insert(fingerprint) {
+                flow.client.set_port(port);
+                return flow;
+            }
+        }
+    }
+}
+
+/// Length of `struct __sk_buff` (include/uapi/linux/bpf.h), and where the device is in it.
+const CONTEXT: usize = 192;
+const IFINDEX: usize = 40;
+
+/// The programs, and the devices that they run on.
+struct Programs {
+    reception: SchedClassifier,
+    departure: SchedClassifier,
+    departs_by: u32,
+    /// The devices of the neighbours, with their Ethernet addresses.
+    comes_in_by: [(u32, [u8; 6]); 2],
+}
+
+impl Programs {
+    fn new(server: &Node, folder: &Path) -> Self {
+        let open = |name: &str| SchedClassifier::from_pin(folder.join(name)).unwrap();
+        Self {
+            reception: open("reception"),
+            departure: open("departure"),
+            departs_by: server.ifindex("eth0").unwrap(),
+            comes_in_by: ["eth1", "eth2"]
+                .map(|name| (server.ifindex(name).unwrap(), server.mac(name).unwrap())),
+        }
+    }
+
+    fn run(program: &SchedClassifier, ifindex: u32, frame: &[u8], out: Option<&mut [u8]>) -> u32 {
+        let mut context = [0; CONTEXT];
+        context[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: out,
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        };
+        program.test_run(options).unwrap().return_value
+    }
+
+    /// A frame of a flow comes in by its neighbour.
+    fn receive(&self, flow: &Flow, frame: Vec<u8>) {
+        let (ifindex, receiver) = self.comes_in_by[flow.neighbour as usize & 1];
+        let frame = packet::addressed(frame, mac_of_neighbour(flow.neighbour), receiver);
+        assert_eq!(Self::run(&self.reception, ifindex, &frame, None), UNSPEC);
+    }
+
+    /// A reply leaves. Returns the neighbour that it is sent back to, by its Ethernet address.
+    fn reply(&self, frame: &[u8]) -> Option<[u8; 6]> {
+        let mut out = [0; 256];
+        match Self::run(&self.departure, self.departs_by, frame, Some(&mut out)) {
+            REDIRECT => Some(out[..6].try_into().unwrap()),
+            UNSPEC => None,
+            other => panic!("verdict {other}"),
+        }
+    }
+
+    fn request(&self, flow: &Flow) {
+        self.receive(flow, packet::tcp(flow.client, flow.service(), [1, 0], SYN, &[]));
+    }
+
+    fn answer(&self, flow: &Flow) -> Option<[u8; 6]> {
+        self.reply(&packet::tcp(flow.service(), flow.client, [SERVER_NUMBER, 2], SYN | ACK, &[]))
+    }
+
+    /// SYN, SYN-ACK, and the ACK that has the right number. Returns whether the flow has a place.
+    fn establish(&self, flow: &Flow) -> bool {
+        self.request(flow);
+        let Some(went_to) = self.answer(flow) else { return false };
+        assert_eq!(went_to, mac_of_neighbour(flow.neighbour));
+        let numbers = [2, SERVER_NUMBER.wrapping_add(1)];
+        self.receive(flow, packet::tcp(flow.client, flow.service(), numbers, ACK, &[]));
+        true
+    }
+
+    /// Where a segment of an established connection goes.
+    fn goes_on(&self, flow: &Flow) -> Option<[u8; 6]> {
+        self.reply(&packet::tcp(flow.service(), flow.client, [SERVER_NUMBER.wrapping_add(1), 2], ACK, &[]))
+    }
+
+    /// A datagram comes in, and perhaps one leaves.
+    fn datagram(&self, flow: &Flow, is_answered: bool) -> Option<[u8; 6]> {
+        let (client, service) = (flow.client, flow.service());
+        let ip = |from: SocketAddr, to: SocketAddr| {
+            packet::ip(from.ip(), to.ip(), packet::UDP, &packet::datagram(from, to, b"flood"))
+        };
+        self.receive(flow, ip(client, service));
+        is_answered.then(|| self.reply(&ip(service, client))).flatten()
+    }
+
+    /// A request of a flood. Returns where the answer goes, if there is one.
+    fn spoof(&self, flow: &Flow, is_tcp: bool, is_answered: bool) -> Option<[u8; 6]> {
+        if is_tcp {
+            self.request(flow);
+            is_answered.then(|| self.answer(flow)).flatten()
+        } else {
+            self.datagram(flow, is_answered)
+        }
+    }
+}
+
+/// Which of the spoofed requests are TCP's, and which are answered.
+fn is_tcp(nth: usize) -> bool {
+    !nth.is_multiple_of(4)
+}
+
+fn is_answered(nth: usize) -> bool {
+    (nth / 4).is_multiple_of(4)
+}
+
+/// Hosts with a rule for all replies, and the programs of the server.
+fn with_programs(fraction: u32) -> (Seed, Programs, Flows) {
+    let seed = Seed::new().unwrap();
+    seed.lab.link((&seed.server, "eth2"), (&seed.router, "eth2")).unwrap();
+    let specs = ["0.0.0.0/0", "::/0"].map(replies);
+    on(&seed.server, any_hook(), |byway| byway.add_all(&specs)).unwrap();
+    let folder = pins().remove(0);
+    let programs = Programs::new(&seed.server, Path::new(&folder));
+    let keys = MapData::from_pin(Path::new(&folder).join("FLOW_KEYS")).unwrap();
+    let keys: Array<MapData, [u32; FLOW_KEYS_LEN]> = Map::from_map_data(keys).unwrap().try_into().unwrap();
+    let flows = Flows {
+        random: Random::new(7),
+        keys: keys.get(&0, 0).unwrap(),
+        known: HashSet::new(),
+        buckets: FLOW_BUCKETS / fraction,
+    };
+    (seed, programs, flows)
+}
+
+/// Makes connections. A few may find no place: all eight that each may have are those of established ones.
+fn establish(programs: &Programs, flows: &[Flow]) -> Vec<Flow> {
+    let established: Vec<Flow> = flows.iter().filter(|flow| programs.establish(flow)).copied().collect();
+    assert!(established.len() >= flows.len() * 999 / 1_000, "{} connections", established.len());
+    established
+}
+
+/// Each connection's segments go to its own neighbour.
+fn assert_all_go_on(programs: &Programs, established: &[Flow]) {
+    for (nth, flow) in established.iter().enumerate() {
+        let to = Some(mac_of_neighbour(flow.neighbour));
+        assert_eq!(programs.goes_on(flow), to, "connection {nth}, of {}", flow.client);
+    }
+}
+
+/// A flood of requests from everywhere takes the places of its own, and of no connection that is established. The counters know
+/// each flow, and the table holds those that were noted without the evicted ones.
+#[test]
+fn a_flood_takes_no_place_of_an_established_connection() {
+    let (seed, programs, mut flows) = with_programs(FRACTION);
+    let before: Vec<Flow> = (0..ESTABLISHED).map(|_| flows.next(true)).collect();
+    let newcomers: Vec<Flow> = (0..NEWCOMERS).map(|_| flows.next(true)).collect();
+    let spoofed: Vec<Flow> = (0..SPOOFED).map(|nth| flows.next(is_tcp(nth))).collect();
+    let mut established = Vec::new();
+    let (mut sent_back, mut went_on, mut began) = (0, 0, 0);
+    seed.server.run(|| {
+        established = establish(&programs, &before);
+        let phase = SPOOFED / NEWCOMERS;
+        for (nth, flow) in spoofed.iter().enumerate() {
+            let went_to = programs.spoof(flow, is_tcp(nth), is_answered(nth));
+            match went_to {
+                Some(mac) => assert_eq!(mac, mac_of_neighbour(flow.neighbour)),
+                // Without a note of the request, the answer looks like a datagram that the host sends first.
+                None if is_answered(nth) && !is_tcp(nth) => began += 1,
+                None => {}
+            }
+            if is_answered(nth) {
+                *(if went_to.is_some() { &mut sent_back } else { &mut went_on }) += 1;
+            }
+            if nth % phase == 0 && programs.establish(&newcomers[nth / phase]) {
+                established.push(newcomers[nth / phase]);
+            }
+        }
+        assert_all_go_on(&programs, &established);
+    });
+    sent_back += 2 * established.len() as u64;
+    went_on += (ESTABLISHED + NEWCOMERS - established.len()) as u64;
+    let known = on(&seed.server, any_hook(), |byway| byway.flows(None)).unwrap();
+    let what = format!(
+        "{} established; noted {}, evicted {}, refused {}, in the table {}",
+        established.len(),
+        known.noted,
+        known.evicted,
+        known.refused,
+        known.count()
+    );
+    println!("{what}");
+    let all = (ESTABLISHED + NEWCOMERS + SPOOFED) as u64;
+    assert_eq!(known.noted + known.refused, all + began, "{what}");
+    assert_eq!(known.count(), known.noted - known.evicted, "{what}");
+    let in_service: u64 = known.ways.iter().map(|it| it.established).sum();
+    assert_eq!((in_service, known.ways.len()), (established.len() as u64, NEIGHBOURS as usize), "{what}");
+    // It was a flood, and nearly every newcomer has found a place all the same.
+    assert!(known.count() > u64::from(MAX_FLOWS / FRACTION) * 99 / 100, "{what}");
+    assert!(known.evicted > all / 4, "{what}");
+    assert!(established.len() > ESTABLISHED + NEWCOMERS * 99 / 100, "{what}");
+    let counted = rules(&seed.server);
+    assert_eq!(counted.iter().map(|it| it.departed.packets).sum::<u64>(), sent_back, "{what}");
+    assert_eq!(counted.iter().map(|it| it.no_next_hop.packets).sum::<u64>(), went_on, "{what}");
+}
+
+/// The same from two processors at once, which share the table without a lock.
+#[test]
+fn a_flood_on_two_processors_takes_no_place_of_an_established_connection() {
+    let (seed, programs, mut flows) = with_programs(2 * FRACTION);
+    let before: Vec<Flow> = (0..ESTABLISHED / 2).map(|_| flows.next(true)).collect();
+    let spoofed: Vec<Flow> = (0..SPOOFED * 3 / 8).map(|nth| flows.next(is_tcp(nth))).collect();
+    let mut established = Vec::new();
+    let programs = &programs;
+    seed.server.run(|| {
+        established = establish(programs, &before);
+        thread::scope(|scope| {
+            for half in 0..2 {
+                let spoofed = spoofed.iter().enumerate().skip(half).step_by(2);
+                scope.spawn(move || {
+                    spoofed.for_each(|(nth, flow)| {
+                        programs.spoof(flow, is_tcp(nth), is_answered(nth));
+                    });
+                });
+            }
+            assert_all_go_on(programs, &established);
+        });
+        assert_all_go_on(programs, &established);
+    });
+    let known = on(&seed.server, any_hook(), |byway| byway.flows(None)).unwrap();
+    let in_service: u64 = known.ways.iter().map(|it| it.established).sum();
+    assert_eq!(in_service, established.len() as u64, "{known:?}");
+    assert!(known.evicted > spoofed.len() as u64 / 10, "{known:?}");
+}
