@@ -6,6 +6,7 @@ mod destinations;
 mod devices;
 mod devices_without_ethernet;
 mod flow_offload;
+mod flows;
 mod forwarded;
 mod get;
 mod groups;

@@ -44,6 +44,20 @@ fn name(span: &str) -> Option<&str> {
 }
 
 #[test]
+fn all_tests_that_replies_names_are_there() {
+    let text = fs::read_to_string(root().join("docs/replies.md")).unwrap();
+    let (_, tests) = text.split_once("## Tests").unwrap();
+    let files = tests.split("](../").skip(1).map(|link| root().join(link.split(')').next().unwrap()));
+    let sources: Vec<String> = files.map(|path| fs::read_to_string(path).unwrap()).collect();
+    let named: Vec<&str> = spans(tests).into_iter().collect();
+    assert!(sources.len() > 3 && named.len() > 20, "{named:?}");
+    for name in named {
+        let test = format!("#[test]\nfn {name}() {{");
+        assert!(sources.iter().any(|source| source.contains(&test)), "there is no test {name}");
+    }
+}
+
+#[test]
 fn all_that_the_architecture_names_is_there() {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let mut all = vec![];

@@ -63,6 +63,7 @@ pages! {
     operate: "docs/operate.md";
     performance: "docs/performance.md";
     readme: "README.md";
+    replies: "docs/replies.md";
     see: "docs/see.md";
     validate: "validate/README.md";
 }

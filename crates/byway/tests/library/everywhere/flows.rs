@@ -1,0 +1,145 @@
+//! The table of flows that `reply-to` sends back, and the ways in it.
+
+use std::net::SocketAddr;
+
+use byway::{Action, Attach, Error, FlowSpec, FlowState, LinkLayerAddress, Protocol, ReplyFlow, TargetSpec};
+use byway_lab::Frame;
+
+use crate::support::{
+    ANSWER, hooks_and_families, on,
+    replies::{PORT, SYN, Steered, Traffic, call, tcp, two_served_uplinks},
+};
+
+/// Each of many neighbours on one link is a way of its own, however alike their Ethernet addresses are.
+#[test]
+fn each_of_many_neighbours_gets_its_replies() {
+    for (hook, v6) in hooks_and_families() {
+        let (hosts, _, at, _services) = two_served_uplinks(hook, v6);
+        let receiver = hosts.server.mac("eth1").unwrap();
+        let heard = hosts.router[0].capture("eth0").unwrap();
+        let neighbours = 0..64_u8;
+        let sender = |nth: u8| [0x02, 0x42, 0xAC, 0x11, 0, nth];
+        let client = |nth: u8| SocketAddr::new(hosts.far(100 + u16::from(nth)), PORT + 2);
+        for nth in neighbours.clone() {
+            let frame = tcp(client(nth), at, SYN, sender(nth), receiver);
+            hosts.router[0].send_frame("eth0", &frame).unwrap();
+        }
+        for nth in neighbours {
+            let is_answer = |frame: &Frame| {
+                frame.destination() == Some(client(nth).ip()) && frame.destination_mac() == Some(sender(nth))
+            };
+            assert!(heard.wait_for(ANSWER, is_answer).is_some(), "{hook}: neighbour {nth} got no answer");
+        }
+    }
+}
+
+/// The table of flows keeps nothing of a device that is gone: another way may get the numbers of its ways.
+#[test]
+fn flows_go_with_their_device() {
+    for (hook, v6) in hooks_and_families() {
+        let Steered { hosts, udp, .. } = Steered::new(hook, v6, TargetSpec::Pass);
+        udp.ask(1);
+        udp.ask(2);
+        assert_eq!(udp.answer(&hosts), 1);
+        let noted = || on(&hosts.server, hook, |byway| byway.flows(None)).unwrap().count();
+        assert_eq!(noted(), 1);
+        hosts.server.delete_link("eth2").unwrap();
+        on(&hosts.server, hook, |byway| byway.attach(&Attach::Auto)).unwrap();
+        assert_eq!(noted(), 0, "it was moving to a way by that device");
+        udp.ask(1);
+        assert_eq!(noted(), 1);
+    }
+}
+
+/// The table of flows is seen by its ways, one flow of it by what its packets are, and either may be forgotten.
+#[test]
+fn flows_are_seen_and_forgotten() {
+    for (hook, v6) in hooks_and_families() {
+        let Steered { hosts, udp, .. } = Steered::new(hook, v6, TargetSpec::Drop);
+        let mut flow = FlowSpec::new(udp.at.ip());
+        (flow.destination, flow.protocol) = (Some(udp.client.ip()), Some(Protocol::UDP));
+        (flow.source_port, flow.destination_port) = (Some(udp.at.port()), Some(udp.client.port()));
+        let get = || {
+            let decision = on(&hosts.server, hook, |byway| byway.get(&flow)).unwrap();
+            (decision.action, decision.reply)
+        };
+        assert_eq!(get(), (Action::Drop, None));
+        udp.ask(2);
+        let (action, reply) = get();
+        let ReplyFlow { state, way: Some(way), age, .. } = reply.unwrap() else { panic!("it has no way") };
+        assert_eq!((action, state), (Action::ReplyTo, FlowState::New));
+        assert_eq!(way.device.name, "eth2");
+        assert_eq!(way.lladdr, Some(LinkLayerAddress(hosts.router[1].mac("eth0").unwrap())));
+        // The clock goes on by up to ten seconds at once, and here by another way than in the programs.
+        assert!(age <= 10, "{age} seconds");
+        assert_eq!(udp.answer(&hosts), 2);
+        hosts.server.ping(None, hosts.via[1], ANSWER).unwrap();
+        let (_, reply) = get();
+        let ReplyFlow { state, way: Some(way), .. } = reply.unwrap() else { panic!("it has no way") };
+        assert_eq!(state, FlowState::Answered);
+        assert!(way.addresses.contains(&hosts.via[1]), "{way:?}");
+
+        let flows = |device: Option<&str>| on(&hosts.server, hook, |byway| byway.flows(device));
+        let all = flows(None).unwrap();
+        assert_eq!(
+            (all.count(), all.of_host, all.noted, all.evicted, all.refused),
+            (1, 0, 1, 0, 0),
+            "{all:?}"
+        );
+        assert_eq!(all.ways.iter().map(|it| (it.way.clone(), it.answered)).collect::<Vec<_>>(), [(way, 1)]);
+        assert_eq!(flows(Some("eth1")).unwrap().count(), 0);
+        assert!(matches!(flows(Some("eth7")), Err(Error::NoSuchDevice(name)) if name == "eth7"));
+
+        let del = || on(&hosts.server, hook, |byway| byway.del_flow(&flow));
+        assert_eq!(del().unwrap().state, FlowState::Answered);
+        assert!(matches!(del(), Err(Error::NoSuchFlow(it)) if it == flow));
+        assert_eq!(get(), (Action::Drop, None));
+        udp.ask(1);
+        let flush =
+            |device: Option<&str>| on(&hosts.server, hook, |byway| byway.flush_flows(device)).unwrap();
+        assert_eq!((flush(Some("eth2")), flush(Some("eth1")), flush(None)), (0, 1, 0));
+        // The host now begins the flow, and its packet is dropped.
+        udp.server.send_to(b"begins", udp.client).unwrap();
+        assert_eq!(get().1.map(|it| (it.state, it.way)), Some((FlowState::OfHost, None)));
+        assert_eq!(flows(None).unwrap().of_host, 1);
+
+        let _echo = hosts.server.tcp_serve(SocketAddr::new(udp.at.ip(), PORT + 3)).unwrap();
+        call(&hosts.router[0], None, SocketAddr::new(udp.at.ip(), PORT + 3), Traffic::Tcp, ANSWER).unwrap();
+        assert_eq!(flows(Some("eth1")).unwrap().ways[0].established, 1);
+    }
+}
+
+/// Packets of no known flow are dropped if the rule says so, and the others are not.
+#[test]
+fn what_is_no_reply_may_be_dropped() {
+    for (hook, v6) in hooks_and_families() {
+        let Steered { hosts, udp, .. } = Steered::new(hook, v6, TargetSpec::Drop);
+        let service = udp.at.ip();
+        udp.ask(2);
+        assert_eq!(udp.answer(&hosts), 2);
+        hosts.send(service, hosts.far(8));
+        assert_eq!(udp.answer(&hosts), 2);
+        let status = crate::support::the_rule(&hosts.server);
+        assert_eq!(status.no_next_hop.packets, 1, "{status:?}");
+        assert_eq!(hosts.counts(service, hosts.far(8)), [0; 3]);
+    }
+}
+
+/// What somebody says of an address moves no replies of other neighbours, nor on other devices.
+#[test]
+fn one_neighbours_card_is_nobody_elses() {
+    for (hook, v6) in hooks_and_families() {
+        let Steered { hosts, udp, .. } = Steered::new(hook, v6, TargetSpec::Pass);
+        for router in &hosts.router {
+            router.sysctl("net.ipv4.conf.eth0.arp_notify", "1").unwrap();
+            router.sysctl("net.ipv6.conf.eth0.ndisc_notify", "1").unwrap();
+        }
+        udp.ask(1);
+        hosts.router[1].set_mac("eth0", [0x02, 0, 0, 0, 0, 2]).unwrap();
+        let heard = hosts.router[0].capture("eth0").unwrap();
+        let first = hosts.router[0].mac("eth0").unwrap();
+        assert_eq!(udp.answer(&hosts), 1);
+        let is_it = |frame: &Frame| frame.destination() == Some(udp.client.ip());
+        assert_eq!(heard.wait_for(ANSWER, is_it).unwrap().destination_mac(), Some(first));
+    }
+}
