@@ -56,7 +56,12 @@ pub const HEARD_IPV4: u32 = 4;
 /// [`HeardKey::kind`]: the same for an IPv6 address.
 pub const HEARD_IPV6: u32 = 6;
 
-/// Key of `HEARD`: what neighbours have said of themselves. The value is an Ethernet address ([`ethernet_words`]).
+/// Bit of [`HeardKey::kind`]: the key is an Ethernet address, and the value stands for the first IPv4 or IPv6 address that it was
+/// heard with.
+pub const HEARD_FIRST: u32 = 1;
+
+/// Key of `HEARD`: what neighbours have said of themselves. The value is an Ethernet address ([`ethernet_words`]), but for
+/// [`HEARD_FIRST`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct HeardKey {
@@ -81,6 +86,12 @@ impl HeardKey {
 #[inline(always)]
 pub const fn ethernet_words([a, b, c, d, e, f]: [u8; 6]) -> [u32; 2] {
     [u32::from_ne_bytes([a, b, 0, 0]), u32::from_ne_bytes([c, d, e, f])]
+}
+
+/// Returns an address in two words, for the value of [`HEARD_FIRST`].
+#[inline(always)]
+pub const fn address_digest([a, b, c, d]: [u32; 4]) -> [u32; 2] {
+    [a ^ c.rotate_left(16), b ^ d]
 }
 
 /// Words of the key of a flow: the remote address, the local one, the ports, and family and protocol.

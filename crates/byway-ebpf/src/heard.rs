@@ -2,11 +2,14 @@
 //! and neighbour discovery (RFC 4861).
 //!
 //! A way has the Ethernet address that its requests came from. A router may get another one, and no request may follow that
-//! shows it. So [`note`] notes the Ethernet address of each address that is heard, and if that changes, what has taken the place
-//! of the one before. Whoever is heard has no successor. A neighbour can do no more by that than it can do to the kernel's own
-//! neighbour table.
+//! shows it. So [`note`] notes which Ethernet address each address has. If that of a neighbour's first address changes, the new
+//! Ethernet address has taken the place of the old one. First, because an address may be shared, or answered for by another.
+//! Whoever is heard, or sends a request that is noted, has no successor.
 
-use byway_abi::reply::{HEARD_ETHERNET, HEARD_IPV4, HEARD_IPV6, HeardKey, Way, ethernet_words};
+use aya_ebpf::bindings::BPF_NOEXIST;
+use byway_abi::reply::{
+    HEARD_ETHERNET, HEARD_FIRST, HEARD_IPV4, HEARD_IPV6, HeardKey, Way, address_digest, ethernet_words,
+};
 
 use crate::{
     maps::HEARD,
@@ -39,25 +42,40 @@ extern "C" fn hear(skb: &Skb) -> u32 {
 #[inline(always)]
 fn heard(skb: &Skb) -> Option<()> {
     let sender = sender(packet::ethernet_addresses(skb)?);
+    // A group's address is nobody's.
+    if sender[0].to_ne_bytes()[0] & 1 != 0 {
+        return None;
+    }
     let (kind, address) = if skb.protocol() == ETH_P_ARP { arp(skb, sender)? } else { discovery(skb)? };
     let ifindex = skb.ifindex();
     let map = HEARD.get(0)?;
+    is_alive(ifindex, sender);
     let by_address = HeardKey { ifindex, kind, address };
-    let by_sender = ethernet_key(ifindex, sender);
+    // If one of the insertions fails, replies go where they went.
+    let _ = map.insert(first_key(ifindex, kind, sender).words(), address_digest(address), BPF_NOEXIST.into());
     // SAFETY: a row has as many words. The map may give it to another key during the read, which costs one more note.
     let before = map.get_ptr(by_address.words()).map(|row| unsafe { *row });
-    if map.get_ptr(by_sender.words()).is_some() {
-        let _ = map.remove(by_sender.words());
-    }
     if before == Some(sender) {
         return None;
     }
-    // If one of these fails, replies go where they went.
     let _ = map.insert(by_address.words(), sender, 0);
-    if let Some(before) = before {
+    let before = before?;
+    // SAFETY: as above: at worst, replies follow an address that is not the first one.
+    let first = map.get_ptr(first_key(ifindex, kind, before).words()).map(|row| unsafe { *row });
+    if first == Some(address_digest(address)) {
         let _ = map.insert(ethernet_key(ifindex, before).words(), sender, 0);
     }
     Some(())
+}
+
+/// Notes that a neighbour is there: nothing has taken its place.
+#[inline(always)]
+pub fn is_alive(ifindex: u32, neighbour: Ethernet) {
+    let Some(map) = HEARD.get(0) else { return };
+    let key = ethernet_key(ifindex, neighbour).words();
+    if map.get_ptr(key).is_some() {
+        let _ = map.remove(key);
+    }
 }
 
 /// Reads the sender of an ARP message for IPv4 over Ethernet.
@@ -115,9 +133,15 @@ extern "C" fn successor_of(ifindex: u32, first: u32, second: u32) -> u64 {
     found
 }
 
+/// Returns the key of the first address of a neighbour, of the same family as an address of this kind.
+#[inline(always)]
+fn first_key(ifindex: u32, kind: u32, [first, second]: Ethernet) -> HeardKey {
+    HeardKey { ifindex, kind: kind | HEARD_FIRST, address: [first, second, 0, 0] }
+}
+
 /// Returns the sender of a frame with these Ethernet addresses, the destination first.
 #[inline(always)]
-fn sender([_, second, third]: [u32; 3]) -> Ethernet {
+pub fn sender([_, second, third]: [u32; 3]) -> Ethernet {
     let ([_, _, a, b], [c, d, e, f]) = (second.to_ne_bytes(), third.to_ne_bytes());
     ethernet_words([a, b, c, d, e, f])
 }

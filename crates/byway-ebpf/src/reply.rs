@@ -128,6 +128,9 @@ fn note_packet(skb: &Skb, header: Header) -> Option<()> {
         FLOW_CONFIRMED | FLOW_REQUESTED | FLOW_ANSWERED | FLOW_IN_BOTH => {
             if is_same(before.way, &way) {
                 entry.is_moving = false;
+            } else if matches!(segment.kind(), Segment::SYN | Segment::RESET) {
+                // No client sends these in the middle of a connection that goes on.
+                return None;
             } else {
                 let other = number(&way)?;
                 if before.is_moving && before.number == u32::from(other) {
@@ -160,6 +163,9 @@ fn note_packet(skb: &Skb, header: Header) -> Option<()> {
     }
     entry.age = now;
     put(fingerprint, entry.word(), now.into());
+    if let Header::Ethernet = header {
+        heard::is_alive(way.ifindex, heard::sender(way.addresses));
+    }
     Some(())
 }
 
@@ -430,7 +436,8 @@ extern "C" fn find(fingerprint: u64) -> u64 {
 extern "C" fn put(fingerprint: u64, word: u64, now: u32) -> u32 {
     let Some(flows) = FLOWS.get(0) else { return 0 };
     let now = now as u16;
-    // Rank (4 bits), how recent it is (16), bucket (1), place (2), from the highest bit on. The lowest number is the best.
+    // Rank (4 bits), how recent it is (16), place (2), bucket (1), from the highest bit on. The lowest number is the best. Of two
+    // buckets with free places it is the emptier one, whose first free place comes first. A flow is refused once both are full.
     let mut best = u32::MAX;
     let mut is_known = false;
     let buckets = flow_buckets(fingerprint);
@@ -445,8 +452,8 @@ extern "C" fn put(fingerprint: u64, word: u64, now: u32) -> u32 {
             let entry = Entry::read(found);
             let place = u32::from(entry.rank(now)) << 19
                 | u32::from(u16::MAX - entry.idle(now)) << 3
-                | side << 2
-                | nth as u32;
+                | (nth as u32) << 1
+                | side;
             if place < best {
                 best = place;
             }
@@ -470,8 +477,8 @@ extern "C" fn put(fingerprint: u64, word: u64, now: u32) -> u32 {
     if rank != 0 {
         count(|it| field!(it, evicted));
     }
-    let Some(bucket) = flows.get(buckets[(best >> 2) as usize & 1]) else { return 0 };
-    write(bucket, best as usize % FLOWS_OF_BUCKET, fingerprint, word);
+    let Some(bucket) = flows.get(buckets[best as usize & 1]) else { return 0 };
+    write(bucket, (best >> 1) as usize % FLOWS_OF_BUCKET, fingerprint, word);
     1
 }
 

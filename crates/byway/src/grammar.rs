@@ -167,8 +167,13 @@ pub fn rule_of(family: Option<Family>, words: &[impl AsRef<str>]) -> Result<Rule
 pub fn rules_of(family: Option<Family>, words: &[impl AsRef<str>]) -> Result<Vec<RuleSpec>, GrammarError> {
     match rule_of(family, words) {
         // Other targets have a family: that of their gateway, or of what an exception is an exception from.
-        Err(GrammarError::NoFamily(_)) if words.iter().any(|word| word.as_ref() == REPLY_TO.0) => {
-            [Family::V4, Family::V6].into_iter().map(|family| rule_of(Some(family), words)).collect()
+        Err(GrammarError::NoFamily(word)) => {
+            let both = [Family::V4, Family::V6].map(|family| rule_of(Some(family), words));
+            match both {
+                [Ok(v4), Ok(v6)] if v4.reply_to => Ok(vec![v4, v6]),
+                [Err(error), _] | [_, Err(error)] => Err(error),
+                _ => Err(GrammarError::NoFamily(word)),
+            }
         }
         rule => rule.map(|rule| vec![rule]),
     }

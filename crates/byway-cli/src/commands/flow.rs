@@ -45,7 +45,8 @@ enum Verb {
     },
     /// Forget one flow
     ///
-    /// Its replies go the ordinary way from then on, or are dropped if the rule says so, until a request begins it anew.
+    /// Its replies go the ordinary way from then on, or where `else` says, until a request begins it anew. If it is not TCP's and
+    /// its next packet is this host's, byway takes it for one that this host began.
     #[command(visible_alias = "delete")]
     Del {
         /// SRC to DST proto P [sport N dport N], as its replies leave
@@ -70,7 +71,8 @@ impl Flow {
             Verb::Show { device } => {
                 let device = device_of(device, options)?;
                 let flows = open(options)?.flows(device)?;
-                Ok(Output::line(table::flows(&flows, Reader::of_stdout()), Stamped::now(&flows)))
+                let text = table::flows(&flows, device.is_none(), Reader::of_stdout());
+                Ok(Output::line(text, Stamped::now(&flows)))
             }
             Verb::Del { flow } => {
                 let spec = grammar::flow(flow)?;

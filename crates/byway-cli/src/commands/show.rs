@@ -189,7 +189,8 @@ fn choose(listing: &mut Listing, what: Shown, selection: &Selection) -> Result<(
 /// What is wrong with the next hops of a rule that has lost packets, after an empty line if anything is.
 fn troubles_of(byway: &mut Byway, rule: &RuleStatus) -> Vec<String> {
     // Among a million rules, this takes longer than everything else.
-    let is_fine = rule.lost() == 0 && rule.no_next_hop.packets == 0;
+    let has_next_hop = !matches!(rule.rule.target, Target::Pass | Target::Drop);
+    let is_fine = rule.lost() == 0 && (rule.no_next_hop.packets == 0 || !has_next_hop);
     let Some(listing) = (!is_fine).then(|| byway.listing().ok()).flatten() else { return Vec::new() };
     let target = &rule.rule.target;
     let group = listing.groups.iter().map(|it| &it.group);

@@ -276,7 +276,7 @@ pub(crate) fn groups(rows: &[&GroupStatus], all: usize, reader: Reader) -> Strin
 }
 
 /// The ways that requests have come in by, with their flows, and what the table of flows has counted.
-pub(crate) fn flows(flows: &Flows, reader: Reader) -> String {
+pub(crate) fn flows(flows: &Flows, is_all: bool, reader: Reader) -> String {
     if flows.room == 0 {
         return "no flows; `byway add from any reply-to` sends replies back the way that their requests came in".to_owned();
     }
@@ -299,6 +299,10 @@ pub(crate) fn flows(flows: &Flows, reader: Reader) -> String {
             None => Ok(()),
         });
     let rows: Vec<&FlowsOfWay> = flows.ways.iter().collect();
+    if !is_all {
+        let said = reader.count(flows.count(), "flow");
+        return if rows.is_empty() { said } else { format!("{}\n\n{said}", columns.table(&rows)) };
+    }
     let mut said = format!("{} of {}", reader.number(flows.count()), reader.count(flows.room, "flow"));
     said += &format!(", {} begun by this host", reader.number(flows.of_host));
     said += &format!("; {} noted", reader.number(flows.noted));
@@ -622,10 +626,13 @@ multicast                 4";
     #[test]
     fn flows_are_counted_by_their_way() {
         let mut flows = Flows::default();
-        assert!(super::flows(&flows, Reader::Person).starts_with("no flows; `byway add from any reply-to`"));
+        assert!(
+            super::flows(&flows, true, Reader::Person).starts_with("no flows; `byway add from any reply-to`")
+        );
         (flows.room, flows.noted) = (2_097_152, 1_204);
+        assert_eq!(super::flows(&flows, false, Reader::Person), "0 flows");
         assert_eq!(
-            super::flows(&flows, Reader::Person),
+            super::flows(&flows, true, Reader::Person),
             "0 of 2,097,152 flows, 0 begun by this host; 1,204 noted"
         );
         let mut of_way = FlowsOfWay::new(ReplyWay::new(device("wg0", 4)));
@@ -638,7 +645,7 @@ multicast                 4";
         flows.ways.insert(0, of_way);
         (flows.of_host, flows.evicted, flows.refused) = (2, 1, 7);
         assert_eq!(
-            super::flows(&flows, Reader::Person),
+            super::flows(&flows, true, Reader::Person),
             "\
 VIA            LLADDR             DEV   NEW  ANSWERED  ESTABLISHED  AGE
 10.111.221.21  02:42:0a:00:00:15  eth1    3         0            0

@@ -12,10 +12,11 @@ use aya::maps::{
     Array, ArrayOfMaps, HashMap, Map, MapData, PerCpuArray,
     xdp::{DevMapHash, XdpMapError},
 };
-use aya_obj::generated::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_type};
+use aya_obj::generated::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, bpf_map_type};
 use byway_abi::reply::{
-    Entry, FLOW_BUCKETS, FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, HEARD_IPV4, HEARD_IPV6, HeardKey,
-    KEY_WORDS, MAX_HEARD, MAX_WAYS, Way, ethernet_words, fingerprint, flow_buckets, flow_ticks,
+    Entry, FLOW_BUCKETS, FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, HEARD_ETHERNET, HEARD_FIRST,
+    HEARD_IPV4, HEARD_IPV6, HeardKey, KEY_WORDS, MAX_HEARD, MAX_WAYS, Way, address_digest, ethernet_words,
+    fingerprint, flow_buckets, flow_ticks,
 };
 
 use nix::{
@@ -38,7 +39,7 @@ const HEARD_PIN: &str = "HEARD-0";
 const FLOWS_PIN: &str = "FLOWS-0";
 
 /// An Ethernet address, as [`ethernet_words`].
-type Ethernet = [u32; 2];
+pub(crate) type Ethernet = [u32; 2];
 
 /// The open maps.
 pub(crate) struct Replies {
@@ -132,12 +133,16 @@ impl Replies {
         if gone.is_empty() {
             return Ok(());
         }
-        // A program that still found the device there may be noting a flow.
-        grace_period::wait();
         if let Some(flows) = self.flows()? {
-            flows.remove_if(|entry| {
+            let is_gone = |entry: &Entry| {
                 gone.contains(&entry.way.into()) || (entry.is_moving && gone.contains(&entry.number))
-            });
+            };
+            // A program that still found the device there may be noting a flow.
+            grace_period::wait();
+            flows.remove_if(is_gone);
+            // One that still found the flow there may be writing it again.
+            grace_period::wait();
+            flows.remove_if(is_gone);
         }
         let Some(mut ways) = self.open_ways()? else { return Ok(()) };
         let mut remove = |number: &u32| ignore_missing(ways.remove(number));
@@ -156,15 +161,32 @@ impl Replies {
         heard.try_into().map(Some).map_err(cannot_open(HEARD_PIN))
     }
 
+    /// Returns the Ethernet addresses that have taken the place of others, by device and the other one.
+    pub(crate) fn successors(&self) -> Result<BTreeMap<(u32, Ethernet), Ethernet>> {
+        let Some(heard) = self.open_heard()? else { return Ok(BTreeMap::new()) };
+        let mut successors = BTreeMap::new();
+        for entry in heard.iter() {
+            let ([ifindex, kind, first, second, ..], successor) = entry.map_err(cannot_read(HEARD_PIN))?;
+            if kind == HEARD_ETHERNET {
+                successors.insert((ifindex, [first, second]), successor);
+            }
+        }
+        Ok(successors)
+    }
+
     /// Notes what the neighbour table knows of a device: the programs may hear it only after the first change.
     pub(super) fn hear(&mut self, index: u32, neighbours: &NeighbourAddresses) -> Result<()> {
         let Some(mut heard) = self.open_heard()? else { return Ok(()) };
         for ((_, lladdr), addresses) in neighbours.iter().filter(|((ifindex, _), _)| *ifindex == index) {
             for ip in addresses {
                 let kind = if ip.is_ipv4() { HEARD_IPV4 } else { HEARD_IPV6 };
+                let ethernet = ethernet_words(*lladdr);
                 let key = HeardKey { ifindex: index, kind, address: words(*ip) };
-                let noted = heard.insert(key.words(), ethernet_words(*lladdr), 0);
-                noted.map_err(cannot_write(HEARD_PIN))?;
+                heard.insert(key.words(), ethernet, 0).map_err(cannot_write(HEARD_PIN))?;
+                let [first, second] = ethernet;
+                let of_first = HeardKey { kind: kind | HEARD_FIRST, address: [first, second, 0, 0], ..key };
+                // Of several, whichever comes first here.
+                let _ = heard.insert(of_first.words(), address_digest(key.address), BPF_NOEXIST.into());
             }
         }
         Ok(())

@@ -230,17 +230,20 @@ pub(crate) fn check_action(
         TargetSpec::NextHops(members) => check_members(members)?,
         TargetSpec::Group(_) | TargetSpec::Pass | TargetSpec::Drop => {}
     }
-    check_on_down(target, on_down)?;
+    check_on_down(reply_to, target, on_down)?;
     check_mss(reply_to, target, mss)?;
     name.map_or(Ok(()), check_name)
 }
 
 /// Refuses `on-down` with a target that never lacks a next hop of its own.
-pub(crate) fn check_on_down(target: &TargetSpec, on_down: OnDown) -> Result<(), RuleError> {
+pub(crate) fn check_on_down(reply_to: bool, target: &TargetSpec, on_down: OnDown) -> Result<(), RuleError> {
     let (verdict, hint) = match target {
         _ if on_down.is_default() => return Ok(()),
         TargetSpec::NextHop(_) | TargetSpec::NextHops(_) => return Ok(()),
         TargetSpec::Group(name) => (format!("group {name}"), ", and set it on the group"),
+        TargetSpec::Pass if reply_to => {
+            ("reply-to".to_owned(), ", and drop what is no reply with `else drop`")
+        }
         TargetSpec::Pass => ("pass".to_owned(), ""),
         TargetSpec::Drop => ("drop".to_owned(), ""),
     };

@@ -258,6 +258,9 @@ pub enum FlowError {
     /// Ports of a protocol that has none.
     #[error("packets of {0} have no ports")]
     NoPorts(Protocol),
+    /// `iif` for a flow that is known by its packets alone.
+    #[error("`iif` does not tell flows apart")]
+    Incoming,
     /// Words that many flows match.
     #[error("`{flow}` may be many flows: it lacks {}", Missing::listed(.missing))]
     Incomplete {
@@ -288,6 +291,7 @@ impl FlowError {
             }
             Self::Port(_) => "write a number from 0 to 65535",
             Self::NoPorts(_) => "leave out `sport` and `dport`",
+            Self::Incoming => "leave it out",
             Self::Incomplete { .. } | Self::Echo(_) => return None,
         };
         Some(help.to_owned())

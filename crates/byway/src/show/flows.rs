@@ -11,7 +11,7 @@ use std::{
 
 use byway_abi::reply::{
     FLOW_ANSWERED, FLOW_ANSWERED_SYN, FLOW_CONFIRMED, FLOW_IN_BOTH, FLOW_NEW, FLOW_OF_HOST, FLOW_REQUESTED,
-    MAX_FLOWS, Way,
+    MAX_FLOWS, Way, ethernet_words,
 };
 use serde::{Serialize, Serializer};
 
@@ -20,7 +20,7 @@ use crate::{
     kernel::{
         network::{NeighbourAddresses, Network},
         pins::Pins,
-        replies::{FlowClock, FlowKey},
+        replies::{Ethernet, FlowClock, FlowKey},
     },
     model::{Device, FlowError, FlowSpec},
     policy::snapshot::Link,
@@ -49,7 +49,7 @@ impl Serialize for LinkLayerAddress {
 pub struct ReplyWay {
     /// The device.
     pub device: Device,
-    /// The neighbour that has sent the requests. `None` if the device has no Ethernet header.
+    /// The neighbour that has sent the requests, or the one that has taken its place. `None` if the device has no Ethernet header.
     pub lladdr: Option<LinkLayerAddress>,
     /// The addresses that the kernel's neighbour table has for it: none if the kernel has not asked it.
     pub addresses: Vec<IpAddr>,
@@ -184,9 +184,9 @@ pub(crate) fn read(pins: Option<&Pins>, network: &mut Network, device: Option<&s
     let known = replies.ways()?;
     let clock = FlowClock::read()?;
     let mut ways: BTreeMap<u32, FlowsOfWay> = BTreeMap::new();
-    let addresses = network.addresses_of_neighbours()?;
+    let neighbours = Neighbours::read(pins, network)?;
     for (number, way) in known.iter().filter(|(_, way)| only.is_none_or(|index| index == way.ifindex)) {
-        ways.insert(*number, FlowsOfWay::new(reply_way(way, &links, &addresses)));
+        ways.insert(*number, FlowsOfWay::new(reply_way(way, &links, &neighbours)));
     }
     let mut flows = Flows { room: MAX_FLOWS.into(), ..Flows::default() };
     for entry in table.entries().filter(|entry| !clock.is_idle(entry)) {
@@ -236,7 +236,7 @@ pub(crate) fn find(
     if !pins.tables.replies.is_receiver(way.ifindex)? {
         return Ok(None);
     }
-    let way = reply_way(&way, links, &network.addresses_of_neighbours()?);
+    let way = reply_way(&way, links, &Neighbours::read(pins, network)?);
     Ok(Some(ReplyFlow::new(state, Some(way), age)))
 }
 
@@ -271,6 +271,9 @@ fn named(links: &BTreeMap<u32, Link>, name: &str) -> Result<u32> {
 
 /// Returns what tells the flow of these packets from all others, or what keeps anybody from that.
 pub(crate) fn key(flow: &FlowSpec) -> std::result::Result<FlowKey, FlowError> {
+    if flow.incoming.is_some() {
+        return Err(FlowError::Incoming);
+    }
     let incomplete = |missing| FlowError::Incomplete { flow: Box::new(flow.clone()), missing };
     let (remote, protocol) = flow.parts().map_err(incomplete)?;
     if protocol.is_icmp() {
@@ -295,13 +298,36 @@ fn state(state: u8) -> Option<FlowState> {
     }
 }
 
-fn reply_way(way: &Way, links: &BTreeMap<u32, Link>, addresses: &NeighbourAddresses) -> ReplyWay {
+/// What the neighbour table and the programs know of neighbours.
+struct Neighbours {
+    addresses: NeighbourAddresses,
+    successors: BTreeMap<(u32, Ethernet), Ethernet>,
+}
+
+impl Neighbours {
+    fn read(pins: &Pins, network: &mut Network) -> Result<Self> {
+        let (addresses, successors) = (network.addresses_of_neighbours()?, pins.tables.replies.successors()?);
+        Ok(Self { addresses, successors })
+    }
+
+    /// The Ethernet address that replies go to, by the same steps as the programs (`crates/byway-ebpf/src/heard.rs`).
+    fn of_today(&self, ifindex: u32, sender: [u8; 6]) -> [u8; 6] {
+        let next = |it: &Ethernet| self.successors.get(&(ifindex, *it)).copied();
+        let steps = std::iter::successors(Some(ethernet_words(sender)), next);
+        steps.take(3).last().map_or(sender, |[first, second]| {
+            let ([a, b, ..], [c, d, e, f]) = (first.to_ne_bytes(), second.to_ne_bytes());
+            [a, b, c, d, e, f]
+        })
+    }
+}
+
+fn reply_way(way: &Way, links: &BTreeMap<u32, Link>, neighbours: &Neighbours) -> ReplyWay {
     let device = match links.get(&way.ifindex) {
         Some(link) => link.device.clone(),
         None => Device::from_kernel("", way.ifindex),
     };
-    let lladdr = way.sender();
-    let addresses = lladdr.and_then(|it| addresses.get(&(way.ifindex, it)));
+    let lladdr = way.sender().map(|sender| neighbours.of_today(way.ifindex, sender));
+    let addresses = lladdr.and_then(|it| neighbours.addresses.get(&(way.ifindex, it)));
     ReplyWay {
         device,
         lladdr: lladdr.map(LinkLayerAddress),
@@ -321,6 +347,7 @@ mod tests {
                 "192.0.2.7 to 198.51.100.9 proto tcp dport 80",
                 "`192.0.2.7 to 198.51.100.9 proto tcp dport 80` may be many flows: it lacks `sport`",
             ),
+            ("192.0.2.7 to 198.51.100.9 iif eth1", "`iif` does not tell flows apart; leave it out"),
             (
                 "2001:db8::7 to 2001:db8::8 proto icmp",
                 "`2001:db8::7 to 2001:db8::8 proto icmpv6` may be many flows: a number in each ping tells them apart, and there is no word for it",
@@ -337,10 +364,15 @@ mod tests {
         let mut way = Way { ifindex: 3, addresses: [0; 3] };
         let named = |way: &Way| {
             let addresses = [((3, [2, 66, 10, 0, 0, 21]), BTreeSet::from(["10.0.0.21".parse().unwrap()]))];
-            reply_way(way, &BTreeMap::new(), &addresses.into()).to_string()
+            let successor =
+                [((3, ethernet_words([2, 66, 10, 0, 0, 9])), ethernet_words([2, 66, 10, 0, 0, 21]))];
+            let neighbours = Neighbours { addresses: addresses.into(), successors: successor.into() };
+            reply_way(way, &BTreeMap::new(), &neighbours).to_string()
         };
         assert_eq!(named(&way), "dev if3");
         way.addresses = [[1, 2, 3, 4], [5, 6, 2, 66], [10, 0, 0, 21]].map(u32::from_ne_bytes);
+        assert_eq!(named(&way), "via 10.0.0.21 lladdr 02:42:0a:00:00:15 dev if3");
+        way.addresses[2] = u32::from_ne_bytes([10, 0, 0, 9]);
         assert_eq!(named(&way), "via 10.0.0.21 lladdr 02:42:0a:00:00:15 dev if3");
         way.addresses[2] = u32::from_ne_bytes([10, 0, 0, 22]);
         assert_eq!(named(&way), "lladdr 02:42:0a:00:00:16 dev if3");

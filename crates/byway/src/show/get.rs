@@ -108,7 +108,8 @@ fn read_pins(pins: Option<&Pins>, network: &mut Network, flow: &FlowSpec) -> Res
         };
         facts.ways.insert(slot, way);
     }
-    if let (Found::Target { target, .. }, Ok(key)) = (&facts.found, flows::key(flow))
+    let alone = FlowSpec { incoming: None, ..flow.clone() };
+    if let (Found::Target { target, .. }, Ok(key)) = (&facts.found, flows::key(&alone))
         && is_reply_to(target.kind)
     {
         facts.reply = flows::find(pins, network, &lookup.links, &key)?;
@@ -159,9 +160,12 @@ fn decide(flow: &FlowSpec, facts: Facts) -> Decision {
             let (own, others): (Vec<_>, Vec<_>) = rules.into_iter().partition(|(id, _)| *id == target.rule);
             decision.rule = own.into_iter().map(|(_, rule)| rule).next();
             decision.beaten = others.into_iter().map(|(_, rule)| rule).collect();
-            let sent_back = if is_reply_to(target.kind) { act_on_reply(flow, reply.as_ref()) } else { None };
-            (decision.action, decision.depends_on) =
-                sent_back.unwrap_or_else(|| act(flow, &target, group.as_deref(), &mut ways));
+            let sent_back = is_reply_to(target.kind).then(|| act_on_reply(flow, reply.as_ref())).flatten();
+            // What may be no reply may go to the target as well.
+            let is_known = reply.as_ref().is_some_and(|it| it.state != FlowState::OfHost);
+            let of_target = (!is_known).then(|| act(flow, &target, group.as_deref(), &mut ways));
+            let nothing = (Action::Pass, Vec::new());
+            (decision.action, decision.depends_on) = sent_back.or(of_target).unwrap_or(nothing);
             decision.reply = reply;
             decision.ways =
                 slots(&Found::Target { target, group }).iter().filter_map(|slot| ways.remove(slot)).collect();

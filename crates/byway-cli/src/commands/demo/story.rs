@@ -220,7 +220,7 @@ fn reply_to(seed: &Seed, say: &Voice, told: &mut Told) -> Result<(), Error> {
     }
     say.command("show flows");
     let flows = seed.server.run(|| Byway::open()?.flows(None))?;
-    say.indented(&table::flows(&flows, Reader::Person));
+    say.indented(&table::flows(&flows, true, Reader::Person));
     Ok(())
 }
 

@@ -40,7 +40,7 @@ impl Parser<'_> {
             None => None,
         };
         let of_keys = [
-            ("on-down", check_on_down(&target, on_down)),
+            ("on-down", check_on_down(reply_to, &target, on_down)),
             ("mss", check_mss(reply_to, &target, mss)),
             ("name", name.as_deref().map_or(Ok(()), check_name)),
         ];

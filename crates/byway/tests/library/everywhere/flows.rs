@@ -1,12 +1,12 @@
 //! The table of flows that `reply-to` sends back, and the ways in it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use byway::{Action, Attach, Error, FlowSpec, FlowState, LinkLayerAddress, Protocol, ReplyFlow, TargetSpec};
-use byway_lab::Frame;
+use byway_lab::{Frame, wait_until};
 
 use crate::support::{
-    ANSWER, hooks_and_families, on,
+    ANSWER, hooks, hooks_and_families, on,
     replies::{PORT, SYN, Steered, Traffic, call, tcp, two_served_uplinks},
 };
 
@@ -141,5 +141,49 @@ fn one_neighbours_card_is_nobody_elses() {
         assert_eq!(udp.answer(&hosts), 1);
         let is_it = |frame: &Frame| frame.destination() == Some(udp.client.ip());
         assert_eq!(heard.wait_for(ANSWER, is_it).unwrap().destination_mac(), Some(first));
+    }
+}
+
+/// An ARP request of a neighbour for its own address (RFC 5227), as a frame to all.
+fn announcement(sender: [u8; 6], address: IpAddr) -> Vec<u8> {
+    let IpAddr::V4(address) = address else { panic!("ARP is for IPv4") };
+    let mut frame = [[0xFF; 6], sender].concat();
+    frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    frame.extend(sender);
+    frame.extend(address.octets());
+    frame.extend([0; 6]);
+    frame.extend(address.octets());
+    frame
+}
+
+/// An address that is not the first one of a router moves none of its replies, whoever takes it. If somebody takes the first one,
+/// replies follow until the router notes a flow again.
+#[test]
+fn only_the_first_address_of_a_router_moves_its_replies() {
+    for &hook in hooks() {
+        let Steered { hosts, udp, .. } = Steered::new(hook, false, TargetSpec::Pass);
+        let router = &hosts.router[0];
+        let (first, other) = (router.mac("eth0").unwrap(), [0x02, 0, 0, 0, 0, 9]);
+        let announce = |sender, address| router.send_frame("eth0", &announcement(sender, address)).unwrap();
+        // Before it asks for the server, and so names the address that it is going to send from.
+        announce(first, hosts.via[0]);
+        udp.ask(1);
+        let answered = || {
+            let heard = router.capture("eth0").unwrap();
+            udp.server.send_to(b"answer", udp.client).unwrap();
+            let is_it = |frame: &Frame| frame.destination() == Some(udp.client.ip());
+            heard.wait_for(ANSWER, is_it).unwrap().destination_mac().unwrap()
+        };
+        let shared = "10.0.1.99".parse().unwrap();
+        announce(first, shared);
+        announce(other, shared);
+        assert_eq!(answered(), first, "the shared address is not its first one");
+        announce(other, hosts.via[0]);
+        assert!(wait_until(ANSWER, || answered() == other));
+        let way = on(&hosts.server, hook, |byway| byway.flows(None)).unwrap().ways.remove(0).way;
+        assert_eq!(way.lladdr, Some(LinkLayerAddress(other)), "this is where replies go");
+        let echo = hosts.server.tcp_serve(SocketAddr::new(udp.at.ip(), PORT + 3)).unwrap();
+        call(router, None, echo.address(), Traffic::Tcp, ANSWER).unwrap();
+        assert_eq!(answered(), first, "it has asked, so it is there");
     }
 }

@@ -44,14 +44,18 @@ pub(crate) fn lacking(what: &str) {
 
 /// The same where this kernel is older than what it lacks, which is then nothing to wonder at.
 pub(crate) fn lacking_before(what: &str, since: [u32; 2]) {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
-    let release: [u32; 2] = std::array::from_fn(|_| numbers.next().unwrap_or(0));
-    if release < since {
+    if release() < since {
         println!("this kernel has no {what}, which came with {}.{}: nothing is tested", since[0], since[1]);
     } else {
         lacking(what);
     }
+}
+
+/// The first two numbers of the kernel's version.
+pub(crate) fn release() -> [u32; 2] {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    std::array::from_fn(|_| numbers.next().unwrap_or(0))
 }
 
 /// Calls Byway in a node, with a hook.
