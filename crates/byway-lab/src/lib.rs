@@ -41,6 +41,7 @@ mod bridge;
 mod bulk;
 mod capture;
 mod connections;
+mod connmark;
 mod datagrams;
 mod device;
 mod error;

@@ -88,6 +88,29 @@ pub(crate) fn compare(value: &[u8]) -> Vec<Attribute> {
     expression("cmp", &[number(1, REGISTER_1), number(2, 0), data(3, value)])
 }
 
+/// Ends the rule if the first register holds `value`: `NFT_CMP_NEQ` 1.
+pub(crate) fn compare_not(value: &[u8]) -> Vec<Attribute> {
+    expression("cmp", &[number(1, REGISTER_1), number(2, 1), data(3, value)])
+}
+
+/// What is known about the packet's connection: `NFT_CT_DIRECTION`, `NFT_CT_MARK`.
+#[derive(Clone, Copy)]
+pub(crate) enum Known {
+    /// 0 for a packet in the direction of the first one.
+    Direction = 1,
+    Mark = 3,
+}
+
+/// Loads it: `NFTA_CT_DREG` 1, `_KEY` 2.
+pub(crate) fn connection(known: Known) -> Vec<Attribute> {
+    expression("ct", &[number(1, REGISTER_1), number(2, known as u32)])
+}
+
+/// Marks the packet's connection with what is in the first register: `NFTA_CT_KEY` 2, `_SREG` 4.
+pub(crate) fn set_connection_mark() -> Vec<Attribute> {
+    expression("ct", &[number(2, Known::Mark as u32), number(4, REGISTER_1)])
+}
+
 /// Ends the rule unless the set holds what is in the first register: `NFTA_LOOKUP_SET` 1, `_SREG` 2.
 pub(crate) fn lookup(set: &str) -> Vec<Attribute> {
     expression("lookup", &[text(1, set), number(2, REGISTER_1)])

@@ -164,6 +164,25 @@ fn marks_choose_the_table() {
 }
 
 #[test]
+fn replies_are_marked_like_their_requests() {
+    let lab = Lab::new().unwrap();
+    let (client, router, server) = routed(&lab);
+    router.forwarding().unwrap();
+    let service = server.udp_serve(at("10.2.0.2:7")).unwrap();
+    let other = client.udp_serve(at("10.1.0.2:7")).unwrap();
+    router.route("blackhole default table 100").unwrap();
+    router.rule("from all fwmark 7 lookup 100 priority 1000").unwrap();
+    let asks = |timeout| client.udp_echo(None, service.address(), b"?", timeout);
+    asks(SOON).unwrap();
+    router.mark_replies("eth0", 7).unwrap();
+    asks(BRIEFLY).unwrap_err();
+    // Its request came in by the other device, so nothing of it is marked, however often it asks.
+    for _ in 0..2 {
+        server.udp_echo(Some(ip("10.2.0.2")), other.address(), b"?", SOON).unwrap();
+    }
+}
+
+#[test]
 fn a_bridge_joins_several() {
     let lab = Lab::new().unwrap();
     let nodes: Vec<Node> = ["a", "b", "c"].iter().map(|name| lab.node(name).unwrap()).collect();
