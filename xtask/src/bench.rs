@@ -12,7 +12,9 @@ mod forward;
 mod local;
 mod minimal;
 mod packet;
+mod reply_to;
 mod results;
+mod vary;
 mod waiting;
 
 use std::path::PathBuf;
@@ -42,7 +44,7 @@ pub(crate) struct Bench {
     compare: Option<String>,
 }
 
-/// Without one of these: packet, control, forward, local and bulk.
+/// Without one of these: packet, control, forward, local, bulk and reply-to.
 #[derive(Subcommand)]
 enum What {
     /// Nanoseconds of the programs for one packet (BPF_PROG_TEST_RUN)
@@ -56,6 +58,9 @@ enum What {
     Local,
     /// A gigabyte over TCP, and the time of an answer: plain routing, `ip rule` and byway
     Bulk,
+    /// What `reply-to` costs: nanoseconds for a packet that comes in and for its reply, over the number of flows; and replies
+    /// a second through a router
+    ReplyTo,
     /// Measure nothing: draw the charts again from what is in --out
     Draw,
 }
@@ -84,6 +89,7 @@ const CONTROL: Part = ("control", control::measure);
 const FORWARD: Part = ("forward", forward::measure);
 const LOCAL: Part = ("local", local::measure);
 const BULK: Part = ("bulk", bulk::measure);
+const REPLY_TO: Part = ("reply-to", reply_to::measure);
 
 impl Bench {
     pub(crate) fn exec(self) -> Result<()> {
@@ -91,12 +97,13 @@ impl Bench {
         ensure!(rounds > 0, "no rounds, no figures: give --rounds at least 1");
         let effort = Effort { rounds, quick: self.quick };
         let parts = match self.what {
-            None => vec![PACKET, CONTROL, FORWARD, LOCAL, BULK],
+            None => vec![PACKET, CONTROL, FORWARD, LOCAL, BULK, REPLY_TO],
             Some(What::Packet) => vec![PACKET],
             Some(What::Control) => vec![CONTROL],
             Some(What::Forward) => vec![FORWARD],
             Some(What::Local) => vec![LOCAL],
             Some(What::Bulk) => vec![BULK],
+            Some(What::ReplyTo) => vec![REPLY_TO],
             Some(What::Draw) => {
                 let folder = self.out.context("draw which results? Name their folder with --out")?;
                 return Results::read(&folder)?.draw(&folder);

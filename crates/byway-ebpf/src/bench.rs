@@ -1,8 +1,9 @@
-//! Programs that are no part of Byway: `cargo xtask bench packet` measures Byway's own with them, and beside them.
+//! Programs that are no part of Byway: `cargo xtask bench packet` and `bench reply-to` measure Byway's own with them, and
+//! beside them.
 //!
 //! The kernel runs a program again and again on one packet (`BPF_PROG_TEST_RUN`). `vary` gives that packet another source
-//! each time, and then calls the program to measure, so that every look-up is a different one. The cost of `vary` itself is
-//! measured with `empty`, and subtracted.
+//! each time, or another destination, and then calls the program to measure, so that every look-up is a different one. The
+//! cost of `vary` itself is measured with `empty`, and subtracted.
 
 #![no_std]
 #![no_main]
@@ -28,6 +29,10 @@ const ETH_P_IPV6: u32 = (0x86DD_u16).to_be() as u32;
 const SOURCE4: usize = ETHERNET_LEN + 12;
 /// Where the source is in an IPv6 header.
 const SOURCE6: usize = ETHERNET_LEN + 8;
+/// Where the destination is in an IPv4 header.
+const DESTINATION4: usize = ETHERNET_LEN + 16;
+/// Where the destination is in an IPv6 header.
+const DESTINATION6: usize = ETHERNET_LEN + 24;
 
 /// How `vary` varies.
 #[repr(C)]
@@ -37,20 +42,25 @@ pub struct Plan {
     /// How many of them there are, minus one. Their number is a power of two.
     mask: u32,
     /// 0: each run is the departure of another packet. 1: departure and arrival of a packet take turns. 2: each run is an
-    /// arrival.
+    /// arrival. 3: departure and arrival take turns, whatever the programs do, so that programs which do nothing show what
+    /// `vary` itself costs in turn 1.
     turn: u32,
     /// The mark of an arrival: rule and slot.
     rule: u32,
     slot: u32,
     /// Both halves of the secret in marks.
     secret: [u32; 2],
+    /// 0: what varies is the packet's source. 1: it is the destination.
+    place: u32,
+    /// In turn 3, 1 if the last run was a departure.
+    departed: u32,
 }
 
 /// The plan.
 #[btf_map]
 pub static PLAN: Array<Plan, 1, IN_PLACE> = Array::new();
 
-/// The sources, in network byte order, an IPv4 address in the first word.
+/// The sources or destinations, in network byte order, an IPv4 address in the first word.
 #[btf_map]
 pub static SOURCES: Array<[u32; 4], { MAX_RULES as usize }, IN_PLACE> = Array::new();
 
@@ -74,7 +84,7 @@ pub static MINIMAL4: HashMap<u32, NextHop, { MAX_RULES as usize }> = HashMap::ne
 #[btf_map]
 pub static MINIMAL6: HashMap<[u32; 4], NextHop, { MAX_RULES as usize }> = HashMap::new();
 
-/// Gives the packet its next source, and calls the program to measure.
+/// Gives the packet its next source or destination, and calls the program to measure.
 #[classifier]
 pub fn vary(ctx: TcContext) -> i32 {
     let Some(plan) = PLAN.get_ptr_mut(0) else { return TC_ACT_UNSPEC };
@@ -83,7 +93,15 @@ pub fn vary(ctx: TcContext) -> i32 {
     let skb = ctx.skb.skb;
     // SAFETY: the kernel hands a valid `__sk_buff`, whose fields the verifier checks.
     let is_marked = unsafe { [(*skb).cb[mark::SECRET_LOW], (*skb).cb[mark::SECRET_HIGH]] } == plan.secret;
-    if plan.turn == 1 && is_marked {
+    let arrives = match plan.turn {
+        1 => is_marked,
+        3 => {
+            plan.departed ^= 1;
+            plan.departed == 0
+        }
+        _ => false,
+    };
+    if arrives {
         // The kernel would have written another Ethernet header by now.
         let Some(header) = at::<[u8; ETHERNET_LEN]>(&ctx, 0) else { return TC_ACT_UNSPEC };
         // SAFETY: `at` has checked that the bytes are there.
@@ -97,11 +115,13 @@ pub fn vary(ctx: TcContext) -> i32 {
     // SAFETY: the kernel hands a valid `__sk_buff`, and a classifier may read this field.
     let protocol = unsafe { (*skb).protocol };
     if protocol == ETH_P_IP {
-        let Some(place) = at::<u32>(&ctx, SOURCE4) else { return TC_ACT_UNSPEC };
+        let place = at::<u32>(&ctx, if plan.place == 0 { SOURCE4 } else { DESTINATION4 });
+        let Some(place) = place else { return TC_ACT_UNSPEC };
         // SAFETY: `at` has checked that it is there; the header begins at an odd half-word.
         unsafe { ptr::write_unaligned(place, source[0]) };
     } else {
-        let Some(place) = at::<[u32; 4]>(&ctx, SOURCE6) else { return TC_ACT_UNSPEC };
+        let place = at::<[u32; 4]>(&ctx, if plan.place == 0 { SOURCE6 } else { DESTINATION6 });
+        let Some(place) = place else { return TC_ACT_UNSPEC };
         // SAFETY: `at` has checked that it is there; the header begins at an odd half-word.
         unsafe { ptr::write_unaligned(place, *source) };
     }

@@ -22,7 +22,7 @@ use byway_lab::seed::{IPV4, Seed};
 use super::{
     Effort,
     figures::{Chart, Point, Shape, in_turn, line},
-    packet::address,
+    vary::address,
 };
 
 /// The numbers of rules to measure with.

@@ -2,11 +2,12 @@
 //!
 //! Every contestant has a router of its own. One processor sends, another one forwards ([`hosts`]). Packets are counted at
 //! the far ends of the router's links. A packet at the wrong end is an error and never a figure. [`processors`] measures
-//! several processors that forward at once.
+//! several processors that forward at once, and [`replies`] the means to send replies back.
 
 mod contestant;
 mod hosts;
 mod processors;
+pub(super) mod replies;
 mod traffic;
 
 use anyhow::Result;
@@ -55,6 +56,12 @@ fn over_rules(effort: Effort) -> Result<Chart> {
     Ok(chart(&lines, figures))
 }
 
+/// Returns a note on a router that might have forwarded more than it got.
+fn idle(contestant: &Contestant, rate: &Figures, sent: &Figures) -> Option<String> {
+    (sent.median() < rate.median() * ENOUGH)
+        .then(|| format!("{contestant}: the sender hardly keeps the router busy, which may do more"))
+}
+
 /// Sorts the figures, which come in the order of the contestants, into lines.
 fn chart(lines: &[(&str, Vec<Contestant>)], figures: Vec<[Figures; 3]>) -> Chart {
     let (mut notes, mut busiest, mut offered) = (Vec::new(), 0.0_f64, None);
@@ -64,11 +71,7 @@ fn chart(lines: &[(&str, Vec<Contestant>)], figures: Vec<[Figures; 3]>) -> Chart
         let mut points = Vec::new();
         for (contestant, [rate, sent, waited]) in contestants.iter().zip(figures.by_ref()) {
             busiest = busiest.max(waited.median());
-            if sent.median() < rate.median() * ENOUGH {
-                notes.push(format!(
-                    "{contestant}: the sender hardly keeps the router busy, which may do more"
-                ));
-            }
+            notes.extend(idle(contestant, &rate, &sent));
             if *contestant == Contestant::Plain {
                 offered = Some(sent);
             }

@@ -1,50 +1,23 @@
-//! Measures the nanoseconds that the programs need for a packet (`BPF_PROG_TEST_RUN`), each time from another source.
-//!
-//! The kernel runs a program again and again on one packet. `vary` (crates/byway-ebpf/src/bench.rs) gives it the next source
-//! of a list in random order, and tail-calls the measured program. The cost of `vary` with a program that does nothing is
-//! subtracted.
+//! Measures the nanoseconds that the programs need for a packet ([`vary`](super::vary)), each time from another source.
 
 mod counters;
 
-use std::{
-    cell::RefCell,
-    collections::HashSet,
-    fs,
-    net::IpAddr,
-    panic,
-    path::{Path, PathBuf},
-    sync::Barrier,
-    thread,
-};
+use std::{cell::RefCell, collections::HashSet, net::IpAddr, panic, sync::Barrier, thread};
 
 use anyhow::{Context, Result, ensure};
-use aya::{
-    Ebpf, TestRunOptions,
-    maps::{Array, Map, MapData, PerCpuArray, PerCpuValues, ProgramArray},
-    programs::{ProgramFd, SchedClassifier, TestRun},
-    util::nr_cpus,
-};
+use aya::programs::ProgramFd;
 use byway::{Byway, GroupSpec, MemberSpec, NextHopSpec, Prefix, RuleSpec, Selector, TargetSpec};
-use byway_abi::NextHopCounters;
-use byway_lab::{
-    seed::{Addresses, IPV4, IPV6, Seed},
-    stay_on_processor,
-};
+use byway_lab::seed::{Addresses, IPV4, IPV6, Seed};
 
 use super::{
     Effort,
     figures::{Chart, Figures, Point, Series, Shape, in_turn, line},
     minimal,
+    vary::{
+        REDIRECT, REPEAT, SHOT, SkBuff, Turn, UNSPEC, Varies, Vary, address, end, folder, frame, on_device,
+        program, prove_next_hops, shuffle,
+    },
 };
-
-/// How many runs of the program one figure is the mean of.
-const REPEAT: u32 = 2_000_000;
-/// `TC_ACT_REDIRECT`
-const REDIRECT: u32 = 7;
-/// `TC_ACT_SHOT`
-const SHOT: u32 = 2;
-/// `TC_ACT_UNSPEC`, -1
-const UNSPEC: u32 = u32::MAX;
 
 /// The numbers of rules to measure with.
 const RULES: [u32; 4] = [1, 1_000, 100_000, 1_000_000];
@@ -100,19 +73,21 @@ fn over_processors(effort: Effort) -> Result<Chart> {
     const NAMES: [&str; 2] = ["one CPU", "two CPUs at once"];
     let rules = Rules::new(Case::Hosts, IPV4, 1_000);
     let contestant = Contestant::byway(IPV4, &rules)?;
-    let (mut one, mut other) = (Vary::load(1)?, Vary::load(1)?);
+    let folder = folder()?;
+    let (mut one, mut other) = (Vary::for_pins(&folder)?, Vary::for_pins(&folder)?);
     for vary in [&mut one, &mut other] {
-        vary.set_secret(secret(&folder()?)?)?;
-        vary.set_sources(&rules.sources)?;
+        vary.set_addresses(Varies::Source, &rules.sources)?;
     }
     let repeat = effort.choose(REPEAT, REPEAT / 10);
     let mut varies = [one, other];
     let Contestant { seed, departure, arrival, frame, context, .. } = &contestant;
     let arrival = arrival.as_ref().context("a hit arrives")?;
     let mut at_once = |processors: usize| -> Result<[f64; 1]> {
-        let empty = varies[0].program("empty")?.fd()?.try_clone()?;
+        let empty = varies[0].empty()?;
         let mut nanoseconds = [0.0; 2];
-        for (nth, programs, turn) in [(0, [&empty, &empty], 0), (1, [departure, arrival], 1)] {
+        for (nth, programs, turn) in
+            [(0, [&empty, &empty], Turn::First), (1, [departure, arrival], Turn::Both)]
+        {
             for vary in &mut varies {
                 vary.go_over_to(programs)?;
                 vary.set_turn(turn)?;
@@ -125,16 +100,8 @@ fn over_processors(effort: Effort) -> Result<Chart> {
                     .map(|(processor, vary)| {
                         let (server, start) = (seed.server.clone(), &start);
                         scope.spawn(move || -> Result<f64> {
-                            stay_on_processor(processor)?;
-                            let program = vary.program("vary")?;
-                            let options = TestRunOptions {
-                                data_in: Some(frame),
-                                ctx_in: Some(context),
-                                repeat,
-                                ..TestRunOptions::default()
-                            };
                             start.wait();
-                            Ok(server.run(|| program.test_run(options))?.duration.as_nanos() as f64)
+                            Ok(vary.run_on(processor, &server, context, frame, repeat)?.nanoseconds)
                         })
                     })
                     .collect();
@@ -238,18 +205,6 @@ impl Rules {
     }
 }
 
-/// Returns the `nth` of many different addresses.
-pub(super) fn address(is_v4: bool, nth: u32) -> IpAddr {
-    // An odd factor spreads them.
-    let spread = nth.wrapping_mul(0x9E37_79B1);
-    if is_v4 {
-        // In 64.0.0.0/3, which has no special addresses.
-        IpAddr::from((0x4000_0000_u32 | spread & 0x1FFF_FFFF).to_be_bytes())
-    } else {
-        IpAddr::from((0x2400_0000_u128 << 96 | u128::from(spread) << 64 | u128::from(nth)).to_be_bytes())
-    }
-}
-
 /// The name of the group.
 const GROUP: &str = "uplinks";
 
@@ -266,8 +221,7 @@ struct Contestant {
     departure: ProgramFd,
     arrival: Option<ProgramFd>,
     frame: Vec<u8>,
-    /// `struct __sk_buff` (include/uapi/linux/bpf.h), of which the programs need only the device.
-    context: [u8; 192],
+    context: SkBuff,
 }
 
 impl Contestant {
@@ -279,12 +233,12 @@ impl Contestant {
         departure: ProgramFd,
         arrival: Option<ProgramFd>,
     ) -> Result<Self> {
-        vary.set_sources(sources)?;
-        let mut context = [0; 192];
-        context[40..44].copy_from_slice(&seed.server.ifindex("eth0")?.to_ne_bytes());
+        vary.set_addresses(Varies::Source, sources)?;
+        let context = on_device(seed.server.ifindex("eth0")?);
         let from = *sources.first().context("no sources")?;
         let to = if from.is_ipv4() { "203.0.113.9" } else { "2001:db8:f::9" };
-        let frame = udp_frame(from, to.parse()?);
+        // The smallest UDP header.
+        let frame = frame(from, to.parse()?, byway_abi::flow::UDP, &[0; 8]);
         Ok(Self { seed, case, vary: RefCell::new(vary), departure, arrival, frame, context })
     }
 
@@ -301,14 +255,10 @@ impl Contestant {
             Ok(())
         })?;
         let folder = folder()?;
-        let program = |name: &str| -> Result<ProgramFd> {
-            Ok(SchedClassifier::from_pin(folder.join(name))?.fd()?.try_clone()?)
-        };
-        let arrival = if case.verdict() == REDIRECT { Some(program("arrival")?) } else { None };
+        let arrival = if case.verdict() == REDIRECT { Some(program(&folder, "arrival")?) } else { None };
         prove_next_hops(&folder)?;
-        let mut vary = Vary::load(1)?;
-        vary.set_secret(secret(&folder)?)?;
-        Self::new(seed, case, vary, &rules.sources, program("departure")?, arrival)
+        let vary = Vary::for_pins(&folder)?;
+        Self::new(seed, case, vary, &rules.sources, program(&folder, "departure")?, arrival)
     }
 
     /// Returns a program that does no more than it must.
@@ -316,7 +266,7 @@ impl Contestant {
         let seed = Seed::new()?;
         let mut vary = Vary::load(rules.specs.len() as u32)?;
         let sources = rules.sources.iter().copied();
-        minimal::know(&mut vary.object, seed.server.ifindex("eth1")?, addresses.router, sources)?;
+        minimal::know(vary.object(), seed.server.ifindex("eth1")?, addresses.router, sources)?;
         let minimal = vary.program("minimal")?.fd()?.try_clone()?;
         Self::new(seed, rules.case, vary, &rules.sources, minimal, None)
     }
@@ -324,168 +274,26 @@ impl Contestant {
     /// Measures the nanoseconds for a packet, without those to vary packets.
     fn measure(&self, repeat: u32) -> Result<f64> {
         let mut vary = self.vary.borrow_mut();
-        let empty = vary.program("empty")?.fd()?.try_clone()?;
-        let (without, _) = self.run(&mut vary, [&empty, &empty], false, repeat)?;
-        let arrival = self.arrival.as_ref();
-        let programs = [&self.departure, arrival.unwrap_or(&empty)];
-        let (with, verdict) = self.run(&mut vary, programs, arrival.is_some(), repeat)?;
-        if arrival.is_some() {
-            // Every second run is an arrival, and the last one is: they come in pairs.
-            ensure!(verdict == UNSPEC, "{:?}: the arrival says {verdict}", self.case);
-            return Ok(2.0 * (with - without));
-        }
-        ensure!(verdict == self.case.verdict(), "{:?}: the program says {verdict}", self.case);
-        Ok(with - without)
-    }
-
-    fn run(
-        &self,
-        vary: &mut Vary,
-        programs: [&ProgramFd; 2],
-        has_arrivals: bool,
-        repeat: u32,
-    ) -> Result<(f64, u32)> {
-        vary.go_over_to(programs)?;
-        vary.set_turn(u32::from(has_arrivals))?;
-        let options = TestRunOptions {
-            data_in: Some(&self.frame),
-            ctx_in: Some(&self.context),
-            repeat,
-            ..TestRunOptions::default()
+        let empty = vary.empty()?;
+        let mut run = |programs: [&ProgramFd; 2], turn| {
+            vary.go_over_to(programs)?;
+            vary.set_turn(turn)?;
+            vary.run(&self.seed.server, &self.context, &self.frame, repeat)
         };
-        let vary = vary.program("vary")?;
-        // The kernel looks for the device in the network namespace of the caller. If the runs moved to another processor
-        // between a departure and its arrival, the next departure on the first processor would be a probe.
-        let ran = self.seed.server.run(|| -> Result<_> {
-            stay_on_processor(0)?;
-            Ok(vary.test_run(options)?)
-        })?;
-        Ok((ran.duration.as_nanos() as f64, ran.return_value))
+        let without = run([&empty, &empty], Turn::First)?.nanoseconds;
+        if let Some(arrival) = &self.arrival {
+            let with = run([&self.departure, arrival], Turn::Both)?;
+            // Every second run is an arrival, and the last one is: they come in pairs.
+            ensure!(with.verdict == UNSPEC, "{:?}: the arrival says {}", self.case, with.verdict);
+            return Ok(2.0 * (with.nanoseconds - without));
+        }
+        let with = run([&self.departure, &empty], Turn::First)?;
+        ensure!(with.verdict == self.case.verdict(), "{:?}: the program says {}", self.case, with.verdict);
+        Ok(with.nanoseconds - without)
     }
 }
 
 fn measured(effort: Effort, contestants: &[Contestant]) -> Result<Vec<[Figures; 1]>> {
     let repeat = effort.choose(REPEAT, REPEAT / 10);
     in_turn(effort.rounds, contestants, |contestant| Ok([contestant.measure(repeat)?]))
-}
-
-/// Returns the folder of Byway's pins. Each contestant has a BPF file system of its own.
-fn folder() -> Result<PathBuf> {
-    Ok(fs::read_dir("/sys/fs/bpf/byway")?.next().context("nothing is pinned")??.path())
-}
-
-/// Reads the secret of these pins, which marks contain.
-fn secret(folder: &Path) -> Result<u64> {
-    let map: Array<MapData, u64> =
-        Map::from_map_data(MapData::from_pin(folder.join("SECRET"))?)?.try_into()?;
-    Ok(map.get(&0, 0)?)
-}
-
-/// Marks the next hops as proven alive for good, so that no packet is a probe: the kernel runs the program on one packet,
-/// whose departures and arrivals must take turns. Under traffic, about one packet in a tenth of a second is a probe.
-fn prove_next_hops(folder: &Path) -> Result<()> {
-    let map = Map::from_map_data(MapData::from_pin(folder.join("NEXT_HOP_COUNTERS"))?)?;
-    let mut counters: PerCpuArray<MapData, NextHopCounters> = map.try_into()?;
-    // Slots are given out in order, and there are at most two next hops.
-    for slot in 1..=2 {
-        let proven = NextHopCounters { proven: i64::MAX as u64, ..NextHopCounters::default() };
-        let of_each = vec![proven; nr_cpus().map_err(|(_, error)| error)?];
-        counters.set(slot, PerCpuValues::try_from(of_each)?, 0)?;
-    }
-    Ok(())
-}
-
-/// Hosts inside others end before those.
-fn end(contestants: impl IntoIterator<Item = Contestant>) {
-    let mut contestants: Vec<Contestant> = contestants.into_iter().collect();
-    while contestants.pop().is_some() {}
-}
-
-/// The programs that measure, and their maps.
-struct Vary {
-    object: Ebpf,
-}
-
-impl Vary {
-    /// Loads them with room for this many sources of `minimal`.
-    fn load(entries: u32) -> Result<Self> {
-        Ok(Self { object: minimal::load(entries, &["vary", "empty", "minimal"])? })
-    }
-
-    fn program(&self, name: &str) -> Result<&SchedClassifier> {
-        Ok(self.object.program(name).context("the object lacks a program")?.try_into()?)
-    }
-
-    fn go_over_to(&mut self, programs: [&ProgramFd; 2]) -> Result<()> {
-        let map = self.object.map_mut("MEASURED").context("the object lacks a map")?;
-        let mut measured: ProgramArray<&mut MapData> = map.try_into()?;
-        for (nth, program) in programs.into_iter().enumerate() {
-            measured.set(nth as u32, program, 0)?;
-        }
-        Ok(())
-    }
-
-    fn set_turn(&mut self, turn: u32) -> Result<()> {
-        let map = self.object.map_mut("PLAN").context("the object lacks a map")?;
-        let mut plan: Array<&mut MapData, [u32; 7]> = map.try_into()?;
-        let mut now = plan.get(&0, 0)?;
-        now[2] = turn;
-        plan.set(0, now, 0)?;
-        Ok(())
-    }
-
-    fn set_sources(&mut self, sources: &[IpAddr]) -> Result<()> {
-        let count = sources.len().next_power_of_two();
-        let map = self.object.map_mut("SOURCES").context("the object lacks a map")?;
-        let mut all: Array<&mut MapData, [u32; 4]> = map.try_into()?;
-        for nth in 0..count {
-            all.set(nth as u32, minimal::words(sources[nth % sources.len()]), 0)?;
-        }
-        let map = self.object.map_mut("PLAN").context("the object lacks a map")?;
-        let mut plan: Array<&mut MapData, [u32; 7]> = map.try_into()?;
-        let mut now = plan.get(&0, 0)?;
-        now[..5].copy_from_slice(&[0, count as u32 - 1, 0, 0, 0]);
-        plan.set(0, now, 0)?;
-        Ok(())
-    }
-
-    /// Gives it the secret of these pins.
-    fn set_secret(&mut self, secret: u64) -> Result<()> {
-        let map = self.object.map_mut("PLAN").context("the object lacks a map")?;
-        let mut plan: Array<&mut MapData, [u32; 7]> = map.try_into()?;
-        let mut now = plan.get(&0, 0)?;
-        now[5..].copy_from_slice(&[secret as u32, (secret >> 32) as u32]);
-        plan.set(0, now, 0)?;
-        Ok(())
-    }
-}
-
-/// Shuffles a list, so that no cache can predict the order. The order is the same each time.
-fn shuffle<T>(list: &mut [T]) {
-    let mut state: u64 = 1;
-    for last in (1..list.len()).rev() {
-        // A linear congruential generator (Knuth's MMIX).
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        list.swap(last, (state >> 33) as usize % (last + 1));
-    }
-}
-
-/// The smallest UDP frame. Programs read it, and nobody sends it.
-fn udp_frame(source: IpAddr, destination: IpAddr) -> Vec<u8> {
-    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
-    match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            frame.extend([0x08, 0x00, 0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0]);
-            frame.extend(source.octets());
-            frame.extend(destination.octets());
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            frame.extend([0x86, 0xDD, 0x60, 0, 0, 0, 0, 8, 17, 64]);
-            frame.extend(source.octets());
-            frame.extend(destination.octets());
-        }
-        _ => {}
-    }
-    frame.extend([0; 8]);
-    frame
 }

@@ -10,7 +10,7 @@ use super::{
     super::{
         Effort,
         figures::{Chart, Point, Shape, in_turn, line},
-        packet::address,
+        vary::address,
     },
     RULES,
 };

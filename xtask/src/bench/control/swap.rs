@@ -19,7 +19,7 @@ use super::{RULES, rule, timers, traffic};
 use crate::bench::{
     Effort,
     figures::{Chart, Figures, Series, in_turn, readable},
-    packet::address,
+    vary::address,
 };
 
 /// The addresses of the second next hop, and of the server on the link to it.

@@ -7,7 +7,10 @@ use aya::{Ebpf, programs::tc::TcAttachType};
 use byway::{Byway, NextHopSpec, RuleSpec};
 use byway_lab::Node;
 
-use super::{BYWAY_SIZES, traffic::source};
+use super::{
+    BYWAY_SIZES,
+    traffic::{SOURCES, source},
+};
 use crate::bench::minimal;
 
 /// The routing table that leads to the second link.
@@ -28,6 +31,22 @@ pub(super) enum Contestant {
     Minimal(u32),
     /// An nftables set of this many addresses, a mark, one `ip rule` and a table.
     Nftables(u32),
+    /// One of the means to send replies back, for this many flows.
+    Replies(Means, u32),
+}
+
+/// The means by which a router sends the replies of all sources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Means {
+    /// None: replies follow the default route.
+    Plain,
+    /// Byway, with one rule for all sources, to a next hop.
+    SourceRule,
+    /// Byway, with one rule for all sources and `reply-to`.
+    ReplyTo,
+    /// nftables marks a flow by the device that its request came in by, and each of its replies likewise; one `ip rule` and a
+    /// table.
+    Connmark,
 }
 
 /// The place where packets should be counted.
@@ -48,13 +67,17 @@ impl Contestant {
             Self::IpRule(_) => "ip rule",
             Self::Minimal(_) => "minimal program",
             Self::Nftables(_) => "nftables set and mark",
+            Self::Replies(Means::Plain, _) => "plain routing",
+            Self::Replies(Means::SourceRule, _) => "byway, via",
+            Self::Replies(Means::ReplyTo, _) => "byway, reply-to",
+            Self::Replies(Means::Connmark, _) => "connmark",
         }
     }
 
     /// Returns how many rules it has, if it has any.
     pub(super) fn rules(self) -> Option<u32> {
         match self {
-            Self::Plain => None,
+            Self::Plain | Self::Replies(..) => None,
             Self::Byway(rules) | Self::IpRule(rules) | Self::Minimal(rules) | Self::Nftables(rules) => {
                 Some(rules)
             }
@@ -63,14 +86,24 @@ impl Contestant {
 
     /// Returns from how many sources packets come. Without rules, they are as many as with the most rules.
     pub(super) fn sources(self) -> u32 {
+        if let Self::Replies(_, flows) = self {
+            return flows;
+        }
         self.rules().or(BYWAY_SIZES.last().copied()).unwrap_or(1)
     }
 
     pub(super) fn way(self) -> Way {
         match self {
-            Self::Plain => Way::Default,
-            Self::Byway(_) | Self::IpRule(_) | Self::Minimal(_) | Self::Nftables(_) => Way::Second,
+            Self::Plain | Self::Replies(Means::Plain, _) => Way::Default,
+            Self::Byway(_) | Self::IpRule(_) | Self::Minimal(_) | Self::Nftables(_) | Self::Replies(..) => {
+                Way::Second
+            }
         }
+    }
+
+    /// Whether packets are replies, whose requests come in before by the second link.
+    pub(super) fn has_requests(self) -> bool {
+        matches!(self, Self::Replies(..))
     }
 
     /// Makes the router send packets from every source to `gateway` on `device`, which is its second link, instead of by
@@ -85,7 +118,20 @@ impl Contestant {
         let table = || router.route(&format!("default via {gateway} dev {device} table {TABLE}"));
         let sources = (0..self.sources()).map(source);
         match self {
-            Self::Plain => {}
+            Self::Plain | Self::Replies(Means::Plain, _) => {}
+            Self::Replies(Means::SourceRule, _) => {
+                let spec = RuleSpec::new(SOURCES.parse()?, NextHopSpec::via(gateway).dev(device));
+                router.run(|| Byway::open()?.add(&spec))?;
+            }
+            Self::Replies(Means::ReplyTo, _) => {
+                let spec = RuleSpec::reply_to(SOURCES.parse()?);
+                router.run(|| Byway::open()?.add(&spec))?;
+            }
+            Self::Replies(Means::Connmark, _) => {
+                table()?;
+                router.rule(&format!("from all fwmark {MARK} lookup {TABLE} priority 1000"))?;
+                router.mark_replies(device, MARK)?;
+            }
             Self::Byway(_) => {
                 let specs: Vec<RuleSpec> = sources
                     .map(|source| {
@@ -126,6 +172,7 @@ impl fmt::Display for Contestant {
             Self::IpRule(rules) => write!(formatter, "ip rule, rules: {rules}"),
             Self::Minimal(rules) => write!(formatter, "minimal program, sources: {rules}"),
             Self::Nftables(rules) => write!(formatter, "nftables, sources: {rules}"),
+            Self::Replies(_, flows) => write!(formatter, "{}, flows: {flows}", self.name()),
         }
     }
 }

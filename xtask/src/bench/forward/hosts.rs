@@ -147,10 +147,36 @@ impl Hosts {
         node.route(&format!("default via {GATEWAY} dev eth0"))?;
         let program = contestant.set_up(node, "eth0", NEXT_HOP.parse()?, "eth1");
         router.program = program.with_context(|| contestant.to_string())?;
+        if contestant.has_requests() {
+            self.request(&router).with_context(|| contestant.to_string())?;
+        }
         for way in &router.ways_in {
             self.check(&router, way, effort).with_context(|| contestant.to_string())?;
         }
         self.routers.push(router);
+        Ok(())
+    }
+
+    /// Sends a request to every source by the second link, from the neighbour that the replies should go to. The router
+    /// forwards it by the default route.
+    fn request(&self, router: &Router) -> Result<()> {
+        let [default, second] = &router.far;
+        let sources = router.contestant.sources();
+        let mut traffic =
+            Traffic::requests(self.far.frame_sender(second)?, NOBODY, router.node.mac("eth1")?, sources);
+        let came = || Ok(self.far.counters(default)?.rx_packets);
+        let before = came()?;
+        let mut to = 0;
+        while to < sources {
+            to = traffic.send_from(to, sources)?;
+            let mut now = anyhow::Ok(before);
+            let _ = wait_until(DRAINED_WITHIN, || {
+                now = came();
+                !matches!(now, Ok(now) if now < before + u64::from(to))
+            });
+            let arrived = now? - before;
+            ensure!(arrived == u64::from(to), "{arrived} of {to} requests came through");
+        }
         Ok(())
     }
 

@@ -11,11 +11,15 @@ const LENGTH: usize = 60;
 const DESTINATION: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 9);
 /// Where the IPv4 header begins.
 const HEADER: usize = 14;
-/// Where the source address and the header checksum are.
+/// Where the addresses and the header checksum are.
 const SOURCE: usize = HEADER + 12;
+const DESTINATION_PLACE: usize = HEADER + 16;
 const CHECKSUM: usize = HEADER + 10;
 
-/// Returns a source address by its number, anywhere in 10.0.0.0/8.
+/// Where all sources are.
+pub(super) const SOURCES: &str = "10.0.0.0/8";
+
+/// Returns a source address by its number, anywhere in [`SOURCES`].
 pub(super) fn source(number: u32) -> Ipv4Addr {
     // An odd multiplier (Knuth's golden ratio) keeps all 2^24 different.
     let host = number.wrapping_mul(0x9E_37_79_B1) & 0x00FF_FFFF;
@@ -29,20 +33,31 @@ pub(super) struct Traffic {
     /// How many of the frames have been sent.
     gone: usize,
     sources: u32,
+    /// Where the address is that varies.
+    place: usize,
     random: u64,
 }
 
 impl Traffic {
     pub(super) fn new(sender: FrameSender, from: [u8; 6], to: [u8; 6], sources: u32) -> Self {
         let frames = vec![frame(from, to); FrameSender::BATCH];
-        Self { sender, gone: frames.len(), frames, sources, random: 1 }
+        Self { sender, gone: frames.len(), frames, sources, place: SOURCE, random: 1 }
+    }
+
+    /// Packets whose replies are those of [`Traffic::new`]: from the same destination to as many sources.
+    pub(super) fn requests(sender: FrameSender, from: [u8; 6], to: [u8; 6], sources: u32) -> Self {
+        let mut traffic = Self::new(sender, from, to, sources);
+        for frame in &mut traffic.frames {
+            frame[SOURCE..SOURCE + 4].copy_from_slice(&DESTINATION.octets());
+        }
+        Self { place: DESTINATION_PLACE, ..traffic }
     }
 
     /// Sends up to one batch. Each packet comes from a random source, so that no cache can predict the order.
     pub(super) fn send_at_random(&mut self) -> Result<()> {
         if self.gone >= self.frames.len() {
             for frame in &mut self.frames {
-                set_source(frame, source(random(&mut self.random, self.sources)));
+                set_address(frame, self.place, source(random(&mut self.random, self.sources)));
             }
             self.gone = 0;
         }
@@ -53,12 +68,12 @@ impl Traffic {
         Ok(())
     }
 
-    /// Sends one packet from each source from number `from` on, up to `end` or to a full batch. Returns the next number.
+    /// Sends one packet from each source, or to it, from number `from` on, up to `end` or to a full batch. Returns the next number.
     pub(super) fn send_from(&mut self, from: u32, end: u32) -> Result<u32> {
         let numbers = from..end;
         let count = self.frames.len().min(numbers.len());
         for (frame, number) in self.frames.iter_mut().zip(numbers) {
-            set_source(frame, source(number));
+            set_address(frame, self.place, source(number));
         }
         Ok(from + u32::try_from(self.sender.send(&self.frames[..count])?)?)
     }
@@ -93,12 +108,12 @@ fn frame(from: [u8; 6], to: [u8; 6]) -> [u8; LENGTH] {
     frame
 }
 
-/// The header's sum does not change but for the source address.
-fn set_source(frame: &mut [u8; LENGTH], source: Ipv4Addr) {
+/// Writes one of the two addresses. The header's sum does not change but for that.
+fn set_address(frame: &mut [u8; LENGTH], place: usize, address: Ipv4Addr) {
     const REST: u32 = header_sum();
-    let bits = source.to_bits();
+    let bits = address.to_bits();
     let checksum = !fold(REST + (bits >> 16) + (bits & 0xFFFF));
-    frame[SOURCE..SOURCE + 4].copy_from_slice(&source.octets());
+    frame[place..place + 4].copy_from_slice(&address.octets());
     frame[CHECKSUM..CHECKSUM + 2].copy_from_slice(&checksum.to_be_bytes());
 }
 
@@ -135,7 +150,7 @@ mod tests {
     fn a_packet_has_a_good_checksum() {
         let mut frame = frame([2; 6], [4; 6]);
         for number in [0, 1, 4_711, 65_535] {
-            set_source(&mut frame, source(number));
+            set_address(&mut frame, SOURCE, source(number));
             let words =
                 frame[HEADER..HEADER + 20].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
             assert_eq!(fold(words.sum()), 0xFFFF);

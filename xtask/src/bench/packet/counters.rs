@@ -10,7 +10,8 @@ use aya::{
 use byway_abi::counters::{OF_ATTACHMENTS, OF_NEXT_HOPS, OF_RULES};
 use byway_lab::seed::Addresses;
 
-use super::{Case, Contestant, Effort, Rules, Series, end, folder, measured, secret};
+use super::{Case, Contestant, Effort, Rules, Series, end, folder, measured};
+use crate::bench::vary::secret;
 
 /// Byway's programs.
 static PROGRAMS: &[u8] = aya::include_bytes_aligned!("../../../../crates/byway/src/kernel/byway.bpf.o");
