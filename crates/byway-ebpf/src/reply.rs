@@ -128,9 +128,6 @@ fn note_packet(skb: &Skb, header: Header) -> Option<()> {
         FLOW_CONFIRMED | FLOW_REQUESTED | FLOW_ANSWERED | FLOW_IN_BOTH => {
             if is_same(before.way, &way) {
                 entry.is_moving = false;
-            } else if matches!(segment.kind(), Segment::SYN | Segment::RESET) {
-                // No client sends these in the middle of a connection that goes on.
-                return None;
             } else {
                 let other = number(&way)?;
                 if before.is_moving && before.number == u32::from(other) {

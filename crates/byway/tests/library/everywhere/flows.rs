@@ -8,6 +8,7 @@ use byway_lab::{Frame, wait_until};
 use crate::support::{
     ANSWER, hooks, hooks_and_families, on,
     replies::{PORT, SYN, Steered, Traffic, call, tcp, two_served_uplinks},
+    sockets::connect,
 };
 
 /// Each of many neighbours on one link is a way of its own, however alike their Ethernet addresses are.
@@ -141,6 +142,33 @@ fn one_neighbours_card_is_nobody_elses() {
         assert_eq!(udp.answer(&hosts), 1);
         let is_it = |frame: &Frame| frame.destination() == Some(udp.client.ip());
         assert_eq!(heard.wait_for(ANSWER, is_it).unwrap().destination_mac(), Some(first));
+    }
+}
+
+/// A client that comes by the other uplink with the same ports begins anew: its repeated SYN moves the connection there.
+#[test]
+fn a_connection_that_begins_anew_moves_with_its_second_syn() {
+    for (hook, v6) in hooks_and_families() {
+        let (hosts, client, at, _services) = two_served_uplinks(hook, v6);
+        let before = connect(&hosts.router[0], client, at);
+        let from = before.local_addr().unwrap();
+        let router = &hosts.router[1];
+        let heard = router.capture("eth0").unwrap();
+        let syn = tcp(from, at, SYN, router.mac("eth0").unwrap(), hosts.server.mac("eth2").unwrap());
+        let is_answer = |frame: &Frame| {
+            frame.source() == Some(at.ip())
+                && frame.destination() == Some(client)
+                && frame.protocol() == Some(6)
+        };
+        router.send_frame("eth0", &syn).unwrap();
+        let is_moving = |byway: &mut byway::Byway| byway.flows(Some("eth2")).unwrap().ways.len() == 1;
+        assert!(wait_until(ANSWER, || on(&hosts.server, hook, is_moving)), "the server has not got it");
+        assert_eq!(heard.count(is_answer), 0, "one packet moves nothing");
+        let moves = || {
+            router.send_frame("eth0", &syn).unwrap();
+            heard.count(is_answer) > 0
+        };
+        assert!(wait_until(ANSWER, moves), "{hook}: the answers still go to the first router");
     }
 }
 
