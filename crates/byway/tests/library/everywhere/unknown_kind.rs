@@ -202,7 +202,7 @@ fn a_rule_of_an_unknown_kind_stays_as_it_is_whatever_is_asked() {
         );
         stays("it was made");
         let alone = on(&hosts.server, hook, |byway| byway.rule(&selectors[0])).unwrap();
-        assert_eq!(alone.rule.to_string(), format!("from {own} kind 201"));
+        assert_eq!(alone.rule.to_string(), format!("from {own} kind {KIND}"));
         assert_eq!(alone.departed, byway::Count::default());
         let passes = || {
             assert_eq!(hosts.way(own, near), Way::Gateway);
@@ -234,7 +234,7 @@ fn a_rule_of_an_unknown_kind_stays_as_it_is_whatever_is_asked() {
         assert_eq!(
             error.sentence(),
             format!(
-                "the rule for these packets (from {own} kind 201) is of a kind that this byway does not know, so it stays as it is; change or delete it with the byway that has made it"
+                "the rule for these packets (from {own} kind {KIND}) is of a kind that this byway does not know, so it stays as it is; change or delete it with the byway that has made it"
             )
         );
         stays("what was refused");
@@ -305,7 +305,7 @@ fn a_rule_of_an_unknown_kind_stays_as_it_is_whatever_is_asked() {
         let text = on(&hosts.server, hook, |byway| byway.export()).unwrap().to_string();
         for selector in &selectors {
             let comment =
-                format!("# Left out, since this byway does not know its kind: {selector} kind 201\n");
+                format!("# Left out, since this byway does not know its kind: {selector} kind {KIND}\n");
             assert!(text.contains(&comment), "{text}");
         }
         let reading = read([("export.toml".into(), text.clone())], &mut |path| {
