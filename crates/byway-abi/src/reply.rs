@@ -28,9 +28,15 @@ pub struct Way {
 impl Way {
     /// Returns the Ethernet address of the neighbour that sent the requests, or `None` if the device has no Ethernet header.
     pub fn sender(&self) -> Option<[u8; 6]> {
-        let [_, second, third] = self.addresses.map(u32::to_ne_bytes);
-        (self.addresses != [0; 3]).then_some([second[2], second[3], third[0], third[1], third[2], third[3]])
+        (self.addresses != [0; 3]).then_some(sender(self.addresses))
     }
+}
+
+/// Returns the sender of a frame with these Ethernet addresses, the destination first.
+#[inline(always)]
+pub const fn sender([_, second, third]: [u32; 3]) -> [u8; 6] {
+    let ([_, _, a, b], [c, d, e, f]) = (second.to_ne_bytes(), third.to_ne_bytes());
+    [a, b, c, d, e, f]
 }
 
 /// Returns the first number to try for a way. It is as secret as a [`fingerprint`], so nobody can make addresses whose numbers
@@ -55,7 +61,6 @@ pub const HEARD_ETHERNET: u32 = 0;
 pub const HEARD_IPV4: u32 = 4;
 /// [`HeardKey::kind`]: the same for an IPv6 address.
 pub const HEARD_IPV6: u32 = 6;
-
 /// Bit of [`HeardKey::kind`]: the key is an Ethernet address, and the value stands for the first IPv4 or IPv6 address that it was
 /// heard with.
 pub const HEARD_FIRST: u32 = 1;
@@ -96,6 +101,20 @@ pub const fn address_digest([a, b, c, d]: [u32; 4]) -> [u32; 2] {
 
 /// Words of the key of a flow: the remote address, the local one, the ports, and family and protocol.
 pub const KEY_WORDS: usize = 10;
+/// Returns the key of a flow, for its [`fingerprint`]. The addresses are the remote one and the local one, in network byte order,
+/// an IPv4 address in the first word. The ports are in the same order, and 0 if the protocol has none; ICMP has the identifier of
+/// an echo in the second one. `version` is that of IP. (The programs make the same words without a copy of the addresses.)
+pub const fn flow_key(
+    [remote, local]: [[u32; 4]; 2],
+    [remote_port, local_port]: [u16; 2],
+    version: u8,
+    protocol: u8,
+) -> [u32; KEY_WORDS] {
+    let ports = (remote_port as u32) << 16 | local_port as u32;
+    let ([a, b, c, d], [e, f, g, h]) = (remote, local);
+    [a, b, c, d, e, f, g, h, ports, (version as u32) << 8 | protocol as u32]
+}
+
 /// How many random numbers `FLOW_KEYS` has: one for each word of a key, for each of the two sums of a fingerprint.
 pub const FLOW_KEYS_LEN: usize = 2 * KEY_WORDS;
 
@@ -117,7 +136,7 @@ pub fn fingerprint(words: &[u32; KEY_WORDS], keys: &[u32; FLOW_KEYS_LEN]) -> u64
     crate::sources::mix64(crate::sources::mix64(first) ^ second)
 }
 
-/// Value of `FLOW_COUNTERS`: what has become of flows that were not in the table. Counts.
+/// Value of `FLOW_COUNTERS`, on each CPU: what has become of flows that were not in the table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct FlowCounters {
@@ -125,8 +144,19 @@ pub struct FlowCounters {
     pub noted: u64,
     /// Those of them that took the place of a flow that was not idle yet.
     pub evicted: u64,
-    /// Flows that found no place, because those of other flows may not be taken.
+    /// How often a flow found no place, because those of other flows may not be taken. Its next packet tries again.
     pub refused: u64,
+}
+
+impl FlowCounters {
+    /// Returns the counters of all CPUs together.
+    pub fn sum<'a>(of_cpus: impl IntoIterator<Item = &'a Self>) -> Self {
+        of_cpus.into_iter().fold(Self::default(), |sum, it| Self {
+            noted: sum.noted.wrapping_add(it.noted),
+            evicted: sum.evicted.wrapping_add(it.evicted),
+            refused: sum.refused.wrapping_add(it.refused),
+        })
+    }
 }
 
 /// Entries of a bucket of `FLOWS`.

@@ -8,7 +8,7 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use byway_abi::reply::{
-    HEARD_ETHERNET, HEARD_FIRST, HEARD_IPV4, HEARD_IPV6, HeardKey, Way, address_digest, ethernet_words,
+    self, HEARD_ETHERNET, HEARD_FIRST, HEARD_IPV4, HEARD_IPV6, HeardKey, Way, address_digest, ethernet_words,
 };
 
 use crate::{
@@ -139,11 +139,10 @@ fn first_key(ifindex: u32, kind: u32, [first, second]: Ethernet) -> HeardKey {
     HeardKey { ifindex, kind: kind | HEARD_FIRST, address: [first, second, 0, 0] }
 }
 
-/// Returns the sender of a frame with these Ethernet addresses, the destination first.
+/// Returns the sender of a frame with these Ethernet addresses.
 #[inline(always)]
-pub fn sender([_, second, third]: [u32; 3]) -> Ethernet {
-    let ([_, _, a, b], [c, d, e, f]) = (second.to_ne_bytes(), third.to_ne_bytes());
-    ethernet_words([a, b, c, d, e, f])
+pub fn sender(addresses: [u32; 3]) -> Ethernet {
+    ethernet_words(reply::sender(addresses))
 }
 
 #[inline(always)]

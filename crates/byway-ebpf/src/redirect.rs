@@ -26,8 +26,8 @@ pub fn push_ethernet(skb: &Skb, packet: Packet, header: Header) -> Option<Packet
     Some(Packet { offset: ETHERNET_LEN as u32, ..packet })
 }
 
-/// Redirects a reply to the device of its way, with the Ethernet addresses of its way. `None` if it is too short
-/// for them. A packet for a device without an Ethernet header keeps its own, which the kernel removes.
+/// Redirects a reply to the device of its way, with the Ethernet addresses for it ([`write_addresses`]). `None` if it is too
+/// short for them. A packet for a device without an Ethernet header keeps its own, which the kernel removes.
 #[inline(always)]
 pub fn send_back(skb: &Skb, way: &Way) -> Option<Verdict> {
     if way.addresses != [0; 3] {

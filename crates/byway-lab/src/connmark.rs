@@ -2,11 +2,11 @@
 
 use crate::{
     Node,
-    attribute::{Attribute, nested, text},
+    attribute::text,
     error::{Doing, Result},
     nftables::{
         self, Batch, Known, Name, REGISTER_1, compare, compare_not, connection, immediate, interface_name,
-        number, set_connection_mark, set_mark,
+        set_connection_mark, set_mark,
     },
 };
 
@@ -36,8 +36,7 @@ impl Node {
     ///
     /// [`crate::Error::System`] with what nf_tables reports, such as `EOPNOTSUPP` from a kernel without it.
     pub fn mark_replies(&self, device: &str, mark: u32) -> Result<()> {
-        let mut name = device.as_bytes().to_vec();
-        name.resize(16, 0);
+        let name = nftables::padded(device);
         let note = [
             interface_name(Name::Input),
             compare(&name),
@@ -49,19 +48,12 @@ impl Node {
         let restore = [interface_name(Name::Input), compare_not(&name), connection(Known::Mark), set_mark()];
         let mut batch = Batch::new(IPV4);
         batch.add(nftables::NEW_TABLE, &[text(1, TABLE)]);
-        batch.add(nftables::NEW_CHAIN, &chain());
+        let chain = nftables::chain(TABLE, CHAIN, "filter", nftables::PRE_ROUTING, nftables::MANGLE);
+        batch.add(nftables::NEW_CHAIN, &chain);
         for expressions in [&note[..], &restore[..]] {
             let rule = [text(1, TABLE), text(2, CHAIN), nftables::expressions(expressions)];
             batch.append(nftables::NEW_RULE, &rule);
         }
         self.run(|| batch.send()).doing(|| format!("marking replies to {device} on {}", self.name()))
     }
-}
-
-/// As for marks by source.
-fn chain() -> [Attribute; 4] {
-    const NF_INET_PRE_ROUTING: u32 = 0;
-    const NF_IP_PRI_MANGLE: i32 = -150;
-    let hook = nested(4, &[number(1, NF_INET_PRE_ROUTING), number(2, NF_IP_PRI_MANGLE.cast_unsigned())]);
-    [text(1, TABLE), text(3, CHAIN), hook, text(7, "filter")]
 }

@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::{
     Node,
-    attribute::{Attribute, nested, text},
+    attribute::{Attribute, text},
     error::{Doing, Error, Result},
-    nftables::{self, Batch, number},
+    nftables::{self, Batch},
 };
 
 /// A transport protocol with ports.
@@ -28,6 +28,8 @@ impl Protocol {
 }
 
 const TABLE: &str = "byway-lab";
+const PREROUTING: &str = "prerouting";
+const POSTROUTING: &str = "postrouting";
 
 impl Node {
     /// Translates packets for `to` to another destination, `new`; the kernel translates the replies back. The
@@ -54,9 +56,8 @@ impl Node {
         }
         let mut batch = Batch::new(family(to.ip()));
         batch.add(nftables::NEW_TABLE, &[text(1, TABLE)]);
-        batch.add(nftables::NEW_CHAIN, &PREROUTING.attributes());
-        batch
-            .append(nftables::NEW_RULE, &[text(1, TABLE), text(2, PREROUTING.name), rule(protocol, to, new)]);
+        batch.add(nftables::NEW_CHAIN, &chain(PREROUTING, nftables::PRE_ROUTING, nftables::NAT_DESTINATION));
+        batch.append(nftables::NEW_RULE, &[text(1, TABLE), text(2, PREROUTING), rule(protocol, to, new)]);
         self.run(|| batch.send()).doing(|| format!("translating {to} to {new} on {}", self.name()))
     }
 }
@@ -90,11 +91,15 @@ impl Node {
             source_nat(family),
         ]);
         batch.add(nftables::NEW_TABLE, &[text(1, TABLE)]);
-        batch.add(nftables::NEW_CHAIN, &POSTROUTING.attributes());
-        batch.append(nftables::NEW_RULE, &[text(1, TABLE), text(2, POSTROUTING.name), rule]);
+        batch.add(nftables::NEW_CHAIN, &chain(POSTROUTING, nftables::POST_ROUTING, nftables::NAT_SOURCE));
+        batch.append(nftables::NEW_RULE, &[text(1, TABLE), text(2, POSTROUTING), rule]);
         self.run(|| batch.send())
             .doing(|| format!("translating what leaves by {device} to {address} on {}", self.name()))
     }
+}
+
+fn chain(name: &str, hook: u32, priority: i32) -> [Attribute; 4] {
+    nftables::chain(TABLE, name, "nat", hook, priority)
 }
 
 /// `NFPROTO_IPV4`, `NFPROTO_IPV6` (linux/netfilter.h).
@@ -102,26 +107,6 @@ fn family(address: IpAddr) -> u8 {
     if address.is_ipv4() { 2 } else { 10 }
 }
 
-struct Chain {
-    name: &'static str,
-    hook: u32,
-    priority: i32,
-}
-
-/// NF_INET_PRE_ROUTING, NF_IP_PRI_NAT_DST (linux/netfilter.h, linux/netfilter_ipv4.h).
-const PREROUTING: Chain = Chain { name: "prerouting", hook: 0, priority: -100 };
-/// NF_INET_POST_ROUTING, NF_IP_PRI_NAT_SRC.
-const POSTROUTING: Chain = Chain { name: "postrouting", hook: 4, priority: 100 };
-
-impl Chain {
-    /// NFTA_CHAIN_TABLE 1, _NAME 3, _HOOK 4, _TYPE 7; NFTA_HOOK_HOOKNUM 1, _PRIORITY 2 (linux/netfilter/nf_tables.h).
-    fn attributes(&self) -> [Attribute; 4] {
-        let hook = nested(4, &[number(1, self.hook), number(2, self.priority.cast_unsigned())]);
-        [text(1, TABLE), text(3, self.name), hook, text(7, "nat")]
-    }
-}
-
-/// The expressions of one rule, which nf_tables runs from the first to the last while they match.
 fn rule(protocol: Protocol, to: SocketAddr, new: SocketAddr) -> Attribute {
     use nftables::{Base, compare, immediate, nat, payload, transport_protocol};
     // The destination address's place in an IPv4 and in an IPv6 header.

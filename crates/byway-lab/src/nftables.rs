@@ -139,6 +139,20 @@ pub(crate) fn source_nat(family: u8) -> Vec<Attribute> {
     expression("nat", &[number(1, 0), number(2, family.into()), number(3, REGISTER_1)])
 }
 
+/// `NF_INET_PRE_ROUTING` and `NF_INET_POST_ROUTING` (linux/netfilter.h).
+pub(crate) const PRE_ROUTING: u32 = 0;
+pub(crate) const POST_ROUTING: u32 = 4;
+/// `NF_IP_PRI_MANGLE`, and the priorities of both kinds of NAT (linux/netfilter_ipv4.h).
+pub(crate) const MANGLE: i32 = -150;
+pub(crate) const NAT_DESTINATION: i32 = -100;
+pub(crate) const NAT_SOURCE: i32 = 100;
+
+/// A chain that packets pass: `NFTA_CHAIN_TABLE` 1, `_NAME` 3, `_HOOK` 4, `_TYPE` 7; `NFTA_HOOK_HOOKNUM` 1, `_PRIORITY` 2.
+pub(crate) fn chain(table: &str, name: &str, kind: &str, hook: u32, priority: i32) -> [Attribute; 4] {
+    let hook = nested(4, &[number(1, hook), number(2, priority.cast_unsigned())]);
+    [text(1, table), text(3, name), hook, text(7, kind)]
+}
+
 /// A device's name as it stands in a register: all of `IFNAMSIZ`.
 pub(crate) fn padded(device: &str) -> Vec<u8> {
     let mut name = device.as_bytes().to_vec();

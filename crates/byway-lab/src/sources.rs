@@ -42,7 +42,8 @@ impl Node {
         let mut batch = Batch::new(IPV4);
         batch.add(nftables::NEW_TABLE, &[text(1, TABLE)]);
         batch.add(nftables::NEW_SET, &set(sources.len()));
-        batch.add(nftables::NEW_CHAIN, &chain());
+        let chain = nftables::chain(TABLE, CHAIN, "filter", nftables::PRE_ROUTING, nftables::MANGLE);
+        batch.add(nftables::NEW_CHAIN, &chain);
         batch.append(nftables::NEW_RULE, &rule(mark));
         self.run(|| batch.send()).doing(doing)?;
         for sources in sources.chunks(AT_ONCE) {
@@ -60,14 +61,6 @@ fn set(size: usize) -> [Attribute; 7] {
     let size = u32::try_from(size).unwrap_or(u32::MAX);
     let description = nested(9, &[number(1, size)]);
     [text(1, TABLE), text(2, SET), number(3, 0), number(4, 7), number(5, 4), description, number(10, 1)]
-}
-
-/// As for destination NAT.
-fn chain() -> [Attribute; 4] {
-    const NF_INET_PRE_ROUTING: u32 = 0;
-    const NF_IP_PRI_MANGLE: i32 = -150;
-    let hook = nested(4, &[number(1, NF_INET_PRE_ROUTING), number(2, NF_IP_PRI_MANGLE.cast_unsigned())]);
-    [text(1, TABLE), text(3, CHAIN), hook, text(7, "filter")]
 }
 
 fn rule(mark: u32) -> [Attribute; 3] {

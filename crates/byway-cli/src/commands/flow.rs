@@ -9,7 +9,7 @@ use crate::{
     error::Error,
     options::Options,
     output::{Output, Stamped},
-    render::{Reader, count, table},
+    render::{Reader, count, flows},
 };
 
 /// Show or forget the flows that `reply-to` sends back
@@ -71,7 +71,7 @@ impl Flow {
             Verb::Show { device } => {
                 let device = device_of(device, options)?;
                 let flows = open(options)?.flows(device)?;
-                let text = table::flows(&flows, device.is_none(), Reader::of_stdout());
+                let text = flows::table(&flows, device.is_none(), Reader::of_stdout());
                 Ok(Output::line(text, Stamped::now(&flows)))
             }
             Verb::Del { flow } => {

@@ -3,6 +3,7 @@
 pub(crate) mod cells;
 pub(crate) mod changes;
 mod columns;
+pub(crate) mod flows;
 pub(crate) mod get;
 pub(crate) mod problems;
 pub(crate) mod progress;

@@ -16,7 +16,7 @@ use aya_obj::generated::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF
 use byway_abi::reply::{
     Entry, FLOW_BUCKETS, FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, HEARD_ETHERNET, HEARD_FIRST,
     HEARD_IPV4, HEARD_IPV6, HeardKey, KEY_WORDS, MAX_HEARD, MAX_WAYS, Way, address_digest, ethernet_words,
-    fingerprint, flow_buckets, flow_ticks,
+    fingerprint, flow_buckets, flow_key, flow_ticks,
 };
 
 use nix::{
@@ -210,14 +210,10 @@ impl Replies {
     /// Returns the counters of the table of flows.
     pub(crate) fn counters(&self) -> Result<FlowCounters> {
         let of_cpus = self.counters.get(&0, 0).map_err(cannot_read("FLOW_COUNTERS"))?;
-        Ok(of_cpus.iter().fold(FlowCounters::default(), |sum, it| FlowCounters {
-            noted: sum.noted.wrapping_add(it.noted),
-            evicted: sum.evicted.wrapping_add(it.evicted),
-            refused: sum.refused.wrapping_add(it.refused),
-        }))
+        Ok(FlowCounters::sum(of_cpus.iter()))
     }
 
-    /// Creates the maps of ways and flows, unless they exist, and the secret numbers in the fingerprints.
+    /// Creates the maps of ways, flows and what is heard, unless they exist, and the secret numbers in the fingerprints.
     pub(super) fn make_flows(&mut self) -> Result<()> {
         if open_if_there(&self.flows_pin, FLOWS_PIN)?.is_some() {
             return Ok(());
@@ -306,15 +302,10 @@ fn take(place: &AtomicU64, word: u64) -> bool {
 }
 
 impl FlowKey {
-    /// The words that the fingerprint is of (`fingerprint_of` in `crates/byway-ebpf/src/reply.rs`).
     fn words(&self) -> [u32; KEY_WORDS] {
+        let addresses = [self.remote, self.local].map(words);
         let version = if self.local.is_ipv4() { 4 } else { 6 };
-        let mut key = [0; KEY_WORDS];
-        key[..4].copy_from_slice(&words(self.remote));
-        key[4..8].copy_from_slice(&words(self.local));
-        key[8] = u32::from(self.remote_port) << 16 | u32::from(self.local_port);
-        key[9] = version << 8 | u32::from(self.protocol);
-        key
+        flow_key(addresses, [self.remote_port, self.local_port], version, self.protocol)
     }
 }
 

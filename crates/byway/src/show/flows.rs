@@ -62,25 +62,6 @@ impl ReplyWay {
     }
 }
 
-impl ReplyFlow {
-    /// Makes a flow whose entry was written so many seconds ago.
-    pub fn new(state: FlowState, way: Option<ReplyWay>, age: u64) -> Self {
-        Self { state, way, age }
-    }
-}
-
-impl FlowsOfWay {
-    /// Makes a way without flows.
-    pub fn new(way: ReplyWay) -> Self {
-        Self { way, new: 0, answered: 0, established: 0, age: None }
-    }
-
-    /// Returns how many flows have the way.
-    pub fn count(&self) -> u64 {
-        self.new + self.answered + self.established
-    }
-}
-
 impl fmt::Display for ReplyWay {
     /// `via 10.111.221.21 lladdr 02:42:0a:00:00:15 dev eth1`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,6 +113,13 @@ pub struct ReplyFlow {
     pub age: u64,
 }
 
+impl ReplyFlow {
+    /// Makes a flow whose entry was written so many seconds ago.
+    pub fn new(state: FlowState, way: Option<ReplyWay>, age: u64) -> Self {
+        Self { state, way, age }
+    }
+}
+
 /// A way, and how many flows have it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -149,6 +137,18 @@ pub struct FlowsOfWay {
     pub age: Option<u64>,
 }
 
+impl FlowsOfWay {
+    /// Makes a way without flows.
+    pub fn new(way: ReplyWay) -> Self {
+        Self { way, new: 0, answered: 0, established: 0, age: None }
+    }
+
+    /// Returns how many flows have the way.
+    pub fn count(&self) -> u64 {
+        self.new + self.answered + self.established
+    }
+}
+
 /// The table of flows. Flows that have been idle for so long that another one may take their place do not count.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -163,7 +163,7 @@ pub struct Flows {
     pub noted: u64,
     /// How many of them took the place of another flow that was not idle.
     pub evicted: u64,
-    /// How many flows got no place, because those of other flows may not be taken.
+    /// How often a flow got no place, because those of other flows may not be taken.
     pub refused: u64,
 }
 
@@ -242,6 +242,9 @@ pub(crate) fn find(
 
 /// Removes one flow, and returns it.
 pub(crate) fn remove(pins: Option<&Pins>, network: &mut Network, flow: &FlowSpec) -> Result<ReplyFlow> {
+    if flow.incoming.is_some() {
+        return Err(FlowError::Incoming.into());
+    }
     let key = key(flow)?;
     let gone = || Error::NoSuchFlow(flow.clone());
     let Some(pins) = pins else { return Err(gone()) };
@@ -271,9 +274,6 @@ fn named(links: &BTreeMap<u32, Link>, name: &str) -> Result<u32> {
 
 /// Returns what tells the flow of these packets from all others, or what keeps anybody from that.
 pub(crate) fn key(flow: &FlowSpec) -> std::result::Result<FlowKey, FlowError> {
-    if flow.incoming.is_some() {
-        return Err(FlowError::Incoming);
-    }
     let incomplete = |missing| FlowError::Incomplete { flow: Box::new(flow.clone()), missing };
     let (remote, protocol) = flow.parts().map_err(incomplete)?;
     if protocol.is_icmp() {
@@ -347,7 +347,6 @@ mod tests {
                 "192.0.2.7 to 198.51.100.9 proto tcp dport 80",
                 "`192.0.2.7 to 198.51.100.9 proto tcp dport 80` may be many flows: it lacks `sport`",
             ),
-            ("192.0.2.7 to 198.51.100.9 iif eth1", "`iif` does not tell flows apart; leave it out"),
             (
                 "2001:db8::7 to 2001:db8::8 proto icmp",
                 "`2001:db8::7 to 2001:db8::8 proto icmpv6` may be many flows: a number in each ping tells them apart, and there is no word for it",

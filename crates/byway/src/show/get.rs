@@ -108,8 +108,7 @@ fn read_pins(pins: Option<&Pins>, network: &mut Network, flow: &FlowSpec) -> Res
         };
         facts.ways.insert(slot, way);
     }
-    let alone = FlowSpec { incoming: None, ..flow.clone() };
-    if let (Found::Target { target, .. }, Ok(key)) = (&facts.found, flows::key(&alone))
+    if let (Found::Target { target, .. }, Ok(key)) = (&facts.found, flows::key(flow))
         && is_reply_to(target.kind)
     {
         facts.reply = flows::find(pins, network, &lookup.links, &key)?;

@@ -17,8 +17,8 @@ use byway::{Byway, NextHopSpec, RuleSpec};
 use byway_abi::{
     flow::{TCP, UDP},
     reply::{
-        Entry, FLOW_BUCKETS, FLOW_CONFIRMED, FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, KEY_WORDS,
-        fingerprint, flow_buckets,
+        Entry, FLOW_BUCKETS, FLOW_CONFIRMED, FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, fingerprint,
+        flow_buckets, flow_key,
     },
 };
 use byway_lab::seed::{Addresses, Seed};
@@ -373,12 +373,8 @@ impl Table {
 
     /// Returns whether the connection of a client with the service address is in the table, and established.
     fn has(&self, client: IpAddr, service: IpAddr) -> Result<bool> {
-        let version: u32 = if service.is_ipv4() { 4 } else { 6 };
-        let mut words = [0; KEY_WORDS];
-        words[..4].copy_from_slice(&minimal::words(client));
-        words[4..8].copy_from_slice(&minimal::words(service));
-        words[8] = u32::from(CLIENT_PORT) << 16 | u32::from(SERVER_PORT);
-        words[9] = version << 8 | u32::from(TCP);
+        let version = if service.is_ipv4() { 4 } else { 6 };
+        let words = flow_key([client, service].map(minimal::words), [CLIENT_PORT, SERVER_PORT], version, TCP);
         let fingerprint = fingerprint(&words, &self.keys);
         let buckets = self.buckets.borrow();
         for number in flow_buckets(fingerprint) {
@@ -395,12 +391,6 @@ impl Table {
 
     /// Returns the counters of all CPUs together.
     pub(super) fn counters(&self) -> Result<FlowCounters> {
-        let mut sum = FlowCounters::default();
-        for one in self.counters.get(&0, 0)?.iter() {
-            sum.noted += one.noted;
-            sum.evicted += one.evicted;
-            sum.refused += one.refused;
-        }
-        Ok(sum)
+        Ok(FlowCounters::sum(self.counters.get(&0, 0)?.iter()))
     }
 }

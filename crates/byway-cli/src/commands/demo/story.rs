@@ -18,7 +18,7 @@ use terminal_size::{Height, Width, terminal_size};
 
 use crate::{
     error::Error,
-    render::{Reader, count, table},
+    render::{Reader, count, flows, table},
 };
 
 const PORT: u16 = 30100;
@@ -220,7 +220,7 @@ fn reply_to(seed: &Seed, say: &Voice, told: &mut Told) -> Result<(), Error> {
     }
     say.command("show flows");
     let flows = seed.server.run(|| Byway::open()?.flows(None))?;
-    say.indented(&table::flows(&flows, true, Reader::Person));
+    say.indented(&flows::table(&flows, true, Reader::Person));
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use self::switch::{Stale, clear, set_source, switch_rules};
 use super::{
     features,
     hook::{Attached, Hook},
-    network::Network,
+    network::{NeighbourAddresses, Network},
     next_hops,
     pins::Pins,
     signals::SignalsWait,
@@ -52,6 +52,8 @@ struct SoFar {
     groups: BTreeMap<String, u32>,
     /// The targets of the recorded rules, in order.
     recorded: Vec<byway_abi::Target>,
+    /// What the neighbour table had when the first receiver was attached.
+    neighbours: Option<NeighbourAddresses>,
     /// The tables that no packet uses any more.
     stale: Stale,
 }
@@ -168,7 +170,7 @@ impl Executor<'_> {
             }
             Step::Switch(switch) => switch_rules(tables, so_far, switch).map(Some),
             Step::Attach(device, role) => {
-                self.attach(device, *role)?;
+                self.attach(device, *role, so_far)?;
                 by(Step::Detach(device.clone(), *role))
             }
             Step::ChangeRole(device, role) => {
@@ -265,7 +267,7 @@ impl Executor<'_> {
     }
 
     /// Puts a program on a device. Writes its record first, and restores that if the program cannot be attached.
-    fn attach(&mut self, device: &Device, role: Role) -> Result<()> {
+    fn attach(&mut self, device: &Device, role: Role, so_far: &mut SoFar) -> Result<()> {
         if role == Role::Reception {
             self.pins.load_reception()?;
         }
@@ -276,8 +278,11 @@ impl Executor<'_> {
                 tables.replies.make_flows()?;
                 tables.replies.receive(device.index)?;
                 // This is only so that the first change of a neighbour is noticed. It must not stop a change.
-                if let Ok(neighbours) = self.network.addresses_of_neighbours() {
-                    let _ = tables.replies.hear(device.index, &neighbours);
+                if so_far.neighbours.is_none() {
+                    so_far.neighbours = self.network.addresses_of_neighbours().ok();
+                }
+                if let Some(neighbours) = &so_far.neighbours {
+                    let _ = tables.replies.hear(device.index, neighbours);
                 }
             }
             Role::Arrival => {}

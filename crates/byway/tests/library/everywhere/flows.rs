@@ -1,6 +1,9 @@
 //! The table of flows that `reply-to` sends back, and the ways in it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
 
 use byway::{Action, Attach, Error, FlowSpec, FlowState, LinkLayerAddress, Protocol, ReplyFlow, TargetSpec};
 use byway_lab::{Frame, wait_until};
@@ -92,6 +95,9 @@ fn flows_are_seen_and_forgotten() {
         assert!(matches!(flows(Some("eth7")), Err(Error::NoSuchDevice(name)) if name == "eth7"));
 
         let del = || on(&hosts.server, hook, |byway| byway.del_flow(&flow));
+        let by_device = FlowSpec::from_str(&format!("{flow} iif eth1")).unwrap();
+        let refused = on(&hosts.server, hook, |byway| byway.del_flow(&by_device)).unwrap_err();
+        assert_eq!(refused.sentence(), "`iif` does not tell flows apart; leave it out");
         assert_eq!(del().unwrap().state, FlowState::Answered);
         assert!(matches!(del(), Err(Error::NoSuchFlow(it)) if it == flow));
         assert_eq!(get(), (Action::Drop, None));

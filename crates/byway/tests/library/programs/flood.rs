@@ -13,7 +13,7 @@ use aya::{
     maps::{Array, Map, MapData},
     programs::{SchedClassifier, TestRun},
 };
-use byway_abi::reply::{FLOW_BUCKETS, FLOW_KEYS_LEN, KEY_WORDS, MAX_FLOWS, fingerprint, flow_buckets};
+use byway_abi::reply::{FLOW_BUCKETS, FLOW_KEYS_LEN, MAX_FLOWS, fingerprint, flow_buckets, flow_key};
 use byway_lab::{
     Node,
     seed::{IPV4, IPV6, Seed},
@@ -62,21 +62,15 @@ fn mac_of_neighbour(nth: u32) -> [u8; 6] {
     [0x02, 0x42, a, b, c, d]
 }
 
-/// The words that the fingerprint of a client's flow is made of (`byway_abi::reply`).
-fn words_of(flow: &Flow, protocol: u8) -> [u32; KEY_WORDS] {
-    let mut words = [0; KEY_WORDS];
-    for (at, address) in [(0, flow.client.ip()), (4, flow.service().ip())] {
-        match address {
-            IpAddr::V4(v4) => words[at] = u32::from_ne_bytes(v4.octets()),
-            IpAddr::V6(v6) => {
-                for (nth, word) in v6.octets().as_chunks::<4>().0.iter().enumerate() {
-                    words[at + nth] = u32::from_ne_bytes(*word);
-                }
-            }
+/// An address as the programs have it.
+fn words(address: IpAddr) -> [u32; 4] {
+    match address {
+        IpAddr::V4(v4) => [u32::from_ne_bytes(v4.octets()), 0, 0, 0],
+        IpAddr::V6(v6) => {
+            let octets = v6.octets();
+            std::array::from_fn(|nth| u32::from_ne_bytes(octets.as_chunks::<4>().0[nth]))
         }
     }
-    words[9] = (if flow.client.is_ipv4() { 4 } else { 6 }) << 8 | u32::from(protocol);
-    words
 }
 
 /// Flows from random clients in the part of the table, no two of them the same.
@@ -99,12 +93,14 @@ impl Flows {
             [0x2001, 0xDB8, 0xFA, 0, 0, 0, (high >> 16) as u16, high as u16].into()
         };
         let mut flow = Flow { client: SocketAddr::new(ip, 0), neighbour: low >> 1 & (NEIGHBOURS - 1) };
-        let mut words = words_of(&flow, if is_tcp { packet::TCP } else { packet::UDP });
+        let protocol = if is_tcp { packet::TCP } else { packet::UDP };
+        let (addresses, version) =
+            ([flow.client.ip(), flow.service().ip()].map(words), if ip.is_ipv4() { 4 } else { 6 });
         let mut port = (low >> 16) as u16;
         loop {
             port = port.wrapping_add(1);
-            words[8] = u32::from(port) << 16 | u32::from(SERVICE_PORT);
-            let fingerprint = fingerprint(&words, &self.keys);
+            let key = flow_key(addresses, [port, SERVICE_PORT], version, protocol);
+            let fingerprint = fingerprint(&key, &self.keys);
             let [one, other] = flow_buckets(fingerprint);
             if one < self.buckets && other < self.buckets && self.known.insert(fingerprint) {
                 flow.client.set_port(port);

@@ -8,13 +8,13 @@ use byway_lab::{
     seed::{IPV4, IPV6, Seed},
     wait_until,
 };
-use nix::{sched, sys::utsname::uname, unistd::Pid};
+use nix::{sched, unistd::Pid};
 
 use super::{
     ANSWER, any_hook,
     departure::{Departure, REDIRECT, Ran, UNSPEC},
     matrix::ADDRESSES,
-    on, packet, via,
+    on, packet, release, via,
 };
 
 /// The least that IPv6 asks for.
@@ -84,11 +84,7 @@ pub(crate) fn set_mtu(node: &Node, device: &str, mtu: u32) {
 
 /// `bpf_check_mtu` came with Linux 5.12.
 pub(crate) fn mtu_is_asked_for_each_packet() -> bool {
-    let system = uname().unwrap();
-    let release = system.release().to_str().unwrap();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap());
-    let version: (u32, u32) = (numbers.next().unwrap(), numbers.next().unwrap());
-    version >= (5, 12)
+    release() >= [5, 12]
 }
 
 /// The counters for dead next hops and the allowance for answers are each CPU's own.
