@@ -12,6 +12,10 @@ use crate::{
 /// More than fit any of the screens.
 const RULES: usize = 200;
 
+/// Takes a screen of its own, and gives back what was there.
+const ENTER: &str = "\x1b[?1049h\x1b[?25l";
+const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
+
 /// The time in UTC, to the second. Such texts are in the order of their times.
 fn time() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
@@ -36,8 +40,7 @@ fn a_watch_fits_its_screen_and_gives_it_back() {
     command.args(["--ctty", "--wait", env!("CARGO_BIN_EXE_byway"), "show", "--watch=0.1"]).env("TZ", "UTC0");
     let started = time();
     let mut terminal = Terminal::start(&seed.server, &mut command, (80, 24));
-    let enter = "\x1b[?1049h\x1b[?25l";
-    assert_eq!(terminal.until(Some(enter)), enter, "nothing is drawn on the screen that was there");
+    assert_eq!(terminal.until(Some(ENTER)), ENTER, "nothing is drawn on the screen that was there");
     for (columns, rows) in [(80, 24), (40, 12), (120, 50), (80, 24)] {
         terminal.resize((columns, rows));
         // Some of the size before may be under way.
@@ -61,7 +64,26 @@ fn a_watch_fits_its_screen_and_gives_it_back() {
     }
     terminal.types("\x03");
     let rest = terminal.until(None);
-    assert!(rest.ends_with("\x1b[?25h\x1b[?1049l"), "{rest:?}");
+    assert!(rest.ends_with(LEAVE), "{rest:?}");
+}
+
+/// What a shell starts behind `&` ignores the keys that interrupt.
+#[test]
+fn a_watch_goes_on_after_a_signal_that_it_ignores() {
+    let seed = Seed::new().unwrap();
+    done(&seed.server, "add 10.0.0.1 drop");
+    let mut command = Command::new("setsid");
+    command.args(["--ctty", "--wait", "env", "--ignore-signal=QUIT", env!("CARGO_BIN_EXE_byway")]);
+    command.args(["show", "--watch=0.1"]);
+    let mut terminal = Terminal::start(&seed.server, &mut command, (80, 24));
+    terminal.until(Some(ENTER));
+    terminal.types("\x1c");
+    terminal.until(Some(LEAVE));
+    assert_eq!(terminal.until(Some(ENTER)), ENTER, "nothing is drawn on the screen that was there");
+    assert!(look(&mut terminal)[0].starts_with("Every 100ms "));
+    terminal.types("\x03");
+    let rest = terminal.until(None);
+    assert!(rest.ends_with(LEAVE), "{rest:?}");
 }
 
 #[test]
