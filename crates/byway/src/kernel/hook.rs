@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeSet,
     fs, io,
+    iter::zip,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -31,9 +32,6 @@ use crate::{
 const LINK_FREED_WITHIN: Duration = Duration::from_secs(5);
 /// How long to sleep between two looks.
 const PAUSE: Duration = Duration::from_millis(1);
-
-/// The pins of the reception programs. They are there if the first one is.
-pub(super) const RECEPTION: [&str; 2] = ["reception", "reception_l3"];
 
 /// How a program is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -67,10 +65,9 @@ pub(crate) struct Attached {
 /// for devices with an Ethernet header, and one for those without.
 #[derive(Debug)]
 pub(crate) struct Programs {
-    departure: [SchedClassifier; 2],
-    arrival: [SchedClassifier; 2],
-    /// Those are there once a rule has needed them.
-    reception: Option<[SchedClassifier; 2]>,
+    /// Those that are there, each where its name is in [`Programs::NAMES`].
+    opened: [Option<SchedClassifier>; 6],
+    pinned: PathBuf,
     folder: PathBuf,
 }
 
@@ -89,28 +86,51 @@ impl Programs {
         "byway_rec_l3",
     ];
 
-    /// Whether the programs of a role are there.
-    pub(super) fn have(&self, role: Role) -> bool {
-        role != Role::Reception || self.reception.is_some()
+    /// Whether the program of this name is loaded only once a device needs it. Few hosts have such a device, and the kernel takes
+    /// long to verify a departure program. The others are loaded with the maps, so that a kernel that refuses them does so then.
+    pub(super) fn is_on_demand(name: &str) -> bool {
+        !["departure", "arrival"].contains(&name)
+    }
+
+    /// The name of the program of a role for a device.
+    pub(super) fn name_for(network: &mut Network, device: &Device, role: Role) -> Result<&'static str> {
+        let is_l3 = network.link(device)?.header == Header::L3;
+        Ok(match role {
+            Role::Departure if is_l3 => "departure_l3",
+            Role::Departure => "departure",
+            Role::Arrival if is_l3 => "arrival_l3",
+            Role::Arrival => "arrival",
+            Role::Reception if is_l3 => "reception_l3",
+            Role::Reception => "reception",
+        })
+    }
+
+    /// The folder of their pins.
+    pub(super) fn pinned(&self) -> &Path {
+        &self.pinned
+    }
+
+    /// Whether the program of this name is there.
+    pub(super) fn have(&self, name: &str) -> bool {
+        zip(Self::NAMES, &self.opened).any(|(its, program)| its == name && program.is_some())
     }
 
     /// Opens the programs that are pinned in `programs`, for the links that are pinned below `folder`.
     pub(crate) fn open(programs: &Path, folder: &Path) -> Result<Self> {
-        let open = |name: &str| {
-            SchedClassifier::from_pin(programs.join(name)).map_err(|error| {
-                let error = Error::kernel(format!("open the program {name}"), error);
-                Error::opening_pin(programs, name, error)
-            })
-        };
-        Ok(Self {
-            departure: [open("departure")?, open("departure_l3")?],
-            arrival: [open("arrival")?, open("arrival_l3")?],
-            reception: match open(RECEPTION[0]) {
-                Err(Error::MissingPin { .. }) => None,
-                first => Some([first?, open(RECEPTION[1])?]),
-            },
-            folder: folder.to_owned(),
-        })
+        let mut opened = [const { None }; Self::NAMES.len()];
+        for (program, name) in opened.iter_mut().zip(Self::NAMES) {
+            *program = match SchedClassifier::from_pin(programs.join(name)) {
+                Ok(program) => Some(program),
+                Err(error) => {
+                    let error = Error::kernel(format!("open the program {name}"), error);
+                    match Error::opening_pin(programs, name, error) {
+                        Error::MissingPin { .. } if Self::is_on_demand(name) => None,
+                        error => return Err(error),
+                    }
+                }
+            };
+        }
+        Ok(Self { opened, pinned: programs.to_owned(), folder: folder.to_owned() })
     }
 
     /// Returns the program of a role for a device.
@@ -120,29 +140,19 @@ impl Programs {
         device: &Device,
         role: Role,
     ) -> Result<&mut SchedClassifier> {
-        let [ethernet, bare] = match role {
-            Role::Departure => &mut self.departure,
-            Role::Arrival => &mut self.arrival,
-            Role::Reception => self.reception.as_mut().ok_or_else(|| {
-                Error::inconsistent(format!("attach to {}", device.name), "the program is not there")
-            })?,
-        };
-        Ok(if network.link(device)?.header == Header::L3 { bare } else { ethernet })
+        let name = Self::name_for(network, device, role)?;
+        let found = zip(Self::NAMES, &mut self.opened)
+            .find_map(|(its, program)| if its == name { program.as_mut() } else { None });
+        found.ok_or_else(|| Error::MissingPin { folder: self.pinned.clone(), name: name.to_owned() })
     }
 
     /// Returns the role of the program with this identity, if it is one of these.
     fn role_of(&self, id: u32) -> Result<Option<Role>> {
-        for role in Role::ALL {
-            let programs = match role {
-                Role::Departure => &self.departure[..],
-                Role::Arrival => &self.arrival[..],
-                Role::Reception => self.reception.as_ref().map_or(&[][..], |programs| &programs[..]),
-            };
-            for program in programs {
-                let info = program.info().map_err(|error| Error::kernel("look at a program", error))?;
-                if info.id() == id {
-                    return Ok(Some(role));
-                }
+        for (nth, program) in self.opened.iter().enumerate() {
+            let Some(program) = program else { continue };
+            let info = program.info().map_err(|error| Error::kernel("look at a program", error))?;
+            if info.id() == id {
+                return Ok(Role::ALL.get(nth / 2).copied());
             }
         }
         Ok(None)

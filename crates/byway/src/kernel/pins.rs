@@ -14,15 +14,18 @@ use byway_abi::{SCHEMA, meta};
 
 use super::{
     bpffs, features,
-    hook::{Hook, Programs, RECEPTION},
+    hook::{Hook, Programs},
     lifetime,
     meta::Meta,
     migrations::{self, MIGRATIONS},
-    namespace, privilege, secret,
+    namespace,
+    network::Network,
+    privilege, secret,
     tables::{self, Tables},
 };
 use crate::{
     error::{Error, Result},
+    model::Device,
     policy::{
         snapshot::Link,
         state::{Place, Role},
@@ -125,7 +128,7 @@ impl Pins {
         bpffs::make_folder(folder)?;
         lifetime::note(folder)?;
         let mut object = load(folder, 0)?;
-        pin_programs(&mut object, folder, false)?;
+        pin_programs(&mut object, folder, |_| false)?;
         let mut tables = Tables::open(folder)?;
         tables.meta.set(meta::OBJECT, fingerprint())?;
         tables.meta.set(meta::SCHEMA, SCHEMA)
@@ -166,19 +169,16 @@ impl Pins {
         Ok(())
     }
 
-    /// Loads and pins the reception programs, unless they are there: few hosts need them. The caller holds the lock.
-    pub(crate) fn load_reception(&mut self) -> Result<()> {
-        if self.programs.have(Role::Reception) {
+    /// Loads and pins the program of a role for a device, unless it is there. The caller holds the lock.
+    pub(crate) fn load_for(&mut self, network: &mut Network, device: &Device, role: Role) -> Result<()> {
+        let name = Programs::name_for(network, device, role)?;
+        if self.programs.have(name) {
             return Ok(());
         }
         let folder = folder()?;
-        let mut object = load(&folder, 0)?;
-        // The first one last: it says that both are there.
-        for name in RECEPTION.into_iter().rev() {
-            bpffs::remove(&folder.join(name))?;
-            pin_program(&mut object, &folder, name)?;
-        }
-        self.programs = Programs::open(&folder, &folder)?;
+        let pinned = self.programs.pinned().to_owned();
+        pin_program(&mut load(&folder, 0)?, &pinned, name)?;
+        self.programs = Programs::open(&pinned, &folder)?;
         Ok(())
     }
 
@@ -188,7 +188,9 @@ impl Pins {
         rename_programs(&folder)?;
         // A Byway that took over an older schema may have been killed before it did this.
         migrations::remove_old(&folder, MIGRATIONS)?;
-        note_object(&folder)
+        note_object(&folder)?;
+        self.programs = Programs::open(&folder, &folder)?;
+        Ok(())
     }
 
     /// Removes the pins. Nothing in the kernel may use them any more.
@@ -214,14 +216,14 @@ pub(super) fn load_beside(folder: &Path, taking_over: u32) -> Result<Programs> {
     bpffs::remove(&renewed)?;
     bpffs::make_folder(&renewed)?;
     let mut object = load(folder, taking_over)?;
-    pin_programs(&mut object, &renewed, folder.join(RECEPTION[0]).exists())?;
+    pin_programs(&mut object, &renewed, |name| folder.join(name).exists())?;
     Programs::open(&renewed, folder)
 }
 
 /// Replaces the pinned programs by those of [`load_beside`].
 pub(super) fn rename_programs(folder: &Path) -> Result<()> {
     let renewed = renewed(folder);
-    let is_there = |name: &&str| !RECEPTION.contains(name) || renewed.join(name).exists();
+    let is_there = |name: &&str| !Programs::is_on_demand(name) || renewed.join(name).exists();
     for name in Programs::NAMES.into_iter().rev().filter(is_there) {
         fs::rename(renewed.join(name), folder.join(name))
             .map_err(Error::io(format!("put the program {name} in place")))?;
@@ -234,10 +236,11 @@ pub(super) fn note_object(folder: &Path) -> Result<()> {
     Meta::open(folder)?.set(meta::OBJECT, fingerprint())
 }
 
-fn pin_programs(object: &mut Ebpf, folder: &Path, with_reception: bool) -> Result<()> {
+/// Loads and pins the programs that every host needs, and of the others those that are `needed`.
+fn pin_programs(object: &mut Ebpf, folder: &Path, needed: impl Fn(&str) -> bool) -> Result<()> {
     Programs::NAMES
         .into_iter()
-        .filter(|name| with_reception || !RECEPTION.contains(name))
+        .filter(|name| !Programs::is_on_demand(name) || needed(name))
         .try_for_each(|name| pin_program(object, folder, name))
 }
 

@@ -268,9 +268,7 @@ impl Executor<'_> {
 
     /// Puts a program on a device. Writes its record first, and restores that if the program cannot be attached.
     fn attach(&mut self, device: &Device, role: Role, so_far: &mut SoFar) -> Result<()> {
-        if role == Role::Reception {
-            self.pins.load_reception()?;
-        }
+        self.pins.load_for(self.network, device, role)?;
         let Pins { tables, programs } = &mut *self.pins;
         match role {
             Role::Departure => tables.attachments.watch(device.index)?,
@@ -314,6 +312,7 @@ impl Executor<'_> {
 
     /// Replaces the program of another role by that of this role, in one instant.
     fn change_role(&mut self, device: &Device, role: Role) -> Result<()> {
+        self.pins.load_for(self.network, device, role)?;
         let Pins { tables, programs } = &mut *self.pins;
         let attached = attached(tables, device, role)?;
         let was_watched = tables.attachments.is_watched(device.index)?;

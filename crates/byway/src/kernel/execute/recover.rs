@@ -93,13 +93,9 @@ impl Executor<'_> {
         let links = self.network.links()?;
         let installed = installed(self.pins, self.network, &links)?;
         self.pins.load_programs()?;
-        for installed in installed.into_iter().filter(|installed| installed.is_installed) {
-            self.pins.programs.replace(
-                self.network,
-                &installed.device,
-                installed.role,
-                installed.attached.hook,
-            )?;
+        for Installed { device, role, attached, .. } in installed.iter().filter(|it| it.is_installed) {
+            self.pins.load_for(self.network, device, *role)?;
+            self.pins.programs.replace(self.network, device, *role, attached.hook)?;
         }
         self.pins.renew_programs()
     }
