@@ -24,7 +24,8 @@ use crate::{run, suite::quoted};
 /// What the machine itself and the tests need. One that a kernel lacks or has built in is passed over.
 const MODULES: &str = "virtio_pci virtiofs overlay veth bridge dummy sch_ingress cls_bpf act_bpf vxlan sch_netem \
     nf_tables nft_chain_nat nft_nat nf_nat nft_ct tun macvlan af_packet 8021q vrf wireguard bonding ipip ip_gre \
-    esp4 esp6 xfrm_user authenc echainiv drbg nf_flow_table nf_flow_table_inet nft_flow_offload";
+    esp4 esp6 xfrm_user authenc echainiv drbg nf_flow_table nf_flow_table_inet nft_flow_offload ip_vs \
+    ip_vs_rr";
 
 /// Comes before the script's exit status, at the end of its output.
 const EXIT: &str = "::machine exit ";
@@ -78,6 +79,8 @@ pub(crate) fn install_tools() -> Result<()> {
         ("xz", "xz-utils"),
         ("zstd", "zstd"),
         ("modprobe", "kmod"),
+        // A test calls it.
+        ("ipvsadm", "ipvsadm"),
     ])?;
     // Debian 12's qemu brings it along; later it is a package.
     run::install_missing(&[("virtiofsd", "virtiofsd")])

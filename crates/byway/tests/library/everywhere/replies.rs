@@ -5,6 +5,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::Path,
+    process::Command,
     thread,
 };
 
@@ -19,7 +21,7 @@ use crate::support::{
     ANSWER, FAMILIES, all_arrived,
     backend::with_backend,
     devices::{Hosts, Kind, unless_lacking},
-    hooks, hooks_and_addresses, hooks_and_families, lacking_before,
+    hooks, hooks_and_addresses, hooks_and_families, lacking, lacking_before,
     narrow::{NARROW, mtu_is_asked_for_each_packet, narrowed},
     on, packet, release,
     replies::{
@@ -56,6 +58,13 @@ fn behind(hosts: &Routers) -> (Node, IpAddr) {
 /// The address without the length of its network.
 fn address(with_length: &str) -> IpAddr {
     with_length.split('/').next().unwrap().parse().unwrap()
+}
+
+/// Both routers call from the same address: each gets ports of its own.
+fn give_ports(hosts: &Routers) {
+    for (router, range) in hosts.router.iter().zip(["20000 29999", "30000 39999"]) {
+        router.sysctl("net.ipv4.ip_local_port_range", range).unwrap();
+    }
 }
 
 /// A service address with two ports that are forwarded to a host behind the server. Nobody listens behind the second.
@@ -96,9 +105,7 @@ fn forwarded_ports_answer_by_the_way_of_each_request() {
             if is_hidden {
                 hosts.server.snat("eth3", in_between).unwrap();
             }
-            for (router, range) in hosts.router.iter().zip(["20000 29999", "30000 39999"]) {
-                router.sysctl("net.ipv4.ip_local_port_range", range).unwrap();
-            }
+            give_ports(&hosts);
             let asked = backend.capture("eth0").unwrap();
             let call_all = |router: &Node| {
                 for _ in 0..3 {
@@ -150,6 +157,45 @@ fn forwarded_ports_answer_by_the_way_of_each_request() {
             };
             assert_eq!((asks(client), asks(in_between)), (!is_hidden, is_hidden));
         }
+    }
+}
+
+/// A virtual service (IPVS) with its real server behind the host: IPVS gives the answers the service's address before they leave.
+#[test]
+fn virtual_services_answer_by_the_way_of_each_request() {
+    if !Path::new("/proc/net/ip_vs").exists() {
+        return lacking("IPVS");
+    }
+    for (hook, v6) in hooks_and_families() {
+        let (hosts, client, service) = two_uplinks(v6);
+        let (backend, behind) = behind(&hosts);
+        let [at, target] = [SocketAddr::new(service, PORT), SocketAddr::new(behind, 8080)];
+        for protocol in ["-t", "-u"] {
+            let virtually = |words: &str| {
+                let output = hosts.server.output(Command::new("ipvsadm").args(words.split(' '))).unwrap();
+                assert!(output.status.success(), "{words}: {output:?}");
+            };
+            virtually(&format!("-A {protocol} {at} -s rr"));
+            virtually(&format!("-a {protocol} {at} -r {target} -m"));
+        }
+        let spec = replies(&hosts.around(service, 8));
+        on(&hosts.server, hook, |byway| byway.add(&spec)).unwrap();
+        let _services = serve(&backend, target);
+        give_ports(&hosts);
+        for round in 0..3 {
+            for (nth, router) in hosts.router.iter().enumerate() {
+                for traffic in [Traffic::Tcp, Traffic::Udp] {
+                    call(router, Some(client), at, traffic, ANSWER).unwrap_or_else(|error| {
+                        panic!("{hook}, round {round}, router {nth}, {traffic:?}: {error}")
+                    });
+                }
+                let said = some_bytes(LARGE);
+                assert!(router.tcp_echo(Some(client), at, &said, ANSWER).unwrap() == said);
+            }
+        }
+        let status = all_arrived(&hosts.server);
+        assert_eq!(status.no_next_hop.packets, 0, "{hook}: {status:?}");
+        assert_eq!(hosts.counts(service, client)[0], 0, "nothing goes to the gateway");
     }
 }
 
