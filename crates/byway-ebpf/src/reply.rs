@@ -241,10 +241,18 @@ const OF_REPLY: u32 = 1 << 8;
 #[inline(never)]
 extern "C" fn way_of_flow(fingerprint: u64, segment: u64) -> u32 {
     let segment = Segment(segment);
+    if segment.kind() == Segment::REQUEST {
+        return 0;
+    }
     let now = flow_ticks(clock::jiffies());
     let before = Entry::read(find(fingerprint));
     let mut entry = before;
     match before.state {
+        FLOW_CONFIRMED if segment.kind() == Segment::SYN => {
+            // The connection is over, and the host begins another one between the same ports.
+            put(fingerprint, 0, now.into());
+            return 0;
+        }
         FLOW_NEW | FLOW_ANSWERED_SYN => match segment.kind() {
             Segment::SYN_ACK => {
                 entry.state = FLOW_ANSWERED_SYN;
@@ -253,7 +261,7 @@ extern "C" fn way_of_flow(fingerprint: u64, segment: u64) -> u32 {
             Segment::RESET | Segment::REPLY => {}
             _ => return 0,
         },
-        FLOW_REQUESTED if segment.kind() != Segment::REQUEST => entry.state = FLOW_ANSWERED,
+        FLOW_REQUESTED => entry.state = FLOW_ANSWERED,
         FLOW_CONFIRMED | FLOW_ANSWERED | FLOW_IN_BOTH | FLOW_OF_HOST => {
             if before.idle(now) > before.timeout() / 2 {
                 entry.age = now;

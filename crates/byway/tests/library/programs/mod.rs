@@ -2,6 +2,6 @@
 
 mod answers;
 mod differential;
-mod flood;
 mod mss;
 mod packets;
+mod replies;

@@ -8,17 +8,11 @@ use std::{
     thread,
 };
 
-use aya::{
-    TestRunOptions,
-    maps::{Array, Map, MapData},
-    programs::{SchedClassifier, TestRun},
-};
+use aya::maps::{Array, Map, MapData};
 use byway_abi::reply::{FLOW_BUCKETS, FLOW_KEYS_LEN, MAX_FLOWS, fingerprint, flow_buckets, flow_key};
-use byway_lab::{
-    Node,
-    seed::{IPV4, IPV6, Seed},
-};
+use byway_lab::seed::{IPV4, IPV6, Seed};
 
+use super::{Programs, two_uplinks};
 use crate::support::{
     any_hook,
     departure::{REDIRECT, UNSPEC},
@@ -110,57 +104,20 @@ impl Flows {
     }
 }
 
-/// Length of `struct __sk_buff` (include/uapi/linux/bpf.h), and where the device is in it.
-const CONTEXT: usize = 192;
-const IFINDEX: usize = 40;
-
-/// The programs, and the devices that they run on.
-struct Programs {
-    reception: SchedClassifier,
-    departure: SchedClassifier,
-    departs_by: u32,
-    /// The devices of the neighbours, with their Ethernet addresses.
-    comes_in_by: [(u32, [u8; 6]); 2],
-}
-
 impl Programs {
-    fn new(server: &Node, folder: &Path) -> Self {
-        let open = |name: &str| SchedClassifier::from_pin(folder.join(name)).unwrap();
-        Self {
-            reception: open("reception"),
-            departure: open("departure"),
-            departs_by: server.ifindex("eth0").unwrap(),
-            comes_in_by: ["eth1", "eth2"]
-                .map(|name| (server.ifindex(name).unwrap(), server.mac(name).unwrap())),
-        }
-    }
-
-    fn run(program: &SchedClassifier, ifindex: u32, frame: &[u8], out: Option<&mut [u8]>) -> u32 {
-        let mut context = [0; CONTEXT];
-        context[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: out,
-            ctx_in: Some(&context),
-            ..TestRunOptions::default()
-        };
-        program.test_run(options).unwrap().return_value
-    }
-
     /// A frame of a flow comes in by its neighbour.
     fn receive(&self, flow: &Flow, frame: Vec<u8>) {
-        let (ifindex, receiver) = self.comes_in_by[flow.neighbour as usize & 1];
-        let frame = packet::addressed(frame, mac_of_neighbour(flow.neighbour), receiver);
-        assert_eq!(Self::run(&self.reception, ifindex, &frame, None), UNSPEC);
+        let device = flow.neighbour as usize & 1;
+        let receiver = self.comes_in_by[device].1;
+        self.comes_in(device, &packet::addressed(frame, mac_of_neighbour(flow.neighbour), receiver));
     }
 
     /// A reply leaves. Returns the neighbour that it is sent back to, by its Ethernet address.
     fn reply(&self, frame: &[u8]) -> Option<[u8; 6]> {
-        let mut out = [0; 256];
-        match Self::run(&self.departure, self.departs_by, frame, Some(&mut out)) {
-            REDIRECT => Some(out[..6].try_into().unwrap()),
-            UNSPEC => None,
-            other => panic!("verdict {other}"),
+        match self.leaves(frame) {
+            (REDIRECT, out) => Some(out[..6].try_into().unwrap()),
+            (UNSPEC, _) => None,
+            (other, _) => panic!("verdict {other}"),
         }
     }
 
@@ -219,13 +176,11 @@ fn is_answered(nth: usize) -> bool {
 
 /// Hosts with a rule for all replies, and the programs of the server.
 fn with_programs(fraction: u32) -> (Seed, Programs, Flows) {
-    let seed = Seed::new().unwrap();
-    seed.lab.link((&seed.server, "eth2"), (&seed.router, "eth2")).unwrap();
+    let seed = two_uplinks();
     let specs = ["0.0.0.0/0", "::/0"].map(replies);
     on(&seed.server, any_hook(), |byway| byway.add_all(&specs)).unwrap();
-    let folder = pins().remove(0);
-    let programs = Programs::new(&seed.server, Path::new(&folder));
-    let keys = MapData::from_pin(Path::new(&folder).join("FLOW_KEYS")).unwrap();
+    let programs = Programs::new(&seed.server);
+    let keys = MapData::from_pin(Path::new(&pins().remove(0)).join("FLOW_KEYS")).unwrap();
     let keys: Array<MapData, [u32; FLOW_KEYS_LEN]> = Map::from_map_data(keys).unwrap().try_into().unwrap();
     let flows = Flows {
         random: Random::new(7),
