@@ -84,6 +84,14 @@ pub enum Error {
         /// How many there may be.
         limit: u32,
     },
+    /// Too many devices would carry programs.
+    #[error("byway would have programs on {wanted} devices, and there is room for {limit}")]
+    TooManyDevices {
+        /// How many devices there would be.
+        wanted: usize,
+        /// How many there may be.
+        limit: u32,
+    },
     /// There are too many attachments.
     #[error("the change needs too many attachments: there is room for {limit}")]
     TooManyAttachments {
@@ -361,6 +369,7 @@ impl Error {
             | Self::TablesFull { .. }
             | Self::TooManyDestinations { .. }
             | Self::TooManyNextHops { .. }
+            | Self::TooManyDevices { .. }
             | Self::TooManyAttachments { .. }
             | Self::TooManyGroups { .. }
             | Self::Unconfirmed
@@ -418,6 +427,9 @@ impl Error {
             Self::TablesFull { .. } => "delete some, or use shorter prefixes",
             Self::TooManyDestinations { .. } => "use `to` in fewer rules",
             Self::TooManyNextHops { .. } => "delete rules or groups first",
+            Self::TooManyDevices { .. } => {
+                "`reply-to` needs all devices of the network namespace: name next hops instead, or have fewer devices"
+            }
             Self::TooManyAttachments { .. } => "detach from others first",
             Self::TooManyGroups { .. } => "let rules share a group",
             Self::Unconfirmed => "confirm it, or roll it back",

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use byway_abi::{MAX_DESTINATIONS, MAX_GROUPS, MAX_NEXT_HOPS};
+use byway_abi::{MAX_DESTINATIONS, MAX_DEVICES, MAX_GROUPS, MAX_NEXT_HOPS};
 
 use super::{
     changes::{Changes, Waiting},
@@ -89,7 +89,12 @@ impl Transaction {
         let programs = |desired: &Desired, next_hops: &BTreeSet<&NextHop>| {
             desired.programs_and_neighbours(next_hops, &snapshot.actual).0
         };
-        check_known(snapshot, &programs(held, &before), programs(desired, &next_hops[1]))?;
+        let after = programs(desired, &next_hops[1]);
+        let devices: BTreeSet<u32> = after.keys().map(|place| place.ifindex).collect();
+        if devices.len() > MAX_DEVICES as usize {
+            return Err(Error::TooManyDevices { wanted: devices.len(), limit: MAX_DEVICES });
+        }
+        check_known(snapshot, &programs(held, &before), after)?;
         // Do not refuse what is stacked already: this change may be the one that ends it.
         let before = snapshot.host.stacked(&before, &attached);
         let after = snapshot.host.stacked(&next_hops[1], &desired.attachments);

@@ -6,11 +6,12 @@ use std::{
 };
 
 use byway::{Action, Attach, Error, FlowSpec, FlowState, LinkLayerAddress, Protocol, ReplyFlow, TargetSpec};
-use byway_lab::{Frame, wait_until};
+use byway_abi::MAX_DEVICES;
+use byway_lab::{Frame, seed::Seed, wait_until};
 
 use crate::support::{
-    ANSWER, hooks, hooks_and_families, on,
-    replies::{PORT, SYN, Steered, Traffic, call, tcp, two_served_uplinks},
+    ANSWER, any_hook, hooks, hooks_and_families, on, pins,
+    replies::{PORT, SYN, Steered, Traffic, call, replies, tcp, two_served_uplinks},
     sockets::connect,
 };
 
@@ -56,6 +57,22 @@ fn flows_go_with_their_device() {
 }
 
 /// The table of flows is seen by its ways, one flow of it by what its packets are, and either may be forgotten.
+/// Requests may come in by any device, and there are more than may carry programs.
+#[test]
+fn more_devices_than_may_carry_programs_are_refused() {
+    let seed = Seed::new().unwrap();
+    for nth in 0..MAX_DEVICES / 2 {
+        let ends = [format!("a{nth}"), format!("b{nth}")];
+        seed.lab.link((&seed.server, &ends[0]), (&seed.server, &ends[1])).unwrap();
+    }
+    let refused = on(&seed.server, any_hook(), |byway| byway.add(&replies("0.0.0.0/0"))).unwrap_err();
+    // Two more are the seed's, and some kernels give each network namespace devices of tunnels besides.
+    let is_it =
+        |error: &Error| matches!(error, Error::TooManyDevices { wanted, limit: 1_024 } if *wanted >= 1_026);
+    assert!(is_it(&refused), "{refused}");
+    assert_eq!(pins(), Vec::<String>::new());
+}
+
 #[test]
 fn flows_are_seen_and_forgotten() {
     for (hook, v6) in hooks_and_families() {
