@@ -101,6 +101,7 @@ pub const fn address_digest([a, b, c, d]: [u32; 4]) -> [u32; 2] {
 
 /// Words of the key of a flow: the remote address, the local one, the ports, and family and protocol.
 pub const KEY_WORDS: usize = 10;
+
 /// Returns the key of a flow, for its [`fingerprint`]. The addresses are the remote one and the local one, in network byte order,
 /// an IPv4 address in the first word. The ports are in the same order, and 0 if the protocol has none; ICMP has the identifier of
 /// an echo in the second one. `version` is that of IP. (The programs make the same words without a copy of the addresses.)

@@ -249,7 +249,7 @@ extern "C" fn way_of_flow(fingerprint: u64, segment: u64) -> u32 {
     let mut entry = before;
     match before.state {
         FLOW_CONFIRMED if segment.kind() == Segment::SYN => {
-            // The connection is over, and the host begins another one between the same ports.
+            // The host itself begins another connection between the same ports, so this one is over.
             put(fingerprint, 0, now.into());
             return 0;
         }
@@ -327,6 +327,8 @@ extern "C" fn segment(skb: &Skb, family: u32, offset: u32, goes: u32) -> u64 {
             let [flags]: [u8; 1] = flags;
             let Some(word) = skb.load(start + if goes == COMES_IN { 8 } else { 4 }) else { return 0 };
             let kind = match flags & (SYN | RST | ACK) {
+                // Whoever sends one through this host says nothing of a connection that is known.
+                SYN if goes == LEAVES && skb.ingress_ifindex() != 0 => Segment::OTHER,
                 SYN => Segment::SYN,
                 flags if flags & RST != 0 => Segment::RESET,
                 flags if flags == SYN | ACK => Segment::SYN_ACK,
@@ -434,8 +436,8 @@ extern "C" fn find(fingerprint: u64) -> u64 {
     0
 }
 
-/// Notes what is known about a flow: in each of its entries, of which two CPUs may have made two, or else in the place that is
-/// easiest to take. Returns 1, or 0 if the place of no other flow may be taken.
+/// Notes what is known about a flow, or forgets it if `word` is 0: in each of its entries, of which two CPUs may have made two,
+/// or else in the place that is easiest to take. Returns 1, or 0 if the place of no other flow may be taken.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn put(fingerprint: u64, word: u64, now: u32) -> u32 {

@@ -66,6 +66,12 @@ impl Skb {
         access!(self, ifindex)
     }
 
+    /// Returns the device that the packet came in by, or 0 if this host has made it.
+    #[inline(always)]
+    pub fn ingress_ifindex(&self) -> u32 {
+        access!(self, ingress_ifindex)
+    }
+
     /// Returns to whom the frame is addressed: 0 to this host (`PACKET_HOST`, include/uapi/linux/if_packet.h).
     #[inline(always)]
     pub fn packet_type(&self) -> u32 {

@@ -428,7 +428,7 @@ impl Error {
             Self::TooManyDestinations { .. } => "use `to` in fewer rules",
             Self::TooManyNextHops { .. } => "delete rules or groups first",
             Self::TooManyDevices { .. } => {
-                "`reply-to` needs all devices of the network namespace: name next hops instead, or have fewer devices"
+                "have fewer devices; a rule with `reply-to` needs each one of the network namespace"
             }
             Self::TooManyAttachments { .. } => "detach from others first",
             Self::TooManyGroups { .. } => "let rules share a group",
@@ -531,7 +531,7 @@ impl Error {
         errno(first)
     }
 
-    /// Opening a pin failed. Byway makes all its pins at once, so if one is missing, something else has removed it.
+    /// Opening a pin failed. Byway makes nearly all its pins at once, so if one is missing, something else has removed it.
     pub(crate) fn opening_pin(folder: &Path, name: &str, error: Self) -> Self {
         match error.errno() {
             Some(libc::ENOENT) => Self::MissingPin { folder: folder.to_owned(), name: name.to_owned() },

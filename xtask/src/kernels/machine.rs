@@ -209,7 +209,6 @@ impl Machine<'_> {
         // packet's path (static keys): of several processors that qemu emulates, one at times runs the breakpoint that is
         // there in between after it has gone, and the kernel dies of it.
         let mut qemu = dying_with_us("qemu-system-x86_64");
-        //
         // A plain processor: what a newer one can do besides costs qemu a tenth more.
         qemu.args(["-accel", "tcg", "-cpu", "Nehalem", "-smp", "1", "-m", MEMORY]);
         // virtiofs needs memory that it can share.

@@ -37,7 +37,7 @@ impl Window {
     }
 
     /// Waits, and returns whether all has to be drawn again before the time is over. A signal that ends the program does so
-    /// here, with the terminal as it was. One that it ignores changes nothing.
+    /// here, with the terminal as it was. If the program ignores it, the screen comes back.
     pub(crate) fn wait(&self, until: Instant) -> io::Result<bool> {
         match self.signals.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Err(_) => return Ok(false),
@@ -52,7 +52,7 @@ impl Window {
                 let signal_alone = SigSet::from(signal);
                 signal_alone.thread_unblock()?;
                 raise(signal)?;
-                // Whoever started this has it ignore the signal, as nohup(1) does, and a shell for a command behind `&`.
+                // Whoever started this has it ignore the signal, as a shell does for a command behind `&`.
                 signal_alone.thread_block()?;
                 write(ENTER)?;
             }

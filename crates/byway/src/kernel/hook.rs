@@ -72,7 +72,7 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// The names of the programs' pins.
+    /// The names of the programs' pins: two for each of [`Role::ALL`].
     pub(crate) const NAMES: [&str; 6] =
         ["departure", "departure_l3", "arrival", "arrival_l3", "reception", "reception_l3"];
     /// Their names in the object, in the same order, and so in the kernel, where bpftool(8) shows them. The kernel takes 15
@@ -86,8 +86,8 @@ impl Programs {
         "byway_rec_l3",
     ];
 
-    /// Whether the program of this name is loaded only once a device needs it. Few hosts have such a device, and the kernel takes
-    /// long to verify a departure program. The others are loaded with the maps, so that a kernel that refuses them does so then.
+    /// Whether the program of this name is loaded only once a device needs it. Most hosts do without most of these, and the kernel
+    /// takes long to verify one. The others are loaded with the maps: a kernel that refuses them does so before anything else.
     pub(super) fn is_on_demand(name: &str) -> bool {
         !["departure", "arrival"].contains(&name)
     }
@@ -134,7 +134,7 @@ impl Programs {
     }
 
     /// Returns the program of a role for a device.
-    fn program(
+    pub(super) fn program(
         &mut self,
         network: &mut Network,
         device: &Device,

@@ -112,6 +112,10 @@ fn put_in_place(
     let links = network.links()?;
     let mut installed = installed(&pins, network, &links)?;
     installed.retain(|installed| installed.is_installed);
+    // Before any device changes: whoever has removed a pin has left no program to go back to.
+    for Installed { device, role, .. } in &installed {
+        pins.programs.program(network, device, *role)?;
+    }
     // First the old programs, to go back to.
     rounds.insert(0, pins.programs);
     for round in 1..rounds.len() {

@@ -72,10 +72,19 @@ impl Transaction {
     /// Refuses a desired state that does not fit into the tables or cannot work.
     pub(crate) fn check(&self) -> Result<()> {
         let Self { snapshot, held, desired, checks, .. } = self;
+        let next_hops = [held.next_hops(), desired.next_hops()];
+        let programs = |desired: &Desired, next_hops: &BTreeSet<&NextHop>| {
+            desired.programs_and_neighbours(next_hops, &snapshot.actual).0
+        };
+        let wanted = programs(desired, &next_hops[1]);
+        // There may be more devices than before, whatever the change is.
+        let devices: BTreeSet<u32> = wanted.keys().map(|place| place.ifindex).collect();
+        if devices.len() > MAX_DEVICES as usize {
+            return Err(Error::TooManyDevices { wanted: devices.len(), limit: MAX_DEVICES });
+        }
         if self.changes_nothing() {
             return Ok(());
         }
-        let next_hops = [held.next_hops(), desired.next_hops()];
         check_room(desired, next_hops[0].union(&next_hops[1]).count())?;
         if matches!(checks, Checks::GoBack { .. }) {
             return Ok(());
@@ -86,15 +95,7 @@ impl Transaction {
             next_hops[0].iter().filter(|it| !completed.contains(it)).copied().collect();
         let mut attached = held.attachments.clone();
         attached.retain(|index, _| !snapshot.actual.lost.contains_key(index));
-        let programs = |desired: &Desired, next_hops: &BTreeSet<&NextHop>| {
-            desired.programs_and_neighbours(next_hops, &snapshot.actual).0
-        };
-        let after = programs(desired, &next_hops[1]);
-        let devices: BTreeSet<u32> = after.keys().map(|place| place.ifindex).collect();
-        if devices.len() > MAX_DEVICES as usize {
-            return Err(Error::TooManyDevices { wanted: devices.len(), limit: MAX_DEVICES });
-        }
-        check_known(snapshot, &programs(held, &before), after)?;
+        check_known(snapshot, &programs(held, &before), wanted)?;
         // Do not refuse what is stacked already: this change may be the one that ends it.
         let before = snapshot.host.stacked(&before, &attached);
         let after = snapshot.host.stacked(&next_hops[1], &desired.attachments);

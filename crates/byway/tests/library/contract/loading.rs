@@ -10,6 +10,7 @@ use crate::support::{
     FAMILIES,
     devices::{Hosts, Kind, unless_lacking},
     hooks, on, pins,
+    replies::replies,
 };
 
 fn is_verified(folder: &str, name: &str) {
@@ -46,6 +47,14 @@ fn programs_of_devices_without_ethernet_come_with_the_first_such_device() {
         assert!(!Path::new(&folder).join("arrival_l3").exists(), "no device needs it");
         fs::remove_file(format!("{folder}/departure_l3")).unwrap();
         attach("tun1");
+        on(&hosts.server, *hook, |byway| byway.detach_all()).unwrap();
+
+        attach("tun0");
+        on(&hosts.server, *hook, |byway| byway.add(&replies("0.0.0.0/0"))).unwrap();
+        let folder = pins().remove(0);
+        is_verified(&folder, "reception_l3");
+        is_verified(&folder, "arrival_l3");
+        on(&hosts.server, *hook, |byway| byway.flush()).unwrap();
         on(&hosts.server, *hook, |byway| byway.detach_all()).unwrap();
         assert_eq!(pins(), Vec::<String>::new());
     }

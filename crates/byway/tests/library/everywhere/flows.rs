@@ -56,7 +56,6 @@ fn flows_go_with_their_device() {
     }
 }
 
-/// The table of flows is seen by its ways, one flow of it by what its packets are, and either may be forgotten.
 /// Requests may come in by any device, and there are more than may carry programs.
 #[test]
 fn more_devices_than_may_carry_programs_are_refused() {
@@ -73,6 +72,7 @@ fn more_devices_than_may_carry_programs_are_refused() {
     assert_eq!(pins(), Vec::<String>::new());
 }
 
+/// The table of flows is seen by its ways, one flow of it by what its packets are, and either may be forgotten.
 #[test]
 fn flows_are_seen_and_forgotten() {
     for (hook, v6) in hooks_and_families() {

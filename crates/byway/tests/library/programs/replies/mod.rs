@@ -14,8 +14,9 @@ use byway_lab::{Node, seed::Seed};
 
 use crate::support::{departure::UNSPEC, pins};
 
-/// Length of `struct __sk_buff` (include/uapi/linux/bpf.h), and where the device is in it.
+/// Length of `struct __sk_buff` (include/uapi/linux/bpf.h), and where the devices are in it.
 const CONTEXT: usize = 192;
+const INGRESS_IFINDEX: usize = 36;
 const IFINDEX: usize = 40;
 
 /// The seed's hosts with a second uplink.
@@ -55,11 +56,25 @@ impl Programs {
 
     /// A frame is about to leave. Returns the verdict, and the beginning of the frame that it is then.
     fn leaves(&self, frame: &[u8]) -> (u32, [u8; 256]) {
-        Self::run(&self.departure, self.departs_by, frame)
+        self.forwards(frame, 0)
+    }
+
+    /// The same of a frame that came in by the device with this ifindex.
+    fn forwards(&self, frame: &[u8], ingress: u32) -> (u32, [u8; 256]) {
+        Self::run_between(&self.departure, [ingress, self.departs_by], frame)
     }
 
     fn run(program: &SchedClassifier, ifindex: u32, frame: &[u8]) -> (u32, [u8; 256]) {
+        Self::run_between(program, [0, ifindex], frame)
+    }
+
+    fn run_between(
+        program: &SchedClassifier,
+        [ingress, ifindex]: [u32; 2],
+        frame: &[u8],
+    ) -> (u32, [u8; 256]) {
         let mut context = [0; CONTEXT];
+        context[INGRESS_IFINDEX..INGRESS_IFINDEX + 4].copy_from_slice(&ingress.to_ne_bytes());
         context[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
         let mut out = [0; 256];
         let options = TestRunOptions {

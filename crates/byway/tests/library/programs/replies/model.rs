@@ -105,8 +105,15 @@ impl Model {
         }
     }
 
-    /// A packet leaves that a rule sends back if it is a reply. Returns its way, if it is one.
-    pub(super) fn leaves(&mut self, number: usize, protocol: Protocol, kind: Kind) -> Option<Way> {
+    /// A packet leaves that a rule sends back if it is a reply. The host has made it, or forwards it. Returns its way, if it is
+    /// one.
+    pub(super) fn leaves(
+        &mut self,
+        number: usize,
+        protocol: Protocol,
+        kind: Kind,
+        is_forwarded: bool,
+    ) -> Option<Way> {
         if (protocol, kind) == (Protocol::Echo, Kind::Begin) {
             return None;
         }
@@ -120,8 +127,8 @@ impl Model {
         };
         match (flow.state, kind) {
             (State::OfHost, _) => None,
-            // The host begins another connection between the same ports.
-            (State::Known, Kind::Begin) => {
+            // The host begins another connection between the same ports. Anybody may have sent one that it forwards.
+            (State::Known, Kind::Begin) if !is_forwarded => {
                 self.flows.remove(&number);
                 None
             }
