@@ -1,5 +1,5 @@
 //! What ARCHITECTURE.md and docs/limits.md promise of flows and their ways, in plain Rust: no clock, no fingerprints, no
-//! buckets. It was written from those pages.
+//! buckets.
 
 use std::collections::HashMap;
 
