@@ -19,7 +19,7 @@ use std::{
     sync::LazyLock,
 };
 
-use clap::{CommandFactory, Parser, error::ErrorKind};
+use clap::{CommandFactory, FromArgMatches, Parser, error::ErrorKind};
 
 use crate::{
     commands::Command,
@@ -120,10 +120,7 @@ Exit codes: 0 done; 1 failed, nothing half-done unless it says so;
 9 done, but what came of it could not be read or printed.";
 
 fn main() -> ExitCode {
-    let cli = match words::translated(env::args_os().skip(1).collect(), &Cli::command()) {
-        Ok(arguments) => Cli::parse_from([env::args_os().take(1).collect(), arguments].concat()),
-        Err(sentence) => Cli::command().error(ErrorKind::InvalidSubcommand, sentence).exit(),
-    };
+    let cli = parsed().unwrap_or_else(|error| error.exit());
     if let Some(colour) = cli.color {
         colour.set();
     }
@@ -147,6 +144,16 @@ fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// The command line. What describes it is made once and never freed: either costs more than to parse.
+fn parsed() -> Result<Cli, clap::Error> {
+    let command = Box::leak(Box::new(Cli::command()));
+    let arguments = words::translated(env::args_os().skip(1).collect(), command)
+        .map_err(|sentence| command.error(ErrorKind::InvalidSubcommand, sentence))?;
+    let all = env::args_os().take(1).chain(arguments);
+    let mut matches = command.try_get_matches_from_mut(all)?;
+    Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(command))
 }
 
 /// Logs what has been changed, if anything was.
