@@ -8,14 +8,18 @@
 //! of one entry and half of another finds no fingerprint that it looks for.
 
 /// How many ways there may be: a device and a neighbour each.
-pub const MAX_WAYS: u32 = 4_096;
+pub const MAX_WAYS: u32 = 32_768;
+/// How many of them one device may have: neighbours that are made up on one link take no place of another link's. CPUs that add
+/// ways at the same moment may add a few more.
+pub const MAX_WAYS_OF_DEVICE: u32 = 4_096;
 /// The highest number of a way. 0 is none.
 pub const LAST_WAY: u32 = 0xFFFF;
 /// How many numbers a way may have.
 pub const WAY_PROBES: u32 = 8;
 
 /// Value of `WAYS`, by number: how requests have come in. The programs add one. Userspace removes those of a device that is
-/// gone, after the flows that have their numbers. None ever changes, so a number in a flow's entry leads nowhere else.
+/// gone, after the flows that have their numbers. None ever changes, so a number in a flow's entry leads nowhere else. How many
+/// a device has is there as well ([`ways_key`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Way {
@@ -37,6 +41,19 @@ impl Way {
 pub const fn sender([_, second, third]: [u32; 3]) -> [u8; 6] {
     let ([_, _, a, b], [c, d, e, f]) = (second.to_ne_bytes(), third.to_ne_bytes());
     [a, b, c, d, e, f]
+}
+
+/// Returns the key in `WAYS` of how many ways a device has. No way has such a number. The value is as long as a way: the count
+/// (64 bits), and zeros.
+#[inline(always)]
+pub const fn ways_key(ifindex: u32) -> u32 {
+    1 << 31 | ifindex
+}
+
+/// Returns whether requests may come from this neighbour: a group's Ethernet address is nobody's.
+#[inline(always)]
+pub const fn is_neighbour(sender: [u8; 6]) -> bool {
+    sender[0] & 1 == 0
 }
 
 /// Returns the first number to try for a way. It is as secret as a [`fingerprint`], so nobody can make addresses whose numbers
@@ -196,7 +213,7 @@ pub struct Entry {
     /// The number of its way.
     pub way: u16,
     /// When the flow was last noticed, in [`flow_ticks`].
-    pub age: u16,
+    pub age: u32,
     /// One of the states above.
     pub state: u8,
     /// Whether `number` is the way that the last packet came by, instead of `way`.
@@ -206,13 +223,15 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Returns it as a word: way (16 bits), age (16), state (4), whether it is moving (1), and number (24, the highest).
+    /// Returns it as a word: way (16 bits), the lower bits of the age (16), state (4), whether it is moving (1), the higher bits of
+    /// the age (3), and number (24, the highest).
     #[inline(always)]
     pub const fn word(&self) -> u64 {
         self.way as u64
-            | (self.age as u64) << 16
+            | (self.age as u64 & 0xFFFF) << 16
             | (self.state as u64 & 0xF) << 32
             | (self.is_moving as u64) << 36
+            | (self.age as u64 >> 16 & 7) << 37
             | (self.number as u64) << 40
     }
 
@@ -221,7 +240,7 @@ impl Entry {
     pub const fn read(word: u64) -> Self {
         Self {
             way: word as u16,
-            age: (word >> 16) as u16,
+            age: (word >> 16) as u32 & 0xFFFF | ((word >> 37) as u32 & 7) << 16,
             state: (word >> 32) as u8 & 0xF,
             is_moving: word >> 36 & 1 != 0,
             number: (word >> 40) as u32,
@@ -230,13 +249,13 @@ impl Entry {
 
     /// Returns how long ago the flow was last noticed, in [`flow_ticks`].
     #[inline(always)]
-    pub const fn idle(&self, now: u16) -> u16 {
-        now.wrapping_sub(self.age)
+    pub const fn idle(&self, now: u32) -> u32 {
+        now.wrapping_sub(self.age) & LAST_TICK
     }
 
     /// Returns how long the flow may be idle before another may take its place, in [`flow_ticks`].
     #[inline(always)]
-    pub const fn timeout(&self) -> u16 {
+    pub const fn timeout(&self) -> u32 {
         match self.state {
             FLOW_CONFIRMED => 9_000,
             FLOW_NEW | FLOW_ANSWERED_SYN => 60,
@@ -247,17 +266,21 @@ impl Entry {
     /// Returns how hard it is to take the place: 0 if it is free or its flow is idle, and [`FLOW_IN_BOTH`] or more if that
     /// is not allowed.
     #[inline(always)]
-    pub const fn rank(&self, now: u16) -> u8 {
+    pub const fn rank(&self, now: u32) -> u8 {
         if self.state == FLOW_FREE || self.idle(now) > self.timeout() { 0 } else { self.state }
     }
 }
 
 /// Returns the clock of [`Entry::age`]: the kernel's clock (`jiffies`) divided by 1,024. So one tick is a second at 1,000 Hz,
-/// and four seconds at 250 Hz.
+/// and four seconds at 250 Hz. After [`LAST_TICK`] it begins anew: a flow that has been idle for six days looks young again, for
+/// as long as its time-out.
 #[inline(always)]
-pub const fn flow_ticks(jiffies: u64) -> u16 {
-    (jiffies >> 10) as u16
+pub const fn flow_ticks(jiffies: u64) -> u32 {
+    (jiffies >> 10) as u32 & LAST_TICK
 }
+
+/// The last of the [`flow_ticks`], of 19 bits.
+pub const LAST_TICK: u32 = (1 << 19) - 1;
 
 // Free of padding: the sizes are the sums of the fields.
 const _: () = {

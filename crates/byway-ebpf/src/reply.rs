@@ -15,8 +15,9 @@ use byway_abi::{
     is_reply_to, meta,
     reply::{
         Entry, FLOW_ANSWERED, FLOW_ANSWERED_SYN, FLOW_CONFIRMED, FLOW_FREE, FLOW_IN_BOTH, FLOW_NEW,
-        FLOW_OF_HOST, FLOW_REQUESTED, FLOWS_OF_BUCKET, FlowCounters, KEY_WORDS, WAY_PROBES, Way, fingerprint,
-        flow_buckets, flow_ticks, way_hash, way_number,
+        FLOW_OF_HOST, FLOW_REQUESTED, FLOWS_OF_BUCKET, FlowCounters, KEY_WORDS, LAST_TICK,
+        MAX_WAYS_OF_DEVICE, WAY_PROBES, Way, fingerprint, flow_buckets, flow_ticks, is_neighbour, sender,
+        way_hash, way_number, ways_key,
     },
 };
 
@@ -159,7 +160,7 @@ fn note_packet(skb: &Skb, header: Header) -> Option<()> {
         }
     }
     entry.age = now;
-    put(fingerprint, entry.word(), now.into());
+    put(fingerprint, entry.word(), now);
     if let Header::Ethernet = header {
         heard::is_alive(way.ifindex, heard::sender(way.addresses));
     }
@@ -250,7 +251,7 @@ extern "C" fn way_of_flow(fingerprint: u64, segment: u64) -> u32 {
     match before.state {
         FLOW_CONFIRMED if segment.kind() == Segment::SYN => {
             // The host itself begins another connection between the same ports, so this one is over.
-            put(fingerprint, 0, now.into());
+            put(fingerprint, 0, now);
             return 0;
         }
         FLOW_NEW | FLOW_ANSWERED_SYN => match segment.kind() {
@@ -272,7 +273,7 @@ extern "C" fn way_of_flow(fingerprint: u64, segment: u64) -> u32 {
     }
     if entry != before {
         entry.age = now;
-        put(fingerprint, entry.word(), now.into());
+        put(fingerprint, entry.word(), now);
     }
     before.way.into()
 }
@@ -327,7 +328,7 @@ extern "C" fn segment(skb: &Skb, family: u32, offset: u32, goes: u32) -> u64 {
             let [flags]: [u8; 1] = flags;
             let Some(word) = skb.load(start + if goes == COMES_IN { 8 } else { 4 }) else { return 0 };
             let kind = match flags & (SYN | RST | ACK) {
-                // Whoever sends one through this host says nothing of a connection that is known.
+                // The host forwards this one. Its sender is unknown, so it ends no connection.
                 SYN if goes == LEAVES && skb.ingress_ifindex() != 0 => Segment::OTHER,
                 SYN => Segment::SYN,
                 flags if flags & RST != 0 => Segment::RESET,
@@ -406,13 +407,39 @@ fn number(way: &Way) -> Option<u16> {
 #[inline(never)]
 extern "C" fn number_of(ifindex: u32, first: u32, second: u32, third: u32) -> u32 {
     let way = Way { ifindex, addresses: [first, second, third] };
-    let (Some(ways), Some(keys)) = (WAYS.get(0), FLOW_KEYS.get(0)) else { return 0 };
+    let Some(keys) = FLOW_KEYS.get(0) else { return 0 };
     let hash = way_hash(&way, keys);
     for nth in 0..WAY_PROBES {
         let number = way_number(hash, nth);
-        // Of two CPUs with different ways for one number, one adds its way, and the other one sees that.
-        let _ = ways.insert(number, [ifindex, first, second, third], BPF_NOEXIST.into());
         if is_same(number as u16, &way) {
+            return number;
+        }
+    }
+    if is_neighbour(sender(way.addresses)) { add_way(ifindex, first, second, third, hash) } else { 0 }
+}
+
+/// Gives a way one of its numbers. Returns 0 if there is no room.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn add_way(ifindex: u32, first: u32, second: u32, third: u32, hash: u32) -> u32 {
+    let way = Way { ifindex, addresses: [first, second, third] };
+    let Some(ways) = WAYS.get(0) else { return 0 };
+    // If this fails, the count is there, or no way can be added either.
+    let _ = ways.insert(ways_key(ifindex), [0; 4], BPF_NOEXIST.into());
+    let Some(count) = ways.get_ptr_mut(ways_key(ifindex)) else { return 0 };
+    // SAFETY: the programs use the first word of this row through this type. A row has the alignment of a word.
+    let count = unsafe { Shared::new(count.cast()) };
+    if count.get() >= MAX_WAYS_OF_DEVICE.into() {
+        return 0;
+    }
+    for nth in 0..WAY_PROBES {
+        let number = way_number(hash, nth);
+        // Of two CPUs with different ways for one number, one adds its way, and the other one sees that.
+        let is_added = ways.insert(number, [ifindex, first, second, third], BPF_NOEXIST.into()).is_ok();
+        if is_same(number as u16, &way) {
+            if is_added {
+                count.set(count.get() + 1);
+            }
             return number;
         }
     }
@@ -442,8 +469,7 @@ extern "C" fn find(fingerprint: u64) -> u64 {
 #[inline(never)]
 extern "C" fn put(fingerprint: u64, word: u64, now: u32) -> u32 {
     let Some(flows) = FLOWS.get(0) else { return 0 };
-    let now = now as u16;
-    // Rank (4 bits), how recent it is (16), place (2), bucket (1), from the highest bit on. The lowest number is the best. Of two
+    // Rank (4 bits), how recent it is (19), place (2), bucket (1), from the highest bit on. The lowest number is the best. Of two
     // buckets with free places it is the emptier one, whose first free place comes first. A flow is refused once both are full.
     let mut best = u32::MAX;
     let mut is_known = false;
@@ -457,8 +483,8 @@ extern "C" fn put(fingerprint: u64, word: u64, now: u32) -> u32 {
                 is_known = true;
             }
             let entry = Entry::read(found);
-            let place = u32::from(entry.rank(now)) << 19
-                | u32::from(u16::MAX - entry.idle(now)) << 3
+            let place = u32::from(entry.rank(now)) << 22
+                | (LAST_TICK - entry.idle(now)) << 3
                 | (nth as u32) << 1
                 | side;
             if place < best {
@@ -475,7 +501,7 @@ extern "C" fn put(fingerprint: u64, word: u64, now: u32) -> u32 {
             counter.set(counter.get() + 1);
         }
     };
-    let rank = best >> 19;
+    let rank = best >> 22;
     if rank >= u32::from(FLOW_IN_BOTH) {
         count(|it| field!(it, refused));
         return 0;

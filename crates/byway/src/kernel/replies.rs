@@ -15,8 +15,8 @@ use aya::maps::{
 use aya_obj::generated::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, bpf_map_type};
 use byway_abi::reply::{
     Entry, FLOW_BUCKETS, FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, HEARD_ETHERNET, HEARD_FIRST,
-    HEARD_IPV4, HEARD_IPV6, HeardKey, KEY_WORDS, MAX_HEARD, MAX_WAYS, Way, address_digest, ethernet_words,
-    fingerprint, flow_buckets, flow_key, flow_ticks,
+    HEARD_IPV4, HEARD_IPV6, HeardKey, KEY_WORDS, LAST_TICK, LAST_WAY, MAX_HEARD, MAX_WAYS, Way,
+    address_digest, ethernet_words, fingerprint, flow_buckets, flow_key, flow_ticks, ways_key,
 };
 
 use nix::{
@@ -131,7 +131,7 @@ impl Replies {
         let gone: BTreeSet<u32> =
             ways.iter().filter(|(_, way)| way.ifindex == index).map(|(number, _)| *number).collect();
         if gone.is_empty() {
-            return Ok(());
+            return self.remove_ways(index, &gone);
         }
         if let Some(flows) = self.flows()? {
             let is_gone = |entry: &Entry| {
@@ -144,9 +144,14 @@ impl Replies {
             grace_period::wait();
             flows.remove_if(is_gone);
         }
+        self.remove_ways(index, &gone)
+    }
+
+    /// Removes ways of a device, and then their count.
+    fn remove_ways(&mut self, index: u32, numbers: &BTreeSet<u32>) -> Result<()> {
         let Some(mut ways) = self.open_ways()? else { return Ok(()) };
-        let mut remove = |number: &u32| ignore_missing(ways.remove(number));
-        gone.iter().try_for_each(&mut remove).map_err(cannot_write(WAYS_PIN))
+        let mut keys = numbers.iter().copied().chain([ways_key(index)]);
+        keys.try_for_each(|key| ignore_missing(ways.remove(&key))).map_err(cannot_write(WAYS_PIN))
     }
 
     fn open_ways(&self) -> Result<Option<HashMap<MapData, u32, Way>>> {
@@ -195,7 +200,11 @@ impl Replies {
     /// Returns the ways that requests have come in by, by number.
     pub(crate) fn ways(&self) -> Result<BTreeMap<u32, Way>> {
         let Some(ways) = self.open_ways()? else { return Ok(BTreeMap::new()) };
-        ways.iter().collect::<std::result::Result<_, _>>().map_err(cannot_read(WAYS_PIN))
+        // The other keys are those of counts.
+        let is_way = |entry: &std::result::Result<(u32, _), _>| {
+            entry.as_ref().map_or(true, |(number, _)| *number <= LAST_WAY)
+        };
+        ways.iter().filter(is_way).collect::<std::result::Result<_, _>>().map_err(cannot_read(WAYS_PIN))
     }
 
     /// Returns the table of flows, or `None` if there has been no rule that sends replies back.
@@ -312,7 +321,7 @@ impl FlowKey {
 /// The clock that ages of entries are of.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FlowClock {
-    now: u16,
+    now: u32,
     jiffies_per_second: u64,
 }
 
@@ -341,13 +350,52 @@ impl FlowClock {
         self.ticks(entry) > entry.timeout()
     }
 
-    fn ticks(self, entry: &Entry) -> u16 {
+    fn ticks(self, entry: &Entry) -> u32 {
         // The kernel may have lost some before it had a precise timer, and then an entry is younger than now.
         let ticks = entry.idle(self.now);
-        if ticks > u16::MAX - LOST { 0 } else { ticks }
+        if ticks > LAST_TICK - LOST { 0 } else { ticks }
     }
 }
 
 /// The most ticks that the kernel may have lost.
-const LOST: u16 = 16;
+const LOST: u32 = 16;
 const NANOSECONDS: u64 = 1_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use byway_abi::reply::FLOW_CONFIRMED;
+
+    use super::*;
+
+    fn entry(age: u32) -> Entry {
+        Entry { way: 0xFFFF, age, state: FLOW_CONFIRMED, is_moving: true, number: 0xFF_FFFF }
+    }
+
+    #[test]
+    fn an_entry_keeps_what_is_in_it() {
+        for age in [0, 1, 0xFFFF, 0x1_0000, 0x5_4321, LAST_TICK] {
+            assert_eq!(Entry::read(entry(age).word()), entry(age));
+            let other = Entry { way: 1, state: 0, is_moving: false, number: 0, ..entry(age) };
+            assert_eq!(Entry::read(other.word()), other);
+        }
+    }
+
+    /// A place is not kept for days because a clock has begun anew.
+    #[test]
+    fn a_flow_stays_idle_for_days() {
+        const DAY: u32 = 86_400_000 >> 10;
+        let clock = FlowClock { now: 5, jiffies_per_second: 1_000 };
+        for (idle, is_idle) in [(0, false), (9_000, false), (9_001, true), (DAY, true), (6 * DAY, true)] {
+            let entry = entry(5_u32.wrapping_sub(idle) & LAST_TICK);
+            assert_eq!((clock.ticks(&entry), clock.is_idle(&entry)), (idle, is_idle));
+            assert_eq!(entry.rank(clock.now) == 0, is_idle);
+        }
+    }
+
+    /// The kernel may have lost ticks, and then an entry is from a later time.
+    #[test]
+    fn an_entry_from_a_later_time_is_young() {
+        let clock = FlowClock { now: 5, jiffies_per_second: 1_000 };
+        assert_eq!((clock.age(&entry(6)), clock.age(&entry(4))), (0, 1));
+    }
+}

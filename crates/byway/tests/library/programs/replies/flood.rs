@@ -9,7 +9,9 @@ use std::{
 };
 
 use aya::maps::{Array, Map, MapData};
-use byway_abi::reply::{FLOW_BUCKETS, FLOW_KEYS_LEN, MAX_FLOWS, fingerprint, flow_buckets, flow_key};
+use byway_abi::reply::{
+    FLOW_BUCKETS, FLOW_KEYS_LEN, MAX_FLOWS, MAX_WAYS_OF_DEVICE, fingerprint, flow_buckets, flow_key,
+};
 use byway_lab::seed::{IPV4, IPV6, Seed};
 
 use super::{Programs, two_uplinks};
@@ -307,4 +309,52 @@ fn a_flood_on_two_processors_takes_no_place_of_an_established_connection() {
     let in_service: u64 = known.ways.iter().map(|it| it.established).sum();
     assert_eq!(in_service, established.len() as u64, "{known:?}");
     assert!(known.evicted > spoofed.len() as u64 / 10, "{known:?}");
+}
+
+/// Whoever makes up neighbours on one link uses up the room for that link. Neighbours that are known there, and those of other
+/// links, keep theirs and get more, and the link has room again once Byway has let go of it.
+#[test]
+fn made_up_neighbours_take_no_room_of_another_link() {
+    let (seed, programs, mut flows) = with_programs(1);
+    let mut of = |neighbour| Flow { neighbour, ..flows.next(true) };
+    // Those with an even number are on eth1.
+    let made_up: Vec<Flow> = (0..MAX_WAYS_OF_DEVICE + 100).map(|nth| of(2 * nth)).collect();
+    let newcomers: Vec<Flow> = (0..100).map(|nth| of(2 * nth + 1)).collect();
+    let known = |device: &str| {
+        let known = on(&seed.server, any_hook(), |byway| byway.flows(None)).unwrap();
+        known.ways.iter().filter(|it| it.way.device.name == device).count()
+    };
+    seed.server.run(|| {
+        let established: Vec<Flow> = made_up.iter().filter(|flow| programs.establish(flow)).copied().collect();
+        assert_eq!(established.len(), MAX_WAYS_OF_DEVICE as usize);
+        assert!(newcomers.iter().all(|flow| programs.establish(flow)));
+        assert_all_go_on(&programs, &established);
+        assert!(!programs.establish(&of(2 * MAX_WAYS_OF_DEVICE)));
+    });
+    assert_eq!(["eth1", "eth2"].map(known), [MAX_WAYS_OF_DEVICE as usize, newcomers.len()]);
+    let specs = ["0.0.0.0/0", "::/0"].map(replies);
+    on(&seed.server, any_hook(), |byway| {
+        specs.iter().for_each(|spec| {
+            byway.del(&spec.selector).unwrap();
+        });
+        byway.add_all(&specs).unwrap();
+    });
+    assert_eq!(["eth1", "eth2"].map(known), [0, 0]);
+    let programs = Programs::new(&seed.server);
+    seed.server.run(|| assert!(programs.establish(&of(2 * MAX_WAYS_OF_DEVICE))));
+}
+
+/// An Ethernet address of a group is no neighbour's: nobody can make replies go to all hosts on the link.
+#[test]
+fn no_reply_goes_to_a_group() {
+    let (seed, programs, mut flows) = with_programs(1);
+    let flow = flows.next(true);
+    seed.server.run(|| {
+        for sender in [[0xFF; 6], [0x01, 0, 0x5E, 0, 0, 1]] {
+            let request = packet::tcp(flow.client, flow.service(), [1, 0], SYN, &[]);
+            programs.comes_in(0, &packet::addressed(request, sender, programs.comes_in_by[0].1));
+            assert_eq!(programs.answer(&flow), None);
+        }
+        assert!(programs.establish(&flow));
+    });
 }
