@@ -72,11 +72,11 @@ impl Transaction {
     /// Refuses a desired state that does not fit into the tables or cannot work.
     pub(crate) fn check(&self) -> Result<()> {
         let Self { snapshot, held, desired, checks, .. } = self;
-        let next_hops = [held.next_hops(), desired.next_hops()];
         let programs = |desired: &Desired, next_hops: &BTreeSet<&NextHop>| {
             desired.programs_and_neighbours(next_hops, &snapshot.actual).0
         };
-        let wanted = programs(desired, &next_hops[1]);
+        let after = desired.next_hops();
+        let wanted = programs(desired, &after);
         // There may be more devices than before, whatever the change is.
         let devices: BTreeSet<u32> = wanted.keys().map(|place| place.ifindex).collect();
         if devices.len() > MAX_DEVICES as usize {
@@ -85,20 +85,21 @@ impl Transaction {
         if self.changes_nothing() {
             return Ok(());
         }
-        check_room(desired, next_hops[0].union(&next_hops[1]).count())?;
+        let before = held.next_hops();
+        check_room(desired, before.union(&after).count())?;
         if matches!(checks, Checks::GoBack { .. }) {
             return Ok(());
         }
         // What has waited until now was not in force.
         let completed = self.completed();
         let before: BTreeSet<&NextHop> =
-            next_hops[0].iter().filter(|it| !completed.contains(it)).copied().collect();
+            before.iter().filter(|it| !completed.contains(it)).copied().collect();
         let mut attached = held.attachments.clone();
         attached.retain(|index, _| !snapshot.actual.lost.contains_key(index));
         check_known(snapshot, &programs(held, &before), wanted)?;
         // Do not refuse what is stacked already: this change may be the one that ends it.
         let before = snapshot.host.stacked(&before, &attached);
-        let after = snapshot.host.stacked(&next_hops[1], &desired.attachments);
+        let after = snapshot.host.stacked(&after, &desired.attachments);
         match after.difference(&before).next() {
             Some((upper, lower)) => Err(Error::Stacked { upper: upper.clone(), lower: lower.clone() }),
             None => Ok(()),

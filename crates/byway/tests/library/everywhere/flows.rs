@@ -5,7 +5,9 @@ use std::{
     str::FromStr,
 };
 
-use byway::{Action, Attach, Error, FlowSpec, FlowState, LinkLayerAddress, Protocol, ReplyFlow, TargetSpec};
+use byway::{
+    Action, Attach, Byway, Error, FlowSpec, FlowState, LinkLayerAddress, Protocol, ReplyFlow, TargetSpec,
+};
 use byway_abi::MAX_DEVICES;
 use byway_lab::{Frame, seed::Seed, wait_until};
 
@@ -60,15 +62,26 @@ fn flows_go_with_their_device() {
 #[test]
 fn more_devices_than_may_carry_programs_are_refused() {
     let seed = Seed::new().unwrap();
+    let call = |call: &(dyn Fn(&mut Byway) -> Result<(), Error> + Sync)| on(&seed.server, any_hook(), call);
+    let rule = replies("0.0.0.0/0");
+    call(&|byway| byway.add(&rule).map(drop)).unwrap();
+    let before = on(&seed.server, any_hook(), |byway| byway.export()).unwrap();
     for nth in 0..MAX_DEVICES / 2 {
         let ends = [format!("a{nth}"), format!("b{nth}")];
         seed.lab.link((&seed.server, &ends[0]), (&seed.server, &ends[1])).unwrap();
     }
-    let refused = on(&seed.server, any_hook(), |byway| byway.add(&replies("0.0.0.0/0"))).unwrap_err();
     // Two more are the seed's, and some kernels give each network namespace devices of tunnels besides.
-    let is_it =
-        |error: &Error| matches!(error, Error::TooManyDevices { wanted, limit: 1_024 } if *wanted >= 1_026);
-    assert!(is_it(&refused), "{refused}");
+    let assert_refused = |error: Error| {
+        let is_it = matches!(error, Error::TooManyDevices { wanted, limit: 1_024 } if wanted >= 1_026);
+        assert!(is_it, "{error}");
+    };
+    assert_refused(call(&|byway| byway.add(&replies("::/0")).map(drop)).unwrap_err());
+    // This one wants nothing but what is there.
+    assert_refused(call(&|byway| byway.attach(&Attach::Auto).map(drop)).unwrap_err());
+    assert_eq!(on(&seed.server, any_hook(), |byway| byway.export()).unwrap(), before);
+    call(&|byway| byway.flush().and_then(|_| byway.detach_all()).map(drop)).unwrap();
+    assert_eq!(pins(), Vec::<String>::new());
+    assert_refused(call(&|byway| byway.add(&rule).map(drop)).unwrap_err());
     assert_eq!(pins(), Vec::<String>::new());
 }
 

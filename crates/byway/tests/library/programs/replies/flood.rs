@@ -325,7 +325,8 @@ fn made_up_neighbours_take_no_room_of_another_link() {
         known.ways.iter().filter(|it| it.way.device.name == device).count()
     };
     seed.server.run(|| {
-        let established: Vec<Flow> = made_up.iter().filter(|flow| programs.establish(flow)).copied().collect();
+        let established: Vec<Flow> =
+            made_up.iter().filter(|flow| programs.establish(flow)).copied().collect();
         assert_eq!(established.len(), MAX_WAYS_OF_DEVICE as usize);
         assert!(newcomers.iter().all(|flow| programs.establish(flow)));
         assert_all_go_on(&programs, &established);
