@@ -25,6 +25,7 @@ mod guard;
 mod import;
 #[cfg(feature = "man")]
 mod man;
+mod metrics;
 mod nexthop;
 mod open;
 mod replace;
@@ -65,6 +66,7 @@ pub(crate) enum Command {
     Export(export::Export),
     Guard(guard::Guard),
     Import(import::Import),
+    Metrics(metrics::Metrics),
     Completion(completion::Completion),
     Complete(complete::Complete),
     #[cfg(feature = "man")]
@@ -130,6 +132,7 @@ impl Command {
             Self::Export(command) => command.exec(options),
             Self::Guard(command) => command.exec(options),
             Self::Import(command) => command.exec(),
+            Self::Metrics(command) => command.exec(options),
             Self::Completion(command) => command.exec(options),
             Self::Complete(command) => command.exec(options),
             #[cfg(feature = "man")]

@@ -5,6 +5,7 @@ pub(crate) mod changes;
 mod columns;
 pub(crate) mod flows;
 pub(crate) mod get;
+pub(crate) mod metrics;
 pub(crate) mod problems;
 pub(crate) mod progress;
 mod rules;

@@ -16,5 +16,6 @@ mod json;
 mod killed;
 mod leftovers;
 mod log;
+mod metrics;
 mod warnings;
 mod watch;

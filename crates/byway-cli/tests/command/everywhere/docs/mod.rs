@@ -60,6 +60,7 @@ pages! {
     iproute2: "docs/iproute2.md";
     json: "docs/json.md";
     limits: "docs/limits.md";
+    metrics: "docs/metrics.md";
     operate: "docs/operate.md";
     performance: "docs/performance.md";
     readme: "README.md";

@@ -1,0 +1,50 @@
+use std::io::{self, Write};
+
+use clap::Args;
+
+use super::{answer, open::open};
+use crate::{
+    error::Error,
+    options::Options,
+    output::Output,
+    render::metrics::{self, Measured},
+};
+
+/// Print the counters and states for Prometheus
+///
+/// They are in Prometheus's text format. The textfile collector of node_exporter reads them from a file whose name ends in
+/// `.prom`. The table of flows is read as well, if there is one, which takes some milliseconds.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  byway metrics > /var/lib/prometheus/node-exporter/byway.prom.new &&
+    mv /var/lib/prometheus/node-exporter/byway.prom.new \\
+      /var/lib/prometheus/node-exporter/byway.prom
+  byway metrics --most 100")]
+pub(crate) struct Metrics {
+    /// Show at most so many rules one by one, and so many next hops; all others have one sum, with the label `_overflow`
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    most: usize,
+}
+
+impl Metrics {
+    pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
+        let mut byway = open(options)?;
+        let listing = byway.listing()?;
+        let flows = byway.flows(None)?;
+        let mut all = metrics::Metrics::new(self.most);
+        for rule in listing.rules() {
+            all.rule(&rule?);
+        }
+        all.rest(&Measured {
+            attachments: &listing.attachments,
+            groups: &listing.groups,
+            next_hops: &listing.next_hops,
+            flows: &flows,
+            unconfirmed: listing.unconfirmed,
+        });
+        let text = metrics::text(all).map_err(|error| Error::Print(io::Error::other(error)))?;
+        answer::stream(options, |out| out.write_all(text.as_bytes()).map_err(Error::Print))?;
+        Ok(Output::printed())
+    }
+}

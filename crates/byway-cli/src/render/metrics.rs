@@ -1,0 +1,424 @@
+//! The counters as metrics, in Prometheus's text format 0.0.4, which the textfile collector of node_exporter reads. Pure.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use byway::{Attachment, Count, Flows, GroupStatus, NextHopState, NextHopStatus, Owner, Role, RuleStatus};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, text},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+
+/// The value of the labels of what is not shown one by one. A name of a device or a rule may be the same, an address may not.
+const OVERFLOW: &str = "_overflow";
+/// What all names begin with.
+const PREFIX: &str = "byway";
+
+/// Everything that is measured, read at one time.
+pub(crate) struct Measured<'a> {
+    pub(crate) attachments: &'a [Attachment],
+    pub(crate) groups: &'a [GroupStatus],
+    pub(crate) next_hops: &'a [NextHopStatus],
+    pub(crate) flows: &'a Flows,
+    /// How long the last apply still waits to be confirmed, if it does.
+    pub(crate) unconfirmed: Option<Duration>,
+}
+
+/// The metrics, as they are filled.
+pub(crate) struct Metrics {
+    /// How many rules, and how many next hops, have values of their own.
+    most: usize,
+    rules: usize,
+    all: BTreeMap<&'static str, Family>,
+}
+
+/// The values of one metric.
+#[derive(Debug)]
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    kind: MetricType,
+    values: BTreeMap<Labels, u64>,
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+/// How the counts of packets and bytes of something are called.
+struct Names {
+    packets: &'static str,
+    bytes: &'static str,
+    packets_help: &'static str,
+    bytes_help: &'static str,
+}
+
+const RULE: Names = Names {
+    packets: "rule_packets",
+    bytes: "rule_bytes",
+    packets_help: "Packets that the rule has matched, by what became of them",
+    bytes_help: "Bytes that the rule has matched, by what became of them",
+};
+const RULE_ARRIVED: Names = Names {
+    packets: "rule_arrived_packets",
+    bytes: "rule_arrived_bytes",
+    packets_help: "Departed packets of the rule that reached the egress of the next hop's device; the others are lost",
+    bytes_help: "Departed bytes of the rule that reached the egress of the next hop's device",
+};
+const RULE_CLAMPED: Names = Names {
+    packets: "rule_clamped_packets",
+    bytes: "rule_clamped_bytes",
+    packets_help: "Departed packets of the rule whose MSS option was clamped",
+    bytes_help: "Bytes of departed packets of the rule whose MSS option was clamped",
+};
+const NEXT_HOP: Names = Names {
+    packets: "nexthop_packets",
+    bytes: "nexthop_bytes",
+    packets_help: "Packets that belonged to the next hop, by what became of them",
+    bytes_help: "Bytes that belonged to the next hop, by what became of them",
+};
+const NEXT_HOP_ARRIVED: Names = Names {
+    packets: "nexthop_arrived_packets",
+    bytes: "nexthop_arrived_bytes",
+    packets_help: "Packets departed to the next hop that reached the egress of its device; the others are lost",
+    bytes_help: "Bytes departed to the next hop that reached the egress of its device",
+};
+const NEXT_HOP_CLAMPED: Names = Names {
+    packets: "nexthop_clamped_packets",
+    bytes: "nexthop_clamped_bytes",
+    packets_help: "Packets departed to the next hop whose MSS option was clamped",
+    bytes_help: "Bytes of packets departed to the next hop whose MSS option was clamped",
+};
+const SEEN: Names = Names {
+    packets: "attachment_seen_packets",
+    bytes: "attachment_seen_bytes",
+    packets_help: "Packets that left by the attachment, without redirected ones that arrived there",
+    bytes_help: "Bytes that left by the attachment, without redirected ones that arrived there",
+};
+const LEFT_ALONE: Names = Names {
+    packets: "attachment_left_alone_packets",
+    bytes: "attachment_left_alone_bytes",
+    packets_help: "Packets that left by the attachment and that no rule decided about, by the reason",
+    bytes_help: "Bytes that left by the attachment and that no rule decided about, by the reason",
+};
+
+impl Metrics {
+    /// Makes metrics in which at most so many rules, and so many next hops, have values of their own.
+    pub(crate) fn new(most: usize) -> Self {
+        let mut metrics = Self { most, rules: 0, all: BTreeMap::new() };
+        let build =
+            vec![("version", env!("CARGO_PKG_VERSION").into()), ("schema", byway::SCHEMA.to_string())];
+        metrics.set("build_info", "The version of byway, and that of the pins that it makes", build, 1);
+        metrics
+    }
+
+    /// Adds a rule.
+    pub(crate) fn rule(&mut self, status: &RuleStatus) {
+        let RuleStatus { rule, departed, arrived, passed, dropped, no_next_hop, clamped, .. } = status;
+        let RuleStatus { icmp_sent, too_big_dropped, .. } = status;
+        let owner = ("owner", rule.owner.to_string());
+        self.rules += 1;
+        self.add("rules", "Rules", MetricType::Gauge, vec![owner.clone()], 1);
+        let labels = if self.rules > self.most {
+            vec![("from", OVERFLOW.into()), ("to", String::new()), ("name", String::new()), owner]
+        } else {
+            let to = rule.destination.map_or_else(String::new, |to| to.to_string());
+            let name = rule.name.clone().unwrap_or_default();
+            vec![("from", rule.source.to_string()), ("to", to), ("name", name), owner]
+        };
+        let results = [
+            ("departed", departed),
+            ("passed", passed),
+            ("dropped", dropped),
+            ("no_next_hop", no_next_hop),
+            ("icmp_sent", icmp_sent),
+            ("too_big_dropped", too_big_dropped),
+        ];
+        for (result, count) in results {
+            self.count(&RULE, with(&labels, "result", result), *count);
+        }
+        self.count(&RULE_ARRIVED, labels.clone(), *arrived);
+        self.count(&RULE_CLAMPED, labels, *clamped);
+    }
+
+    /// Adds everything but the rules.
+    pub(crate) fn rest(&mut self, measured: &Measured<'_>) {
+        // So that it is there without rules as well.
+        self.add("rules", "Rules", MetricType::Gauge, vec![("owner", Owner::CLI.to_string())], 0);
+        self.set("groups", "Groups of next hops", Vec::new(), measured.groups.len() as u64);
+        for (nth, next_hop) in measured.next_hops.iter().enumerate() {
+            self.next_hop(next_hop, nth < self.most);
+        }
+        self.set("nexthops", "Next hops in use", Vec::new(), measured.next_hops.len() as u64);
+        for attachment in measured.attachments {
+            self.attachment(attachment);
+        }
+        self.flows(measured.flows);
+        if let Some(left) = measured.unconfirmed {
+            let help = "Time that is left to confirm the last apply";
+            // Zero means that it is overdue.
+            let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+            self.set("apply_to_confirm_seconds", help, Vec::new(), seconds);
+        }
+    }
+
+    fn next_hop(&mut self, status: &NextHopStatus, has_its_own: bool) {
+        let NextHopStatus { next_hop, state, departed, arrived, failed_over, clamped, .. } = status;
+        let NextHopStatus { icmp_sent, too_big_dropped, .. } = status;
+        let labels = if has_its_own {
+            let via = next_hop.gateway.map_or_else(String::new, |gateway| gateway.to_string());
+            vec![("via", via), ("dev", next_hop.device.name.clone())]
+        } else {
+            vec![("via", OVERFLOW.into()), ("dev", String::new())]
+        };
+        if has_its_own {
+            let help = "Whether the next hop is in service";
+            self.set("nexthop_up", help, labels.clone(), (*state == NextHopState::Up).into());
+            let states = [
+                ("up", NextHopState::Up),
+                ("down", NextHopState::Down),
+                ("device_gone", NextHopState::DeviceGone),
+                ("waiting", NextHopState::Waiting),
+                ("silent", NextHopState::Silent),
+            ];
+            for (name, of) in states {
+                let help = "The state of the next hop: the value is 1 for the one that it is in";
+                self.set("nexthop_state", help, with(&labels, "state", name), (*state == of).into());
+            }
+        }
+        let help = "Rules that use the next hop, directly or by a group";
+        self.add("nexthop_rules", help, MetricType::Gauge, labels.clone(), status.rules as u64);
+        let results = [
+            ("departed", departed),
+            ("failed_over", failed_over),
+            ("icmp_sent", icmp_sent),
+            ("too_big_dropped", too_big_dropped),
+        ];
+        for (result, count) in results {
+            self.count(&NEXT_HOP, with(&labels, "result", result), *count);
+        }
+        self.count(&NEXT_HOP_ARRIVED, labels.clone(), *arrived);
+        self.count(&NEXT_HOP_CLAMPED, labels, *clamped);
+    }
+
+    fn attachment(&mut self, attachment: &Attachment) {
+        let device = vec![("dev", attachment.device.name.clone())];
+        let help = "Whether byway's program is on the device";
+        let labels = with(&device, "program", &attachment.role.to_string());
+        self.set("program_installed", help, labels, attachment.is_installed.into());
+        let Some(counters) = attachment.counters.filter(|_| attachment.role == Role::Departure) else {
+            return;
+        };
+        self.count(&SEEN, device.clone(), counters.seen);
+        let reasons = [
+            ("not_ip", counters.not_ip),
+            ("malformed", counters.malformed),
+            ("tagged", counters.tagged),
+            ("multicast", counters.multicast),
+            ("broadcast", counters.broadcast),
+            ("link_local", counters.link_local),
+            ("neighbour_discovery", counters.neighbour_discovery),
+            ("not_matched", counters.not_matched),
+        ];
+        for (reason, count) in reasons {
+            self.count(&LEFT_ALONE, with(&device, "reason", reason), count);
+        }
+    }
+
+    /// Without a rule that sends replies back, there is nothing to say.
+    fn flows(&mut self, flows: &Flows) {
+        if flows.room == 0 {
+            return;
+        }
+        let help = "Flows that reply-to sends back, by the device that their requests came in by";
+        for it in &flows.ways {
+            let device = vec![("dev", it.way.device.name.clone())];
+            for (state, count) in
+                [("new", it.new), ("answered", it.answered), ("established", it.established)]
+            {
+                self.add("flows", help, MetricType::Gauge, with(&device, "state", state), count);
+            }
+            let help = "Neighbours that requests have come from, by device";
+            self.add("flow_neighbours", help, MetricType::Gauge, device, 1);
+        }
+        let of_host = vec![("dev", String::new()), ("state", "of_host".into())];
+        self.add("flows", help, MetricType::Gauge, of_host, flows.of_host);
+        self.set("flows_room", "Flows that the table has room for", Vec::new(), flows.room);
+        for (name, help, value) in [
+            ("flows_noted", "Flows that have got a place in the table", flows.noted),
+            ("flows_evicted", "Flows that took the place of another one that was not idle", flows.evicted),
+            ("flows_refused", "Packets that got no place in the table for their flow", flows.refused),
+        ] {
+            self.add(name, help, MetricType::Counter, Vec::new(), value);
+        }
+    }
+
+    fn count(&mut self, names: &Names, labels: Labels, count: Count) {
+        self.add(names.packets, names.packets_help, MetricType::Counter, labels.clone(), count.packets);
+        self.add(names.bytes, names.bytes_help, MetricType::Counter, labels, count.bytes);
+    }
+
+    /// Adds to a value. Two things may have the same labels: a device that is gone and its successor have one name.
+    fn add(&mut self, name: &'static str, help: &'static str, kind: MetricType, labels: Labels, value: u64) {
+        let family = self.all.entry(name).or_insert(Family { name, help, kind, values: BTreeMap::new() });
+        let sum = family.values.entry(labels).or_default();
+        *sum = sum.saturating_add(value);
+    }
+
+    /// Sets a value. Of two things with the same labels the larger one counts.
+    fn set(&mut self, name: &'static str, help: &'static str, labels: Labels, value: u64) {
+        let kind = MetricType::Gauge;
+        let family = self.all.entry(name).or_insert(Family { name, help, kind, values: BTreeMap::new() });
+        let most = family.values.entry(labels).or_default();
+        *most = value.max(*most);
+    }
+}
+
+fn with(labels: &Labels, name: &'static str, value: &str) -> Labels {
+    labels.iter().cloned().chain([(name, value.to_owned())]).collect()
+}
+
+impl Collector for Family {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut family = encoder.encode_descriptor(self.name, self.help, None, self.kind)?;
+        for (labels, value) in &self.values {
+            let metric = family.encode_family(labels)?;
+            match self.kind {
+                MetricType::Counter => ConstCounter::new(*value).encode(metric)?,
+                _ => ConstGauge::new(*value).encode(metric)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes the metrics as text. The library writes OpenMetrics, where a counter is declared without the suffix of its samples. For
+/// Prometheus's own format, these are two metrics, of which one has no type.
+pub(crate) fn text(metrics: Metrics) -> Result<String, fmt::Error> {
+    let mut text = String::new();
+    for (name, family) in metrics.all {
+        let is_counter = matches!(family.kind, MetricType::Counter);
+        let mut registry = Registry::with_prefix(PREFIX);
+        registry.register_collector(Box::new(family));
+        let mut part = String::new();
+        text::encode_registry(&mut part, &registry)?;
+        if is_counter {
+            // In `HELP` and `TYPE`.
+            part = part.replacen(&format!(" {PREFIX}_{name} "), &format!(" {PREFIX}_{name}_total "), 2);
+        }
+        text += &part;
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use byway::{Device, FlowsOfWay, Hook, NextHop, ReplyWay, Rule, Target};
+
+    use super::*;
+
+    fn count(packets: u64) -> Count {
+        Count { packets, bytes: packets.saturating_mul(100) }
+    }
+
+    fn rule(from: &str, departed: u64) -> RuleStatus {
+        let mut rule = RuleStatus::new(Rule::new(from.parse().unwrap(), Target::Pass));
+        rule.departed = count(departed);
+        rule
+    }
+
+    fn next_hop(dev: &str, state: NextHopState) -> NextHopStatus {
+        let next_hop = NextHop::new(Some("10.0.0.1".parse().unwrap()), device(dev));
+        let mut status = NextHopStatus::new(next_hop, state);
+        status.departed = count(1);
+        status
+    }
+
+    fn device(name: &str) -> Device {
+        Device { name: name.into(), index: 3 }
+    }
+
+    /// The lines of some rules and other things that begin so.
+    fn lines(rules: &[RuleStatus], next_hops: &[NextHopStatus], flows: &Flows, most: usize) -> Vec<String> {
+        let mut metrics = Metrics::new(most);
+        rules.iter().for_each(|it| metrics.rule(it));
+        let attachments = [Attachment::new(device("eth0"), Role::Departure, Hook::Tcx)];
+        let unconfirmed = Some(Duration::from_millis(1));
+        metrics.rest(&Measured { attachments: &attachments, groups: &[], next_hops, flows, unconfirmed });
+        text(metrics).unwrap().lines().map(ToOwned::to_owned).collect()
+    }
+
+    #[test]
+    fn beyond_the_limit_there_is_one_sum() {
+        let rules = [rule("192.0.2.1", 1), rule("192.0.2.2", 2), rule("192.0.2.3", u64::MAX)];
+        let next_hops = ["eth1", "eth2", "eth3"].map(|dev| next_hop(dev, NextHopState::Up));
+        let all = lines(&rules, &next_hops, &Flows::default(), 1);
+        let of = |name: &str| all.iter().filter(|it| it.starts_with(name) && it.contains("departed")).count();
+        assert_eq!((of("byway_rule_packets_total{"), of("byway_nexthop_packets_total{")), (2, 2));
+        for line in [
+            "byway_rules{owner=\"api\"} 3",
+            "byway_rule_packets_total{from=\"192.0.2.1\",to=\"\",name=\"\",owner=\"api\",result=\"departed\"} 1",
+            "byway_rule_packets_total{from=\"_overflow\",to=\"\",name=\"\",owner=\"api\",result=\"departed\"} 18446744073709551615",
+            "byway_nexthop_packets_total{via=\"_overflow\",dev=\"\",result=\"departed\"} 2",
+            "byway_nexthops 3",
+            "byway_apply_to_confirm_seconds 1",
+        ] {
+            assert!(all.iter().any(|it| it == line), "{line}\n{all:#?}");
+        }
+        assert!(!all.iter().any(|it| it.starts_with("byway_nexthop_up{via=\"_overflow\"")), "{all:#?}");
+    }
+
+    /// A device that is gone may have the name of another one. Two lines for one series would make the whole text invalid.
+    #[test]
+    fn no_series_is_there_twice() {
+        let next_hops = [next_hop("eth1", NextHopState::DeviceGone), next_hop("eth1", NextHopState::Up)];
+        let mut way = FlowsOfWay::new(ReplyWay::new(device("eth1")));
+        way.new = 1;
+        let mut flows = Flows::default();
+        (flows.ways, flows.room) = (vec![way.clone(), way], 8);
+        let all = lines(&[rule("192.0.2.1", 1)], &next_hops, &flows, 9);
+        let series: std::collections::BTreeSet<&str> =
+            all.iter().map(|it| it.rsplit_once(' ').unwrap().0).collect();
+        assert_eq!(series.len(), all.len(), "{all:#?}");
+        for line in [
+            "byway_nexthop_up{via=\"10.0.0.1\",dev=\"eth1\"} 1",
+            "byway_nexthop_packets_total{via=\"10.0.0.1\",dev=\"eth1\",result=\"departed\"} 2",
+            "byway_flows{dev=\"eth1\",state=\"new\"} 2",
+            "byway_flow_neighbours{dev=\"eth1\"} 2",
+        ] {
+            assert!(all.iter().any(|it| it == line), "{line}\n{all:#?}");
+        }
+    }
+
+    /// The kernel allows quotes and backslashes in the name of a device.
+    #[test]
+    fn a_device_may_have_any_name() {
+        let all = lines(&[], &[next_hop("a\"\\b", NextHopState::Up)], &Flows::default(), 9);
+        let line = "byway_nexthop_up{via=\"10.0.0.1\",dev=\"a\\\"\\\\b\"} 1";
+        assert!(all.iter().any(|it| it == line), "{all:#?}");
+    }
+
+    /// Each sample stands behind the `HELP` and `TYPE` of its own name, and a counter's name ends in `_total`.
+    #[test]
+    fn each_sample_has_its_type() {
+        let mut flows = Flows::default();
+        flows.room = 8;
+        let all = lines(&[rule("192.0.2.1", 1)], &[next_hop("eth1", NextHopState::Up)], &flows, 9);
+        let mut declared = [""; 2];
+        for line in &all {
+            let words: Vec<&str> = line.split(' ').collect();
+            match words[..] {
+                ["#", "HELP", name, ..] => declared[0] = name,
+                ["#", "TYPE", name, kind] => {
+                    declared[1] = name;
+                    assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
+                }
+                _ => {
+                    let name = line.split(['{', ' ']).next().unwrap();
+                    assert_eq!(declared, [name; 2], "{line}");
+                    assert!(line.rsplit_once(' ').unwrap().1.parse::<u64>().is_ok(), "{line}");
+                }
+            }
+        }
+        assert!(all.len() > 60, "{all:#?}");
+    }
+}
