@@ -348,6 +348,7 @@ mod tests {
             ("di", "diff"),
             ("e", "export"),
             ("i", "import"),
+            ("m", "metrics"),
             // A hidden command has no part.
             ("gua", "gua"),
             ("guard token", "guard token"),

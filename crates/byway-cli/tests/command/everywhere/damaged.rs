@@ -65,7 +65,7 @@ const BY_HAND: [&str; 4] = [
 ];
 
 /// What a person may call. `FILE` and `OTHER` are two configurations.
-const COMMANDS: [&str; 51] = [
+const COMMANDS: [&str; 52] = [
     "show",
     "--json show",
     "show nexthops",
@@ -83,6 +83,7 @@ const COMMANDS: [&str; 51] = [
     "-b BATCH",
     "-o show",
     "export",
+    "metrics",
     "import",
     "check FILE",
     "diff FILE",

@@ -103,6 +103,7 @@ fn a_change_that_cannot_be_told_is_made() {
         "show 10.9.9.10",
         "group show",
         "export",
+        "metrics",
         &format!("diff {file}"),
         &format!("check {file}"),
     ] {
