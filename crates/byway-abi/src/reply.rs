@@ -7,10 +7,10 @@
 //! known, and the first one is the flow's fingerprint XOR the second. All CPUs write without a lock. A program that reads half
 //! of one entry and half of another finds no fingerprint that it looks for.
 
-/// How many ways there may be: a device and a neighbour each.
+/// How many ways there may be: a device and a neighbour each. The counts of the devices take places as well.
 pub const MAX_WAYS: u32 = 32_768;
-/// How many of them one device may have: neighbours that are made up on one link take no place of another link's. CPUs that add
-/// ways at the same moment may add a few more.
+/// How many of them one device may have: neighbours that are made up on one link take no way of another link's. If CPUs add ways
+/// at the same moment, some are not counted, so a device may get more. [`MAX_WAYS`] is exact.
 pub const MAX_WAYS_OF_DEVICE: u32 = 4_096;
 /// The highest number of a way. 0 is none.
 pub const LAST_WAY: u32 = 0xFFFF;
@@ -223,8 +223,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Returns it as a word: way (16 bits), the lower bits of the age (16), state (4), whether it is moving (1), the higher bits of
-    /// the age (3), and number (24, the highest).
+    /// Returns it as a word: way (16 bits), the lower bits of the age (16), state (4), whether it is moving (1), the higher bits
+    /// of the age (3), and number (24, the highest).
     #[inline(always)]
     pub const fn word(&self) -> u64 {
         self.way as u64

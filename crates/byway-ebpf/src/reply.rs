@@ -424,9 +424,13 @@ extern "C" fn number_of(ifindex: u32, first: u32, second: u32, third: u32) -> u3
 extern "C" fn add_way(ifindex: u32, first: u32, second: u32, third: u32, hash: u32) -> u32 {
     let way = Way { ifindex, addresses: [first, second, third] };
     let Some(ways) = WAYS.get(0) else { return 0 };
-    // If this fails, the count is there, or no way can be added either.
-    let _ = ways.insert(ways_key(ifindex), [0; 4], BPF_NOEXIST.into());
-    let Some(count) = ways.get_ptr_mut(ways_key(ifindex)) else { return 0 };
+    let mut count = ways.get_ptr_mut(ways_key(ifindex));
+    if count.is_none() {
+        // If this fails, another CPU has done it, or no way can be added either.
+        let _ = ways.insert(ways_key(ifindex), [0; 4], BPF_NOEXIST.into());
+        count = ways.get_ptr_mut(ways_key(ifindex));
+    }
+    let Some(count) = count else { return 0 };
     // SAFETY: the programs use the first word of this row through this type. A row has the alignment of a word.
     let count = unsafe { Shared::new(count.cast()) };
     if count.get() >= MAX_WAYS_OF_DEVICE.into() {

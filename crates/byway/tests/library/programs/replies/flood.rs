@@ -8,9 +8,9 @@ use std::{
     thread,
 };
 
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use byway_abi::reply::{
-    FLOW_BUCKETS, FLOW_KEYS_LEN, MAX_FLOWS, MAX_WAYS_OF_DEVICE, fingerprint, flow_buckets, flow_key,
+    FLOW_BUCKETS, FLOW_KEYS_LEN, MAX_FLOWS, MAX_WAYS_OF_DEVICE, fingerprint, flow_buckets, flow_key, ways_key,
 };
 use byway_lab::seed::{IPV4, IPV6, Seed};
 
@@ -320,6 +320,7 @@ fn made_up_neighbours_take_no_room_of_another_link() {
     // Those with an even number are on eth1.
     let made_up: Vec<Flow> = (0..MAX_WAYS_OF_DEVICE + 100).map(|nth| of(2 * nth)).collect();
     let newcomers: Vec<Flow> = (0..100).map(|nth| of(2 * nth + 1)).collect();
+    let eth1 = seed.server.ifindex("eth1").unwrap();
     let known = |device: &str| {
         let known = on(&seed.server, any_hook(), |byway| byway.flows(None)).unwrap();
         known.ways.iter().filter(|it| it.way.device.name == device).count()
@@ -338,6 +339,11 @@ fn made_up_neighbours_take_no_room_of_another_link() {
         specs.iter().for_each(|spec| {
             byway.del(&spec.selector).unwrap();
         });
+        // As if somebody had been killed between the last way and the count.
+        let ways = MapData::from_pin(Path::new(&pins().remove(0)).join("WAYS-0")).unwrap();
+        let mut ways: HashMap<MapData, u32, [u64; 2]> = Map::from_map_data(ways).unwrap().try_into().unwrap();
+        assert_eq!(ways.keys().count(), 0);
+        ways.insert(ways_key(eth1), [MAX_WAYS_OF_DEVICE.into(), 0], 0).unwrap();
         byway.add_all(&specs).unwrap();
     });
     assert_eq!(["eth1", "eth2"].map(known), [0, 0]);
