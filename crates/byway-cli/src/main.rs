@@ -146,7 +146,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// The command line. What describes it is made once and never freed: either costs more than to parse.
+/// The command line. Its description is made once, and never freed: making it costs more than parsing, and so does
+/// freeing it.
 fn parsed() -> Result<Cli, clap::Error> {
     let command = Box::leak(Box::new(Cli::command()));
     let arguments = words::translated(env::args_os().skip(1).collect(), command)
