@@ -22,7 +22,7 @@ Examples:
       /var/lib/prometheus/node-exporter/byway.prom
   byway metrics --most 100")]
 pub(crate) struct Metrics {
-    /// Show at most so many rules one by one, and so many next hops; all others have one sum, with the label `_overflow`
+    /// Show at most so many rules, the first ones of `byway show`
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     most: usize,
 }
@@ -32,11 +32,12 @@ impl Metrics {
         let mut byway = open(options)?;
         let listing = byway.listing()?;
         let flows = byway.flows(None)?;
-        let mut all = metrics::Metrics::new(self.most);
-        for rule in listing.rules() {
+        let mut all = metrics::Metrics::new();
+        for rule in listing.rules().take(self.most) {
             all.rule(&rule?);
         }
         all.rest(&Measured {
+            rules: listing.rule_count(),
             attachments: &listing.attachments,
             groups: &listing.groups,
             next_hops: &listing.next_hops,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use byway::{Attachment, Count, Flows, GroupStatus, NextHopState, NextHopStatus, Owner, Role, RuleStatus};
+use byway::{Attachment, Count, Flows, GroupStatus, NextHopState, NextHopStatus, Role, RuleStatus, Target};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, text},
@@ -10,13 +10,13 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// The value of the labels of what is not shown one by one. A name of a device or a rule may be the same, an address may not.
-const OVERFLOW: &str = "_overflow";
 /// What all names begin with.
 const PREFIX: &str = "byway";
 
-/// Everything that is measured, read at one time.
+/// Everything that is measured, but the rules.
 pub(crate) struct Measured<'a> {
+    /// How many rules there are.
+    pub(crate) rules: usize,
     pub(crate) attachments: &'a [Attachment],
     pub(crate) groups: &'a [GroupStatus],
     pub(crate) next_hops: &'a [NextHopStatus],
@@ -27,9 +27,6 @@ pub(crate) struct Measured<'a> {
 
 /// The metrics, as they are filled.
 pub(crate) struct Metrics {
-    /// How many rules, and how many next hops, have values of their own.
-    most: usize,
-    rules: usize,
     all: BTreeMap<&'static str, Family>,
 }
 
@@ -102,9 +99,8 @@ const LEFT_ALONE: Names = Names {
 };
 
 impl Metrics {
-    /// Makes metrics in which at most so many rules, and so many next hops, have values of their own.
-    pub(crate) fn new(most: usize) -> Self {
-        let mut metrics = Self { most, rules: 0, all: BTreeMap::new() };
+    pub(crate) fn new() -> Self {
+        let mut metrics = Self { all: BTreeMap::new() };
         let build =
             vec![("version", env!("CARGO_PKG_VERSION").into()), ("schema", byway::SCHEMA.to_string())];
         metrics.set("build_info", "The version of byway, and that of the pins that it makes", build, 1);
@@ -115,21 +111,21 @@ impl Metrics {
     pub(crate) fn rule(&mut self, status: &RuleStatus) {
         let RuleStatus { rule, departed, arrived, passed, dropped, no_next_hop, clamped, .. } = status;
         let RuleStatus { icmp_sent, too_big_dropped, .. } = status;
-        let owner = ("owner", rule.owner.to_string());
-        self.rules += 1;
-        self.add("rules", "Rules", MetricType::Gauge, vec![owner.clone()], 1);
-        let labels = if self.rules > self.most {
-            vec![("from", OVERFLOW.into()), ("to", String::new()), ("name", String::new()), owner]
-        } else {
-            let to = rule.destination.map_or_else(String::new, |to| to.to_string());
-            let name = rule.name.clone().unwrap_or_default();
-            vec![("from", rule.source.to_string()), ("to", to), ("name", name), owner]
-        };
+        let to = rule.destination.map_or_else(String::new, |to| to.to_string());
+        let labels = vec![
+            ("from", rule.source.to_string()),
+            ("to", to),
+            ("name", rule.name.clone().unwrap_or_default()),
+            ("owner", rule.owner.to_string()),
+        ];
+        // What is no reply is left to `else`, and nothing is wrong with that.
+        let has_next_hop = !matches!(rule.target, Target::Pass | Target::Drop);
+        let not_sent = if rule.reply_to && !has_next_hop { "no_reply" } else { "no_next_hop" };
         let results = [
             ("departed", departed),
             ("passed", passed),
             ("dropped", dropped),
-            ("no_next_hop", no_next_hop),
+            (not_sent, no_next_hop),
             ("icmp_sent", icmp_sent),
             ("too_big_dropped", too_big_dropped),
         ];
@@ -142,16 +138,11 @@ impl Metrics {
 
     /// Adds everything but the rules.
     pub(crate) fn rest(&mut self, measured: &Measured<'_>) {
-        // So that it is there without rules as well.
-        self.add("rules", "Rules", MetricType::Gauge, vec![("owner", Owner::CLI.to_string())], 0);
+        self.set("rules", "Rules", Vec::new(), measured.rules as u64);
         self.set("groups", "Groups of next hops", Vec::new(), measured.groups.len() as u64);
-        for (nth, next_hop) in measured.next_hops.iter().enumerate() {
-            self.next_hop(next_hop, nth < self.most);
-        }
+        measured.next_hops.iter().for_each(|it| self.next_hop(it));
         self.set("nexthops", "Next hops in use", Vec::new(), measured.next_hops.len() as u64);
-        for attachment in measured.attachments {
-            self.attachment(attachment);
-        }
+        self.programs(measured.attachments);
         self.flows(measured.flows);
         if let Some(left) = measured.unconfirmed {
             let help = "Time that is left to confirm the last apply";
@@ -161,29 +152,23 @@ impl Metrics {
         }
     }
 
-    fn next_hop(&mut self, status: &NextHopStatus, has_its_own: bool) {
+    fn next_hop(&mut self, status: &NextHopStatus) {
         let NextHopStatus { next_hop, state, departed, arrived, failed_over, clamped, .. } = status;
         let NextHopStatus { icmp_sent, too_big_dropped, .. } = status;
-        let labels = if has_its_own {
-            let via = next_hop.gateway.map_or_else(String::new, |gateway| gateway.to_string());
-            vec![("via", via), ("dev", next_hop.device.name.clone())]
-        } else {
-            vec![("via", OVERFLOW.into()), ("dev", String::new())]
-        };
-        if has_its_own {
-            let help = "Whether the next hop is in service";
-            self.set("nexthop_up", help, labels.clone(), (*state == NextHopState::Up).into());
-            let states = [
-                ("up", NextHopState::Up),
-                ("down", NextHopState::Down),
-                ("device_gone", NextHopState::DeviceGone),
-                ("waiting", NextHopState::Waiting),
-                ("silent", NextHopState::Silent),
-            ];
-            for (name, of) in states {
-                let help = "The state of the next hop: the value is 1 for the one that it is in";
-                self.set("nexthop_state", help, with(&labels, "state", name), (*state == of).into());
-            }
+        let via = next_hop.gateway.map_or_else(String::new, |gateway| gateway.to_string());
+        let labels = vec![("via", via), ("dev", next_hop.device.name.clone())];
+        let help = "Whether the next hop is in service";
+        self.set("nexthop_up", help, labels.clone(), (*state == NextHopState::Up).into());
+        let states = [
+            ("up", NextHopState::Up),
+            ("down", NextHopState::Down),
+            ("device_gone", NextHopState::DeviceGone),
+            ("waiting", NextHopState::Waiting),
+            ("silent", NextHopState::Silent),
+        ];
+        for (name, of) in states {
+            let help = "The state of the next hop: the value is 1 for the one that it is in";
+            self.set("nexthop_state", help, with(&labels, "state", name), (*state == of).into());
         }
         let help = "Rules that use the next hop, directly or by a group";
         self.add("nexthop_rules", help, MetricType::Gauge, labels.clone(), status.rules as u64);
@@ -200,14 +185,25 @@ impl Metrics {
         self.count(&NEXT_HOP_CLAMPED, labels, *clamped);
     }
 
+    /// The programs by number, because devices of containers come and go. Only attachments have values of their own.
+    fn programs(&mut self, programs: &[Attachment]) {
+        let is_waiting = |it: &&Attachment| it.device_gone && it.role == Role::Departure;
+        let waiting = programs.iter().filter(is_waiting).count() as u64;
+        self.set("attachments_waiting", "Attachments that wait for a device or a route", Vec::new(), waiting);
+        for role in [Role::Departure, Role::Arrival, Role::Reception] {
+            let of_role = || programs.iter().filter(|it| it.role == role && !it.device_gone);
+            let program = vec![("program", role.to_string())];
+            let installed = of_role().filter(|it| it.is_installed).count() as u64;
+            self.set("programs", "Devices that carry the program", program.clone(), installed);
+            let help = "Devices that somebody has taken the program off";
+            self.set("programs_missing", help, program, of_role().count() as u64 - installed);
+        }
+        programs.iter().filter(|it| it.device.index != 0).for_each(|it| self.attachment(it));
+    }
+
     fn attachment(&mut self, attachment: &Attachment) {
+        let Some(counters) = attachment.counters else { return };
         let device = vec![("dev", attachment.device.name.clone())];
-        let help = "Whether byway's program is on the device";
-        let labels = with(&device, "program", &attachment.role.to_string());
-        self.set("program_installed", help, labels, attachment.is_installed.into());
-        let Some(counters) = attachment.counters.filter(|_| attachment.role == Role::Departure) else {
-            return;
-        };
         self.count(&SEEN, device.clone(), counters.seen);
         let reasons = [
             ("not_ip", counters.not_ip),
@@ -312,7 +308,7 @@ pub(crate) fn text(metrics: Metrics) -> Result<String, fmt::Error> {
 
 #[cfg(test)]
 mod tests {
-    use byway::{Device, FlowsOfWay, Hook, NextHop, ReplyWay, Rule, Target};
+    use byway::{AttachmentCounters, Device, FlowsOfWay, Hook, NextHop, ReplyWay, Rule};
 
     use super::*;
 
@@ -337,34 +333,77 @@ mod tests {
         Device { name: name.into(), index: 3 }
     }
 
-    /// The lines of some rules and other things that begin so.
-    fn lines(rules: &[RuleStatus], next_hops: &[NextHopStatus], flows: &Flows, most: usize) -> Vec<String> {
-        let mut metrics = Metrics::new(most);
+    /// The lines for some rules and other things.
+    fn lines(rules: &[RuleStatus], next_hops: &[NextHopStatus], flows: &Flows) -> Vec<String> {
+        let mut metrics = Metrics::new();
         rules.iter().for_each(|it| metrics.rule(it));
-        let attachments = [Attachment::new(device("eth0"), Role::Departure, Hook::Tcx)];
-        let unconfirmed = Some(Duration::from_millis(1));
-        metrics.rest(&Measured { attachments: &attachments, groups: &[], next_hops, flows, unconfirmed });
+        let gone = |name: &str, index, role| {
+            let mut it = Attachment::new(Device { name: name.into(), index }, role, Hook::Tcx);
+            (it.device_gone, it.is_installed, it.counters) =
+                (true, false, (role == Role::Departure).then(AttachmentCounters::default));
+            it
+        };
+        let mut missing = Attachment::new(device("eth1"), Role::Arrival, Hook::Tcx);
+        missing.is_installed = false;
+        let attachments = [
+            Attachment::new(device("eth0"), Role::Departure, Hook::Tcx),
+            gone("auto", 0, Role::Departure),
+            gone("veth1", 9, Role::Reception),
+            missing,
+        ];
+        metrics.rest(&Measured {
+            rules: 7,
+            attachments: &attachments,
+            groups: &[],
+            next_hops,
+            flows,
+            unconfirmed: Some(Duration::from_millis(1)),
+        });
         text(metrics).unwrap().lines().map(ToOwned::to_owned).collect()
     }
 
-    #[test]
-    fn beyond_the_limit_there_is_one_sum() {
-        let rules = [rule("192.0.2.1", 1), rule("192.0.2.2", 2), rule("192.0.2.3", u64::MAX)];
-        let next_hops = ["eth1", "eth2", "eth3"].map(|dev| next_hop(dev, NextHopState::Up));
-        let all = lines(&rules, &next_hops, &Flows::default(), 1);
-        let of = |name: &str| all.iter().filter(|it| it.starts_with(name) && it.contains("departed")).count();
-        assert_eq!((of("byway_rule_packets_total{"), of("byway_nexthop_packets_total{")), (2, 2));
-        for line in [
-            "byway_rules{owner=\"api\"} 3",
-            "byway_rule_packets_total{from=\"192.0.2.1\",to=\"\",name=\"\",owner=\"api\",result=\"departed\"} 1",
-            "byway_rule_packets_total{from=\"_overflow\",to=\"\",name=\"\",owner=\"api\",result=\"departed\"} 18446744073709551615",
-            "byway_nexthop_packets_total{via=\"_overflow\",dev=\"\",result=\"departed\"} 2",
-            "byway_nexthops 3",
-            "byway_apply_to_confirm_seconds 1",
-        ] {
+    fn assert_has(all: &[String], lines: &[&str]) {
+        for line in lines {
             assert!(all.iter().any(|it| it == line), "{line}\n{all:#?}");
         }
-        assert!(!all.iter().any(|it| it.starts_with("byway_nexthop_up{via=\"_overflow\"")), "{all:#?}");
+    }
+
+    /// Nothing is missing on a device that is not there.
+    #[test]
+    fn devices_that_are_gone_have_no_program() {
+        let all = lines(&[], &[], &Flows::default());
+        assert_has(
+            &all,
+            &[
+                "byway_rules 7",
+                "byway_attachments_waiting 1",
+                "byway_programs{program=\"departure\"} 1",
+                "byway_programs_missing{program=\"departure\"} 0",
+                "byway_programs_missing{program=\"arrival\"} 1",
+                "byway_programs_missing{program=\"reception\"} 0",
+                "byway_apply_to_confirm_seconds 1",
+            ],
+        );
+        assert!(!all.iter().any(|it| it.contains("\"auto\"") || it.contains("veth1")), "{all:#?}");
+    }
+
+    /// `reply-to` leaves what is no reply to normal routing. Nobody is to be woken up for that.
+    #[test]
+    fn what_is_no_reply_lacks_no_next_hop() {
+        let of = |reply_to, target| {
+            let mut rule = Rule::new("192.0.2.1".parse().unwrap(), target);
+            rule.reply_to = reply_to;
+            let mut status = RuleStatus::new(rule);
+            status.no_next_hop = count(5);
+            let all = lines(&[status], &[], &Flows::default());
+            ["no_reply", "no_next_hop"].map(|result| {
+                let end = format!("result=\"{result}\"}} 5");
+                all.iter().any(|it| it.starts_with("byway_rule_packets_total{") && it.ends_with(&end))
+            })
+        };
+        let group = || Target::Group("up".into());
+        assert_eq!([of(true, Target::Pass), of(true, Target::Drop)], [[true, false]; 2]);
+        assert_eq!([of(true, group()), of(false, group())], [[false, true]; 2]);
     }
 
     /// A device that is gone may have the name of another one. Two lines for one series would make the whole text invalid.
@@ -375,26 +414,26 @@ mod tests {
         way.new = 1;
         let mut flows = Flows::default();
         (flows.ways, flows.room) = (vec![way.clone(), way], 8);
-        let all = lines(&[rule("192.0.2.1", 1)], &next_hops, &flows, 9);
+        let all = lines(&[rule("192.0.2.1", 1)], &next_hops, &flows);
         let series: std::collections::BTreeSet<&str> =
             all.iter().map(|it| it.rsplit_once(' ').unwrap().0).collect();
         assert_eq!(series.len(), all.len(), "{all:#?}");
-        for line in [
-            "byway_nexthop_up{via=\"10.0.0.1\",dev=\"eth1\"} 1",
-            "byway_nexthop_packets_total{via=\"10.0.0.1\",dev=\"eth1\",result=\"departed\"} 2",
-            "byway_flows{dev=\"eth1\",state=\"new\"} 2",
-            "byway_flow_neighbours{dev=\"eth1\"} 2",
-        ] {
-            assert!(all.iter().any(|it| it == line), "{line}\n{all:#?}");
-        }
+        assert_has(
+            &all,
+            &[
+                "byway_nexthop_up{via=\"10.0.0.1\",dev=\"eth1\"} 1",
+                "byway_nexthop_packets_total{via=\"10.0.0.1\",dev=\"eth1\",result=\"departed\"} 2",
+                "byway_flows{dev=\"eth1\",state=\"new\"} 2",
+                "byway_flow_neighbours{dev=\"eth1\"} 2",
+            ],
+        );
     }
 
     /// The kernel allows quotes and backslashes in the name of a device.
     #[test]
     fn a_device_may_have_any_name() {
-        let all = lines(&[], &[next_hop("a\"\\b", NextHopState::Up)], &Flows::default(), 9);
-        let line = "byway_nexthop_up{via=\"10.0.0.1\",dev=\"a\\\"\\\\b\"} 1";
-        assert!(all.iter().any(|it| it == line), "{all:#?}");
+        let all = lines(&[], &[next_hop("a\"\\b", NextHopState::Up)], &Flows::default());
+        assert_has(&all, &["byway_nexthop_up{via=\"10.0.0.1\",dev=\"a\\\"\\\\b\"} 1"]);
     }
 
     /// Each sample stands behind the `HELP` and `TYPE` of its own name, and a counter's name ends in `_total`.
@@ -402,7 +441,7 @@ mod tests {
     fn each_sample_has_its_type() {
         let mut flows = Flows::default();
         flows.room = 8;
-        let all = lines(&[rule("192.0.2.1", 1)], &[next_hop("eth1", NextHopState::Up)], &flows, 9);
+        let all = lines(&[rule("192.0.2.1", 1)], &[next_hop("eth1", NextHopState::Up)], &flows);
         let mut declared = [""; 2];
         for line in &all {
             let words: Vec<&str> = line.split(' ').collect();
