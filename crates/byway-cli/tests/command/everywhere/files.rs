@@ -7,10 +7,10 @@ use std::{
     process::Command,
 };
 
-use byway_lab::seed::Seed;
+use byway_lab::{seed::Seed, wait_until};
 use nix::{sys::stat::Mode, unistd::mkfifo};
 
-use crate::support::{Said, byway, call, done, pins};
+use crate::support::{ANSWER, Said, byway, call, done, pins};
 
 const DROP: &str = "[[rule]]\nfrom = \"192.168.1.5\"\ntarget = \"drop\"\n";
 const NOBODY: u32 = 65_534;
@@ -249,7 +249,7 @@ fn a_guard_goes_back_without_its_note() {
     done(&seed.server, &format!("apply --confirm 1h {}", config.display()));
     fs::write(format!("/run/byway/{}/unconfirmed", pins()[0]), "?").unwrap();
     let is_back = || !done(&seed.server, "export").contains("192.168.1.5");
-    assert!(byway_lab::wait_until(crate::support::ANSWER, is_back));
+    assert!(wait_until(ANSWER, is_back));
     let said = call(&seed.server, "confirm");
     assert_eq!(said.code, Some(6), "{said:?}");
 }
@@ -324,13 +324,17 @@ fn a_missing_pin_is_named_and_mended() {
             named.push(pin.clone());
         }
         let mut said = call(server, &apply);
-        // Filters outlast the pins, and each is named with the command that removes it.
-        while let (Some(5), Some(command)) = (said.code, said.err.split('`').nth(1)) {
-            assert!(command.starts_with("tc filter del dev eth"), "{pin}: {said:?}");
-            let removed = server.run(|| Command::new("sh").args(["-c", command]).status().unwrap());
-            assert!(removed.success(), "{pin}: {command}");
-            said = call(server, &apply);
-        }
+        // Filters outlast the pins, and each is named with the command that removes it. A tcx link goes with its pin, but the
+        // kernel lets go of it a little later (`bpf_link_put`), and until then there is no filter that the command could remove.
+        let is_free = wait_until(ANSWER, || {
+            if let (Some(5), Some(command)) = (said.code, said.err.split('`').nth(1)) {
+                assert!(command.starts_with("tc filter del dev eth"), "{pin}: {said:?}");
+                server.run(|| Command::new("sh").args(["-c", command]).output().unwrap());
+                said = call(server, &apply);
+            }
+            said.code != Some(5)
+        });
+        assert!(is_free, "{pin}: {said:?}");
         assert_eq!(said.code, Some(0), "{pin}: {said:?}");
         assert!(done(server, "show").contains("192.168.1.6"), "{pin}");
         assert!(done(server, &format!("diff {}", config.display())).starts_with("nothing differs"), "{pin}");
