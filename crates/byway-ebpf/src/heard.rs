@@ -9,6 +9,7 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use byway_abi::reply::{
     self, HEARD_ETHERNET, HEARD_FIRST, HEARD_IPV4, HEARD_IPV6, HeardKey, Way, address_digest, ethernet_words,
+    is_neighbour,
 };
 
 use crate::{
@@ -41,11 +42,11 @@ extern "C" fn hear(skb: &Skb) -> u32 {
 
 #[inline(always)]
 fn heard(skb: &Skb) -> Option<()> {
-    let sender = sender(packet::ethernet_addresses(skb)?);
-    // A group's address is nobody's.
-    if sender[0].to_ne_bytes()[0] & 1 != 0 {
+    let addresses = packet::ethernet_addresses(skb)?;
+    if !is_neighbour(reply::sender(addresses)) {
         return None;
     }
+    let sender = sender(addresses);
     let (kind, address) = if skb.protocol() == ETH_P_ARP { arp(skb, sender)? } else { discovery(skb)? };
     let ifindex = skb.ifindex();
     let map = HEARD.get(0)?;

@@ -13,6 +13,9 @@ use prometheus_client::{
 /// What all names begin with.
 const PREFIX: &str = "byway";
 
+const ARRIVED: &str = "What departed and reached the egress of the next hop's device";
+const CLAMPED: &str = "What departed with its MSS option clamped";
+
 /// Everything that is measured, but the rules.
 pub(crate) struct Measured<'a> {
     /// How many rules there are.
@@ -27,76 +30,19 @@ pub(crate) struct Measured<'a> {
 
 /// The metrics, as they are filled.
 pub(crate) struct Metrics {
-    all: BTreeMap<&'static str, Family>,
+    all: BTreeMap<String, Family>,
 }
 
 /// The values of one metric.
 #[derive(Debug)]
 struct Family {
-    name: &'static str,
-    help: &'static str,
+    name: String,
+    help: String,
     kind: MetricType,
     values: BTreeMap<Labels, u64>,
 }
 
 type Labels = Vec<(&'static str, String)>;
-
-/// How the counts of packets and bytes of something are called.
-struct Names {
-    packets: &'static str,
-    bytes: &'static str,
-    packets_help: &'static str,
-    bytes_help: &'static str,
-}
-
-const RULE: Names = Names {
-    packets: "rule_packets",
-    bytes: "rule_bytes",
-    packets_help: "Packets that the rule has matched, by what became of them",
-    bytes_help: "Bytes that the rule has matched, by what became of them",
-};
-const RULE_ARRIVED: Names = Names {
-    packets: "rule_arrived_packets",
-    bytes: "rule_arrived_bytes",
-    packets_help: "Departed packets of the rule that reached the egress of the next hop's device; the others are lost",
-    bytes_help: "Departed bytes of the rule that reached the egress of the next hop's device",
-};
-const RULE_CLAMPED: Names = Names {
-    packets: "rule_clamped_packets",
-    bytes: "rule_clamped_bytes",
-    packets_help: "Departed packets of the rule whose MSS option was clamped",
-    bytes_help: "Bytes of departed packets of the rule whose MSS option was clamped",
-};
-const NEXT_HOP: Names = Names {
-    packets: "nexthop_packets",
-    bytes: "nexthop_bytes",
-    packets_help: "Packets that belonged to the next hop, by what became of them",
-    bytes_help: "Bytes that belonged to the next hop, by what became of them",
-};
-const NEXT_HOP_ARRIVED: Names = Names {
-    packets: "nexthop_arrived_packets",
-    bytes: "nexthop_arrived_bytes",
-    packets_help: "Packets departed to the next hop that reached the egress of its device; the others are lost",
-    bytes_help: "Bytes departed to the next hop that reached the egress of its device",
-};
-const NEXT_HOP_CLAMPED: Names = Names {
-    packets: "nexthop_clamped_packets",
-    bytes: "nexthop_clamped_bytes",
-    packets_help: "Packets departed to the next hop whose MSS option was clamped",
-    bytes_help: "Bytes of packets departed to the next hop whose MSS option was clamped",
-};
-const SEEN: Names = Names {
-    packets: "attachment_seen_packets",
-    bytes: "attachment_seen_bytes",
-    packets_help: "Packets that left by the attachment, without redirected ones that arrived there",
-    bytes_help: "Bytes that left by the attachment, without redirected ones that arrived there",
-};
-const LEFT_ALONE: Names = Names {
-    packets: "attachment_left_alone_packets",
-    bytes: "attachment_left_alone_bytes",
-    packets_help: "Packets that left by the attachment and that no rule decided about, by the reason",
-    bytes_help: "Bytes that left by the attachment and that no rule decided about, by the reason",
-};
 
 impl Metrics {
     pub(crate) fn new() -> Self {
@@ -130,10 +76,11 @@ impl Metrics {
             ("too_big_dropped", too_big_dropped),
         ];
         for (result, count) in results {
-            self.count(&RULE, with(&labels, "result", result), *count);
+            let help = "What the rule has matched, by what became of it";
+            self.count("rule", help, with(&labels, "result", result), *count);
         }
-        self.count(&RULE_ARRIVED, labels.clone(), *arrived);
-        self.count(&RULE_CLAMPED, labels, *clamped);
+        self.count("rule_arrived", ARRIVED, labels.clone(), *arrived);
+        self.count("rule_clamped", CLAMPED, labels, *clamped);
     }
 
     /// Adds everything but the rules.
@@ -179,10 +126,11 @@ impl Metrics {
             ("too_big_dropped", too_big_dropped),
         ];
         for (result, count) in results {
-            self.count(&NEXT_HOP, with(&labels, "result", result), *count);
+            let help = "What belonged to the next hop, by what became of it";
+            self.count("nexthop", help, with(&labels, "result", result), *count);
         }
-        self.count(&NEXT_HOP_ARRIVED, labels.clone(), *arrived);
-        self.count(&NEXT_HOP_CLAMPED, labels, *clamped);
+        self.count("nexthop_arrived", ARRIVED, labels.clone(), *arrived);
+        self.count("nexthop_clamped", CLAMPED, labels, *clamped);
     }
 
     /// The programs by number, because devices of containers come and go. Only attachments have values of their own.
@@ -204,7 +152,8 @@ impl Metrics {
     fn attachment(&mut self, attachment: &Attachment) {
         let Some(counters) = attachment.counters else { return };
         let device = vec![("dev", attachment.device.name.clone())];
-        self.count(&SEEN, device.clone(), counters.seen);
+        let help = "What left by the attachment, without what was redirected and arrived there";
+        self.count("attachment_seen", help, device.clone(), counters.seen);
         let reasons = [
             ("not_ip", counters.not_ip),
             ("malformed", counters.malformed),
@@ -216,7 +165,8 @@ impl Metrics {
             ("not_matched", counters.not_matched),
         ];
         for (reason, count) in reasons {
-            self.count(&LEFT_ALONE, with(&device, "reason", reason), count);
+            let help = "What left by the attachment and no rule decided about, by the reason";
+            self.count("attachment_left_alone", help, with(&device, "reason", reason), count);
         }
     }
 
@@ -248,23 +198,30 @@ impl Metrics {
         }
     }
 
-    fn count(&mut self, names: &Names, labels: Labels, count: Count) {
-        self.add(names.packets, names.packets_help, MetricType::Counter, labels.clone(), count.packets);
-        self.add(names.bytes, names.bytes_help, MetricType::Counter, labels, count.bytes);
+    /// Adds packets and their bytes, as two metrics.
+    fn count(&mut self, name: &str, help: &str, labels: Labels, count: Count) {
+        for (unit, value) in [("packets", count.packets), ("bytes", count.bytes)] {
+            let (name, help) = (format!("{name}_{unit}"), format!("{help}, in {unit}"));
+            self.add(&name, &help, MetricType::Counter, labels.clone(), value);
+        }
+    }
+
+    /// The values of a metric.
+    fn values(&mut self, name: &str, help: &str, kind: MetricType) -> &mut BTreeMap<Labels, u64> {
+        let family = self.all.entry(name.to_owned());
+        let new = || Family { name: name.into(), help: help.into(), kind, values: BTreeMap::new() };
+        &mut family.or_insert_with(new).values
     }
 
     /// Adds to a value. Two things may have the same labels: a device that is gone and its successor have one name.
-    fn add(&mut self, name: &'static str, help: &'static str, kind: MetricType, labels: Labels, value: u64) {
-        let family = self.all.entry(name).or_insert(Family { name, help, kind, values: BTreeMap::new() });
-        let sum = family.values.entry(labels).or_default();
+    fn add(&mut self, name: &str, help: &str, kind: MetricType, labels: Labels, value: u64) {
+        let sum = self.values(name, help, kind).entry(labels).or_default();
         *sum = sum.saturating_add(value);
     }
 
     /// Sets a value. Of two things with the same labels the larger one counts.
-    fn set(&mut self, name: &'static str, help: &'static str, labels: Labels, value: u64) {
-        let kind = MetricType::Gauge;
-        let family = self.all.entry(name).or_insert(Family { name, help, kind, values: BTreeMap::new() });
-        let most = family.values.entry(labels).or_default();
+    fn set(&mut self, name: &str, help: &str, labels: Labels, value: u64) {
+        let most = self.values(name, help, MetricType::Gauge).entry(labels).or_default();
         *most = value.max(*most);
     }
 }
@@ -275,7 +232,7 @@ fn with(labels: &Labels, name: &'static str, value: &str) -> Labels {
 
 impl Collector for Family {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut family = encoder.encode_descriptor(self.name, self.help, None, self.kind)?;
+        let mut family = encoder.encode_descriptor(&self.name, &self.help, None, self.kind)?;
         for (labels, value) in &self.values {
             let metric = family.encode_family(labels)?;
             match self.kind {

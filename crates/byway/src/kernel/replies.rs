@@ -130,10 +130,9 @@ impl Replies {
         let ways = self.ways()?;
         let gone: BTreeSet<u32> =
             ways.iter().filter(|(_, way)| way.ifindex == index).map(|(number, _)| *number).collect();
-        if gone.is_empty() {
-            return self.remove_ways(index, &gone);
-        }
-        if let Some(flows) = self.flows()? {
+        if !gone.is_empty()
+            && let Some(flows) = self.flows()?
+        {
             let is_gone = |entry: &Entry| {
                 gone.contains(&entry.way.into()) || (entry.is_moving && gone.contains(&entry.number))
             };
@@ -144,13 +143,9 @@ impl Replies {
             grace_period::wait();
             flows.remove_if(is_gone);
         }
-        self.remove_ways(index, &gone)
-    }
-
-    /// Removes ways of a device, and then their count.
-    fn remove_ways(&mut self, index: u32, numbers: &BTreeSet<u32>) -> Result<()> {
         let Some(mut ways) = self.open_ways()? else { return Ok(()) };
-        let mut keys = numbers.iter().copied().chain([ways_key(index)]);
+        // Their count last: until then, whoever is killed leaves it too high, and this removes it.
+        let mut keys = gone.into_iter().chain([ways_key(index)]);
         keys.try_for_each(|key| ignore_missing(ways.remove(&key))).map_err(cannot_write(WAYS_PIN))
     }
 

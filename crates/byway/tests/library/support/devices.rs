@@ -281,9 +281,9 @@ impl Hosts {
         self.gateway_hears.as_ref().map_or(0, |capture| capture.count(is_it))
     }
 
-    /// How many packets from the service address to the service the gateway has got, of all that were sent up to now. A capture may
-    /// be late, and what the last connection still sent has gone there as well. So this waits for a packet from another address,
-    /// which is behind them.
+    /// How many packets from the service address to the service the gateway has got, of all that were sent up to now. A capture
+    /// may be late, and what the last connection still sent has gone there as well. So this waits for a packet from another
+    /// address, which is behind them.
     fn heard_so_far(&self) -> usize {
         if self.gateway_hears.is_some() && self.bound_to.is_none() {
             let any: IpAddr = if self.far().is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
