@@ -65,14 +65,17 @@ impl Parser<'_> {
         hidden.push(0..start);
         for (nth, line) in lines.split('\n').enumerate() {
             let end = start + line.len();
-            let said = line.split('#').next().unwrap_or("");
+            // Faster than `split` on lines as short as these.
+            let comment = line.bytes().position(|byte| byte == b'#').unwrap_or(line.len());
+            let said = &line[..comment];
             if said.len() < line.len() {
                 hidden.push(start + said.len()..end);
             }
-            let word = said.trim();
+            let from_word = said.trim_start();
+            let word = from_word.trim_end();
             if !word.is_empty() {
                 is_empty = false;
-                let at = start + (said.len() - said.trim_start().len());
+                let at = start + (said.len() - from_word.len());
                 match word.parse::<Prefix>() {
                     Ok(prefix) => {
                         prefixes.push((prefix, Origin { file: file as u32, start: at as u32 }));
