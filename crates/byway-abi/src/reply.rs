@@ -70,6 +70,15 @@ pub const fn way_number(hash: u32, nth: u32) -> u32 {
     1 + (hash & 0xFFFF).wrapping_add(nth) % LAST_WAY
 }
 
+/// How many sets of devices rules may name, each counted once. During a change there may be twice as many.
+pub const MAX_DEVICE_SETS: u32 = 127;
+/// How many devices the sets may have together. `REPLY_DEVICES` has room for twice as many, for a change. A key there is a set
+/// ([`Target::devices`](crate::Target::devices)) and an ifindex, and the value is the device's name in the request, padded with
+/// zeros.
+pub const MAX_REPLY_DEVICES: u32 = 1_024;
+/// Bit of such an ifindex: the device does not exist yet, and the rest is a number.
+pub const NO_DEVICE_YET: u32 = 1 << 31;
+
 /// How many addresses of neighbours are known, and Ethernet addresses that are no longer in use.
 pub const MAX_HEARD: u32 = 4_096;
 /// [`HeardKey::kind`]: the key is an Ethernet address, and the value is the one that has taken its place.

@@ -52,7 +52,7 @@ pub struct RuleRecord {
     /// The family of both: [`FAMILY_IPV4`](crate::FAMILY_IPV4) or [`FAMILY_IPV6`](crate::FAMILY_IPV6), or 0 if no rule has
     /// this identity. Written last.
     pub family: u32,
-    /// As in [`Target`](crate::Target): a next hop's slot or a group's identity.
+    /// A next hop's slot or a group's identity.
     pub index: u32,
     /// The source prefix's length in bits.
     pub source_len: u8,
@@ -64,8 +64,8 @@ pub struct RuleRecord {
     pub kind: u8,
     /// [`Target::on_down`](crate::Target::on_down).
     pub on_down: u8,
-    /// Keeps the record free of padding.
-    pub reserved: u8,
+    /// The set of devices that the requests of a reply have to come in by, or 0.
+    pub devices: u8,
     /// [`Target::mss`](crate::Target::mss).
     pub mss: u16,
     /// The rule's name, padded with zeros. All zeros if it has none.

@@ -17,7 +17,6 @@ pub const TARGET_GONE: u8 = 7;
 /// Bit of the `kind` of a [`Target`], beside a next hop, `pass`, `drop` or a group: a reply goes back the way that its flow came
 /// in ([`reply`](crate::reply)), and the rest says what becomes of other packets.
 pub const TARGET_REPLY_TO: u8 = 8;
-
 /// Returns whether a kind is [`TARGET_REPLY_TO`] beside one that may stand there.
 #[inline(always)]
 pub const fn is_reply_to(kind: u8) -> bool {
@@ -49,8 +48,31 @@ pub struct Target {
     pub on_down: u8,
     /// What to clamp TCP's MSS option to, in bytes, or [`MSS_AUTO`] or [`MSS_OFF`].
     pub mss: u16,
-    /// By `kind`: a next hop's slot, a group's identity, or a set's identity.
+    /// By `kind`: a next hop's slot, a group's identity, or a set's identity. With [`TARGET_REPLY_TO`], its first byte is the
+    /// number of a set of devices instead.
     pub index: u32,
+}
+
+/// The largest index with [`TARGET_REPLY_TO`].
+pub const LAST_INDEX_OF_REPLIES: u32 = 0xFF_FFFF;
+
+impl Target {
+    /// Returns the set of devices that the requests of replies have to come in by, a part of the keys of `REPLY_DEVICES`. 0 means
+    /// every device. Only for a kind with [`TARGET_REPLY_TO`].
+    #[inline(always)]
+    pub const fn devices(&self) -> u32 {
+        self.index >> 24
+    }
+
+    /// Returns what becomes of packets that are no replies.
+    #[inline(always)]
+    pub const fn without_reply_to(self) -> Self {
+        if is_reply_to(self.kind) {
+            Self { kind: without_reply_to(self.kind), index: self.index & LAST_INDEX_OF_REPLIES, ..self }
+        } else {
+            self
+        }
+    }
 }
 
 /// [`Target::mss`]: clamp to what fits the MTU of the next hop's device.

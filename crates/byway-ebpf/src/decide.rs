@@ -2,7 +2,7 @@
 
 use byway_abi::{
     Count, MSS_OFF, ON_DOWN_DROP, ON_DOWN_PASS, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS,
-    Target, class, is_reply_to, meta, without_reply_to,
+    Target, class, is_reply_to, meta,
 };
 
 use crate::{
@@ -48,7 +48,7 @@ pub fn depart(skb: &Skb, header: Header) -> Verdict {
         if let Some(verdict) = send_back(skb, header, packet, &target, measure(skb)) {
             return verdict;
         }
-        target.kind = without_reply_to(target.kind);
+        target = target.without_reply_to();
         // What is no reply has not found its way.
         match target.kind {
             TARGET_PASS => return fall_back(target.rule, ON_DOWN_PASS, measure(skb)),
@@ -129,12 +129,15 @@ fn send_to(skb: &Skb, header: Header, packet: &Packet, target: &Target, hop: &Ho
     redirect(hop.next_hop, packet)
 }
 
-/// Sends a reply back by the way that its flow came in by. Returns `None` if the packet is no reply of a known flow, or the
-/// device of its way is gone.
+/// Sends a reply back by the way that its flow came in by. Returns `None` if the packet is no reply of a known flow, if the
+/// device of its way is gone, or if the rule is for flows of other devices.
 #[inline(always)]
 fn send_back(skb: &Skb, header: Header, packet: Packet, target: &Target, size: Count) -> Option<Verdict> {
     let number = reply::way(skb, &packet);
     let way = reply::known_way(number).filter(|way| RECEIVERS.get_ifindex(way.ifindex).is_some())?;
+    if reply::is_of(target.devices(), way.ifindex) == 0 {
+        return None;
+    }
     let rule = target.rule;
     if way.ifindex == skb.ifindex() {
         if way.addresses != [0; 3] && redirect::write_addresses(skb, way).is_none() {

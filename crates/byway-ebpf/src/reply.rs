@@ -23,7 +23,7 @@ use byway_abi::{
 
 use crate::{
     clock, flow, heard, lookup,
-    maps::{FLOW_COUNTERS, FLOW_KEYS, FLOWS, FRAGMENTED, META, RECEIVERS, WAYS},
+    maps::{FLOW_COUNTERS, FLOW_KEYS, FLOWS, FRAGMENTED, META, RECEIVERS, REPLY_DEVICES, WAYS},
     packet::{self, Header, Packet},
     rows::{PerCpu, Shared, field},
     skb::Skb,
@@ -173,6 +173,13 @@ fn is_asked_for(packet: &Packet) -> bool {
     let reply = Packet { source: packet.destination, destination: packet.source, ..*packet };
     let Some(generation) = META.get(meta::GENERATION) else { return false };
     lookup::find(&reply, generation & 1).is_some_and(|target| is_reply_to(target.kind))
+}
+
+/// Returns 1 if a set of devices has this one, and 0 if it has not. Set 0 has all.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn is_of(set: u32, ifindex: u32) -> u32 {
+    (set == 0 || REPLY_DEVICES.get_ptr(&[set, ifindex]).is_some()).into()
 }
 
 /// Returns the number of the way that a reply leaves by, or 0 if the packet is no reply of a known flow.

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use byway_abi::reply::{MAX_DEVICE_SETS, MAX_REPLY_DEVICES};
 use thiserror::Error;
 
 use crate::model::{
@@ -77,6 +78,16 @@ pub enum Error {
         wanted: usize,
         /// How many fit.
         limit: u32,
+    },
+    /// The rules name too many devices after `reply-to`, or too many different lists of them.
+    #[error(
+        "the rules name {devices} devices after `reply-to`, in {lists} different lists; there is room for {MAX_REPLY_DEVICES} in {MAX_DEVICE_SETS}"
+    )]
+    TooManyReplyDevices {
+        /// How many devices all lists have together.
+        devices: usize,
+        /// How many different lists there are.
+        lists: usize,
     },
     /// There are too many next hops.
     #[error("the change needs too many next hops: there is room for {limit}, counting those that it removes")]
@@ -191,6 +202,14 @@ pub enum Error {
     /// `lo` can be neither an attachment nor a next hop's device.
     #[error("{0} is the loopback device, which no packet leaves by")]
     Loopback(String),
+    /// A port of a bridge, bond or team.
+    #[error("what comes in by {device} comes in by {master}, which {device} is a port of")]
+    ComesInBy {
+        /// The port.
+        device: String,
+        /// The bridge, bond or team.
+        master: String,
+    },
     /// Nothing carries a default route.
     #[error("there is no default route, so there is no interface to attach to")]
     NoDefaultRoute,
@@ -368,6 +387,7 @@ impl Error {
             | Self::UnknownProgram(_)
             | Self::TablesFull { .. }
             | Self::TooManyDestinations { .. }
+            | Self::TooManyReplyDevices { .. }
             | Self::TooManyNextHops { .. }
             | Self::TooManyDevices { .. }
             | Self::TooManyAttachments { .. }
@@ -380,6 +400,7 @@ impl Error {
             | Self::NoDeviceForGateway(_)
             | Self::GatewayIsLocal(_)
             | Self::NoDefaultRoute
+            | Self::ComesInBy { .. }
             | Self::UnknownHeader(_)
             | Self::IngressQdisc(_)
             | Self::Stacked { .. }
@@ -426,6 +447,7 @@ impl Error {
             Self::UnknownProgram(_) => "use the byway that put it there, or take it off with that one first",
             Self::TablesFull { .. } => "delete some, or use shorter prefixes",
             Self::TooManyDestinations { .. } => "use `to` in fewer rules",
+            Self::TooManyReplyDevices { .. } => "name fewer, or leave them out",
             Self::TooManyNextHops { .. } => "delete rules or groups first",
             Self::TooManyDevices { .. } => {
                 "have fewer devices; a rule with `reply-to` needs each one of the network namespace"
@@ -457,6 +479,7 @@ impl Error {
             Self::LinkLocalGateway(_) => "name the device with `dev`",
             Self::Loopback(_) => "name another device",
             Self::NoDefaultRoute => "name the interface to attach to",
+            Self::ComesInBy { master, .. } => return Some(format!("name {master}")),
             Self::UnknownHeader(_) => {
                 "attach to the device that its packets finally leave by, or to one above it"
             }

@@ -1,7 +1,7 @@
 //! The grammar of rules, groups and next hops, as in iproute2 (ip-route(8), ip-rule(8)). Pure.
 //!
 //! ```text
-//! RULE    := from PREFIX [to PREFIX] (TARGET | reply-to [else TARGET]) [on-down pass|drop] [mss N|off] [name NAME]
+//! RULE    := from PREFIX [to PREFIX] (TARGET | reply-to [dev IF]... [else TARGET]) [on-down pass|drop] [mss N|off] [name NAME]
 //! TARGET  := NEXTHOP | MEMBERS | group NAME | pass | drop
 //! NEXTHOP := via ADDR [dev IF] | dev IF
 //! MEMBERS := nexthop NEXTHOP [weight N] [MEMBERS]
@@ -11,7 +11,7 @@
 //!              [with loss] [unused] [sort by packets|bytes|loss|rate] [head N]
 //! ```
 //!
-//! As in iproute2, the pairs may come in any order; what follows a `nexthop` belongs to it. A bare address in front is the source
+//! As in iproute2, the pairs may come in any order; what follows a `nexthop` belongs to it, and so does a `dev` right after `reply-to`. A bare address in front is the source
 //! of a rule, and the gateway of a next hop. `from all`, `any` or `default` is every address of a family: that of the
 //! destination, else of the gateways, unless the caller names one. The specs print themselves in these
 //! words, and [`FromStr`] reads them back:
@@ -32,7 +32,13 @@ mod error;
 mod flow;
 mod selection;
 
-use std::{collections::BTreeMap, iter::Peekable, net::IpAddr, slice, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    iter::Peekable,
+    net::IpAddr,
+    slice,
+    str::FromStr,
+};
 
 pub use error::GrammarError;
 pub use flow::flow;
@@ -59,11 +65,21 @@ const REPLY_TO: Keyword = ("reply-to", None);
 const ELSE: Keyword = ("else", None);
 const PASS: Keyword = ("pass", None);
 const DROP: Keyword = ("drop", None);
-/// It is followed by words of its own.
+/// It is followed by words of its own, as `reply-to` may be.
 const NEXTHOP: Keyword = ("nexthop", None);
 
 type Words<'a, 'b> = Peekable<slice::Iter<'b, &'a str>>;
 type Values<'a> = BTreeMap<&'static str, &'a str>;
+
+/// Keywords with their values.
+#[derive(Default)]
+struct Pairs<'a> {
+    values: Values<'a>,
+    /// What the `nexthop`s say.
+    members: Vec<MemberSpec>,
+    /// The devices after `reply-to`.
+    receivers: BTreeSet<String>,
+}
 
 fn refs<W: AsRef<str>>(words: &[W]) -> Vec<&str> {
     words.iter().map(AsRef::as_ref).collect()
@@ -127,7 +143,7 @@ pub fn rule(words: &[impl AsRef<str>]) -> Result<RuleSpec, GrammarError> {
 pub fn rule_of(family: Option<Family>, words: &[impl AsRef<str>]) -> Result<RuleSpec, GrammarError> {
     let keywords = [FROM, TO, VIA, DEV, NEXTHOP, GROUP, REPLY_TO, ELSE, PASS, DROP, ON_DOWN, MSS, NAME];
     let words = with_keyword(FROM, refs(words), is_source);
-    let (mut values, members) = pairs(&mut words.iter().peekable(), &keywords, false)?;
+    let Pairs { mut values, members, receivers } = pairs(&mut words.iter().peekable(), &keywords, false)?;
     let gateway = values.get(VIA.0).and_then(|text| text.parse().ok());
     let gateways = gateway.into_iter().chain(members.iter().filter_map(|it| it.next_hop.gateway()));
     let mut families = gateways.map(Family::of);
@@ -146,7 +162,12 @@ pub fn rule_of(family: Option<Family>, words: &[impl AsRef<str>]) -> Result<Rule
         (target, _) => target.ok_or(GrammarError::NoTarget(selector))?,
     };
     let name = values.remove("name").map(str::to_owned);
-    Ok(RuleSpec { reply_to, name, ..RuleSpec::new(selector, target).on_down(on_down).mss(mss) })
+    Ok(RuleSpec {
+        reply_to,
+        reply_to_dev: receivers,
+        name,
+        ..RuleSpec::new(selector, target).on_down(on_down).mss(mss)
+    })
 }
 
 /// Reads a rule as [`rule_of`] does. If nothing says of which family all sources of a `reply-to` are, there are two rules: one
@@ -213,7 +234,7 @@ pub fn selector(words: &[impl AsRef<str>]) -> Result<Selector, GrammarError> {
 /// The first thing that is wrong.
 pub fn selector_of(family: Option<Family>, words: &[impl AsRef<str>]) -> Result<Selector, GrammarError> {
     let words = with_keyword(FROM, refs(words), is_source);
-    let (mut values, _) = pairs(&mut words.iter().peekable(), &[FROM, TO], false)?;
+    let Pairs { mut values, .. } = pairs(&mut words.iter().peekable(), &[FROM, TO], false)?;
     take_selector(&mut values, family, None)
 }
 
@@ -239,7 +260,7 @@ pub fn group(words: &[impl AsRef<str>]) -> Result<GroupSpec, GrammarError> {
         [name, ref rest @ ..] if name != NEXTHOP.0 || rest.first() == Some(&NEXTHOP.0) => (name, rest),
         _ => return Err(GrammarError::NoGroup),
     };
-    let (mut values, members) = pairs(&mut rest.iter().peekable(), &[NEXTHOP, ON_DOWN], false)?;
+    let Pairs { mut values, members, .. } = pairs(&mut rest.iter().peekable(), &[NEXTHOP, ON_DOWN], false)?;
     let on_down = take_or_default(&mut values, ON_DOWN)?;
     if members.is_empty() {
         return Err(GrammarError::NoMembers(name.to_owned()));
@@ -263,7 +284,7 @@ pub fn group(words: &[impl AsRef<str>]) -> Result<GroupSpec, GrammarError> {
 /// The first thing that is wrong.
 pub fn next_hop(words: &[impl AsRef<str>]) -> Result<NextHopSpec, GrammarError> {
     let words = with_keyword(VIA, refs(words), is_gateway);
-    let (mut values, _) = pairs(&mut words.iter().peekable(), &[VIA, DEV], false)?;
+    let Pairs { mut values, .. } = pairs(&mut words.iter().peekable(), &[VIA, DEV], false)?;
     take_next_hop(&mut values)
 }
 
@@ -326,7 +347,7 @@ impl FromStr for TargetSpec {
     /// `NEXTHOP`, `nexthop NEXTHOP [weight N] nexthop ...`, `group NAME`, `pass` or `drop`
     fn from_str(text: &str) -> Result<Self, GrammarError> {
         let keywords = [VIA, DEV, NEXTHOP, GROUP, PASS, DROP];
-        let (mut values, members) = pairs(&mut split(text).iter().peekable(), &keywords, false)?;
+        let Pairs { mut values, members, .. } = pairs(&mut split(text).iter().peekable(), &keywords, false)?;
         take_target(&mut values, members)?.ok_or(GrammarError::NoTargetAlone)
     }
 }
@@ -345,7 +366,7 @@ impl FromStr for MemberSpec {
 
     /// `nexthop NEXTHOP [weight N]`
     fn from_str(text: &str) -> Result<Self, GrammarError> {
-        let (_, members) = pairs(&mut split(text).iter().peekable(), &[NEXTHOP], false)?;
+        let Pairs { members, .. } = pairs(&mut split(text).iter().peekable(), &[NEXTHOP], false)?;
         match <[MemberSpec; 1]>::try_from(members) {
             Ok([member]) => Ok(member),
             Err(members) if members.is_empty() => Err(GrammarError::NoNextHop),
@@ -453,7 +474,7 @@ fn take_next_hop(values: &mut Values<'_>) -> Result<NextHopSpec, GrammarError> {
 
 /// What follows a `nexthop`.
 fn member(words: &mut Words<'_, '_>) -> Result<MemberSpec, GrammarError> {
-    let (mut values, _) = pairs(words, &[VIA, DEV, WEIGHT], true)?;
+    let Pairs { mut values, .. } = pairs(words, &[VIA, DEV, WEIGHT], true)?;
     let next_hop = take_next_hop(&mut values)?;
     let weight = match values.remove("weight") {
         Some(text) => text.parse().map_err(|_| GrammarError::Weight(text.to_owned()))?,
@@ -467,9 +488,8 @@ fn pairs<'a>(
     words: &mut Words<'a, '_>,
     keywords: &[Keyword],
     others_may_follow: bool,
-) -> Result<(Values<'a>, Vec<MemberSpec>), GrammarError> {
-    let mut values = BTreeMap::new();
-    let mut members = Vec::new();
+) -> Result<Pairs<'a>, GrammarError> {
+    let Pairs { mut values, mut members, mut receivers } = Pairs::default();
     while let Some(word) = words.peek() {
         let known = keywords.iter().find(|(keyword, _)| keyword == *word);
         let Some((keyword, value)) = known else {
@@ -499,8 +519,12 @@ fn pairs<'a>(
         if values.insert(*keyword, text).is_some() {
             return Err(GrammarError::Twice(keyword));
         }
+        while *keyword == REPLY_TO.0 && words.next_if(|word| **word == DEV.0).is_some() {
+            let device = words.next().ok_or(GrammarError::NoValue(DEV.0, A_DEVICE))?;
+            receivers.insert((*device).to_owned());
+        }
     }
-    Ok((values, members))
+    Ok(Pairs { values, members, receivers })
 }
 
 /// `` `from`, `via` or `dev` ``

@@ -11,6 +11,7 @@ use crate::{error::Error, options::Options, output::Output};
 #[command(after_help = "\
 Examples:
   byway add from any reply-to                      replies leave the way their requests came in
+  byway add from any reply-to dev eth1 dev wg0     only for requests that came in there
   byway add from 192.168.1.5 reply-to else via 10.111.221.21 dev eth1
   byway add from 192.168.1.5 via 10.111.221.21 dev eth1
   byway add from 192.168.1.0/24 via 10.111.221.21 name office

@@ -334,6 +334,12 @@ impl Grammar {
             let Some(keyword) = of_member.or_else(|| self.keywords().iter().find(|it| *it == word)) else {
                 continue;
             };
+            if *keyword == "dev" && seen.last() == Some(&"reply-to") {
+                if words.next().is_none() {
+                    return Next::Value("dev");
+                }
+                continue;
+            }
             match &mut member {
                 Some(member) if of_member.is_some() => member.push(keyword),
                 _ => {
@@ -372,6 +378,7 @@ impl Grammar {
             "from" | "to" if self == Self::Show => {
                 !has(&[keyword]) && seen.iter().all(|it| ["from", "to"].contains(it))
             }
+            "dev" if seen.last() == Some(&"reply-to") => true,
             "else" => has(&["reply-to"]) && !has(&["else"]),
             "reply-to" => !has(&OF_TARGETS) && !has(&["reply-to"]),
             // A target behind `reply-to` has `else` before it.
@@ -559,7 +566,18 @@ mod tests {
             (Grammar::Rule, "", all),
             (Grammar::Rule, "from", Next::Value("from")),
             (Grammar::Rule, "from 192.0.2.7 pass", keywords(&["to", "name"])),
-            (Grammar::Rule, "from 192.0.2.7 reply-to", keywords(&["to", "else", "mss", "name"])),
+            (Grammar::Rule, "from 192.0.2.7 reply-to", keywords(&["to", "dev", "else", "mss", "name"])),
+            (Grammar::Rule, "from 192.0.2.7 reply-to dev", Next::Value("dev")),
+            (
+                Grammar::Rule,
+                "from 192.0.2.7 reply-to dev eth1",
+                keywords(&["to", "dev", "else", "mss", "name"]),
+            ),
+            (
+                Grammar::Rule,
+                "from 192.0.2.7 reply-to dev eth1 else dev wg0",
+                keywords(&["to", "via", "on-down", "mss", "name"]),
+            ),
             (Grammar::Rule, "from 192.0.2.7 reply-to else drop", keywords(&["to", "mss", "name"])),
             (Grammar::Rule, "from 192.0.2.7 via", Next::Value("via")),
             (

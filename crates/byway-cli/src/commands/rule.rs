@@ -9,11 +9,11 @@ use crate::{error::Error, options::Options, output::Output, render};
 /// A rule, in words.
 #[derive(Debug, Args)]
 pub(super) struct RuleWords {
-    /// from PREFIX [to PREFIX] (TARGET | reply-to [else TARGET]) [on-down pass|drop] [mss N|off] [name NAME]
+    /// from PREFIX [to PREFIX] (TARGET | reply-to [dev IF]... [else TARGET]) [on-down pass|drop] [mss N|off] [name NAME]
     ///
     /// TARGET is `via ADDR [dev IF]`, `dev IF`, `nexthop (via ADDR [dev IF] | dev IF) [weight N] nexthop ...`, `group NAME`,
-    /// `pass` or `drop`. `reply-to` sends replies back the way that their requests came in, and leaves the rest to TARGET, or to
-    /// normal routing. `mss` clamps TCP's MSS option, by default to what fits the next hop's device.
+    /// `pass` or `drop`. `reply-to` sends replies back the way that their requests came in, or only those of requests that came in
+    /// by the interfaces that `dev` names, and leaves the rest to TARGET, or to normal routing. `mss` clamps TCP's MSS option, by default to what fits the next hop's device.
     #[arg(value_name = "RULE", num_args = 0..)]
     words: Vec<String>,
 }

@@ -110,10 +110,13 @@ fn redirected(decision: &Decision) -> String {
     }
 }
 
-fn why_no_reply(decision: &Decision) -> &'static str {
+fn why_no_reply(decision: &Decision) -> String {
+    let devices = decision.rule.iter().flat_map(|rule| &rule.reply_to_dev);
+    let devices: Vec<&str> = devices.map(String::as_str).collect();
     match decision.reply {
-        Some(_) => "this host began the flow",
-        None => "no request of the flow is known",
+        Some(_) => "this host began the flow".to_owned(),
+        None if devices.is_empty() => "no request of the flow is known".to_owned(),
+        None => format!("no request of the flow is known that came in by {}", devices.join(" or ")),
     }
 }
 

@@ -101,6 +101,9 @@ pub(super) fn columns<'a>(since: Option<&'a Since<'_>>, reader: Reader) -> Colum
         .text("VIA", |it, to| target(&it.rule, to))
         .text("DEV", |it, to| {
             let mut next_hops = it.rule.target.next_hops().peekable();
+            // Beside `reply-to`.
+            let receivers: Vec<&str> = it.rule.reply_to_dev.iter().map(String::as_str).collect();
+            to.write_str(&receivers.join(", "))?;
             if it.rule.reply_to && next_hops.peek().is_some() {
                 to.write_str("\n")?;
             }

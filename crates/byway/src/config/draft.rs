@@ -15,6 +15,8 @@ pub(crate) enum HostRef {
     Device(String),
     /// A next hop.
     NextHop(NextHopSpec),
+    /// An interface that requests come in by.
+    Receiver(String),
     /// An interface to watch.
     Attach(String),
     /// The interfaces that carry a default route, to watch them.

@@ -18,7 +18,7 @@ pub use problem::{File, PROBLEMS_MAX, Place, Problem, Severity};
 pub use read::{Reading, read};
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
 };
 
@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     GroupSpec, Mss, NextHopSpec, OnDown, Owner, Rule, RuleError, RuleSpec, Selector, TargetSpec,
-    check_action, check_families,
+    check_action, check_families, check_reply_to,
 };
 
 /// How a host should redirect packets.
@@ -95,6 +95,8 @@ impl Attach {
 pub(crate) struct ActionSpec {
     /// Whether replies go back the way that their requests came in.
     pub(crate) reply_to: bool,
+    /// The names of the devices that the requests have to come in by.
+    pub(crate) reply_to_dev: BTreeSet<String>,
     /// Where the packets go, or with `reply_to` those that are no replies.
     pub(crate) target: TargetSpec,
     /// What becomes of them while no next hop is in service.
@@ -117,8 +119,8 @@ impl Config {
         config.groups.sort_by(|one, other| one.name.cmp(&other.name));
         let mut places: HashMap<ActionSpec, u32> = HashMap::new();
         let mut rules = BTreeMap::new();
-        for RuleSpec { selector, reply_to, target, on_down, mss, owner: _, name } in specs {
-            let action = ActionSpec { reply_to, target, on_down, mss, name };
+        for RuleSpec { selector, reply_to, reply_to_dev, target, on_down, mss, owner: _, name } in specs {
+            let action = ActionSpec { reply_to, reply_to_dev, target, on_down, mss, name };
             let place = *places.entry(action).or_insert_with_key(|action| {
                 config.actions.push(action.clone());
                 config.actions.len() as u32 - 1
@@ -144,7 +146,8 @@ impl Config {
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), RuleError> {
         self.groups.iter().try_for_each(GroupSpec::check)?;
-        for ActionSpec { reply_to, target, on_down, mss, name } in &self.actions {
+        for ActionSpec { reply_to, reply_to_dev, target, on_down, mss, name } in &self.actions {
+            check_reply_to(*reply_to, reply_to_dev)?;
             check_action(*reply_to, target, *on_down, *mss, name.as_deref())?;
         }
         // Many rules have few gateways.
@@ -176,8 +179,18 @@ impl Config {
     /// Returns the rules, by source and destination. Their owner is [`Owner::CONFIG`].
     pub fn rules(&self) -> impl Iterator<Item = RuleSpec> {
         self.rules.iter().map(|(selector, action)| {
-            let ActionSpec { reply_to, target, on_down, mss, name } = self.actions[*action as usize].clone();
-            RuleSpec { selector: *selector, reply_to, target, on_down, mss, owner: Owner::CONFIG, name }
+            let ActionSpec { reply_to, reply_to_dev, target, on_down, mss, name } =
+                self.actions[*action as usize].clone();
+            RuleSpec {
+                selector: *selector,
+                reply_to,
+                reply_to_dev,
+                target,
+                on_down,
+                mss,
+                owner: Owner::CONFIG,
+                name,
+            }
         })
     }
 }

@@ -74,7 +74,10 @@ pub(crate) fn write_rule(
     if let Some(to) = to {
         writeln!(f, "to = \"{to}\"")?;
     }
-    if action.reply_to {
+    if !action.reply_to_dev.is_empty() {
+        let names: Vec<String> = action.reply_to_dev.iter().map(|name| quoted(name)).collect();
+        writeln!(f, "reply-to = [{}]", names.join(", "))?;
+    } else if action.reply_to {
         writeln!(f, "reply-to = true")?;
     }
     match &action.target {

@@ -23,7 +23,9 @@ pub enum GrammarError {
     #[error("`{0}` needs {1} after it")]
     NoValue(&'static str, &'static str),
     /// `reply-to` and a target, without the word between them.
-    #[error("`reply-to` stands alone, or says after `else` what becomes of packets that are no replies")]
+    #[error(
+        "`reply-to` stands alone or with `dev IF`, and says after `else` what becomes of packets that are no replies"
+    )]
     NoElse,
     /// A keyword that may appear only once.
     #[error("`{0}` is there twice")]

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, str::FromStr};
 
-use super::{GrammarError, Keyword, pairs, refs, split};
+use super::{GrammarError, Keyword, Pairs, pairs, refs, split};
 use crate::model::{FlowError, FlowSpec, Protocol};
 
 const FROM: Keyword = ("from", Some("a source address"));
@@ -33,7 +33,7 @@ pub fn flow(words: &[impl AsRef<str>]) -> Result<FlowSpec, GrammarError> {
         ref all => (None, all),
     };
     let keywords = if source.is_some() { &KEYWORDS[1..] } else { &KEYWORDS[..] };
-    let (mut values, _) = pairs(&mut rest.iter().peekable(), keywords, false)?;
+    let Pairs { mut values, .. } = pairs(&mut rest.iter().peekable(), keywords, false)?;
     let source = source.or_else(|| values.remove("from")).ok_or(FlowError::NoSource)?;
     let mut flow = FlowSpec::new(address(source)?);
     flow.destination = values.remove("to").map(address).transpose()?;

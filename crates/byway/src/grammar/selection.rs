@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::{GrammarError, Keyword, Values, pairs, refs, split};
+use super::{GrammarError, Keyword, Pairs, Values, pairs, refs, split};
 use crate::model::{Family, Prefix, Selectable, Selection, SortBy};
 
 /// Followed by `by`, as people say it.
@@ -64,7 +64,7 @@ pub fn selection(
     let keywords = KEYWORDS.map(|(keyword, _)| keyword);
     let here: Vec<Keyword> =
         KEYWORDS.iter().filter(|(_, of)| of.contains(&from)).map(|(keyword, _)| *keyword).collect();
-    let (mut values, _) =
+    let Pairs { mut values, .. } =
         pairs(&mut refs(words).iter().peekable(), &keywords, false).map_err(|error| match error {
             GrammarError::Unknown(word, _) => GrammarError::Unknown(word, super::expected(&here)),
             error => error,

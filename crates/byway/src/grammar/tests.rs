@@ -2,7 +2,11 @@
 
 use std::fmt::{Debug, Display};
 
-use proptest::{collection::vec, option, prelude::*};
+use proptest::{
+    collection::{btree_set, vec},
+    option,
+    prelude::*,
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{error::ELSEWHERE, *};
@@ -59,9 +63,11 @@ fn selectors() -> impl Strategy<Value = Selector> {
 }
 
 fn rules() -> impl Strategy<Value = RuleSpec> {
-    (selectors(), any::<bool>(), targets(), on_downs(), msses(), option::of(names())).prop_map(
-        |(selector, reply_to, target, on_down, mss, name)| RuleSpec {
-            reply_to,
+    let replies = option::of(btree_set(names(), 0..3));
+    (selectors(), replies, targets(), on_downs(), msses(), option::of(names())).prop_map(
+        |(selector, replies, target, on_down, mss, name)| RuleSpec {
+            reply_to: replies.is_some(),
+            reply_to_dev: replies.unwrap_or_default(),
             name,
             ..RuleSpec::new(selector, target).on_down(on_down).mss(mss)
         },
@@ -190,6 +196,11 @@ fn replies_go_back_and_others_elsewhere() {
             "from 192.0.2.7 reply-to else via 10.0.0.1 dev eth1 on-down drop",
         ),
         ("from 192.0.2.7 reply-to else group up", "from 192.0.2.7 reply-to else group up"),
+        (
+            "reply-to dev wg0 dev eth1 dev wg0 from 192.0.2.7 name web",
+            "from 192.0.2.7 reply-to dev eth1 dev wg0 name web",
+        ),
+        ("from 192.0.2.7 reply-to dev eth1 else dev wg0", "from 192.0.2.7 reply-to dev eth1 else dev wg0"),
     ] {
         let rule = rule(&words(text)).unwrap();
         assert_eq!((rule.reply_to, rule.to_string().as_str()), (true, said));
@@ -202,8 +213,13 @@ fn each_mistake_has_its_sentence() {
     let cases = [
         (
             "from 192.0.2.7 reply-to via 10.0.0.1",
-            "`reply-to` stands alone, or says after `else` what becomes of packets that are no replies",
+            "`reply-to` stands alone or with `dev IF`, and says after `else` what becomes of packets that are no replies",
         ),
+        (
+            "from 192.0.2.7 reply-to dev eth1 via 10.0.0.1",
+            "`reply-to` stands alone or with `dev IF`, and says after `else` what becomes of packets that are no replies",
+        ),
+        ("from 192.0.2.7 reply-to dev", "`dev` needs the name of a device after it"),
         ("from 192.0.2.7 reply-to else", "`else` needs a target after it"),
         ("from 192.0.2.7 else drop", "`else` does not belong here; expected `reply-to` with it"),
         ("", "a rule needs `from PREFIX`, the source of the packets, like `from 192.0.2.7`"),

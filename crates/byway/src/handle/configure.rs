@@ -179,11 +179,13 @@ fn as_config(held: &Desired, attach: Option<Attach>, is_meant: impl Fn(Owner) ->
     config.groups.extend(groups.map(|group| GroupSpec::from(group).owner(Owner::CONFIG)));
     let mut places = HashMap::new();
     for (selector, action) in held.rules.iter().filter(|(_, rule)| is_meant(rule.owner)) {
-        let Action { reply_to, target, on_down, mss, owner: _, name } = &**action;
-        let place = *places.entry((reply_to, target, on_down, mss, name)).or_insert_with(|| {
+        let Action { reply_to, reply_to_dev, target, on_down, mss, owner: _, name } = &**action;
+        let said = (reply_to, reply_to_dev, target, on_down, mss, name);
+        let place = *places.entry(said).or_insert_with(|| {
             let (target, name) = (TargetSpec::try_from(target).ok()?, name.clone());
             config.actions.push(ActionSpec {
                 reply_to: *reply_to,
+                reply_to_dev: reply_to_dev.clone(),
                 target,
                 on_down: *on_down,
                 mss: *mss,

@@ -138,7 +138,14 @@ fn write_rule(rule: &Written, f: &mut Formatter<'_>) -> fmt::Result {
 
 /// The action of a rule with this target and `on-down`, and defaults otherwise.
 pub(crate) fn action(target: &TargetSpec, on_down: OnDown) -> ActionSpec {
-    ActionSpec { reply_to: false, target: target.clone(), on_down, mss: Mss::Auto, name: None }
+    ActionSpec {
+        reply_to: false,
+        reply_to_dev: BTreeSet::new(),
+        target: target.clone(),
+        on_down,
+        mss: Mss::Auto,
+        name: None,
+    }
 }
 
 /// One paragraph.

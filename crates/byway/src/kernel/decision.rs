@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use byway_abi::{Group, GroupKey, RuleRecord, TARGET_BY_DESTINATION, TARGET_GROUP, Target, without_reply_to};
+use byway_abi::{Group, GroupKey, RuleRecord, TARGET_BY_DESTINATION, TARGET_GROUP, Target};
 
 use super::tables::Tables;
 use crate::{
@@ -38,9 +38,10 @@ pub(crate) fn look_up(tables: &Tables, source: IpAddr, destination: Option<IpAdd
         (found, _) => found,
     };
     let Some(target) = found else { return Ok(Found::Nothing) };
-    let group = match without_reply_to(target.kind) {
+    let leads = target.without_reply_to();
+    let group = match leads.kind {
         TARGET_GROUP => {
-            tables.next_hops.group(GroupKey { group: target.index, generation: generation & 1 })?
+            tables.next_hops.group(GroupKey { group: leads.index, generation: generation & 1 })?
         }
         _ => None,
     };

@@ -1,7 +1,7 @@
 //! The identities of rules, sets and groups. They are given out in turn, so that no identity is reused while packets with its
 //! old meaning may be on their way.
 
-use byway_abi::{MAX_CHUNKS, meta};
+use byway_abi::{LAST_INDEX_OF_REPLIES, MAX_CHUNKS, meta};
 
 use super::{destinations::Destinations, meta::Meta, next_hops::NextHops, rules::Rules};
 use crate::error::{Error, Result};
@@ -85,12 +85,13 @@ fn count(rules: &Rules) -> Result<u32> {
     rules.records().try_fold(0, |count, record| record.map(|_| count + 1))
 }
 
-/// Returns an identity that no set and no group has. It is never 0.
+/// Returns an identity that no set and no group has. It is never 0, and leaves room for a set of devices beside it.
 pub(super) fn next_set(meta: &mut Meta, destinations: &Destinations, next_hops: &NextHops) -> Result<u32> {
-    let mut id = meta.get(meta::NEXT_SET)?.max(1);
+    let or_first = |id: u32| if id > LAST_INDEX_OF_REPLIES { 1 } else { id.max(1) };
+    let mut id = or_first(meta.get(meta::NEXT_SET)?);
     while destinations.has_set(id) || next_hops.has_group(id) {
-        id = id.wrapping_add(1).max(1);
+        id = or_first(id + 1);
     }
-    meta.set(meta::NEXT_SET, id.wrapping_add(1).max(1))?;
+    meta.set(meta::NEXT_SET, or_first(id + 1))?;
     Ok(id)
 }

@@ -278,6 +278,7 @@ mod tests {
     fn spec() -> RuleSpec {
         RuleSpec {
             reply_to: false,
+            reply_to_dev: BTreeSet::new(),
             selector: "192.168.1.5".parse().unwrap(),
             target: TargetSpec::NextHop(NextHopSpec::ViaDev(IPV4.router, "eth1".into())),
             on_down: OnDown::Pass,

@@ -9,14 +9,17 @@ use std::{
 };
 
 use aya::maps::{
-    Array, ArrayOfMaps, HashMap, Map, MapData, PerCpuArray,
+    Array, HashMap, Map, MapData, PerCpuArray,
     xdp::{DevMapHash, XdpMapError},
 };
 use aya_obj::generated::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, bpf_map_type};
-use byway_abi::reply::{
-    Entry, FLOW_BUCKETS, FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, HEARD_ETHERNET, HEARD_FIRST,
-    HEARD_IPV4, HEARD_IPV6, HeardKey, KEY_WORDS, LAST_TICK, LAST_WAY, MAX_HEARD, MAX_WAYS, Way,
-    address_digest, ethernet_words, fingerprint, flow_buckets, flow_key, flow_ticks, ways_key,
+use byway_abi::{
+    DEVICE_NAME_LEN,
+    reply::{
+        Entry, FLOW_BUCKETS, FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, HEARD_ETHERNET, HEARD_FIRST,
+        HEARD_IPV4, HEARD_IPV6, HeardKey, KEY_WORDS, LAST_TICK, LAST_WAY, MAX_HEARD, MAX_WAYS, NO_DEVICE_YET,
+        Way, address_digest, ethernet_words, fingerprint, flow_buckets, flow_key, flow_ticks, ways_key,
+    },
 };
 
 use nix::{
@@ -26,14 +29,20 @@ use nix::{
 
 use super::{
     grace_period,
-    map::{Within, cannot_open, cannot_read, cannot_write, ignore_missing, map, open_if_there, optional},
+    map::{
+        Within, cannot_open, cannot_read, cannot_write, ignore_missing, map, open_if_there, optional,
+        retry_enomem,
+    },
     network::NeighbourAddresses,
     sys::Memory,
-    wire::words,
+    wire::{self, words},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    policy::state::DeviceSet,
+};
 
-/// The names of the pins of the maps within others.
+/// The names of the pins of the maps within others. They are there as soon as there has been a rule that sends replies back.
 const WAYS_PIN: &str = "WAYS-0";
 const HEARD_PIN: &str = "HEARD-0";
 const FLOWS_PIN: &str = "FLOWS-0";
@@ -41,20 +50,12 @@ const FLOWS_PIN: &str = "FLOWS-0";
 /// An Ethernet address, as [`ethernet_words`].
 pub(crate) type Ethernet = [u32; 2];
 
-/// The open maps.
+/// The maps that each change needs are open. The others are opened when they are needed, as most hosts have no rule that sends
+/// replies back.
 pub(crate) struct Replies {
+    folder: PathBuf,
     receivers: DevMapHash<MapData>,
-    ways: ArrayOfMaps<MapData>,
-    /// The pin of the map in `ways`, which exists as long as that in `flows`.
-    ways_pin: PathBuf,
-    heard: ArrayOfMaps<MapData>,
-    /// The pin of the map in `heard`.
-    heard_pin: PathBuf,
-    flows: ArrayOfMaps<MapData>,
-    keys: Array<MapData, [u32; FLOW_KEYS_LEN]>,
-    /// The pin of the map in `flows`, which exists as soon as there has been a rule that sends replies back.
-    flows_pin: PathBuf,
-    counters: PerCpuArray<MapData, FlowCounters>,
+    devices: HashMap<MapData, [u32; 2], [u8; DEVICE_NAME_LEN]>,
 }
 
 /// The table of flows, as the programs see it at this moment.
@@ -80,16 +81,43 @@ impl Replies {
     /// Opens the maps that are pinned in `folder`.
     pub(super) fn open(folder: &Path) -> Result<Self> {
         Ok(Self {
+            folder: folder.to_owned(),
             receivers: map!(folder, "RECEIVERS"),
-            ways: map!(folder, "WAYS"),
-            ways_pin: folder.join(WAYS_PIN),
-            heard: map!(folder, "HEARD"),
-            heard_pin: folder.join(HEARD_PIN),
-            flows: map!(folder, "FLOWS"),
-            keys: map!(folder, "FLOW_KEYS"),
-            flows_pin: folder.join(FLOWS_PIN),
-            counters: map!(folder, "FLOW_COUNTERS"),
+            devices: map!(folder, "REPLY_DEVICES"),
         })
+    }
+
+    /// Returns the sets of devices that rules name after `reply-to`, by number.
+    pub(crate) fn device_sets(&self) -> Result<BTreeMap<u8, DeviceSet>> {
+        let mut sets: BTreeMap<u8, DeviceSet> = BTreeMap::new();
+        for entry in self.devices.iter() {
+            let ([set, ifindex], name) = entry.map_err(cannot_read("REPLY_DEVICES"))?;
+            let index = if ifindex & NO_DEVICE_YET == 0 { ifindex } else { 0 };
+            if let Ok(set) = u8::try_from(set) {
+                sets.entry(set).or_default().insert(wire::read_device(&name, ifindex).name, index);
+            }
+        }
+        Ok(sets)
+    }
+
+    /// Sets which devices there are in a set, new ones first.
+    pub(super) fn set_devices(&mut self, set: u8, devices: &DeviceSet) -> Result<()> {
+        let mut kept = BTreeSet::new();
+        for (nth, (name, index)) in (0..).zip(devices) {
+            let key = [set.into(), if *index == 0 { NO_DEVICE_YET | nth } else { *index }];
+            let name: [u8; DEVICE_NAME_LEN] = wire::name(name);
+            retry_enomem(|| self.devices.insert(key, name, 0)).map_err(cannot_write("REPLY_DEVICES"))?;
+            kept.insert(key);
+        }
+        let is_meant = |key: &std::result::Result<[u32; 2], _>| {
+            key.as_ref().map_or(true, |key| key[0] == u32::from(set) && !kept.contains(key))
+        };
+        let keys = self.devices.keys().filter(is_meant);
+        let keys: Vec<[u32; 2]> =
+            keys.collect::<std::result::Result<_, _>>().map_err(cannot_read("REPLY_DEVICES"))?;
+        let mut keys = keys.iter();
+        keys.try_for_each(|key| ignore_missing(self.devices.remove(key)))
+            .map_err(cannot_write("REPLY_DEVICES"))
     }
 
     /// Notes the flows that come in by a device.
@@ -150,13 +178,13 @@ impl Replies {
     }
 
     fn open_ways(&self) -> Result<Option<HashMap<MapData, u32, Way>>> {
-        let Some(ways) = open_if_there(&self.ways_pin, WAYS_PIN)? else { return Ok(None) };
+        let Some(ways) = open_if_there(&self.folder.join(WAYS_PIN), WAYS_PIN)? else { return Ok(None) };
         let ways = Map::from_map_data(ways).map_err(cannot_open(WAYS_PIN))?;
         ways.try_into().map(Some).map_err(cannot_open(WAYS_PIN))
     }
 
     fn open_heard(&self) -> Result<Option<HashMap<MapData, [u32; 6], Ethernet>>> {
-        let Some(heard) = open_if_there(&self.heard_pin, HEARD_PIN)? else { return Ok(None) };
+        let Some(heard) = open_if_there(&self.folder.join(HEARD_PIN), HEARD_PIN)? else { return Ok(None) };
         let heard = Map::from_map_data(heard).map_err(cannot_open(HEARD_PIN))?;
         heard.try_into().map(Some).map_err(cannot_open(HEARD_PIN))
     }
@@ -204,29 +232,33 @@ impl Replies {
 
     /// Returns the table of flows, or `None` if there has been no rule that sends replies back.
     pub(crate) fn flows(&self) -> Result<Option<FlowTable>> {
-        let Some(flows) = open_if_there(&self.flows_pin, FLOWS_PIN)? else { return Ok(None) };
+        let Some(flows) = open_if_there(&self.folder.join(FLOWS_PIN), FLOWS_PIN)? else { return Ok(None) };
         let bytes = FLOW_BUCKETS as usize * size_of::<[u64; 2 * FLOWS_OF_BUCKET]>();
         let memory = Memory::of(flows.fd().as_fd(), 0, bytes).map_err(Error::io("map the table of flows"))?;
-        let keys = self.keys.get(&0, 0).map_err(cannot_read("FLOW_KEYS"))?;
+        let keys: Array<_, [u32; FLOW_KEYS_LEN]> = map!(&self.folder, "FLOW_KEYS");
+        let keys = keys.get(&0, 0).map_err(cannot_read("FLOW_KEYS"))?;
         Ok(Some(FlowTable { memory, keys }))
     }
 
     /// Returns the counters of the table of flows.
     pub(crate) fn counters(&self) -> Result<FlowCounters> {
-        let of_cpus = self.counters.get(&0, 0).map_err(cannot_read("FLOW_COUNTERS"))?;
+        let counters: PerCpuArray<_, FlowCounters> = map!(&self.folder, "FLOW_COUNTERS");
+        let of_cpus = counters.get(&0, 0).map_err(cannot_read("FLOW_COUNTERS"))?;
         Ok(FlowCounters::sum(of_cpus.iter()))
     }
 
     /// Creates the maps of ways, flows and what is heard, unless they exist, and the secret numbers in the fingerprints.
     pub(super) fn make_flows(&mut self) -> Result<()> {
-        if open_if_there(&self.flows_pin, FLOWS_PIN)?.is_some() {
+        let folder = &self.folder;
+        if open_if_there(&folder.join(FLOWS_PIN), FLOWS_PIN)?.is_some() {
             return Ok(());
         }
         let mut keys = [0; FLOW_KEYS_LEN];
         for key in &mut keys {
             *key = getrandom::u32().map_err(|error| Error::kernel("get random bytes", error))?;
         }
-        self.keys.set(0, keys, 0).map_err(cannot_write("FLOW_KEYS"))?;
+        let mut of_flows: Array<_, [u32; FLOW_KEYS_LEN]> = map!(folder, "FLOW_KEYS");
+        of_flows.set(0, keys, 0).map_err(cannot_write("FLOW_KEYS"))?;
         let ways = Within {
             kind: bpf_map_type::BPF_MAP_TYPE_HASH,
             key: size_of::<u32>(),
@@ -234,7 +266,7 @@ impl Replies {
             entries: MAX_WAYS,
             flags: BPF_F_NO_PREALLOC,
         };
-        ways.make("ways", &mut self.ways, &self.ways_pin)?;
+        ways.make("ways", &mut map!(folder, "WAYS"), &folder.join(WAYS_PIN))?;
         let heard = Within {
             kind: bpf_map_type::BPF_MAP_TYPE_LRU_HASH,
             key: size_of::<HeardKey>(),
@@ -242,7 +274,7 @@ impl Replies {
             entries: MAX_HEARD,
             flags: 0,
         };
-        heard.make("heard", &mut self.heard, &self.heard_pin)?;
+        heard.make("heard", &mut map!(folder, "HEARD"), &folder.join(HEARD_PIN))?;
         let flows = Within {
             kind: bpf_map_type::BPF_MAP_TYPE_ARRAY,
             key: size_of::<u32>(),
@@ -251,7 +283,7 @@ impl Replies {
             flags: BPF_F_MMAPABLE | BPF_F_INNER_MAP,
         };
         // The last one: it says that all are there.
-        flows.make("flows", &mut self.flows, &self.flows_pin)
+        flows.make("flows", &mut map!(folder, "FLOWS"), &folder.join(FLOWS_PIN))
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     policy::{
         again,
         snapshot::{Link, Questions, Snapshot},
-        state::{Actual, Neighbour, Place, Role, Slot, Unseen},
+        state::{Actual, DeviceSet, Neighbour, Place, Role, Slot, Unseen},
     },
 };
 
@@ -168,6 +168,15 @@ fn read(
     let links = network.links()?;
     let Some(pins) = pins else { return Ok((without_pins(&links), links)) };
     let (mut actual, slots) = without_rules(pins, network, &links)?;
+    actual.device_sets = pins.tables.replies.device_sets()?;
+    for (name, index) in actual.device_sets.values().flatten() {
+        let is_same = match links.get(index) {
+            Some(link) => link.is_called(name) || pins.tables.replies.is_receiver(*index)?,
+            None => false,
+        };
+        actual.known_as.extend(is_same.then(|| (name.clone(), *index)));
+    }
+    let sets = actual.device_sets.clone();
     let groups = groups_of_now(&pins.tables, &slots)?;
     for (id, wire) in &groups {
         if let Some(group) = next_hops::read_group(wire, &slots) {
@@ -180,7 +189,7 @@ fn read(
     };
     let mut shared = Shared::default();
     let mut found = |id: u32, record: &RuleRecord| {
-        let action = shared.action(record, || target(record.kind, record.index, &slots, &groups))?;
+        let action = shared.action(record, &sets, || target(record.kind, record.index, &slots, &groups))?;
         Some((wire::selector(record)?, (id, action)))
     };
     actual.rules = match records {
@@ -275,6 +284,7 @@ fn read_one(
         || !is_attached
         // The rules that were not read may send replies back.
         || actual.programs.values().any(|(_, role)| *role == Role::Reception)
+        || !actual.device_sets.is_empty()
         || !actual.lost.is_empty()
         || !actual.moved.is_empty()
         // More specific sources may inherit this rule, for destinations that they have no rule for.
@@ -310,6 +320,7 @@ struct Shared(HashMap<ActionKey, Option<Arc<Action>>>);
 struct ActionKey {
     kind: u8,
     index: u32,
+    devices: u8,
     on_down: u8,
     mss: u16,
     owner: u8,
@@ -321,11 +332,12 @@ impl Shared {
     fn action(
         &mut self,
         record: &RuleRecord,
+        sets: &BTreeMap<u8, DeviceSet>,
         target: impl FnOnce() -> Option<Target>,
     ) -> Option<Arc<Action>> {
-        let RuleRecord { kind, index, on_down, mss, owner, name, .. } = *record;
-        let key = ActionKey { kind, index, on_down, mss, owner, name };
-        let read = || Some(Arc::new(wire::action(record, target()?)));
+        let RuleRecord { kind, index, devices, on_down, mss, owner, name, .. } = *record;
+        let key = ActionKey { kind, index, devices, on_down, mss, owner, name };
+        let read = || wire::action(record, target()?, sets).map(Arc::new);
         self.0.entry(key).or_insert_with(read).clone()
     }
 }

@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// The names of the maps, in the object and as pins.
-pub(crate) const NAMES: [&str; 28] = [
+pub(crate) const NAMES: [&str; 29] = [
     "SOURCES4",
     "SOURCES6",
     "TABLE_INFO",
@@ -62,6 +62,7 @@ pub(crate) const NAMES: [&str; 28] = [
     "FLOWS",
     "FLOW_KEYS",
     "HEARD",
+    "REPLY_DEVICES",
     "FLOW_COUNTERS",
     "SETS",
     "PROGRAMS",
@@ -139,17 +140,17 @@ impl Tables {
         identities::next_set(&mut self.meta, &self.destinations, &self.next_hops)
     }
 
-    /// Creates the record and the counters of a rule under a free identity. No packet finds it yet. Returns the target for
-    /// its packets.
+    /// Creates the record and the counters of a rule under a free identity. No packet finds it yet. `devices` is the set of
+    /// those that it names after `reply-to`. Returns the target for its packets.
     pub(crate) fn record(
         &mut self,
         selector: &Selector,
         action: &Action,
-        kind: u8,
-        index: u32,
+        devices: u8,
+        (kind, index): (u8, u32),
     ) -> Result<Target> {
         let id = self.identities.next_rule(&self.meta, &mut self.rules)?;
-        let record = wire::rule_record(selector, action, kind, index);
+        let record = wire::rule_record(selector, action, devices, (kind, index));
         self.rules.write(id, record)?;
         Ok(wire::target(id, &record))
     }

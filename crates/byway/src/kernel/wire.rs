@@ -1,18 +1,21 @@
 //! Converts plain data to the bytes of the maps, and back. What is invalid reads as `None`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use byway_abi::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, HOOK_CLSACT, HOOK_TCX,
-    MSS_AUTO, MSS_OFF, NEXT_HOP_BY_ROUTE, NEXT_HOP_DOWN, NEXT_HOP_WAITING, NeighbourKey, ON_DOWN_DROP,
-    ON_DOWN_PASS, ProgramKey, ProgramRecord, ROLE_ARRIVAL, ROLE_DEPARTURE, ROLE_RECEPTION, RuleRecord,
-    SetRecord, TARGET_REPLY_TO, is_reply_to, sources::KIND,
+    LAST_INDEX_OF_REPLIES, MSS_AUTO, MSS_OFF, NEXT_HOP_BY_ROUTE, NEXT_HOP_DOWN, NEXT_HOP_WAITING,
+    NeighbourKey, ON_DOWN_DROP, ON_DOWN_PASS, ProgramKey, ProgramRecord, ROLE_ARRIVAL, ROLE_DEPARTURE,
+    ROLE_RECEPTION, RuleRecord, SetRecord, TARGET_REPLY_TO, is_reply_to, sources::KIND,
 };
 
 use super::hook::{Attached, Hook};
 use crate::{
     model::{Action, Device, Mss, NextHop, OnDown, Owner, Prefix, Rule, Selector, Target, is_name},
-    policy::state::{Direction, Place, Role},
+    policy::state::{DeviceSet, Direction, Place, Role},
 };
 
 /// Writes an address in network byte order. An IPv4 address is in the first four bytes.
@@ -212,8 +215,14 @@ pub(super) fn attached(record: &ProgramRecord) -> Attached {
     }
 }
 
-/// Returns the record of a rule. `kind` and `index` are those of its target.
-pub(crate) fn rule_record(selector: &Selector, action: &Action, kind: u8, index: u32) -> RuleRecord {
+/// Returns the record of a rule. `devices` is the set of those that it names after `reply-to`, or 0. `kind` and `index` are those
+/// of its target.
+pub(crate) fn rule_record(
+    selector: &Selector,
+    action: &Action,
+    devices: u8,
+    (kind, index): (u8, u32),
+) -> RuleRecord {
     let source = selector.source();
     let destination = selector.destination().unwrap_or(Prefix::all_like(source.address()));
     RuleRecord {
@@ -226,7 +235,7 @@ pub(crate) fn rule_record(selector: &Selector, action: &Action, kind: u8, index:
         owner: action.owner.number(),
         kind: if action.reply_to { kind | TARGET_REPLY_TO } else { kind },
         on_down: on_down(action.on_down),
-        reserved: 0,
+        devices,
         mss: mss(action.mss),
         name: name(action.name.as_deref().unwrap_or("")),
     }
@@ -234,7 +243,10 @@ pub(crate) fn rule_record(selector: &Selector, action: &Action, kind: u8, index:
 
 /// Returns the target for the packets of a rule.
 pub(super) fn target(id: u32, record: &RuleRecord) -> byway_abi::Target {
-    let RuleRecord { kind, on_down, mss, index, .. } = *record;
+    let RuleRecord { kind, on_down, mss, mut index, .. } = *record;
+    if is_reply_to(kind) {
+        index = index & LAST_INDEX_OF_REPLIES | u32::from(record.devices) << 24;
+    }
     byway_abi::Target { rule: id, kind, on_down, mss, index }
 }
 
@@ -253,22 +265,28 @@ pub(super) fn selector(record: &RuleRecord) -> Option<Selector> {
     Some(Selector::new(source, Some(destination)))
 }
 
-/// Reads the rule in a record, which has this target.
-pub(crate) fn rule(record: &RuleRecord, target: Target) -> Option<Rule> {
-    Some(Rule::of(selector(record)?, &action(record, target)))
+/// Reads the rule in a record, which has this target. `sets` are the sets of devices by their numbers.
+pub(crate) fn rule(record: &RuleRecord, target: Target, sets: &BTreeMap<u8, DeviceSet>) -> Option<Rule> {
+    Some(Rule::of(selector(record)?, &action(record, target, sets)?))
 }
 
-/// Reads the action of a record, which has this target.
-pub(super) fn action(record: &RuleRecord, target: Target) -> Action {
+/// Reads the action of a record, which has this target. Returns `None` if there is no such set of devices.
+pub(super) fn action(record: &RuleRecord, target: Target, sets: &BTreeMap<u8, DeviceSet>) -> Option<Action> {
     let name = read_name(&record.name);
-    Action {
-        reply_to: is_reply_to(record.kind),
+    let reply_to = is_reply_to(record.kind);
+    let devices = match record.devices {
+        set if reply_to && set != 0 => sets.get(&set)?,
+        _ => &DeviceSet::new(),
+    };
+    Some(Action {
+        reply_to,
+        reply_to_dev: devices.keys().cloned().collect(),
         target,
         on_down: read_on_down(record.on_down),
         mss: read_mss(record.mss),
         owner: Owner::new(record.owner),
         name: (!name.is_empty()).then_some(name),
-    }
+    })
 }
 
 pub(super) fn set_record(source: &Prefix) -> SetRecord {
@@ -285,6 +303,8 @@ pub(super) fn read_set(record: &SetRecord) -> Option<Prefix> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use byway_abi::{TARGET_DROP, TARGET_PASS, sources};
     use proptest::prelude::*;
 
@@ -301,10 +321,12 @@ mod tests {
         let prefixes =
             any::<bool>().prop_flat_map(|v4| (any_prefix(v4), proptest::option::of(any_prefix(v4))));
         let name = proptest::option::of("[a-z]{1,32}");
-        (prefixes, any::<[bool; 3]>(), any::<u16>(), any::<u8>(), name).prop_map(
-            |((source, destination), [reply_to, passes, drops], mss, owner, name)| {
+        let devices = proptest::collection::btree_set("[a-z]{1,15}", 0..3);
+        (prefixes, any::<[bool; 3]>(), devices, any::<u16>(), any::<u8>(), name).prop_map(
+            |((source, destination), [reply_to, passes, drops], devices, mss, owner, name)| {
                 let action = Action {
                     reply_to,
+                    reply_to_dev: if reply_to { devices } else { BTreeSet::new() },
                     target: if passes { Target::Pass } else { Target::Drop },
                     on_down: if drops { OnDown::Drop } else { OnDown::Pass },
                     mss: read_mss(mss),
@@ -320,8 +342,13 @@ mod tests {
         #[test]
         fn a_rule_survives_its_record((selector, action) in any_rule()) {
             let kind = if action.target == Target::Pass { TARGET_PASS } else { TARGET_DROP };
-            let record = rule_record(&selector, &action, kind, 7);
-            prop_assert_eq!(rule(&record, action.target.clone()), Some(Rule::of(selector, &action)));
+            let set = if action.reply_to_dev.is_empty() { 0 } else { 200 };
+            let record = rule_record(&selector, &action, set, (kind, 7));
+            let devices = action.reply_to_dev.iter().map(|name| (name.clone(), 7)).collect();
+            let sets = BTreeMap::from([(200, devices)]);
+            prop_assert_eq!(rule(&record, action.target.clone(), &sets), Some(Rule::of(selector, &action)));
+            let target = target(1, &record);
+            prop_assert_eq!((target.devices(), target.without_reply_to().index), (set.into(), 7));
         }
 
         #[test]
@@ -364,9 +391,9 @@ mod tests {
             let record = RuleRecord {
                 source: bytes[0], destination: bytes[1], family: numbers[0] % 12, index: numbers[1],
                 source_len: small[0], destination_len: small[1], owner: small[2], kind: small[3], on_down: small[4],
-                reserved: 0, mss: numbers[1] as u16, name,
+                devices: small[4], mss: numbers[1] as u16, name,
             };
-            let _ = rule(&record, Target::Drop);
+            let _ = rule(&record, Target::Drop, &BTreeMap::new());
             let _ = read_set(&SetRecord { source: bytes[0], family: numbers[0] % 12, source_len: numbers[1] % 256 });
         }
     }

@@ -45,6 +45,9 @@ pub enum RuleError {
     /// `mss` with a target that has no next hop.
     #[error("`mss` clamps TCP's MSS option on the way to a next hop, but `{0}` has no next hop")]
     MssOfNothing(&'static str),
+    /// Devices of `reply-to` without it.
+    #[error("the devices of `reply-to` are named, but the rule has no `reply-to`")]
+    NoReplyTo,
     /// An MSS that is out of range.
     #[error("an MSS is {MSS_MIN} to {MSS_MAX} bytes, and this one is {0}")]
     Mss(u16),
@@ -86,7 +89,7 @@ impl RuleError {
             Self::TwoFamilies { .. } => "name two of the same family",
             Self::NeverRedirectedTo(..) => "name a unicast destination",
             Self::OnDown(_, elsewhere) => return Some(format!("leave it out{elsewhere}")),
-            Self::MssOfNothing(_) => "leave it out",
+            Self::MssOfNothing(_) | Self::NoReplyTo => "leave it out",
             Self::Mss(_) => "with `off`, byway leaves the MSS alone",
             Self::Weight { .. } => return Some(format!("a weight is 1 to {WEIGHT_MAX}")),
             Self::MemberCount(_) => return Some(format!("name 1 to {GROUP_MAX}")),
@@ -162,6 +165,11 @@ pub(crate) fn check_weight(member: &MemberSpec) -> Result<(), RuleError> {
     }
 }
 
+/// Refuses devices of `reply-to` without it.
+pub(crate) fn check_reply_to(reply_to: bool, devices: &BTreeSet<String>) -> Result<(), RuleError> {
+    if reply_to || devices.is_empty() { Ok(()) } else { Err(RuleError::NoReplyTo) }
+}
+
 /// Refuses a duplicate next hop, which shows only when the devices are known.
 pub(crate) fn check_distinct(members: &[Member]) -> Result<(), RuleError> {
     let mut seen = BTreeSet::new();
@@ -191,6 +199,7 @@ impl RuleSpec {
     pub fn check(&self) -> Result<(), RuleError> {
         self.selector.check()?;
         check_families(&self.selector.source(), &self.target.gateways())?;
+        check_reply_to(self.reply_to, &self.reply_to_dev)?;
         check_action(self.reply_to, &self.target, self.on_down, self.mss, self.name.as_deref())
     }
 }
@@ -302,6 +311,7 @@ mod tests {
     fn spec(source: &str, target: TargetSpec) -> RuleSpec {
         RuleSpec {
             reply_to: false,
+            reply_to_dev: BTreeSet::new(),
             selector: source.parse().unwrap(),
             target,
             on_down: OnDown::Pass,

@@ -12,7 +12,7 @@ mod target;
 pub use check::RuleError;
 pub(crate) use check::{
     check_action, check_distinct, check_families, check_gateway, check_mss, check_name, check_on_down,
-    check_weight, is_name,
+    check_reply_to, check_weight, is_name,
 };
 pub use flow::{FlowError, FlowSpec, Missing, Protocol};
 pub use group::{GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec};

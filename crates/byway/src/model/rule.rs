@@ -1,6 +1,6 @@
 //! Rules, and the packets that they match.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -104,6 +104,9 @@ pub struct RuleSpec {
     /// Whether replies go back the way that their requests came in: to the same device and neighbour.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub reply_to: bool,
+    /// The names of the devices that the requests have to come in by, with `reply_to`. Empty means every device.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
+    pub reply_to_dev: BTreeSet<String>,
     /// What becomes of them, or with `reply_to` of those that are no replies.
     pub target: TargetSpec,
     /// What becomes of them while no next hop is in service. A group has its own.
@@ -126,6 +129,7 @@ impl RuleSpec {
         Self {
             selector,
             reply_to: false,
+            reply_to_dev: BTreeSet::new(),
             target: target.into(),
             on_down: OnDown::default(),
             mss: Mss::default(),
@@ -148,6 +152,20 @@ impl RuleSpec {
     /// ```
     pub fn reply_to(selector: Selector) -> Self {
         Self { reply_to: true, ..Self::new(selector, TargetSpec::Pass) }
+    }
+
+    /// With [`reply_to`](Self::reply_to()), narrows it to flows whose requests come in by these devices.
+    ///
+    /// ```
+    /// use byway::RuleSpec;
+    ///
+    /// let spec = RuleSpec::reply_to("0.0.0.0/0".parse()?).received_by(["eth1", "wg0"]);
+    /// assert_eq!(spec.to_string(), "from 0.0.0.0/0 reply-to dev eth1 dev wg0");
+    /// # Ok::<(), byway::grammar::GrammarError>(())
+    /// ```
+    #[must_use]
+    pub fn received_by<T: Into<String>>(self, devices: impl IntoIterator<Item = T>) -> Self {
+        Self { reply_to_dev: devices.into_iter().map(Into::into).collect(), ..self }
     }
 
     /// Narrows it to packets to these destinations.
@@ -185,6 +203,9 @@ impl RuleSpec {
 impl fmt::Display for RuleSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ", self.selector)?;
+        if self.reply_to {
+            write_reply_to(&self.reply_to_dev, f)?;
+        }
         write_target(self.reply_to, &self.target, self.target == TargetSpec::Pass, f)?;
         write_said(self.on_down, self.mss, self.name.as_deref(), f)
     }
@@ -197,6 +218,7 @@ impl TryFrom<&Rule> for RuleSpec {
         Ok(Self {
             selector: rule.selector(),
             reply_to: rule.reply_to,
+            reply_to_dev: rule.reply_to_dev.clone(),
             target: (&rule.target).try_into()?,
             on_down: rule.on_down,
             mss: rule.mss,
@@ -206,7 +228,13 @@ impl TryFrom<&Rule> for RuleSpec {
     }
 }
 
-/// Writes a target, and where replies go. What is no reply passes if nothing else is said.
+/// Writes that replies go back, and which.
+fn write_reply_to(devices: &BTreeSet<String>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str("reply-to")?;
+    devices.iter().try_for_each(|device| write!(f, " dev {device}"))
+}
+
+/// Writes a target. With `reply-to` before it, what is no reply passes if nothing else is said.
 fn write_target(
     reply_to: bool,
     target: &impl fmt::Display,
@@ -215,8 +243,8 @@ fn write_target(
 ) -> fmt::Result {
     match (reply_to, passes) {
         (false, _) => write!(f, "{target}"),
-        (true, true) => f.write_str("reply-to"),
-        (true, false) => write!(f, "reply-to else {target}"),
+        (true, true) => Ok(()),
+        (true, false) => write!(f, " else {target}"),
     }
 }
 
@@ -258,6 +286,9 @@ pub struct Rule {
     /// Whether replies go back the way that their requests came in: to the same device and neighbour.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub reply_to: bool,
+    /// The names of the devices that the requests have to come in by, with `reply_to`. Empty means every device.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
+    pub reply_to_dev: BTreeSet<String>,
     /// What becomes of their packets, or with `reply_to` of those that are no replies.
     pub target: Target,
     /// What becomes of them while no next hop is in service.
@@ -280,6 +311,7 @@ impl Rule {
             source: selector.source(),
             destination: selector.destination(),
             reply_to: false,
+            reply_to_dev: BTreeSet::new(),
             target,
             on_down: OnDown::default(),
             mss: Mss::default(),
@@ -289,9 +321,9 @@ impl Rule {
     }
 
     pub(crate) fn of(selector: Selector, action: &Action) -> Self {
-        let Action { reply_to, target, on_down, mss, owner, name } = action.clone();
+        let Action { reply_to, reply_to_dev, target, on_down, mss, owner, name } = action.clone();
         let (source, destination) = (selector.source(), selector.destination());
-        Self { source, destination, reply_to, target, on_down, mss, owner, name }
+        Self { source, destination, reply_to, reply_to_dev, target, on_down, mss, owner, name }
     }
 
     /// Returns the packets that it matches.
@@ -305,6 +337,8 @@ impl Rule {
 pub(crate) struct Action {
     /// Whether replies go back the way that their requests came in.
     pub(crate) reply_to: bool,
+    /// The names of the devices that the requests have to come in by. Empty means every device.
+    pub(crate) reply_to_dev: BTreeSet<String>,
     /// Where the packets go, or with `reply_to` those that are no replies.
     pub(crate) target: Target,
     /// What becomes of them while no next hop is in service.
@@ -320,15 +354,18 @@ pub(crate) struct Action {
 impl Action {
     /// Whether another action is the same, whoever put it in.
     pub(crate) fn is_same_but_for_the_owner(&self, other: &Self) -> bool {
-        let Self { reply_to, target, on_down, mss, owner: _, name } = self;
-        (reply_to, target, on_down, mss, name)
-            == (&other.reply_to, &other.target, &other.on_down, &other.mss, &other.name)
+        let Self { reply_to, reply_to_dev, target, on_down, mss, owner: _, name } = self;
+        (reply_to, reply_to_dev, target, on_down, mss, name)
+            == (&other.reply_to, &other.reply_to_dev, &other.target, &other.on_down, &other.mss, &other.name)
     }
 }
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ", self.selector())?;
+        if self.reply_to {
+            write_reply_to(&self.reply_to_dev, f)?;
+        }
         write_target(self.reply_to, &self.target, self.target == Target::Pass, f)?;
         write_said(self.on_down, self.mss, self.name.as_deref(), f)
     }

@@ -164,7 +164,12 @@ pub(crate) fn find<'a>(rules: impl IntoIterator<Item = &'a Rule>, facts: &Facts)
         }
         if rule.reply_to && selector.source().address().is_ipv4() {
             let by_other_ways = facts.receivers.difference(&facts.attached);
-            strict.extend(by_other_ways.filter(|index| facts.strict_rp_filter.contains(index)));
+            let is_meant = |index: &&u32| {
+                let name = facts.devices.get(index).map(|device| &device.name);
+                rule.reply_to_dev.is_empty() || name.is_some_and(|name| rule.reply_to_dev.contains(name))
+            };
+            let strict_ones = by_other_ways.filter(|index| facts.strict_rp_filter.contains(index));
+            strict.extend(strict_ones.filter(is_meant));
         }
         for next_hop in next_hops(&rule.target, &facts.groups) {
             if selector.source().address().is_ipv4()

@@ -25,6 +25,7 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     let programs = plan_programs(actual, desired, programs, &wanted, &mut steps);
     let next_hops = plan_next_hops(actual, desired, &wanted, &neighbours, &mut steps);
     let groups = plan_groups(actual, desired, &mut steps);
+    let unused_devices = plan_devices(actual, desired, &mut steps);
     let rules = plan_rules(actual, desired, groups.changed.len(), &mut steps);
 
     let takes_groups = matches!(rules.switch, Some(Switch::All(..)));
@@ -35,6 +36,7 @@ pub(crate) fn plan(actual: &Actual, desired: &Desired) -> Vec<Step> {
     if !rules.has_unknown {
         forget.extend(groups.forget);
         forget.extend(next_hops.forget);
+        forget.extend(unused_devices);
     }
     let prepare = || groups.changed.iter().map(|group| Step::PrepareGroup((*group).clone()));
 
@@ -197,6 +199,23 @@ fn plan_groups<'a>(actual: &Actual, desired: &'a Desired, before: &mut Vec<Step>
     let gone = actual.groups.keys().filter(|name| !desired.groups.contains_key(*name));
     steps.forget.extend(gone.cloned().map(Step::ForgetGroup));
     steps
+}
+
+/// Returns the steps for devices after `reply-to` that do not come before the rules.
+fn plan_devices(actual: &Actual, desired: &Desired, before: &mut Vec<Step>) -> Vec<Step> {
+    let mut unused = actual.device_sets.clone();
+    for names in desired.device_sets() {
+        let devices = actual.device_set(names);
+        let made = actual.device_sets.iter().find(|(_, made)| made.keys().eq(names));
+        match made {
+            Some((set, now)) => {
+                unused.remove(set);
+                before.extend((*now != devices).then_some(Step::SetDevices(*set, devices)));
+            }
+            None => before.push(Step::MakeDevices(devices)),
+        }
+    }
+    unused.into_keys().map(Step::ForgetDevices).collect()
 }
 
 /// The steps for rules, except for their records.

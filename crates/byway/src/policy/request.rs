@@ -43,15 +43,20 @@ impl<'a> Request<'a> {
         let (mut actions, mut places) = (Vec::new(), HashMap::new());
         let mut rules: Vec<(Selector, u32)> = specs
             .iter()
-            .map(|RuleSpec { selector, reply_to, target, on_down, mss, owner, name }| {
-                let place =
-                    *places.entry((reply_to, target, on_down, mss, owner, name)).or_insert_with(|| {
-                        let (target, name) = (target.clone(), name.clone());
-                        let action =
-                            ActionSpec { reply_to: *reply_to, target, on_down: *on_down, mss: *mss, name };
-                        actions.push((Cow::Owned(action), *owner));
-                        actions.len() as u32 - 1
-                    });
+            .map(|RuleSpec { selector, reply_to, reply_to_dev, target, on_down, mss, owner, name }| {
+                let said = (reply_to, reply_to_dev, target, on_down, mss, owner, name);
+                let place = *places.entry(said).or_insert_with(|| {
+                    let action = ActionSpec {
+                        reply_to: *reply_to,
+                        reply_to_dev: reply_to_dev.clone(),
+                        target: target.clone(),
+                        on_down: *on_down,
+                        mss: *mss,
+                        name: name.clone(),
+                    };
+                    actions.push((Cow::Owned(action), *owner));
+                    actions.len() as u32 - 1
+                });
                 (*selector, place)
             })
             .collect();
@@ -124,10 +129,11 @@ impl<'a> Request<'a> {
 
     fn resolve(&self, place: u32, host: &Host, checks: &Checks) -> Result<Action> {
         let (spec, owner) = &self.actions[place as usize];
-        let ActionSpec { reply_to, target, on_down, mss, name } = &**spec;
+        let ActionSpec { reply_to, reply_to_dev, target, on_down, mss, name } = &**spec;
+        let reply_to_dev = host.resolve_receivers(reply_to_dev, checks)?;
         let target = host.resolve(target, checks)?;
         let (reply_to, on_down, mss, owner) = (*reply_to, *on_down, *mss, *owner);
-        Ok(Action { reply_to, target, on_down, mss, owner, name: name.clone() })
+        Ok(Action { reply_to, reply_to_dev, target, on_down, mss, owner, name: name.clone() })
     }
 
     /// Returns the rules with the actions that [`put`](Self::put) returned.

@@ -143,6 +143,34 @@ impl Host {
         stacked
     }
 
+    /// Returns the device, if requests can come in by it.
+    pub(crate) fn receiver(&self, name: &str) -> Result<Device> {
+        let link = self.link(name)?;
+        match link.master.and_then(|master| self.links.get(&master)) {
+            Some(master) => {
+                Err(Error::ComesInBy { device: name.to_owned(), master: master.device.name.clone() })
+            }
+            None => self.attachable(name),
+        }
+    }
+
+    /// Returns the names of the devices that are called like this, if requests can come in by them.
+    pub(crate) fn resolve_receivers(
+        &self,
+        names: &BTreeSet<String>,
+        checks: &Checks,
+    ) -> Result<BTreeSet<String>> {
+        let resolve = |name: &String| match self.receiver(name) {
+            Err(Error::NoSuchDevice(_) | Error::ComesInBy { .. })
+                if checks.wait() && NextHop::may_wait_for(name) =>
+            {
+                Ok(name.clone())
+            }
+            found => found.map(|device| device.name),
+        };
+        names.iter().map(resolve).collect()
+    }
+
     /// Returns the target that the request names, if it can work.
     pub(crate) fn resolve(&self, spec: &TargetSpec, checks: &Checks) -> Result<Target> {
         Ok(match spec {

@@ -204,7 +204,7 @@ impl Questions {
             match host_ref {
                 HostRef::NextHop(next_hop) => questions.add_next_hops([next_hop]),
                 HostRef::AttachAuto => questions.default_routes = true,
-                HostRef::Device(_) | HostRef::Attach(_) => {}
+                HostRef::Device(_) | HostRef::Receiver(_) | HostRef::Attach(_) => {}
             }
         }
         questions

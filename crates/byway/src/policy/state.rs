@@ -85,6 +85,10 @@ impl Place {
     }
 }
 
+/// A set of devices that rules name after `reply-to`: their names in the request, and their ifindexes, or 0 for one that does not
+/// exist yet.
+pub(crate) type DeviceSet = BTreeMap<String, u32>;
+
 /// A gateway on a device.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Neighbour {
@@ -142,6 +146,10 @@ pub(crate) struct Actual {
     pub(crate) mtus: BTreeMap<u32, u32>,
     /// The devices that requests come in by.
     pub(crate) receivers: BTreeSet<u32>,
+    /// The sets of devices that rules name after `reply-to`, by number.
+    pub(crate) device_sets: BTreeMap<u8, DeviceSet>,
+    /// The names in them whose device is still there. It may have another name by now.
+    pub(crate) known_as: BTreeMap<String, u32>,
 }
 
 /// Rules that were not read, because there are many and the change concerns only one of the others.
@@ -222,6 +230,23 @@ impl Actual {
         .collect()
     }
 
+    /// Returns the devices that a rule names after `reply-to`: those of these names, and others that had them when they were
+    /// named. No device is there twice.
+    pub(crate) fn device_set(&self, names: &BTreeSet<String>) -> DeviceSet {
+        let receivers = self.receivers.iter().filter_map(|index| self.devices.get(index));
+        let by_name: BTreeMap<&str, u32> =
+            receivers.map(|device| (device.name.as_str(), device.index)).collect();
+        let mut set: DeviceSet = names
+            .iter()
+            .map(|name| (name.clone(), by_name.get(name.as_str()).copied().unwrap_or(0)))
+            .collect();
+        let mut taken: BTreeSet<u32> = set.values().copied().collect();
+        for (name, index) in set.iter_mut().filter(|(_, index)| **index == 0) {
+            *index = self.known_as.get(name).copied().filter(|known| taken.insert(*known)).unwrap_or(0);
+        }
+        set
+    }
+
     fn moved_group(&self, group: &Group) -> Group {
         let members = moved_members(&group.members, &self.moved);
         Group { members: members.unwrap_or_else(|| group.members.clone()), ..group.clone() }
@@ -264,6 +289,11 @@ impl Desired {
     /// Whether a rule sends replies back.
     fn sends_back(&self) -> bool {
         self.rules.values().any(|rule| rule.reply_to)
+    }
+
+    /// Returns the sets of devices that rules name after `reply-to`.
+    pub(crate) fn device_sets(&self) -> BTreeSet<&BTreeSet<String>> {
+        self.rules.values().map(|rule| &rule.reply_to_dev).filter(|names| !names.is_empty()).collect()
     }
 
     /// Returns the program for each place, and the neighbours that the kernel should keep resolved, for these next hops. It

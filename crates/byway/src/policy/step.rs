@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     compile::{Entries, Entry},
-    state::{Neighbour, Role},
+    state::{DeviceSet, Neighbour, Role},
 };
 use crate::model::{Action, Device, Group, NextHop, Prefix, Selector};
 
@@ -49,6 +49,10 @@ pub(crate) enum Step {
     MakeNextHop(NextHop),
     /// Update a next hop whose device was gone and exists again, or whose device has another MTU now.
     Renew(NextHop),
+    /// Create a set of devices that no rule names yet.
+    MakeDevices(DeviceSet),
+    /// Let such a set mean other devices of the same names.
+    SetDevices(u8, DeviceSet),
     /// Take a next hop out of service, or put it back.
     SetDown(NextHop, bool),
     /// Create or change a group in the generation that is not in force.
@@ -68,6 +72,8 @@ pub(crate) enum Step {
     Forget(u32),
     /// Remove a group that no rule uses.
     ForgetGroup(String),
+    /// Remove a set of devices that no rule names.
+    ForgetDevices(u8),
     /// Remove a next hop that nothing uses.
     ForgetNextHop(NextHop),
 }

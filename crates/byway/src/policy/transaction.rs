@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use byway_abi::{MAX_DESTINATIONS, MAX_DEVICES, MAX_GROUPS, MAX_NEXT_HOPS};
+use byway_abi::{
+    MAX_DESTINATIONS, MAX_DEVICES, MAX_GROUPS, MAX_NEXT_HOPS,
+    reply::{MAX_DEVICE_SETS, MAX_REPLY_DEVICES},
+};
 
 use super::{
     changes::{Changes, Waiting},
@@ -306,7 +309,7 @@ impl Transaction {
         self.checks = Checks::Apply { in_use: self.in_use(), is_strict };
         self.replace_all(owner, config)?;
         self.waiting = self.snapshot.host.waiting(config.next_hops());
-        self.waiting.extend(waiting_attachments(&self.desired));
+        self.waiting.extend(waiting_devices(&self.snapshot, &self.desired));
         Ok(())
     }
 
@@ -330,7 +333,7 @@ impl Transaction {
         let wait = self.desired.next_hops().into_iter().filter(|it| it.is_waiting());
         let specs: Vec<NextHopSpec> = wait.map(NextHopSpec::from).collect();
         self.waiting = self.snapshot.host.waiting(&specs);
-        self.waiting.extend(waiting_attachments(&self.desired));
+        self.waiting.extend(waiting_devices(&self.snapshot, &self.desired));
         Ok(())
     }
 
@@ -380,8 +383,8 @@ impl Transaction {
     }
 }
 
-/// Returns the requested attachments that wait.
-fn waiting_attachments(desired: &Desired) -> Vec<Waiting> {
+/// Returns the requested attachments, and the devices after `reply-to`, that wait.
+fn waiting_devices(snapshot: &Snapshot, desired: &Desired) -> Vec<Waiting> {
     let waiting = |request: String, why: Error| Waiting { request, reason: why.to_string() };
     let mut all: Vec<Waiting> = desired
         .awaited
@@ -391,6 +394,12 @@ fn waiting_attachments(desired: &Desired) -> Vec<Waiting> {
     if desired.is_auto && desired.attachments.is_empty() {
         all.push(waiting("attach auto".to_owned(), Error::NoDefaultRoute));
     }
+    let names: BTreeSet<String> = desired.device_sets().into_iter().flatten().cloned().collect();
+    let absent = snapshot.actual.device_set(&names).into_iter().filter(|(_, index)| *index == 0);
+    all.extend(absent.filter_map(|(name, _)| {
+        let why = snapshot.host.receiver(&name).err()?;
+        Some(waiting(format!("reply-to dev {name}"), why))
+    }));
     all
 }
 
@@ -437,6 +446,11 @@ fn check_room(desired: &Desired, next_hops: usize) -> Result<()> {
     let own = desired.rules.values().filter(|rule| matches!(rule.target, Target::NextHops(_))).count();
     if own + desired.groups.len() > MAX_GROUPS as usize {
         return Err(Error::TooManyGroups { limit: MAX_GROUPS });
+    }
+    let device_sets = desired.device_sets();
+    let devices = device_sets.iter().map(|set| set.len()).sum();
+    if devices > MAX_REPLY_DEVICES as usize || device_sets.len() > MAX_DEVICE_SETS as usize {
+        return Err(Error::TooManyReplyDevices { devices, lists: device_sets.len() });
     }
     if desired.rules.keys().any(|selector| selector.destination().is_some()) {
         let wanted = destinations(&compile(desired.rules.keys().map(|selector| (*selector, ())).collect()));

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 pub use self::answer::{Action, Decision, LeftAlone, Route, Way};
 use super::{
-    flows::{self, FlowState, ReplyFlow},
+    flows::{self, FlowState, ReplyFlow, ReplyWay},
     lookup::Lookup,
     status::{Attachment, NextHopState, attachments, monotonic_now, state},
 };
@@ -32,7 +32,7 @@ use crate::{
 use byway_abi::{
     BUCKETS, MAX_MEMBERS, ON_DOWN_DROP, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, Target,
     flow::{TRIES, hash, rehash},
-    is_reply_to, without_reply_to,
+    is_reply_to,
 };
 
 /// Everything that a decision rests on.
@@ -112,6 +112,9 @@ fn read_pins(pins: Option<&Pins>, network: &mut Network, flow: &FlowSpec) -> Res
         && is_reply_to(target.kind)
     {
         facts.reply = flows::find(pins, network, &lookup.links, &key)?;
+        // A flow that came in by another device is none of this rule's.
+        let is_meant = |way: &ReplyWay| lookup.is_of(target.devices(), way.device.index);
+        facts.reply.take_if(|it| it.way.as_ref().is_some_and(|way| !is_meant(way)));
     }
     facts.host.links = lookup.links;
     Ok(facts)
@@ -121,9 +124,10 @@ fn read_pins(pins: Option<&Pins>, network: &mut Network, flow: &FlowSpec) -> Res
 fn slots(found: &Found) -> Vec<u32> {
     match found {
         Found::Target { group: Some(group), .. } => members(group).to_vec(),
-        Found::Target { target, .. } if without_reply_to(target.kind) == TARGET_NEXT_HOP => {
-            vec![target.index]
-        }
+        Found::Target { target, .. } => match target.without_reply_to() {
+            Target { kind: TARGET_NEXT_HOP, index, .. } => vec![index],
+            _ => Vec::new(),
+        },
         _ => Vec::new(),
     }
 }
@@ -231,7 +235,8 @@ fn act(
     group: Option<&byway_abi::Group>,
     ways: &mut BTreeMap<u32, Way>,
 ) -> (Action, Vec<Missing>) {
-    match (without_reply_to(target.kind), group) {
+    let target = target.without_reply_to();
+    match (target.kind, group) {
         (TARGET_DROP, _) => (Action::Drop, Vec::new()),
         (TARGET_NEXT_HOP, _) => match ways.get_mut(&target.index) {
             Some(way) => {

@@ -16,7 +16,10 @@ use crate::{
         wire,
     },
     model::{Group, NextHop, Rule},
-    policy::{snapshot::Link, state::Slot},
+    policy::{
+        snapshot::Link,
+        state::{DeviceSet, Slot},
+    },
 };
 
 /// What the records of rules refer to.
@@ -29,6 +32,8 @@ pub(crate) struct Lookup {
     slots: BTreeMap<u32, Slot>,
     /// The groups by their identities, including those of a single rule.
     groups: BTreeMap<u32, byway_abi::Group>,
+    /// The sets of devices that rules name after `reply-to`.
+    device_sets: BTreeMap<u8, DeviceSet>,
 }
 
 /// What uses a next hop.
@@ -54,13 +59,20 @@ impl Lookup {
             slots.insert(slot.index, slot);
         }
         let groups = groups_of_now(tables, &next_hops)?;
-        Ok(Self { links, next_hops, slots, groups })
+        let device_sets = tables.replies.device_sets()?;
+        Ok(Self { links, next_hops, slots, groups, device_sets })
     }
 
     /// Returns the rule in a record, or `None` if the record is invalid.
     pub(crate) fn rule(&self, record: &RuleRecord) -> Option<Rule> {
         let target = target(record.kind, record.index, &self.next_hops, &self.groups)?;
-        wire::rule(record, target)
+        wire::rule(record, target, &self.device_sets)
+    }
+
+    /// Whether requests that come in by a device are meant, of this set of devices.
+    pub(crate) fn is_of(&self, set: u32, index: u32) -> bool {
+        let devices = u8::try_from(set).ok().and_then(|set| self.device_sets.get(&set));
+        set == 0 || devices.is_some_and(|devices| devices.values().any(|it| *it == index))
     }
 
     /// Returns the next hop in a slot.

@@ -94,7 +94,7 @@ fn mark(words: &[u64; WORDS]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
+    use std::{collections::BTreeSet, net::IpAddr};
 
     use byway_abi::TARGET_PASS;
     use proptest::{collection::vec, prelude::*};
@@ -106,13 +106,14 @@ mod tests {
     fn record(selector: &Selector) -> RuleRecord {
         let action = Action {
             reply_to: false,
+            reply_to_dev: BTreeSet::new(),
             target: Target::Pass,
             on_down: OnDown::Pass,
             mss: Mss::Auto,
             owner: Owner::API,
             name: None,
         };
-        wire::rule_record(selector, &action, TARGET_PASS, 0)
+        wire::rule_record(selector, &action, 0, (TARGET_PASS, 0))
     }
 
     /// Close together, so that they have much in common, or anywhere.

@@ -1,6 +1,6 @@
 //! What a rule does with its packets, and the next hops of rules and groups.
 
-use std::{net::IpAddr, ops::Range};
+use std::{collections::BTreeSet, net::IpAddr, ops::Range};
 
 use toml::{
     Spanned,
@@ -26,11 +26,12 @@ impl Parser<'_> {
         has_unknown: bool,
     ) -> Option<ActionSpec> {
         let reply_to = self.reply_to(table);
-        let target = self.target(table, span.clone(), has_unknown, reply_to != Some(false));
+        let may_have_none = reply_to.as_ref().is_none_or(|(reply_to, _)| *reply_to);
+        let target = self.target(table, span.clone(), has_unknown, may_have_none);
         let on_down = self.on_down(table);
         let mss = self.mss(table);
         let name = get(table, "name").map(|value| self.notes().string("name", value).map(str::to_owned));
-        let (target, reply_to) = (target?, reply_to?);
+        let (target, (reply_to, reply_to_dev)) = (target?, reply_to?);
         let may_be_down = matches!(target, TargetSpec::NextHop(_) | TargetSpec::NextHops(_));
         let leads_on = reply_to || !matches!(target, TargetSpec::Pass | TargetSpec::Drop);
         let on_down = on_down.unwrap_or(if may_be_down { self.defaults.on_down } else { OnDown::Pass });
@@ -55,17 +56,28 @@ impl Parser<'_> {
             let at = get(table, key).map_or(span.clone(), Spanned::span);
             self.refuse(at, &error);
         }
-        is_right.then_some(ActionSpec { reply_to, target, on_down, mss, name })
+        is_right.then_some(ActionSpec { reply_to, reply_to_dev, target, on_down, mss, name })
     }
 
-    /// Whether replies go back. `None` if the value is wrong.
-    fn reply_to(&mut self, table: &DeTable<'_>) -> Option<bool> {
-        let Some(value) = get(table, "reply-to") else { return Some(false) };
-        let reply_to = value.get_ref().as_bool();
-        if reply_to.is_none() {
-            self.notes().wrong_type("reply-to", value, "`true` or `false`");
-        }
-        reply_to
+    /// Whether replies go back, and those of which devices' requests. `None` if the value is wrong.
+    fn reply_to(&mut self, table: &DeTable<'_>) -> Option<(bool, BTreeSet<String>)> {
+        let Some(value) = get(table, "reply-to") else { return Some((false, BTreeSet::new())) };
+        let devices = match value.get_ref() {
+            DeValue::Boolean(reply_to) => return Some((*reply_to, BTreeSet::new())),
+            DeValue::Array(all) if !all.is_empty() => all,
+            _ => {
+                self.notes().wrong_type("reply-to", value, "`true`, `false` or a list of devices");
+                return None;
+            }
+        };
+        let mut device = |value: Value<'_, '_>| {
+            let name = self.notes().string("reply-to", value)?.to_owned();
+            let place = self.notes().place(value.span());
+            self.draft.host_refs.push((HostRef::Receiver(name.clone()), place));
+            Some(name)
+        };
+        let devices: Vec<Option<String>> = devices.iter().map(&mut device).collect();
+        devices.into_iter().collect::<Option<_>>().map(|devices| (true, devices))
     }
 
     fn target(

@@ -1,6 +1,10 @@
 //! Tests of the configuration: each mistake with its place, what is odd, and round trips.
 
-use proptest::{collection::vec, option, prelude::*};
+use proptest::{
+    collection::{btree_set, vec},
+    option,
+    prelude::*,
+};
 
 use super::*;
 use crate::{
@@ -61,7 +65,15 @@ fn every_mistake_has_its_place_and_its_mend() {
         (&rule("via = 10"), "3:7 10: `via` must be a string, not an integer"),
         (
             "[[rule]]\nfrom = \"192.0.2.7\"\nreply-to = \"yes\"",
-            "3:12 \"yes\": `reply-to` must be `true` or `false`, not a string",
+            "3:12 \"yes\": `reply-to` must be `true`, `false` or a list of devices, not a string",
+        ),
+        (
+            "[[rule]]\nfrom = \"192.0.2.7\"\nreply-to = []",
+            "3:12 []: `reply-to` must be `true`, `false` or a list of devices, not an array",
+        ),
+        (
+            "[[rule]]\nfrom = \"192.0.2.7\"\nreply-to = [\"eth1\", 2]",
+            "3:21 2: `reply-to` must be a string, not an integer",
         ),
         (
             &rule("target = \"reject\""),
@@ -381,8 +393,11 @@ fn any_rule() -> impl Strategy<Value = RuleSpec> {
         any_members().prop_map(TargetSpec::NextHops),
     ];
     let mss = prop_oneof![Just(Mss::Auto), Just(Mss::Off), (88..=65_495_u16).prop_map(Mss::Bytes)];
-    (prefixes, any::<bool>(), target, any::<bool>(), mss, option::of("[a-zA-Z0-9_.:-]{1,32}")).prop_map(
-        |((source, destination), reply_to, target, drops, mss, name)| {
+    let devices = btree_set("[a-z0-9]{1,15}", 0..3);
+    let replies = any::<bool>()
+        .prop_flat_map(move |is| (Just(is), if is { devices.clone() } else { btree_set("", 0) }));
+    (prefixes, replies, target, any::<bool>(), mss, option::of("[a-zA-Z0-9_.:-]{1,32}")).prop_map(
+        |((source, destination), (reply_to, reply_to_dev), target, drops, mss, name)| {
             let has_own = matches!(target, TargetSpec::NextHop(_) | TargetSpec::NextHops(_));
             let leads_on = reply_to || !matches!(target, TargetSpec::Pass | TargetSpec::Drop);
             RuleSpec {
@@ -390,6 +405,7 @@ fn any_rule() -> impl Strategy<Value = RuleSpec> {
                 on_down: if drops && has_own { OnDown::Drop } else { OnDown::Pass },
                 mss: if leads_on { mss } else { Mss::Auto },
                 reply_to,
+                reply_to_dev,
                 target,
                 owner: Owner::CONFIG,
                 name,

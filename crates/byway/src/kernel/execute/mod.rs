@@ -3,11 +3,11 @@
 mod recover;
 mod switch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use byway_abi::{
-    BUCKETS, GroupKey, MAX_NEXT_HOPS, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP, TARGET_PASS, meta,
-    without_reply_to,
+    BUCKETS, GroupKey, LAST_INDEX_OF_REPLIES, MAX_NEXT_HOPS, TARGET_DROP, TARGET_GROUP, TARGET_NEXT_HOP,
+    TARGET_PASS, meta, without_reply_to,
 };
 
 use self::switch::{Stale, clear, set_source, switch_rules};
@@ -25,7 +25,7 @@ use crate::{
     error::{Error, Result},
     model::{Action, Device, Group, Member, NextHop, Prefix, Selector, Target},
     policy::{
-        state::{Actual, Place, Role},
+        state::{Actual, DeviceSet, Place, Role},
         step::Step,
     },
 };
@@ -50,6 +50,8 @@ struct SoFar {
     slots: BTreeMap<NextHop, u32>,
     /// The identities of named groups.
     groups: BTreeMap<String, u32>,
+    /// The numbers of the sets of devices, by their names.
+    device_sets: BTreeMap<BTreeSet<String>, u8>,
     /// The targets of the recorded rules, in order.
     recorded: Vec<byway_abi::Target>,
     /// What the neighbour table had when the first receiver was attached.
@@ -100,6 +102,7 @@ impl Executor<'_> {
         let mut so_far = SoFar {
             slots: actual.next_hops.iter().map(|(next_hop, slot)| (next_hop.clone(), slot.index)).collect(),
             groups: actual.groups.iter().map(|(name, (id, _))| (name.clone(), *id)).collect(),
+            device_sets: actual.device_sets.iter().map(|(set, devices)| (names(devices), *set)).collect(),
             ..SoFar::default()
         };
         let mut undo: Vec<Undo> = Vec::new();
@@ -229,6 +232,27 @@ impl Executor<'_> {
                 let (before, device) = tables.next_hops.renew(slot, next_hop, mtu)?;
                 Ok(Some(Undo::Renew(slot, Box::new(before), device)))
             }
+            Step::MakeDevices(devices) => {
+                let taken = tables.replies.device_sets()?;
+                let set = (1..=u8::MAX).find(|set| !taken.contains_key(set));
+                // Half of them are in use at the most.
+                let set = set.ok_or(Error::Busy {
+                    action: "find a free number for a list of devices",
+                    what: "all are in use",
+                })?;
+                if let Err(error) = tables.replies.set_devices(set, devices) {
+                    // The next change tidies up what cannot be removed now: no rule uses it.
+                    let _ = tables.replies.set_devices(set, &DeviceSet::new());
+                    return Err(error);
+                }
+                so_far.device_sets.insert(names(devices), set);
+                by(Step::ForgetDevices(set))
+            }
+            Step::SetDevices(set, devices) => {
+                let before = tables.replies.device_sets()?.remove(set).unwrap_or_default();
+                tables.replies.set_devices(*set, devices)?;
+                by(Step::SetDevices(*set, before))
+            }
             Step::SetDown(next_hop, is_down) => {
                 tables.next_hops.set_down(so_far.slot(next_hop)?, *is_down)?;
                 by(Step::SetDown(next_hop.clone(), !is_down))
@@ -257,6 +281,10 @@ impl Executor<'_> {
                 if let Some(id) = so_far.groups.get(name) {
                     tables.next_hops.forget_group(*id)?;
                 }
+                Ok(None)
+            }
+            Step::ForgetDevices(set) => {
+                tables.replies.set_devices(*set, &DeviceSet::new())?;
                 Ok(None)
             }
             Step::ForgetNextHop(next_hop) => {
@@ -353,6 +381,10 @@ impl Executor<'_> {
     }
 }
 
+fn names(devices: &DeviceSet) -> BTreeSet<String> {
+    devices.keys().cloned().collect()
+}
+
 /// Returns the MTU for the record of a next hop: 0 if programs ask the kernel, or if the device does not exist yet.
 fn recorded_mtu(network: &mut Network, device: &Device) -> Result<u32> {
     if device.index == 0 || features::has_check_mtu()? { Ok(0) } else { Ok(network.link(device)?.mtu) }
@@ -392,11 +424,27 @@ fn record_rule(
         tables.replies.make_flows()?;
         tables.next_hops.make_fragments()?;
     }
+    let devices = match &action.reply_to_dev {
+        devices if devices.is_empty() => 0,
+        devices => *so_far.device_sets.get(devices).ok_or_else(|| {
+            Error::inconsistent(format!("make the rule {selector}"), "there is no such set of devices")
+        })?,
+    };
+    let mut record = |kind, index| {
+        if action.reply_to && index > LAST_INDEX_OF_REPLIES {
+            // A group that an older Byway has made. Those of this one leave room for the devices.
+            return Err(Error::inconsistent(
+                format!("make the rule {selector}"),
+                "the identity of its group is too large",
+            ));
+        }
+        tables.record(selector, action, devices, (kind, index))
+    };
     match &action.target {
-        Target::NextHop(next_hop) => tables.record(selector, action, TARGET_NEXT_HOP, so_far.slot(next_hop)?),
+        Target::NextHop(next_hop) => record(TARGET_NEXT_HOP, so_far.slot(next_hop)?),
         Target::Group(name) => {
             let id = so_far.groups.get(name).copied();
-            tables.record(selector, action, TARGET_GROUP, id.ok_or_else(|| Error::NoSuchGroup(name.clone()))?)
+            record(TARGET_GROUP, id.ok_or_else(|| Error::NoSuchGroup(name.clone()))?)
         }
         Target::NextHops(all) => {
             let before = match instead_of {
@@ -407,15 +455,15 @@ fn record_rule(
             let id = tables.next_set()?;
             let group = next_hops::group("", &members, action.on_down, action.owner, before.as_ref());
             let made = tables.next_hops.make_group(id, &group);
-            let recorded = made.and_then(|()| tables.record(selector, action, TARGET_GROUP, id));
+            let recorded = made.and_then(|()| tables.record(selector, action, devices, (TARGET_GROUP, id)));
             if recorded.is_err() {
                 // Nothing uses it. The next change tidies up what cannot be removed now.
                 let _ = tables.next_hops.forget_group(id);
             }
             recorded
         }
-        Target::Pass => tables.record(selector, action, TARGET_PASS, 0),
-        Target::Drop => tables.record(selector, action, TARGET_DROP, 0),
+        Target::Pass => record(TARGET_PASS, 0),
+        Target::Drop => record(TARGET_DROP, 0),
         // Existing rules of such a kind stay, and no request can add one.
         Target::Other { .. } => {
             Err(Error::inconsistent(format!("make the rule {selector}"), "its kind is not known"))

@@ -18,7 +18,7 @@ use crate::{
     policy::{
         again,
         plan::plan,
-        state::{Place, Role},
+        state::{DeviceSet, Place, Role},
     },
 };
 
@@ -143,6 +143,12 @@ fn tidy_tables(tables: &mut Tables) -> Result<()> {
         if wire::read_name(&group.name).is_empty() && !used.contains(&id) && !is_any_unknown {
             tables.next_hops.forget_group(id)?;
         }
+    }
+    let sets: BTreeSet<u8> = records.held.values().map(|it| it.devices).collect();
+    for (set, devices) in tables.replies.device_sets()? {
+        // One in use keeps what its names mean. A change of it may have left more.
+        let devices = if sets.contains(&set) { devices } else { DeviceSet::new() };
+        tables.replies.set_devices(set, &devices)?;
     }
     records.leftover.keys().try_for_each(|id| tables.forget(*id))?;
     tables.note_identities()

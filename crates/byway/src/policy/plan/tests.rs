@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use proptest::{collection::vec, prelude::*};
+use proptest::{
+    collection::{btree_set, vec},
+    prelude::*,
+};
 
 use super::{
     super::state::{Direction, Slot, Unseen},
@@ -23,6 +26,7 @@ fn rule(source: u8, target: Target) -> Rule {
         source: Prefix::holding([192, 0, 2, source].into(), 32).unwrap(),
         destination: None,
         reply_to: false,
+        reply_to_dev: BTreeSet::new(),
         target,
         on_down: OnDown::Pass,
         mss: Mss::Auto,
@@ -32,8 +36,9 @@ fn rule(source: u8, target: Target) -> Rule {
 }
 
 fn action(rule: &Rule) -> Arc<Action> {
-    let Rule { source: _, destination: _, reply_to, target, on_down, mss, owner, name } = rule.clone();
-    Arc::new(Action { reply_to, target, on_down, mss, owner, name })
+    let Rule { source: _, destination: _, reply_to, reply_to_dev, target, on_down, mss, owner, name } =
+        rule.clone();
+    Arc::new(Action { reply_to, reply_to_dev, target, on_down, mss, owner, name })
 }
 
 fn group(name: &str, members: Vec<NextHop>) -> Group {
@@ -114,6 +119,23 @@ impl Kernel {
                 assert!(holds.next_hops.insert(next_hop, slot).is_none());
             }
             Step::Renew(next_hop) => holds.next_hops.get_mut(&next_hop).unwrap().is_gone = false,
+            Step::MakeDevices(devices) => {
+                assert!(!holds.device_sets.values().any(|it| *it == devices));
+                let free = (1..).find(|set| !holds.device_sets.contains_key(set)).unwrap();
+                holds.device_sets.insert(free, devices);
+            }
+            Step::SetDevices(set, devices) => {
+                let before = holds.device_sets.insert(set, devices.clone()).unwrap();
+                assert!(before != devices && before.keys().eq(devices.keys()));
+            }
+            Step::ForgetDevices(set) => {
+                let devices = holds.device_sets.remove(&set).unwrap();
+                assert!(self.has_grace_period_ended);
+                assert!(
+                    !self.records.values().any(|it| it.reply_to_dev.iter().eq(devices.keys())),
+                    "{set} is in use"
+                );
+            }
             Step::SetDown(next_hop, is_down) => holds.next_hops.get_mut(&next_hop).unwrap().is_down = is_down,
             Step::PrepareGroup(ref group) | Step::PutGroup(ref group) => {
                 let mut next_hops = group.members.iter().map(|member| &member.next_hop);
@@ -124,6 +146,8 @@ impl Kernel {
             }
             Step::Record(selector, action, _) => {
                 let rule = Rule::of(selector, &action);
+                let names = &action.reply_to_dev;
+                assert!(names.is_empty() || holds.device_sets.values().any(|it| it.keys().eq(names)));
                 assert!(rule.target.next_hops().all(|next_hop| holds.next_hops.contains_key(next_hop)));
                 if let Target::Group(name) = &rule.target {
                     assert!(holds.groups.contains_key(name));
@@ -259,13 +283,16 @@ fn any_target() -> impl Strategy<Value = Target> {
 
 fn any_desired() -> impl Strategy<Value = Desired> {
     let destination = proptest::option::of((0..4_u8, 30..=32_u8));
-    let rules = vec((0..16_u8, 26..=32_u8, destination, any_target(), any::<bool>()), 0..12);
+    let replies = proptest::option::of(btree_set("eth[1-6]", 0..3));
+    let rules = vec((0..16_u8, 26..=32_u8, destination, any_target(), replies), 0..12);
     let groups = vec((0..2_u8, vec((1..6_u32, 1..4_u8), 1..4)), 0..3);
     let asked = (any::<bool>(), vec("eth[7-9]", 0..3));
     (vec(1..5_u32, 0..3), rules, groups, vec(any::<prop::sample::Index>(), 0..3), asked).prop_map(
         |(attachments, rules, groups, down, (is_auto, awaited))| {
-            let nested = |(last, len, to, target, reply_to): (u8, u8, Option<(u8, u8)>, Target, bool)| Rule {
-                reply_to,
+            type Said = (u8, u8, Option<(u8, u8)>, Target, Option<BTreeSet<String>>);
+            let nested = |(last, len, to, target, replies): Said| Rule {
+                reply_to: replies.is_some(),
+                reply_to_dev: replies.unwrap_or_default(),
                 source: Prefix::holding([192, 0, 2, last].into(), len).unwrap(),
                 destination: to.map(|(last, len)| Prefix::holding([198, 51, 100, last].into(), len).unwrap()),
                 ..rule(last, target)
@@ -324,6 +351,7 @@ proptest! {
         }
         prop_assert!(kernel.holds.programs.is_empty() && kernel.holds.neighbours.is_empty());
         prop_assert!(kernel.holds.next_hops.is_empty() && kernel.tables.is_empty());
+        prop_assert!(kernel.holds.device_sets.is_empty());
     }
 
     #[test]

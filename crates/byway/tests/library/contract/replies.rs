@@ -15,7 +15,10 @@ use byway_lab::{
 
 use crate::support::{
     ANSWER, SILENCE, all_arrived, hooks_and_addresses, hooks_and_families, on, pins,
-    replies::{ACK, PORT, SYN, Steered, TRAFFIC, Traffic, call, replies, serve, tcp, two_served_uplinks},
+    replies::{
+        ACK, Datagrams, PORT, SYN, Steered, TRAFFIC, Traffic, call, replies, serve, tcp, two_served_uplinks,
+        two_uplinks,
+    },
     routers::{Routers, Way},
 };
 
@@ -260,5 +263,47 @@ fn what_is_no_reply_goes_to_another_target() {
             assert_eq!(RuleSpec::try_from(&status.rule).unwrap().target, spec.target);
             assert!(status.rule.reply_to);
         }
+    }
+}
+
+/// With devices named, only flows whose requests come in by these go back, and a flow follows its requests to one of them and away.
+#[test]
+fn only_flows_of_the_named_devices_go_back() {
+    for (hook, v6) in hooks_and_families() {
+        let (hosts, client, service) = two_uplinks(v6);
+        let spec = replies(&hosts.around(service, 8)).received_by(["eth2"]);
+        on(&hosts.server, hook, |byway| byway.add(&spec)).unwrap();
+        let udp = Datagrams::new(&hosts, client, service);
+        for _ in 0..2 {
+            udp.ask(1);
+            udp.ask(1);
+            assert_eq!(udp.answer(&hosts), 0, "{hook}: its requests come in by eth1");
+            udp.ask(2);
+            udp.ask(2);
+            assert_eq!(udp.answer(&hosts), 2, "{hook}: now they come in by eth2");
+        }
+        // The same rule for every device, and for eth2 alone again.
+        let every = spec.clone().received_by::<String>([]);
+        on(&hosts.server, hook, |byway| byway.replace(&every)).unwrap();
+        udp.ask(1);
+        udp.ask(1);
+        assert_eq!(udp.answer(&hosts), 1);
+        on(&hosts.server, hook, |byway| byway.replace(&spec)).unwrap();
+        assert_eq!(udp.answer(&hosts), 0);
+        let status = on(&hosts.server, hook, |byway| byway.rule(&spec.selector)).unwrap();
+        assert_eq!(status.no_next_hop.packets, 1, "{status:?}");
+        assert_eq!(RuleSpec::try_from(&status.rule).unwrap(), spec);
+
+        let at = SocketAddr::new(service, PORT + 5);
+        let _services = serve(&hosts.server, at);
+        for traffic in TRAFFIC {
+            call(&hosts.router[1], Some(client), at, traffic, ANSWER)
+                .unwrap_or_else(|error| panic!("{hook}, {traffic:?}: {error}"));
+            call(&hosts.router[0], Some(client), at, traffic, SILENCE)
+                .expect_err("what came in by eth1 is answered by the gateway");
+        }
+        on(&hosts.server, hook, |byway| byway.flush()).unwrap();
+        on(&hosts.server, hook, |byway| byway.detach_all()).unwrap();
+        assert_eq!(pins(), Vec::<String>::new());
     }
 }

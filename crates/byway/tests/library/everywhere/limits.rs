@@ -6,7 +6,10 @@ use aya::{
     maps::{Array, Map, MapData, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
-use byway::{Byway, Error, GroupSpec, MemberSpec, NextHopSpec, OnDown, RuleSpec, TargetSpec};
+use byway::{
+    Attach, Byway, Error, GroupSpec, MemberSpec, NextHopSpec, OnDown, Owner, RuleSpec, TargetSpec,
+    config::Config,
+};
 use byway_abi::{CHUNK_MIN, Counters, NextHopCounters, RuleRecord};
 
 use crate::support::{
@@ -82,6 +85,31 @@ fn a_thousand_groups_fit_and_one_more_is_refused() {
     let dropping: Vec<RuleSpec> = all.iter().map(|spec| spec.clone().on_down(OnDown::Drop)).collect();
     call(&hosts, |byway| byway.replace_all(&dropping)).unwrap();
     assert!(rules(&hosts.server).iter().all(|status| status.rule.on_down == OnDown::Drop));
+}
+
+/// Lists of devices after `reply-to` may all be replaced at once, and one more than fit are refused before anything changes.
+#[test]
+fn a_hundred_lists_of_devices_fit_and_more_are_refused() {
+    let hosts = hosts();
+    let config = |lists: u32, devices: u32, suffix: &str| {
+        let spec = |nth: u32| {
+            let names = (0..devices).map(|device| format!("d{nth}-{device}{suffix}"));
+            RuleSpec::reply_to(source(nth).parse::<byway::Prefix>().unwrap().into()).received_by(names)
+        };
+        Config::new(Some(Attach::devices(["eth0"])), vec![], (0..lists).map(spec))
+    };
+    let apply = |config: &Config| call(&hosts, |byway| byway.apply(Owner::CONFIG, config));
+    for suffix in ["a", "b", "c"] {
+        let changes = apply(&config(127, 8, suffix)).unwrap();
+        assert_eq!(changes.waiting().len(), 127 * 8);
+    }
+    let exported = || call(&hosts, |byway| byway.export()).unwrap().to_string();
+    let before = exported();
+    for (lists, devices) in [(128, 1), (60, 18)] {
+        let error = apply(&config(lists, devices, "d")).unwrap_err();
+        assert!(matches!(error, Error::TooManyReplyDevices { .. }), "{error}");
+    }
+    assert_eq!(exported(), before);
 }
 
 /// After 2^64 packets counters begin again at zero. Nothing else happens.

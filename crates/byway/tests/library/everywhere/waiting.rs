@@ -1,11 +1,14 @@
 //! Requests that outlive what came of them, and what must not come of one.
 
+use std::net::SocketAddr;
+
 use byway::{
     Attach, Changes, Error, Hook, MemberSpec, NextHopSpec, Owner, RuleSpec, RuleStatus, config::Config,
 };
 
 use crate::support::{
     any_hook, hooks_and_families, on, pins,
+    replies::{Datagrams, PORT, replies, two_uplinks},
     routers::{Routers, Way, rule},
 };
 
@@ -313,5 +316,60 @@ fn an_attachment_waits_for_the_device_of_its_name() {
         assert_eq!(installed(), [("eth0".to_owned(), true)]);
         on(&hosts.server, hook, |byway| byway.detach_all()).unwrap();
         assert_eq!(pins(), Vec::<String>::new());
+    }
+}
+
+/// A device after `reply-to` may come later, and keeps its flows and the rule its counters under another name. One that is a port
+/// of a bridge is refused, since nothing comes in by it.
+#[test]
+fn a_device_of_reply_to_may_come_later() {
+    for (hook, v6) in hooks_and_families() {
+        let (hosts, client, service) = two_uplinks(v6);
+        let link = hosts.on_link(2, 2);
+        rename(&hosts, "eth2", "early");
+        hosts.address_again(&hosts.server, "early", &link);
+        let spec = replies(&hosts.around(service, 8)).received_by(["late"]);
+        let error = on(&hosts.server, hook, |byway| byway.add(&spec)).unwrap_err();
+        assert!(matches!(error, Error::NoSuchDevice(_)), "{error}");
+        let config = Config::new(Some(Attach::devices(["eth0"])), vec![], [spec.clone()]);
+        let apply = || on(&hosts.server, hook, |byway| byway.apply(Owner::CONFIG, &config)).unwrap();
+        let waiting =
+            |changes: &Changes| changes.waiting().iter().map(|it| it.request.clone()).collect::<Vec<_>>();
+        assert_eq!(waiting(&apply()), ["reply-to dev late"]);
+        let udp = Datagrams::new(&hosts, client, service);
+        udp.ask(2);
+        assert_eq!(udp.answer(&hosts), 0);
+        drop(udp);
+
+        rename(&hosts, "early", "late");
+        hosts.address_again(&hosts.server, "late", &link);
+        assert_eq!(waiting(&apply()), Vec::<String>::new());
+        let status = || status(&hosts, &spec);
+        assert_eq!(status().no_next_hop.packets, 1, "the rule is the same");
+        let udp = Datagrams::from(&hosts, SocketAddr::new(client, PORT + 9), service);
+        udp.ask(2);
+        assert_eq!(udp.answer(&hosts), 2);
+
+        rename(&hosts, "late", "other");
+        hosts.address_again(&hosts.server, "other", &link);
+        let any_change =
+            || on(&hosts.server, hook, |byway| byway.attach(&Attach::Devices(Vec::new()))).unwrap();
+        any_change();
+        assert_eq!(udp.answer(&hosts), 2, "it is the same device");
+        assert_eq!(status().rule.reply_to_dev, spec.reply_to_dev);
+        rename(&hosts, "eth1", "late");
+        any_change();
+        assert_eq!(udp.answer(&hosts), 0, "another device has the name now");
+
+        hosts.server.bridge("br0", &["other"]).unwrap();
+        let of_port = spec.clone().received_by(["other"]);
+        let error = on(&hosts.server, hook, |byway| byway.replace(&of_port)).unwrap_err();
+        assert_eq!(
+            error.sentence(),
+            "what comes in by other comes in by br0, which other is a port of; name br0"
+        );
+        let config = Config::new(Some(Attach::devices(["eth0"])), vec![], [of_port]);
+        let changes = on(&hosts.server, hook, |byway| byway.apply(Owner::CONFIG, &config)).unwrap();
+        assert_eq!(waiting(&changes), ["reply-to dev other"]);
     }
 }

@@ -86,12 +86,16 @@ pub(crate) struct Datagrams {
 
 impl Datagrams {
     pub(crate) fn new(hosts: &Routers, client: IpAddr, service: IpAddr) -> Self {
+        Self::from(hosts, SocketAddr::new(client, PORT + 2), service)
+    }
+
+    pub(crate) fn from(hosts: &Routers, client: SocketAddr, service: IpAddr) -> Self {
         let bind = |node: &Node, at: SocketAddr| {
             let socket = node.run(|| UdpSocket::bind(at)).unwrap();
             socket.set_read_timeout(Some(ANSWER)).unwrap();
             socket
         };
-        let (at, client) = (SocketAddr::new(service, PORT), SocketAddr::new(client, PORT + 2));
+        let at = SocketAddr::new(service, PORT);
         let clients = [&hosts.router[0], &hosts.router[1]].map(|router| bind(router, client));
         Self { server: bind(&hosts.server, at), clients, client, at }
     }

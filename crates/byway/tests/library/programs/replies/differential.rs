@@ -50,6 +50,8 @@ enum Otherwise {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Rule {
     sends_back: bool,
+    /// Only what came in by this device.
+    only: Option<usize>,
     otherwise: Otherwise,
 }
 
@@ -186,6 +188,7 @@ impl Rules {
             if of_odd { format!("from {service} to {}", odd_clients(v6)) } else { format!("from {service}") };
         let rule = Rule {
             sends_back: random.percent(70),
+            only: random.percent(40).then(|| random.below(2)),
             otherwise: *random.pick(&[Otherwise::Pass, Otherwise::Drop, Otherwise::Redirect]),
         };
         if random.percent(20) {
@@ -197,10 +200,11 @@ impl Rules {
             return;
         }
         let next_hop = if v6 { "via 2001:db8:221::21 dev eth1" } else { "via 10.111.221.21 dev eth1" };
+        let back = rule.only.map_or("reply-to".to_owned(), |only| format!("reply-to dev eth{}", 1 + only));
         let target = match (rule.sends_back, rule.otherwise) {
-            (true, Otherwise::Pass) => "reply-to".to_owned(),
-            (true, Otherwise::Drop) => "reply-to else drop".to_owned(),
-            (true, Otherwise::Redirect) => format!("reply-to else {next_hop}"),
+            (true, Otherwise::Pass) => back,
+            (true, Otherwise::Drop) => format!("{back} else drop"),
+            (true, Otherwise::Redirect) => format!("{back} else {next_hop}"),
             (false, Otherwise::Pass) => "pass".to_owned(),
             (false, Otherwise::Drop) => "drop".to_owned(),
             (false, Otherwise::Redirect) => next_hop.to_owned(),
@@ -245,7 +249,8 @@ fn went(programs: &Programs, frame: &[u8], is_forwarded: bool) -> Went {
 /// What the rule of a packet says.
 fn expected(rule: Option<Rule>, way: Option<Way>) -> Went {
     let Some(rule) = rule else { return Went::On };
-    match (way.filter(|_| rule.sends_back), rule.otherwise) {
+    let is_meant = |(device, _): &Way| rule.sends_back && rule.only.is_none_or(|only| only == *device);
+    match (way.filter(is_meant), rule.otherwise) {
         (Some(way), _) => Went::Back(way),
         (None, Otherwise::Pass) => Went::On,
         (None, Otherwise::Drop) => Went::Nowhere,
