@@ -8,10 +8,10 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use byway_abi::{
-    AttachmentCounters, Counters, DEVICE_NAME_LEN, EXCEPTION_MAPS, ExceptionCounters, Fragments, Group, GroupKey,
-    MAX_ATTACHMENTS, MAX_CHUNKS, MAX_DESTINATIONS, MAX_DEVICES, MAX_GROUPS, MAX_NEXT_HOPS, MAX_PROGRAMS,
-    MIN_SETS, NeighbourKey, NextHop, NextHopCounters, NextHopHealth, Probe, ProgramKey, ProgramRecord,
-    SetRecord, Target, meta,
+    AttachmentCounters, Counters, DEVICE_NAME_LEN, EXCEPTION_MAPS, ExceptionCounters, Fragments, Group,
+    GroupKey, MAX_ATTACHMENTS, MAX_CHUNKS, MAX_DESTINATIONS, MAX_DEVICES, MAX_GROUPS, MAX_NEXT_HOPS,
+    MAX_PROGRAMS, MIN_SETS, NeighbourKey, NextHop, NextHopCounters, NextHopHealth, Probe, ProgramKey,
+    ProgramRecord, SetRecord, Target, meta,
     reply::{FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, MAX_REPLY_DEVICES, Way},
     sources::{self, CachedSource, ENTRIES, TableInfos, WORDS4, WORDS6},
 };
@@ -148,8 +148,12 @@ pub static HEARD: ArrayOfMaps<LruHashMap<[u32; 6], [u32; 2], 1>, 1> = ArrayOfMap
 
 /// The devices that the requests of replies have to come in by: sets and ifindexes. The values are names, for userspace.
 #[btf_map]
-pub static REPLY_DEVICES: HashMap<[u32; 2], [u8; DEVICE_NAME_LEN], { 2 * MAX_REPLY_DEVICES as usize }, NO_PREALLOC> =
-    HashMap::new();
+pub static REPLY_DEVICES: HashMap<
+    [u32; 2],
+    [u8; DEVICE_NAME_LEN],
+    { 2 * MAX_REPLY_DEVICES as usize },
+    NO_PREALLOC,
+> = HashMap::new();
 
 /// The counters of the table of flows.
 #[btf_map]

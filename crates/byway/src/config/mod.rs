@@ -107,6 +107,13 @@ pub(crate) struct ActionSpec {
     pub(crate) name: Option<String>,
 }
 
+impl ActionSpec {
+    /// Whether it leaves all packets to normal routing.
+    pub(crate) fn passes(&self) -> bool {
+        !self.reply_to && self.target == TargetSpec::Pass
+    }
+}
+
 impl Config {
     /// Makes a configuration. If two rules are for the same packets, the last one counts. A configuration has no owner: this
     /// ignores those of the rules and groups, and [`Byway::apply`](crate::Byway::apply) names one for all.
@@ -165,10 +172,10 @@ impl Config {
         of_groups.chain(self.actions.iter().flat_map(|action| action.target.next_hops()))
     }
 
-    /// The packets that are not left to normal routing.
-    pub(crate) fn redirected(&self) -> impl Iterator<Item = Selector> {
-        let is_pass = |action: u32| self.actions[action as usize].target == TargetSpec::Pass;
-        self.rules.iter().filter(move |(_, action)| !is_pass(*action)).map(|(selector, _)| *selector)
+    /// The packets that are not left to normal routing, and what becomes of them.
+    pub(crate) fn redirected(&self) -> impl Iterator<Item = (Selector, &ActionSpec)> {
+        let rules = self.rules.iter().map(|(selector, action)| (*selector, &self.actions[*action as usize]));
+        rules.filter(|(_, action)| !action.passes())
     }
 
     /// Returns how many rules there are.

@@ -93,9 +93,9 @@ impl Draft {
         }
         let is_right = self.problems.as_slice().iter().all(|problem| problem.severity != Severity::Error);
         if is_right {
-            let target = |number: u32| &self.actions[number as usize].0.target;
+            let action = |number: u32| &self.actions[number as usize].0;
             let mut odd = Problems::default();
-            warnings::look(&self.rules, target, &mut |selector, origin, message, help| {
+            warnings::look(&self.rules, action, &mut |selector, origin, message, help| {
                 let message = format!("the rule {selector} {message}");
                 odd.push(Problem::warning(self.place(origin), &message, Some(help)));
             });

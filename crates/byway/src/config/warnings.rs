@@ -1,7 +1,7 @@
 //! Finds rules that are valid but suspicious.
 
-use super::draft::Origin;
-use crate::model::{Prefix, Selector, TargetSpec};
+use super::{ActionSpec, draft::Origin};
+use crate::model::{Prefix, Selector};
 
 /// With more destinations than this around a `pass` rule, it is assumed to be an exception from one of them.
 const MANY: usize = 64;
@@ -9,7 +9,7 @@ const MANY: usize = 64;
 /// A source with rules, and what is known about its packets.
 struct Source {
     prefix: Prefix,
-    /// The destinations of its rules that redirect or drop packets.
+    /// The destinations of its rules that do something to packets.
     led: Vec<Option<Prefix>>,
     /// One of its rules matches all destinations.
     has_all: bool,
@@ -25,12 +25,12 @@ struct Source {
 /// what to do.
 pub(super) fn look<'a>(
     rules: &[(Selector, u32, Origin)],
-    target: impl Fn(u32) -> &'a TargetSpec,
+    action: impl Fn(u32) -> &'a ActionSpec,
     say: &mut dyn FnMut(Selector, Origin, &str, &str),
 ) {
     // The sources around the current one, widest first.
     let mut around: Vec<Source> = Vec::new();
-    for (selector, action, origin) in rules {
+    for (selector, number, origin) in rules {
         let prefix = selector.source();
         while around.last().is_some_and(|wider| !wider.prefix.covers(&prefix)) {
             leave(&mut around, say);
@@ -45,7 +45,7 @@ pub(super) fn look<'a>(
                 first: (*selector, *origin),
             });
         }
-        let passes = *target(*action) == TargetSpec::Pass;
+        let passes = action(*number).passes();
         if passes && !is_exception(selector, &around) {
             let message = "passes packets that no other rule matches, which byway leaves alone anyway";
             let help = "delete it, or add the rule that it is an exception from";

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    config::{Attach, Reading},
+    config::{ActionSpec, Attach, Reading},
     error::Result,
     import::{Imported, translate},
     kernel::{ip_rules::policy, leaves, network::Network, pins::Pins, snapshot::without_rules},
@@ -30,14 +30,23 @@ pub fn lint_host(reading: &mut Reading) -> Result<Vec<Obstacle>> {
     let host = network.host(links, &questions, false)?;
     reading.lint_host(&host)?;
     let Some(config) = &reading.config else { return Ok(Vec::new()) };
-    let selectors: Vec<Selector> = config.redirected().take(RULES_LOOKED_UP).collect();
+    let redirected: Vec<(Selector, &ActionSpec)> = config.redirected().take(RULES_LOOKED_UP).collect();
+    let selectors: Vec<Selector> = redirected.iter().map(|(selector, _)| *selector).collect();
     let facts = Facts {
+        receivers: host.links.values().filter(|it| it.is_receiver()).map(|it| it.device.index).collect(),
+        strict_rp_filter: host.strict_rp_filter.clone(),
         attached: would_attach(config.attach.as_ref(), &host, &mut network),
         leaves: leaves::leaves(&mut network, &selectors)?,
         devices: host.links.into_iter().map(|(index, link)| (index, link.device)).collect(),
         ..Facts::default()
     };
-    let rules: Vec<Rule> = selectors.into_iter().map(|it| Rule::new(it, Target::Drop)).collect();
+    // Next hops have been looked at with their places.
+    let rule = |(selector, action): (Selector, &ActionSpec)| Rule {
+        reply_to: action.reply_to,
+        reply_to_dev: action.reply_to_dev.clone(),
+        ..Rule::new(selector, Target::Drop)
+    };
+    let rules: Vec<Rule> = redirected.into_iter().map(rule).collect();
     Ok(obstacles::find(&rules, &facts))
 }
 

@@ -7,7 +7,7 @@ use super::{obstacles::Obstacle, resolve::Checks, snapshot::Host};
 use crate::{
     config::{HostRef, Reading},
     error::{Error, ErrorKind, Result},
-    model::{NextHop, Target, TargetSpec},
+    model::{Target, TargetSpec},
 };
 
 impl Reading {
@@ -50,9 +50,7 @@ fn lint(host_ref: &HostRef, host: &Host, strict: &mut BTreeSet<u32>) -> Result<O
             return Ok(None);
         }
         HostRef::NextHop(next_hop) => host.resolve(&TargetSpec::NextHop(next_hop.clone()), &Checks::Full),
-        HostRef::Receiver(name) => {
-            host.receiver(name).map(|device| Target::NextHop(NextHop::new(None, device)))
-        }
+        HostRef::Receiver(name) => host.receiver(name).map(|_| Target::Pass),
         HostRef::Attach(name) => host.attachable(name).map(|_| Target::Pass),
         HostRef::AttachAuto => host.default_gateway_devices().map(|_| Target::Pass),
     };

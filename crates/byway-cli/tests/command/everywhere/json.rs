@@ -144,7 +144,7 @@ fn the_page_has_the_keys_that_are_printed_and_no_others() {
     ] {
         print(words);
     }
-    print("add from 192.168.1.5 reply-to");
+    print("add from 192.168.1.5 reply-to dev eth1");
     let at: SocketAddr = "192.168.1.5:80".parse().unwrap();
     let socket = seed.server.run(|| UdpSocket::bind(at)).unwrap();
     let client = seed.client.run(|| UdpSocket::bind("0.0.0.0:7777")).unwrap();

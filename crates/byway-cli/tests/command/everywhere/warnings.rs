@@ -43,6 +43,13 @@ fn each_command_warns_of_what_is_in_the_way() {
     ] {
         assert_eq!(warnings(&seed, words), [strict], "{words}");
     }
+    for (reply_to, expected) in [("true", vec![strict]), ("[\"eth1\"]", vec![strict]), ("[\"eth0\"]", vec![])]
+    {
+        let replies = folder.path().join("replies.toml");
+        std::fs::write(&replies, format!("[[rule]]\nfrom = \"192.168.1.0/24\"\nreply-to = {reply_to}\n"))
+            .unwrap();
+        assert_eq!(warnings(&seed, &format!("check {}", replies.display())), expected, "{reply_to}");
+    }
     // Programs read it from another place than what they have asked for.
     let said = call(&seed.server, &format!("--json replace {RULE}"));
     assert!(serde_json::from_str::<serde_json::Value>(&said.out).is_ok(), "{said:?}");

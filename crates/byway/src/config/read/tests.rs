@@ -289,6 +289,7 @@ fn what_is_odd_is_a_warning() {
             Some("the rule from ::/0 never matches: more specific rules cover all of its sources"),
         ),
         (led("10.0.0.0/24") + &to("10.0.0.7", "target = \"pass\""), None),
+        (to("0.0.0.0/0", "reply-to = true") + &to("10.0.0.7", "target = \"pass\""), None),
         (led("10.0.0.0/24") + &to("10.0.0.7", "to = \"10.9.0.0/16\"\ntarget = \"pass\""), None),
         (
             led("10.0.0.0/24") + &to("10.0.1.7", "target = \"pass\""),
