@@ -18,8 +18,8 @@ use aya::{
     },
 };
 use byway_abi::{
-    AttachmentCounters, Counters, ExceptionCounters, Group, GroupKey, NeighbourKey, NextHop, NextHopCounters,
-    NextHopHealth, ProgramKey, ProgramRecord, RuleRecord, SetRecord, Target, meta,
+    AttachmentCounters, Counters, DEVICE_NAME_LEN, ExceptionCounters, Group, GroupKey, NeighbourKey, NextHop,
+    NextHopCounters, NextHopHealth, ProgramKey, ProgramRecord, RuleRecord, SetRecord, Target, meta,
     reply::{FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, HeardKey, Way},
     sources::{CachedSource, ENTRIES, TableInfos, WORDS4, WORDS6},
 };
@@ -57,15 +57,16 @@ target = "pass"
 from = "2001:db8:1::/48"
 target = "drop"
 "#;
-const BY_HAND: [&str; 4] = [
+const BY_HAND: [&str; 5] = [
     "add from 192.168.2.7 nexthop via 10.111.221.21 dev eth1 nexthop via 10.111.221.23 dev eth1 weight 3 on-down drop",
     "group add spare nexthop via 2001:db8:221::21 dev eth1 nexthop dev eth1",
     "add from 2001:db8:2::/64 group spare",
     "add from 192.168.9.0/24 reply-to",
+    "add from 192.168.10.0/24 reply-to dev eth1",
 ];
 
 /// What a person may call. `FILE` and `OTHER` are two configurations.
-const COMMANDS: [&str; 52] = [
+const COMMANDS: [&str; 53] = [
     "show",
     "--json show",
     "show nexthops",
@@ -97,6 +98,7 @@ const COMMANDS: [&str; 52] = [
     "replace from 192.168.2.0/24 to 203.0.113.0/24 nexthop via 10.111.221.21 nexthop via 10.111.221.23",
     "replace from 2001:db8:2::/64 group both",
     "replace from any reply-to",
+    "replace from 192.168.10.0/24 reply-to dev eth0 dev eth1",
     "replace from 192.168.9.0/24 reply-to else dev eth1",
     "show flows",
     "flush flows dev eth1",
@@ -282,6 +284,7 @@ fn damage(pin: &Path, random: &mut Random) {
         "FRAGMENTED" => hash::<40, 16>(pin, random),
         "WAYS" => hash::<4, { size_of::<Way>() }>(pin, random),
         "HEARD" => hash::<{ size_of::<HeardKey>() }, { size_of::<[u32; 2]>() }>(pin, random),
+        "REPLY_DEVICES" => hash::<8, DEVICE_NAME_LEN>(pin, random),
         "FLOWS" => array::<{ 2 * FLOWS_OF_BUCKET * size_of::<u64>() }>(pin, random),
         "FLOW_KEYS" => array::<{ FLOW_KEYS_LEN * size_of::<u32>() }>(pin, random),
         "FLOW_COUNTERS" => cpu_array::<{ size_of::<FlowCounters>() }>(pin, random),
