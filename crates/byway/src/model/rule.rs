@@ -154,7 +154,7 @@ impl RuleSpec {
         Self { reply_to: true, ..Self::new(selector, TargetSpec::Pass) }
     }
 
-    /// With [`reply_to`](Self::reply_to()), narrows it to flows whose requests come in by these devices.
+    /// Narrows a rule with [`reply_to`](Self::reply_to()) to flows whose requests come in by these devices.
     ///
     /// ```
     /// use byway::RuleSpec;

@@ -85,8 +85,17 @@ const MAPS: [&str; 17] = [
 /// The programs, likewise.
 const PROGRAMS: [&str; 4] = ["departure", "departure_l3", "arrival", "arrival_l3"];
 /// Maps that this byway opens, and that older ones did not have.
-const NEW_MAPS: [&str; 8] =
-    ["EXCEPTIONS", "FRAGMENTED", "RECEIVERS", "WAYS", "FLOWS", "FLOW_KEYS", "HEARD", "FLOW_COUNTERS"];
+const NEW_MAPS: [&str; 9] = [
+    "EXCEPTIONS",
+    "FRAGMENTED",
+    "RECEIVERS",
+    "WAYS",
+    "FLOWS",
+    "FLOW_KEYS",
+    "HEARD",
+    "REPLY_DEVICES",
+    "FLOW_COUNTERS",
+];
 
 impl Old {
     fn maps(&self) -> impl Iterator<Item = &'static str> {
