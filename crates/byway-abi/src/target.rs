@@ -17,6 +17,7 @@ pub const TARGET_GONE: u8 = 7;
 /// Bit of the `kind` of a [`Target`], beside a next hop, `pass`, `drop` or a group: a reply goes back the way that its flow came
 /// in ([`reply`](crate::reply)), and the rest says what becomes of other packets.
 pub const TARGET_REPLY_TO: u8 = 8;
+
 /// Returns whether a kind is [`TARGET_REPLY_TO`] beside one that may stand there.
 #[inline(always)]
 pub const fn is_reply_to(kind: u8) -> bool {

@@ -11,10 +11,10 @@
 //!              [with loss] [unused] [sort by packets|bytes|loss|rate] [head N]
 //! ```
 //!
-//! As in iproute2, the pairs may come in any order; what follows a `nexthop` belongs to it, and so does a `dev` right after `reply-to`. A bare address in front is the source
-//! of a rule, and the gateway of a next hop. `from all`, `any` or `default` is every address of a family: that of the
-//! destination, else of the gateways, unless the caller names one. The specs print themselves in these
-//! words, and [`FromStr`] reads them back:
+//! As in iproute2, the pairs may come in any order; what follows a `nexthop` belongs to it, and so does a `dev` right after
+//! `reply-to`. A bare address in front is the source of a rule, and the gateway of a next hop. `from all`, `any` or
+//! `default` is every address of a family: that of the destination, else of the gateways, unless the caller names one. The
+//! specs print themselves in these words, and [`FromStr`] reads them back:
 //!
 //! ```
 //! use byway::{GroupSpec, RuleSpec};

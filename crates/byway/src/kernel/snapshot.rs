@@ -170,7 +170,7 @@ fn read(
     let (mut actual, slots) = without_rules(pins, network, &links)?;
     actual.device_sets = pins.tables.replies.device_sets()?;
     for (name, index) in actual.device_sets.values().flatten() {
-        let is_same = match links.get(index) {
+        let is_same = match links.get(index).filter(|link| link.is_receiver()) {
             Some(link) => link.is_called(name) || pins.tables.replies.is_receiver(*index)?,
             None => false,
         };

@@ -148,7 +148,7 @@ pub(crate) struct Actual {
     pub(crate) receivers: BTreeSet<u32>,
     /// The sets of devices that rules name after `reply-to`, by number.
     pub(crate) device_sets: BTreeMap<u8, DeviceSet>,
-    /// The names in them whose device is still there. It may have another name by now.
+    /// The names in them whose device is still there, and requests still come in by it. It may have another name by now.
     pub(crate) known_as: BTreeMap<String, u32>,
 }
 

@@ -51,7 +51,7 @@ pub(crate) enum Step {
     Renew(NextHop),
     /// Create a set of devices that no rule names yet.
     MakeDevices(DeviceSet),
-    /// Let such a set mean other devices of the same names.
+    /// Give a set the devices that have its names now.
     SetDevices(u8, DeviceSet),
     /// Take a next hop out of service, or put it back.
     SetDown(NextHop, bool),

@@ -394,9 +394,9 @@ fn waiting_devices(snapshot: &Snapshot, desired: &Desired) -> Vec<Waiting> {
     if desired.is_auto && desired.attachments.is_empty() {
         all.push(waiting("attach auto".to_owned(), Error::NoDefaultRoute));
     }
-    let names: BTreeSet<String> = desired.device_sets().into_iter().flatten().cloned().collect();
-    let absent = snapshot.actual.device_set(&names).into_iter().filter(|(_, index)| *index == 0);
-    all.extend(absent.filter_map(|(name, _)| {
+    let sets = desired.device_sets().into_iter().flat_map(|names| snapshot.actual.device_set(names));
+    let absent: BTreeSet<String> = sets.filter(|(_, index)| *index == 0).map(|(name, _)| name).collect();
+    all.extend(absent.into_iter().filter_map(|name| {
         let why = snapshot.host.receiver(&name).err()?;
         Some(waiting(format!("reply-to dev {name}"), why))
     }));

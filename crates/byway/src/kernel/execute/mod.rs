@@ -250,7 +250,11 @@ impl Executor<'_> {
             }
             Step::SetDevices(set, devices) => {
                 let before = tables.replies.device_sets()?.remove(set).unwrap_or_default();
-                tables.replies.set_devices(*set, devices)?;
+                if let Err(error) = tables.replies.set_devices(*set, devices) {
+                    // Only the devices that it has got already, if this fails as well.
+                    let _ = tables.replies.set_devices(*set, &before);
+                    return Err(error);
+                }
                 by(Step::SetDevices(*set, before))
             }
             Step::SetDown(next_hop, is_down) => {

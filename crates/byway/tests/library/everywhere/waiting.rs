@@ -361,8 +361,10 @@ fn a_device_of_reply_to_may_come_later() {
         any_change();
         assert_eq!(udp.answer(&hosts), 0, "another device has the name now");
 
-        hosts.server.bridge("br0", &["other"]).unwrap();
         let of_port = spec.clone().received_by(["other"]);
+        on(&hosts.server, hook, |byway| byway.replace(&of_port)).unwrap();
+        assert_eq!(udp.answer(&hosts), 2);
+        hosts.server.bridge("br0", &["other"]).unwrap();
         let error = on(&hosts.server, hook, |byway| byway.replace(&of_port)).unwrap_err();
         assert_eq!(
             error.sentence(),
