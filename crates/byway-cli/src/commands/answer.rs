@@ -41,25 +41,22 @@ pub(super) fn no_longer_by_route(before: &[Attachment], after: &[Attachment], as
     )
 }
 
-/// Adds to an answer what else a change has done: which interfaces it attached to, and which next hops have a smaller MTU.
-///
-/// The library returns only what the change was asked for. So the new attachments are those that were not there `before`,
-/// which was read without the lock: if another byway attaches in between, its interfaces are among them.
+/// Adds to an answer what else the last change has done: which interfaces it attached to, but for those that it has `said`, and
+/// which next hops have a smaller MTU.
 pub(super) fn add_consequences(
     text: &mut String,
     byway: &mut Byway,
-    before: &[Device],
+    said: &[Device],
     next_hops: &[NextHop],
     mss: Mss,
 ) -> Result<(), Error> {
-    let read = byway.attachments().and_then(|it| Ok((it, byway.mtu_mismatches(next_hops)?)));
-    let (attachments, mismatches) = read.map_err(|error| Error::from(error).after_change(text))?;
     let attached: Vec<Device> =
-        render::watched(&attachments).into_iter().filter(|device| !before.contains(device)).collect();
+        byway.newly_attached().iter().filter(|device| !said.contains(device)).cloned().collect();
     if !attached.is_empty() {
         *text += &format!("\nattached to {}", render::names(&attached));
     }
-    for mismatch in mismatches {
+    let mismatches = byway.mtu_mismatches(next_hops);
+    for mismatch in mismatches.map_err(|error| Error::from(error).after_change(text))? {
         *text += &format!("\n{}", render::mtu_mismatch(&mismatch, mss));
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use byway::{Attach, Edit, EditError, Edited, Mss, NextHop, Owner, Rule, grammar};
+use byway::{Attach, Device, Edit, EditError, Edited, Mss, NextHop, Owner, Rule, grammar};
 use clap::CommandFactory;
 
 use super::{answer, open::open};
@@ -26,7 +26,6 @@ pub(super) fn exec(file: &Path, options: &Options) -> Result<Output, Error> {
         }
     }
     let mut byway = open(options)?;
-    let mut said_of = render::watched(&byway.attachments()?);
     let edited = byway.edit(&edits).map_err(|EditError { nth, error, .. }| {
         wrong(nth.and_then(|nth| lines.get(nth).copied()), error.into())
     })?;
@@ -35,11 +34,7 @@ pub(super) fn exec(file: &Path, options: &Options) -> Result<Output, Error> {
         text.push("nothing to do: the batch has no command".to_owned());
     }
     let mut text = text.join("\n");
-    for edited in &edited {
-        if let Edited::Devices(devices) = edited {
-            said_of.extend(devices.iter().cloned());
-        }
-    }
+    let said_of: Vec<Device> = edited.iter().flat_map(devices).cloned().collect();
     answer::add_consequences(&mut text, &mut byway, &said_of, &clamped(&edited), Mss::Auto)?;
     let (rules, groups) = left_at_end(&edits, &edited);
     let warnings = answer::warnings_of_changed(&mut byway, rules, &groups);
@@ -95,6 +90,14 @@ fn said(edit: &Edit, edited: &Edited) -> String {
         Edited::Devices(devices) => format!("{verb} {}", render::names(devices)),
         Edited::Rules(rules) => format!("{verb} {}", render::count(rules.len() as u64, "rule")),
         other => format!("{verb}: {other:?}"),
+    }
+}
+
+/// The devices that a line of a batch says something about.
+fn devices(edited: &Edited) -> &[Device] {
+    match edited {
+        Edited::Devices(devices) => devices,
+        _ => &[],
     }
 }
 

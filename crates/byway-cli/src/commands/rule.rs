@@ -4,7 +4,7 @@ use byway::{Byway, Mss, NextHop, Owner, Rule, RuleSpec, grammar};
 use clap::Args;
 
 use super::{answer, open::open};
-use crate::{error::Error, options::Options, output::Output, render};
+use crate::{error::Error, options::Options, output::Output};
 
 /// A rule, in words.
 #[derive(Debug, Args)]
@@ -31,14 +31,13 @@ impl RuleWords {
         let specs = grammar::rules_of(options.family(), &self.words)?;
         let specs: Vec<RuleSpec> = specs.into_iter().map(|spec| spec.owner(Owner::CLI)).collect();
         let mut byway = open(options)?;
-        let before = render::watched(&byway.attachments()?);
         let rules = change(&mut byway, &specs)?;
         let lines: Vec<String> = rules.iter().map(|rule| format!("{said}: {rule}")).collect();
         let mut text = lines.join("\n");
         let next_hops: Vec<NextHop> =
             rules.iter().flat_map(|rule| rule.target.next_hops()).cloned().collect();
         let mss = rules.first().map_or(Mss::Auto, |rule| rule.mss);
-        answer::add_consequences(&mut text, &mut byway, &before, &next_hops, mss)?;
+        answer::add_consequences(&mut text, &mut byway, &[], &next_hops, mss)?;
         let warnings = answer::warnings(&mut byway, &rules);
         let answer = match &rules[..] {
             [rule] => Output::line(text, rule),

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use byway::{Attachment, Device, Mss, MtuMismatch, Role};
+use byway::{Device, Mss, MtuMismatch};
 pub(crate) use screen::Screen;
 pub(crate) use window::Window;
 
@@ -54,12 +54,6 @@ impl Reader {
         let of = if number == all { String::new() } else { format!("{} of ", self.number(number as u64)) };
         of + &self.count(all as u64, noun)
     }
-}
-
-/// The attachments' devices.
-pub(crate) fn watched(attachments: &[Attachment]) -> Vec<Device> {
-    let watched = attachments.iter().filter(|it| it.role == Role::Departure && it.device.index != 0);
-    watched.map(|attachment| attachment.device.clone()).collect()
 }
 
 /// `eth0`, `eth0 and eth1`, `eth0, eth1 and eth2`

@@ -13,7 +13,7 @@ use crate::{
         privilege,
         snapshot::{Scope, snapshot},
     },
-    policy::transaction::Transaction,
+    policy::{snapshot::Snapshot, transaction::Transaction},
 };
 
 /// A change that is decided, but not carried out yet.
@@ -111,6 +111,16 @@ impl Byway {
 
     /// Plans the difference between the actual and the desired state, and carries it out, all or nothing.
     pub(crate) fn commit<T>(&mut self, change: &mut Change<T>) -> Result<()> {
+        self.newly_attached.clear();
+        self.carry_out(change)?;
+        let Snapshot { actual, .. } = &change.transaction.snapshot;
+        let wanted = change.transaction.desired.attachments.values();
+        self.newly_attached = wanted.filter(|device| !actual.is_attached(device.index)).cloned().collect();
+        self.newly_attached.sort();
+        Ok(())
+    }
+
+    fn carry_out<T>(&mut self, change: &mut Change<T>) -> Result<()> {
         let Change { transaction, pins, .. } = change;
         // Even if nothing changes: what follows from the state may need repair.
         let steps = transaction.plan();

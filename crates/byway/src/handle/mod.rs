@@ -60,6 +60,7 @@ pub struct Byway {
     wait: Duration,
     on_wait: Option<OnWait>,
     is_strict: bool,
+    newly_attached: Vec<Device>,
 }
 
 /// The callback for the progress of a change.
@@ -97,6 +98,7 @@ impl Byway {
             wait: lock::WAIT,
             on_wait: None,
             is_strict: false,
+            newly_attached: Vec::new(),
         })
     }
 
@@ -478,6 +480,13 @@ impl Byway {
     pub fn attachments(&mut self) -> Result<Vec<Attachment>> {
         let Some(pins) = self.pins_to_show()? else { return Ok(Vec::new()) };
         status::read_attachments(&pins, &mut self.network)
+    }
+
+    /// Returns the devices that the last change of this handle has attached to, by name. [`Byway::add`] attaches by itself, and
+    /// returns only the rule.
+    #[must_use]
+    pub fn newly_attached(&self) -> &[Device] {
+        &self.newly_attached
     }
 
     /// Returns what keeps these rules from doing their work on this host, although they are in force. Looks up the routes of
