@@ -38,6 +38,8 @@ pub(crate) enum Error {
     OnlyOthers(Selector),
     #[error("{0}")]
     TooShort(String),
+    #[error("cannot wait for changes of the network: {0}")]
+    Agent(std::io::Error),
     #[error("cannot leave the terminal: {0}")]
     Guard(std::io::Error),
     #[error("cannot print: {0}")]
@@ -98,7 +100,7 @@ impl Error {
             Self::Lab(byway_lab::Error::Privilege { .. }) => code::PRIVILEGE,
             #[cfg(feature = "demo")]
             Self::Lab(_) | Self::Demo(_) => code::FAILED,
-            Self::Guard(_) | Self::Print(_) => code::FAILED,
+            Self::Agent(_) | Self::Guard(_) | Self::Print(_) => code::FAILED,
         }
     }
 

@@ -31,8 +31,7 @@ use crate::{
 /// Send egress traffic to a next hop by its source address.
 ///
 /// A rule says where packets from a source go: `from 192.168.1.5 via 10.111.221.21 dev eth1`. The longest matching
-/// source prefix wins; order never matters. Rules live in the kernel: there is no daemon, and they stay when this
-/// command ends.
+/// source prefix wins; order never matters. Rules live in the kernel, and stay when this command ends.
 #[derive(Debug, Parser)]
 #[command(name = "byway", version = version(), propagate_version = true, args_override_self = true)]
 #[command(arg_required_else_help = true, after_help = after_help())]

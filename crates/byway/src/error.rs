@@ -230,6 +230,12 @@ pub enum Error {
         /// How long this one has waited.
         waited: Duration,
     },
+    /// Another process follows devices and routes in this network namespace.
+    #[error("an agent runs in this network namespace already: {holder}")]
+    AgentRuns {
+        /// That process, in words.
+        holder: String,
+    },
     /// A capability is missing.
     #[error("byway needs the capability {0}")]
     Privilege(&'static str),
@@ -422,7 +428,7 @@ impl Error {
                 ErrorKind::Exists
             }
             Self::Privilege(_) | Self::NotOurs(_) | Self::NoBpffs(_) => ErrorKind::Privilege,
-            Self::Busy { .. } | Self::Locked { .. } => ErrorKind::Busy,
+            Self::Busy { .. } | Self::Locked { .. } | Self::AgentRuns { .. } => ErrorKind::Busy,
             Self::Inconsistent { .. }
             | Self::DamagedNote { .. }
             | Self::DamagedCopy { .. }
@@ -463,6 +469,7 @@ impl Error {
                 "nothing has changed; if the apply waits to be confirmed, confirming keeps it; the next apply replaces the copy"
             }
             Self::Locked { .. } => "wait for it to end, or end it",
+            Self::AgentRuns { .. } => "one is enough; end it first to start another",
             Self::GroupInUse { rules: 1, .. } => "delete that rule first, or give it another target",
             Self::GroupInUse { .. } => "delete those rules first, or give them another target",
             Self::UnknownKind(_) => "change or delete it with the byway that has made it",

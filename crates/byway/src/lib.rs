@@ -69,9 +69,13 @@ pub use config::{
     files::{STDIN, STDIN_NAME, inspect_config, read_config, read_file},
 };
 pub use error::{Error, ErrorKind, Result};
-pub use handle::{Byway, Edit, EditError, Edited, Leftovers, Unknown, import, lint_host};
+pub use handle::{AgentLock, Byway, Edit, EditError, Edited, Leftovers, Unknown, import, lint_host};
 pub use import::Imported;
-pub use kernel::{hook::Hook, namespace::enter_namespace};
+pub use kernel::{
+    events::{EventCounts, NetworkEvents},
+    hook::Hook,
+    namespace::enter_namespace,
+};
 pub use model::{
     Device, Family, FlowError, FlowSpec, GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec, MSS_MAX, MSS_MIN,
     Member, MemberSpec, Missing, Mss, NextHop, NextHopSpec, OnDown, Owner, OwnerError, Prefix, PrefixError,
@@ -80,6 +84,7 @@ pub use model::{
 };
 pub use policy::{
     changes::{Change, Changes, Counts, Waiting},
+    followed::Followed,
     obstacles::Obstacle,
     state::Role,
 };

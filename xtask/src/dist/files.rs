@@ -36,6 +36,7 @@ const SCRIPTS: &[(&str, &str)] = &[
 const PLAIN: &[(&str, &str)] = &[
     ("packaging/byway.toml", "etc/byway/byway.toml"),
     ("packaging/byway.service", "usr/lib/systemd/system/byway.service"),
+    ("packaging/byway-agent.service", "usr/lib/systemd/system/byway-agent.service"),
     ("packaging/completions/byway.bash", "usr/share/bash-completion/completions/byway"),
     ("packaging/completions/byway.zsh", "usr/share/zsh/vendor-completions/_byway"),
     ("packaging/completions/byway.fish", "usr/share/fish/vendor_completions.d/byway.fish"),

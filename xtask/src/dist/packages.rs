@@ -20,12 +20,16 @@ use crate::{run, workspace::Workspace};
 /// Builds them all, and returns the .deb.
 pub(super) fn build(workspace: &Workspace, release: &Release, files: &[File], out: &Path) -> Result<PathBuf> {
     let packaging = workspace.root.join("packaging");
-    let service = packaging.join("byway.service");
-    // It looks for the command and the pages on this machine, so only what it says about the file counts.
-    run::output(
-        Command::new("systemd-analyze").args(["security", "--offline=true", "--threshold=25"]).arg(&service),
-        "",
-    )?;
+    for service in ["byway.service", "byway-agent.service"] {
+        let service = packaging.join(service);
+        // It looks for the command and the pages on this machine, so only what it says about the file counts.
+        run::output(
+            Command::new("systemd-analyze")
+                .args(["security", "--offline=true", "--threshold=25"])
+                .arg(&service),
+            "",
+        )?;
+    }
     tarball(release, files, out)?;
     let deb = deb(&packaging.join("debian"), release, files, out)?;
     rpm(&packaging.join("rpm"), release, files, out)?;

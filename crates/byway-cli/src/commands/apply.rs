@@ -8,7 +8,10 @@ use std::{
 use byway::Owner;
 use clap::Args;
 
-use super::{answer, file::Configuration};
+use super::{
+    answer,
+    file::{AS_FILE, Configuration},
+};
 use crate::{
     error::Error,
     options::{Options, time_from},
@@ -75,9 +78,6 @@ impl Apply {
         Ok(Output { exit_code: answer::exit_code_of(&changes), done, warnings, ..Output::printed() })
     }
 }
-
-/// How rules are that needed no change.
-const AS_FILE: &str = "as the configuration says";
 
 /// Nobody can confirm in less than a second.
 fn time_to_confirm(text: &str) -> Result<Duration, String> {

@@ -20,7 +20,10 @@ use crate::{
 /// The configuration, unless another file is named.
 pub(super) const FILE: &str = "/etc/byway/byway.toml";
 
-/// The configuration that `apply` and `diff` are given.
+/// How rules are that needed no change.
+pub(super) const AS_FILE: &str = "as the configuration says";
+
+/// The configuration that `apply`, `diff` and `run` are given.
 #[derive(Debug, Args)]
 pub(super) struct Configuration {
     /// The configuration; `-` is standard input
@@ -40,6 +43,11 @@ impl Configuration {
     /// Reads it to look at it, likewise.
     pub(super) fn inspect(&self) -> Result<(Config, Vec<String>), Error> {
         config_of(&self.file, inspect_config(&self.file)?)
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.file
     }
 
     /// Opens the library for it.

@@ -31,6 +31,7 @@ mod open;
 mod replace;
 mod rollback;
 mod rule;
+mod run;
 mod show;
 
 use std::path::Path;
@@ -63,6 +64,7 @@ pub(crate) enum Command {
     Apply(apply::Apply),
     Confirm(confirm::Confirm),
     Rollback(rollback::Rollback),
+    Run(run::Run),
     Export(export::Export),
     Guard(guard::Guard),
     Import(import::Import),
@@ -129,6 +131,7 @@ impl Command {
             Self::Apply(command) => command.exec(options),
             Self::Confirm(command) => command.exec(options),
             Self::Rollback(command) => command.exec(options),
+            Self::Run(command) => command.exec(options),
             Self::Export(command) => command.exec(options),
             Self::Guard(command) => command.exec(options),
             Self::Import(command) => command.exec(),

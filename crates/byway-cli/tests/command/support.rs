@@ -1,14 +1,16 @@
 //! The binary, called as a person calls it.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     os::{fd::AsRawFd, unix::process::CommandExt},
+    path::PathBuf,
     process::{Command, Output, Stdio},
     sync::LazyLock,
     time::Duration,
 };
 
 use byway_lab::{Node, Process, seed::Seed};
+use tempfile::TempDir;
 
 /// Long enough for an answer that comes, on the slowest machine: an emulated one that has less than half a processor, where one
 /// load of the programs takes seconds. No test waits for it but one that fails.
@@ -111,6 +113,43 @@ pub(crate) fn refused(node: &Node, words: &str) -> String {
 pub(crate) fn pins() -> Vec<String> {
     let Ok(folder) = std::fs::read_dir("/sys/fs/bpf/byway") else { return Vec::new() };
     folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// A configuration in a folder of its own.
+pub(crate) struct ConfigFile {
+    _folder: TempDir,
+    pub(crate) path: PathBuf,
+}
+
+impl ConfigFile {
+    pub(crate) fn new(text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("byway.toml");
+        fs::write(&path, text).unwrap();
+        Self { _folder: folder, path }
+    }
+
+    pub(crate) fn write(&self, text: &str) {
+        fs::write(&self.path, text).unwrap();
+    }
+
+    /// A command about it.
+    pub(crate) fn words(&self, command: &str) -> String {
+        format!("{command} {}", self.path.display())
+    }
+}
+
+/// The rule that mends the seed's server.
+pub(crate) const VIP: &str = "
+[[rule]]
+from = \"192.168.1.5\"
+via = \"10.111.221.21\"
+dev = \"eth1\"
+";
+
+/// Calls it on the server, and returns its JSON.
+pub(crate) fn json(seed: &Seed, words: &str) -> serde_json::Value {
+    serde_json::from_str(&done(&seed.server, words)).unwrap()
 }
 
 /// Whether the client gets an answer from the service address over IPv4.

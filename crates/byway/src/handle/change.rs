@@ -13,7 +13,7 @@ use crate::{
         privilege,
         snapshot::{Scope, snapshot},
     },
-    policy::{snapshot::Snapshot, transaction::Transaction},
+    policy::{snapshot::Snapshot, step::Step, transaction::Transaction},
 };
 
 /// A change that is decided, but not carried out yet.
@@ -109,28 +109,28 @@ impl Byway {
         Ok((transaction, returned))
     }
 
-    /// Plans the difference between the actual and the desired state, and carries it out, all or nothing.
-    pub(crate) fn commit<T>(&mut self, change: &mut Change<T>) -> Result<()> {
+    /// Plans the difference between the actual and the desired state, and carries it out, all or nothing. Returns the steps.
+    pub(crate) fn commit<T>(&mut self, change: &mut Change<T>) -> Result<Vec<Step>> {
         self.newly_attached.clear();
-        self.carry_out(change)?;
+        // Even if nothing changes: what follows from the state may need repair.
+        let steps = change.transaction.plan();
+        self.carry_out(change, &steps)?;
         let Snapshot { actual, .. } = &change.transaction.snapshot;
         let wanted = change.transaction.desired.attachments.values();
         self.newly_attached = wanted.filter(|device| !actual.is_attached(device.index)).cloned().collect();
         self.newly_attached.sort();
-        Ok(())
+        Ok(steps)
     }
 
-    fn carry_out<T>(&mut self, change: &mut Change<T>) -> Result<()> {
+    fn carry_out<T>(&mut self, change: &mut Change<T>, steps: &[Step]) -> Result<()> {
         let Change { transaction, pins, .. } = change;
-        // Even if nothing changes: what follows from the state may need repair.
-        let steps = transaction.plan();
         let is_new = pins.is_none();
         let mut pins = match pins.take() {
             Some(pins) => pins,
             None if steps.is_empty() => return Ok(()),
             None => Pins::create()?,
         };
-        let carried_out = self.executor(&mut pins).carry_out(&transaction.snapshot.actual, &steps);
+        let carried_out = self.executor(&mut pins).carry_out(&transaction.snapshot.actual, steps);
         // The programs of a newer byway go on with the pins.
         let is_all = transaction.snapshot.actual.unknown.is_empty();
         match &carried_out {

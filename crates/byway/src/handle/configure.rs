@@ -115,7 +115,7 @@ impl Byway {
         store.save(&saved(&change.transaction))?;
         // Either the old or the new state is in force: the rollback copy is of one change in any case.
         match prepare(&store).and_then(|()| self.commit(&mut change)) {
-            Ok(()) => {
+            Ok(_) => {
                 // If that cannot be noted, the time has begun before the change.
                 let _ = begin_to_wait(&store);
                 // A copy too many looks like an apply that was cut off, and `go_back` can tell from the state that this one was not.

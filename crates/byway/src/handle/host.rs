@@ -58,7 +58,7 @@ fn would_attach(attach: Option<&Attach>, host: &Host, network: &mut Network) -> 
     // Without `attach` the attachments stay as they are.
     if attach.is_none()
         && let Ok(Some(pins)) = Pins::open()
-        && let Ok((actual, _)) = without_rules(&pins, network, &host.links)
+        && let Ok((actual, _)) = without_rules(&pins, network, &host.links, false)
     {
         let held = actual.as_desired();
         if held.asks_to_attach() {

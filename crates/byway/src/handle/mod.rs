@@ -3,12 +3,14 @@
 mod change;
 mod configure;
 mod edit;
+mod follow;
 mod gc;
 mod host;
 mod rollback;
 mod rollback_store;
 
 pub use edit::{Edit, EditError, Edited};
+pub use follow::AgentLock;
 pub use gc::{Leftovers, Unknown};
 pub use host::{import, lint_host};
 
@@ -61,6 +63,7 @@ pub struct Byway {
     on_wait: Option<OnWait>,
     is_strict: bool,
     newly_attached: Vec<Device>,
+    followed: Option<follow::Seen>,
 }
 
 /// The callback for the progress of a change.
@@ -99,6 +102,7 @@ impl Byway {
             on_wait: None,
             is_strict: false,
             newly_attached: Vec::new(),
+            followed: None,
         })
     }
 
@@ -250,7 +254,7 @@ impl Byway {
                 [spec] if !matches!(spec.target, TargetSpec::NextHops(_)) => Some(&spec.selector),
                 _ => None,
             },
-            questions: Questions::targets(specs.iter().map(|spec| &spec.target)),
+            ..Scope::all(Questions::targets(specs.iter().map(|spec| &spec.target)))
         };
         let actions = self.change(&scope, |transaction| {
             let actions = transaction.put_rules(&request, on_conflict)?;

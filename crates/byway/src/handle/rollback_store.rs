@@ -13,6 +13,7 @@
 //!     gone/               a copy that is being removed
 //!     unconfirmed         which apply waits, and until when, in milliseconds
 //!     guard               locked (flock) by the guard of that apply while it is alive
+//!     agent               locked (flock) by the process that follows devices and routes
 //!     undone              what happened to an apply that nobody confirmed, in a sentence
 //! ```
 
@@ -25,6 +26,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     fcntl::{Flock, FlockArg},
     time::{ClockId, clock_gettime},
 };
@@ -32,7 +34,7 @@ use nix::{
 use crate::{
     config::{Reading, file_error::FileError, files::read_copy},
     error::{Error, Result},
-    kernel::{bpffs, namespace},
+    kernel::{bpffs, lock, namespace},
     policy::rollback::Saved,
 };
 
@@ -107,6 +109,21 @@ impl RollbackStore {
     pub(crate) fn has_guard(&self) -> bool {
         let lock = |file| Flock::lock(file, FlockArg::LockSharedNonblock);
         open(&self.guard()).is_ok_and(|file| lock(file).is_err())
+    }
+
+    /// Marks this process as the one that follows devices and routes, as long as the lock exists.
+    pub(crate) fn lock_agent(&self) -> Result<Flock<File>> {
+        bpffs::make_folder(Path::new(bpffs::RUN))?;
+        bpffs::make_folder(&self.folder)?;
+        let path = self.folder.join("agent");
+        let action = || format!("lock {}", path.display());
+        // Never made anew: whoever has it open may have locked it.
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = file.map_err(Error::io(action()))?;
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(file, errno)| match errno {
+            Errno::EWOULDBLOCK => Error::AgentRuns { holder: lock::holder(&file) },
+            errno => Error::kernel(action(), errno),
+        })
     }
 
     /// Saves a copy. The one before stays until [`RollbackStore::commit`].

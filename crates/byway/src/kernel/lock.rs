@@ -152,8 +152,8 @@ fn is_still(lock: &Flock<File>, path: &Path) -> bool {
     fs::metadata(path).is_ok_and(same)
 }
 
-/// The holder of the lock on a folder, in words.
-fn holder(file: &File) -> String {
+/// The holder of the lock on a file or folder, in words.
+pub(crate) fn holder(file: &File) -> String {
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
     let process = file.metadata().ok().and_then(|it| holder_in(&locks, it.dev(), it.ino()));
     let Some(process) = process else { return "a process that cannot be seen from here".to_owned() };

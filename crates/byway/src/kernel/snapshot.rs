@@ -113,18 +113,26 @@ pub(crate) struct Scope<'a> {
     pub(crate) only: Option<&'a Selector>,
     /// What it needs to know about the network stack.
     pub(crate) questions: Questions,
+    /// Whether next hops without a named device follow the routing tables, although their devices still exist.
+    pub(crate) follows: bool,
 }
 
 impl Scope<'_> {
     /// Needs all rules.
     pub(crate) fn all(questions: Questions) -> Self {
-        Self { only: None, questions }
+        Self { questions, ..Self::default() }
+    }
+
+    /// Fits all requests to the devices and routes of now.
+    pub(crate) fn follow() -> Self {
+        let questions = Questions { default_routes: true, ..Questions::default() };
+        Self { follows: true, ..Self::all(questions) }
     }
 }
 
 /// Reads a snapshot: the pinned state as it was between two changes, and the answers of the network stack.
 pub(crate) fn snapshot(pins: Option<&Pins>, network: &mut Network, scope: &Scope<'_>) -> Result<Snapshot> {
-    let (actual, links) = read_consistent(pins, || read(pins, network, scope.only))?;
+    let (actual, links) = read_consistent(pins, || read(pins, network, scope))?;
     let asks = actual.attachments().next().is_some()
         || actual.is_auto
         || !actual.lost.is_empty()
@@ -135,7 +143,7 @@ pub(crate) fn snapshot(pins: Option<&Pins>, network: &mut Network, scope: &Scope
 
 /// Reads the whole pinned state.
 pub(super) fn actual(pins: &Pins, network: &mut Network) -> Result<Actual> {
-    read_consistent(Some(pins), || read(Some(pins), network, None)).map(|(actual, _)| actual)
+    read_consistent(Some(pins), || read(Some(pins), network, &Scope::default())).map(|(actual, _)| actual)
 }
 
 /// Returns what `read` finds between two changes. Calls it again if something has changed meanwhile.
@@ -163,27 +171,13 @@ pub(crate) fn read_consistent<T>(pins: Option<&Pins>, mut read: impl FnMut() -> 
 fn read(
     pins: Option<&Pins>,
     network: &mut Network,
-    only: Option<&Selector>,
+    scope: &Scope<'_>,
 ) -> Result<(Actual, BTreeMap<u32, Link>)> {
     let links = network.links()?;
     let Some(pins) = pins else { return Ok((without_pins(&links), links)) };
-    let (mut actual, slots) = without_rules(pins, network, &links)?;
-    actual.device_sets = pins.tables.replies.device_sets()?;
-    for (name, index) in actual.device_sets.values().flatten() {
-        let is_same = match links.get(index).filter(|link| link.is_receiver()) {
-            Some(link) => link.is_called(name) || pins.tables.replies.is_receiver(*index)?,
-            None => false,
-        };
-        actual.known_as.extend(is_same.then(|| (name.clone(), *index)));
-    }
+    let (mut actual, slots, groups) = all_but_rules(pins, network, &links, scope.follows)?;
     let sets = actual.device_sets.clone();
-    let groups = groups_of_now(&pins.tables, &slots)?;
-    for (id, wire) in &groups {
-        if let Some(group) = next_hops::read_group(wire, &slots) {
-            actual.groups.insert(group.name.clone(), (*id, group));
-        }
-    }
-    let records = match only {
+    let records = match scope.only {
         Some(selector) => read_one(&pins.tables, selector, &mut actual, &groups)?,
         None => None,
     };
@@ -204,6 +198,40 @@ fn read(
             all.into_iter().collect()
         }
     };
+    Ok((actual, links))
+}
+
+/// Returns what decides whether requests still fit the devices and routes: everything but the rules, and the devices that carry
+/// a default route.
+pub(crate) fn read_to_follow(pins: &Pins, network: &mut Network) -> Result<(Actual, BTreeSet<u32>)> {
+    let links = network.links()?;
+    let (actual, ..) = all_but_rules(pins, network, &links, true)?;
+    let default_routes = if actual.is_auto { network.default_route_devices()? } else { BTreeSet::new() };
+    Ok((actual, default_routes))
+}
+
+/// Reads everything but the rules. Also returns what their records lead to.
+fn all_but_rules(
+    pins: &Pins,
+    network: &mut Network,
+    links: &BTreeMap<u32, Link>,
+    follows: bool,
+) -> Result<(Actual, BTreeMap<u32, NextHop>, BTreeMap<u32, byway_abi::Group>)> {
+    let (mut actual, slots) = without_rules(pins, network, links, follows)?;
+    actual.device_sets = pins.tables.replies.device_sets()?;
+    for (name, index) in actual.device_sets.values().flatten() {
+        let is_same = match links.get(index).filter(|link| link.is_receiver()) {
+            Some(link) => link.is_called(name) || pins.tables.replies.is_receiver(*index)?,
+            None => false,
+        };
+        actual.known_as.extend(is_same.then(|| (name.clone(), *index)));
+    }
+    let groups = groups_of_now(&pins.tables, &slots)?;
+    for (id, wire) in &groups {
+        if let Some(group) = next_hops::read_group(wire, &slots) {
+            actual.groups.insert(group.name.clone(), (*id, group));
+        }
+    }
     for (index, gateway) in pins.tables.neighbours.all()? {
         let gone = || Device { name: format!("if{index}"), index };
         let device = actual.devices.get(&index).cloned().unwrap_or_else(gone);
@@ -213,7 +241,7 @@ fn read(
         }
         actual.neighbours.insert(neighbour);
     }
-    Ok((actual, links))
+    Ok((actual, slots, groups))
 }
 
 fn without_pins(links: &BTreeMap<u32, Link>) -> Actual {
@@ -225,11 +253,13 @@ fn without_pins(links: &BTreeMap<u32, Link>) -> Actual {
     }
 }
 
-/// Reads everything but rules, groups and neighbours. Also returns the next hop in each slot.
+/// Reads everything but rules, groups and neighbours. Also returns the next hop in each slot. If `follows` is set, next hops
+/// without a named device are where the routing tables find them now.
 pub(crate) fn without_rules(
     pins: &Pins,
     network: &mut Network,
     links: &BTreeMap<u32, Link>,
+    follows: bool,
 ) -> Result<(Actual, BTreeMap<u32, NextHop>)> {
     let mut actual = without_pins(links);
     let (all, unknown) = programs(pins, network, links)?;
@@ -255,8 +285,8 @@ pub(crate) fn without_rules(
     let asked_by: Vec<String> = next_hops.iter().map(|(next_hop, _)| next_hop.device.name.clone()).collect();
     name_as_now(&mut next_hops, links);
     let attached = actual.attachments().map(|device| device.index).collect();
-    let by_route = routes_again(&next_hops, network)?;
-    actual.moved = again::resolve_again(&mut next_hops, &by_route, links, &attached);
+    let by_route = routes_again(&next_hops, follows, network)?;
+    actual.moved = again::resolve_again(&mut next_hops, &by_route, follows, links, &attached);
     let mut slots = BTreeMap::new();
     for ((next_hop, slot), name) in next_hops.into_iter().zip(asked_by) {
         slots.insert(slot.index, next_hop.clone());
@@ -358,10 +388,14 @@ fn name_as_now(all: &mut [(NextHop, Slot)], links: &BTreeMap<u32, Link>) {
     }
 }
 
-/// Looks up the routes of next hops that wait for their device, if the routing table decides which it is.
-fn routes_again(all: &[(NextHop, Slot)], network: &mut Network) -> Result<BTreeMap<IpAddr, u32>> {
-    let gone = all.iter().filter(|(next_hop, slot)| slot.is_gone && next_hop.by_route);
-    let gateways: BTreeSet<IpAddr> = gone.filter_map(|(next_hop, _)| next_hop.gateway).collect();
+/// Looks up the routes of next hops that wait for their device, if the routing table decides which it is, or of all such ones.
+fn routes_again(
+    all: &[(NextHop, Slot)],
+    follows: bool,
+    network: &mut Network,
+) -> Result<BTreeMap<IpAddr, u32>> {
+    let meant = all.iter().filter(|(next_hop, slot)| next_hop.by_route && (slot.is_gone || follows));
+    let gateways: BTreeSet<IpAddr> = meant.filter_map(|(next_hop, _)| next_hop.gateway).collect();
     let mut by_route = BTreeMap::new();
     for gateway in gateways {
         by_route.extend(network.device_for(gateway)?.map(|index| (gateway, index)));

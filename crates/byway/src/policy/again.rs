@@ -30,29 +30,33 @@ pub(crate) fn outlive<'a>(
 }
 
 /// Finds the device again for next hops that wait for one, or whose device is gone. `by_route` has the device where the routing
-/// tables find a gateway now. Returns those that then equal another next hop, each with that one.
+/// tables find a gateway now. If `follows` is set, a next hop that they found moves there, although its device still exists.
+/// Returns those that then equal another next hop, each with that one.
 pub(crate) fn resolve_again(
     all: &mut [(NextHop, Slot)],
     by_route: &BTreeMap<IpAddr, u32>,
+    follows: bool,
     links: &BTreeMap<u32, Link>,
     attached: &BTreeSet<u32>,
 ) -> BTreeMap<NextHop, NextHop> {
     let mut moved = BTreeMap::new();
     let in_use = all.iter().filter(|(_, slot)| !slot.is_gone).map(|(next_hop, _)| next_hop.clone());
     let mut in_use: BTreeSet<NextHop> = in_use.collect();
-    for (next_hop, _) in all.iter_mut().filter(|(_, slot)| slot.is_gone) {
+    for (next_hop, slot) in all.iter_mut().filter(|(it, slot)| slot.is_gone || (follows && it.by_route)) {
         let link = match next_hop.gateway {
             Some(gateway) if next_hop.by_route => by_route.get(&gateway).and_then(|index| links.get(index)),
             _ => links.values().find(|link| link.is_called(&next_hop.device.name)),
         };
         let Some(link) = link.filter(|link| !link.is_loopback) else { continue };
         // If it is stacked on an attachment, packets would go round.
-        if !below(links, link).is_disjoint(attached) {
+        if (!slot.is_gone && link.device == next_hop.device) || !below(links, link).is_disjoint(attached) {
             continue;
         }
         let now = NextHop { device: link.device.clone(), ..next_hop.clone() };
         if in_use.insert(now.clone()) {
             *next_hop = now;
+            // What the slot has is that of another device.
+            slot.is_gone = true;
         } else {
             moved.insert(next_hop.clone(), now);
         }
@@ -137,7 +141,7 @@ mod tests {
             (next_hop("192.0.2.3", "lo", 6, false), slot(5, true)),
             (next_hop("192.0.2.4", "eth1", 3, false), slot(6, false)),
         ];
-        let moved = resolve_again(&mut all, &by_route, &links(), &[2].into());
+        let moved = resolve_again(&mut all, &by_route, false, &links(), &[2].into());
         let found: Vec<u32> = all.iter().map(|(next_hop, _)| next_hop.device.index).collect();
         assert_eq!(found, [3, 3, 8, 7, 6, 3]);
         assert_eq!(moved, BTreeMap::new());
@@ -146,8 +150,36 @@ mod tests {
         let twin = next_hop("192.0.2.4", "eth1", 3, false);
         let gone = next_hop("192.0.2.4", "eth1", 9, false);
         let mut all = vec![(gone.clone(), slot(1, true)), (twin.clone(), slot(2, false))];
-        let moved = resolve_again(&mut all, &by_route, &links(), &[2].into());
+        let moved = resolve_again(&mut all, &by_route, false, &links(), &[2].into());
         assert_eq!(moved, [(gone, twin)].into());
+    }
+
+    #[test]
+    fn a_next_hop_follows_its_route_if_it_is_asked_to() {
+        let by_route = [("192.0.2.1".parse().unwrap(), 3), ("192.0.2.2".parse().unwrap(), 4)].into();
+        let before = vec![
+            (next_hop("192.0.2.1", "eth0", 2, true), slot(1, false)),
+            // Its device was named.
+            (next_hop("192.0.2.1", "eth0", 2, false), slot(2, false)),
+            // Its route leads to a device that is stacked on an attachment.
+            (next_hop("192.0.2.2", "eth1", 3, true), slot(3, false)),
+            // No route leads to it now.
+            (next_hop("192.0.2.3", "eth1", 3, true), slot(4, false)),
+        ];
+        let mut all = before.clone();
+        assert_eq!(resolve_again(&mut all, &by_route, false, &links(), &[2].into()), BTreeMap::new());
+        assert_eq!(all, before);
+
+        assert_eq!(resolve_again(&mut all, &by_route, true, &links(), &[2].into()), BTreeMap::new());
+        assert_eq!(all[0], (next_hop("192.0.2.1", "eth1", 3, true), slot(1, true)));
+        assert_eq!(all[1..], before[1..]);
+
+        // There is such a next hop already.
+        let twin = (next_hop("192.0.2.1", "eth1", 3, true), slot(5, false));
+        let mut all = vec![before[0].clone(), twin.clone()];
+        let moved = resolve_again(&mut all, &by_route, true, &links(), &[2].into());
+        assert_eq!(moved, [(before[0].0.clone(), twin.0.clone())].into());
+        assert_eq!(all, [before[0].clone(), twin]);
     }
 
     #[test]

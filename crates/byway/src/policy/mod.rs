@@ -6,6 +6,7 @@ pub(crate) mod again;
 pub(crate) mod buckets;
 pub(crate) mod changes;
 pub(crate) mod compile;
+pub(crate) mod followed;
 mod lint_host;
 pub(crate) mod merge;
 pub(crate) mod obstacles;

@@ -177,6 +177,20 @@ impl Transaction {
         if self.desired.asks_to_attach() { Ok(()) } else { self.attach(&Attach::Auto).map(drop) }
     }
 
+    /// Attaches to those devices that carry a default route now, if attachments follow it. While none does, they stay.
+    pub(crate) fn follow_default_routes(&mut self) {
+        let Self { snapshot, desired, .. } = self;
+        let Ok(devices) = snapshot.host.default_gateway_devices() else { return };
+        let mut now: BTreeMap<u32, Device> =
+            devices.into_iter().map(|device| (device.index, device)).collect();
+        // Packets to a next hop that is stacked on one would go round.
+        let stacked = snapshot.host.stacked(&desired.next_hops(), &now);
+        now.retain(|_, device| !stacked.iter().any(|(_, lower)| *lower == device.name));
+        if desired.is_auto && !now.is_empty() {
+            desired.attachments = now;
+        }
+    }
+
     /// Removes attachments, and returns their devices. The others count as named from then on.
     pub(crate) fn detach(&mut self, names: &[&str]) -> Result<Vec<Device>> {
         let Self { snapshot, desired, .. } = self;

@@ -2,11 +2,14 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
 
+use crate::support::{
+    ANSWER, ConfigFile, SILENCE, Said, VIP, call, done, json, pins, refused, start, waiting, works,
+};
 use aya::programs::tc::{TcAttachType, qdisc_detach_program};
 use byway_lab::{seed::Seed, wait_until};
 use nix::{
@@ -16,47 +19,9 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tempfile::TempDir;
 
-use crate::support::{ANSWER, SILENCE, Said, call, done, pins, refused, start, waiting, works};
-
-/// A configuration in a folder of its own.
-struct File {
-    _folder: TempDir,
-    path: PathBuf,
-}
-
-impl File {
-    fn new(text: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("byway.toml");
-        fs::write(&path, text).unwrap();
-        Self { _folder: folder, path }
-    }
-
-    fn write(&self, text: &str) {
-        fs::write(&self.path, text).unwrap();
-    }
-
-    /// A command about it.
-    fn words(&self, command: &str) -> String {
-        format!("{command} {}", self.path.display())
-    }
-}
-
-const VIP: &str = "
-[[rule]]
-from = \"192.168.1.5\"
-via = \"10.111.221.21\"
-dev = \"eth1\"
-";
-
-fn diff(seed: &Seed, file: &File) -> Said {
+fn diff(seed: &Seed, file: &ConfigFile) -> Said {
     call(&seed.server, &file.words("diff"))
-}
-
-fn json(seed: &Seed, words: &str) -> serde_json::Value {
-    serde_json::from_str(&done(&seed.server, words)).unwrap()
 }
 
 fn rules(seed: &Seed) -> usize {
@@ -66,7 +31,7 @@ fn rules(seed: &Seed) -> usize {
 #[test]
 fn what_diff_shows_apply_does() {
     let seed = Seed::new().unwrap();
-    let file = File::new(VIP);
+    let file = ConfigFile::new(VIP);
     let shown = "+ attach (eth0)\n\
                  + from 192.168.1.5 via 10.111.221.21 dev eth1\n\n\
                  1 rule to add, 0 to change, 0 to delete; 0 stay as they are\n";
@@ -124,7 +89,7 @@ fn rules_and_groups_of_others_stay() {
     let seed = Seed::new().unwrap();
     done(&seed.server, "add from 192.168.1.6 drop");
     done(&seed.server, "group add hand nexthop via 10.111.221.21 dev eth1");
-    let file = File::new(VIP);
+    let file = ConfigFile::new(VIP);
     done(&seed.server, &file.words("apply"));
     file.write("");
     done(&seed.server, &file.words("apply"));
@@ -161,7 +126,7 @@ fn rules_and_groups_of_others_stay() {
 #[test]
 fn one_wrong_rule_and_nothing_changes() {
     let seed = Seed::new().unwrap();
-    let file = File::new(VIP);
+    let file = ConfigFile::new(VIP);
     done(&seed.server, &file.words("apply"));
     file.write("[[rule]]\nfrom = \"192.168.1.6\"\ntarget = \"drop\"\n[[rule]]\nfrom = \"192.168.1.7\"\nvia = \"192.168.1.5\"\ndev = \"eth1\"\n");
     let before = done(&seed.server, "export");
@@ -179,7 +144,7 @@ fn attachments_are_as_the_file_says_if_it_says_so() {
             shown["attachments"].as_array().unwrap().iter().filter(|it| it["role"] == "departure");
         departures.map(|it| it["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    let file = File::new(&format!("attach = [\"eth1\"]\n{VIP}"));
+    let file = ConfigFile::new(&format!("attach = [\"eth1\"]\n{VIP}"));
     done(&seed.server, &file.words("apply"));
     assert_eq!(watched(&seed), ["eth1"]);
     file.write(&format!("attach = \"auto\"\n{VIP}"));
@@ -203,7 +168,7 @@ fn rollback_goes_back_one_apply() {
         refused(&seed.server, "rollback"),
         "there is nothing to go back to: no apply has changed anything since the host started or the last rollback"
     );
-    let file = File::new(VIP);
+    let file = ConfigFile::new(VIP);
     done(&seed.server, &file.words("apply"));
     done(&seed.server, "add from 192.168.1.99 drop");
     let before = done(&seed.server, "export");
@@ -228,7 +193,7 @@ fn rollback_goes_back_one_apply() {
 #[test]
 fn rollback_leaves_what_others_have_said_meanwhile() {
     let seed = Seed::new().unwrap();
-    let file = File::new(&format!(
+    let file = ConfigFile::new(&format!(
         "attach = [\"eth0\"]\n{VIP}[[rule]]\nfrom = \"192.168.1.6\"\ntarget = \"drop\"\n[[rule]]\nfrom = \"192.168.1.7\"\ndev = \"eth5\"\n"
     ));
     seed.lab.link((&seed.server, "eth5"), (&seed.router, "eth5")).unwrap();
@@ -260,7 +225,7 @@ fn rollback_leaves_what_others_have_said_meanwhile() {
 fn rollback_knows_the_groups_of_others() {
     let seed = Seed::new().unwrap();
     done(&seed.server, "group add up nexthop via 10.111.221.21 dev eth1");
-    let file = File::new(
+    let file = ConfigFile::new(
         "[group.up]\nnexthops = [{ via = \"10.111.221.21\", dev = \"eth1\" }]\n\
          [[rule]]\nfrom = \"192.168.1.5\"\ngroup = \"up\"\n",
     );
@@ -282,7 +247,7 @@ fn rollback_opens_nothing_that_was_closed() {
         seed.lab.link((&seed.server, device), (&seed.router, device)).unwrap();
         seed.server.set_up(device, true).unwrap();
     }
-    let file = File::new(
+    let file = ConfigFile::new(
         "[group.lost]\nnexthops = [{ dev = \"eth5\" }]\non-down = \"drop\"\n\
          [group.half]\nnexthops = [{ dev = \"eth5\" }, { dev = \"eth6\", weight = 3 }]\n\
          [[rule]]\nfrom = \"192.168.1.5\"\nnexthops = [{ via = \"10.111.221.21\", dev = \"eth1\" }, { dev = \"eth5\" }]\n\
@@ -328,7 +293,7 @@ fn rollback_leaves_attachments_that_were_made_by_hand() {
         assert!(exported.contains(&format!("attach = [\"{device}\"]\n")), "{exported}");
     };
     // One that attaches where nothing was.
-    let file = File::new(VIP);
+    let file = ConfigFile::new(VIP);
     done(&seed.server, &file.words("apply"));
     done(&seed.server, "attach dev eth1");
     done(&seed.server, "rollback");
@@ -345,7 +310,7 @@ fn rollback_leaves_attachments_that_were_made_by_hand() {
 #[test]
 fn rollback_sends_nothing_where_it_never_went() {
     let seed = Seed::new().unwrap();
-    let file = File::new(
+    let file = ConfigFile::new(
         "[group.up]\nnexthops = [{ via = \"10.111.221.21\", dev = \"eth1\" }]\n\
          [[rule]]\nfrom = \"192.168.1.5\"\ngroup = \"up\"\n",
     );
@@ -362,7 +327,7 @@ fn rollback_sends_nothing_where_it_never_went() {
 #[test]
 fn a_group_of_the_configuration_stays_the_configurations() {
     let seed = Seed::new().unwrap();
-    let file = File::new(
+    let file = ConfigFile::new(
         "[group.up]\nnexthops = [{ via = \"10.111.221.21\", dev = \"eth1\" }]\n\
          [[rule]]\nfrom = \"192.168.1.5\"\ngroup = \"up\"\n",
     );
@@ -379,7 +344,7 @@ fn a_group_of_the_configuration_stays_the_configurations() {
 fn a_link_that_is_down_keeps_nothing_from_being_applied() {
     let seed = Seed::new().unwrap();
     for via in ["via = \"10.111.221.21\"", "via = \"10.111.221.21\"\ndev = \"eth1\""] {
-        let file = File::new(&format!("[[rule]]\nfrom = \"192.168.1.5\"\n{via}\n"));
+        let file = ConfigFile::new(&format!("[[rule]]\nfrom = \"192.168.1.5\"\n{via}\n"));
         done(&seed.server, &file.words("apply"));
         seed.server.set_up("eth1", false).unwrap();
         assert_eq!(diff(&seed, &file).code, Some(0));
@@ -401,7 +366,7 @@ fn a_link_that_is_down_keeps_nothing_from_being_applied() {
 #[test]
 fn diff_sees_that_the_program_is_off() {
     let seed = Seed::new().unwrap();
-    let file = File::new(VIP);
+    let file = ConfigFile::new(VIP);
     done(&seed.server, &file.words("apply"));
     let link =
         format!("/sys/fs/bpf/byway/{}/egress/{}", pins().remove(0), seed.server.ifindex("eth0").unwrap());
@@ -419,7 +384,7 @@ fn diff_sees_that_the_program_is_off() {
 #[test]
 fn rollback_asks_no_questions() {
     let seed = Seed::new().unwrap();
-    let file = File::new(VIP);
+    let file = ConfigFile::new(VIP);
     done(&seed.server, &file.words("apply"));
     file.write("");
     done(&seed.server, &file.words("apply"));
@@ -432,7 +397,7 @@ fn rollback_asks_no_questions() {
 #[test]
 fn what_is_confirmed_stays() {
     let seed = Seed::new().unwrap();
-    let file = File::new(VIP);
+    let file = ConfigFile::new(VIP);
     assert_eq!(done(&seed.server, "confirm"), "no apply is waiting to be confirmed\n");
     let said = done(&seed.server, &file.words("apply --confirm 5m"));
     assert_eq!(said.lines().last().unwrap(), "rolls back in 5m, unless `byway confirm` comes first");
@@ -469,7 +434,7 @@ fn what_is_confirmed_stays() {
 #[test]
 fn pins_that_cannot_be_removed_do_not_end_the_wait() {
     let seed = Seed::new().unwrap();
-    let file = File::new(VIP);
+    let file = ConfigFile::new(VIP);
     done(&seed.server, &file.words("apply"));
     let pinned = format!("/sys/fs/bpf/byway/{}", pins().remove(0));
     // A mount point cannot be renamed (EBUSY, rename(2)).
@@ -492,7 +457,7 @@ fn pins_that_cannot_be_removed_do_not_end_the_wait() {
 #[test]
 fn what_nobody_confirms_is_taken_back() {
     let seed = Seed::new().unwrap();
-    let file = File::new(VIP);
+    let file = ConfigFile::new(VIP);
     let command =
         format!("{} & wait", file.words(&format!("{} apply --confirm 2s", env!("CARGO_BIN_EXE_byway"))));
     let mut shell = std::process::Command::new("setsid");
@@ -522,7 +487,7 @@ fn what_nobody_confirms_is_taken_back() {
 #[test]
 fn a_guard_that_is_ended_rolls_back_at_once() {
     let seed = Seed::new().unwrap();
-    let file = File::new(VIP);
+    let file = ConfigFile::new(VIP);
     done(&seed.server, &file.words("apply --confirm 1h"));
     // Each command says so that shows what is in force, or changes it, in whatever form.
     for words in [
@@ -558,7 +523,7 @@ fn a_guard_that_is_ended_rolls_back_at_once() {
 #[test]
 fn a_guard_that_is_killed_is_missed() {
     let seed = Seed::new().unwrap();
-    let file = File::new(VIP);
+    let file = ConfigFile::new(VIP);
     for words in ["show", "diff", "add from 192.168.1.6 drop", "confirm"] {
         done(&seed.server, &file.words("apply --confirm 1s"));
         let is_over = Instant::now() + Duration::from_secs(1);
@@ -620,7 +585,7 @@ fn a_change_waits_for_another_one_and_says_so() {
 fn the_time_to_confirm_begins_when_the_change_is_done() {
     const TIME: Duration = Duration::from_secs(1);
     let seed = Seed::new().unwrap();
-    let file = File::new(VIP);
+    let file = ConfigFile::new(VIP);
     let mut apply = start(&seed.server, &file.words("apply --confirm 1s"));
     assert!(wait_until(ANSWER, || !guards().is_empty()));
     apply.signal(SIGSTOP).unwrap();
@@ -659,7 +624,7 @@ fn export_and_apply_change_nothing() {
         done(&seed.server, words);
     }
     let exported = done(&seed.server, "export");
-    let file = File::new(&exported);
+    let file = ConfigFile::new(&exported);
     assert_eq!(diff(&seed, &file).code, Some(0), "{exported}");
     assert_eq!(call(&seed.server, &file.words("check --offline")).code, Some(0));
     // And on a host where nothing holds it makes the same.
@@ -674,7 +639,7 @@ fn export_and_apply_change_nothing() {
 #[test]
 fn changes_by_hand_are_seen_and_put_right() {
     let seed = Seed::new().unwrap();
-    let file = File::new(&format!("{VIP}[[rule]]\nfrom = \"192.168.1.6\"\ntarget = \"drop\"\n"));
+    let file = ConfigFile::new(&format!("{VIP}[[rule]]\nfrom = \"192.168.1.6\"\ntarget = \"drop\"\n"));
     done(&seed.server, &file.words("apply"));
     done(&seed.server, "del from 192.168.1.5");
     done(&seed.server, "detach");
@@ -697,7 +662,7 @@ fn applies_at_the_same_time_come_one_after_the_other() {
             format!("[[rule]]\nfrom = [{}]\nvia = \"10.111.221.21\"\ndev = \"eth1\"\n", hosts.join(", "))
         })
         .collect();
-    let files: Vec<File> = texts.iter().map(|text| File::new(text)).collect();
+    let files: Vec<ConfigFile> = texts.iter().map(|text| ConfigFile::new(text)).collect();
     let all: Vec<_> = files.iter().map(|file| start(&seed.server, &file.words("apply"))).collect();
     // The first one that is asked may be the last one that has its turn.
     let time = ANSWER * all.len() as u32;
@@ -717,7 +682,7 @@ fn without_room_for_the_copy_nothing_changes() {
     let seed = Seed::new().unwrap();
     let kept = Path::new("/run/byway");
     fs::create_dir(kept).unwrap();
-    let file = File::new(&format!(
+    let file = ConfigFile::new(&format!(
         "{VIP}[[rule]]\nfrom = [{}]\ntarget = \"drop\"\n",
         (0..4_000).map(|nth| format!("\"10.9.{}.{}\"", nth / 256, nth % 256)).collect::<Vec<_>>().join(",")
     ));
@@ -741,7 +706,7 @@ fn without_room_for_the_copy_nothing_changes() {
 #[test]
 fn check_looks_at_the_host() {
     let seed = Seed::new().unwrap();
-    let file = File::new(
+    let file = ConfigFile::new(
         "attach = [\"eth7\"]\n[[rule]]\nfrom = \"192.168.1.5\"\nvia = \"10.111.221.21\"\ndev = \"eth1\"\n\
          [[rule]]\nfrom = \"192.168.1.6\"\nvia = \"203.0.113.1\"\n",
     );

@@ -17,5 +17,6 @@ mod killed;
 mod leftovers;
 mod log;
 mod metrics;
+mod run;
 mod warnings;
 mod watch;

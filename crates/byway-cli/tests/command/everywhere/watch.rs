@@ -43,7 +43,9 @@ fn a_watch_fits_its_screen_and_gives_it_back() {
     done(&seed.server, &format!("-q -b {}", batch.display()));
     // The terminal is that of a session, so that it turns keys and sizes into signals.
     let mut command = Command::new("setsid");
-    command.args(["--ctty", "--wait", env!("CARGO_BIN_EXE_byway"), "show", "--watch=0.1"]).env("TZ", "UTC0");
+    // Whoever started the tests may ignore them.
+    command.args(["--ctty", "--wait", "env", "--default-signal=INT,QUIT", env!("CARGO_BIN_EXE_byway")]);
+    command.args(["show", "--watch=0.1"]).env("TZ", "UTC0");
     let started = time();
     let mut terminal = Terminal::start(&seed.server, &mut command, (80, 24));
     assert_eq!(terminal.until(Some(ENTER)), ENTER, "nothing is drawn on the screen that was there");
@@ -79,7 +81,14 @@ fn a_watch_goes_on_after_a_signal_that_it_ignores() {
     let seed = Seed::new().unwrap();
     done(&seed.server, "add 10.0.0.1 drop");
     let mut command = Command::new("setsid");
-    command.args(["--ctty", "--wait", "env", "--ignore-signal=QUIT", env!("CARGO_BIN_EXE_byway")]);
+    command.args([
+        "--ctty",
+        "--wait",
+        "env",
+        "--default-signal=INT",
+        "--ignore-signal=QUIT",
+        env!("CARGO_BIN_EXE_byway"),
+    ]);
     command.args(["show", "--watch=0.1"]);
     let mut terminal = Terminal::start(&seed.server, &mut command, (80, 24));
     terminal.until(Some(ENTER));

@@ -7,6 +7,7 @@ mod devices;
 mod devices_without_ethernet;
 mod flow_offload;
 mod flows;
+mod following;
 mod forwarded;
 mod get;
 mod groups;

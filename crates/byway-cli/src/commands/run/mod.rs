@@ -1,0 +1,214 @@
+mod budget;
+mod wake;
+
+use std::{
+    io::{self, Write},
+    path::Path,
+    time::Duration,
+};
+
+use byway::{Byway, NetworkEvents, Owner, config::Config};
+use clap::Args;
+use nix::time::{ClockId, clock_gettime};
+use sd_notify::NotifyState;
+use serde::Serialize;
+use serde_json::json;
+
+use self::{
+    budget::Budget,
+    wake::{Request, Signals},
+};
+use super::{
+    file::{AS_FILE, Configuration, FILE},
+    open::ROLLED_BACK,
+};
+use crate::{
+    error::Error,
+    log,
+    options::Options,
+    output::{Output, printable},
+    render::changes,
+};
+
+/// How often it looks for what no event tells, such as a program that somebody has taken off by hand.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// How long it waits after events were lost before it reads everything again.
+const AFTER_OVERRUN: Duration = Duration::from_secs(1);
+
+/// Keep the rules true while links and routes change
+///
+/// Applies the configuration, unless that says nothing, and then follows the network: attachments without a named interface
+/// move with the default route, next hops without a named interface with the route to their gateway, and what waits for an
+/// interface gets it. This includes rules that were added by hand.
+///
+/// Prints what it changes. SIGHUP makes it apply the configuration again. SIGTERM and Ctrl-C end it, and everything stays in
+/// force. One is enough for a network namespace.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  byway run
+  byway run byway.toml
+  byway --netns blue run /etc/byway/blue.toml
+  byway run --detach-on-exit       packets take the ordinary way once it ends")]
+pub(crate) struct Run {
+    #[command(flatten)]
+    configuration: Configuration,
+    /// When it ends, detach from all interfaces: rules stay, and do nothing
+    #[arg(long)]
+    detach_on_exit: bool,
+}
+
+impl Run {
+    pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
+        let mut agent = Agent { byway: self.configuration.open(options)?, options, trouble: None };
+        let _lock = agent.byway.lock_agent()?;
+        let failed = |errno: nix::Error| Error::Agent(errno.into());
+        let signals = Signals::take_over().map_err(failed)?;
+        // What changes from here on wakes it.
+        let mut events = NetworkEvents::open(None)?;
+        agent.apply(&self.configuration)?;
+        tell(&[NotifyState::Ready]);
+
+        let mut budget =
+            Budget::new(clock(ClockId::CLOCK_MONOTONIC), clock(ClockId::CLOCK_PROCESS_CPUTIME_ID));
+        let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
+        let mut due = clock(ClockId::CLOCK_MONOTONIC);
+        loop {
+            let now = clock(ClockId::CLOCK_MONOTONIC);
+            if now >= due {
+                agent.follow()?;
+                due = clock(ClockId::CLOCK_MONOTONIC) + LOOK_AGAIN;
+            }
+            let now = clock(ClockId::CLOCK_MONOTONIC);
+            let pause = budget.wait(now, clock(ClockId::CLOCK_PROCESS_CPUTIME_ID));
+            // Events that come during the pause wait in the socket.
+            let heard = (pause.is_zero()).then_some(&events);
+            let time = if pause.is_zero() { due.saturating_sub(now) } else { pause };
+            wake::wait(&signals, heard, watchdog.map_or(time, |limit| limit.min(time))).map_err(failed)?;
+            tell(&[NotifyState::Watchdog]);
+            match signals.take().map_err(failed)? {
+                Some(Request::End) => break,
+                Some(Request::Reload) => {
+                    agent.reload(&self.configuration)?;
+                    due = Duration::ZERO;
+                }
+                None => {}
+            }
+            if pause.is_zero() {
+                let counts = events.take()?;
+                if counts.overruns > 0 {
+                    agent.note("events were lost, so everything is read again")?;
+                    due = due.min(clock(ClockId::CLOCK_MONOTONIC) + AFTER_OVERRUN);
+                } else if counts.messages > 0 {
+                    due = Duration::ZERO;
+                }
+            }
+        }
+        tell(&[NotifyState::Stopping]);
+        if self.detach_on_exit {
+            agent.byway.detach_all()?;
+        }
+        Ok(Output::printed())
+    }
+}
+
+struct Agent<'a> {
+    byway: Byway,
+    options: &'a Options,
+    /// What went wrong last, which is not said twice.
+    trouble: Option<String>,
+}
+
+impl Agent<'_> {
+    /// Applies the configuration again, for a service manager that waits for it.
+    fn reload(&mut self, configuration: &Configuration) -> Result<(), Error> {
+        let reloading: Vec<NotifyState<'_>> =
+            [Ok(NotifyState::Reloading), NotifyState::monotonic_usec_now()].into_iter().flatten().collect();
+        tell(&reloading);
+        self.trouble = None;
+        let applied = self.apply(configuration);
+        tell(&[NotifyState::Ready]);
+        applied
+    }
+
+    /// Applies the configuration. If that cannot be, what was in force before stays.
+    fn apply(&mut self, configuration: &Configuration) -> Result<(), Error> {
+        let path = configuration.path();
+        if path == Path::new(FILE) && !path.exists() {
+            return self.note(&format!("there is no {FILE}, so what is in force stays"));
+        }
+        let applied = configuration.read().and_then(|(config, warnings)| {
+            for warning in warnings {
+                anstream::eprintln!("byway: warning: {warning}");
+            }
+            if config == Config::default() {
+                return Ok(None);
+            }
+            Ok(Some(self.byway.apply(Owner::CONFIG, &config)?))
+        });
+        match applied {
+            Ok(Some(changes)) => {
+                let done = log::shortened(&changes::done(&changes, AS_FILE));
+                let sentence = format!("applied {}: {done}", path.display());
+                self.say("applied", &changes, &sentence)
+            }
+            Ok(None) => self.note(&format!("{} says nothing, so what is in force stays", path.display())),
+            Err(error) => self.trouble(&error),
+        }
+    }
+
+    /// Fits what is in force to the devices and routes of now.
+    fn follow(&mut self) -> Result<(), Error> {
+        match self.byway.rollback_if_overdue() {
+            Ok(Some(_)) => self.note(ROLLED_BACK)?,
+            Ok(None) => {}
+            Err(error) => self.trouble(&error.into())?,
+        }
+        match self.byway.follow() {
+            Ok(followed) => {
+                self.trouble = None;
+                followed.iter().try_for_each(|it| self.say("followed", it, &it.to_string()))
+            }
+            Err(error) => self.trouble(&error.into()),
+        }
+    }
+
+    fn note(&self, sentence: &str) -> Result<(), Error> {
+        self.say("note", sentence, sentence)
+    }
+
+    /// Says something, in one line: a sentence for people, or JSON for programs.
+    fn say(&self, key: &str, value: &(impl Serialize + ?Sized), sentence: &str) -> Result<(), Error> {
+        let sentence = printable(sentence);
+        tell(&[NotifyState::Status(&sentence)]);
+        let line = match self.options.json {
+            _ if self.options.quiet => return Ok(()),
+            true => json!({ key: value }).to_string(),
+            false => sentence,
+        };
+        writeln!(io::stdout(), "{line}").map_err(Error::Print)
+    }
+
+    /// Says what went wrong, once.
+    fn trouble(&mut self, error: &Error) -> Result<(), Error> {
+        let sentence = printable(&error.to_string());
+        if self.trouble.as_ref() == Some(&sentence) {
+            return Ok(());
+        }
+        tell(&[NotifyState::Status(&sentence)]);
+        let _ = writeln!(io::stderr(), "byway: {sentence}");
+        self.trouble = Some(sentence);
+        Ok(())
+    }
+}
+
+/// Tells a service manager, if there is one (sd_notify(3)).
+fn tell(state: &[NotifyState<'_>]) {
+    // Without one there is nobody to tell.
+    let _ = sd_notify::notify(state);
+}
+
+/// The time of a clock (clock_gettime(2)).
+fn clock(clock: ClockId) -> Duration {
+    clock_gettime(clock).map_or(Duration::ZERO, Duration::from)
+}

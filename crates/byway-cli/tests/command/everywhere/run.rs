@@ -1,0 +1,148 @@
+//! `byway run`, which keeps the rules true while the network changes.
+
+use std::{
+    io::{BufRead, BufReader, pipe},
+    sync::mpsc::{Receiver, channel},
+    thread,
+};
+
+use byway_lab::{Node, Process, seed::Seed};
+
+use crate::support::{ANSWER, ConfigFile, SILENCE, VIP, byway, call, done, json, works};
+
+/// An agent, and what it says.
+struct Agent {
+    process: Process,
+    lines: Receiver<String>,
+}
+
+const SIGHUP: i32 = 1;
+const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
+
+impl Agent {
+    fn start(node: &Node, words: &str) -> Self {
+        let (reader, writer) = pipe().unwrap();
+        let mut command = byway(words);
+        command.stdout(writer.try_clone().unwrap()).stderr(writer);
+        let process = node.start(&mut command).unwrap();
+        // Otherwise this process keeps the pipe open.
+        drop(command);
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(reader).lines() {
+                let _ = sender.send(line.unwrap());
+            }
+        });
+        Self { process, lines }
+    }
+
+    /// The next line that it says.
+    #[track_caller]
+    fn says(&self) -> String {
+        self.lines.recv_timeout(ANSWER).unwrap()
+    }
+
+    fn signal(&self, number: i32) {
+        self.process.signal(number).unwrap();
+    }
+
+    /// Waits for its end, and returns its exit code.
+    fn ends(&mut self) -> Option<i32> {
+        self.process.wait_for(ANSWER).unwrap().code()
+    }
+}
+
+#[test]
+fn an_agent_follows_the_network_and_leaves_all_in_force() {
+    let seed = Seed::new().unwrap();
+    let file = ConfigFile::new("");
+    done(&seed.server, "add from 192.168.1.5 via 10.111.221.21");
+    let mut agent = Agent::start(&seed.server, &file.words("run"));
+    assert_eq!(agent.says(), format!("{} says nothing, so what is in force stays", file.path.display()));
+    assert!(works(&seed, ANSWER));
+
+    // The next hop moves to another link.
+    seed.lab.link((&seed.server, "eth2"), (&seed.router, "eth2")).unwrap();
+    for (node, from, to, address) in [
+        (&seed.server, "eth1", "eth2", "10.111.221.11/24"),
+        (&seed.router, "eth0", "eth2", "10.111.221.21/24"),
+    ] {
+        node.delete_address(from, address).unwrap();
+        node.address(to, address).unwrap();
+    }
+    seed.router.route("192.168.1.5 via 10.111.221.11").unwrap();
+    assert_eq!(agent.says(), "the next hop via 10.111.221.21 (dev eth2) leaves by eth2 now");
+    assert!(works(&seed, ANSWER));
+
+    // The default routes move to where replies have to leave anyway.
+    for (family, gateway) in [("-4", "10.111.221.21"), ("-6", "2001:db8:221::21")] {
+        seed.server.delete_route(&format!("{family} default")).unwrap();
+        seed.server.route(&format!("default via {gateway}")).unwrap();
+    }
+    let mut said: Vec<String> = (0..3).map(|_| agent.says()).collect();
+    said.sort();
+    assert_eq!(
+        said,
+        ["attached to eth1", "attached to eth2", "detached from eth0, which carries no default route now"]
+    );
+
+    agent.signal(SIGTERM);
+    assert_eq!(agent.ends(), Some(0));
+    assert!(works(&seed, ANSWER));
+    let attachments = json(&seed, "--json show")["attachments"].clone();
+    assert_eq!(attachments.as_array().unwrap().len(), 2, "{attachments}");
+}
+
+#[test]
+fn an_agent_applies_the_configuration_and_keeps_the_last_good_one() {
+    let seed = Seed::new().unwrap();
+    let file = ConfigFile::new(VIP);
+    let mut agent = Agent::start(&seed.server, &file.words("run"));
+    assert_eq!(
+        agent.says(),
+        format!(
+            "applied {}: + attach (eth0); 1 rule added, 0 changed, 0 deleted; 0 stayed as they were",
+            file.path.display()
+        )
+    );
+    assert!(works(&seed, ANSWER));
+
+    // An invalid one changes nothing, and is said once for each reload.
+    file.write("[[rule]]\nfrom = \"192.168.1.5\"\nvia = \"nowhere\"\n");
+    for _ in 0..2 {
+        agent.signal(SIGHUP);
+        let said = loop {
+            let line = agent.says();
+            if line.starts_with("byway: ") {
+                break line;
+            }
+        };
+        assert!(said.contains(" 1 error"), "{said}");
+        assert!(works(&seed, ANSWER));
+    }
+    file.write(&VIP.replace("192.168.1.5", "192.168.1.6"));
+    agent.signal(SIGHUP);
+    let said = agent.says();
+    assert!(
+        said.starts_with(&format!("applied {}: 1 rule added, 0 changed, 1 deleted", file.path.display())),
+        "{said}"
+    );
+    assert!(!works(&seed, SILENCE));
+
+    // Another one is refused, until this one is gone, however it ends.
+    let said = call(&seed.server, &file.words("run"));
+    let sentence = "byway: an agent runs in this network namespace already: process ";
+    assert!(said.code == Some(1) && said.err.starts_with(sentence), "{said:?}");
+    agent.signal(SIGKILL);
+    assert_eq!(agent.ends(), None);
+    file.write(VIP);
+    let mut agent = Agent::start(&seed.server, &file.words("--json run --detach-on-exit"));
+    let said: serde_json::Value = serde_json::from_str(&agent.says()).unwrap();
+    assert_eq!(said["applied"]["rules"].as_array().unwrap().len(), 2, "{said}");
+    assert!(works(&seed, ANSWER));
+    agent.signal(SIGTERM);
+    assert_eq!(agent.ends(), Some(0));
+    assert_eq!(json(&seed, "--json show")["attachments"], serde_json::json!([]));
+    assert!(!works(&seed, SILENCE));
+}
