@@ -175,7 +175,7 @@ fn read(
 ) -> Result<(Actual, BTreeMap<u32, Link>)> {
     let links = network.links()?;
     let Some(pins) = pins else { return Ok((without_pins(&links), links)) };
-    let (mut actual, slots, groups) = all_but_rules(pins, network, &links, scope.follows)?;
+    let ButRules { mut actual, slots, groups } = all_but_rules(pins, network, &links, scope.follows)?;
     let sets = actual.device_sets.clone();
     let records = match scope.only {
         Some(selector) => read_one(&pins.tables, selector, &mut actual, &groups)?,
@@ -205,18 +205,26 @@ fn read(
 /// a default route.
 pub(crate) fn read_to_follow(pins: &Pins, network: &mut Network) -> Result<(Actual, BTreeSet<u32>)> {
     let links = network.links()?;
-    let (actual, ..) = all_but_rules(pins, network, &links, true)?;
+    let actual = all_but_rules(pins, network, &links, true)?.actual;
     let default_routes = if actual.is_auto { network.default_route_devices()? } else { BTreeSet::new() };
     Ok((actual, default_routes))
 }
 
-/// Reads everything but the rules. Also returns what their records lead to.
+/// Everything but the rules, and what their records lead to.
+struct ButRules {
+    actual: Actual,
+    /// The next hop in each slot.
+    slots: BTreeMap<u32, NextHop>,
+    /// The groups by identity.
+    groups: BTreeMap<u32, byway_abi::Group>,
+}
+
 fn all_but_rules(
     pins: &Pins,
     network: &mut Network,
     links: &BTreeMap<u32, Link>,
     follows: bool,
-) -> Result<(Actual, BTreeMap<u32, NextHop>, BTreeMap<u32, byway_abi::Group>)> {
+) -> Result<ButRules> {
     let (mut actual, slots) = without_rules(pins, network, links, follows)?;
     actual.device_sets = pins.tables.replies.device_sets()?;
     for (name, index) in actual.device_sets.values().flatten() {
@@ -241,7 +249,7 @@ fn all_but_rules(
         }
         actual.neighbours.insert(neighbour);
     }
-    Ok((actual, slots, groups))
+    Ok(ButRules { actual, slots, groups })
 }
 
 fn without_pins(links: &BTreeMap<u32, Link>) -> Actual {
