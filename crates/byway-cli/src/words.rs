@@ -383,7 +383,8 @@ mod tests {
         means(&[
             ("rule", "show"),
             ("rule show", "show"),
-            ("ru ls", "show"),
+            ("rul ls", "show"),
+            ("run ls", "run ls"),
             ("rule add from 192.0.2.7 drop", "add from 192.0.2.7 drop"),
             ("rule d 192.0.2.7", "del 192.0.2.7"),
             ("rule flush", "flush"),

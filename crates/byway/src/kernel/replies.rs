@@ -247,6 +247,11 @@ impl Replies {
         Ok(FlowCounters::sum(of_cpus.iter()))
     }
 
+    /// Whether there are such maps: without them, no rule has ever sent replies back.
+    pub(super) fn has_flows(&self) -> bool {
+        self.folder.join(FLOWS_PIN).exists()
+    }
+
     /// Creates the maps of ways, flows and what is heard, unless they exist, and the secret numbers in the fingerprints.
     pub(super) fn make_flows(&mut self) -> Result<()> {
         let folder = &self.folder;

@@ -179,6 +179,7 @@ fn read(
     let sets = actual.device_sets.clone();
     let records = match scope.only {
         Some(selector) => read_one(&pins.tables, selector, &mut actual, &groups)?,
+        None if scope.follows => read_none(&pins.tables, &mut actual)?,
         None => None,
     };
     let mut shared = Shared::default();
@@ -334,7 +335,8 @@ fn read_one(
         return Ok(None);
     }
     let mut records = BTreeMap::new();
-    let mut unseen = Unseen { rules, next_hops: actual.next_hops.keys().cloned().collect() };
+    let next_hops = actual.next_hops.keys().cloned().collect();
+    let mut unseen = Unseen { rules, next_hops, ..Unseen::default() };
     if let Some(entry) = tables.source(&selector.source())? {
         let Some(record) = tables.rule_record(entry.rule)? else { return Ok(None) };
         if without_reply_to(record.kind) == TARGET_NEXT_HOP
@@ -347,6 +349,26 @@ fn read_one(
     }
     actual.unseen = unseen;
     Ok(Some(records))
+}
+
+/// Reads no rule, and sets in `actual` what they need. Returns `None` if the rules may have to change, or if only they can tell.
+fn read_none(tables: &Tables, actual: &mut Actual) -> Result<Option<BTreeMap<u32, RuleRecord>>> {
+    let sends_back = actual.programs.values().any(|(_, role)| *role == Role::Reception);
+    if !actual.moved.is_empty()
+        // Without an attachment or a device that requests come in by, a rule that sends replies back has no program.
+        || actual.attachments().next().is_none()
+        || (!sends_back && tables.replies.has_flows())
+        || tables.meta.get(meta::CHANGING)? != 0
+    {
+        return Ok(None);
+    }
+    actual.unseen = Unseen {
+        rules: tables.noted_rules()? as usize,
+        next_hops: actual.next_hops.keys().cloned().collect(),
+        sends_back,
+        device_sets: actual.device_sets.values().map(|set| set.keys().cloned().collect()).collect(),
+    };
+    Ok(Some(BTreeMap::new()))
 }
 
 /// The actions of rules, each once: a million rules have few different ones.

@@ -152,13 +152,17 @@ pub(crate) struct Actual {
     pub(crate) known_as: BTreeMap<String, u32>,
 }
 
-/// Rules that were not read, because there are many and the change concerns only one of the others.
+/// Rules that were not read, because the change does not concern them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Unseen {
     /// How many there are.
     pub(crate) rules: usize,
     /// The next hops of their targets.
     pub(crate) next_hops: BTreeSet<NextHop>,
+    /// Whether one of them sends replies back.
+    pub(crate) sends_back: bool,
+    /// The sets of devices that they name after `reply-to`.
+    pub(crate) device_sets: BTreeSet<BTreeSet<String>>,
 }
 
 /// The desired state: what should be in the kernel.
@@ -288,12 +292,13 @@ impl Desired {
 
     /// Whether a rule sends replies back.
     fn sends_back(&self) -> bool {
-        self.rules.values().any(|rule| rule.reply_to)
+        self.unseen.sends_back || self.rules.values().any(|rule| rule.reply_to)
     }
 
     /// Returns the sets of devices that rules name after `reply-to`.
     pub(crate) fn device_sets(&self) -> BTreeSet<&BTreeSet<String>> {
-        self.rules.values().map(|rule| &rule.reply_to_dev).filter(|names| !names.is_empty()).collect()
+        let seen = self.rules.values().map(|rule| &rule.reply_to_dev);
+        seen.chain(&self.unseen.device_sets).filter(|names| !names.is_empty()).collect()
     }
 
     /// Returns the program for each place, and the neighbours that the kernel should keep resolved, for these next hops. It

@@ -7,6 +7,9 @@ const SHARE: u32 = 40;
 /// The time that it may use at once, when it has been idle.
 const RESERVE: Duration = Duration::from_millis(200);
 
+/// The longest that it waits, whatever it has used.
+const LONGEST: Duration = Duration::from_secs(5);
+
 /// The processor time that is left. It grows with time, up to the reserve.
 #[derive(Debug)]
 pub(super) struct Budget {
@@ -29,10 +32,10 @@ impl Budget {
     pub(super) fn wait(&mut self, at: Duration, used: Duration) -> Duration {
         let earned = at.saturating_sub(self.at) / SHARE;
         let spent = used.saturating_sub(self.used) + self.debt;
-        let left = (self.left + earned).min(RESERVE);
-        (self.left, self.debt) = (left.saturating_sub(spent), spent.saturating_sub(left));
+        let left = self.left + earned;
+        (self.left, self.debt) = (left.saturating_sub(spent).min(RESERVE), spent.saturating_sub(left));
         (self.at, self.used) = (at, used);
-        self.debt * SHARE
+        (self.debt * SHARE).min(LONGEST)
     }
 }
 
@@ -69,6 +72,12 @@ mod tests {
         assert_eq!(budget.wait(Duration::ZERO, MS * 300), MS * 100 * SHARE);
         assert_eq!(budget.wait(MS * 3_600_000, MS * 300), Duration::ZERO);
         assert_eq!(budget.wait(MS * 3_600_000, MS * 500), Duration::ZERO);
-        assert_ne!(budget.wait(MS * 3_600_000, MS * 501), Duration::ZERO);
+        assert_eq!(budget.wait(MS * 3_600_000, MS * 502), MS * 2 * SHARE);
+    }
+
+    #[test]
+    fn no_wait_is_longer_than_a_few_seconds() {
+        let mut budget = Budget::new(Duration::ZERO, Duration::ZERO);
+        assert_eq!(budget.wait(MS * 60_000, MS * 60_000), LONGEST);
     }
 }

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use byway::{Attach, Followed, Hook, NetworkEvents, NextHopSpec};
+use byway::{
+    Attach, Followed, Hook, NetworkEvents, NextHopSpec, Owner, Prefix, Role, RuleSpec, TargetSpec,
+    config::Config,
+};
 
 use crate::support::{
     any_hook, hooks_and_families, on, pins,
+    replies::replies,
     routers::{Routers, Way, rule},
 };
 
@@ -17,7 +21,7 @@ fn follow(hosts: &Routers, hook: Hook) -> Vec<String> {
 /// The attachments, by name.
 fn attached(hosts: &Routers) -> Vec<String> {
     let all = on(&hosts.server, any_hook(), |byway| byway.attachments()).unwrap();
-    let departures = all.iter().filter(|it| it.role == byway::Role::Departure && it.is_installed);
+    let departures = all.iter().filter(|it| it.role == Role::Departure && it.is_installed);
     departures.map(|it| it.device.name.clone()).collect()
 }
 
@@ -143,6 +147,35 @@ fn an_interface_that_is_made_anew_gets_its_program_and_its_next_hop() {
         let status = || on(&hosts.server, hook, |byway| byway.rule(&spec.selector)).unwrap();
         hosts.send(hosts.source(5), hosts.far(1));
         assert_eq!(status().departed.packets, 1, "{:?}", status());
+    }
+}
+
+/// No rule is read for this: what rules with `reply-to` need follows from what their programs and sets say.
+#[test]
+fn a_device_that_comes_late_sends_replies_back() {
+    for (hook, v6) in hooks_and_families() {
+        let hosts = Routers::new(v6);
+        let spec = replies(&hosts.around(hosts.source(5), 8)).received_by(["eth1", "late"]);
+        let config = Config::new(None, vec![], [spec]);
+        let changes = on(&hosts.server, hook, |byway| byway.apply(Owner::CONFIG, &config)).unwrap();
+        assert_eq!(changes.waiting().len(), 1);
+        assert_eq!(follow(&hosts, hook), [""; 0]);
+        hosts.lab.link((&hosts.server, "late"), (&hosts.router[0], "eth9")).unwrap();
+        let there = "of the devices after `reply-to`, these are there now: eth1, late";
+        assert_eq!(follow(&hosts, hook), ["replies to requests by late go back by late", there]);
+        let all = on(&hosts.server, hook, |byway| byway.attachments()).unwrap();
+        let receives: Vec<&str> = all
+            .iter()
+            .filter(|it| it.role == Role::Reception && it.is_installed)
+            .map(|it| it.device.name.as_str())
+            .collect();
+        assert_eq!(receives, ["eth0", "eth1", "eth2", "late"]);
+        assert!(on(&hosts.server, hook, |byway| byway.diff(Owner::CONFIG, &config)).unwrap().is_empty());
+        assert_eq!(follow(&hosts, hook), [""; 0]);
+
+        hosts.server.delete_link("late").unwrap();
+        let there = "of the devices after `reply-to`, these are there now: eth1";
+        assert_eq!(follow(&hosts, hook), [there]);
     }
 }
 
