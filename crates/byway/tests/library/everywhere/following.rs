@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use byway::{
-    Attach, Followed, Hook, NetworkEvents, NextHopSpec, Owner, Prefix, Role, RuleSpec, TargetSpec,
-    config::Config,
-};
+use byway::{Attach, Followed, Hook, NetworkEvents, NextHopSpec, Owner, Role, config::Config};
 
 use crate::support::{
     any_hook, hooks_and_families, on, pins,
