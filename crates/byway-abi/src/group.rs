@@ -27,7 +27,7 @@ pub struct GroupKey {
 pub struct Group {
     /// The members' slots in `NEXT_HOPS`.
     pub members: [u32; MAX_MEMBERS],
-    /// Their weights.
+    /// Their weights. 0 for a backup.
     pub weights: [u16; MAX_MEMBERS],
     /// How many there are.
     pub count: u32,
@@ -35,11 +35,12 @@ pub struct Group {
     pub on_down: u8,
     /// The owner: [`OWNER_CLI`](crate::OWNER_CLI) or any other number.
     pub owner: u8,
-    /// Keeps the record free of padding.
-    pub reserved: u16,
+    /// How many of the members are backups, the last ones: while no other member is in service, the first of them that is gets
+    /// all flows.
+    pub backups: u16,
     /// The name, padded with zeros. All zeros if the group belongs to a single rule.
     pub name: [u8; GROUP_NAME_LEN],
-    /// Which member gets the flows of each bucket, as an index into `members`.
+    /// Which member gets the flows of each bucket, as an index into `members`. No backup is among them.
     pub buckets: [u8; BUCKETS],
 }
 

@@ -149,14 +149,20 @@ extern "C" fn pick_of_group(skb: &Skb, group: u32, generation: u32, flow: u32, m
 ///
 /// A flow's bucket names its member, and the buckets do not change when a member dies. Each flow of a dead member looks for
 /// another bucket by itself, so these flows spread by weight. The flows of other members stay where they are. When the
-/// member is back, its flows return to it.
+/// member is back, its flows return to it. Backups have no buckets: while no other member is in service, all flows go to the
+/// first of them that is.
 #[inline(always)]
 fn pick_member(skb: &Skb, group: &Group, flow: u32, mss: u32) -> Pick {
     let on_down = group.on_down;
     let mut hash = flow;
     let (mut own, mut doubtful) = (0, 0);
+    let primaries = group.count.wrapping_sub(group.backups.into());
     for attempt in 0..TRIES + MAX_MEMBERS {
         let member = if attempt < TRIES {
+            if attempt > 0 && primaries == 1 {
+                // All buckets are of the member that was tried just now.
+                continue;
+            }
             let bucket = hash as usize % BUCKETS;
             hash = rehash(hash);
             u32::from(group.buckets[bucket])
@@ -165,8 +171,7 @@ fn pick_member(skb: &Skb, group: &Group, flow: u32, mss: u32) -> Pick {
             if nth >= group.count {
                 break;
             }
-            // Not 0: that would have ended the loop above.
-            flow.wrapping_add(nth) % group.count
+            if nth < primaries { flow.wrapping_add(nth) % primaries } else { nth }
         };
         let slot = group.members[member as usize % MAX_MEMBERS];
         if attempt == 0 {

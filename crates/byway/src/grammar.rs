@@ -4,7 +4,7 @@
 //! RULE    := from PREFIX [to PREFIX] (TARGET | reply-to [dev IF]... [else TARGET]) [on-down pass|drop] [mss N|off] [name NAME]
 //! TARGET  := NEXTHOP | MEMBERS | group NAME | pass | drop
 //! NEXTHOP := via ADDR [dev IF] | dev IF
-//! MEMBERS := nexthop NEXTHOP [weight N] [MEMBERS]
+//! MEMBERS := nexthop NEXTHOP [weight N | backup] [MEMBERS]
 //! GROUP   := NAME MEMBERS [on-down pass|drop]
 //! FLOW    := [from] ADDR [to ADDR] [proto P] [sport N] [dport N] [iif IF]
 //! SELECTION := [within PREFIX] [covering PREFIX] [owner NAME] [group NAME] [via ADDR] [dev IF] [name PATTERN]
@@ -57,6 +57,7 @@ const VIA: Keyword = ("via", Some("a gateway address"));
 const A_DEVICE: &str = "the name of a device";
 const DEV: Keyword = ("dev", Some(A_DEVICE));
 const WEIGHT: Keyword = ("weight", Some("a number"));
+const BACKUP: Keyword = ("backup", None);
 const GROUP: Keyword = ("group", Some("the name of a group"));
 const ON_DOWN: Keyword = ("on-down", Some("`pass` or `drop`"));
 const MSS: Keyword = ("mss", Some("a number of bytes, or `off`"));
@@ -238,7 +239,7 @@ pub fn selector_of(family: Option<Family>, words: &[impl AsRef<str>]) -> Result<
     take_selector(&mut values, family, None)
 }
 
-/// Reads a group: `NAME nexthop NEXTHOP [weight N] nexthop ... [on-down pass|drop]`
+/// Reads a group: `NAME nexthop NEXTHOP [weight N | backup] nexthop ... [on-down pass|drop]`
 ///
 /// ```
 /// use byway::{OnDown, grammar};
@@ -344,7 +345,7 @@ impl FromStr for Selector {
 impl FromStr for TargetSpec {
     type Err = GrammarError;
 
-    /// `NEXTHOP`, `nexthop NEXTHOP [weight N] nexthop ...`, `group NAME`, `pass` or `drop`
+    /// `NEXTHOP`, `nexthop NEXTHOP [weight N | backup] nexthop ...`, `group NAME`, `pass` or `drop`
     fn from_str(text: &str) -> Result<Self, GrammarError> {
         let keywords = [VIA, DEV, NEXTHOP, GROUP, PASS, DROP];
         let Pairs { mut values, members, .. } = pairs(&mut split(text).iter().peekable(), &keywords, false)?;
@@ -364,7 +365,7 @@ impl FromStr for NextHopSpec {
 impl FromStr for MemberSpec {
     type Err = GrammarError;
 
-    /// `nexthop NEXTHOP [weight N]`
+    /// `nexthop NEXTHOP [weight N | backup]`
     fn from_str(text: &str) -> Result<Self, GrammarError> {
         let Pairs { members, .. } = pairs(&mut split(text).iter().peekable(), &[NEXTHOP], false)?;
         match <[MemberSpec; 1]>::try_from(members) {
@@ -378,7 +379,7 @@ impl FromStr for MemberSpec {
 impl FromStr for GroupSpec {
     type Err = GrammarError;
 
-    /// `NAME nexthop NEXTHOP [weight N] nexthop ... [on-down pass|drop]`; the owner is [`Owner::API`](crate::Owner::API).
+    /// `NAME nexthop NEXTHOP [weight N | backup] nexthop ... [on-down pass|drop]`; the owner is [`Owner::API`](crate::Owner::API).
     fn from_str(text: &str) -> Result<Self, GrammarError> {
         group(&split(text))
     }
@@ -474,13 +475,13 @@ fn take_next_hop(values: &mut Values<'_>) -> Result<NextHopSpec, GrammarError> {
 
 /// What follows a `nexthop`.
 fn member(words: &mut Words<'_, '_>) -> Result<MemberSpec, GrammarError> {
-    let Pairs { mut values, .. } = pairs(words, &[VIA, DEV, WEIGHT], true)?;
+    let Pairs { mut values, .. } = pairs(words, &[VIA, DEV, WEIGHT, BACKUP], true)?;
     let next_hop = take_next_hop(&mut values)?;
     let weight = match values.remove("weight") {
         Some(text) => text.parse().map_err(|_| GrammarError::Weight(text.to_owned()))?,
         None => 1,
     };
-    Ok(MemberSpec { next_hop, weight })
+    Ok(MemberSpec { next_hop, weight, is_backup: values.contains_key(BACKUP.0) })
 }
 
 /// Reads keywords and their values. At any other word it ends if others may follow, or else fails.

@@ -267,6 +267,7 @@ const WITHOUT_VALUE: &[&str] = &[
     "reply-to",
     "else",
     "nexthop",
+    "backup",
     "rules",
     "nexthops",
     "groups",
@@ -405,7 +406,7 @@ impl Grammar {
 const OF_TARGETS: [&str; 6] = ["via", "dev", "nexthop", "group", "pass", "drop"];
 
 /// The keywords after a `nexthop`.
-const MEMBER_KEYWORDS: &[&str] = &["via", "dev", "weight"];
+const MEMBER_KEYWORDS: &[&str] = &["via", "dev", "weight", "backup"];
 
 fn help(keyword: &str) -> &'static str {
     match keyword {
@@ -415,6 +416,7 @@ fn help(keyword: &str) -> &'static str {
         "dev" => "the interface",
         "nexthop" => "one of several next hops",
         "weight" => "its share of the flows",
+        "backup" => "only while no other is in service",
         "group" => "a group of next hops",
         "reply-to" => "send replies back the way that their requests came in",
         "else" => "what to do with packets that are no replies",
@@ -589,7 +591,7 @@ mod tests {
             (
                 Grammar::Rule,
                 "from 192.0.2.7 to 10.0.0.0/8 nexthop via 192.0.2.1 nexthop dev wg0",
-                keywords(&["via", "weight", "nexthop", "on-down", "mss", "name"]),
+                keywords(&["via", "weight", "backup", "nexthop", "on-down", "mss", "name"]),
             ),
             (
                 Grammar::Rule,

@@ -26,7 +26,7 @@ A flow keeps its next hop as long as that is in service. Rules use the group by 
   byway group add uplinks nexthop via 10.1.0.1 dev eth1 weight 2 nexthop via 10.2.0.1 dev eth2
   byway add from 192.168.1.0/24 group uplinks")]
     Add {
-        /// NAME nexthop (via ADDR [dev IF] | dev IF) [weight N] nexthop ... [on-down pass|drop]
+        /// NAME nexthop (via ADDR [dev IF] | dev IF) [weight N | backup] nexthop ... [on-down pass|drop]
         #[arg(value_name = "GROUP", num_args = 0..)]
         group: Vec<String>,
     },
@@ -35,7 +35,7 @@ A flow keeps its next hop as long as that is in service. Rules use the group by 
     /// Only those flows move that must: the flows of a next hop that is removed, and the share of one that is new.
     #[command(visible_aliases = ["change", "chg"])]
     Replace {
-        /// NAME nexthop (via ADDR [dev IF] | dev IF) [weight N] nexthop ... [on-down pass|drop]
+        /// NAME nexthop (via ADDR [dev IF] | dev IF) [weight N | backup] nexthop ... [on-down pass|drop]
         #[arg(value_name = "GROUP", num_args = 0..)]
         group: Vec<String>,
     },

@@ -149,6 +149,9 @@ fn next_hop(way: &Way, decision: &Decision) -> String {
     if let Some(weight) = way.weight.filter(|weight| *weight != 1) {
         text += &format!(" weight {weight}");
     }
+    if way.is_backup {
+        text += " backup";
+    }
     text += &format!(": {}", state(way));
     if let Some(mtu) = way.mtu {
         text += &format!(", MTU {mtu}");

@@ -166,9 +166,13 @@ fn target(rule: &Rule, to: &mut dyn Write) -> fmt::Result {
     }
     match &rule.target {
         Target::NextHop(next_hop) => via(next_hop, to),
-        Target::NextHops(members) => each(members, to, |Member { next_hop, weight, .. }, to| {
+        Target::NextHops(members) => each(members, to, |Member { next_hop, weight, is_backup, .. }, to| {
             via(next_hop, to)?;
-            if *weight == 1 { Ok(()) } else { write!(to, " weight {weight}") }
+            match is_backup {
+                true => to.write_str(" backup"),
+                false if *weight == 1 => Ok(()),
+                false => write!(to, " weight {weight}"),
+            }
         }),
         other => write!(to, "{other}"),
     }

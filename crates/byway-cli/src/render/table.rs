@@ -262,7 +262,12 @@ pub(crate) fn groups(rows: &[&GroupStatus], all: usize, reader: Reader) -> Strin
         .text("GROUP", |it, to| to.write_str(&it.group.name))
         .text("VIA", |it, to| each(&it.group.members, to, |member, to| via(&member.next_hop, to)))
         .text("DEV", |it, to| each(&it.group.members, to, |member, to| dev(&member.next_hop, to)))
-        .number("WEIGHT", |it, to| each(&it.group.members, to, |member, to| write!(to, "{}", member.weight)))
+        .number("WEIGHT", |it, to| {
+            each(&it.group.members, to, |member, to| match member.is_backup {
+                true => to.write_str("backup"),
+                false => write!(to, "{}", member.weight),
+            })
+        })
         .text("ON-DOWN", |it, to| write!(to, "{}", it.group.on_down))
         .text("OWNER", |it, to| write!(to, "{}", it.group.owner))
         .count("RULES", |it| Some(it.rules as u64));

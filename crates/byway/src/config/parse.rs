@@ -24,7 +24,7 @@ pub(crate) const DEFAULTS_KEYS: &[&str] = &["on-down", "mss"];
 /// The keys of a group.
 pub(crate) const GROUP_KEYS: &[&str] = &["nexthops", "on-down"];
 /// The keys of a next hop.
-pub(crate) const NEXT_HOP_KEYS: &[&str] = &["via", "dev", "weight"];
+pub(crate) const NEXT_HOP_KEYS: &[&str] = &["via", "dev", "weight", "backup"];
 /// The keys of a rule.
 pub(crate) const RULE_KEYS: &[&str] = &[
     "name",

@@ -101,6 +101,15 @@ impl Notes<'_> {
         parsed
     }
 
+    /// `true` or `false`.
+    pub(super) fn boolean(&mut self, key: &str, value: Value<'_, '_>) -> Option<bool> {
+        let DeValue::Boolean(boolean) = value.get_ref() else {
+            self.wrong_type(key, value, "`true` or `false`");
+            return None;
+        };
+        Some(*boolean)
+    }
+
     /// A prefix.
     pub(super) fn prefix(&mut self, key: &str, value: Value<'_, '_>) -> Option<Prefix> {
         let parsed: Result<Prefix, PrefixError> = self.string(key, value)?.parse();

@@ -121,7 +121,7 @@ fn write_sources(sources: &[Prefix], f: &mut impl fmt::Write) -> fmt::Result {
 
 fn write_members(members: &[MemberSpec], f: &mut impl fmt::Write) -> fmt::Result {
     writeln!(f, "nexthops = [")?;
-    for MemberSpec { next_hop, weight } in members {
+    for MemberSpec { next_hop, weight, is_backup } in members {
         let (via, dev) = match next_hop {
             NextHopSpec::Via(gateway) => (Some(gateway), None),
             NextHopSpec::ViaDev(gateway, device) => (Some(gateway), Some(device)),
@@ -130,7 +130,8 @@ fn write_members(members: &[MemberSpec], f: &mut impl fmt::Write) -> fmt::Result
         let via = via.map(|gateway| format!("via = \"{gateway}\""));
         let dev = dev.map(|device| format!("dev = {}", quoted(device)));
         let weight = (*weight != 1).then(|| format!("weight = {weight}"));
-        let pairs: Vec<String> = [via, dev, weight].into_iter().flatten().collect();
+        let backup = is_backup.then(|| "backup = true".to_owned());
+        let pairs: Vec<String> = [via, dev, weight, backup].into_iter().flatten().collect();
         writeln!(f, "    {{ {} }},", pairs.join(", "))?;
     }
     writeln!(f, "]")

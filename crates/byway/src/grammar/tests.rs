@@ -36,7 +36,10 @@ fn next_hops() -> impl Strategy<Value = NextHopSpec> {
 }
 
 fn members() -> impl Strategy<Value = MemberSpec> {
-    (next_hops(), any::<u16>()).prop_map(|(next_hop, weight)| MemberSpec::new(next_hop).weight(weight))
+    (next_hops(), any::<u16>(), any::<bool>()).prop_map(|(next_hop, weight, is_backup)| {
+        let member = MemberSpec::new(next_hop).weight(weight);
+        if is_backup { member.backup() } else { member }
+    })
 }
 
 fn targets() -> impl Strategy<Value = TargetSpec> {
@@ -168,8 +171,8 @@ fn each_form_of_a_rule_is_understood() {
         (
             "from 192.0.2.7 nexthop via 10.0.0.1 dev eth1 weight 3 nexthop dev wg0 name two",
             TargetSpec::NextHops(vec![
-                MemberSpec { next_hop: via_dev, weight: 3 },
-                MemberSpec { next_hop: NextHopSpec::Dev("wg0".into()), weight: 1 },
+                MemberSpec::new(via_dev).weight(3),
+                MemberSpec::new(NextHopSpec::Dev("wg0".into())),
             ]),
             Some("two"),
         ),

@@ -78,7 +78,7 @@ fn members(hops: &[Hop]) -> Result<(Vec<MemberSpec>, Vec<String>), String> {
         };
         match members.iter_mut().find(|member| member.next_hop == next_hop) {
             Some(member) => member.weight = member.weight.saturating_add(hop.weight).min(WEIGHT_MAX),
-            None => members.push(MemberSpec { next_hop, weight: hop.weight }),
+            None => members.push(MemberSpec::new(next_hop).weight(hop.weight)),
         }
     }
     if members.len() > GROUP_MAX {

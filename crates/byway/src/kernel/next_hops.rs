@@ -252,7 +252,7 @@ fn is_new(wire: &byway_abi::NextHop) -> bool {
     wire.ifindex == 0 && wire.flags == 0
 }
 
-/// Returns a group as it is in the map. `before` are the slots that the buckets of its flows had, if it replaces something.
+/// Returns a group as it is in the map. The members come with their weights, and the backups last, with the weight 0. `before` are the slots that the buckets of its flows had, if it replaces something.
 pub(super) fn group(
     name: &str,
     members: &[(u32, u16)],
@@ -266,7 +266,7 @@ pub(super) fn group(
         count: members.len() as u32,
         on_down: wire::on_down(on_down),
         owner: owner.number(),
-        reserved: 0,
+        backups: members.iter().filter(|(_, weight)| *weight == 0).count() as u16,
         name: wire::name(name),
         buckets: buckets::assign(members, before),
     };
@@ -286,7 +286,8 @@ pub(super) fn slots(group: &Group) -> [u32; BUCKETS] {
 pub(super) fn members(group: &Group, slots: &BTreeMap<u32, NextHop>) -> Option<Vec<Member>> {
     let member = |nth: usize| {
         let next_hop = slots.get(group.members.get(nth)?)?.clone();
-        Some(Member { next_hop, weight: group.weights[nth] })
+        let is_backup = group.weights[nth] == 0;
+        Some(Member { next_hop, weight: group.weights[nth].max(1), is_backup })
     };
     (0..group.count as usize).map(member).collect::<Option<Vec<_>>>().filter(|members| !members.is_empty())
 }

@@ -51,6 +51,12 @@ pub enum RuleError {
     /// An MSS that is out of range.
     #[error("an MSS is {MSS_MIN} to {MSS_MAX} bytes, and this one is {0}")]
     Mss(u16),
+    /// A backup with a weight.
+    #[error("{0} is a backup, so it has no share of the flows that a weight could measure")]
+    WeightOfBackup(NextHopSpec),
+    /// A group of backups only.
+    #[error("all next hops are backups, and of nothing")]
+    OnlyBackups,
     /// A weight that is 0, or too large.
     #[error("the weight of {next_hop} is {weight}")]
     Weight {
@@ -92,6 +98,8 @@ impl RuleError {
             Self::MssOfNothing(_) => "leave it out",
             Self::NoReplyTo => "add it, or leave them out",
             Self::Mss(_) => "with `off`, byway leaves the MSS alone",
+            Self::WeightOfBackup(_) => "leave the weight out: the first backup in service gets all flows",
+            Self::OnlyBackups => "name at least one without `backup`",
             Self::Weight { .. } => return Some(format!("a weight is 1 to {WEIGHT_MAX}")),
             Self::MemberCount(_) => return Some(format!("name 1 to {GROUP_MAX}")),
             Self::Twice(_) => "name it once, with a weight for a larger share",
@@ -154,13 +162,14 @@ fn check_members(members: &[MemberSpec]) -> Result<(), RuleError> {
         check_gateway(&member.next_hop)?;
         check_weight(member)?;
     }
-    Ok(())
+    if members.iter().all(|member| member.is_backup) { Err(RuleError::OnlyBackups) } else { Ok(()) }
 }
 
-/// Refuses a weight that is 0, or too large.
+/// Refuses a weight that is 0, or too large, or that of a backup.
 pub(crate) fn check_weight(member: &MemberSpec) -> Result<(), RuleError> {
-    let MemberSpec { next_hop, weight } = member;
+    let MemberSpec { next_hop, weight, is_backup } = member;
     match weight {
+        2.. if *is_backup => Err(RuleError::WeightOfBackup(next_hop.clone())),
         1..=WEIGHT_MAX => Ok(()),
         _ => Err(RuleError::Weight { next_hop: next_hop.clone(), weight: *weight }),
     }
@@ -335,8 +344,13 @@ mod tests {
         let member = |(gateway, weight): &(&str, u16)| MemberSpec {
             next_hop: NextHopSpec::Via(gateway.parse().unwrap()),
             weight: *weight,
+            is_backup: false,
         };
         TargetSpec::NextHops(gateways.iter().map(member).collect())
+    }
+
+    fn backups(members: &[&str]) -> TargetSpec {
+        TargetSpec::NextHops(members.iter().map(|member| member.parse().unwrap()).collect())
     }
 
     #[test]
@@ -361,6 +375,14 @@ mod tests {
             (
                 spec("192.0.2.7", several(&[("10.0.0.1", 1), ("10.0.0.2", 0)])),
                 "the weight of via 10.0.0.2 is 0; a weight is 1 to 256",
+            ),
+            (
+                spec("192.0.2.7", backups(&["nexthop via 10.0.0.1", "nexthop via 10.0.0.2 weight 2 backup"])),
+                "via 10.0.0.2 is a backup, so it has no share of the flows that a weight could measure; leave the weight out: the first backup in service gets all flows",
+            ),
+            (
+                spec("192.0.2.7", backups(&["nexthop via 10.0.0.1 backup", "nexthop dev wg0 backup"])),
+                "all next hops are backups, and of nothing; name at least one without `backup`",
             ),
             (
                 spec("192.0.2.7", several(&[("10.0.0.1", 1); 33])),

@@ -106,12 +106,16 @@ pub struct Member {
     pub next_hop: NextHop,
     /// Its share of the flows, measured against the other members' weights; 1 to [`WEIGHT_MAX`].
     pub weight: u16,
+    /// Whether it gets flows only while no member is in service that is no backup. Of several backups, the first one that is in
+    /// service gets them all. Backups come last.
+    #[serde(rename = "backup", default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_backup: bool,
 }
 
 impl Member {
     /// Makes a member with this share of the flows.
     pub fn new(next_hop: NextHop, weight: u16) -> Self {
-        Self { next_hop, weight }
+        Self { next_hop, weight, is_backup: false }
     }
 }
 
@@ -274,7 +278,7 @@ pub(crate) fn moved_members(members: &[Member], moved: &BTreeMap<NextHop, NextHo
     let mut seen = BTreeSet::new();
     let of_now = members.iter().map(|member| {
         let next_hop = moved.get(&member.next_hop).unwrap_or(&member.next_hop).clone();
-        Member { next_hop, weight: member.weight }
+        Member { next_hop, ..member.clone() }
     });
     Some(of_now.filter(|member| seen.insert(member.next_hop.named())).collect())
 }
@@ -287,14 +291,22 @@ pub(super) fn write_all(all: &[impl fmt::Display], f: &mut fmt::Formatter<'_>) -
     Ok(())
 }
 
-fn write_member(next_hop: &impl fmt::Display, weight: u16, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn write_member(
+    next_hop: &impl fmt::Display,
+    weight: u16,
+    is_backup: bool,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
     write!(f, "nexthop {next_hop}")?;
-    if weight == 1 { Ok(()) } else { write!(f, " weight {weight}") }
+    if weight != 1 {
+        write!(f, " weight {weight}")?;
+    }
+    if is_backup { f.write_str(" backup") } else { Ok(()) }
 }
 
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_member(&self.next_hop, self.weight, f)
+        write_member(&self.next_hop, self.weight, self.is_backup, f)
     }
 }
 
@@ -437,6 +449,9 @@ impl fmt::Display for NextHopSpec {
 /// let member = MemberSpec::new(NextHopSpec::via("192.0.2.1".parse()?)).weight(2);
 /// assert_eq!(member.to_string(), "nexthop via 192.0.2.1 weight 2");
 /// assert_eq!("nexthop weight 2 via 192.0.2.1".parse(), Ok(member));
+///
+/// let backup = MemberSpec::new(NextHopSpec::on_link("wwan0")).backup();
+/// assert_eq!(backup.to_string(), "nexthop dev wwan0 backup");
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -448,6 +463,10 @@ pub struct MemberSpec {
     /// Its share of the flows, measured against the other members' weights; 1 to [`WEIGHT_MAX`], by default 1.
     #[serde(default = "one")]
     pub weight: u16,
+    /// Whether it gets flows only while no member is in service that is no backup. Of several backups, the first one that is in
+    /// service gets them all.
+    #[serde(rename = "backup", default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_backup: bool,
 }
 
 fn one() -> u16 {
@@ -457,13 +476,19 @@ fn one() -> u16 {
 impl MemberSpec {
     /// Makes a member of weight 1.
     pub fn new(next_hop: NextHopSpec) -> Self {
-        Self { next_hop, weight: 1 }
+        Self { next_hop, weight: 1, is_backup: false }
     }
 
     /// Sets the weight.
     #[must_use]
     pub fn weight(self, weight: u16) -> Self {
         Self { weight, ..self }
+    }
+
+    /// Makes it a backup.
+    #[must_use]
+    pub fn backup(self) -> Self {
+        Self { is_backup: true, ..self }
     }
 }
 
@@ -475,13 +500,14 @@ impl From<NextHopSpec> for MemberSpec {
 
 impl From<&Member> for MemberSpec {
     fn from(member: &Member) -> Self {
-        Self { next_hop: NextHopSpec::from(&member.next_hop), weight: member.weight }
+        let Member { next_hop, weight, is_backup } = member;
+        Self { next_hop: NextHopSpec::from(next_hop), weight: *weight, is_backup: *is_backup }
     }
 }
 
 impl fmt::Display for MemberSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_member(&self.next_hop, self.weight, f)
+        write_member(&self.next_hop, self.weight, self.is_backup, f)
     }
 }
 

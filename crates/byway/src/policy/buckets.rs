@@ -1,6 +1,6 @@
 //! Which member of a group gets which bucket of flows. Pure.
 //!
-//! Each member gets as many buckets as its weight says, to within one. If a group changes, a bucket stays with its next hop
+//! Each member gets as many buckets as its weight says, to within one, and a backup none: its weight is 0. If a group changes, a bucket stays with its next hop
 //! if possible, so only few flows move: those of a removed member, and the share of a new one (RFC 2992 calls this
 //! disruption; the kernel's resilient groups do the same, Documentation/networking/nexthop-group-resilient.rst).
 
@@ -28,8 +28,8 @@ pub(crate) fn assign(members: &[(u32, u16)], before: Option<&[u32; BUCKETS]>) ->
 /// Returns how many buckets each member gets: one each, and then one by one whichever is furthest behind its weight
 /// (Webster's method, by which no member loses a bucket because another has gone).
 fn quotas(members: &[(u32, u16)]) -> Vec<usize> {
-    let mut quotas = vec![1; members.len()];
-    for _ in members.len()..BUCKETS {
+    let mut quotas: Vec<usize> = members.iter().map(|(_, weight)| (*weight).min(1).into()).collect();
+    for _ in quotas.iter().sum()..BUCKETS {
         let behind = |a: &usize, b: &usize| {
             let claim = |it: usize, other: usize| usize::from(members[it].1) * (2 * quotas[other] + 1);
             // If two are equally far behind, the first one gets it.
@@ -89,6 +89,18 @@ mod tests {
             }
             prop_assert_eq!(count(&before, gone), count(&after, gone));
         }
+    }
+
+    #[test]
+    fn a_backup_has_no_bucket() {
+        let slots =
+            slots(&[(1, 2), (2, 1), (3, 0), (4, 0)], &assign(&[(1, 2), (2, 1), (3, 0), (4, 0)], None));
+        assert_eq!([3, 4].map(|slot| count(&slots, slot)), [0, 0]);
+        assert_eq!(count(&slots, 1) + count(&slots, 2), BUCKETS);
+        // One that becomes a backup gives its buckets away.
+        let before = slots;
+        let after = self::slots(&[(2, 1), (1, 0)], &assign(&[(2, 1), (1, 0)], Some(&before)));
+        assert_eq!(count(&after, 2), BUCKETS);
     }
 
     #[test]

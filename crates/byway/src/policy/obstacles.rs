@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn a_group_has_the_obstacles_of_its_next_hops() {
         let next_hops = rule("192.0.2.1");
-        let members = next_hops.target.next_hops().cloned().map(|next_hop| Member { next_hop, weight: 1 });
+        let members = next_hops.target.next_hops().cloned().map(|next_hop| Member::new(next_hop, 1));
         let group = Group::new("up", members.collect());
         let mut facts = facts();
         facts.strict_rp_filter.insert(2);

@@ -193,9 +193,13 @@ impl Host {
     /// Returns the members that the request names, if they can work.
     pub(crate) fn resolve_members(&self, specs: &[MemberSpec], checks: &Checks) -> Result<Vec<Member>> {
         let resolve = |spec: &MemberSpec| {
-            Ok(Member { next_hop: self.resolve_next_hop(&spec.next_hop, checks)?, weight: spec.weight })
+            let MemberSpec { next_hop, weight, is_backup } = spec;
+            let next_hop = self.resolve_next_hop(next_hop, checks)?;
+            Ok(Member { next_hop, weight: *weight, is_backup: *is_backup })
         };
-        let members = specs.iter().map(resolve).collect::<Result<Vec<_>>>()?;
+        let mut members = specs.iter().map(resolve).collect::<Result<Vec<_>>>()?;
+        // Backups come last, in their order.
+        members.sort_by_key(|member| member.is_backup);
         check_distinct(&members)?;
         Ok(members)
     }

@@ -248,7 +248,10 @@ fn act(
         },
         (TARGET_GROUP, Some(group)) => {
             for (slot, weight) in members(group).iter().zip(group.weights) {
-                ways.entry(*slot).and_modify(|way| way.weight = Some(weight));
+                ways.entry(*slot).and_modify(|way| match weight {
+                    0 => way.is_backup = true,
+                    weight => way.weight = Some(weight),
+                });
             }
             let life = |slot: u32| ways.get(&slot).map_or(Life::Dead, life);
             let (own, taken) = match flow_hash(flow) {
@@ -315,16 +318,26 @@ fn pick(group: &byway_abi::Group, flow: u32, life: impl Fn(u32) -> Life) -> Pick
     let buckets = std::iter::successors(Some(flow), |hash| Some(rehash(*hash)))
         .take(TRIES)
         .map(|hash| u32::from(group.buckets[hash as usize % BUCKETS]));
-    let in_turn = (0..group.count.min(MAX_MEMBERS as u32)).map(|nth| flow.wrapping_add(nth) % group.count);
+    let primaries = group.count.wrapping_sub(group.backups.into());
+    let in_turn = (0..group.count.min(MAX_MEMBERS as u32)).map(|nth| match nth < primaries {
+        true => flow.wrapping_add(nth) % primaries,
+        false => nth,
+    });
     let tried: Vec<u32> = buckets.chain(in_turn).map(slot_of).collect();
     let first = |wanted: Life| tried.iter().copied().find(|slot| life(*slot) == wanted);
     Pick { own: tried[0], slot: first(Life::Live).or_else(|| first(Life::Doubtful)) }
 }
 
-/// The members that some flow gets. Each has at least one bucket, so these are all live ones, or else all doubtful ones.
+/// The members that some flow gets. Each that is no backup has at least one bucket, so these are all live ones, or else the first
+/// live backup, or else the doubtful ones likewise.
 fn possible(group: &byway_abi::Group, life: impl Fn(u32) -> Life) -> Vec<u32> {
+    let (members, backups) = (members(group), usize::from(group.backups));
+    let (primaries, backups) = members.split_at(members.len().saturating_sub(backups));
     let all = |wanted: Life| -> Vec<u32> {
-        members(group).iter().copied().filter(|slot| life(*slot) == wanted).collect()
+        let is_wanted = |slot: &&u32| life(**slot) == wanted;
+        let first_backup = || backups.iter().find(is_wanted);
+        let found: Vec<u32> = primaries.iter().filter(is_wanted).copied().collect();
+        if found.is_empty() { first_backup().copied().into_iter().collect() } else { found }
     };
     let live = all(Life::Live);
     if live.is_empty() { all(Life::Doubtful) } else { live }
@@ -407,7 +420,7 @@ mod tests {
             count: members.len() as u32,
             on_down: 0,
             owner: 1,
-            reserved: 0,
+            backups: members.iter().filter(|(_, weight)| *weight == 0).count() as u16,
             name: [0; byway_abi::GROUP_NAME_LEN],
             buckets: crate::policy::buckets::assign(members, None),
         };
@@ -579,7 +592,10 @@ mod tests {
         #[test]
         fn a_flow_gets_one_of_the_possible_members(
             weights in vec(1_u16..=256, 1..=MAX_MEMBERS), states in vec(0..3_usize, MAX_MEMBERS), flow: u32,
+            backups in 0..MAX_MEMBERS,
         ) {
+            let primaries = weights.len() - backups.min(weights.len() - 1);
+            let weights = weights.iter().enumerate().map(|(nth, it)| if nth < primaries { *it } else { 0 });
             let members: Vec<(u32, u16)> = (1..).zip(weights).collect();
             let group = group(&members);
             let life = |slot: u32| [Life::Dead, Life::Doubtful, Life::Live][states[slot as usize - 1]];

@@ -75,7 +75,7 @@ group = "uplinks"
 
 [[rule]]
 from = "192.168.4.0/24"
-nexthops = [{ via = "10.111.221.21" }, { via = "10.111.221.22" }]
+nexthops = [{ via = "10.111.221.21" }, { via = "10.111.221.22", backup = true }]
 on-down = "drop"
 
 [[rule]]
@@ -129,6 +129,7 @@ fn the_page_has_the_keys_that_are_printed_and_no_others() {
         "get 192.168.1.5",
         "get 192.168.1.5 to 203.0.113.9 proto tcp sport 80 dport 7777",
         "get 192.168.3.1 to 203.0.113.9 iif eth1",
+        "get 192.168.4.1 to 203.0.113.9 iif eth1",
         "get 192.168.1.5 to 224.0.0.1",
         &format!("check {file}"),
         &format!("check {wrong}"),

@@ -184,6 +184,10 @@ impl Parser<'_> {
                 is_right = false;
             }
         }
+        if !members.is_empty() && members.iter().all(|member| member.is_backup) {
+            self.refuse(value.span(), &RuleError::OnlyBackups);
+            is_right = false;
+        }
         is_right.then_some(members)
     }
 
@@ -200,7 +204,11 @@ impl Parser<'_> {
             }
             None => 1,
         };
-        let member = MemberSpec { next_hop, weight };
+        let is_backup = match get(table, "backup") {
+            Some(value) => self.notes().boolean("backup", value)?,
+            None => false,
+        };
+        let member = MemberSpec { next_hop, weight, is_backup };
         if let Err(error) = check_weight(&member) {
             let at = get(table, "weight").map_or(value.span(), Spanned::span);
             self.refuse(at, &error);

@@ -372,7 +372,10 @@ fn any_member() -> impl Strategy<Value = MemberSpec> {
         "[a-z0-9\"\\\\.é]{1,15}".prop_map(NextHopSpec::Dev),
         "[a-z0-9]{1,15}".prop_map(|device| NextHopSpec::ViaDev([0x20; 16].into(), device)),
     ];
-    (next_hop, 1..=256_u16).prop_map(|(next_hop, weight)| MemberSpec { next_hop, weight })
+    (next_hop, 1..=256_u16, any::<bool>()).prop_map(|(next_hop, weight, is_backup)| {
+        let member = MemberSpec::new(next_hop);
+        if is_backup { member.backup() } else { member.weight(weight) }
+    })
 }
 
 /// Each next hop once.
@@ -380,6 +383,7 @@ fn any_members() -> impl Strategy<Value = Vec<MemberSpec>> {
     vec(any_member(), 1..4).prop_map(|mut members| {
         let mut seen = BTreeSet::new();
         members.retain(|member| seen.insert(member.next_hop.to_string()));
+        members[0].is_backup = false;
         members
     })
 }

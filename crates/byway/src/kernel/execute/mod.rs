@@ -66,9 +66,10 @@ impl SoFar {
         slot.ok_or_else(|| Error::inconsistent(format!("find the next hop {next_hop}"), "it has no slot"))
     }
 
-    /// Returns the slots and weights of a group's members.
+    /// Returns the slots and weights of a group's members. A backup has the weight 0.
     fn members(&self, members: &[Member]) -> Result<Vec<(u32, u16)>> {
-        members.iter().map(|member| Ok((self.slot(&member.next_hop)?, member.weight))).collect()
+        let weight = |member: &Member| if member.is_backup { 0 } else { member.weight };
+        members.iter().map(|member| Ok((self.slot(&member.next_hop)?, weight(member)))).collect()
     }
 }
 

@@ -42,7 +42,7 @@ fn action(rule: &Rule) -> Arc<Action> {
 }
 
 fn group(name: &str, members: Vec<NextHop>) -> Group {
-    let members = members.into_iter().map(|next_hop| Member { next_hop, weight: 1 }).collect();
+    let members = members.into_iter().map(|next_hop| Member::new(next_hop, 1)).collect();
     Group { name: name.into(), members, on_down: OnDown::Pass, owner: Owner::CLI }
 }
 
@@ -275,7 +275,7 @@ fn any_target() -> impl Strategy<Value = Target> {
         any_next_hop().prop_map(|(device, gateway)| Target::NextHop(next_hop(device, gateway))),
         vec(any_next_hop(), 2..4).prop_map(|members| {
             let members = members.into_iter().map(|(device, gateway)| next_hop(device, gateway));
-            Target::NextHops(members.map(|next_hop| Member { next_hop, weight: 1 }).collect())
+            Target::NextHops(members.map(|next_hop| Member::new(next_hop, 1)).collect())
         }),
         (0..2_u8).prop_map(|nth| Target::Group(format!("group{nth}"))),
     ]

@@ -50,6 +50,9 @@ pub struct Way {
     /// Its share of the flows, among several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<u16>,
+    /// Whether it is a backup of the others.
+    #[serde(rename = "backup", skip_serializing_if = "std::ops::Not::not")]
+    pub is_backup: bool,
     /// Whether packets get through.
     pub state: NextHopState,
     /// It has not answered the last probe yet. Packets go there only if they have no other way.
@@ -135,6 +138,7 @@ impl Way {
         Self {
             next_hop,
             weight: None,
+            is_backup: false,
             state,
             is_doubtful: false,
             device_down: false,

@@ -1,7 +1,7 @@
 //! Groups of next hops: each flow has one, keeps it for its life, and moves only when that one is out of service.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr, UdpSocket},
 };
 
@@ -123,6 +123,61 @@ fn send(seed: &Seed, addresses: &Addresses, sources: u16, destinations: u16) {
             }
         }
     });
+}
+
+/// Backups get nothing while another one is in service, and then the first of them gets it all.
+#[test]
+fn backups_are_used_in_their_order_while_no_other_next_hop_is_in_service() {
+    const FLOWS: u16 = 300;
+    for addresses in [IPV4, IPV6] {
+        let seed = hosts(&addresses);
+        let call =
+            |call: &(dyn Fn(&mut byway::Byway) + Sync)| on(&seed.server, any_hook(), |byway| call(byway));
+        let down = |nth: u16| call(&|byway| drop(byway.take_out_of_service(&hop(&addresses, nth)).unwrap()));
+        let up = |nth: u16| call(&|byway| drop(byway.put_in_service(&hop(&addresses, nth)).unwrap()));
+        let backup = |nth| member(&addresses, nth, 1).backup();
+        // Wherever they are named, they come last.
+        let members = vec![backup(2), member(&addresses, 0, 1), backup(3), member(&addresses, 1, 1)];
+        let spec = group("uplinks", members, OnDown::Drop);
+        call(&|byway| {
+            let group = byway.add_group(&spec).unwrap();
+            let order: Vec<bool> = group.members.iter().map(|member| member.is_backup).collect();
+            assert_eq!(order, [false, false, true, true]);
+            byway.add(&to_group(&addresses, "uplinks")).unwrap();
+            assert_eq!(byway.groups().unwrap()[0].group, group, "it is read as it was written");
+        });
+        let program = Departure::on(&seed.server, "eth0");
+        // Slots are given out in the members' order.
+        let slots =
+            || -> BTreeSet<u32> { slots_of_flows(&program, &addresses, FLOWS).into_values().collect() };
+        let whole = slots_of_flows(&program, &addresses, FLOWS);
+        assert_eq!(slots(), [1, 2].into());
+        down(0);
+        assert_eq!(slots(), [2].into());
+        down(1);
+        assert_eq!(slots(), [3].into(), "the first backup");
+        down(2);
+        assert_eq!(slots(), [4].into(), "the second backup");
+        up(2);
+        assert_eq!(slots(), [3].into());
+        up(1);
+        assert_eq!(slots(), [2].into());
+        up(0);
+        assert_eq!(slots_of_flows(&program, &addresses, FLOWS), whole, "each flow has its own next hop back");
+
+        // A single one with a backup, as the only next hops of a rule.
+        let pair = TargetSpec::NextHops(vec![member(&addresses, 0, 1), backup(1)]);
+        call(&|byway| {
+            byway.replace(&rule(&addresses.service.to_string(), None, pair.clone())).unwrap();
+            byway.del_group("uplinks").unwrap();
+        });
+        let only = slots();
+        down(0);
+        let instead = slots();
+        assert!(only.len() == 1 && instead.len() == 1 && only != instead, "{only:?} {instead:?}");
+        let exported = on(&seed.server, any_hook(), |byway| byway.export()).unwrap().to_string();
+        assert!(exported.contains("backup = true"), "{exported}");
+    }
 }
 
 #[test]

@@ -91,8 +91,10 @@ impl fmt::Display for Expected {
 pub(crate) struct Choice {
     group: GroupKey,
     pub(crate) members: Vec<NextHop>,
-    /// One bit a member.
+    /// One bit a member: those that it may be. They are live, and while one is no backup, none is.
     live: u32,
+    /// The same of those that it may be while all are live.
+    primaries: u32,
     key: Option<FlowKey>,
     /// The only member that it may be, where earlier packets tell.
     pub(crate) must_be: Option<NextHop>,
@@ -182,8 +184,9 @@ pub(crate) fn add(sum: &mut Count, more: Count) {
     sum.bytes += more.bytes;
 }
 
-fn members(target: &[Member]) -> Vec<NextHop> {
-    target.iter().map(|member| member.next_hop.clone()).collect()
+/// One bit for each member that is meant.
+fn bits(members: &[Member], is_meant: impl Fn(&Member) -> bool) -> u32 {
+    members.iter().enumerate().fold(0, |bits, (nth, member)| bits | u32::from(is_meant(member)) << nth)
 }
 
 impl Model {
@@ -348,19 +351,22 @@ impl Model {
             Target::NextHop(next_hop) => {
                 return Expected::Down(selector, rule.on_down, vec![next_hop.clone()]);
             }
-            Target::NextHops(several) => (GroupKey::Own(selector), members(several), rule.on_down),
+            Target::NextHops(several) => (GroupKey::Own(selector), several, rule.on_down),
             Target::Group(name) => {
                 let group = &self.groups[name].group;
-                (GroupKey::Named(name.clone()), members(&group.members), group.on_down)
+                (GroupKey::Named(name.clone()), &group.members, group.on_down)
             }
             other => panic!("no rule of this test has the target {other}"),
         };
-        let is_live = members.iter().map(|member| self.is_live(member)).enumerate();
-        let live = is_live.fold(0, |live, (nth, is_live)| live | u32::from(is_live) << nth);
+        let primaries = bits(members, |member| !member.is_backup);
+        let live = bits(members, |member| self.is_live(&member.next_hop));
+        // Of the backups the first one.
+        let live = if live & primaries != 0 { live & primaries } else { live & live.wrapping_neg() };
+        let members = members.iter().map(|member| member.next_hop.clone()).collect();
         if live == 0 {
             return Expected::Down(selector, on_down, members);
         }
-        Expected::Member(selector, Choice { group, members, live, key: None, must_be: None })
+        Expected::Member(selector, Choice { group, members, live, primaries, key: None, must_be: None })
     }
 
     /// What the packet's member depends on, where the contract says it.
@@ -433,8 +439,7 @@ impl Model {
 
     /// Takes in that no try of a flow's failed: it would have gone to the same member, were all of them live.
     pub(crate) fn chose_first(&mut self, choice: &Choice, member: &NextHop) -> Result<(), String> {
-        let all = (1_u64 << choice.members.len()) - 1;
-        let whole = Choice { live: all as u32, must_be: None, ..choice.clone() };
+        let whole = Choice { live: choice.primaries, must_be: None, ..choice.clone() };
         let must_be = choice.key.as_ref().and_then(|key| self.must_be(&choice.group, key, whole.live));
         let must_be = must_be.map(|nth| choice.members[nth].clone());
         self.chose(&Choice { must_be, ..whole }, member)

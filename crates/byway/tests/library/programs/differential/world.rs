@@ -154,8 +154,15 @@ impl World {
         random.shuffle(&mut usable);
         let most = if random.percent(10) { usable.len().min(GROUP_MAX) } else { 8 };
         usable.truncate(random.between(least, most));
+        let backups = if random.percent(40) { random.between(0, usable.len() - 1) } else { 0 };
+        let primaries = usable.len() - backups;
         let mut weight = || if random.percent(60) { 1 } else { random.between(1, 256) as u16 };
-        usable.into_iter().map(|next_hop| Member::new(next_hop, weight())).collect()
+        let mut members: Vec<Member> =
+            usable.into_iter().map(|next_hop| Member::new(next_hop, weight())).collect();
+        for backup in &mut members[primaries..] {
+            (backup.weight, backup.is_backup) = (1, true);
+        }
+        members
     }
 }
 
