@@ -497,7 +497,9 @@ fn pairs<'a>(
             if others_may_follow {
                 break;
             }
-            return Err(GrammarError::unexpected(word, expected(keywords)));
+            // It may be a word of the next hop before it.
+            let of_member: &[Keyword] = if members.is_empty() { &[] } else { &[WEIGHT, BACKUP] };
+            return Err(GrammarError::unexpected(word, expected(&[of_member, keywords].concat())));
         };
         let word = words.next().copied().unwrap_or_default();
         if *keyword == NEXTHOP.0 {

@@ -281,6 +281,10 @@ fn groups_have_a_name_and_next_hops() {
         ("uplinks", "the group uplinks needs next hops, like `nexthop via 192.0.2.1 dev eth1 weight 2`"),
         ("uplinks nexthop", "a next hop needs `via ADDR`, `via ADDR dev IF` or `dev IF`"),
         ("uplinks nexthop via 10.0.0.1 weight many", "`many` is not a weight; write a number from 1 to 256"),
+        (
+            "uplinks nexthop dev eth1 spare",
+            "`spare` does not belong here; expected `weight`, `backup`, `nexthop` or `on-down`",
+        ),
         ("uplinks nexthop dev eth1 on-down fail", "`on-down` cannot be `fail`; write `pass` or `drop`"),
         ("uplinks via 10.0.0.1", "`via` does not belong here; expected `nexthop` or `on-down`"),
     ] {
