@@ -158,11 +158,9 @@ fn pick_member(skb: &Skb, group: &Group, flow: u32, mss: u32) -> Pick {
     let (mut own, mut doubtful) = (0, 0);
     let primaries = group.count.wrapping_sub(group.backups.into());
     for attempt in 0..TRIES + MAX_MEMBERS {
+        // If there is but one, all buckets are its own, and the first try was enough.
+        let attempt = if attempt > 0 && primaries == 1 { attempt + TRIES - 1 } else { attempt };
         let member = if attempt < TRIES {
-            if attempt > 0 && primaries == 1 {
-                // All buckets are of the member that was tried just now.
-                continue;
-            }
             let bucket = hash as usize % BUCKETS;
             hash = rehash(hash);
             u32::from(group.buckets[bucket])

@@ -2,23 +2,26 @@
 
 use std::{
     io::{BufRead, BufReader, pipe},
+    net::IpAddr,
     sync::mpsc::{Receiver, channel},
     thread,
+    time::Duration,
 };
 
-use byway_lab::{Node, Process, seed::Seed};
+use byway_lab::{
+    Node, Process, Traffic,
+    seed::{IPV4, Seed},
+    wait_until,
+};
+use nix::libc::{SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTERM};
 
-use crate::support::{ANSWER, ConfigFile, SILENCE, VIP, byway, call, done, json, works};
+use crate::support::{ANSWER, ConfigFile, SILENCE, VIP, byway, call, done, json, pins, rounds, works};
 
 /// An agent, and what it says.
 struct Agent {
     process: Process,
     lines: Receiver<String>,
 }
-
-const SIGHUP: i32 = 1;
-const SIGKILL: i32 = 9;
-const SIGTERM: i32 = 15;
 
 impl Agent {
     fn start(node: &Node, words: &str) -> Self {
@@ -145,4 +148,83 @@ fn an_agent_applies_the_configuration_and_keeps_the_last_good_one() {
     assert_eq!(agent.ends(), Some(0));
     assert_eq!(json(&seed, "--json show")["attachments"], serde_json::json!([]));
     assert!(!works(&seed, SILENCE));
+}
+
+/// An agent that is killed while it changes something loses no packet, and the next one goes on from what it finds.
+#[test]
+fn agents_are_killed_under_traffic() {
+    let rounds = rounds(24);
+    let seed = Seed::new().unwrap();
+    let file = ConfigFile::new("");
+    let words = file.words("run");
+    done(&seed.server, "add from 192.168.1.5 via 10.111.221.21 dev eth1");
+    let heard = [&seed.gateway, &seed.router].map(|node| node.capture("eth0").unwrap());
+    let flows: Vec<(IpAddr, IpAddr)> =
+        (1..5).map(|last| (IPV4.service, IpAddr::from([203, 0, 113, last]))).collect();
+    // While this is there, the next hop's device is an attachment as well.
+    let second = "default via 10.111.221.21 metric 2000";
+    let traffic = Traffic::default();
+    let sent = thread::scope(|scope| {
+        let ending = traffic.ending();
+        let sender = scope.spawn(|| seed.server.run(|| traffic.send(&flows, Duration::from_millis(2))));
+        for round in 0..rounds {
+            let mut agent = Agent::start(&seed.server, &words);
+            agent.says();
+            if round % 2 == 0 {
+                seed.server.route(second).unwrap();
+            } else {
+                seed.server.delete_route(second).unwrap();
+            }
+            // The moments are spread over the change and a little more.
+            thread::sleep(Duration::from_millis(60) * round / rounds);
+            agent.signal(SIGKILL);
+            assert_eq!(agent.ends(), None);
+        }
+        drop(ending);
+        sender.join().unwrap().unwrap()
+    });
+    let count = |nth: usize| {
+        heard[nth]
+            .count(|frame| frame.source() == Some(IPV4.service) && frame.destination() != Some(IPV4.client))
+    };
+    assert!(wait_until(ANSWER, || count(0) + count(1) == sent), "{} of {sent} arrived", count(0) + count(1));
+    assert_eq!(count(0), 0, "packets have gone to the gateway");
+
+    let attached = || {
+        let all = json(&seed, "--json show")["attachments"].clone();
+        let departures = all.as_array().unwrap().iter().filter(|it| it["role"] == "departure");
+        departures.map(|it| it["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let _agent = Agent::start(&seed.server, &words);
+    assert!(wait_until(ANSWER, || attached() == ["eth0"]), "{:?}", attached());
+}
+
+/// What happens while it is stopped, or to its pins, neither ends nor confuses it.
+#[test]
+fn an_agent_outlives_being_stopped_and_the_loss_of_its_pins() {
+    let seed = Seed::new().unwrap();
+    let file = ConfigFile::new(VIP);
+    let mut agent = Agent::start(&seed.server, &file.words("run"));
+    agent.says();
+    agent.signal(SIGSTOP);
+    for (family, gateway) in [("-4", "10.111.221.21"), ("-6", "2001:db8:221::21")] {
+        seed.server.delete_route(&format!("{family} default")).unwrap();
+        seed.server.route(&format!("default via {gateway}")).unwrap();
+    }
+    assert!(agent.lines.recv_timeout(SILENCE).is_err());
+    agent.signal(SIGCONT);
+    assert_eq!(agent.says(), "detached from eth0, which carries no default route now");
+    assert_eq!(agent.says(), "attached to eth1");
+    assert!(works(&seed, ANSWER));
+
+    let folder = format!("/sys/fs/bpf/byway/{}", pins().remove(0));
+    std::fs::remove_dir_all(&folder).unwrap();
+    // It may have been reading them.
+    seed.server.route("198.51.100.0/24 via 10.111.221.21").unwrap();
+    agent.signal(SIGHUP);
+    let applied = format!("applied {}: ", file.path.display());
+    while !agent.says().starts_with(&applied) {}
+    assert_eq!(json(&seed, "--json show")["rules"].as_array().unwrap().len(), 1);
+    agent.signal(SIGTERM);
+    assert_eq!(agent.ends(), Some(0));
 }

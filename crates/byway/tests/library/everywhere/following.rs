@@ -165,6 +165,8 @@ fn a_device_that_comes_late_sends_replies_back() {
             .iter()
             .filter(|it| it.role == Role::Reception && it.is_installed)
             .map(|it| it.device.name.as_str())
+            // Some kernels make tunnels of their own in each namespace.
+            .filter(|name| name.starts_with("eth") || *name == "late")
             .collect();
         assert_eq!(receives, ["eth0", "eth1", "eth2", "late"]);
         assert!(on(&hosts.server, hook, |byway| byway.diff(Owner::CONFIG, &config)).unwrap().is_empty());
