@@ -40,6 +40,8 @@ pub(crate) enum Error {
     TooShort(String),
     #[error("cannot wait for changes of the network: {0}")]
     Agent(std::io::Error),
+    #[error("cannot answer HTTP there: {0}")]
+    Http(std::io::Error),
     #[error("cannot leave the terminal: {0}")]
     Guard(std::io::Error),
     #[error("cannot print: {0}")]
@@ -100,7 +102,7 @@ impl Error {
             Self::Lab(byway_lab::Error::Privilege { .. }) => code::PRIVILEGE,
             #[cfg(feature = "demo")]
             Self::Lab(_) | Self::Demo(_) => code::FAILED,
-            Self::Agent(_) | Self::Guard(_) | Self::Print(_) => code::FAILED,
+            Self::Agent(_) | Self::Http(_) | Self::Guard(_) | Self::Print(_) => code::FAILED,
         }
     }
 

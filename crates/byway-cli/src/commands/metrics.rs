@@ -1,5 +1,6 @@
 use std::io::{self, Write};
 
+use byway::Byway;
 use clap::Args;
 
 use super::{answer, open::open};
@@ -29,23 +30,32 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let mut byway = open(options)?;
-        let listing = byway.listing()?;
-        let flows = byway.flows(None)?;
-        let mut all = metrics::Metrics::new();
-        for rule in listing.rules().take(self.most) {
-            all.rule(&rule?);
-        }
-        all.rest(&Measured {
-            rules: listing.rule_count(),
-            attachments: &listing.attachments,
-            groups: &listing.groups,
-            next_hops: &listing.next_hops,
-            flows: &flows,
-            unconfirmed: listing.unconfirmed,
-        });
-        let text = metrics::text(all).map_err(|error| Error::Print(io::Error::other(error)))?;
+        let text = text(read(&mut open(options)?, self.most)?)?;
         answer::stream(options, |out| out.write_all(text.as_bytes()).map_err(Error::Print))?;
         Ok(Output::printed())
     }
+}
+
+/// Reads everything that is measured, of the first `most` rules.
+pub(super) fn read(byway: &mut Byway, most: usize) -> Result<metrics::Metrics, Error> {
+    let listing = byway.listing()?;
+    let flows = byway.flows(None)?;
+    let mut all = metrics::Metrics::new();
+    for rule in listing.rules().take(most) {
+        all.rule(&rule?);
+    }
+    all.rest(&Measured {
+        rules: listing.rule_count(),
+        attachments: &listing.attachments,
+        groups: &listing.groups,
+        next_hops: &listing.next_hops,
+        flows: &flows,
+        unconfirmed: listing.unconfirmed,
+    });
+    Ok(all)
+}
+
+/// Writes it as text.
+pub(super) fn text(all: metrics::Metrics) -> Result<String, Error> {
+    metrics::text(all).map_err(|error| Error::Print(io::Error::other(error)))
 }

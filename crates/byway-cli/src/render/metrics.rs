@@ -99,6 +99,15 @@ impl Metrics {
         }
     }
 
+    /// Adds what the agent has done.
+    pub(crate) fn agent(&mut self, followed: u64, overruns: u64, is_in_trouble: bool) {
+        let mut count = |name, help, value| self.add(name, help, MetricType::Counter, Vec::new(), value);
+        count("agent_followed", "What the agent has changed because the network had", followed);
+        count("agent_overruns", "How often the agent has missed events, and read everything again", overruns);
+        let help = "Whether the agent cannot do what it was asked for";
+        self.set("agent_in_trouble", help, Vec::new(), is_in_trouble.into());
+    }
+
     fn next_hop(&mut self, status: &NextHopStatus) {
         let NextHopStatus { next_hop, state, departed, arrived, failed_over, clamped, .. } = status;
         let NextHopStatus { icmp_sent, too_big_dropped, .. } = status;

@@ -2,10 +2,15 @@
 
 use std::{
     fs::{self, File},
+    io::{BufRead, BufReader, pipe},
     os::{fd::AsRawFd, unix::process::CommandExt},
     path::PathBuf,
     process::{Command, Output, Stdio},
-    sync::LazyLock,
+    sync::{
+        LazyLock,
+        mpsc::{Receiver, channel},
+    },
+    thread,
     time::Duration,
 };
 
@@ -150,6 +155,45 @@ dev = \"eth1\"
 /// Calls it on the server, and returns its JSON.
 pub(crate) fn json(seed: &Seed, words: &str) -> serde_json::Value {
     serde_json::from_str(&done(&seed.server, words)).unwrap()
+}
+
+/// An agent, and what it says.
+pub(crate) struct Agent {
+    process: Process,
+    pub(crate) lines: Receiver<String>,
+}
+
+impl Agent {
+    pub(crate) fn start(node: &Node, words: &str) -> Self {
+        let (reader, writer) = pipe().unwrap();
+        let mut command = byway(words);
+        command.stdout(writer.try_clone().unwrap()).stderr(writer);
+        let process = node.start(&mut command).unwrap();
+        // Otherwise this process keeps the pipe open.
+        drop(command);
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(reader).lines() {
+                let _ = sender.send(line.unwrap());
+            }
+        });
+        Self { process, lines }
+    }
+
+    /// The next line that it says.
+    #[track_caller]
+    pub(crate) fn says(&self) -> String {
+        self.lines.recv_timeout(ANSWER).unwrap()
+    }
+
+    pub(crate) fn signal(&self, number: i32) {
+        self.process.signal(number).unwrap();
+    }
+
+    /// Waits for its end, and returns its exit code.
+    pub(crate) fn ends(&mut self) -> Option<i32> {
+        self.process.wait_for(ANSWER).unwrap().code()
+    }
 }
 
 /// Whether the client gets an answer from the service address over IPv4.

@@ -1,4 +1,6 @@
 mod budget;
+mod health;
+mod serve;
 mod wake;
 
 use std::{
@@ -16,6 +18,8 @@ use serde_json::json;
 
 use self::{
     budget::Budget,
+    health::{Health, Vitals},
+    serve::Endpoint,
     wake::{Request, Signals},
 };
 use super::{
@@ -53,6 +57,9 @@ Examples:
 pub(crate) struct Run {
     #[command(flatten)]
     configuration: Configuration,
+    /// Answer HTTP at a loopback address and port, or at the path of a Unix socket: /metrics, /healthz and /readyz
+    #[arg(long, value_name = "ADDR:PORT|PATH", value_parser = serve::endpoint)]
+    http: Option<Endpoint>,
     /// When it ends, detach from all interfaces: rules stay, and do nothing
     #[arg(long)]
     detach_on_exit: bool,
@@ -60,17 +67,22 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let mut agent = Agent { byway: self.configuration.open(options)?, options, trouble: None };
+        let mut agent =
+            Agent { byway: self.configuration.open(options)?, options, health: Health::default() };
         let _lock = agent.byway.lock_agent()?;
         let failed = |errno: nix::Error| Error::Agent(errno.into());
         let signals = Signals::take_over().map_err(failed)?;
         // What changes from here on wakes it.
         let mut events = NetworkEvents::open(None)?;
+        agent.health.vitals().looked = clock(ClockId::CLOCK_MONOTONIC);
+        if let Some(endpoint) = &self.http {
+            serve::start(endpoint, &agent.health).map_err(Error::Http)?;
+        }
         agent.apply(&self.configuration)?;
         tell(&[NotifyState::Ready]);
 
         let mut budget =
-            Budget::new(clock(ClockId::CLOCK_MONOTONIC), clock(ClockId::CLOCK_PROCESS_CPUTIME_ID));
+            Budget::new(clock(ClockId::CLOCK_MONOTONIC), clock(ClockId::CLOCK_THREAD_CPUTIME_ID));
         let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
         let mut due = clock(ClockId::CLOCK_MONOTONIC);
         loop {
@@ -80,7 +92,7 @@ impl Run {
                 due = clock(ClockId::CLOCK_MONOTONIC) + LOOK_AGAIN;
             }
             let now = clock(ClockId::CLOCK_MONOTONIC);
-            let pause = budget.wait(now, clock(ClockId::CLOCK_PROCESS_CPUTIME_ID));
+            let pause = budget.wait(now, clock(ClockId::CLOCK_THREAD_CPUTIME_ID));
             // Events that come during the pause wait in the socket.
             let heard = (pause.is_zero()).then_some(&events);
             let time = if pause.is_zero() { due.saturating_sub(now) } else { pause };
@@ -97,6 +109,7 @@ impl Run {
             if pause.is_zero() {
                 let counts = events.take()?;
                 if counts.overruns > 0 {
+                    agent.health.vitals().overruns += counts.overruns;
                     agent.note("events were lost, so everything is read again")?;
                     due = due.min(clock(ClockId::CLOCK_MONOTONIC) + AFTER_OVERRUN);
                 } else if counts.messages > 0 {
@@ -115,8 +128,7 @@ impl Run {
 struct Agent<'a> {
     byway: Byway,
     options: &'a Options,
-    /// What went wrong last, which is not said twice.
-    trouble: Option<String>,
+    health: Health,
 }
 
 impl Agent<'_> {
@@ -125,7 +137,7 @@ impl Agent<'_> {
         let reloading: Vec<NotifyState<'_>> =
             [Ok(NotifyState::Reloading), NotifyState::monotonic_usec_now()].into_iter().flatten().collect();
         tell(&reloading);
-        self.trouble = None;
+        self.health.vitals().of_configuration = None;
         let applied = self.apply(configuration);
         tell(&[NotifyState::Ready]);
         applied
@@ -153,23 +165,27 @@ impl Agent<'_> {
                 self.say("applied", &changes, &sentence)
             }
             Ok(None) => self.note(&format!("{} says nothing, so what is in force stays", path.display())),
-            Err(error) => self.trouble(&error),
+            Err(error) => self.trouble(&error, |vitals| &mut vitals.of_configuration),
         }
     }
 
     /// Fits what is in force to the devices and routes of now.
     fn follow(&mut self) -> Result<(), Error> {
-        match self.byway.rollback_if_overdue() {
-            Ok(Some(_)) => self.note(ROLLED_BACK)?,
-            Ok(None) => {}
-            Err(error) => self.trouble(&error.into())?,
+        let rolled_back = self.byway.rollback_if_overdue();
+        if let Ok(Some(_)) = rolled_back {
+            self.note(ROLLED_BACK)?;
         }
-        match self.byway.follow() {
+        let followed = rolled_back.and_then(|_| self.byway.follow());
+        self.health.vitals().looked = clock(ClockId::CLOCK_MONOTONIC);
+        match followed {
             Ok(followed) => {
-                self.trouble = None;
+                let mut vitals = self.health.vitals();
+                vitals.of_network = None;
+                vitals.followed += followed.len() as u64;
+                drop(vitals);
                 followed.iter().try_for_each(|it| self.say("followed", it, &it.to_string()))
             }
-            Err(error) => self.trouble(&error.into()),
+            Err(error) => self.trouble(&error.into(), |vitals| &mut vitals.of_network),
         }
     }
 
@@ -189,15 +205,19 @@ impl Agent<'_> {
         writeln!(io::stdout(), "{line}").map_err(Error::Print)
     }
 
-    /// Says what went wrong, once.
-    fn trouble(&mut self, error: &Error) -> Result<(), Error> {
+    /// Says what went wrong, once, and notes it at its place.
+    fn trouble(
+        &mut self,
+        error: &Error,
+        place: impl FnOnce(&mut Vitals) -> &mut Option<String>,
+    ) -> Result<(), Error> {
         let sentence = printable(&error.to_string());
-        if self.trouble.as_ref() == Some(&sentence) {
-            return Ok(());
+        let before = place(&mut self.health.vitals()).replace(sentence.clone());
+        if before.as_ref() != Some(&sentence) {
+            tell(&[NotifyState::Status(&sentence)]);
+            // If even this cannot be written, those who ask are told.
+            let _ = writeln!(io::stderr(), "byway: {sentence}");
         }
-        tell(&[NotifyState::Status(&sentence)]);
-        let _ = writeln!(io::stderr(), "byway: {sentence}");
-        self.trouble = Some(sentence);
         Ok(())
     }
 }

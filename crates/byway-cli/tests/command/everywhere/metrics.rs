@@ -3,14 +3,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    net::{SocketAddr, UdpSocket},
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream, UdpSocket},
     path::Path,
 };
 
 use byway_lab::seed::Seed;
 use serde_json::Value;
 
-use crate::support::done;
+use crate::support::{Agent, ConfigFile, done};
 
 /// The samples, by their series.
 fn samples(text: &str) -> BTreeMap<&str, u64> {
@@ -80,12 +81,24 @@ fn the_page_and_the_metrics_have_the_same_names() {
     let client = seed.client.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
     client.send_to(b"ask", at).unwrap();
     socket.recv(&mut [0; 3]).unwrap();
-    let text = done(&seed.server, "metrics");
+    // The agent has some more.
+    let empty = ConfigFile::new("");
+    let agent = Agent::start(&seed.server, &empty.words("run --http 127.0.0.1:9473"));
+    agent.says();
+    let mut stream = seed.server.run(|| TcpStream::connect("127.0.0.1:9473")).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (_, text) = answer.split_once("\r\n\r\n").unwrap();
+    let without_agent = |text: &str| -> BTreeSet<String> {
+        samples(text).keys().filter(|it| !it.starts_with("byway_agent_")).map(ToString::to_string).collect()
+    };
+    assert_eq!(without_agent(text), without_agent(&done(&seed.server, "metrics")));
     done(&seed.server, "confirm");
     let kinds: BTreeMap<&str, &str> =
         text.lines().filter_map(|it| it.strip_prefix("# TYPE ")?.split_once(' ')).collect();
     let mut printed = BTreeMap::new();
-    for series in samples(&text).keys() {
+    for series in samples(text).keys() {
         let (name, labels) = series.split_once('{').unwrap_or((series, ""));
         let labels = labels.split('"').step_by(2).map(|it| it.trim_matches([',', '=', '}']).to_owned());
         let labels: BTreeSet<String> = labels.filter(|it| !it.is_empty()).collect();

@@ -1,60 +1,21 @@
 //! `byway run`, which keeps the rules true while the network changes.
 
 use std::{
-    io::{BufRead, BufReader, pipe},
-    net::IpAddr,
-    sync::mpsc::{Receiver, channel},
+    io::{Read, Write},
+    net::{IpAddr, Shutdown, SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
     thread,
     time::Duration,
 };
 
 use byway_lab::{
-    Node, Process, Traffic,
+    Node, Traffic,
     seed::{IPV4, Seed},
     wait_until,
 };
 use nix::libc::{SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTERM};
 
-use crate::support::{ANSWER, ConfigFile, SILENCE, VIP, byway, call, done, json, pins, rounds, works};
-
-/// An agent, and what it says.
-struct Agent {
-    process: Process,
-    lines: Receiver<String>,
-}
-
-impl Agent {
-    fn start(node: &Node, words: &str) -> Self {
-        let (reader, writer) = pipe().unwrap();
-        let mut command = byway(words);
-        command.stdout(writer.try_clone().unwrap()).stderr(writer);
-        let process = node.start(&mut command).unwrap();
-        // Otherwise this process keeps the pipe open.
-        drop(command);
-        let (sender, lines) = channel();
-        thread::spawn(move || {
-            for line in BufReader::new(reader).lines() {
-                let _ = sender.send(line.unwrap());
-            }
-        });
-        Self { process, lines }
-    }
-
-    /// The next line that it says.
-    #[track_caller]
-    fn says(&self) -> String {
-        self.lines.recv_timeout(ANSWER).unwrap()
-    }
-
-    fn signal(&self, number: i32) {
-        self.process.signal(number).unwrap();
-    }
-
-    /// Waits for its end, and returns its exit code.
-    fn ends(&mut self) -> Option<i32> {
-        self.process.wait_for(ANSWER).unwrap().code()
-    }
-}
+use crate::support::{ANSWER, Agent, ConfigFile, SILENCE, VIP, call, done, json, pins, rounds, works};
 
 #[test]
 fn an_agent_follows_the_network_and_leaves_all_in_force() {
@@ -227,4 +188,81 @@ fn an_agent_outlives_being_stopped_and_the_loss_of_its_pins() {
     assert_eq!(json(&seed, "--json show")["rules"].as_array().unwrap().len(), 1);
     agent.signal(SIGTERM);
     assert_eq!(agent.ends(), Some(0));
+}
+
+/// Sends bytes, and returns what comes back.
+fn ask(mut stream: impl Read + Write, request: &str) -> String {
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// The status line and the text of an answer.
+fn get(node: &Node, at: SocketAddr, path: &str) -> (String, String) {
+    let stream = node.run(|| TcpStream::connect(at)).unwrap();
+    let answer = ask(stream, &format!("GET {path} HTTP/1.1\r\nHost: {at}\r\n\r\n"));
+    let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", text.len())), "{head}");
+    (head.lines().next().unwrap().to_owned(), text.to_owned())
+}
+
+#[test]
+fn an_agent_says_over_http_how_it_is() {
+    let seed = Seed::new().unwrap();
+    let file = ConfigFile::new(VIP);
+    let at: SocketAddr = "127.0.0.1:9473".parse().unwrap();
+    let mut agent = Agent::start(&seed.server, &file.words("run --http 127.0.0.1:9473"));
+    agent.says();
+    let connect = || seed.server.run(|| TcpStream::connect(at)).unwrap();
+    let ok = "HTTP/1.1 200 OK";
+    // Whoever asks for nothing keeps nobody else waiting.
+    let idle = connect();
+    let (status, text) = get(&seed.server, at, "/metrics");
+    assert_eq!(status, ok);
+    for line in ["byway_rules 1", "byway_agent_followed_total 0", "byway_agent_in_trouble 0"] {
+        assert!(text.lines().any(|it| it == line), "{line}\n{text}");
+    }
+    assert_eq!(get(&seed.server, at, "/healthz?x=1"), (ok.to_owned(), "alive\n".to_owned()));
+    assert_eq!(get(&seed.server, at, "/readyz"), (ok.to_owned(), "ready\n".to_owned()));
+    let (status, text) = get(&seed.server, at, "/");
+    assert_eq!(
+        (status.as_str(), text.as_str()),
+        ("HTTP/1.1 404 Not Found", "there is /metrics, /healthz and /readyz\n")
+    );
+    let head = ask(connect(), "HEAD /readyz HTTP/1.1\r\n\r\n");
+    assert!(head.starts_with(ok) && head.ends_with("\r\n\r\n"), "{head:?}");
+    let post = ask(connect(), "POST /metrics HTTP/1.1\r\n\r\n");
+    assert!(post.starts_with("HTTP/1.1 405 "), "{post:?}");
+    let garbage = ask(connect(), "\u{16}\u{3}\u{1}");
+    assert!(garbage.starts_with("HTTP/1.1 400 "), "{garbage:?}");
+    idle.shutdown(Shutdown::Both).unwrap();
+
+    // What was asked for last is not in force, until it is.
+    file.write("[[rule]]\n");
+    agent.signal(SIGHUP);
+    assert!(wait_until(ANSWER, || get(&seed.server, at, "/readyz").0 == "HTTP/1.1 503 Service Unavailable"));
+    let (_, text) = get(&seed.server, at, "/readyz");
+    assert!(text.contains(" error"), "{text}");
+    assert!(get(&seed.server, at, "/metrics").1.contains("byway_agent_in_trouble 1\n"));
+    seed.server.route("198.51.100.0/24 via 10.111.221.21").unwrap();
+    file.write(VIP);
+    agent.signal(SIGHUP);
+    assert!(wait_until(ANSWER, || get(&seed.server, at, "/readyz").0 == ok));
+    let taken = Agent::start(&seed.router, &file.words("run --http 10.111.221.21:80"));
+    assert!(taken.says().contains("name a loopback address, like 127.0.0.1:9473"));
+    agent.signal(SIGTERM);
+    assert_eq!(agent.ends(), Some(0));
+
+    // A socket that an agent has left is no reason not to begin.
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("http");
+    for _ in 0..2 {
+        let mut agent = Agent::start(&seed.server, &file.words(&format!("run --http {}", socket.display())));
+        agent.says();
+        let answer = ask(UnixStream::connect(&socket).unwrap(), "GET /healthz HTTP/1.1\r\n\r\n");
+        assert!(answer.ends_with("\r\n\r\nalive\n"), "{answer}");
+        agent.signal(SIGKILL);
+        agent.ends();
+    }
 }
