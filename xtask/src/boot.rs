@@ -30,7 +30,7 @@ use crate::{
 const KERNEL: &str = "6.12";
 
 /// What runs at each boot, in this order: functions of `trial.sh`.
-const PHASES: &[&str] = &["upgrade", "reboot", "late_uplink", "removal"];
+const PHASES: &[&str] = &["upgrade", "reboot", "late_uplink", "agent", "removal"];
 
 /// Beside what debootstrap installs by itself.
 const PACKAGES: &str = "bash-completion,bpftool,dbus,ifupdown,iproute2,iputils-ping,kmod,man-db,systemd-sysv";
@@ -57,7 +57,7 @@ const FILES: &[(&str, u32, &str)] = &[
     ("etc/network/interfaces", 0o644, include_str!("boot/interfaces")),
 ];
 
-/// Try the package on a Debian that boots: upgrade under traffic, reboot, an uplink that comes late, removal
+/// Try the package on a Debian that boots: upgrade under traffic, reboot, an uplink that comes late, the agent, removal
 ///
 /// The machine runs under qemu, with a kernel and packages from this machine's Debian mirrors. Nothing in it reaches the
 /// network.

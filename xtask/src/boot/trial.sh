@@ -142,6 +142,67 @@ late_uplink() {
     check "packets leave by the rule again" answers $behind_second
 }
 
+# What the agent answers to a path.
+asked() {
+    exec 3<>/dev/tcp/127.0.0.1/9473
+    printf 'GET %s HTTP/1.0\r\n\r\n' "$1" >&3
+    cat <&3
+    exec 3>&-
+}
+
+# Whether the agent has said a line like this since it began.
+has_said() {
+    for _ in $(seq 60); do
+        journalctl -u byway-agent -b --no-pager -o cat | grep -E -- "$1" && return 0
+        sleep 1
+    done
+    journalctl -u byway-agent -b --no-pager -o cat
+    return 1
+}
+
+agent() {
+    check "the agent's unit is not enabled" not systemctl is-enabled byway-agent
+    check "the other unit is disabled" systemctl disable --now byway
+    mkdir -p /etc/systemd/system/byway-agent.service.d
+    printf '[Service]\nExecStart=\nExecStart=/usr/bin/byway run --http 127.0.0.1:9473\n' \
+        >/etc/systemd/system/byway-agent.service.d/http.conf
+    check "the agent starts, and is ready" systemctl enable --now byway-agent
+    check "the agent is active" systemctl is-active byway-agent
+    check "its status says what it has applied" says 'Status: "applied /etc/byway/byway.toml: ' \
+        systemctl status --no-pager byway-agent
+    check "packets leave by the rule" answers $behind_second
+    check "it answers that it is ready" says '^ready' asked /readyz
+    check "it answers with metrics" says '^byway_rules 1$' asked /metrics
+    systemd-analyze security --no-pager byway-agent.service | tail -1
+    check "the unit has few rights" systemd-analyze security --no-pager --threshold=25 byway-agent.service
+
+    local log=/root/ping
+    rm -f /root/done
+    until [ -e /root/done ]; do ping -c 100 -i 0.05 -W 5 -I $service $behind_second; done >$log &
+    local traffic=$!
+    sleep 2
+    ip route replace default via 10.111.221.21 dev eth1
+    check "it follows the default route" has_said '^attached to eth1$'
+    ip route replace default via 10.111.220.1 dev eth0
+    check "it follows it back" has_said '^attached to eth0$'
+    check "it reloads" systemctl reload byway-agent
+    check "it has applied the configuration again" has_said ' 1 stayed as (it was|they were)$'
+    check "it is killed" systemctl kill --signal=KILL byway-agent
+    check "it comes back" says '^NRestarts=1$' sh -c 'sleep 20; systemctl show -p NRestarts byway-agent'
+    check "it is active again" systemctl is-active byway-agent
+    touch /root/done
+    wait $traffic
+    local sent arrived
+    read -r sent arrived < <(awk '/ transmitted, / { sent += $1; arrived += $4 } END { print sent, arrived }' $log)
+    echo "$sent packets were sent, and $arrived answered"
+    check "no packet is lost" are "$arrived" "$sent"
+    check "the agent stops" systemctl disable --now byway-agent
+    check "the rule stays when it stops" answers $behind_second
+    rm -r /etc/systemd/system/byway-agent.service.d
+    systemctl daemon-reload
+    check "the other unit is enabled again" systemctl enable --now byway
+}
+
 removal() {
     check "packets leave by the rule" answers $behind_second
     check "the unit stops" systemctl stop byway
