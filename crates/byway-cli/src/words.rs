@@ -11,6 +11,9 @@ use clap::Command;
 /// Commands that change all rules or all attachments, and so have to be written out.
 const WRITTEN_OUT: [&str; 4] = ["flush", "detach", "apply", "rollback"];
 
+/// The command that stays, and never ends by itself: no part of its name is meant as it.
+const STAYS: &str = "run";
+
 /// The options of several letters that one dash may introduce, and what they are called here. Those that begin so first.
 const OPTIONS: [(&str, &str); 13] = [
     ("json", "json"),
@@ -286,7 +289,7 @@ fn named<'a, I: Iterator<Item = &'a Command>>(
     if let Some(command) = whole {
         return Ok(Some(command.get_name()));
     }
-    let shown = || commands().filter(|it| !it.is_hide_set());
+    let shown = || commands().filter(|it| !it.is_hide_set() && it.get_name() != STAYS);
     let by_name = shown().find(|it| it.get_name().starts_with(word));
     let by_other = || shown().find(|it| it.get_all_aliases().any(|name| name.starts_with(word)));
     match by_name.or_else(by_other).map(Command::get_name) {
@@ -383,8 +386,9 @@ mod tests {
         means(&[
             ("rule", "show"),
             ("rule show", "show"),
-            ("rul ls", "show"),
-            ("run ls", "run ls"),
+            ("ru ls", "show"),
+            ("ru", "show"),
+            ("run", "run"),
             ("rule add from 192.0.2.7 drop", "add from 192.0.2.7 drop"),
             ("rule d 192.0.2.7", "del 192.0.2.7"),
             ("rule flush", "flush"),

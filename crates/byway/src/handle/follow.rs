@@ -1,14 +1,22 @@
 //! Keeps what was asked for true while devices and routes change.
 
-use std::{collections::BTreeSet, fs::File};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+};
 
 use nix::fcntl::Flock;
 
 use super::{Byway, rollback_store::RollbackStore};
 use crate::{
-    error::Result,
+    error::{Error, Result},
     kernel::snapshot::{Scope, read_consistent, read_to_follow},
-    policy::{followed::Followed, state::Actual},
+    policy::{
+        followed::Followed,
+        snapshot::Snapshot,
+        state::{Actual, Unseen},
+        step::Step,
+    },
 };
 
 /// What decides whether there is anything to do: everything but the rules, and the devices that carry a default route.
@@ -31,10 +39,13 @@ impl Byway {
     ///
     /// Those of [`Byway::add`] for attachments, and those of the kernel. Nothing has changed then.
     pub fn follow(&mut self) -> Result<Vec<Followed>> {
-        let seen = self.seen()?;
-        if seen.is_none() || seen == self.followed {
-            self.followed = seen;
-            return Ok(Vec::new());
+        match self.seen() {
+            // A change takes them over.
+            Err(Error::OlderSchema { .. }) => {}
+            Ok(None) => return Ok(Vec::new()),
+            Ok(seen) if seen == self.followed => return Ok(Vec::new()),
+            Ok(_) => {}
+            Err(error) => return Err(error),
         }
         self.followed = None;
         let mut change = self.begin(&Scope::follow(), |transaction| {
@@ -42,11 +53,16 @@ impl Byway {
             Ok(())
         })?;
         let steps = self.commit(&mut change)?;
-        if steps.is_empty() {
-            // Read before the decision: what has changed since then differs from it, and is followed by the next call.
-            self.followed = seen;
+        let Snapshot { mut actual, host } = change.transaction.snapshot;
+        let followed = Followed::of(&actual, &steps);
+        // Where the kernel keeps no neighbour resolved, it is asked to each time.
+        if steps.iter().all(|step| matches!(step, Step::KeepResolved(_))) {
+            // What was found, and not what is there by now: what has changed meanwhile differs from it.
+            (actual.rules, actual.unseen) = (BTreeMap::new(), Unseen::default());
+            let default_routes = if actual.is_auto { host.default_routes } else { BTreeSet::new() };
+            self.followed = Some((actual, default_routes));
         }
-        Ok(Followed::of(&change.transaction.snapshot.actual, &steps))
+        Ok(followed)
     }
 
     fn seen(&mut self) -> Result<Option<Seen>> {

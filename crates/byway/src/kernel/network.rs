@@ -179,6 +179,15 @@ impl Network {
         })
     }
 
+    /// Whether a route to a network of the device, and not to everywhere, leads straight to a gateway.
+    pub(crate) fn is_connected_to(&mut self, index: u32, gateway: IpAddr) -> Result<bool> {
+        let routes = self.routes(family(gateway), RouteAttribute::Oif(index))?;
+        let is_it = |route: &RouteMessage| {
+            route.header.destination_prefix_length > 0 && is_connected(route) && covers(route, gateway)
+        };
+        Ok(routes.iter().any(is_it))
+    }
+
     fn routes(&mut self, family: AddressFamily, filter: RouteAttribute) -> Result<Vec<RouteMessage>> {
         let mut request = RouteMessage::default();
         request.header.address_family = family;

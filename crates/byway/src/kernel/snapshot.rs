@@ -428,7 +428,17 @@ fn routes_again(
     let gateways: BTreeSet<IpAddr> = meant.filter_map(|(next_hop, _)| next_hop.gateway).collect();
     let mut by_route = BTreeMap::new();
     for gateway in gateways {
-        by_route.extend(network.device_for(gateway)?.map(|index| (gateway, index)));
+        let Some(index) = network.device_for(gateway)? else { continue };
+        // A default route without a gateway leads anywhere, and so nowhere else while there is another device.
+        let has_left = || {
+            let of_gateway = all.iter().filter(|(next_hop, _)| next_hop.gateway == Some(gateway));
+            of_gateway
+                .filter(|(next_hop, _)| next_hop.by_route)
+                .all(|(next_hop, slot)| slot.is_gone || next_hop.device.index == index)
+        };
+        if has_left() || network.is_connected_to(index, gateway)? {
+            by_route.insert(gateway, index);
+        }
     }
     Ok(by_route)
 }

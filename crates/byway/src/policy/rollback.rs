@@ -48,9 +48,11 @@ impl Saved {
         let Some(Attach::Devices(before)) = &config.attach else { return config };
         let before: BTreeSet<String> = before.iter().cloned().collect();
         let now = desired.attachment_names();
-        let kept = now.iter().filter(|name| before.contains(*name) || !attached.contains(*name));
-        let back =
-            before.difference(&attached).filter(|name| host.attachable(name).is_ok() || !host.has(name));
+        // Those that follow the default route may be others by now than those that the apply has added.
+        let added = |name: &&String| desired.is_auto || attached.contains(*name);
+        let kept = now.iter().filter(|name| before.contains(*name) || !added(name));
+        let back = before.iter().filter(|name| desired.is_auto || !attached.contains(*name));
+        let back = back.filter(|name| host.attachable(name).is_ok() || !host.has(name));
         config.attach =
             Some(Attach::Devices(kept.chain(back).cloned().collect::<BTreeSet<_>>().into_iter().collect()));
         config

@@ -5,8 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{LOOK_AGAIN, clock};
-use nix::time::ClockId;
+use super::{LOOK_AGAIN, now};
 
 /// How long after it should have looked again it counts as stuck. A change may wait for another one in between.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -22,6 +21,8 @@ pub(super) struct Vitals {
     pub(super) looked: Duration,
     /// Why the last configuration is not in force.
     pub(super) of_configuration: Option<String>,
+    /// Why an apply that nobody has confirmed in time is not rolled back.
+    pub(super) of_rollback: Option<String>,
     /// Why what is in force does not follow the network.
     pub(super) of_network: Option<String>,
     /// How much it has changed because the network had.
@@ -33,7 +34,8 @@ pub(super) struct Vitals {
 impl Vitals {
     /// Returns what is wrong, if anything is.
     pub(super) fn trouble(&self) -> Option<&str> {
-        self.of_configuration.as_deref().or(self.of_network.as_deref())
+        let all = [&self.of_configuration, &self.of_rollback, &self.of_network];
+        all.into_iter().find_map(Option::as_deref)
     }
 }
 
@@ -46,6 +48,6 @@ impl Health {
 
     /// Returns whether the agent does its work, or is stuck.
     pub(super) fn is_alive(&self) -> bool {
-        clock(ClockId::CLOCK_MONOTONIC).saturating_sub(self.vitals().looked) < LOOK_AGAIN + PATIENCE
+        now().saturating_sub(self.vitals().looked) < LOOK_AGAIN + PATIENCE
     }
 }

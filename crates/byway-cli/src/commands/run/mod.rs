@@ -67,35 +67,39 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
-        let mut agent =
-            Agent { byway: self.configuration.open(options)?, options, health: Health::default() };
+        let mut agent = Agent {
+            byway: self.configuration.open(options)?,
+            options,
+            health: Health::default(),
+            is_to_apply: false,
+        };
         let _lock = agent.byway.lock_agent()?;
         let failed = |errno: nix::Error| Error::Agent(errno.into());
         let signals = Signals::take_over().map_err(failed)?;
         // What changes from here on wakes it.
         let mut events = NetworkEvents::open(None)?;
-        agent.health.vitals().looked = clock(ClockId::CLOCK_MONOTONIC);
+        agent.health.vitals().looked = now();
         if let Some(endpoint) = &self.http {
             serve::start(endpoint, &agent.health).map_err(Error::Http)?;
         }
-        agent.apply(&self.configuration)?;
+        if !agent.is_empty(&self.configuration)? {
+            agent.apply(&self.configuration)?;
+        }
         tell(&[NotifyState::Ready]);
 
-        let mut budget =
-            Budget::new(clock(ClockId::CLOCK_MONOTONIC), clock(ClockId::CLOCK_THREAD_CPUTIME_ID));
+        let mut budget = Budget::new(now(), used());
         let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
-        let mut due = clock(ClockId::CLOCK_MONOTONIC);
+        let mut due = now();
         loop {
-            let now = clock(ClockId::CLOCK_MONOTONIC);
-            if now >= due {
-                agent.follow()?;
-                due = clock(ClockId::CLOCK_MONOTONIC) + LOOK_AGAIN;
+            let mut pause = budget.wait(now(), used());
+            if pause.is_zero() && now() >= due {
+                agent.follow(&self.configuration)?;
+                due = now() + LOOK_AGAIN;
+                pause = budget.wait(now(), used());
             }
-            let now = clock(ClockId::CLOCK_MONOTONIC);
-            let pause = budget.wait(now, clock(ClockId::CLOCK_THREAD_CPUTIME_ID));
             // Events that come during the pause wait in the socket.
             let heard = (pause.is_zero()).then_some(&events);
-            let time = if pause.is_zero() { due.saturating_sub(now) } else { pause };
+            let time = if pause.is_zero() { due.saturating_sub(now()) } else { pause };
             wake::wait(&signals, heard, watchdog.map_or(time, |limit| limit.min(time))).map_err(failed)?;
             tell(&[NotifyState::Watchdog]);
             match signals.take().map_err(failed)? {
@@ -111,7 +115,7 @@ impl Run {
                 if counts.overruns > 0 {
                     agent.health.vitals().overruns += counts.overruns;
                     agent.note("events were lost, so everything is read again")?;
-                    due = due.min(clock(ClockId::CLOCK_MONOTONIC) + AFTER_OVERRUN);
+                    due = due.min(now() + AFTER_OVERRUN);
                 } else if counts.messages > 0 {
                     due = Duration::ZERO;
                 }
@@ -129,6 +133,8 @@ struct Agent<'a> {
     byway: Byway,
     options: &'a Options,
     health: Health,
+    /// Whether the configuration is to be applied as soon as that is possible.
+    is_to_apply: bool,
 }
 
 impl Agent<'_> {
@@ -137,52 +143,75 @@ impl Agent<'_> {
         let reloading: Vec<NotifyState<'_>> =
             [Ok(NotifyState::Reloading), NotifyState::monotonic_usec_now()].into_iter().flatten().collect();
         tell(&reloading);
+        // Whoever reloads wants to know, also of the same trouble.
         self.health.vitals().of_configuration = None;
         let applied = self.apply(configuration);
         tell(&[NotifyState::Ready]);
         applied
     }
 
-    /// Applies the configuration. If that cannot be, what was in force before stays.
-    fn apply(&mut self, configuration: &Configuration) -> Result<(), Error> {
+    /// Whether there is nothing to apply when the agent starts: what was set up without a configuration stays.
+    fn is_empty(&self, configuration: &Configuration) -> Result<bool, Error> {
         let path = configuration.path();
         if path == Path::new(FILE) && !path.exists() {
-            return self.note(&format!("there is no {FILE}, so what is in force stays"));
+            self.note(&format!("there is no {FILE}, so what is in force stays"))?;
+            return Ok(true);
         }
-        let applied = configuration.read().and_then(|(config, warnings)| {
-            for warning in warnings {
-                anstream::eprintln!("byway: warning: {warning}");
+        let is_empty = configuration.read().is_ok_and(|(config, _)| config == Config::default());
+        if is_empty {
+            self.note(&format!("{} says nothing, so what is in force stays", path.display()))?;
+        }
+        Ok(is_empty)
+    }
+
+    /// Applies the configuration. If that cannot be, what was in force before stays.
+    fn apply(&mut self, configuration: &Configuration) -> Result<(), Error> {
+        self.is_to_apply = false;
+        let config = match configuration.read() {
+            Ok((config, warnings)) => {
+                for warning in warnings {
+                    anstream::eprintln!("byway: warning: {warning}");
+                }
+                config
             }
-            if config == Config::default() {
-                return Ok(None);
-            }
-            Ok(Some(self.byway.apply(Owner::CONFIG, &config)?))
-        });
-        match applied {
-            Ok(Some(changes)) => {
+            Err(error) => return self.trouble(&error, |vitals| &mut vitals.of_configuration),
+        };
+        match self.byway.apply(Owner::CONFIG, &config) {
+            Ok(changes) => {
+                self.health.vitals().of_configuration = None;
                 let done = log::shortened(&changes::done(&changes, AS_FILE));
-                let sentence = format!("applied {}: {done}", path.display());
+                let sentence = format!("applied {}: {done}", configuration.path().display());
                 self.say("applied", &changes, &sentence)
             }
-            Ok(None) => self.note(&format!("{} says nothing, so what is in force stays", path.display())),
-            Err(error) => self.trouble(&error, |vitals| &mut vitals.of_configuration),
+            Err(error) => {
+                // Whatever else keeps it may pass. An apply that waits may be rolled back, and this configuration be its own.
+                self.is_to_apply = !matches!(error, byway::Error::Unconfirmed);
+                self.trouble(&error.into(), |vitals| &mut vitals.of_configuration)
+            }
         }
     }
 
     /// Fits what is in force to the devices and routes of now.
-    fn follow(&mut self) -> Result<(), Error> {
-        let rolled_back = self.byway.rollback_if_overdue();
-        if let Ok(Some(_)) = rolled_back {
-            self.note(ROLLED_BACK)?;
+    fn follow(&mut self, configuration: &Configuration) -> Result<(), Error> {
+        if self.is_to_apply {
+            self.apply(configuration)?;
         }
-        let followed = rolled_back.and_then(|_| self.byway.follow());
-        self.health.vitals().looked = clock(ClockId::CLOCK_MONOTONIC);
+        match self.byway.rollback_if_overdue() {
+            Ok(Some(_)) => self.note(ROLLED_BACK)?,
+            Ok(None) => self.health.vitals().of_rollback = None,
+            Err(error) => self.trouble(&error.into(), |vitals| &mut vitals.of_rollback)?,
+        }
+        let followed = self.byway.follow();
+        self.health.vitals().looked = now();
         match followed {
             Ok(followed) => {
                 let mut vitals = self.health.vitals();
-                vitals.of_network = None;
+                let had_trouble = vitals.of_network.take().is_some();
                 vitals.followed += followed.len() as u64;
                 drop(vitals);
+                if had_trouble {
+                    self.note("follows the network again")?;
+                }
                 followed.iter().try_for_each(|it| self.say("followed", it, &it.to_string()))
             }
             Err(error) => self.trouble(&error.into(), |vitals| &mut vitals.of_network),
@@ -226,6 +255,16 @@ impl Agent<'_> {
 fn tell(state: &[NotifyState<'_>]) {
     // Without one there is nobody to tell.
     let _ = sd_notify::notify(state);
+}
+
+/// The time.
+fn now() -> Duration {
+    clock(ClockId::CLOCK_MONOTONIC)
+}
+
+/// The processor time that the agent itself has used, without those who ask it.
+fn used() -> Duration {
+    clock(ClockId::CLOCK_THREAD_CPUTIME_ID)
 }
 
 /// The time of a clock (clock_gettime(2)).

@@ -3,14 +3,14 @@
 use std::{
     fs,
     io::{self, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     os::unix::{
-        fs::{FileTypeExt, PermissionsExt, chown},
+        fs::{FileTypeExt, PermissionsExt},
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -18,21 +18,22 @@ use std::{
 };
 
 use byway::Byway;
-use nix::unistd::Group;
 
 use super::health::Health;
 use crate::{commands::metrics, error::Error};
 
 /// How many clients may ask at the same time.
-const CLIENTS: usize = 8;
-/// How long a client may take to ask, and to read each part of the answer.
+const CLIENTS: usize = 64;
+/// How long a client may take to ask, and again to read the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the metrics that somebody has asked for are those of others as well.
+const FRESH: Duration = Duration::from_secs(1);
+/// How much is sent at a time, in bytes.
+const PART: usize = 64 * 1024;
 /// The longest request, in bytes.
 const REQUEST_MAX: usize = 8 * 1024;
 /// Of how many rules the metrics are, as by default of `byway metrics`.
 const RULES: usize = 1_000;
-/// The group whose members may read from the socket (`byway`), if there is one.
-const READERS: &str = "byway";
 
 /// Where to answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +73,7 @@ pub(super) fn start(endpoint: &Endpoint, health: &Health) -> io::Result<()> {
     }
 }
 
-/// Makes a socket that root and the readers may use. Takes the place of one that an earlier agent has left.
+/// Makes a socket that the user and the group of this process may use. Takes the place of one that an earlier agent has left.
 fn listen(path: &Path) -> io::Result<UnixListener> {
     if fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket())
         && UnixStream::connect(path).is_err()
@@ -80,18 +81,13 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
         fs::remove_file(path)?;
     }
     let listener = UnixListener::bind(path)?;
-    let readers = Group::from_name(READERS).ok().flatten();
-    let mode = if readers.is_some() { 0o660 } else { 0o600 };
-    if let Some(readers) = readers {
-        chown(path, None, Some(readers.gid.as_raw()))?;
-    }
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
     Ok(listener)
 }
 
 fn accept(next: impl Fn() -> io::Result<Client> + Send + 'static, health: &Health) -> io::Result<()> {
-    let health = health.clone();
-    let clients = Arc::new(AtomicUsize::new(0));
+    let server =
+        Arc::new(Server { health: health.clone(), clients: AtomicUsize::new(0), last: Mutex::default() });
     let accept = move || {
         loop {
             let Ok(client) = next() else {
@@ -99,22 +95,42 @@ fn accept(next: impl Fn() -> io::Result<Client> + Send + 'static, health: &Healt
                 thread::sleep(Duration::from_millis(100));
                 continue;
             };
-            if clients.fetch_add(1, Ordering::Relaxed) >= CLIENTS {
-                clients.fetch_sub(1, Ordering::Relaxed);
-                continue;
-            }
-            let (health, of_client) = (health.clone(), clients.clone());
-            let begun = thread::Builder::new().spawn(move || {
-                // Whoever does not wait for the answer does not want it.
-                let _ = client.serve(&health);
-                of_client.fetch_sub(1, Ordering::Relaxed);
-            });
-            if begun.is_err() {
-                clients.fetch_sub(1, Ordering::Relaxed);
+            let server = server.clone();
+            if let Some(place) = Place::take(&server) {
+                // A client that no thread can be had for is left alone, as one that there is no place for.
+                let _ = thread::Builder::new().spawn(move || {
+                    // Whoever does not wait for the answer does not want it.
+                    let _ = client.serve(&place.0);
+                });
             }
         }
     };
     thread::Builder::new().spawn(accept).map(drop)
+}
+
+/// What all clients are answered from.
+struct Server {
+    health: Health,
+    /// How many clients there are.
+    clients: AtomicUsize,
+    /// The last metrics, and when they were read.
+    last: Mutex<Option<(Instant, String)>>,
+}
+
+/// The place of one client.
+struct Place(Arc<Server>);
+
+impl Place {
+    fn take(server: &Arc<Server>) -> Option<Self> {
+        let place = Self(server.clone());
+        (server.clients.fetch_add(1, Ordering::Relaxed) < CLIENTS).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.clients.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Somebody who asks.
@@ -124,29 +140,39 @@ enum Client {
 }
 
 impl Client {
-    fn serve(self, health: &Health) -> io::Result<()> {
+    fn serve(self, server: &Server) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => {
                 stream.set_read_timeout(Some(PATIENCE))?;
                 stream.set_write_timeout(Some(PATIENCE))?;
-                answer(stream, health)
+                answer(stream, server)
             }
             Self::Unix(stream) => {
                 stream.set_read_timeout(Some(PATIENCE))?;
                 stream.set_write_timeout(Some(PATIENCE))?;
-                answer(stream, health)
+                answer(stream, server)
             }
         }
     }
 }
 
+/// A request, as far as it matters.
+#[derive(Debug, PartialEq, Eq)]
+struct Request {
+    method: String,
+    path: String,
+    /// The host that it asks for, if it says so.
+    host: Option<String>,
+}
+
 /// What is sent back: the status, and the text.
 type Answer = (&'static str, String);
 
-fn answer(mut stream: impl Read + Write, health: &Health) -> io::Result<()> {
-    let (is_head, (status, text)) = match request(&mut stream)? {
-        Some((method, path)) => (method == "HEAD", answer_to(&method, &path, health)),
-        None => (false, ("400 Bad Request", "this is no request of HTTP\n".to_owned())),
+fn answer(mut stream: impl Read + Write, server: &Server) -> io::Result<()> {
+    let request = request(&mut stream)?;
+    let (status, text) = match &request {
+        Some(request) => server.answer(request),
+        None => ("400 Bad Request", "this is no request of HTTP\n".to_owned()),
     };
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     let length = text.len();
@@ -154,14 +180,19 @@ fn answer(mut stream: impl Read + Write, health: &Health) -> io::Result<()> {
         stream,
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
     )?;
-    if !is_head {
-        stream.write_all(text.as_bytes())?;
+    let until = Instant::now() + PATIENCE;
+    let is_head = request.is_some_and(|request| request.method == "HEAD");
+    for part in text.as_bytes().chunks(PART).filter(|_| !is_head) {
+        if Instant::now() > until {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.write_all(part)?;
     }
     stream.flush()
 }
 
-/// Reads the method and the path of a request. Returns `None` if it is none.
-fn request(stream: &mut impl Read) -> io::Result<Option<(String, String)>> {
+/// Reads a request. Returns `None` if it is none.
+fn request(stream: &mut impl Read) -> io::Result<Option<Request>> {
     let until = Instant::now() + PATIENCE;
     let mut bytes = Vec::new();
     let mut part = [0; 1024];
@@ -172,8 +203,12 @@ fn request(stream: &mut impl Read) -> io::Result<Option<(String, String)>> {
         let mut request = httparse::Request::new(&mut headers);
         match request.parse(&bytes) {
             Ok(status) if status.is_complete() => {
-                let (method, path) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
-                return Ok(Some((method.to_owned(), path.to_owned())));
+                let host = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("host"));
+                return Ok(Some(Request {
+                    method: request.method.unwrap_or_default().to_owned(),
+                    path: request.path.unwrap_or_default().to_owned(),
+                    host: host.map(|host| String::from_utf8_lossy(host.value).into_owned()),
+                }));
             }
             Ok(_) if read > 0 => {}
             _ => return Ok(None),
@@ -182,30 +217,55 @@ fn request(stream: &mut impl Read) -> io::Result<Option<(String, String)>> {
     Ok(None)
 }
 
-fn answer_to(method: &str, path: &str, health: &Health) -> Answer {
-    if !matches!(method, "GET" | "HEAD") {
-        return ("405 Method Not Allowed", "only GET and HEAD\n".to_owned());
-    }
-    match path.split('?').next().unwrap_or_default() {
-        "/metrics" => {
-            let read = || -> Result<String, Error> {
-                let mut all = metrics::read(&mut Byway::open()?, RULES)?;
-                let vitals = health.vitals().clone();
-                all.agent(vitals.followed, vitals.overruns, vitals.trouble().is_some());
-                metrics::text(all)
-            };
-            match read() {
+/// Whether this is a name of this host that no name server gives out: a page of the web may have one that leads here.
+fn is_this_host(host: &str) -> bool {
+    let name = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |it| it.0);
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name.is_empty()
+        || name == "localhost"
+        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+impl Server {
+    fn answer(&self, request: &Request) -> Answer {
+        if !matches!(request.method.as_str(), "GET" | "HEAD") {
+            return ("405 Method Not Allowed", "only GET and HEAD\n".to_owned());
+        }
+        if !request.host.as_deref().is_none_or(is_this_host) {
+            return ("421 Misdirected Request", "ask for localhost\n".to_owned());
+        }
+        match request.path.split('?').next().unwrap_or_default() {
+            "/metrics" => match self.metrics() {
                 Ok(text) => ("200 OK", text),
                 Err(error) => ("500 Internal Server Error", format!("{error}\n")),
+            },
+            "/healthz" if self.health.is_alive() => ("200 OK", "alive\n".to_owned()),
+            "/healthz" => {
+                ("503 Service Unavailable", "it has not looked at the network for long\n".to_owned())
             }
+            "/readyz" => match self.health.vitals().trouble() {
+                None => ("200 OK", "ready\n".to_owned()),
+                Some(trouble) => ("503 Service Unavailable", format!("{trouble}\n")),
+            },
+            _ => ("404 Not Found", "there is /metrics, /healthz and /readyz\n".to_owned()),
         }
-        "/healthz" if health.is_alive() => ("200 OK", "alive\n".to_owned()),
-        "/healthz" => ("503 Service Unavailable", "it has not looked at the network for long\n".to_owned()),
-        "/readyz" => match health.vitals().trouble() {
-            None => ("200 OK", "ready\n".to_owned()),
-            Some(trouble) => ("503 Service Unavailable", format!("{trouble}\n")),
-        },
-        _ => ("404 Not Found", "there is /metrics, /healthz and /readyz\n".to_owned()),
+    }
+
+    /// Reads the metrics, for one client at a time.
+    fn metrics(&self) -> Result<String, Error> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, text)) = &*last
+            && at.elapsed() < FRESH
+        {
+            return Ok(text.clone());
+        }
+        let mut byway = Byway::open()?.with_wait(FRESH);
+        let mut all = metrics::read(&mut byway, RULES)?;
+        let vitals = self.health.vitals().clone();
+        all.agent(vitals.followed, vitals.overruns, vitals.trouble().is_some());
+        let text = metrics::text(all)?;
+        *last = Some((Instant::now(), text.clone()));
+        Ok(text)
     }
 }
 
@@ -229,13 +289,30 @@ mod tests {
     }
 
     #[test]
+    fn a_name_of_the_web_is_not_this_host() {
+        for host in ["localhost", "localhost:9473", "127.0.0.1:9473", "[::1]:9473", "[::1]", "127.0.0.2", ""]
+        {
+            assert!(is_this_host(host), "{host}");
+        }
+        for host in ["example.org", "example.org:9473", "localhost.example.org", "192.0.2.1:9473", ":x"] {
+            assert!(!is_this_host(host), "{host}");
+        }
+    }
+
+    #[test]
     fn a_request_comes_in_parts_or_is_none() {
         let read = |bytes: &[u8]| request(&mut &*bytes).unwrap();
-        let get = |path: &str| Some(("GET".to_owned(), path.to_owned()));
-        assert_eq!(read(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"), get("/metrics"));
+        let get = |path: &str, host: Option<&str>| {
+            Some(Request {
+                method: "GET".to_owned(),
+                path: path.to_owned(),
+                host: host.map(ToOwned::to_owned),
+            })
+        };
+        assert_eq!(read(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"), get("/metrics", Some("x")));
         // Longer than what is read at a time.
         let long = format!("GET /healthz HTTP/1.0\r\nX: {}\r\n\r\n", "y".repeat(3_000));
-        assert_eq!(read(long.as_bytes()), get("/healthz"));
+        assert_eq!(read(long.as_bytes()), get("/healthz", None));
         let too_long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(REQUEST_MAX));
         for text in ["", "GET /metrics HTTP/1.1\r\nHost: x\r\n", "\x16\x03\x01", "GET\r\n\r\n", &too_long] {
             assert_eq!(read(text.as_bytes()), None, "{text:?}");

@@ -190,6 +190,32 @@ fn an_agent_outlives_being_stopped_and_the_loss_of_its_pins() {
     assert_eq!(agent.ends(), Some(0));
 }
 
+/// What keeps the configuration out of force may pass, and a note that nobody can read keeps nothing from being followed.
+#[test]
+fn an_agent_tries_again_and_goes_on_beside_trouble() {
+    let seed = Seed::new().unwrap();
+    let file = ConfigFile::new(&VIP.replace("eth1", "late").replace("10.111.221.21", "10.111.225.21"));
+    let agent = Agent::start(&seed.server, &file.words("run --strict"));
+    let said = agent.says();
+    assert!(said.starts_with("byway: ") && said.contains("late"), "{said}");
+    let second = seed.lab.node("second").unwrap();
+    seed.lab.link((&seed.server, "late"), (&second, "eth0")).unwrap();
+    seed.server.address("late", "10.111.225.11/24").unwrap();
+    let applied = format!("applied {}: ", file.path.display());
+    let said: Vec<String> =
+        (0..8).map(|_| agent.says()).take_while(|line| !line.starts_with(&applied)).collect();
+    assert!(said.len() < 8, "{said:?}");
+
+    std::fs::write(format!("/run/byway/{}/unconfirmed", pins()[0]), "?").unwrap();
+    for (family, gateway) in [("-4", "10.111.221.21"), ("-6", "2001:db8:221::21")] {
+        seed.server.delete_route(&format!("{family} default")).unwrap();
+        seed.server.route(&format!("default via {gateway}")).unwrap();
+    }
+    let said: Vec<String> = (0..3).map(|_| agent.says()).collect();
+    assert!(said[0].contains("/unconfirmed"), "{said:?}");
+    assert_eq!(said[1..], ["detached from eth0, which carries no default route now", "attached to eth1"]);
+}
+
 /// Sends bytes, and returns what comes back.
 fn ask(mut stream: impl Read + Write, request: &str) -> String {
     stream.write_all(request.as_bytes()).unwrap();
@@ -244,7 +270,10 @@ fn an_agent_says_over_http_how_it_is() {
     assert!(wait_until(ANSWER, || get(&seed.server, at, "/readyz").0 == "HTTP/1.1 503 Service Unavailable"));
     let (_, text) = get(&seed.server, at, "/readyz");
     assert!(text.contains(" error"), "{text}");
-    assert!(get(&seed.server, at, "/metrics").1.contains("byway_agent_in_trouble 1\n"));
+    let in_trouble = || get(&seed.server, at, "/metrics").1.contains("byway_agent_in_trouble 1\n");
+    assert!(wait_until(ANSWER, in_trouble), "the metrics may be a second old");
+    let elsewhere = ask(connect(), "GET /readyz HTTP/1.1\r\nHost: example.org\r\n\r\n");
+    assert!(elsewhere.starts_with("HTTP/1.1 421 "), "{elsewhere:?}");
     seed.server.route("198.51.100.0/24 via 10.111.221.21").unwrap();
     file.write(VIP);
     agent.signal(SIGHUP);

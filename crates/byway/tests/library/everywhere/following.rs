@@ -147,6 +147,54 @@ fn an_interface_that_is_made_anew_gets_its_program_and_its_next_hop() {
     }
 }
 
+/// A default route without a gateway leads to every address, and is no reason to go there while there is another device.
+#[test]
+fn no_next_hop_follows_a_default_route_without_a_gateway() {
+    let hosts = Routers::new(false);
+    let spec = rule("192.168.0.5", None, NextHopSpec::via(hosts.via[0]).into());
+    on(&hosts.server, any_hook(), |byway| byway.add(&spec)).unwrap();
+    hosts.server.delete_route("default").unwrap();
+    hosts.server.route("default dev eth2 scope link").unwrap();
+    hosts.server.delete_address("eth1", &hosts.on_link(1, 2)).unwrap();
+    assert_eq!(follow(&hosts, any_hook()), [detached("eth0"), "attached to eth2".to_owned()]);
+    let status = on(&hosts.server, any_hook(), |byway| byway.rule(&spec.selector)).unwrap();
+    assert_eq!(status.rule.target.next_hops().next().unwrap().device.name, "eth1");
+}
+
+/// What an apply has attached to by the default route may be elsewhere when it is rolled back.
+#[test]
+fn a_rollback_ends_attachments_that_have_moved() {
+    let hosts = Routers::new(false);
+    on(&hosts.server, any_hook(), |byway| byway.attach(&Attach::devices(["eth0"]))).unwrap();
+    let config = Config::new(Some(Attach::Auto), vec![], []);
+    on(&hosts.server, any_hook(), |byway| byway.apply(Owner::CONFIG, &config)).unwrap();
+    hosts.server.delete_route("default").unwrap();
+    hosts.server.route("default via 10.0.1.1").unwrap();
+    assert_eq!(follow(&hosts, any_hook()), [detached("eth0"), "attached to eth1".to_owned()]);
+    on(&hosts.server, any_hook(), |byway| byway.rollback()).unwrap();
+    assert_eq!(attached(&hosts), ["eth0"]);
+    assert_eq!(follow(&hosts, any_hook()), [""; 0]);
+}
+
+/// An upgrade is a change that nobody else may make.
+#[test]
+fn following_takes_over_the_pins_of_an_older_schema() {
+    let hosts = Routers::new(false);
+    on(&hosts.server, any_hook(), |byway| byway.attach(&Attach::Auto)).unwrap();
+    let meta = format!("{}/META", pins().remove(0));
+    let schema = |set: Option<u32>| {
+        let map = aya::maps::Map::from_map_data(aya::maps::MapData::from_pin(&meta).unwrap()).unwrap();
+        let mut meta: aya::maps::Array<_, u32> = map.try_into().unwrap();
+        if let Some(schema) = set {
+            meta.set(byway_abi::meta::SCHEMA, schema, 0).unwrap();
+        }
+        meta.get(&byway_abi::meta::SCHEMA, 0).unwrap()
+    };
+    schema(Some(byway::SCHEMA - 1));
+    assert_eq!(follow(&hosts, any_hook()), [""; 0]);
+    assert_eq!(schema(None), byway::SCHEMA);
+}
+
 /// No rule is read for this: what rules with `reply-to` need follows from what their programs and sets say.
 #[test]
 fn a_device_that_comes_late_sends_replies_back() {
