@@ -104,10 +104,24 @@ impl<T: NetlinkSerializable + NetlinkDeserializable + Clone> Netlink<T> {
     ///
     /// The kernel's error number as an [`io::Error`]; [`io::ErrorKind::InvalidData`] if an object cannot be read.
     pub fn dump(&mut self, message: T) -> io::Result<Vec<T>> {
+        self.dump_only(message, |_| true)
+    }
+
+    /// Does the same as [`Netlink::dump`], and keeps only what is meant: there may be a million routes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Netlink::dump`].
+    pub fn dump_only(&mut self, message: T, is_meant: impl Fn(&T) -> bool) -> io::Result<Vec<T>> {
         for _ in 0..DUMP_TRIES {
             self.send(message.clone(), NLM_F_REQUEST | NLM_F_DUMP)?;
             let mut answers = Vec::new();
-            if self.receive(|message| answers.push(message))? == Consistency::Whole {
+            let keep = |message| {
+                if is_meant(&message) {
+                    answers.push(message);
+                }
+            };
+            if self.receive(keep)? == Consistency::Whole {
                 return Ok(answers);
             }
         }

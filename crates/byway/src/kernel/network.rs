@@ -114,14 +114,16 @@ impl Network {
             let local = match local.entry(is_v4) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(empty) => {
-                    empty.insert(self.routes(family, RouteAttribute::Table(RT_TABLE_LOCAL.into()))?)
+                    empty.insert(self.routes(family, RouteAttribute::Table(RT_TABLE_LOCAL.into()), |_| true)?)
                 }
             };
             routes.local = local.iter().filter(|route| covers(route, *gateway)).find_map(local_kind);
             let index = link.device.index;
             let of_device = match of_device.entry((is_v4, index)) {
                 Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(empty) => empty.insert(self.routes(family, RouteAttribute::Oif(index))?),
+                Entry::Vacant(empty) => {
+                    empty.insert(self.routes(family, RouteAttribute::Oif(index), |_| true)?)
+                }
             };
             if of_device.iter().any(|route| is_connected(route) && covers(route, *gateway)) {
                 routes.on_link.insert(index);
@@ -135,10 +137,11 @@ impl Network {
         let mut devices = BTreeSet::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let main = RouteAttribute::Table(RouteHeader::RT_TABLE_MAIN.into());
-            for route in self.routes(family, main)? {
-                if route.header.destination_prefix_length == 0 && route.header.kind == RouteType::Unicast {
-                    devices.extend(route_devices(&route));
-                }
+            let is_default = |route: &RouteMessage| {
+                route.header.destination_prefix_length == 0 && route.header.kind == RouteType::Unicast
+            };
+            for route in self.routes(family, main, is_default)? {
+                devices.extend(route_devices(&route));
             }
         }
         Ok(devices)
@@ -181,24 +184,31 @@ impl Network {
 
     /// Whether a route to a network of the device, and not to everywhere, leads straight to a gateway.
     pub(crate) fn is_connected_to(&mut self, index: u32, gateway: IpAddr) -> Result<bool> {
-        let routes = self.routes(family(gateway), RouteAttribute::Oif(index))?;
         let is_it = |route: &RouteMessage| {
             route.header.destination_prefix_length > 0 && is_connected(route) && covers(route, gateway)
         };
-        Ok(routes.iter().any(is_it))
+        Ok(!self.routes(family(gateway), RouteAttribute::Oif(index), is_it)?.is_empty())
     }
 
-    fn routes(&mut self, family: AddressFamily, filter: RouteAttribute) -> Result<Vec<RouteMessage>> {
+    /// Returns the routes of a family that the kernel finds by this filter, and that are meant.
+    fn routes(
+        &mut self,
+        family: AddressFamily,
+        filter: RouteAttribute,
+        is_meant: impl Fn(&RouteMessage) -> bool,
+    ) -> Result<Vec<RouteMessage>> {
         let mut request = RouteMessage::default();
         request.header.address_family = family;
         request.attributes.push(filter);
-        match self.netlink.dump(RouteNetlinkMessage::GetRoute(request)) {
+        let is_it = |answer: &RouteNetlinkMessage| match answer {
+            RouteNetlinkMessage::NewRoute(route) => route.header.address_family == family && is_meant(route),
+            _ => false,
+        };
+        match self.netlink.dump_only(RouteNetlinkMessage::GetRoute(request), is_it) {
             Ok(answers) => Ok(answers
                 .into_iter()
                 .filter_map(|answer| match answer {
-                    RouteNetlinkMessage::NewRoute(route) if route.header.address_family == family => {
-                        Some(route)
-                    }
+                    RouteNetlinkMessage::NewRoute(route) => Some(route),
                     _ => None,
                 })
                 .collect()),
