@@ -112,8 +112,8 @@ reboot() {
         check "man $page" says '^NAME' man "$page"
     done
     # With a terminal, as for a person.
-    check "byway fl<TAB> in bash" says 'Usage: byway flush' \
-        script -qec 'bash -il' /dev/null < <(sleep 5; printf 'byway fl\t--help\r'; sleep 10; printf 'exit\r')
+    check "byway flu<TAB> in bash" says 'Usage: byway flush' \
+        script -qec 'bash -il' /dev/null < <(sleep 5; printf 'byway flu\t--help\r'; sleep 10; printf 'exit\r')
     systemd-analyze security --no-pager byway.service | tail -1
     check "the unit has few rights" systemd-analyze security --no-pager --threshold=25 byway.service
     # For the next phase.
