@@ -176,15 +176,18 @@ agent() {
     systemd-analyze security --no-pager byway-agent.service | tail -1
     check "the unit has few rights" systemd-analyze security --no-pager --threshold=25 byway-agent.service
 
+    # Until it has followed, packets take the new route without the rule.
+    ip route replace default via 10.111.221.21 dev eth1
+    check "it follows the default route" has_said '^attached to eth1$'
+    ip route replace default via 10.111.220.1 dev eth0
+    check "it follows it back" has_said '^attached to eth0$'
+    check "packets leave by the rule again" answers $behind_second
+
     local log=/root/ping
     rm -f /root/done
     until [ -e /root/done ]; do ping -c 100 -i 0.05 -W 5 -I $service $behind_second; done >$log &
     local traffic=$!
     sleep 2
-    ip route replace default via 10.111.221.21 dev eth1
-    check "it follows the default route" has_said '^attached to eth1$'
-    ip route replace default via 10.111.220.1 dev eth0
-    check "it follows it back" has_said '^attached to eth0$'
     check "it reloads" systemctl reload byway-agent
     check "it has applied the configuration again" has_said '^applied ' 2
     check "it is killed" systemctl kill --signal=KILL byway-agent
