@@ -130,6 +130,8 @@ late_uplink() {
     check "packets leave by the default gateway meanwhile" answers $behind_first
     check "ifup succeeds" ifup eth1
     check "its hook completes the rule" is_completed
+    # The next probe of a next hop that was down finds that it is not, and the packets before that go the other way.
+    for _ in $(seq 20); do ping -c 1 -W 1 -I $service $behind_second >/dev/null && break; done
     check "packets leave by the rule" answers $behind_second
     sed -i 's/^#auto eth1/auto eth1/' /etc/network/interfaces
 
