@@ -1,4 +1,5 @@
-//! Whether a next hop is alive: what all CPUs know about it, and the probe that finds it out.
+//! Whether a next hop is alive: what all CPUs know about it, the probe that finds it out, and the health check that asks hosts
+//! behind it.
 
 /// How long a gateway may not answer, in nanoseconds, before its next hop counts as dead. Until then the kernel may still be
 /// resolving it, and packets without another way wait for it.
@@ -72,8 +73,42 @@ pub const PROBE_REFUSED: u32 = 4;
 /// [`Probe::outcome`]: the device, or its queue, has dropped it. That says nothing about other packets.
 pub const PROBE_DROPPED: u32 = 5;
 
+/// How many hosts a health check may ask.
+pub const MAX_ASKED: usize = 4;
+
+/// Value of `HEALTH_CHECKS`, by a next hop's slot: the health check of the next hop. No program reads it. The verdict is in the
+/// same slot of the array `VERDICTS`: until when the next hop is out of service, in nanoseconds of the kernel's monotonic clock,
+/// or 0. So a verdict ends by itself unless somebody renews it.
+///
+/// Addresses are in network byte order, IPv4 ones in the form of IPv6 (RFC 4291, 2.5.5.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct HealthCheck {
+    /// The hosts to ask. Those from `count` on are 0.
+    pub asked: [[u8; 16]; MAX_ASKED],
+    /// The source address of the questions, or 0 for one of the device's own.
+    pub source: [u8; 16],
+    /// The time from one round of questions to the next, in milliseconds.
+    pub interval: u32,
+    /// How long an answer may take, in milliseconds.
+    pub timeout: u32,
+    /// How many hosts it asks.
+    pub count: u8,
+    /// How many of them have to answer.
+    pub quorum: u8,
+    /// After how many failed rounds in a row the next hop is out of service.
+    pub fall: u8,
+    /// After how many good rounds in a row it is back.
+    pub rise: u8,
+    /// Who asks for the check ([`RuleRecord::owner`](crate::RuleRecord::owner)).
+    pub owner: u8,
+    /// 0.
+    pub reserved: [u8; 3],
+}
+
 // Free of padding: the sizes are the sums of the fields.
 const _: () = {
+    assert!(size_of::<HealthCheck>() == MAX_ASKED * 16 + 16 + 2 * 4 + 5 + 3);
     assert!(size_of::<NextHopHealth>() == 8 * 8);
     assert!(size_of::<Probe>() == 6 * 4);
 };

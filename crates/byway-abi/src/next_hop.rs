@@ -22,6 +22,8 @@ pub const NEXT_HOP_BY_ROUTE: u32 = 4;
 /// Bit of [`NextHop::flags`]: the device does not exist yet, and `ifindex` is 0. No program reads the bit, because the slot
 /// of `NEXT_HOP_DEVICES` is empty.
 pub const NEXT_HOP_WAITING: u32 = 8;
+/// Bit of [`NextHop::flags`]: the next hop has a health check, so the array `VERDICTS` says something of it.
+pub const NEXT_HOP_CHECKED: u32 = 16;
 
 /// Value of the array `NEXT_HOPS`, by slot. Programs read it.
 ///
@@ -34,7 +36,7 @@ pub const NEXT_HOP_WAITING: u32 = 8;
 pub struct NextHop {
     /// The device that packets leave by. 0 if the slot has never been used, or while the next hop waits for the device.
     pub ifindex: u32,
-    /// Any of [`NEXT_HOP_DOWN`], [`NEXT_HOP_FREE`], [`NEXT_HOP_BY_ROUTE`] and [`NEXT_HOP_WAITING`].
+    /// Any of [`NEXT_HOP_DOWN`], [`NEXT_HOP_FREE`], [`NEXT_HOP_BY_ROUTE`], [`NEXT_HOP_WAITING`] and [`NEXT_HOP_CHECKED`].
     pub flags: u32,
     /// [`FAMILY_ON_LINK`], [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
     pub family: u32,

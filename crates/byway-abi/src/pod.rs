@@ -12,6 +12,7 @@ pod!(
     crate::GroupKey,
     crate::NextHop,
     crate::NextHopHealth,
+    crate::HealthCheck,
     crate::NextHopCounters,
     crate::Counters,
     crate::ExceptionCounters,

@@ -2,7 +2,11 @@
 
 use byway_abi::{DEVICE_TAKES, PROBE_AFTER_MAX, PROBE_AFTER_MIN};
 
-use crate::{maps::NEXT_HOP_HEALTH, rows::Shared};
+use crate::{
+    clock,
+    maps::{NEXT_HOP_HEALTH, VERDICTS},
+    rows::Shared,
+};
 
 /// What all CPUs know about a next hop ([`byway_abi::NextHopHealth`]). Another CPU may write it at the same time. If that
 /// overwrites something, it costs one probe more or less.
@@ -57,4 +61,14 @@ pub fn neighbour_answered(slot: u32) {
         health.silent_since.set(0);
         health.device.set(DEVICE_TAKES);
     }
+}
+
+/// Returns whether the verdict of a health check keeps the next hop in a slot out of service. It ends by itself, unless somebody
+/// renews it.
+#[inline(always)]
+pub fn is_refused(slot: u32) -> bool {
+    let Some(until) = VERDICTS.get_ptr_mut(slot) else { return false };
+    // SAFETY: a word in a map's value. Userspace writes it at any time, and programs only read it.
+    let until = unsafe { Shared::new(until) }.get();
+    until != 0 && until > clock::now()
 }

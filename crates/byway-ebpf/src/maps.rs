@@ -9,9 +9,9 @@ use aya_ebpf::{
 };
 use byway_abi::{
     AttachmentCounters, Counters, DEVICE_NAME_LEN, EXCEPTION_MAPS, ExceptionCounters, Fragments, Group,
-    GroupKey, MAX_ATTACHMENTS, MAX_CHUNKS, MAX_DESTINATIONS, MAX_DEVICES, MAX_GROUPS, MAX_NEXT_HOPS,
-    MAX_PROGRAMS, MIN_SETS, NeighbourKey, NextHop, NextHopCounters, NextHopHealth, Probe, ProgramKey,
-    ProgramRecord, SetRecord, Target, meta,
+    GroupKey, HealthCheck, MAX_ATTACHMENTS, MAX_CHUNKS, MAX_DESTINATIONS, MAX_DEVICES, MAX_GROUPS,
+    MAX_NEXT_HOPS, MAX_PROGRAMS, MIN_SETS, NeighbourKey, NextHop, NextHopCounters, NextHopHealth, Probe,
+    ProgramKey, ProgramRecord, SetRecord, Target, meta,
     reply::{FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, MAX_REPLY_DEVICES, Way},
     sources::{self, CachedSource, ENTRIES, TableInfos, WORDS4, WORDS6},
 };
@@ -80,6 +80,14 @@ pub static NEXT_HOP_DEVICES: DevMap<NEXT_HOPS_LEN> = DevMap::new();
 /// What all CPUs know about the next hops.
 #[btf_map]
 pub static NEXT_HOP_HEALTH: Array<NextHopHealth, NEXT_HOPS_LEN> = Array::new();
+
+/// The health checks of the next hops.
+#[btf_map]
+pub static HEALTH_CHECKS: HashMap<u32, HealthCheck, NEXT_HOPS_LEN, NO_PREALLOC> = HashMap::new();
+
+/// Until when the next hops are out of service, by the verdicts of their health checks.
+#[btf_map]
+pub static VERDICTS: Array<u64, NEXT_HOPS_LEN> = Array::new();
 
 /// The counters of the next hops.
 #[btf_map]

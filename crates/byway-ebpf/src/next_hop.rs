@@ -8,8 +8,9 @@ use core::cell::Cell;
 
 use byway_abi::{
     BUCKETS, Count, DEVICE_REFUSES, DEVICE_TAKES, FAMILY_ON_LINK, Group, GroupKey, MAX_MEMBERS,
-    NEXT_HOP_DOWN, NextHop, NextHopCounters, OUTSTANDING, PROBE_ASKED, PROBE_DROPPED, PROBE_REFUSED,
-    PROBE_SENT, PROBE_TOO_BIG, PROVEN_FOR, SILENCE, SILENCE_ON_LINK, TARGET_GROUP, Target, counters,
+    NEXT_HOP_CHECKED, NEXT_HOP_DOWN, NextHop, NextHopCounters, OUTSTANDING, PROBE_ASKED, PROBE_DROPPED,
+    PROBE_REFUSED, PROBE_SENT, PROBE_TOO_BIG, PROVEN_FOR, SILENCE, SILENCE_ON_LINK, TARGET_GROUP, Target,
+    counters,
     flow::{TRIES, rehash},
 };
 
@@ -17,7 +18,7 @@ use crate::{
     clock,
     count::{self, counts},
     flow,
-    health::Health,
+    health::{self, Health},
     maps::{GROUPS, NEXT_HOP_COUNTERS, NEXT_HOP_DEVICES, NEXT_HOPS},
     packet::Packet,
     probe,
@@ -192,7 +193,8 @@ fn pick_member(skb: &Skb, group: &Group, flow: u32, mss: u32) -> Pick {
 #[inline(always)]
 fn proven(slot: u32) -> Option<Hop> {
     let hop = Hop::of(slot)?;
-    let is_proven = hop.next_hop.flags & NEXT_HOP_DOWN == 0
+    // What a health check says costs a look-up, so only those that have one pay for it (`probe_if_due`).
+    let is_proven = hop.next_hop.flags & (NEXT_HOP_DOWN | NEXT_HOP_CHECKED) == 0
         && is_recent(hop.counters)
         && NEXT_HOP_DEVICES.get_ifindex(slot).is_some();
     is_proven.then_some(hop)
@@ -229,6 +231,14 @@ fn probe_if_due(skb: &Skb, slot: u32, mss: u32) -> Option<u32> {
     let next_hop = NEXT_HOPS.get(slot)?;
     if next_hop.flags & NEXT_HOP_DOWN != 0 || NEXT_HOP_DEVICES.get_ifindex(slot).is_none() {
         return None;
+    }
+    if next_hop.flags & NEXT_HOP_CHECKED != 0 {
+        if health::is_refused(slot) {
+            return None;
+        }
+        if is_recent(NEXT_HOP_COUNTERS.mine(slot)?) {
+            return Some(LIVE);
+        }
     }
     // The packet is a probe that has lost its mark on the way, and comes back like any other packet.
     if probe::is_under_way(slot) {

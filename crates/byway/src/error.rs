@@ -11,7 +11,8 @@ use byway_abi::reply::{MAX_DEVICE_SETS, MAX_REPLY_DEVICES};
 use thiserror::Error;
 
 use crate::model::{
-    FlowError, FlowSpec, Group, NextHopSpec, PrefixError, Rule, RuleError, Selector, in_one_sentence,
+    FlowError, FlowSpec, Group, HealthCheckSpec, NextHopSpec, PrefixError, Rule, RuleError, Selector,
+    in_one_sentence,
 };
 
 /// Why Byway did not do what was asked. Nothing has changed then, except where [`Error::NotUndone`] says so.
@@ -36,6 +37,9 @@ pub enum Error {
     /// Another owner has a different group of this name.
     #[error("there is already a group of that name ({0}), which belongs to {owner}", owner = .0.owner)]
     GroupOfAnother(Group),
+    /// Another owner has a different health check of the next hop.
+    #[error("there is already a health check of that next hop ({0}), which belongs to {owner}", owner = .0.check.owner)]
+    HealthCheckOfAnother(Box<HealthCheckSpec>),
     /// Another version of Byway has made the rule for exactly these packets. This one does not know its kind.
     #[error(
         "the rule for these packets ({0}) is of a kind that this byway does not know, so it stays as it is"
@@ -424,9 +428,11 @@ impl Error {
             | Self::TakenBack(_)
             | Self::NoteRemoved
             | Self::NothingToRollBack => ErrorKind::NotFound,
-            Self::RuleExists(_) | Self::RuleOfAnother(_) | Self::GroupExists(_) | Self::GroupOfAnother(_) => {
-                ErrorKind::Exists
-            }
+            Self::RuleExists(_)
+            | Self::RuleOfAnother(_)
+            | Self::GroupExists(_)
+            | Self::GroupOfAnother(_)
+            | Self::HealthCheckOfAnother(_) => ErrorKind::Exists,
             Self::Privilege(_) | Self::NotOurs(_) | Self::NoBpffs(_) => ErrorKind::Privilege,
             Self::Busy { .. } | Self::Locked { .. } | Self::AgentRuns { .. } => ErrorKind::Busy,
             Self::Inconsistent { .. }
@@ -445,6 +451,7 @@ impl Error {
             Self::RuleExists(_) | Self::GroupExists(_) => "use `replace` to change it",
             Self::RuleOfAnother(_) => "delete it first",
             Self::GroupOfAnother(_) => "delete it first, or take another name",
+            Self::HealthCheckOfAnother(_) => "ask for the same, or leave it to that owner",
             Self::AnotherByway(device) => {
                 return Some(format!(
                     "run byway where that BPF file system is mounted, or take the program off first: `tc filter del dev {device} egress pref 2842` removes a filter, and a tcx link goes with its pins"

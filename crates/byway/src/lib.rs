@@ -69,7 +69,9 @@ pub use config::{
     files::{STDIN, STDIN_NAME, inspect_config, read_config, read_file},
 };
 pub use error::{Error, ErrorKind, Result};
-pub use handle::{AgentLock, Byway, Edit, EditError, Edited, Leftovers, Unknown, import, lint_host};
+pub use handle::{
+    AgentLock, Byway, Checker, Edit, EditError, Edited, Leftovers, Unknown, Verdict, import, lint_host,
+};
 pub use import::Imported;
 pub use kernel::{
     events::{EventCounts, NetworkEvents},
@@ -77,10 +79,10 @@ pub use kernel::{
     namespace::enter_namespace,
 };
 pub use model::{
-    Device, Family, FlowError, FlowSpec, GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec, MSS_MAX, MSS_MIN,
-    Member, MemberSpec, Missing, Mss, NextHop, NextHopSpec, OnDown, Owner, OwnerError, Prefix, PrefixError,
-    Protocol, RULE_NAME_MAX, Rule, RuleError, RuleSpec, Selectable, Selection, Selector, SortBy, Target,
-    TargetSpec, UnknownKind, WEIGHT_MAX,
+    ASKED_MAX, Device, Family, FlowError, FlowSpec, GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec, HealthCheck,
+    HealthCheckSpec, INTERVAL_MAX, INTERVAL_MIN, MSS_MAX, MSS_MIN, Member, MemberSpec, Missing, Mss, NextHop,
+    NextHopSpec, OnDown, Owner, OwnerError, Prefix, PrefixError, Protocol, RULE_NAME_MAX, Rule, RuleError,
+    RuleSpec, Selectable, Selection, Selector, SortBy, Target, TargetSpec, UnknownKind, WEIGHT_MAX,
 };
 pub use policy::{
     changes::{Change, Changes, Counts, Waiting},
@@ -107,6 +109,7 @@ mod tests {
         fn is_send<T: Send>() {}
         fn is_sync<T: Sync>() {}
         is_send::<Byway>();
+        is_send::<Checker>();
         is_send::<Changes>();
         is_send::<Status>();
         is_send::<Listing>();

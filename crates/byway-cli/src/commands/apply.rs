@@ -75,6 +75,11 @@ impl Apply {
         .map_err(|error| error.after_change("the configuration is applied"))?;
         let done = (!changes.is_empty()).then(|| changes::done(&changes, AS_FILE));
         warnings.extend(answer::warnings_of(&mut byway, &changes));
+        if !config.health_checks.is_empty() && matches!(byway.has_agent(), Ok(false)) {
+            warnings.push(
+                "nobody carries out the health checks; `byway run` does, or byway-agent.service".to_owned(),
+            );
+        }
         Ok(Output { exit_code: answer::exit_code_of(&changes), done, warnings, ..Output::printed() })
     }
 }

@@ -115,6 +115,7 @@ fn write_attachments_and_groups(changes: &Changes, out: &mut impl Write) -> Resu
         write_line(style, sign, &"attach auto", out)?;
     }
     changes.groups().iter().try_for_each(|change| write_change(change, "group ", out))?;
+    changes.health_checks().iter().try_for_each(|change| write_change(change, "health-check ", out))?;
     for next_hop in changes.completed() {
         write_line(ADDED, '+', &format_args!("nexthop {next_hop}, which has waited"), out)?;
     }

@@ -176,6 +176,7 @@ fn state(way: &Way) -> &'static str {
         NextHopState::Waiting => "waits for its device",
         _ if way.device_down => "its device is down",
         _ if way.no_carrier => "its device has no carrier",
+        NextHopState::Unhealthy => "fails its health check",
         NextHopState::Silent => "does not answer",
         NextHopState::Up if way.is_doubtful => "has not answered yet",
         NextHopState::Up => "in service",

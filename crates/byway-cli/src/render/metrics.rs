@@ -121,6 +121,7 @@ impl Metrics {
             ("device_gone", NextHopState::DeviceGone),
             ("waiting", NextHopState::Waiting),
             ("silent", NextHopState::Silent),
+            ("unhealthy", NextHopState::Unhealthy),
         ];
         for (name, of) in states {
             let help = "The state of the next hop: the value is 1 for the one that it is in";

@@ -190,6 +190,8 @@ fn next_hop_columns<'a>(since: Option<&'a Since<'_>>, reader: Reader) -> Columns
         .count("RULES", |it| Some(it.rules as u64))
         .text("GROUPS", |it, to| to.write_str(&it.groups.join(", ")))
         .only_where(|it| !it.groups.is_empty())
+        .text("HEALTH CHECK", |it, to| it.health_check.as_ref().map_or(Ok(()), |check| write!(to, "{check}")))
+        .only_where(|it| it.health_check.is_some())
         .count("DEPARTED", |it| Some(it.departed.packets))
         .count("ARRIVED", |it| Some(it.arrived.packets));
     if let Some(since) = since {
@@ -305,6 +307,7 @@ fn state(status: &NextHopStatus) -> &'static str {
         NextHopState::Waiting => "waiting",
         _ if status.device_down => "device down",
         _ if status.no_carrier => "no carrier",
+        NextHopState::Unhealthy => "unhealthy",
         NextHopState::Silent => "no answer",
         NextHopState::Up => "up",
         // A state that only a later library knows.
@@ -348,6 +351,10 @@ pub(crate) fn trouble_of_next_hop(status: &NextHopStatus) -> Option<String> {
         NextHopState::Waiting => {
             Some(format!("{next_hop} waits for its device; byway's next change looks for it again"))
         }
+        NextHopState::Unhealthy => Some(match &status.health_check {
+            Some(check) => format!("{next_hop} fails its health check ({check}), so no packets go there"),
+            None => format!("{next_hop} fails its health check, so no packets go there"),
+        }),
         NextHopState::Silent => {
             let why = device_trouble.unwrap_or_else(|| format!("{who} does not answer on {device}"));
             Some(if lost > 0 { format!("{}: {why}", losses()) } else { why })

@@ -144,7 +144,7 @@ impl ConfigFile {
     }
 }
 
-/// The rule that mends the seed's server.
+/// The rule that the seed's server needs.
 pub(crate) const VIP: &str = "
 [[rule]]
 from = \"192.168.1.5\"

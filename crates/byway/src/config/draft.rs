@@ -6,7 +6,7 @@ use super::{
     ActionSpec, Attach,
     problem::{File, Place, Problems, token},
 };
-use crate::model::{GroupSpec, NextHopSpec, Selector};
+use crate::model::{GroupSpec, HealthCheckSpec, NextHopSpec, Selector};
 
 /// Something of the host that a configuration names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -43,6 +43,7 @@ pub(super) struct Draft {
     pub(super) host_refs: Vec<(HostRef, Place)>,
     /// The groups that rules lead to.
     pub(super) uses: Vec<(String, Place)>,
+    pub(super) health_checks: Vec<(HealthCheckSpec, Place)>,
     pub(super) actions: Vec<(ActionSpec, Place)>,
     /// The rules, with their actions.
     pub(super) rules: Vec<(Selector, u32, Origin)>,

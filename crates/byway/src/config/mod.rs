@@ -25,8 +25,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    GroupSpec, Mss, NextHopSpec, OnDown, Owner, Rule, RuleError, RuleSpec, Selector, TargetSpec,
-    check_action, check_families, check_reply_to,
+    GroupSpec, HealthCheckSpec, Mss, NextHopSpec, OnDown, Owner, Rule, RuleError, RuleSpec, Selector,
+    TargetSpec, check_action, check_families, check_reply_to,
 };
 
 /// How a host should redirect packets.
@@ -51,6 +51,8 @@ pub struct Config {
     pub attach: Option<Attach>,
     /// The groups, by name.
     pub groups: Vec<GroupSpec>,
+    /// The health checks, by next hop. [`Byway::apply`](crate::Byway::apply) names their owner.
+    pub health_checks: Vec<HealthCheckSpec>,
     /// What the rules do with their packets.
     pub(crate) actions: Vec<ActionSpec>,
     /// Which packets the rules match, in order and each once, and the number of their action.
@@ -153,6 +155,7 @@ impl Config {
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), RuleError> {
         self.groups.iter().try_for_each(GroupSpec::check)?;
+        self.health_checks.iter().try_for_each(|spec| self.check_health_check(spec))?;
         for ActionSpec { reply_to, reply_to_dev, target, on_down, mss, name } in &self.actions {
             check_reply_to(*reply_to, reply_to_dev)?;
             check_action(*reply_to, target, *on_down, *mss, name.as_deref())?;
@@ -164,6 +167,18 @@ impl Config {
             check_families(&selector.source(), &gateways[*action as usize])?;
         }
         Ok(())
+    }
+
+    fn check_health_check(&self, spec: &HealthCheckSpec) -> Result<(), RuleError> {
+        spec.check.check()?;
+        let next_hop = &spec.next_hop;
+        if self.health_checks.iter().filter(|other| other.next_hop == *next_hop).count() > 1 {
+            return Err(RuleError::CheckedTwice(next_hop.clone()));
+        }
+        match self.next_hops().any(|used| used == next_hop) {
+            true => Ok(()),
+            false => Err(RuleError::CheckOfNothing(next_hop.clone())),
+        }
     }
 
     /// The next hops of all groups and rules.

@@ -1,6 +1,7 @@
 //! Parses one file: tables to groups and rules.
 
 mod action;
+mod health_check;
 mod prefixes;
 
 use std::{borrow::Borrow, ops::Range, path::Path};
@@ -18,13 +19,16 @@ use super::{
 use crate::model::{GroupSpec, Mss, OnDown, Owner, RuleError, Selector, check_families};
 
 /// The keys of a file.
-pub(crate) const FILE_KEYS: &[&str] = &["attach", "defaults", "group", "rule"];
+pub(crate) const FILE_KEYS: &[&str] = &["attach", "defaults", "group", "health-check", "rule"];
 /// The keys of `[defaults]`.
 pub(crate) const DEFAULTS_KEYS: &[&str] = &["on-down", "mss"];
 /// The keys of a group.
 pub(crate) const GROUP_KEYS: &[&str] = &["nexthops", "on-down"];
 /// The keys of a next hop.
 pub(crate) const NEXT_HOP_KEYS: &[&str] = &["via", "dev", "weight", "backup"];
+/// The keys of a health check.
+pub(crate) const HEALTH_CHECK_KEYS: &[&str] =
+    &["via", "dev", "ping", "quorum", "src", "interval", "timeout", "fall", "rise"];
 /// The keys of a rule.
 pub(crate) const RULE_KEYS: &[&str] = &[
     "name",
@@ -80,6 +84,9 @@ pub(super) fn file(
     }
     if let Some(value) = get(document, "rule") {
         parser.rules(value);
+    }
+    if let Some(value) = get(document, "health-check") {
+        parser.health_checks(value);
     }
     // Suppress follow-up errors at positions that already have a syntax error.
     let mut found = draft.problems.split_off(before);
@@ -283,6 +290,7 @@ mod tests {
             (&file["defaults"], DEFAULTS_KEYS),
             (&file["group"]["additionalProperties"], GROUP_KEYS),
             (&file["rule"]["items"], RULE_KEYS),
+            (&file["health-check"]["items"], HEALTH_CHECK_KEYS),
             (&schema["$defs"]["nexthops"]["items"], NEXT_HOP_KEYS),
         ];
         for (of, keys) in cases {

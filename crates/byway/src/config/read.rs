@@ -1,7 +1,7 @@
 //! Combines all files of a configuration.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap, HashSet},
     path::{Path, PathBuf},
 };
 
@@ -16,7 +16,7 @@ use super::{
     values::nearest,
     warnings,
 };
-use crate::model::{TargetSpec, check_families};
+use crate::model::{HealthCheckSpec, NextHopSpec, RuleError, TargetSpec, check_families};
 
 /// The result of reading a configuration.
 #[derive(Debug, Default)]
@@ -84,6 +84,7 @@ fn sort(problems: &mut [Problem]) {
 impl Draft {
     fn finish(mut self) -> Reading {
         self.check_groups();
+        self.check_health_checks();
         self.rules.sort_by_key(|(selector, ..)| *selector);
         self.check_twice();
         if let Some((_, _, origin)) = self.rules.get(MAX_RULES as usize) {
@@ -115,7 +116,7 @@ impl Draft {
                 self.problems.push(Problem::warning(place.clone(), &message, Some(help)));
             }
         }
-        let Self { files, problems, attach, groups, actions, rules, host_refs, .. } = self;
+        let Self { files, problems, attach, groups, health_checks, actions, rules, host_refs, .. } = self;
         let mut problems = problems.into_vec();
         sort(&mut problems);
         let config = is_right.then(|| {
@@ -123,6 +124,7 @@ impl Draft {
             Config {
                 attach: attach.map(|(attach, _)| attach),
                 groups: groups.into_values().map(|(group, _)| group).collect(),
+                health_checks: health_checks.into_iter().map(|(check, _)| check).collect(),
                 actions: actions.into_iter().map(|(action, _)| action).collect(),
                 rules,
                 left_out: Vec::new(),
@@ -156,6 +158,30 @@ impl Draft {
                 self.problems.push(Problem::error(place, &error.to_string(), help.as_deref()));
             }
         }
+    }
+
+    /// Checks that each health check is of a next hop that something uses, and the only one of it. Where a rule or a group is
+    /// wrong, its next hops are not known.
+    fn check_health_checks(&mut self) {
+        let mut wrong = Vec::new();
+        let is_complete = self.problems.as_slice().iter().all(|it| it.severity != Severity::Error);
+        let of_groups = self.groups.values().flat_map(|(group, _)| &group.members).map(|it| &it.next_hop);
+        let of_rules = self.actions.iter().flat_map(|(action, _)| action.target.next_hops());
+        let used: HashSet<&NextHopSpec> = of_groups.chain(of_rules).collect();
+        let mut first: HashMap<&NextHopSpec, &Place> = HashMap::new();
+        for (HealthCheckSpec { next_hop, .. }, place) in &self.health_checks {
+            let of = |error: &RuleError| {
+                Problem::error(place.clone(), &error.to_string(), error.help().as_deref())
+            };
+            if let Some(first) = first.get(next_hop) {
+                let error = RuleError::CheckedTwice(next_hop.clone());
+                wrong.push(of(&error).also((*first).clone(), "the first one"));
+            } else if is_complete && !used.contains(next_hop) {
+                wrong.push(of(&RuleError::CheckOfNothing(next_hop.clone())));
+            }
+            first.entry(next_hop).or_insert(place);
+        }
+        wrong.into_iter().for_each(|problem| self.problems.push(problem));
     }
 
     /// Reports two rules for the same packets.

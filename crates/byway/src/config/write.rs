@@ -6,7 +6,9 @@ use std::{
 };
 
 use super::{ActionSpec, Attach, Config};
-use crate::model::{GroupSpec, MemberSpec, Mss, NextHopSpec, Prefix, TargetSpec};
+use crate::model::{
+    GroupSpec, HealthCheck, HealthCheckSpec, MemberSpec, Mss, NextHopSpec, Prefix, TargetSpec, short,
+};
 
 /// Sources on a line, so that it stays within the width of a page.
 const ON_A_LINE: usize = 100;
@@ -42,6 +44,10 @@ impl Display for Config {
         for (action, to, from) in written {
             writeln!(f)?;
             write_rule(&from, to, &self.actions[action as usize], f)?;
+        }
+        for spec in &self.health_checks {
+            writeln!(f)?;
+            write_health_check(spec, f)?;
         }
         Ok(())
     }
@@ -81,14 +87,7 @@ pub(crate) fn write_rule(
         writeln!(f, "reply-to = true")?;
     }
     match &action.target {
-        TargetSpec::NextHop(next_hop) => {
-            if let Some(gateway) = next_hop.gateway() {
-                writeln!(f, "via = \"{gateway}\"")?;
-            }
-            if let Some(device) = next_hop.device() {
-                writeln!(f, "dev = {}", quoted(device))?;
-            }
-        }
+        TargetSpec::NextHop(next_hop) => write_next_hop(next_hop, f)?,
         TargetSpec::NextHops(members) => write_members(members, f)?,
         TargetSpec::Group(name) => writeln!(f, "group = {}", quoted(name))?,
         TargetSpec::Pass if action.reply_to => {}
@@ -102,6 +101,39 @@ pub(crate) fn write_rule(
         Mss::Auto => Ok(()),
         Mss::Off => writeln!(f, "mss = \"off\""),
         Mss::Bytes(bytes) => writeln!(f, "mss = {bytes}"),
+    }
+}
+
+fn write_health_check(spec: &HealthCheckSpec, f: &mut impl fmt::Write) -> fmt::Result {
+    let HealthCheck { ping, quorum, src, interval, timeout, fall, rise, .. } = &spec.check;
+    writeln!(f, "[[health-check]]")?;
+    write_next_hop(&spec.next_hop, f)?;
+    let hosts: Vec<String> = ping.iter().map(|host| format!("\"{host}\"")).collect();
+    match &hosts[..] {
+        [host] => writeln!(f, "ping = {host}")?,
+        hosts => writeln!(f, "ping = [{}]", hosts.join(", "))?,
+    }
+    if *quorum != 1 {
+        writeln!(f, "quorum = {quorum}")?;
+    }
+    if let Some(src) = src {
+        writeln!(f, "src = \"{src}\"")?;
+    }
+    writeln!(f, "interval = \"{}\"", short(*interval))?;
+    if timeout != interval {
+        writeln!(f, "timeout = \"{}\"", short(*timeout))?;
+    }
+    writeln!(f, "fall = {fall}\nrise = {rise}")
+}
+
+/// A next hop, a key on each line.
+fn write_next_hop(next_hop: &NextHopSpec, f: &mut impl fmt::Write) -> fmt::Result {
+    if let Some(gateway) = next_hop.gateway() {
+        writeln!(f, "via = \"{gateway}\"")?;
+    }
+    match next_hop.device() {
+        Some(device) => writeln!(f, "dev = {}", quoted(device)),
+        None => Ok(()),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     config::{ActionSpec, Attach, Config},
     error::{Error, Result},
     kernel::snapshot::{Scope, snapshot},
-    model::{Action, GroupSpec, Owner, Rule, Target, TargetSpec},
+    model::{Action, GroupSpec, HealthCheckSpec, Owner, Rule, Target, TargetSpec},
     policy::{
         changes::Changes, rollback::Saved, snapshot::Questions, state::Desired, transaction::Transaction,
     },
@@ -199,5 +199,10 @@ fn as_config(held: &Desired, attach: Option<Attach>, is_meant: impl Fn(Owner) ->
             None => config.left_out.push(Rule::of(*selector, action)),
         }
     }
+    let checks = held.health_checks.iter().filter(|(_, check)| is_meant(check.owner));
+    let specs = checks.map(|(next_hop, check)| HealthCheckSpec::new(next_hop.into(), check.clone()));
+    // The rules of the configuration that led there may be gone.
+    let used = specs.filter(|spec| config.next_hops().any(|next_hop| *next_hop == spec.next_hop));
+    config.health_checks = used.collect();
     config
 }

@@ -1,6 +1,7 @@
 //! The handle: one method for each request.
 
 mod change;
+mod checker;
 mod configure;
 mod edit;
 mod follow;
@@ -9,6 +10,7 @@ mod host;
 mod rollback;
 mod rollback_store;
 
+pub use checker::{Checker, Verdict};
 pub use edit::{Edit, EditError, Edited};
 pub use follow::AgentLock;
 pub use gc::{Leftovers, Unknown};

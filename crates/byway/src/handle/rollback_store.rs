@@ -126,6 +126,21 @@ impl RollbackStore {
         })
     }
 
+    /// Whether a process has that lock.
+    pub(crate) fn has_agent(&self) -> Result<bool> {
+        let path = self.folder.join("agent");
+        let action = || format!("look at the lock {}", path.display());
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            file => file.map_err(Error::io(action()))?,
+        };
+        match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Ok(_) => Ok(false),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(true),
+            Err((_, errno)) => Err(Error::kernel(action(), errno)),
+        }
+    }
+
     /// Saves a copy. The one before stays until [`RollbackStore::commit`].
     pub(crate) fn save(&self, copy: &Saved) -> Result<()> {
         let Saved { config, attached, found, is_auto } = copy;

@@ -73,6 +73,8 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { from: 10, converted: &[], removed: &["FRAGMENTS"], rounds: &[] },
     // Programs and maps for replies. Loading creates them.
     Migration { from: 11, converted: &[], removed: &[], rounds: &[] },
+    // Maps for health checks. Loading creates them.
+    Migration { from: 12, converted: &[], removed: &[], rounds: &[] },
 ];
 
 /// Pins a map under another name as well. It stays the same map, which programs of both schemas write to.

@@ -5,6 +5,7 @@ pub(crate) mod bpffs;
 mod clsact;
 pub(crate) mod decision;
 pub(crate) mod destinations;
+pub(crate) mod echo;
 pub(crate) mod events;
 pub(crate) mod execute;
 mod features;

@@ -11,6 +11,7 @@ use byway_netlink::{
     NLM_F_CREATE, NLM_F_REPLACE, Netlink,
     packet::{
         AddressFamily, RouteNetlinkMessage,
+        address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
         link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, Prop},
         neighbour::{
             NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
@@ -263,6 +264,62 @@ impl Network {
             NeighbourState::Incomplete => Answer::Asked(since(&message)),
             _ => Answer::Fine,
         })
+    }
+
+    /// Returns the link-layer address that the kernel has for a neighbour. Without one, asks the kernel to find it out, and to
+    /// keep it if that is meant.
+    pub(crate) fn link_layer_address(
+        &mut self,
+        neighbour: &Neighbour,
+        is_kept: bool,
+    ) -> Result<Option<Vec<u8>>> {
+        let attributes = self.neighbour(neighbour)?.map(|now| now.attributes).unwrap_or_default();
+        let address = attributes.into_iter().find_map(|attribute| match attribute {
+            NeighbourAttribute::LinkLayerAddress(bytes) => Some(bytes),
+            _ => None,
+        });
+        if address.is_none() {
+            let mut request = neighbour_request(neighbour);
+            request.header.flags = NeighbourFlags::Use;
+            if is_kept {
+                request.attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
+            }
+            // The next look shows what came of it, or that the device has no such neighbours.
+            let _ = self.change_neighbour(request);
+        }
+        Ok(address)
+    }
+
+    /// Returns the addresses of devices that packets may leave with, by ifindex, the first of each device first.
+    pub(crate) fn source_addresses(&mut self) -> Result<BTreeMap<u32, Vec<IpNet>>> {
+        let answers = self
+            .netlink
+            .dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))
+            .map_err(Error::io("list the addresses"))?;
+        let mut all: BTreeMap<u32, Vec<IpNet>> = BTreeMap::new();
+        for answer in answers {
+            let RouteNetlinkMessage::NewAddress(AddressMessage { header, attributes, .. }) = answer else {
+                continue;
+            };
+            let unusable = AddressHeaderFlags::Tentative
+                | AddressHeaderFlags::Dadfailed
+                | AddressHeaderFlags::Deprecated;
+            if header.flags.intersects(unusable) || header.scope == AddressScope::Host {
+                continue;
+            }
+            let (mut local, mut address) = (None, None);
+            for attribute in attributes {
+                match attribute {
+                    // Of a point-to-point link, the other is the peer's (rtnetlink(7)).
+                    AddressAttribute::Local(it) => local = Some(it),
+                    AddressAttribute::Address(it) => address = Some(it),
+                    _ => {}
+                }
+            }
+            let net = local.or(address).and_then(|it| IpNet::new(it, header.prefix_len).ok());
+            all.entry(header.index).or_default().extend(net);
+        }
+        Ok(all)
     }
 
     /// Makes a neighbour an ordinary one again. A neighbour that is gone is not an error.

@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     path::{Path, PathBuf},
 };
 
@@ -14,8 +15,8 @@ use aya::maps::{
 };
 use aya_obj::generated::bpf_map_type;
 use byway_abi::{
-    BUCKETS, Fragments, Group, GroupKey, MAX_FRAGMENTED, MAX_MEMBERS, MAX_NEXT_HOPS, NEXT_HOP_DOWN,
-    NEXT_HOP_FREE, NextHopCounters, NextHopHealth,
+    BUCKETS, Fragments, Group, GroupKey, MAX_FRAGMENTED, MAX_MEMBERS, MAX_NEXT_HOPS, NEXT_HOP_CHECKED,
+    NEXT_HOP_DOWN, NEXT_HOP_FREE, NextHopCounters, NextHopHealth,
 };
 
 use super::{
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    model::{Member, NextHop, OnDown, Owner},
+    model::{HealthCheck, Member, NextHop, OnDown, Owner},
     policy::buckets,
     policy::state::Slot,
 };
@@ -34,12 +35,20 @@ pub(crate) struct NextHops {
     next_hops: Array<MapData, byway_abi::NextHop>,
     devices: DevMap<MapData>,
     health: Array<MapData, NextHopHealth>,
+    health_checks: HashMap<MapData, u32, byway_abi::HealthCheck>,
+    verdicts: Array<MapData, u64>,
     counters: PerCpuArray<MapData, NextHopCounters>,
     groups: HashMap<MapData, GroupKey, Group>,
     fragmented: ArrayOfMaps<MapData>,
     /// The pin of the map in it, which exists as soon as there has been a group.
     fragments_pin: PathBuf,
     cpus: usize,
+}
+
+impl fmt::Debug for NextHops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NextHops")
+    }
 }
 
 impl NextHops {
@@ -49,6 +58,8 @@ impl NextHops {
             next_hops: map!(folder, "NEXT_HOPS"),
             devices: map!(folder, "NEXT_HOP_DEVICES"),
             health: map!(folder, "NEXT_HOP_HEALTH"),
+            health_checks: map!(folder, "HEALTH_CHECKS"),
+            verdicts: map!(folder, "VERDICTS"),
             counters: map!(folder, "NEXT_HOP_COUNTERS"),
             groups: map!(folder, "GROUPS"),
             fragmented: map!(folder, "FRAGMENTED"),
@@ -165,7 +176,74 @@ impl NextHops {
     pub(crate) fn forget(&mut self, slot: u32) -> Result<()> {
         self.set_device(slot, 0)?;
         let wire = self.read(slot)?;
-        self.write(slot, byway_abi::NextHop { flags: NEXT_HOP_FREE, ..wire })
+        self.write(slot, byway_abi::NextHop { flags: NEXT_HOP_FREE, ..wire })?;
+        self.drop_health_check(slot)
+    }
+
+    /// Returns the health checks, by slot.
+    pub(crate) fn health_checks(&self) -> Result<BTreeMap<u32, HealthCheck>> {
+        let mut all = BTreeMap::new();
+        for entry in self.health_checks.iter() {
+            let (slot, wire) = entry.map_err(cannot_read("HEALTH_CHECKS"))?;
+            // One that an interrupted change has left is none.
+            if slot < MAX_NEXT_HOPS && is_checked(&self.read(slot)?) {
+                all.extend(wire::read_health_check(&wire).map(|check| (slot, check)));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Returns the health check of the next hop in a slot.
+    pub(crate) fn health_check(&self, slot: u32) -> Result<Option<HealthCheck>> {
+        if !is_checked(&self.read(slot)?) {
+            return Ok(None);
+        }
+        let wire = optional(self.health_checks.get(&slot, 0)).map_err(cannot_read("HEALTH_CHECKS"))?;
+        Ok(wire.and_then(|wire| wire::read_health_check(&wire)))
+    }
+
+    /// Gives the next hop in a slot a health check, or none.
+    pub(crate) fn set_health_check(&mut self, slot: u32, check: Option<&HealthCheck>) -> Result<()> {
+        let wire = self.read(slot)?;
+        match check {
+            Some(check) => {
+                let said = wire::health_check(check);
+                retry_enomem(|| self.health_checks.insert(slot, said, 0))
+                    .map_err(cannot_write("HEALTH_CHECKS"))?;
+                // One that asks others knows nothing yet.
+                self.set_verdict(slot, 0)?;
+                self.write(slot, byway_abi::NextHop { flags: wire.flags | NEXT_HOP_CHECKED, ..wire })
+            }
+            None => {
+                self.write(slot, byway_abi::NextHop { flags: wire.flags & !NEXT_HOP_CHECKED, ..wire })?;
+                self.drop_health_check(slot)
+            }
+        }
+    }
+
+    fn drop_health_check(&mut self, slot: u32) -> Result<()> {
+        ignore_missing(self.health_checks.remove(&slot)).map_err(cannot_write("HEALTH_CHECKS"))
+    }
+
+    /// Returns until when the verdict of a health check keeps the next hop in a slot out of service, by the clock of the programs.
+    /// 0 without a health check.
+    pub(crate) fn verdict(&self, slot: u32) -> Result<u64> {
+        if !is_checked(&self.read(slot)?) {
+            return Ok(0);
+        }
+        self.verdicts.get(&slot, 0).map_err(cannot_read("VERDICTS"))
+    }
+
+    /// Keeps a next hop with a health check out of service until then.
+    pub(crate) fn set_verdict(&mut self, slot: u32, until: u64) -> Result<()> {
+        self.verdicts.set(slot, until, 0).map_err(cannot_write("VERDICTS"))
+    }
+
+    /// Whether a slot has this next hop, and a health check.
+    pub(crate) fn is_checked(&self, slot: u32, next_hop: &NextHop) -> Result<bool> {
+        let wire = self.read(slot)?;
+        let is_it = |it: NextHop| it.gateway == next_hop.gateway && it.device.index == next_hop.device.index;
+        Ok(is_checked(&wire) && wire::read_next_hop(&wire).is_some_and(is_it))
     }
 
     /// Returns the counters of a next hop, summed over the CPUs.
@@ -245,6 +323,11 @@ impl NextHops {
     pub(crate) fn forget_group(&mut self, group: u32) -> Result<()> {
         [0, 1].into_iter().try_for_each(|generation| self.set_group(GroupKey { group, generation }, None))
     }
+}
+
+/// Whether the next hop in a slot has a health check.
+fn is_checked(wire: &byway_abi::NextHop) -> bool {
+    wire.flags & (NEXT_HOP_CHECKED | NEXT_HOP_FREE) == NEXT_HOP_CHECKED
 }
 
 /// Whether a slot has never been used.

@@ -20,6 +20,7 @@ use super::{
     migrations::{self, MIGRATIONS},
     namespace,
     network::Network,
+    next_hops::NextHops,
     privilege, secret,
     tables::{self, Tables},
 };
@@ -86,6 +87,23 @@ impl Pins {
         let tables = Tables::open(folder)?;
         tables.check_chunks(folder)?;
         Ok(Self { tables, programs: Programs::open(folder, folder)? })
+    }
+
+    /// Opens the maps of next hops alone, if there are pins of this schema, with a stamp that tells them from later ones.
+    pub(crate) fn next_hops() -> Result<Option<(u64, NextHops)>> {
+        let Some(stamp) = Self::stamp()? else { return Ok(None) };
+        let folder = folder()?;
+        if Meta::open(&folder)?.get(meta::SCHEMA)? != SCHEMA {
+            return Ok(None);
+        }
+        let cpus =
+            aya::util::nr_cpus().map_err(|(file, error)| Error::kernel(format!("read {file}"), error))?;
+        Ok(Some((stamp, NextHops::open(&folder, cpus)?)))
+    }
+
+    /// Returns what tells these pins from later ones, or `None` if there are none.
+    pub(crate) fn stamp() -> Result<Option<u64>> {
+        if bpffs::is_mounted() { bpffs::identity(&folder()?) } else { Ok(None) }
     }
 
     /// Whether there are pins of any schema.

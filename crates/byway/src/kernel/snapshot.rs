@@ -302,6 +302,7 @@ pub(crate) fn without_rules(
         actual.asked_by.insert(next_hop.clone(), name);
         actual.next_hops.insert(next_hop, slot);
     }
+    actual.health_checks = pins.tables.next_hops.health_checks()?;
     let waits_for_route = actual.is_auto && attached.is_empty() && actual.lost.is_empty();
     let default_routes = if waits_for_route { network.default_route_devices()? } else { BTreeSet::new() };
     again::await_attachments(&mut actual, requests, &default_routes, links);

@@ -16,6 +16,7 @@ use std::{
 };
 
 use byway_abi::RuleRecord;
+use socket2::{SockAddr, SockAddrStorage};
 
 use crate::policy::state::Direction;
 
@@ -210,6 +211,42 @@ pub(super) fn netns_cookie() -> io::Result<u64> {
         )
     };
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes a packet socket send straight to the device: past its queues and past programs such as Byway's own (packet(7)).
+///
+/// # Errors
+///
+/// Those of setsockopt(2).
+pub(super) fn bypass_queues(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the option is an int, and the length says so.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_QDISC_BYPASS,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Returns the address of a packet socket (packet(7)): a device, a protocol, and who gets the frame. A link-layer address that
+/// is too long for one is cut.
+pub(super) fn packet_address(ifindex: u32, protocol: u16, address: &[u8]) -> SockAddr {
+    let mut storage = SockAddrStorage::zeroed();
+    // SAFETY: the storage is aligned for every kind of address and larger than this one, and any bytes make a valid one.
+    let link = unsafe { storage.view_as::<libc::sockaddr_ll>() };
+    link.sll_family = libc::AF_PACKET as libc::sa_family_t;
+    link.sll_protocol = protocol.to_be();
+    link.sll_ifindex = ifindex as i32;
+    let length = address.len().min(link.sll_addr.len());
+    link.sll_addr[..length].copy_from_slice(&address[..length]);
+    link.sll_halen = length as u8;
+    // SAFETY: the storage has such an address, and it is so long.
+    unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) }
 }
 
 /// `MEMBARRIER_CMD_GLOBAL` (membarrier(2)).

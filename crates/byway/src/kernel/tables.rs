@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// The names of the maps, in the object and as pins.
-pub(crate) const NAMES: [&str; 29] = [
+pub(crate) const NAMES: [&str; 31] = [
     "SOURCES4",
     "SOURCES6",
     "TABLE_INFO",
@@ -50,6 +50,8 @@ pub(crate) const NAMES: [&str; 29] = [
     "NEXT_HOPS",
     "NEXT_HOP_DEVICES",
     "NEXT_HOP_HEALTH",
+    "HEALTH_CHECKS",
+    "VERDICTS",
     "NEXT_HOP_COUNTERS",
     "GROUPS",
     "FRAGMENTED",

@@ -3,18 +3,21 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
 };
 
 use byway_abi::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, HOOK_CLSACT, HOOK_TCX,
-    LAST_INDEX_OF_REPLIES, MSS_AUTO, MSS_OFF, NEXT_HOP_BY_ROUTE, NEXT_HOP_DOWN, NEXT_HOP_WAITING,
-    NeighbourKey, ON_DOWN_DROP, ON_DOWN_PASS, ProgramKey, ProgramRecord, ROLE_ARRIVAL, ROLE_DEPARTURE,
-    ROLE_RECEPTION, RuleRecord, SetRecord, TARGET_REPLY_TO, is_reply_to, sources::KIND,
+    LAST_INDEX_OF_REPLIES, MAX_ASKED, MSS_AUTO, MSS_OFF, NEXT_HOP_BY_ROUTE, NEXT_HOP_CHECKED, NEXT_HOP_DOWN,
+    NEXT_HOP_WAITING, NeighbourKey, ON_DOWN_DROP, ON_DOWN_PASS, ProgramKey, ProgramRecord, ROLE_ARRIVAL,
+    ROLE_DEPARTURE, ROLE_RECEPTION, RuleRecord, SetRecord, TARGET_REPLY_TO, is_reply_to, sources::KIND,
 };
 
 use super::hook::{Attached, Hook};
 use crate::{
-    model::{Action, Device, Mss, NextHop, OnDown, Owner, Prefix, Rule, Selector, Target, is_name},
+    model::{
+        Action, Device, HealthCheck, Mss, NextHop, OnDown, Owner, Prefix, Rule, Selector, Target, is_name,
+    },
     policy::state::{DeviceSet, Direction, Place, Role},
 };
 
@@ -108,7 +111,7 @@ pub(super) fn neighbour_key(ifindex: u32, gateway: IpAddr) -> NeighbourKey {
 }
 
 pub(super) fn next_hop(next_hop: &NextHop, mut flags: u32, mtu: u32) -> byway_abi::NextHop {
-    flags &= NEXT_HOP_DOWN;
+    flags &= NEXT_HOP_DOWN | NEXT_HOP_CHECKED;
     if next_hop.by_route {
         flags |= NEXT_HOP_BY_ROUTE;
     }
@@ -140,6 +143,47 @@ pub(super) fn read_next_hop(wire: &byway_abi::NextHop) -> Option<NextHop> {
         index => read_device(&wire.device, index),
     };
     Some(NextHop { gateway, device, by_route })
+}
+
+pub(super) fn health_check(check: &HealthCheck) -> byway_abi::HealthCheck {
+    let mut asked = [[0; 16]; MAX_ASKED];
+    asked.iter_mut().zip(&check.ping).for_each(|(wire, host)| *wire = mapped(*host));
+    byway_abi::HealthCheck {
+        asked,
+        source: check.src.map_or([0; 16], mapped),
+        interval: check.interval.as_millis() as u32,
+        timeout: check.timeout.as_millis() as u32,
+        count: check.ping.len().min(MAX_ASKED) as u8,
+        quorum: check.quorum,
+        fall: check.fall,
+        rise: check.rise,
+        owner: check.owner.number(),
+        reserved: [0; 3],
+    }
+}
+
+/// Reads a health check. Returns `None` for one that nobody can have asked for.
+pub(super) fn read_health_check(wire: &byway_abi::HealthCheck) -> Option<HealthCheck> {
+    let address = |bytes: [u8; 16]| IpAddr::from(bytes).to_canonical();
+    let check = HealthCheck {
+        ping: wire.asked.get(..wire.count.into())?.iter().copied().map(address).collect(),
+        quorum: wire.quorum,
+        src: (wire.source != [0; 16]).then(|| address(wire.source)),
+        interval: Duration::from_millis(wire.interval.into()),
+        timeout: Duration::from_millis(wire.timeout.into()),
+        fall: wire.fall,
+        rise: wire.rise,
+        owner: Owner::new(wire.owner),
+    };
+    check.check().is_ok().then_some(check)
+}
+
+/// An address in the form of IPv6.
+fn mapped(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
 }
 
 /// Reads a neighbour, as ifindex and gateway.

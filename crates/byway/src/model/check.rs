@@ -1,11 +1,12 @@
 //! Checks of a rule or a group by itself, without the kernel.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use thiserror::Error;
 
 use super::{
     group::{GROUP_MAX, GROUP_NAME_MAX, GroupSpec},
+    health_check::{ASKED_MAX, HealthCheck, INTERVAL_MAX, INTERVAL_MIN, ROUNDS_MAX, short},
     in_one_sentence,
     prefix::Prefix,
     rule::{RULE_NAME_MAX, RuleSpec, Selector},
@@ -65,6 +66,54 @@ pub enum RuleError {
         /// Its weight.
         weight: u16,
     },
+    /// A health check of a next hop that nothing uses.
+    #[error("there is a health check of {0}, but no rule and no group names this next hop so")]
+    CheckOfNothing(NextHopSpec),
+    /// Two health checks of a next hop.
+    #[error("{0} has two health checks")]
+    CheckedTwice(NextHopSpec),
+    /// A health check with no host to ask, or too many.
+    #[error("a health check cannot ask {0} hosts")]
+    AskedCount(usize),
+    /// A health check of a host that cannot answer.
+    #[error("a health check cannot ask {0}, which is {1}")]
+    CannotBeAsked(IpAddr, &'static str),
+    /// A host that is twice in a health check.
+    #[error("the health check asks {0} twice")]
+    AskedTwice(IpAddr),
+    /// A source address that no question can have.
+    #[error("a health check cannot ask from {0}, which is {1}")]
+    NotASource(IpAddr, &'static str),
+    /// A source address of another family than a host.
+    #[error("the health check asks {host} from {src}: one is IPv4 and the other IPv6")]
+    AskedFromOtherFamily {
+        /// The source address.
+        src: IpAddr,
+        /// The host.
+        host: IpAddr,
+    },
+    /// More hosts have to answer than there are, or none.
+    #[error("{quorum} of {hosts} {} cannot answer", if *.hosts == 1 { "host" } else { "hosts" })]
+    Quorum {
+        /// How many have to answer.
+        quorum: u8,
+        /// How many there are.
+        hosts: usize,
+    },
+    /// An interval of a health check that is too short or too long, or not of whole milliseconds.
+    #[error("a health check cannot ask every {0:?}")]
+    Interval(Duration),
+    /// A time for an answer that is too short or too long, or not of whole milliseconds.
+    #[error("an answer cannot take {}", short(*.timeout))]
+    Timeout {
+        /// How long an answer may take.
+        timeout: Duration,
+        /// The longest that it may with this interval.
+        longest: Duration,
+    },
+    /// A health check that no round decides.
+    #[error("`fall` and `rise` are rounds")]
+    NoRounds,
     /// No next hop at all, or too many.
     #[error("a group cannot have {0} next hops")]
     MemberCount(usize),
@@ -101,6 +150,21 @@ impl RuleError {
             Self::WeightOfBackup(_) => "leave the weight out: the first backup in service gets all flows",
             Self::OnlyBackups => "name at least one without `backup`",
             Self::Weight { .. } => return Some(format!("a weight is 1 to {WEIGHT_MAX}")),
+            Self::CheckOfNothing(_) => "write `via` and `dev` as the rule or the group does",
+            Self::CheckedTwice(_) => "one may ask several hosts",
+            Self::AskedCount(_) => return Some(format!("name 1 to {ASKED_MAX}")),
+            Self::CannotBeAsked(..) => "name a host behind the next hop",
+            Self::AskedTwice(_) => "name it once",
+            Self::NotASource(..) => "name an address of this host",
+            Self::AskedFromOtherFamily { .. } => "name hosts of one family, or leave `src` out",
+            Self::Quorum { .. } => "the quorum is a number from 1 to that of the hosts",
+            Self::Interval(_) => {
+                return Some(format!("an interval is {} to {}", short(INTERVAL_MIN), short(INTERVAL_MAX)));
+            }
+            Self::Timeout { longest, .. } => {
+                return Some(format!("with this interval, it is 1ms to {}", short(*longest)));
+            }
+            Self::NoRounds => "both are 1 to 255",
             Self::MemberCount(_) => return Some(format!("name 1 to {GROUP_MAX}")),
             Self::Twice(_) => "name it once, with a weight for a larger share",
             Self::GroupName(_) => return Some(letters(GROUP_NAME_MAX)),
@@ -277,6 +341,55 @@ pub(crate) fn check_mss(reply_to: bool, target: &TargetSpec, mss: Mss) -> Result
         TargetSpec::Pass => Err(RuleError::MssOfNothing("pass")),
         TargetSpec::Drop => Err(RuleError::MssOfNothing("drop")),
         TargetSpec::NextHop(_) | TargetSpec::NextHops(_) | TargetSpec::Group(_) => mss.check(),
+    }
+}
+
+impl HealthCheck {
+    /// Checks what can be checked without the kernel.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), RuleError> {
+        let Self { ping, quorum, src, interval, timeout, fall, rise, owner: _ } = self;
+        if !(1..=ASKED_MAX).contains(&ping.len()) {
+            return Err(RuleError::AskedCount(ping.len()));
+        }
+        for (nth, host) in ping.iter().enumerate() {
+            let link_local = match host {
+                IpAddr::V4(v4) => v4.is_link_local(),
+                IpAddr::V6(v6) => v6.is_unicast_link_local(),
+            };
+            if let Some(why) = unusable(*host).or(link_local.then_some("a link-local address")) {
+                return Err(RuleError::CannotBeAsked(*host, why));
+            }
+            if ping[..nth].contains(host) {
+                return Err(RuleError::AskedTwice(*host));
+            }
+        }
+        if let Some(src) = src {
+            if let Some(why) = unusable(*src) {
+                return Err(RuleError::NotASource(*src, why));
+            }
+            if let Some(other) = ping.iter().find(|host| host.is_ipv4() != src.is_ipv4()) {
+                return Err(RuleError::AskedFromOtherFamily { src: *src, host: *other });
+            }
+        }
+        if !(1..=ping.len()).contains(&usize::from(*quorum)) {
+            return Err(RuleError::Quorum { quorum: *quorum, hosts: ping.len() });
+        }
+        if !(INTERVAL_MIN..=INTERVAL_MAX).contains(interval) || interval.subsec_nanos() % 1_000_000 != 0 {
+            return Err(RuleError::Interval(*interval));
+        }
+        let longest = (*interval * ROUNDS_MAX).min(INTERVAL_MAX);
+        let shortest = Duration::from_millis(1);
+        if !(shortest..=longest).contains(timeout) || timeout.subsec_nanos() % 1_000_000 != 0 {
+            return Err(RuleError::Timeout { timeout: *timeout, longest });
+        }
+        if *fall == 0 || *rise == 0 {
+            return Err(RuleError::NoRounds);
+        }
+        Ok(())
     }
 }
 

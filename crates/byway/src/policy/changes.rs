@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{
-    model::{Device, Group, NextHop, Owner, Rule, Target},
+    model::{Device, Group, HealthCheck, HealthCheckSpec, NextHop, Owner, Rule, Target},
     policy::{merge::merged, obstacles::RULES_LOOKED_UP, state::Desired},
 };
 
@@ -128,6 +128,24 @@ impl Changes {
             .collect()
     }
 
+    /// Returns the health checks that change, by next hop.
+    pub fn health_checks(&self) -> Vec<Change<HealthCheckSpec>> {
+        let of = |desired: &Desired| -> BTreeMap<NextHop, HealthCheck> {
+            // A check ends with its next hop.
+            let used = desired.next_hops();
+            let all = desired.health_checks.iter().filter(|(next_hop, _)| used.contains(next_hop));
+            all.map(|(next_hop, check)| (next_hop.clone(), check.clone())).collect()
+        };
+        let spec =
+            |next_hop: &NextHop, check: &HealthCheck| HealthCheckSpec::new(next_hop.into(), check.clone());
+        merged(of(&self.before).iter(), of(&self.after).iter())
+            .filter(|(_, before, after)| before != after)
+            .filter_map(|(next_hop, before, after)| {
+                change(before.map(|it| spec(next_hop, it)), after.map(|it| spec(next_hop, it)))
+            })
+            .collect()
+    }
+
     /// Returns the rules that change, by source and destination.
     pub fn rules(&self) -> impl Iterator<Item = Change<Rule>> {
         merged(self.before.rules.iter(), self.after.rules.iter())
@@ -198,10 +216,11 @@ impl Serialize for Changes {
                 serializer.collect_seq(self.0.rules())
             }
         }
-        let mut all = serializer.serialize_struct("Changes", 7)?;
+        let mut all = serializer.serialize_struct("Changes", 8)?;
         all.serialize_field("attachments", &self.attachments())?;
         all.serialize_field("auto", &self.auto())?;
         all.serialize_field("groups", &self.groups())?;
+        all.serialize_field("health_checks", &self.health_checks())?;
         all.serialize_field("rules", &Rules(self))?;
         all.serialize_field("counts", &self.counts())?;
         all.serialize_field("completed", &self.completed)?;

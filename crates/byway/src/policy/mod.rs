@@ -14,6 +14,7 @@ pub(crate) mod plan;
 pub(crate) mod request;
 pub(crate) mod resolve;
 pub(crate) mod rollback;
+pub(crate) mod rounds;
 pub(crate) mod snapshot;
 pub(crate) mod source_table;
 pub(crate) mod state;

@@ -156,20 +156,24 @@ fn plan_next_hops(
 
     for next_hop in wanted {
         let is_down = desired.down.contains(*next_hop);
-        let was_down = match actual.next_hops.get(*next_hop) {
+        let health_check = desired.health_checks.get(*next_hop);
+        let (was_down, had) = match actual.next_hops.get(*next_hop) {
             Some(slot) => {
                 let index = next_hop.device.index;
                 let has_old_mtu = slot.mtu != 0 && actual.mtus.get(&index) != Some(&slot.mtu);
                 if (slot.is_gone || has_old_mtu) && actual.devices.get(&index) == Some(&next_hop.device) {
                     before.push(Step::Renew((*next_hop).clone()));
                 }
-                slot.is_down
+                (slot.is_down, actual.health_checks.get(&slot.index))
             }
             None => {
                 before.push(Step::MakeNextHop((*next_hop).clone()));
-                false
+                (false, None)
             }
         };
+        if health_check != had {
+            before.push(Step::SetHealthCheck((*next_hop).clone(), health_check.cloned()));
+        }
         if is_down != was_down {
             before.push(Step::SetDown((*next_hop).clone(), is_down));
         }

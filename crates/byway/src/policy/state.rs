@@ -21,7 +21,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::model::{Action, Device, Group, NextHop, Selector, moved_members};
+use crate::model::{Action, Device, Group, HealthCheck, NextHop, Selector, moved_members};
 
 /// Which program a device carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -132,6 +132,8 @@ pub(crate) struct Actual {
     pub(crate) groups: BTreeMap<String, (u32, Group)>,
     /// The next hops of rules and groups.
     pub(crate) next_hops: BTreeMap<NextHop, Slot>,
+    /// The health checks of next hops, by slot.
+    pub(crate) health_checks: BTreeMap<u32, HealthCheck>,
     /// The device names in the requests for the next hops.
     pub(crate) asked_by: BTreeMap<NextHop, String>,
     /// Next hops whose device is gone, each with the next hop that its request means now.
@@ -182,6 +184,8 @@ pub(crate) struct Desired {
     pub(crate) groups: BTreeMap<String, Group>,
     /// The next hops that are out of service.
     pub(crate) down: BTreeSet<NextHop>,
+    /// The health checks.
+    pub(crate) health_checks: BTreeMap<NextHop, HealthCheck>,
 }
 
 impl Actual {
@@ -201,6 +205,13 @@ impl Actual {
         let attached = self.attachments().map(|device| (device.index, device.clone()));
         let attachments = attached.chain(self.lost.clone()).collect();
         let is_down = |(next_hop, slot): (&NextHop, &Slot)| slot.is_down.then(|| next_hop.clone());
+        // Of two next hops that are the same now, the one that stays counts.
+        let checked = |(next_hop, slot): (&NextHop, &Slot)| {
+            let now = self.moved.get(next_hop).unwrap_or(next_hop);
+            Some((now.clone(), self.health_checks.get(&slot.index)?.clone()))
+        };
+        let (moved, others): (Vec<_>, Vec<_>) =
+            self.next_hops.iter().partition(|(next_hop, _)| self.moved.contains_key(*next_hop));
         let waits = |(name, there): (&String, &Option<u32>)| there.is_none().then(|| name.clone());
         Desired {
             attachments,
@@ -214,6 +225,7 @@ impl Actual {
                 .map(|(name, (_, group))| (name.clone(), self.moved_group(group)))
                 .collect(),
             down: self.next_hops.iter().filter_map(is_down).collect(),
+            health_checks: moved.into_iter().chain(others).filter_map(checked).collect(),
         }
     }
 

@@ -6,7 +6,7 @@ use super::{
     compile::{Entries, Entry},
     state::{DeviceSet, Neighbour, Role},
 };
-use crate::model::{Action, Device, Group, NextHop, Prefix, Selector};
+use crate::model::{Action, Device, Group, HealthCheck, NextHop, Prefix, Selector};
 
 /// A rule in a compiled table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub(crate) enum Step {
     SetDevices(u8, DeviceSet),
     /// Take a next hop out of service, or put it back.
     SetDown(NextHop, bool),
+    /// Give a next hop this health check, or none.
+    SetHealthCheck(NextHop, Option<HealthCheck>),
     /// Create or change a group in the generation that is not in force.
     PrepareGroup(Group),
     /// Create a group in the generation in force, or change it there in one instant.

@@ -26,7 +26,8 @@ use crate::{
     config::{Attach, Config},
     error::{Error, Result},
     model::{
-        Action, Device, Group, GroupSpec, NextHop, NextHopSpec, Owner, Rule, Selector, Target, check_families,
+        Action, Device, Group, GroupSpec, HealthCheck, HealthCheckSpec, NextHop, NextHopSpec, Owner, Rule,
+        Selector, Target, check_families,
     },
 };
 
@@ -279,17 +280,46 @@ impl Transaction {
         self.desired.groups.remove(name).ok_or_else(|| Error::NoSuchGroup(name.to_owned()))
     }
 
-    /// Takes a next hop out of service, or puts it back. Returns it.
-    pub(crate) fn set_down(&mut self, spec: &NextHopSpec, is_down: bool) -> Result<NextHop> {
-        let Self { snapshot, desired, .. } = self;
-        let is_meant = |next_hop: &&NextHop| {
+    /// Gives a next hop its health check.
+    fn put_health_check(
+        &mut self,
+        spec: &HealthCheckSpec,
+        owner: Owner,
+        on_conflict: OnConflict,
+    ) -> Result<()> {
+        let HealthCheckSpec { next_hop: named, check } = spec;
+        let check = HealthCheck { owner, ..check.clone() };
+        // As the rules and groups name it: one whose device the routing table finds is another one.
+        let meant: Vec<NextHop> =
+            self.meant(named).filter(|it| it.by_route == named.device().is_none()).cloned().collect();
+        for next_hop in meant {
+            match self.desired.health_checks.get(&next_hop) {
+                Some(existing) if existing.owner != owner && on_conflict == OnConflict::KeepForeign => {}
+                Some(existing) if HealthCheck { owner, ..existing.clone() } == check => {}
+                Some(existing) if existing.owner != owner => {
+                    let spec = HealthCheckSpec::new(named.clone(), existing.clone());
+                    return Err(Error::HealthCheckOfAnother(Box::new(spec)));
+                }
+                _ => drop(self.desired.health_checks.insert(next_hop, check.clone())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the next hops that somebody means.
+    fn meant(&self, spec: &NextHopSpec) -> impl Iterator<Item = &NextHop> {
+        let host = &self.snapshot.host;
+        self.desired.next_hops().into_iter().filter(move |next_hop| {
             let device = &next_hop.device;
             next_hop.gateway == spec.gateway()
-                && spec
-                    .device()
-                    .is_none_or(|name| device.name == name || snapshot.host.is_called(device.index, name))
-        };
-        let meant: Vec<NextHop> = desired.next_hops().into_iter().filter(is_meant).cloned().collect();
+                && spec.device().is_none_or(|name| device.name == name || host.is_called(device.index, name))
+        })
+    }
+
+    /// Takes a next hop out of service, or puts it back. Returns it.
+    pub(crate) fn set_down(&mut self, spec: &NextHopSpec, is_down: bool) -> Result<NextHop> {
+        let meant: Vec<NextHop> = self.meant(spec).cloned().collect();
+        let desired = &mut self.desired;
         match &meant[..] {
             [] => Err(Error::NoSuchNextHop(spec.clone())),
             // One request named the device, and for another the routing table found it.
@@ -374,11 +404,15 @@ impl Transaction {
                 Err(error) => return Err(error),
             }
         }
+        self.desired.health_checks.retain(|_, check| check.owner != owner);
         for spec in &config.groups {
             self.put_group(&GroupSpec { owner, ..spec.clone() }, OnConflict::ReplaceOwn)?;
         }
         let on_conflict = if is_going_back { OnConflict::KeepForeign } else { OnConflict::ReplaceOwn };
         self.put_rules(&Request::of_config(config, owner), on_conflict)?;
+        for spec in &config.health_checks {
+            self.put_health_check(spec, owner, on_conflict)?;
+        }
         match &config.attach {
             Some(attach) => {
                 let attached = std::mem::take(&mut self.desired.attachments);

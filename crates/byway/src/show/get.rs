@@ -98,7 +98,7 @@ fn read_pins(pins: Option<&Pins>, network: &mut Network, flow: &FlowSpec) -> Res
         let Some((next_hop, at)) = lookup.next_hop(slot) else { continue };
         let health = tables.next_hops.health(slot)?;
         let link = lookup.links.get(&next_hop.device.index).filter(|_| !at.is_gone);
-        let state = state(next_hop, at, &health, now);
+        let state = state(next_hop, at, &health, tables.next_hops.verdict(slot)?, now);
         let way = Way {
             is_doubtful: state == NextHopState::Up && health.silent_since != 0,
             device_down: link.is_some_and(|link| !link.is_up),

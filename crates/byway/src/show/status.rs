@@ -20,7 +20,7 @@ use crate::{
         snapshot::{Installed, installed},
         tables::Tables,
     },
-    model::{Device, Group, NextHop, Rule, Target},
+    model::{Device, Group, HealthCheck, NextHop, Rule, Target},
     policy::{
         snapshot::Link,
         state::{Role, Slot},
@@ -140,6 +140,8 @@ pub enum NextHopState {
     DeviceGone,
     /// Its device has not been there yet, or the routing table has not led to its gateway.
     Waiting,
+    /// Its health check has failed.
+    Unhealthy,
     /// No packet arrives: it does not answer, or its device is down or has no carrier. Byway probes it from time to time.
     Silent,
 }
@@ -153,6 +155,9 @@ pub struct NextHopStatus {
     pub next_hop: NextHop,
     /// Whether packets get through.
     pub state: NextHopState,
+    /// Its health check, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
     /// Its device is down.
     pub device_down: bool,
     /// Its device is up, and has no carrier.
@@ -183,6 +188,7 @@ impl NextHopStatus {
         Self {
             next_hop,
             state,
+            health_check: None,
             device_down: false,
             no_carrier: false,
             mtu: None,
@@ -428,7 +434,8 @@ pub(crate) fn next_hop_status(
     let link = links.get(&next_hop.device.index).filter(|_| !slot.is_gone);
     let health = tables.next_hops.health(slot.index)?;
     Ok(NextHopStatus {
-        state: state(next_hop, slot, &health, monotonic_now()?),
+        state: state(next_hop, slot, &health, tables.next_hops.verdict(slot.index)?, monotonic_now()?),
+        health_check: tables.next_hops.health_check(slot.index)?,
         device_down: link.is_some_and(|link| !link.is_up),
         no_carrier: link.is_some_and(|link| link.is_up && !link.has_carrier),
         mtu: link.map(|link| link.mtu),
@@ -444,12 +451,20 @@ pub(crate) fn next_hop_status(
     })
 }
 
-/// Whether packets get through to a next hop, from what all CPUs know about it.
-pub(super) fn state(next_hop: &NextHop, slot: Slot, health: &NextHopHealth, now: u64) -> NextHopState {
+/// Whether packets get through to a next hop, from what all CPUs know about it, and until when the verdict of its health check
+/// keeps it out of service.
+pub(super) fn state(
+    next_hop: &NextHop,
+    slot: Slot,
+    health: &NextHopHealth,
+    verdict: u64,
+    now: u64,
+) -> NextHopState {
     match slot {
         Slot { is_down: true, .. } => NextHopState::Down,
         Slot { is_gone: true, .. } if next_hop.is_waiting() => NextHopState::Waiting,
         Slot { is_gone: true, .. } => NextHopState::DeviceGone,
+        _ if verdict > now => NextHopState::Unhealthy,
         _ if is_silent(health, next_hop.gateway.is_none(), now) => NextHopState::Silent,
         _ => NextHopState::Up,
     }
@@ -500,7 +515,7 @@ fn seen(counters: &byway_abi::AttachmentCounters) -> AttachmentCounters {
 }
 
 /// The clock that the programs read, in nanoseconds.
-pub(super) fn monotonic_now() -> Result<u64> {
+pub(crate) fn monotonic_now() -> Result<u64> {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
         .map_err(|error| Error::kernel("read the clock", error))?;
     Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)

@@ -25,6 +25,8 @@ pub(super) struct Vitals {
     pub(super) of_rollback: Option<String>,
     /// Why what is in force does not follow the network.
     pub(super) of_network: Option<String>,
+    /// Why the health checks cannot be carried out.
+    pub(super) of_health_checks: Option<String>,
     /// How much it has changed because the network had.
     pub(super) followed: u64,
     /// How often events were lost.
@@ -34,7 +36,7 @@ pub(super) struct Vitals {
 impl Vitals {
     /// Returns what is wrong, if anything is.
     pub(super) fn trouble(&self) -> Option<&str> {
-        let all = [&self.of_configuration, &self.of_rollback, &self.of_network];
+        let all = [&self.of_configuration, &self.of_rollback, &self.of_network, &self.of_health_checks];
         all.into_iter().find_map(Option::as_deref)
     }
 }

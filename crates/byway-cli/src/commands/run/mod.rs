@@ -1,38 +1,28 @@
 mod budget;
+mod checks;
 mod health;
 mod serve;
+mod voice;
 mod wake;
 
-use std::{
-    io::{self, Write},
-    path::Path,
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
-use byway::{Byway, NetworkEvents, Owner, config::Config};
+use byway::{Byway, Checker, NetworkEvents, Owner, config::Config};
 use clap::Args;
 use nix::time::{ClockId, clock_gettime};
 use sd_notify::NotifyState;
-use serde::Serialize;
-use serde_json::json;
 
 use self::{
     budget::Budget,
-    health::{Health, Vitals},
     serve::Endpoint,
+    voice::{Voice, tell},
     wake::{Request, Signals},
 };
 use super::{
     file::{AS_FILE, Configuration, FILE},
     open::ROLLED_BACK,
 };
-use crate::{
-    error::Error,
-    log,
-    options::Options,
-    output::{Output, printable},
-    render::changes,
-};
+use crate::{error::Error, log, options::Options, output::Output, render::changes};
 
 /// How often it looks for what no event tells, such as a program that somebody has taken off by hand.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -69,8 +59,7 @@ impl Run {
     pub(crate) fn exec(&self, options: &Options) -> Result<Output, Error> {
         let mut agent = Agent {
             byway: self.configuration.open(options)?,
-            options,
-            health: Health::default(),
+            voice: Voice::new(options),
             is_to_apply: false,
         };
         let _lock = agent.byway.lock_agent()?;
@@ -78,10 +67,11 @@ impl Run {
         let signals = Signals::take_over().map_err(failed)?;
         // What changes from here on wakes it.
         let mut events = NetworkEvents::open(None)?;
-        agent.health.vitals().looked = now();
+        agent.voice.health.vitals().looked = now();
         if let Some(endpoint) = &self.http {
-            serve::start(endpoint, &agent.health).map_err(Error::Http)?;
+            serve::start(endpoint, &agent.voice.health).map_err(Error::Http)?;
         }
+        checks::start(Checker::open()?, agent.voice.clone()).map_err(Error::Agent)?;
         if !agent.is_empty(&self.configuration)? {
             agent.apply(&self.configuration)?;
         }
@@ -113,8 +103,8 @@ impl Run {
             if pause.is_zero() {
                 let counts = events.take()?;
                 if counts.overruns > 0 {
-                    agent.health.vitals().overruns += counts.overruns;
-                    agent.note("events were lost, so everything is read again")?;
+                    agent.voice.health.vitals().overruns += counts.overruns;
+                    agent.voice.note("events were lost, so everything is read again")?;
                     due = due.min(now() + AFTER_OVERRUN);
                 } else if counts.messages > 0 {
                     due = Duration::ZERO;
@@ -129,22 +119,21 @@ impl Run {
     }
 }
 
-struct Agent<'a> {
+struct Agent {
     byway: Byway,
-    options: &'a Options,
-    health: Health,
+    voice: Voice,
     /// Whether the configuration is to be applied as soon as that is possible.
     is_to_apply: bool,
 }
 
-impl Agent<'_> {
+impl Agent {
     /// Applies the configuration again, for a service manager that waits for it.
     fn reload(&mut self, configuration: &Configuration) -> Result<(), Error> {
         let reloading: Vec<NotifyState<'_>> =
             [Ok(NotifyState::Reloading), NotifyState::monotonic_usec_now()].into_iter().flatten().collect();
         tell(&reloading);
         // Whoever reloads wants to know, also of the same trouble.
-        self.health.vitals().of_configuration = None;
+        self.voice.health.vitals().of_configuration = None;
         let applied = self.apply(configuration);
         tell(&[NotifyState::Ready]);
         applied
@@ -154,12 +143,12 @@ impl Agent<'_> {
     fn is_empty(&self, configuration: &Configuration) -> Result<bool, Error> {
         let path = configuration.path();
         if path == Path::new(FILE) && !path.exists() {
-            self.note(&format!("there is no {FILE}, so what is in force stays"))?;
+            self.voice.note(&format!("there is no {FILE}, so what is in force stays"))?;
             return Ok(true);
         }
         let is_empty = configuration.read().is_ok_and(|(config, _)| config == Config::default());
         if is_empty {
-            self.note(&format!("{} says nothing, so what is in force stays", path.display()))?;
+            self.voice.note(&format!("{} says nothing, so what is in force stays", path.display()))?;
         }
         Ok(is_empty)
     }
@@ -174,19 +163,23 @@ impl Agent<'_> {
                 }
                 config
             }
-            Err(error) => return self.trouble(&error, |vitals| &mut vitals.of_configuration),
+            Err(error) => {
+                self.voice.trouble(&error, |vitals| &mut vitals.of_configuration);
+                return Ok(());
+            }
         };
         match self.byway.apply(Owner::CONFIG, &config) {
             Ok(changes) => {
-                self.health.vitals().of_configuration = None;
+                self.voice.health.vitals().of_configuration = None;
                 let done = log::shortened(&changes::done(&changes, AS_FILE));
                 let sentence = format!("applied {}: {done}", configuration.path().display());
-                self.say("applied", &changes, &sentence)
+                self.voice.say("applied", &changes, &sentence)
             }
             Err(error) => {
                 // Whatever else keeps it may pass. An apply that waits may be rolled back, and this configuration be its own.
                 self.is_to_apply = !matches!(error, byway::Error::Unconfirmed);
-                self.trouble(&error.into(), |vitals| &mut vitals.of_configuration)
+                self.voice.trouble(&error.into(), |vitals| &mut vitals.of_configuration);
+                Ok(())
             }
         }
     }
@@ -197,64 +190,29 @@ impl Agent<'_> {
             self.apply(configuration)?;
         }
         match self.byway.rollback_if_overdue() {
-            Ok(Some(_)) => self.note(ROLLED_BACK)?,
-            Ok(None) => self.health.vitals().of_rollback = None,
-            Err(error) => self.trouble(&error.into(), |vitals| &mut vitals.of_rollback)?,
+            Ok(Some(_)) => self.voice.note(ROLLED_BACK)?,
+            Ok(None) => self.voice.health.vitals().of_rollback = None,
+            Err(error) => self.voice.trouble(&error.into(), |vitals| &mut vitals.of_rollback),
         }
         let followed = self.byway.follow();
-        self.health.vitals().looked = now();
+        self.voice.health.vitals().looked = now();
         match followed {
             Ok(followed) => {
-                let mut vitals = self.health.vitals();
+                let mut vitals = self.voice.health.vitals();
                 let had_trouble = vitals.of_network.take().is_some();
                 vitals.followed += followed.len() as u64;
                 drop(vitals);
                 if had_trouble {
-                    self.note("follows the network again")?;
+                    self.voice.note("follows the network again")?;
                 }
-                followed.iter().try_for_each(|it| self.say("followed", it, &it.to_string()))
+                followed.iter().try_for_each(|it| self.voice.say("followed", it, &it.to_string()))
             }
-            Err(error) => self.trouble(&error.into(), |vitals| &mut vitals.of_network),
+            Err(error) => {
+                self.voice.trouble(&error.into(), |vitals| &mut vitals.of_network);
+                Ok(())
+            }
         }
     }
-
-    fn note(&self, sentence: &str) -> Result<(), Error> {
-        self.say("note", sentence, sentence)
-    }
-
-    /// Says something, in one line: a sentence for people, or JSON for programs.
-    fn say(&self, key: &str, value: &(impl Serialize + ?Sized), sentence: &str) -> Result<(), Error> {
-        let sentence = printable(sentence);
-        tell(&[NotifyState::Status(&sentence)]);
-        let line = match self.options.json {
-            _ if self.options.quiet => return Ok(()),
-            true => json!({ key: value }).to_string(),
-            false => sentence,
-        };
-        writeln!(io::stdout(), "{line}").map_err(Error::Print)
-    }
-
-    /// Says what went wrong, once, and notes it at its place.
-    fn trouble(
-        &mut self,
-        error: &Error,
-        place: impl FnOnce(&mut Vitals) -> &mut Option<String>,
-    ) -> Result<(), Error> {
-        let sentence = printable(&error.to_string());
-        let before = place(&mut self.health.vitals()).replace(sentence.clone());
-        if before.as_ref() != Some(&sentence) {
-            tell(&[NotifyState::Status(&sentence)]);
-            // If even this cannot be written, those who ask are told.
-            let _ = writeln!(io::stderr(), "byway: {sentence}");
-        }
-        Ok(())
-    }
-}
-
-/// Tells a service manager, if there is one (sd_notify(3)).
-fn tell(state: &[NotifyState<'_>]) {
-    // Without one there is nobody to tell.
-    let _ = sd_notify::notify(state);
 }
 
 /// The time.

@@ -18,8 +18,9 @@ use aya::{
     },
 };
 use byway_abi::{
-    AttachmentCounters, Counters, DEVICE_NAME_LEN, ExceptionCounters, Group, GroupKey, NeighbourKey, NextHop,
-    NextHopCounters, NextHopHealth, ProgramKey, ProgramRecord, RuleRecord, SetRecord, Target, meta,
+    AttachmentCounters, Counters, DEVICE_NAME_LEN, ExceptionCounters, Group, GroupKey, HealthCheck,
+    NeighbourKey, NextHop, NextHopCounters, NextHopHealth, ProgramKey, ProgramRecord, RuleRecord, SetRecord,
+    Target, meta,
     reply::{FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, HeardKey, Way},
     sources::{CachedSource, ENTRIES, TableInfos, WORDS4, WORDS6},
 };
@@ -261,6 +262,8 @@ fn damage(pin: &Path, random: &mut Random) {
         "TABLE_INFO" => array::<{ size_of::<TableInfos>() }>(pin, random),
         "NEXT_HOPS" => array::<{ size_of::<NextHop>() }>(pin, random),
         "NEXT_HOP_HEALTH" => array::<{ size_of::<NextHopHealth>() }>(pin, random),
+        "HEALTH_CHECKS" => hash::<4, { size_of::<HealthCheck>() }>(pin, random),
+        "VERDICTS" => array::<8>(pin, random),
         "META" => {
             let mut map: Array<_, [u8; 4]> = open(pin).try_into().unwrap();
             // Another schema is refused, and that is all.

@@ -219,6 +219,72 @@ fn an_agent_tries_again_and_goes_on_beside_trouble() {
     assert_eq!(said[2], "detached from eth0, which carries no default route now");
 }
 
+/// Asks the client, who is behind the next hop.
+const CHECKED: &str = "
+[[health-check]]
+via = \"10.111.221.21\"
+dev = \"eth1\"
+ping = [\"10.111.222.11\", \"2001:db8:222::11\"]
+interval = \"100ms\"
+rise = 1
+";
+
+#[test]
+fn an_agent_carries_out_health_checks() {
+    let seed = Seed::new().unwrap();
+    let file = ConfigFile::new(&(VIP.to_owned() + CHECKED));
+    // Nobody is there to do it yet.
+    let said = call(&seed.server, &file.words("apply"));
+    let check = "+ health-check via 10.111.221.21 dev eth1 ping 10.111.222.11 2001:db8:222::11 interval 100ms fall 3 rise 1\n";
+    assert!(said.out.contains(check), "{said:?}");
+    assert_eq!(
+        said.warnings,
+        ["nobody carries out the health checks; `byway run` does, or byway-agent.service"]
+    );
+    let agent = Agent::start(&seed.server, &file.words("run"));
+    assert_eq!(
+        agent.says(),
+        format!("applied {}: nothing to do: 1 rule is as the configuration says", file.path.display())
+    );
+    assert!(call(&seed.server, &file.words("apply")).warnings.is_empty());
+
+    let next_hop = || json(&seed, "--json show")["nexthops"][0].clone();
+    seed.client.set_up("eth0", false).unwrap();
+    assert_eq!(
+        agent.says(),
+        "via 10.111.221.21 dev eth1 is out of service: none of 10.111.222.11, 2001:db8:222::11 has answered by it in 3 rounds \
+         in a row"
+    );
+    assert_eq!(next_hop()["state"], "unhealthy");
+    let shown = call(&seed.server, "show nexthops");
+    let sentence = "via 10.111.221.21 dev eth1 fails its health check (ping 10.111.222.11 2001:db8:222::11 interval 100ms fall 3 \
+                    rise 1), so no packets go there";
+    assert!(shown.out.contains(sentence), "{}", shown.out);
+    let answer = call(&seed.server, "get from 192.168.1.5 to 10.111.222.11").out;
+    assert!(answer.contains("next hop   via 10.111.221.21 dev eth1: fails its health check"), "{answer}");
+
+    seed.client.set_up("eth0", true).unwrap();
+    seed.client.route("default via 10.111.222.21").unwrap();
+    assert_eq!(
+        agent.says(),
+        "via 10.111.221.21 dev eth1 is back in service: its health check was good in a round"
+    );
+    assert_eq!(next_hop()["state"], "up");
+    assert_eq!(next_hop()["health_check"]["interval_ms"], 100);
+    assert!(works(&seed, ANSWER));
+
+    // It goes with the configuration, and comes back with it.
+    let exported = call(&seed.server, "export").out;
+    assert!(exported.contains(CHECKED.split("rise").next().unwrap()), "{exported}");
+    file.write(VIP);
+    let said = call(&seed.server, &file.words("apply")).out;
+    assert!(said.contains("- health-check via 10.111.221.21 dev eth1 ping"), "{said}");
+    assert!(next_hop().get("health_check").is_none());
+    let said = call(&seed.server, "rollback").out;
+    assert!(said.contains(check), "{said}");
+    assert_eq!(next_hop()["health_check"]["rise"], 1);
+}
+
 /// Sends bytes, and returns what comes back.
 fn ask(mut stream: impl Read + Write, request: &str) -> String {
     stream.write_all(request.as_bytes()).unwrap();

@@ -126,7 +126,7 @@ impl Parser<'_> {
     }
 
     /// `via`, `dev` or both.
-    fn next_hop(&mut self, table: &DeTable<'_>, span: Range<usize>) -> Option<NextHopSpec> {
+    pub(super) fn next_hop(&mut self, table: &DeTable<'_>, span: Range<usize>) -> Option<NextHopSpec> {
         let gateway: Option<IpAddr> = match get(table, "via") {
             Some(value) => {
                 let text = self.notes().string("via", value)?;

@@ -6,10 +6,14 @@ use proptest::{
     prelude::*,
 };
 
+use std::time::Duration;
+
 use super::*;
 use crate::{
     config::Attach,
-    model::{GroupSpec, MemberSpec, Mss, NextHopSpec, OnDown, Owner, Prefix, RuleSpec, Selector},
+    model::{
+        GroupSpec, HealthCheck, MemberSpec, Mss, NextHopSpec, OnDown, Owner, Prefix, RuleSpec, Selector,
+    },
 };
 
 fn reading(text: &str) -> Reading {
@@ -49,7 +53,7 @@ fn every_mistake_has_its_place_and_its_mend() {
         ),
         (
             "colour = 1",
-            "1:1 colour: a configuration has no key `colour`; the keys of a configuration are `attach`, `defaults`, `group`, `rule`",
+            "1:1 colour: a configuration has no key `colour`; the keys of a configuration are `attach`, `defaults`, `group`, `health-check`, `rule`",
         ),
         ("[default]\n", "1:2 default: a configuration has no key `default`; did you mean `defaults`?"),
         (
@@ -182,6 +186,89 @@ fn every_mistake_has_its_place_and_its_mend() {
         let mut found = problems(text);
         found.retain(|problem| !problem.contains("no rule of the configuration uses the group"));
         assert_eq!(found, [expected], "{text}");
+    }
+}
+
+#[test]
+fn every_mistake_in_a_health_check_has_its_place() {
+    let rule = "[[rule]]\nfrom = \"192.0.2.7\"\nvia = \"10.0.0.1\"\ndev = \"eth1\"\n";
+    let check =
+        |lines: &str| format!("{rule}[[health-check]]\nvia = \"10.0.0.1\"\ndev = \"eth1\"\n{lines}\n");
+    let good = "ping = \"198.51.100.1\"";
+    let cases = [
+        (check(good), None),
+        (
+            check(
+                "ping = [\"198.51.100.1\", \"2001:db8::1\"]\nquorum = 2\ninterval = \"1m\"\ntimeout = \"10s\"",
+            ),
+            None,
+        ),
+        (
+            check(""),
+            Some(
+                "5:1 [[health-check]]: a health check needs hosts to ask; write `ping = \"198.51.100.1\"` with a host behind the next hop",
+            ),
+        ),
+        (
+            check("ping = \"example.com\""),
+            Some(
+                "8:8 \"example.com\": `example.com` is not an IPv4 or IPv6 address; a name needs a resolver, which the next hop may be the way to: write the address",
+            ),
+        ),
+        (
+            check("pings = \"198.51.100.1\""),
+            Some("8:1 pings: a health check has no key `pings`; did you mean `ping`?"),
+        ),
+        (
+            check(&format!("{good}\ninterval = 1")),
+            Some("9:12 1: `interval` must be a string, not an integer"),
+        ),
+        (
+            check(&format!("{good}\ninterval = \"soon\"")),
+            Some("9:12 \"soon\": `soon` is not a time; write it like `interval = \"100ms\"`"),
+        ),
+        (
+            check(&format!("{good}\ninterval = \"10ms\"")),
+            Some("5:1 [[health-check]]: a health check cannot ask every 10ms; an interval is 50ms to 3600s"),
+        ),
+        (
+            check(&format!("{good}\nfall = 256")),
+            Some("9:8 256: `fall` must be a number from 1 to 255, not 256"),
+        ),
+        (
+            check(&format!("{good}\nquorum = 2")),
+            Some(
+                "5:1 [[health-check]]: 2 of 1 host cannot answer; the quorum is a number from 1 to that of the hosts",
+            ),
+        ),
+        (
+            check(good) + "[[health-check]]\nvia = \"10.0.0.1\"\ndev = \"eth1\"\n" + good,
+            Some(
+                "9:1 [[health-check]]: via 10.0.0.1 dev eth1 has two health checks; one may ask several hosts",
+            ),
+        ),
+        (
+            format!("{rule}[[health-check]]\nvia = \"10.0.0.1\"\n{good}\n"),
+            Some(
+                "5:1 [[health-check]]: there is a health check of via 10.0.0.1, but no rule and no group names this next hop so; write `via` and `dev` as the rule or the group does",
+            ),
+        ),
+        // Where the rule itself is wrong, only that is said.
+        (
+            check(good).replace("192.0.2.7", "web"),
+            Some(
+                "2:8 \"web\": `web` is not an IPv4 or IPv6 address or prefix; write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32",
+            ),
+        ),
+        (
+            "health-check = 1".to_owned(),
+            Some(
+                "1:16 1: `health-check` must be an array of tables, each written `[[health-check]]`, not an integer",
+            ),
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(problems(&text), expected.into_iter().collect::<Vec<_>>(), "{text}");
     }
 }
 
@@ -419,15 +506,47 @@ fn any_rule() -> impl Strategy<Value = RuleSpec> {
     )
 }
 
+fn any_health_check() -> impl Strategy<Value = HealthCheck> {
+    let hosts = (any::<bool>(), btree_set(1..250_u8, 1..=4)).prop_map(|(v4, last)| {
+        let host = |last: u8| match v4 {
+            true => std::net::IpAddr::from([198, 51, 100, last]),
+            false => std::net::IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last.into()]),
+        };
+        last.into_iter().map(host).collect::<Vec<_>>()
+    });
+    let times = (50..=3_600_000_u64, 1..=10_u64);
+    (hosts, 1..=4_u8, any::<bool>(), times, 1..=u8::MAX, 1..=u8::MAX).prop_map(
+        |(hosts, quorum, has_src, (interval, share), fall, rise)| {
+            let interval = Duration::from_millis(interval);
+            HealthCheck {
+                quorum: quorum.min(hosts.len() as u8),
+                src: has_src.then(|| hosts[0]),
+                timeout: Duration::from_millis(interval.as_millis() as u64 / share),
+                interval,
+                fall,
+                rise,
+                owner: Owner::CONFIG,
+                ..HealthCheck::ping(hosts)
+            }
+        },
+    )
+}
+
 proptest! {
     #[test]
     fn a_configuration_survives_its_text(
         specs in vec(any_rule(), 0..20),
         members in any_members(),
+        checks in vec(option::of(any_health_check()), 4),
         attach in option::of(vec("[a-z0-9]{1,15}", 0..3)),
     ) {
         let group = GroupSpec { name: "up.links".into(), members, on_down: OnDown::Drop, owner: Owner::CONFIG };
-        let config = Config::new(attach.map(Attach::Devices), vec![group], specs);
+        let mut config = Config::new(attach.map(Attach::Devices), vec![group.clone()], specs);
+        let of_members = group.members.iter().zip(checks);
+        config.health_checks = of_members
+            .filter_map(|(member, check)| Some(HealthCheckSpec::new(member.next_hop.clone(), check?)))
+            .collect();
+        prop_assert_eq!(config.check(), Ok(()));
         let text = config.to_string();
         let reading = reading(&text);
         let errors: Vec<_> = reading.problems.iter().filter(|it| it.severity == Severity::Error).collect();
@@ -437,11 +556,12 @@ proptest! {
         let json = serde_json::to_string(&config.attach).unwrap();
         prop_assert_eq!(serde_json::from_str::<Option<Attach>>(&json).unwrap(), config.attach.clone());
         prop_assert_eq!(&again.groups, &config.groups);
+        prop_assert_eq!(&again.health_checks, &config.health_checks);
         prop_assert_eq!(again.rules().collect::<Vec<_>>(), config.rules().collect::<Vec<_>>());
     }
 
     #[test]
-    fn no_text_makes_the_reader_panic(text in "(\\[\\[?(rule|group|defaults|group\\.a)\\]?\\]\n|(from|to|via|dev|nexthops|group|target|mss|on-down|attach|rule) = |[\\[\\]{}\"',=\n#0-9a-fé./:]){0,60}") {
+    fn no_text_makes_the_reader_panic(text in "(\\[\\[?(rule|group|defaults|health-check|group\\.a)\\]?\\]\n|(from|to|via|dev|nexthops|group|target|mss|on-down|attach|rule|ping|interval|fall|src) = |[\\[\\]{}\"',=\n#0-9a-fé./:]){0,60}") {
         let reading = reading(&text);
         for problem in &reading.problems {
             let file = &reading.files[problem.place.file];

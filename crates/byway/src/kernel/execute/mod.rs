@@ -262,6 +262,16 @@ impl Executor<'_> {
                 tables.next_hops.set_down(so_far.slot(next_hop)?, *is_down)?;
                 by(Step::SetDown(next_hop.clone(), !is_down))
             }
+            Step::SetHealthCheck(next_hop, check) => {
+                let slot = so_far.slot(next_hop)?;
+                let before = tables.next_hops.health_check(slot)?;
+                if let Err(error) = tables.next_hops.set_health_check(slot, check.as_ref()) {
+                    // Only the check that it has got already, if this fails as well.
+                    let _ = tables.next_hops.set_health_check(slot, before.as_ref());
+                    return Err(error);
+                }
+                by(Step::SetHealthCheck(next_hop.clone(), before))
+            }
             Step::PrepareGroup(group) => {
                 let next = tables.generation()? & 1 ^ 1;
                 put_group(tables, so_far, group, next).map(Some)

@@ -11,7 +11,7 @@ use super::{
     super::state::{Direction, Slot, Unseen},
     *,
 };
-use crate::model::{Member, Mss, OnDown, Owner, Rule, Target};
+use crate::model::{HealthCheck, Member, Mss, OnDown, Owner, Rule, Target};
 
 fn device(index: u32) -> Device {
     Device { name: format!("eth{index}"), index }
@@ -55,6 +55,7 @@ fn desired(attachments: &[u32], rules: Vec<Rule>, groups: Vec<Group>) -> Desired
         rules: rules.into_iter().map(|rule| (rule.selector(), action(&rule))).collect(),
         groups: groups.into_iter().map(|group| (group.name.clone(), group)).collect(),
         down: BTreeSet::new(),
+        health_checks: BTreeMap::new(),
     }
 }
 
@@ -115,7 +116,8 @@ impl Kernel {
             Step::KeepResolved(neighbour) => assert!(holds.neighbours.insert(neighbour)),
             Step::LetGo(neighbour) => assert!(holds.neighbours.remove(&neighbour)),
             Step::MakeNextHop(next_hop) => {
-                let slot = Slot { index: 0, is_down: false, is_gone: false, mtu: 0 };
+                let index = holds.next_hops.values().map(|slot| slot.index + 1).max().unwrap_or(1);
+                let slot = Slot { index, is_down: false, is_gone: false, mtu: 0 };
                 assert!(holds.next_hops.insert(next_hop, slot).is_none());
             }
             Step::Renew(next_hop) => holds.next_hops.get_mut(&next_hop).unwrap().is_gone = false,
@@ -137,6 +139,14 @@ impl Kernel {
                 );
             }
             Step::SetDown(next_hop, is_down) => holds.next_hops.get_mut(&next_hop).unwrap().is_down = is_down,
+            Step::SetHealthCheck(next_hop, check) => {
+                let slot = holds.next_hops[&next_hop].index;
+                let before = match check.clone() {
+                    Some(check) => holds.health_checks.insert(slot, check),
+                    None => holds.health_checks.remove(&slot),
+                };
+                assert_ne!(before, check);
+            }
             Step::PrepareGroup(ref group) | Step::PutGroup(ref group) => {
                 let mut next_hops = group.members.iter().map(|member| &member.next_hop);
                 assert!(next_hops.all(|it| holds.next_hops.contains_key(it)));
@@ -189,7 +199,9 @@ impl Kernel {
                 assert!(!self.records.values().any(is_user), "{name} is in use");
             }
             Step::ForgetNextHop(next_hop) => {
-                assert!(self.has_grace_period_ended && holds.next_hops.remove(&next_hop).is_some());
+                let slot = holds.next_hops.remove(&next_hop).unwrap();
+                assert!(self.has_grace_period_ended);
+                holds.health_checks.remove(&slot.index);
                 let mut used = self.records.values().flat_map(|rule| rule.target.next_hops());
                 assert!(!used.any(|used| *used == next_hop), "{next_hop} is in use");
             }
@@ -287,8 +299,15 @@ fn any_desired() -> impl Strategy<Value = Desired> {
     let rules = vec((0..16_u8, 26..=32_u8, destination, any_target(), replies), 0..12);
     let groups = vec((0..2_u8, vec((1..6_u32, 1..4_u8), 1..4)), 0..3);
     let asked = (any::<bool>(), vec("eth[7-9]", 0..3));
-    (vec(1..5_u32, 0..3), rules, groups, vec(any::<prop::sample::Index>(), 0..3), asked).prop_map(
-        |(attachments, rules, groups, down, (is_auto, awaited))| {
+    (
+        vec(1..5_u32, 0..3),
+        rules,
+        groups,
+        vec(any::<prop::sample::Index>(), 0..3),
+        vec((any::<prop::sample::Index>(), 1..3_u8), 0..3),
+        asked,
+    )
+        .prop_map(|(attachments, rules, groups, down, checked, (is_auto, awaited))| {
             type Said = (u8, u8, Option<(u8, u8)>, Target, Option<BTreeSet<String>>);
             let nested = |(last, len, to, target, replies): Said| Rule {
                 reply_to: replies.is_some(),
@@ -315,10 +334,12 @@ fn any_desired() -> impl Strategy<Value = Desired> {
             let all: Vec<NextHop> = goal.next_hops().into_iter().cloned().collect();
             if !all.is_empty() {
                 goal.down = down.into_iter().map(|nth| nth.get(&all).clone()).collect();
+                let check = |last| HealthCheck::ping([IpAddr::from([203, 0, 113, last])]);
+                goal.health_checks =
+                    checked.into_iter().map(|(nth, last)| (nth.get(&all).clone(), check(last))).collect();
             }
             goal
-        },
-    )
+        })
 }
 
 proptest! {
@@ -351,7 +372,7 @@ proptest! {
         }
         prop_assert!(kernel.holds.programs.is_empty() && kernel.holds.neighbours.is_empty());
         prop_assert!(kernel.holds.next_hops.is_empty() && kernel.tables.is_empty());
-        prop_assert!(kernel.holds.device_sets.is_empty());
+        prop_assert!(kernel.holds.device_sets.is_empty() && kernel.holds.health_checks.is_empty());
     }
 
     #[test]

@@ -42,7 +42,8 @@ static OBJECT_8: &[u8] = aya::include_bytes_aligned!("schemas/8.bpf.o");
 static OBJECT_9: &[u8] = aya::include_bytes_aligned!("schemas/9.bpf.o");
 static OBJECT_10: &[u8] = aya::include_bytes_aligned!("schemas/10.bpf.o");
 static OBJECT_11: &[u8] = aya::include_bytes_aligned!("schemas/11.bpf.o");
-const OLD: [Old; 5] = [
+static OBJECT_12: &[u8] = aya::include_bytes_aligned!("schemas/12.bpf.o");
+const OLD: [Old; 6] = [
     Old { schema: 7, object: OBJECT_7, maps: &["DEVICES", "FRAGMENTS", "EXCEPTION_COUNTERS"] },
     Old {
         schema: 8,
@@ -60,6 +61,24 @@ const OLD: [Old; 5] = [
         maps: &["PROGRAMS", "PROBE", "SECRET", "FRAGMENTS", "EXCEPTION_COUNTERS"],
     },
     Old { schema: 11, object: OBJECT_11, maps: &["PROGRAMS", "PROBE", "SECRET", "FRAGMENTED", "EXCEPTIONS"] },
+    Old {
+        schema: 12,
+        object: OBJECT_12,
+        maps: &[
+            "PROGRAMS",
+            "PROBE",
+            "SECRET",
+            "FRAGMENTED",
+            "EXCEPTIONS",
+            "RECEIVERS",
+            "WAYS",
+            "FLOWS",
+            "FLOW_KEYS",
+            "HEARD",
+            "REPLY_DEVICES",
+            "FLOW_COUNTERS",
+        ],
+    },
 ];
 
 /// The maps that all pinned, by the names of now where those have the same shape.
@@ -85,7 +104,7 @@ const MAPS: [&str; 17] = [
 /// The programs, likewise.
 const PROGRAMS: [&str; 4] = ["departure", "departure_l3", "arrival", "arrival_l3"];
 /// Maps that this byway opens, and that older ones did not have.
-const NEW_MAPS: [&str; 9] = [
+const NEW_MAPS: [&str; 11] = [
     "EXCEPTIONS",
     "FRAGMENTED",
     "RECEIVERS",
@@ -95,6 +114,8 @@ const NEW_MAPS: [&str; 9] = [
     "HEARD",
     "REPLY_DEVICES",
     "FLOW_COUNTERS",
+    "HEALTH_CHECKS",
+    "VERDICTS",
 ];
 
 impl Old {

@@ -3,6 +3,7 @@
 mod changing_devices;
 mod classes;
 mod foreign;
+pub(crate) mod health_checks;
 pub(crate) mod liveness;
 mod loading;
 mod marks;

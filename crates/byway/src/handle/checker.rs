@@ -1,0 +1,410 @@
+//! Carries out the health checks of next hops, and writes the verdicts where the programs read them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+use serde::Serialize;
+
+use super::Byway;
+use crate::{
+    error::{Error, Result},
+    kernel::{
+        echo::{Echo, Question},
+        namespace,
+        network::Network,
+        next_hops::NextHops,
+        pins::Pins,
+    },
+    model::{HealthCheck, NextHop},
+    policy::{rounds::Rounds, snapshot::Header, state::Neighbour},
+    show::status::monotonic_now,
+};
+
+/// How often it looks for other health checks, and for other addresses of the devices.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long a verdict holds that nobody renews. When this process is gone, its verdicts end so soon.
+const LEASE: Duration = Duration::from_secs(5);
+
+/// How long before its end a verdict is renewed.
+const RENEW: Duration = Duration::from_secs(4);
+
+/// Rounds begin at most a tenth of an interval early.
+const JITTER: u32 = 10;
+
+/// Carries out the health checks of all next hops ([`HealthCheck`]), those of every owner. One process of a network namespace
+/// does, the one with [`Byway::lock_agent`].
+///
+/// Its verdicts are in the kernel, and hold for five seconds unless it renews them. So when the process is gone, each next hop
+/// is soon judged by its own answers again. One that starts goes on from the verdicts that it finds.
+#[derive(Debug)]
+pub struct Checker {
+    namespace: String,
+    network: Network,
+    /// The maps of next hops, and what tells their pins from later ones.
+    next_hops: Option<(u64, NextHops)>,
+    /// The checks, by slot.
+    checks: BTreeMap<u32, Checked>,
+    /// The sockets, by device and whether they are for IPv4.
+    sockets: BTreeMap<(u32, bool), Echo>,
+    look_again: Duration,
+    secret: u64,
+}
+
+/// A next hop with a health check.
+#[derive(Debug)]
+struct Checked {
+    next_hop: NextHop,
+    rounds: Rounds,
+    /// Where the packets of its device begin.
+    header: Header,
+    /// The source address for each host, if the device has one.
+    sources: Vec<Option<IpAddr>>,
+    /// Until when the verdict holds, if it is out of service.
+    until: Duration,
+}
+
+/// What a health check has found out about a next hop: that it is out of service from now on, or back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Verdict {
+    /// The next hop.
+    pub next_hop: NextHop,
+    /// Its health check.
+    pub health_check: HealthCheck,
+    /// Whether enough hosts answer.
+    pub is_healthy: bool,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { next_hop, health_check: HealthCheck { ping, quorum, fall, rise, .. }, is_healthy } = self;
+        let hosts: Vec<String> = ping.iter().map(IpAddr::to_string).collect();
+        let hosts = hosts.join(", ");
+        let rounds =
+            |count: u8| if count == 1 { "a round".to_owned() } else { format!("{count} rounds in a row") };
+        if *is_healthy {
+            return write!(
+                f,
+                "{next_hop} is back in service: its health check was good in {}",
+                rounds(*rise)
+            );
+        }
+        let who = match (ping.len(), quorum) {
+            (1, _) => format!("{hosts} has not answered"),
+            (_, 1) => format!("none of {hosts} has answered"),
+            _ => format!("fewer than {quorum} of {hosts} have answered"),
+        };
+        write!(f, "{next_hop} is out of service: {who} by it in {}", rounds(*fall))
+    }
+}
+
+impl Checker {
+    /// Makes a checker for the calling thread's network namespace, where it has to be called from then on.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel.
+    pub fn open() -> Result<Self> {
+        Ok(Self {
+            namespace: namespace::key()?,
+            network: Network::open()?,
+            next_hops: None,
+            checks: BTreeMap::new(),
+            sockets: BTreeMap::new(),
+            look_again: Duration::ZERO,
+            secret: getrandom::u64().map_err(|error| Error::kernel("get random bytes", error))?,
+        })
+    }
+
+    /// Does what is to be done by now: asks, hears answers, writes verdicts. Then waits until something is to be done again, `longest`
+    /// at the most. Returns the verdicts that have changed.
+    ///
+    /// Once a second it looks for other health checks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Privilege`] without CAP_NET_RAW, and those of the kernel. What cannot be asked just now, because the device is down or
+    /// has no address, is a question without an answer.
+    pub fn turn(&mut self, longest: Duration) -> Result<Vec<Verdict>> {
+        let begin = now()?;
+        let mut looked = Ok(());
+        if begin >= self.look_again {
+            // Not at once again, if this fails. What is known already is checked all the same.
+            self.look_again = begin + LOOK_AGAIN;
+            looked = self.look();
+        }
+        let mut changed = self.hear();
+        // Only now: what has been in the sockets is in time, even if this process is late.
+        let now = now()?;
+        for (slot, checked) in &mut self.checks {
+            if let Some(is_healthy) = checked.rounds.expire(now) {
+                changed.insert(*slot, is_healthy);
+            }
+        }
+        self.ask(now)?;
+        let verdicts = self.judge(now, &changed)?;
+        if verdicts.is_empty() {
+            looked?;
+            self.wait(now, longest)?;
+        }
+        Ok(verdicts)
+    }
+
+    /// Reads which health checks there are, and what is needed to ask.
+    fn look(&mut self) -> Result<()> {
+        if namespace::key()? != self.namespace {
+            return Err(Error::OtherNamespace);
+        }
+        let stamp = Pins::stamp()?;
+        if self.next_hops.as_ref().map(|(stamp, _)| *stamp) != stamp {
+            self.next_hops = Pins::next_hops()?;
+        }
+        let Some((_, next_hops)) = &self.next_hops else {
+            self.checks.clear();
+            self.sockets.clear();
+            return Ok(());
+        };
+        let mut health_checks = next_hops.health_checks()?;
+        let all = if health_checks.is_empty() { Vec::new() } else { next_hops.all()? };
+        let addresses = if all.is_empty() { BTreeMap::new() } else { self.network.source_addresses()? };
+        let now = now()?;
+        let mut before = std::mem::take(&mut self.checks);
+        for (next_hop, slot) in all.into_iter().filter(|(_, slot)| !slot.is_gone) {
+            let Some(check) = health_checks.remove(&slot.index) else { continue };
+            let Ok(link) = self.network.link(&next_hop.device) else { continue };
+            let of_device = addresses.get(&link.device.index).map(Vec::as_slice).unwrap_or_default();
+            let sources = check.ping.iter().map(|host| source(&check, &next_hop, *host, of_device)).collect();
+            let next_hop = NextHop { device: link.device, ..next_hop };
+            let same = before.remove(&slot.index);
+            let same = same.filter(|it| it.next_hop == next_hop && *it.rounds.check() == check);
+            let (rounds, until) = match same {
+                Some(Checked { rounds, until, .. }) => (rounds, until),
+                None => {
+                    let until = Duration::from_nanos(next_hops.verdict(slot.index)?);
+                    (Rounds::new(check, until <= now, now), until)
+                }
+            };
+            self.checks.insert(slot.index, Checked { next_hop, rounds, header: link.header, sources, until });
+        }
+        self.open_sockets()
+    }
+
+    /// Opens the sockets that the checks need, and closes the others.
+    fn open_sockets(&mut self) -> Result<()> {
+        let needed = self.checks.values().flat_map(|checked| {
+            let index = checked.next_hop.device.index;
+            checked.rounds.check().ping.iter().map(move |host| (index, host.is_ipv4()))
+        });
+        let needed: BTreeSet<(u32, bool)> = needed.collect();
+        self.sockets.retain(|key, _| needed.contains(key));
+        let mut opened = Ok(());
+        for (index, is_v4) in needed {
+            if self.sockets.contains_key(&(index, is_v4)) {
+                continue;
+            }
+            let error = match Echo::open(index, is_v4, self.secret as u16) {
+                Ok(echo) => {
+                    self.sockets.insert((index, is_v4), echo);
+                    continue;
+                }
+                // The device has gone meanwhile.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO)) => continue,
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) => Error::Privilege("CAP_NET_RAW"),
+                Err(error) => Error::kernel("open a socket to ask hosts behind a next hop", error),
+            };
+            // The others go on.
+            opened = Err(error);
+        }
+        opened
+    }
+
+    /// Takes the answers that have come in. Returns the verdicts that they change, by slot.
+    fn hear(&mut self) -> BTreeMap<u32, bool> {
+        let mut changed = BTreeMap::new();
+        for ((index, _), echo) in &self.sockets {
+            // A device that goes down says so at the next reading, once. What is not heard is not answered.
+            while let Ok(Some((host, question))) = echo.answer() {
+                let Question { secret, slot, round } = question;
+                let Some(checked) = self.checks.get_mut(&slot) else { continue };
+                let place = checked.rounds.check().ping.iter().position(|asked| *asked == host);
+                if secret != self.secret || checked.next_hop.device.index != *index {
+                    continue;
+                }
+                if let Some(is_healthy) = place.and_then(|place| checked.rounds.answer(round, place)) {
+                    changed.insert(slot, is_healthy);
+                }
+            }
+        }
+        changed
+    }
+
+    /// Begins the rounds that are due.
+    fn ask(&mut self, now: Duration) -> Result<()> {
+        for (slot, checked) in &mut self.checks {
+            if now < checked.rounds.due() {
+                continue;
+            }
+            let longest = checked.rounds.check().interval / JITTER;
+            let random = getrandom::u32().map_err(|error| Error::kernel("get random bytes", error))?;
+            let jitter = longest.mul_f64(f64::from(random) / f64::from(u32::MAX));
+            let Some(round) = checked.rounds.begin(now, jitter) else { continue };
+            let question = Question { secret: self.secret, slot: *slot, round };
+            for (host, source) in checked.rounds.check().ping.iter().zip(&checked.sources) {
+                let key = (checked.next_hop.device.index, host.is_ipv4());
+                let (Some(echo), Some(source)) = (self.sockets.get(&key), source) else { continue };
+                let Ok(Some(address)) = address_for(&mut self.network, checked, *host) else { continue };
+                // What cannot be sent, because the device is down, gets no answer.
+                let _ = echo.ask(*source, *host, &address, question);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the verdicts that have changed, and renews the others that keep a next hop out of service.
+    fn judge(&mut self, now: Duration, changed: &BTreeMap<u32, bool>) -> Result<Vec<Verdict>> {
+        let Some((_, next_hops)) = &mut self.next_hops else { return Ok(Vec::new()) };
+        let mut verdicts = Vec::new();
+        for (slot, checked) in &mut self.checks {
+            let is_healthy = checked.rounds.is_alive();
+            let has_changed = changed.contains_key(slot);
+            let is_renewed = !is_healthy && checked.until < now + RENEW;
+            if !has_changed && !is_renewed {
+                continue;
+            }
+            // The slot may belong to another next hop by now. It gets no verdict of this one, but for an instant.
+            if !next_hops.is_checked(*slot, &checked.next_hop)? {
+                continue;
+            }
+            checked.until = if is_healthy { Duration::ZERO } else { now + LEASE };
+            next_hops.set_verdict(*slot, checked.until.as_nanos() as u64)?;
+            if has_changed {
+                verdicts.push(Verdict {
+                    next_hop: checked.next_hop.clone(),
+                    health_check: checked.rounds.check().clone(),
+                    is_healthy,
+                });
+            }
+        }
+        Ok(verdicts)
+    }
+
+    fn wait(&self, now: Duration, longest: Duration) -> Result<()> {
+        let renewals = self.checks.values().filter(|it| !it.rounds.is_alive());
+        let renewals = renewals.map(|it| it.until.saturating_sub(RENEW));
+        let due = self.checks.values().map(|checked| checked.rounds.due()).chain(renewals).min();
+        let until = due.unwrap_or(self.look_again).min(self.look_again);
+        // Rounded up, because otherwise it would wake too early and wait again.
+        let time = until.saturating_sub(now).min(longest).as_micros().div_ceil(1_000);
+        let mut sockets: Vec<PollFd<'_>> =
+            self.sockets.values().map(|echo| PollFd::new(echo.fd(), PollFlags::POLLIN)).collect();
+        match poll(&mut sockets, PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX)) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(Error::kernel("wait for answers", errno)),
+        }
+    }
+}
+
+impl Byway {
+    /// Returns whether a process is the agent of the network namespace ([`Byway::lock_agent`]).
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel.
+    pub fn has_agent(&self) -> Result<bool> {
+        self.check_namespace()?;
+        super::rollback_store::RollbackStore::open()?.has_agent()
+    }
+}
+
+/// The link-layer address that a question to a host has to have. `None` if it is not known yet.
+fn address_for(network: &mut Network, checked: &Checked, host: IpAddr) -> Result<Option<Vec<u8>>> {
+    if checked.header != Header::Ethernet {
+        return Ok(Some(Vec::new()));
+    }
+    let neighbour = |gateway: IpAddr| Neighbour { device: checked.next_hop.device.clone(), gateway };
+    match checked.next_hop.gateway {
+        Some(gateway) => network.link_layer_address(&neighbour(gateway), true),
+        // Without a gateway, the host itself is the neighbour.
+        None => network.link_layer_address(&neighbour(host), false),
+    }
+}
+
+/// The source address of the questions to a host: the one that is asked for, or one of the device's, at best of the network that the
+/// gateway is in.
+fn source(check: &HealthCheck, next_hop: &NextHop, host: IpAddr, of_device: &[IpNet]) -> Option<IpAddr> {
+    if check.src.is_some() {
+        return check.src;
+    }
+    let is_global = |net: &&IpNet| match net.addr() {
+        IpAddr::V4(_) => true,
+        IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+    };
+    let mut usable: Vec<&IpNet> =
+        of_device.iter().filter(|net| net.addr().is_ipv4() == host.is_ipv4()).filter(is_global).collect();
+    let gateway = next_hop.gateway.unwrap_or(host);
+    // The sort is stable: of several, the kernel's first one stays first.
+    usable.sort_by_key(|net| !net.contains(&gateway));
+    usable.first().map(|net| net.addr())
+}
+
+fn now() -> Result<Duration> {
+    monotonic_now().map(Duration::from_nanos)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Device;
+
+    fn hop(gateway: &str) -> NextHop {
+        NextHop::new(Some(gateway.parse().unwrap()), Device { name: "eth1".into(), index: 3 })
+    }
+
+    #[test]
+    fn the_source_is_the_one_asked_for_or_one_by_the_gateway() {
+        let nets = ["192.0.2.1/24", "10.0.0.1/24", "fe80::1/64", "2001:db8::1/64"];
+        let nets = nets.map(|net| net.parse::<IpNet>().unwrap());
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let check = HealthCheck::ping([ip("198.51.100.1")]);
+        let of = |gateway: &str, host: &str| source(&check, &hop(gateway), ip(host), &nets);
+        assert_eq!(of("10.0.0.9", "198.51.100.1"), Some(ip("10.0.0.1")));
+        assert_eq!(of("203.0.113.9", "198.51.100.1"), Some(ip("192.0.2.1")));
+        // An IPv4 packet by an IPv6 gateway, and the other way round.
+        assert_eq!(of("fe80::9", "198.51.100.1"), Some(ip("192.0.2.1")));
+        assert_eq!(of("10.0.0.9", "2001:db8:1::1"), Some(ip("2001:db8::1")));
+        let said = HealthCheck { src: Some(ip("192.168.1.5")), ..check.clone() };
+        assert_eq!(source(&said, &hop("10.0.0.9"), ip("198.51.100.1"), &nets), Some(ip("192.168.1.5")));
+        assert_eq!(source(&check, &hop("10.0.0.9"), ip("198.51.100.1"), &nets[2..]), None);
+    }
+
+    #[test]
+    fn a_verdict_is_a_sentence() {
+        let ping = ["198.51.100.1", "198.51.100.2"].map(|host| host.parse().unwrap());
+        let said = |hosts: &[IpAddr], is_healthy| {
+            let health_check = HealthCheck::ping(hosts.iter().copied());
+            Verdict { next_hop: hop("10.0.0.9"), health_check, is_healthy }.to_string()
+        };
+        assert_eq!(
+            said(&ping[..1], false),
+            "via 10.0.0.9 dev eth1 is out of service: 198.51.100.1 has not answered by it in 3 rounds in a row"
+        );
+        assert_eq!(
+            said(&ping, false),
+            "via 10.0.0.9 dev eth1 is out of service: none of 198.51.100.1, 198.51.100.2 has answered by it in 3 rounds in a row"
+        );
+        assert_eq!(
+            said(&ping, true),
+            "via 10.0.0.9 dev eth1 is back in service: its health check was good in 3 rounds in a row"
+        );
+    }
+}
