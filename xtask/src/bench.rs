@@ -3,6 +3,7 @@
 //! It measures contestants in turn, round after round, so that other work of the machine affects all of them alike. The
 //! figure is the median of the rounds, with the lowest and the highest beside it.
 
+mod agent;
 mod bulk;
 mod chart;
 mod compare;
@@ -44,7 +45,7 @@ pub(crate) struct Bench {
     compare: Option<String>,
 }
 
-/// Without one of these: packet, control, forward, local, bulk and reply-to.
+/// Without one of these: packet, control, forward, local, bulk, reply-to and agent.
 #[derive(Subcommand)]
 enum What {
     /// Nanoseconds of the programs for one packet (BPF_PROG_TEST_RUN)
@@ -61,6 +62,8 @@ enum What {
     /// What `reply-to` costs: nanoseconds for a packet that comes in and for its reply, over the number of flows; and replies
     /// a second through a router
     ReplyTo,
+    /// How many packets are lost when a next hop dies, with another one behind it
+    Agent,
     /// Measure nothing: draw the charts again from what is in --out
     Draw,
 }
@@ -90,6 +93,7 @@ const FORWARD: Part = ("forward", forward::measure);
 const LOCAL: Part = ("local", local::measure);
 const BULK: Part = ("bulk", bulk::measure);
 const REPLY_TO: Part = ("reply-to", reply_to::measure);
+const AGENT: Part = ("agent", agent::measure);
 
 impl Bench {
     pub(crate) fn exec(self) -> Result<()> {
@@ -97,13 +101,14 @@ impl Bench {
         ensure!(rounds > 0, "no rounds, no figures: give --rounds at least 1");
         let effort = Effort { rounds, quick: self.quick };
         let parts = match self.what {
-            None => vec![PACKET, CONTROL, FORWARD, LOCAL, BULK, REPLY_TO],
+            None => vec![PACKET, CONTROL, FORWARD, LOCAL, BULK, REPLY_TO, AGENT],
             Some(What::Packet) => vec![PACKET],
             Some(What::Control) => vec![CONTROL],
             Some(What::Forward) => vec![FORWARD],
             Some(What::Local) => vec![LOCAL],
             Some(What::Bulk) => vec![BULK],
             Some(What::ReplyTo) => vec![REPLY_TO],
+            Some(What::Agent) => vec![AGENT],
             Some(What::Draw) => {
                 let folder = self.out.context("draw which results? Name their folder with --out")?;
                 return Results::read(&folder)?.draw(&folder);
