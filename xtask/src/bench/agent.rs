@@ -57,9 +57,14 @@ impl Death {
         match self {
             Self::LinkDown => "link down",
             Self::NoCarrier => "no carrier",
-            Self::Gateway => "silent gateway, health check of 50 ms x 3",
-            Self::Network => "nothing behind the gateway, health check of 100 ms x 3",
+            Self::Gateway => "silent gateway, 50 ms x 3",
+            Self::Network => "nothing behind the gateway, 100 ms x 3",
         }
+    }
+
+    /// What notices it.
+    fn by(self) -> &'static str {
+        if self.check().is_some() { "health check" } else { "programs" }
     }
 
     fn check(self) -> Option<HealthCheck> {
@@ -77,8 +82,11 @@ impl Death {
 /// Measures the lost packets.
 pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
     let figures = in_turn(effort.rounds, &Death::ALL, |death| Hosts::new(*death)?.lost().map(|lost| [lost]))?;
-    let series =
-        Death::ALL.iter().zip(figures).map(|(death, [lost])| Series::bar("", death.name(), lost)).collect();
+    let series = Death::ALL
+        .iter()
+        .zip(figures)
+        .map(|(death, [lost])| Series::bar(death.by(), death.name(), lost))
+        .collect();
     let title = "Lost packets of 1,000 a second when a next hop dies, with a backup behind it";
     Ok(vec![Chart::bars("agent-fail-over", title, "packets", series)])
 }
