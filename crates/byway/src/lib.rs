@@ -70,7 +70,8 @@ pub use config::{
 };
 pub use error::{Error, ErrorKind, Result};
 pub use handle::{
-    AgentLock, Byway, Checker, Edit, EditError, Edited, Leftovers, Unknown, Verdict, import, lint_host,
+    AgentLock, Byway, Checker, Edit, EditError, Edited, GatewayEvent, GatewayGuard, Leftovers, Unknown,
+    Verdict, import, lint_host,
 };
 pub use import::Imported;
 pub use kernel::{
@@ -110,6 +111,7 @@ mod tests {
         fn is_sync<T: Sync>() {}
         is_send::<Byway>();
         is_send::<Checker>();
+        is_send::<GatewayGuard>();
         is_send::<Changes>();
         is_send::<Status>();
         is_send::<Listing>();

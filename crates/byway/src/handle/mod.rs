@@ -5,6 +5,7 @@ mod checker;
 mod configure;
 mod edit;
 mod follow;
+mod gateway_guard;
 mod gc;
 mod host;
 mod rollback;
@@ -13,6 +14,7 @@ mod rollback_store;
 pub use checker::{Checker, Verdict};
 pub use edit::{Edit, EditError, Edited};
 pub use follow::AgentLock;
+pub use gateway_guard::{GatewayEvent, GatewayGuard};
 pub use gc::{Leftovers, Unknown};
 pub use host::{import, lint_host};
 

@@ -53,15 +53,23 @@ impl NetworkEvents {
     ///
     /// Those of the kernel.
     pub fn open(buffer: Option<usize>) -> Result<Self> {
+        Self::listen(GROUPS, buffer.unwrap_or(BUFFER))
+    }
+
+    /// Listens to changes of neighbours instead.
+    pub(crate) fn of_neighbours() -> Result<Self> {
+        Self::listen(group(libc::RTNLGRP_NEIGH), BUFFER)
+    }
+
+    fn listen(groups: u32, buffer: usize) -> Result<Self> {
         let action = "listen to changes of the network";
         let listen = || {
             let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
             let protocol = SockProtocol::NetlinkRoute;
             let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
-            let buffer = buffer.unwrap_or(BUFFER);
             // Only CAP_NET_ADMIN may have more than net.core.rmem_max.
             setsockopt(&socket, RcvBufForce, &buffer).or_else(|_| setsockopt(&socket, RcvBuf, &buffer))?;
-            bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
+            bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
             Ok(Self { socket })
         };
         listen().map_err(|errno: Errno| Error::kernel(action, errno))

@@ -32,6 +32,7 @@ pub(crate) mod rules;
 mod secret;
 mod signals;
 pub(crate) mod snapshot;
+pub(crate) mod solicit;
 mod sources;
 #[allow(unsafe_code)]
 mod sys;

@@ -17,7 +17,7 @@ use byway_netlink::{
             NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
             NeighbourState,
         },
-        route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
+        route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType, RouteVia},
     },
 };
 use ipnet::IpNet;
@@ -26,6 +26,7 @@ use crate::{
     error::{Error, Result},
     model::Device,
     policy::{
+        guard::Seen,
         snapshot::{Found, Header, Host, Link, Local, Questions},
         state::Neighbour,
     },
@@ -138,14 +139,76 @@ impl Network {
         let mut devices = BTreeSet::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let main = RouteAttribute::Table(RouteHeader::RT_TABLE_MAIN.into());
-            let is_default = |route: &RouteMessage| {
-                route.header.destination_prefix_length == 0 && route.header.kind == RouteType::Unicast
-            };
             for route in self.routes(family, main, is_default)? {
                 devices.extend(route_devices(&route));
             }
         }
         Ok(devices)
+    }
+
+    /// Returns the gateways of the default routes of the main table, each with its device.
+    pub(crate) fn default_gateways(&mut self) -> Result<BTreeSet<(u32, IpAddr)>> {
+        let mut gateways = BTreeSet::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let main = RouteAttribute::Table(RouteHeader::RT_TABLE_MAIN.into());
+            for route in self.routes(family, main, is_default)? {
+                gateways.extend(route_gateways(&route));
+            }
+        }
+        Ok(gateways)
+    }
+
+    /// Returns a device with its Ethernet address, if it has one and the kernel resolves its neighbours.
+    pub(crate) fn ethernet_address(&mut self, index: u32) -> Result<Option<(Device, [u8; 6])>> {
+        let mut request = LinkMessage::default();
+        request.header.index = index;
+        let message = match self.netlink.get(RouteNetlinkMessage::GetLink(request)) {
+            Ok(RouteNetlinkMessage::NewLink(message)) => message,
+            Ok(_) => return Ok(None),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
+            Err(error) => return Err(Error::kernel("look at a device", error)),
+        };
+        let own = message.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Address(bytes) => <[u8; 6]>::try_from(bytes.as_slice()).ok(),
+            _ => None,
+        });
+        let Link { device, header, has_neighbours, .. } = link(&message);
+        Ok(own.filter(|_| header == Header::Ethernet && has_neighbours).map(|own| (device, own)))
+    }
+
+    /// Returns what the kernel knows of a default gateway. `own` is the address that may stand in for it.
+    pub(crate) fn seen(&mut self, gateway: &Neighbour, own: &[u8; 6]) -> Result<Seen> {
+        let Some(message) = self.neighbour(gateway)? else { return Ok(Seen::Unknown) };
+        let stands_in = |attribute: &NeighbourAttribute| match attribute {
+            NeighbourAttribute::LinkLayerAddress(bytes) => bytes == own,
+            _ => false,
+        };
+        Ok(match message.header.state {
+            NeighbourState::Failed => Seen::Silent,
+            NeighbourState::Incomplete => Seen::Asked,
+            NeighbourState::None => Seen::Unknown,
+            _ if message.attributes.iter().any(stands_in) => Seen::StoodIn,
+            _ => Seen::Answers,
+        })
+    }
+
+    /// Gives the kernel an address for a default gateway that does not answer. A device that is gone is not an error.
+    pub(crate) fn stand_in(&mut self, gateway: &Neighbour, own: &[u8; 6]) -> Result<()> {
+        let is_kept = self.neighbour(gateway)?.is_some_and(|now| is_managed(&now));
+        let mut request = neighbour_request(gateway);
+        request.header.state = NeighbourState::Stale;
+        if gateway.gateway.is_ipv6() {
+            // Otherwise the kernel takes it for a router no longer, and removes the routes by it (RFC 4861, 7.2.5).
+            request.header.flags = NeighbourFlags::Router;
+        }
+        request.attributes.push(NeighbourAttribute::LinkLayerAddress(own.to_vec()));
+        if is_kept {
+            request.attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
+        }
+        match self.change_neighbour(request) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENETDOWN)) => Ok(()),
+            changed => changed.map_err(neighbour_unchanged(gateway)),
+        }
     }
 
     /// Looks up the route to a gateway.
@@ -466,6 +529,36 @@ fn header(link_layer: LinkLayerType) -> Header {
 
 pub(super) fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+fn is_default(route: &RouteMessage) -> bool {
+    route.header.destination_prefix_length == 0 && route.header.kind == RouteType::Unicast
+}
+
+/// Returns the gateways of a route, each with its device: several for a multipath route.
+fn route_gateways(route: &RouteMessage) -> Vec<(u32, IpAddr)> {
+    let gateway = |attributes: &[RouteAttribute]| {
+        attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Gateway(RouteAddress::Inet(v4)) | RouteAttribute::Via(RouteVia::Inet(v4)) => {
+                Some(IpAddr::V4(*v4))
+            }
+            RouteAttribute::Gateway(RouteAddress::Inet6(v6)) | RouteAttribute::Via(RouteVia::Inet6(v6)) => {
+                Some(IpAddr::V6(*v6))
+            }
+            _ => None,
+        })
+    };
+    let mut gateways = Vec::new();
+    if let (Some(gateway), [device]) = (gateway(&route.attributes), &route_devices(route)[..]) {
+        gateways.push((*device, gateway));
+    }
+    for attribute in &route.attributes {
+        if let RouteAttribute::MultiPath(hops) = attribute {
+            let hops = hops.iter().filter_map(|hop| Some((hop.interface_index, gateway(&hop.attributes)?)));
+            gateways.extend(hops);
+        }
+    }
+    gateways
 }
 
 /// Why the destination of this route cannot be a gateway, if so.

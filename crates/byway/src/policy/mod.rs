@@ -7,6 +7,7 @@ pub(crate) mod buckets;
 pub(crate) mod changes;
 pub(crate) mod compile;
 pub(crate) mod followed;
+pub(crate) mod guard;
 mod lint_host;
 pub(crate) mod merge;
 pub(crate) mod obstacles;

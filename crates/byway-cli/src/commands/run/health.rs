@@ -27,6 +27,8 @@ pub(super) struct Vitals {
     pub(super) of_network: Option<String>,
     /// Why the health checks cannot be carried out.
     pub(super) of_health_checks: Option<String>,
+    /// Why default gateways cannot be guarded.
+    pub(super) of_guard: Option<String>,
     /// How much it has changed because the network had.
     pub(super) followed: u64,
     /// How often events were lost.
@@ -36,7 +38,13 @@ pub(super) struct Vitals {
 impl Vitals {
     /// Returns what is wrong, if anything is.
     pub(super) fn trouble(&self) -> Option<&str> {
-        let all = [&self.of_configuration, &self.of_rollback, &self.of_network, &self.of_health_checks];
+        let all = [
+            &self.of_configuration,
+            &self.of_rollback,
+            &self.of_network,
+            &self.of_health_checks,
+            &self.of_guard,
+        ];
         all.into_iter().find_map(Option::as_deref)
     }
 }

@@ -1,5 +1,5 @@
+mod background;
 mod budget;
-mod checks;
 mod health;
 mod serve;
 mod voice;
@@ -7,7 +7,7 @@ mod wake;
 
 use std::{path::Path, time::Duration};
 
-use byway::{Byway, Checker, NetworkEvents, Owner, config::Config};
+use byway::{Byway, Checker, GatewayGuard, NetworkEvents, Owner, config::Config};
 use clap::Args;
 use nix::time::{ClockId, clock_gettime};
 use sd_notify::NotifyState;
@@ -50,6 +50,12 @@ pub(crate) struct Run {
     /// Answer HTTP at a loopback address and port, or at the path of a Unix socket: /metrics, /healthz and /readyz
     #[arg(long, value_name = "ADDR:PORT|PATH", value_parser = serve::endpoint)]
     http: Option<Endpoint>,
+    /// Stand in for a default gateway that does not answer, so that packets reach the rules all the same
+    ///
+    /// The kernel drops a packet whose ordinary gateway does not answer before any rule is asked. While no default gateway of
+    /// a family answers, this gives the kernel an address for it.
+    #[arg(long)]
+    guard_default_gateway: bool,
     /// When it ends, detach from all interfaces: rules stay, and do nothing
     #[arg(long)]
     detach_on_exit: bool,
@@ -71,7 +77,16 @@ impl Run {
         if let Some(endpoint) = &self.http {
             serve::start(endpoint, &agent.voice.health).map_err(Error::Http)?;
         }
-        checks::start(Checker::open()?, agent.voice.clone()).map_err(Error::Agent)?;
+        let mut checker = Checker::open()?;
+        let check = move || checker.turn(Duration::MAX);
+        background::start("verdict", agent.voice.clone(), |vitals| &mut vitals.of_health_checks, check)
+            .map_err(Error::Agent)?;
+        if self.guard_default_gateway {
+            let mut guard = GatewayGuard::open()?;
+            let guard = move || guard.turn(Duration::MAX);
+            background::start("guard", agent.voice.clone(), |vitals| &mut vitals.of_guard, guard)
+                .map_err(Error::Agent)?;
+        }
         if !agent.is_empty(&self.configuration)? {
             agent.apply(&self.configuration)?;
         }

@@ -17,6 +17,11 @@ use nix::libc::{SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTERM};
 
 use crate::support::{ANSWER, Agent, ConfigFile, SILENCE, VIP, call, done, json, pins, rounds, works};
 
+/// The folder of pins. Beside it there may be the lock of a change that the agent makes.
+fn pinned() -> String {
+    pins().into_iter().find(|name| name.starts_with("netns-")).unwrap()
+}
+
 #[test]
 fn an_agent_follows_the_network_and_leaves_all_in_force() {
     let seed = Seed::new().unwrap();
@@ -178,7 +183,7 @@ fn an_agent_outlives_being_stopped_and_the_loss_of_its_pins() {
     assert_eq!(agent.says(), "attached to eth1");
     assert!(works(&seed, ANSWER));
 
-    let folder = format!("/sys/fs/bpf/byway/{}", pins().remove(0));
+    let folder = format!("/sys/fs/bpf/byway/{}", pinned());
     std::fs::remove_dir_all(&folder).unwrap();
     // It may have been reading them.
     seed.server.route("198.51.100.0/24 via 10.111.221.21").unwrap();
@@ -206,7 +211,7 @@ fn an_agent_tries_again_and_goes_on_beside_trouble() {
         (0..8).map(|_| agent.says()).take_while(|line| !line.starts_with(&applied)).collect();
     assert!(said.len() < 8, "{said:?}");
 
-    std::fs::write(format!("/run/byway/{}/unconfirmed", pins()[0]), "?").unwrap();
+    std::fs::write(format!("/run/byway/{}/unconfirmed", pinned()), "?").unwrap();
     for (family, gateway) in [("-4", "10.111.221.21"), ("-6", "2001:db8:221::21")] {
         seed.server.delete_route(&format!("{family} default")).unwrap();
         seed.server.route(&format!("default via {gateway}")).unwrap();
@@ -283,6 +288,23 @@ fn an_agent_carries_out_health_checks() {
     let said = call(&seed.server, "rollback").out;
     assert!(said.contains(check), "{said}");
     assert_eq!(next_hop()["health_check"]["rise"], 1);
+}
+
+#[test]
+fn an_agent_stands_in_for_the_default_gateway() {
+    let seed = Seed::new().unwrap();
+    let file = ConfigFile::new(VIP);
+    let agent = Agent::start(&seed.server, &file.words("run --guard-default-gateway"));
+    assert!(agent.says().starts_with("applied "));
+    assert!(works(&seed, ANSWER));
+    seed.gateway.delete_address("eth0", "10.111.220.1/24").unwrap();
+    seed.server.delete_neighbour("eth0", IPV4.gateway).unwrap();
+    assert!(wait_until(ANSWER, || works(&seed, SILENCE)));
+    let gateway = "default gateway 10.111.220.1 on eth0";
+    assert_eq!(agent.says(), format!("stands in for the {gateway}, which does not answer"));
+    seed.gateway.address("eth0", "10.111.220.1/24").unwrap();
+    assert_eq!(agent.says(), format!("no longer stands in for the {gateway}"));
+    assert!(works(&seed, ANSWER));
 }
 
 /// Sends bytes, and returns what comes back.

@@ -9,6 +9,7 @@ mod flow_offload;
 mod flows;
 mod following;
 mod forwarded;
+mod gateway_guard;
 mod get;
 mod groups;
 mod ipsec;
