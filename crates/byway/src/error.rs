@@ -11,8 +11,8 @@ use byway_abi::reply::{MAX_DEVICE_SETS, MAX_REPLY_DEVICES};
 use thiserror::Error;
 
 use crate::model::{
-    FlowError, FlowSpec, Group, HealthCheckSpec, NextHopSpec, PrefixError, Rule, RuleError, Selector,
-    in_one_sentence,
+    FlowError, FlowSpec, Group, HealthCheckSpec, NextHop, NextHopSpec, PrefixError, Rule, RuleError,
+    Selector, in_one_sentence,
 };
 
 /// Why Byway did not do what was asked. Nothing has changed then, except where [`Error::NotUndone`] says so.
@@ -40,6 +40,14 @@ pub enum Error {
     /// Another owner has a different health check of the next hop.
     #[error("there is already a health check of that next hop ({0}), which belongs to {owner}", owner = .0.check.owner)]
     HealthCheckOfAnother(Box<HealthCheckSpec>),
+    /// A health check cannot ask anybody.
+    #[error("the health check of {next_hop} asks nobody: {why}")]
+    CannotCheck {
+        /// The next hop.
+        next_hop: Box<NextHop>,
+        /// Why it cannot, in words.
+        why: String,
+    },
     /// Another version of Byway has made the rule for exactly these packets. This one does not know its kind.
     #[error(
         "the rule for these packets ({0}) is of a kind that this byway does not know, so it stays as it is"
@@ -414,6 +422,7 @@ impl Error {
             | Self::UnknownHeader(_)
             | Self::IngressQdisc(_)
             | Self::Stacked { .. }
+            | Self::CannotCheck { .. }
             | Self::DeviceDown { .. }
             | Self::BpffsHidden(_)
             | Self::Schema { .. }
@@ -456,6 +465,9 @@ impl Error {
                 return Some(format!(
                     "run byway where that BPF file system is mounted, or take the program off first: `tc filter del dev {device} egress pref 2842` removes a filter, and a tcx link goes with its pins"
                 ));
+            }
+            Self::CannotCheck { .. } => {
+                "the check goes on once it can; until then the next hop is as without it"
             }
             Self::UnknownProgram(_) => "use the byway that put it there, or take it off with that one first",
             Self::TablesFull { .. } => "delete some, or use shorter prefixes",

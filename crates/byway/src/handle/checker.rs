@@ -1,8 +1,10 @@
 //! Carries out the health checks of next hops, and writes the verdicts where the programs read them.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     fmt,
+    hash::{BuildHasher, RandomState},
     net::IpAddr,
     time::Duration,
 };
@@ -38,6 +40,12 @@ const LEASE: Duration = Duration::from_secs(5);
 /// How long before its end a verdict is renewed.
 const RENEW: Duration = Duration::from_secs(4);
 
+/// How soon it tries again what it could not ask.
+const ASK_AGAIN: Duration = Duration::from_millis(10);
+
+/// How often in a row a check may find nobody to ask before that is worth a word.
+const PATIENCE: u32 = 5;
+
 /// Rounds begin at most a tenth of an interval early.
 const JITTER: u32 = 10;
 
@@ -46,6 +54,8 @@ const JITTER: u32 = 10;
 ///
 /// Its verdicts are in the kernel, and hold for five seconds unless it renews them. So when the process is gone, each next hop
 /// is soon judged by its own answers again. One that starts goes on from the verdicts that it finds.
+///
+/// What this host itself cannot ask, without an address or a socket, says nothing about a next hop.
 #[derive(Debug)]
 pub struct Checker {
     namespace: String,
@@ -54,11 +64,14 @@ pub struct Checker {
     next_hops: Option<(u64, NextHops)>,
     /// The checks, by slot.
     checks: BTreeMap<u32, Checked>,
-    /// The sockets, by device and whether they are for IPv4.
-    sockets: BTreeMap<(u32, bool), Echo>,
+    sockets: Sockets,
     look_again: Duration,
-    secret: u64,
+    /// Makes the secret of each question.
+    secrets: RandomState,
 }
+
+/// The sockets, by device and whether they are for IPv4.
+type Sockets = BTreeMap<(u32, bool), Echo>;
 
 /// A next hop with a health check.
 #[derive(Debug)]
@@ -69,8 +82,31 @@ struct Checked {
     header: Header,
     /// The source address for each host, if the device has one.
     sources: Vec<Option<IpAddr>>,
+    /// The questions of the last round that could not be asked yet, by the place of their host.
+    unasked: Vec<usize>,
+    round: u32,
     /// Until when the verdict holds, if it is out of service.
     until: Duration,
+    /// How often in a row it could ask nobody when the checker looked.
+    idle: u32,
+}
+
+impl Checked {
+    /// Returns whether there is anybody that it could ask.
+    fn can_ask(&self, sockets: &Sockets) -> bool {
+        let mut hosts = self.rounds.check().ping.iter().zip(&self.sources);
+        let has_socket = |host: &IpAddr| sockets.contains_key(&(self.next_hop.device.index, host.is_ipv4()));
+        self.header != Header::Other && hosts.any(|(host, source)| source.is_some() && has_socket(host))
+    }
+
+    /// Says why it asks nobody.
+    fn why_idle(&self) -> String {
+        let device = &self.next_hop.device.name;
+        match self.header {
+            Header::Other => format!("packets of {device} have a header that byway does not know"),
+            _ => format!("{device} has no address to ask from"),
+        }
+    }
 }
 
 /// What a health check has found out about a next hop: that it is out of service from now on, or back.
@@ -91,20 +127,16 @@ impl fmt::Display for Verdict {
         let hosts: Vec<String> = ping.iter().map(IpAddr::to_string).collect();
         let hosts = hosts.join(", ");
         let rounds =
-            |count: u8| if count == 1 { "a round".to_owned() } else { format!("{count} rounds in a row") };
+            |count: u8| if count == 1 { "in a round".to_owned() } else { format!("{count} rounds in a row") };
         if *is_healthy {
-            return write!(
-                f,
-                "{next_hop} is back in service: its health check was good in {}",
-                rounds(*rise)
-            );
+            return write!(f, "{next_hop} is back in service: its health check was good, {}", rounds(*rise));
         }
         let who = match (ping.len(), quorum) {
             (1, _) => format!("{hosts} has not answered"),
             (_, 1) => format!("none of {hosts} has answered"),
             _ => format!("fewer than {quorum} of {hosts} have answered"),
         };
-        write!(f, "{next_hop} is out of service: {who} by it in {}", rounds(*fall))
+        write!(f, "{next_hop} is out of service: {who} through it, {}", rounds(*fall))
     }
 }
 
@@ -120,26 +152,26 @@ impl Checker {
             network: Network::open()?,
             next_hops: None,
             checks: BTreeMap::new(),
-            sockets: BTreeMap::new(),
+            sockets: Sockets::new(),
             look_again: Duration::ZERO,
-            secret: getrandom::u64().map_err(|error| Error::kernel("get random bytes", error))?,
+            secrets: RandomState::new(),
         })
     }
 
-    /// Does what is to be done by now: asks, hears answers, writes verdicts. Then waits until something is to be done again, `longest`
-    /// at the most. Returns the verdicts that have changed.
+    /// Does what is to be done by now: asks, hears answers, writes verdicts. Then waits until something is to be done again,
+    /// `longest` at the most. Returns the verdicts that have changed.
     ///
-    /// Once a second it looks for other health checks.
+    /// Once a second it looks for other health checks. If that fails, or if one cannot ask anybody, it goes on with the
+    /// others, and says so once a second.
     ///
     /// # Errors
     ///
-    /// [`Error::Privilege`] without CAP_NET_RAW, and those of the kernel. What cannot be asked just now, because the device is down or
-    /// has no address, is a question without an answer.
+    /// [`Error::Privilege`] without CAP_NET_RAW, [`Error::CannotCheck`], and those of the kernel.
     pub fn turn(&mut self, longest: Duration) -> Result<Vec<Verdict>> {
         let begin = now()?;
         let mut looked = Ok(());
         if begin >= self.look_again {
-            // Not at once again, if this fails. What is known already is checked all the same.
+            // Not at once again, if this fails.
             self.look_again = begin + LOOK_AGAIN;
             looked = self.look();
         }
@@ -151,10 +183,10 @@ impl Checker {
                 changed.insert(*slot, is_healthy);
             }
         }
-        self.ask(now)?;
+        let asked = self.ask(now);
         let verdicts = self.judge(now, &changed)?;
         if verdicts.is_empty() {
-            looked?;
+            looked.and(asked)?;
             self.wait(now, longest)?;
         }
         Ok(verdicts)
@@ -187,16 +219,30 @@ impl Checker {
             let next_hop = NextHop { device: link.device, ..next_hop };
             let same = before.remove(&slot.index);
             let same = same.filter(|it| it.next_hop == next_hop && *it.rounds.check() == check);
-            let (rounds, until) = match same {
-                Some(Checked { rounds, until, .. }) => (rounds, until),
+            let checked = match same {
+                Some(same) => Checked { header: link.header, sources, ..same },
                 None => {
                     let until = Duration::from_nanos(next_hops.verdict(slot.index)?);
-                    (Rounds::new(check, until <= now, now), until)
+                    let rounds = Rounds::new(check, until <= now, now);
+                    let (unasked, round, idle) = (Vec::new(), 0, 0);
+                    Checked { next_hop, rounds, header: link.header, sources, unasked, round, until, idle }
                 }
             };
-            self.checks.insert(slot.index, Checked { next_hop, rounds, header: link.header, sources, until });
+            self.checks.insert(slot.index, checked);
         }
-        self.open_sockets()
+        let opened = self.open_sockets();
+        for checked in self.checks.values_mut() {
+            checked.idle = if checked.can_ask(&self.sockets) { 0 } else { checked.idle.saturating_add(1) };
+        }
+        opened?;
+        // A device that has just come gets its addresses a little later.
+        match self.checks.values().find(|checked| checked.idle > PATIENCE) {
+            Some(checked) => Err(Error::CannotCheck {
+                next_hop: Box::new(checked.next_hop.clone()),
+                why: checked.why_idle(),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Opens the sockets that the checks need, and closes the others.
@@ -207,12 +253,13 @@ impl Checker {
         });
         let needed: BTreeSet<(u32, bool)> = needed.collect();
         self.sockets.retain(|key, _| needed.contains(key));
+        let identifier = self.secrets.hash_one(()) as u16;
         let mut opened = Ok(());
         for (index, is_v4) in needed {
             if self.sockets.contains_key(&(index, is_v4)) {
                 continue;
             }
-            let error = match Echo::open(index, is_v4, self.secret as u16) {
+            let error = match Echo::open(index, is_v4, identifier) {
                 Ok(echo) => {
                     self.sockets.insert((index, is_v4), echo);
                     continue;
@@ -230,79 +277,120 @@ impl Checker {
 
     /// Takes the answers that have come in. Returns the verdicts that they change, by slot.
     fn hear(&mut self) -> BTreeMap<u32, bool> {
+        let Self { checks, sockets, secrets, .. } = self;
         let mut changed = BTreeMap::new();
-        for ((index, _), echo) in &self.sockets {
-            // A device that goes down says so at the next reading, once. What is not heard is not answered.
-            while let Ok(Some((host, question))) = echo.answer() {
+        sockets.retain(|(index, _), echo| {
+            loop {
+                let (host, question) = match echo.answer() {
+                    Ok(Some(answer)) => answer,
+                    Ok(None) => return true,
+                    // The device is down, or gone. A socket that has lost its device never hears it again, even if it comes
+                    // back, so the next look opens another one.
+                    Err(_) => return false,
+                };
                 let Question { secret, slot, round } = question;
-                let Some(checked) = self.checks.get_mut(&slot) else { continue };
-                let place = checked.rounds.check().ping.iter().position(|asked| *asked == host);
-                if secret != self.secret || checked.next_hop.device.index != *index {
+                let Some(checked) = checks.get_mut(&slot) else { continue };
+                if checked.next_hop.device.index != *index || secret != secrets.hash_one((slot, round, host))
+                {
                     continue;
                 }
+                let place = checked.rounds.check().ping.iter().position(|asked| *asked == host);
                 if let Some(is_healthy) = place.and_then(|place| checked.rounds.answer(round, place)) {
                     changed.insert(slot, is_healthy);
                 }
             }
-        }
+        });
         changed
     }
 
-    /// Begins the rounds that are due.
+    /// Begins the rounds that are due, and asks what could not be asked before. Goes on if a device refuses a question, and
+    /// returns why.
     fn ask(&mut self, now: Duration) -> Result<()> {
-        for (slot, checked) in &mut self.checks {
-            if now < checked.rounds.due() {
+        let Self { checks, sockets, secrets, network, .. } = self;
+        let mut refused = Ok(());
+        for (slot, checked) in checks {
+            if !checked.can_ask(sockets) {
+                // Whatever it knew is old by the time that it can ask again.
+                checked.rounds.begin_anew(checked.until <= now, now);
                 continue;
             }
             let longest = checked.rounds.check().interval / JITTER;
-            let random = getrandom::u32().map_err(|error| Error::kernel("get random bytes", error))?;
-            let jitter = longest.mul_f64(f64::from(random) / f64::from(u32::MAX));
-            let Some(round) = checked.rounds.begin(now, jitter) else { continue };
-            let question = Question { secret: self.secret, slot: *slot, round };
-            for (host, source) in checked.rounds.check().ping.iter().zip(&checked.sources) {
+            let jitter = longest.mul_f64(f64::from(random()) / f64::from(u32::MAX));
+            if let Some(round) = checked.rounds.begin(now, jitter) {
+                checked.round = round;
+                checked.unasked = (0..checked.rounds.check().ping.len()).collect();
+            }
+            let round = checked.round;
+            for place in std::mem::take(&mut checked.unasked) {
+                let host = checked.rounds.check().ping[place];
                 let key = (checked.next_hop.device.index, host.is_ipv4());
-                let (Some(echo), Some(source)) = (self.sockets.get(&key), source) else { continue };
-                let Ok(Some(address)) = address_for(&mut self.network, checked, *host) else { continue };
-                // What cannot be sent, because the device is down, gets no answer.
-                let _ = echo.ask(*source, *host, &address, question);
+                let (Some(echo), Some(source)) = (sockets.get(&key), checked.sources[place]) else {
+                    continue;
+                };
+                let Ok(Some(address)) = address_for(network, checked, host) else {
+                    // Other packets wait for their neighbour as well.
+                    checked.unasked.push(place);
+                    continue;
+                };
+                let question =
+                    Question { secret: secrets.hash_one((*slot, round, host)), slot: *slot, round };
+                let Err(error) = echo.ask(source, host, &address, question) else { continue };
+                match error.raw_os_error() {
+                    // The device is down: nobody answers.
+                    Some(libc::ENETDOWN) => {}
+                    // Its queue is full, which other packets wait for.
+                    Some(libc::ENOBUFS) => {
+                        checked.rounds.asked_late(round, now);
+                        checked.unasked.push(place);
+                    }
+                    _ => {
+                        checked.rounds.forget(round);
+                        refused =
+                            Err(Error::kernel(format!("ask {host} through {}", checked.next_hop), error));
+                    }
+                }
             }
         }
-        Ok(())
+        refused
     }
 
     /// Writes the verdicts that have changed, and renews the others that keep a next hop out of service.
     fn judge(&mut self, now: Duration, changed: &BTreeMap<u32, bool>) -> Result<Vec<Verdict>> {
         let Some((_, next_hops)) = &mut self.next_hops else { return Ok(Vec::new()) };
-        let mut verdicts = Vec::new();
+        let (mut verdicts, mut gone) = (Vec::new(), Vec::new());
         for (slot, checked) in &mut self.checks {
-            let is_healthy = checked.rounds.is_alive();
+            let (is_healthy, check) = (checked.rounds.is_alive(), checked.rounds.check());
             let has_changed = changed.contains_key(slot);
-            let is_renewed = !is_healthy && checked.until < now + RENEW;
+            // One that can ask nobody lets its verdict end.
+            let is_renewed = !is_healthy && checked.until < now + RENEW && checked.can_ask(&self.sockets);
             if !has_changed && !is_renewed {
                 continue;
             }
-            // The slot may belong to another next hop by now. It gets no verdict of this one, but for an instant.
-            if !next_hops.is_checked(*slot, &checked.next_hop)? {
+            // The slot may have another next hop or another check by now. That gets no verdict of this one, but for an instant.
+            if !next_hops.is_checked(*slot, &checked.next_hop, check)? {
+                gone.push(*slot);
                 continue;
             }
             checked.until = if is_healthy { Duration::ZERO } else { now + LEASE };
             next_hops.set_verdict(*slot, checked.until.as_nanos() as u64)?;
             if has_changed {
-                verdicts.push(Verdict {
-                    next_hop: checked.next_hop.clone(),
-                    health_check: checked.rounds.check().clone(),
-                    is_healthy,
-                });
+                let (next_hop, health_check) = (checked.next_hop.clone(), check.clone());
+                verdicts.push(Verdict { next_hop, health_check, is_healthy });
             }
+        }
+        for slot in gone {
+            self.checks.remove(&slot);
         }
         Ok(verdicts)
     }
 
     fn wait(&self, now: Duration, longest: Duration) -> Result<()> {
-        let renewals = self.checks.values().filter(|it| !it.rounds.is_alive());
-        let renewals = renewals.map(|it| it.until.saturating_sub(RENEW));
-        let due = self.checks.values().map(|checked| checked.rounds.due()).chain(renewals).min();
-        let until = due.unwrap_or(self.look_again).min(self.look_again);
+        let due = self.checks.values().filter(|checked| checked.can_ask(&self.sockets)).map(|checked| {
+            let renewal = (!checked.rounds.is_alive()).then(|| checked.until.saturating_sub(RENEW));
+            let unasked = (!checked.unasked.is_empty()).then(|| now + ASK_AGAIN);
+            [Some(checked.rounds.due()), renewal, unasked].into_iter().flatten().min()
+        });
+        let until = due.flatten().min().unwrap_or(self.look_again).min(self.look_again);
         // Rounded up, because otherwise it would wake too early and wait again.
         let time = until.saturating_sub(now).min(longest).as_micros().div_ceil(1_000);
         let mut sockets: Vec<PollFd<'_>> =
@@ -312,6 +400,12 @@ impl Checker {
             Err(errno) => Err(Error::kernel("wait for answers", errno)),
         }
     }
+}
+
+/// A number for the jitter.
+fn random() -> u32 {
+    // Without any, rounds begin on time.
+    getrandom::u32().unwrap_or(0)
 }
 
 impl Byway {
@@ -333,14 +427,15 @@ fn address_for(network: &mut Network, checked: &Checked, host: IpAddr) -> Result
     }
     let neighbour = |gateway: IpAddr| Neighbour { device: checked.next_hop.device.clone(), gateway };
     match checked.next_hop.gateway {
-        Some(gateway) => network.link_layer_address(&neighbour(gateway), true),
+        Some(gateway) => network.link_layer_address(&neighbour(gateway)),
         // Without a gateway, the host itself is the neighbour.
-        None => network.link_layer_address(&neighbour(host), false),
+        None => network.link_layer_address(&neighbour(host)),
     }
 }
 
-/// The source address of the questions to a host: the one that is asked for, or one of the device's, at best of the network that the
-/// gateway is in.
+/// The source address of the questions to a host: the one that is asked for, or one of the device's. At best it is of the network
+/// that the gateway is in, and otherwise the one most like the host's: of several prefixes, the host may know only one
+/// (RFC 6724, 5).
 fn source(check: &HealthCheck, next_hop: &NextHop, host: IpAddr, of_device: &[IpNet]) -> Option<IpAddr> {
     if check.src.is_some() {
         return check.src;
@@ -353,8 +448,17 @@ fn source(check: &HealthCheck, next_hop: &NextHop, host: IpAddr, of_device: &[Ip
         of_device.iter().filter(|net| net.addr().is_ipv4() == host.is_ipv4()).filter(is_global).collect();
     let gateway = next_hop.gateway.unwrap_or(host);
     // The sort is stable: of several, the kernel's first one stays first.
-    usable.sort_by_key(|net| !net.contains(&gateway));
+    usable.sort_by_key(|net| (!net.contains(&gateway), Reverse(common_bits(net.addr(), host))));
     usable.first().map(|net| net.addr())
+}
+
+/// How many bits two addresses of a family begin with in common.
+fn common_bits(one: IpAddr, other: IpAddr) -> u32 {
+    match (one, other) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => (one.to_bits() ^ other.to_bits()).leading_zeros(),
+        (IpAddr::V6(one), IpAddr::V6(other)) => (one.to_bits() ^ other.to_bits()).leading_zeros(),
+        _ => 0,
+    }
 }
 
 fn now() -> Result<Duration> {
@@ -382,6 +486,10 @@ mod tests {
         // An IPv4 packet by an IPv6 gateway, and the other way round.
         assert_eq!(of("fe80::9", "198.51.100.1"), Some(ip("192.0.2.1")));
         assert_eq!(of("10.0.0.9", "2001:db8:1::1"), Some(ip("2001:db8::1")));
+        // Of two prefixes, the one that the host knows.
+        let both = ["fd00::1/64", "2001:db8:5::1/64"].map(|net| net.parse::<IpNet>().unwrap());
+        let host = ip("2001:db8:1::1");
+        assert_eq!(source(&check, &hop("fe80::9"), host, &both), Some(ip("2001:db8:5::1")));
         let said = HealthCheck { src: Some(ip("192.168.1.5")), ..check.clone() };
         assert_eq!(source(&said, &hop("10.0.0.9"), ip("198.51.100.1"), &nets), Some(ip("192.168.1.5")));
         assert_eq!(source(&check, &hop("10.0.0.9"), ip("198.51.100.1"), &nets[2..]), None);
@@ -396,15 +504,15 @@ mod tests {
         };
         assert_eq!(
             said(&ping[..1], false),
-            "via 10.0.0.9 dev eth1 is out of service: 198.51.100.1 has not answered by it in 3 rounds in a row"
+            "via 10.0.0.9 dev eth1 is out of service: 198.51.100.1 has not answered through it, 3 rounds in a row"
         );
         assert_eq!(
             said(&ping, false),
-            "via 10.0.0.9 dev eth1 is out of service: none of 198.51.100.1, 198.51.100.2 has answered by it in 3 rounds in a row"
+            "via 10.0.0.9 dev eth1 is out of service: none of 198.51.100.1, 198.51.100.2 has answered through it, 3 rounds in a row"
         );
         assert_eq!(
             said(&ping, true),
-            "via 10.0.0.9 dev eth1 is back in service: its health check was good in 3 rounds in a row"
+            "via 10.0.0.9 dev eth1 is back in service: its health check was good, 3 rounds in a row"
         );
     }
 }

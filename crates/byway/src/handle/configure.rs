@@ -1,7 +1,7 @@
 //! Configurations: diff, apply and export.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     io,
     time::Duration,
 };
@@ -201,8 +201,12 @@ fn as_config(held: &Desired, attach: Option<Attach>, is_meant: impl Fn(Owner) ->
     }
     let checks = held.health_checks.iter().filter(|(_, check)| is_meant(check.owner));
     let specs = checks.map(|(next_hop, check)| HealthCheckSpec::new(next_hop.into(), check.clone()));
-    // The rules of the configuration that led there may be gone.
-    let used = specs.filter(|spec| config.next_hops().any(|next_hop| *next_hop == spec.next_hop));
-    config.health_checks = used.collect();
+    // The rules of the configuration that led there may be gone. And where the routing tables have found one gateway on several
+    // devices in turn, a configuration can name only one of them.
+    let mut seen = HashSet::new();
+    let is_used = |spec: &HealthCheckSpec| {
+        config.next_hops().any(|used| *used == spec.next_hop) && seen.insert(spec.next_hop.clone())
+    };
+    config.health_checks = specs.filter(is_used).collect();
     config
 }

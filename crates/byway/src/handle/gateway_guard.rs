@@ -170,7 +170,7 @@ impl GatewayGuard {
         }
         let begin = Instant::now();
         // Not at once again, if this fails.
-        self.look_again = begin + LOOK_AGAIN;
+        self.look_again = begin + LOOK_AT_MOST;
         self.gateways = self.read_gateways()?;
         let end = Instant::now();
         let took = end - begin;

@@ -18,10 +18,10 @@ use super::sys;
 /// The hop limit of the requests, that of other packets of the host (RFC 1700).
 const HOP_LIMIT: u8 = 64;
 
-/// What a request says, and its answer repeats. Nobody who does not see the request can answer it.
+/// What a request says, and its answer repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Question {
-    /// A number that only this process and those on the way know.
+    /// A number that belongs to this question. Nobody who does not see the question knows it.
     pub(crate) secret: u64,
     /// The next hop.
     pub(crate) slot: u32,

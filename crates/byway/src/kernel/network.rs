@@ -330,18 +330,17 @@ impl Network {
     }
 
     /// Returns the link-layer address that the kernel has for a neighbour. Without one, asks the kernel to find it out, and to
-    /// keep it if that is meant.
-    pub(crate) fn link_layer_address(
-        &mut self,
-        neighbour: &Neighbour,
-        is_kept: bool,
-    ) -> Result<Option<Vec<u8>>> {
-        let attributes = self.neighbour(neighbour)?.map(|now| now.attributes).unwrap_or_default();
+    /// confirm one that is old: nobody else may ask for it. It keeps the neighbour resolved only if it does already.
+    pub(crate) fn link_layer_address(&mut self, neighbour: &Neighbour) -> Result<Option<Vec<u8>>> {
+        let now = self.neighbour(neighbour)?;
+        let is_kept = now.as_ref().is_some_and(is_managed);
+        let is_old = now.as_ref().is_some_and(|now| now.header.state == NeighbourState::Stale);
+        let attributes = now.map(|now| now.attributes).unwrap_or_default();
         let address = attributes.into_iter().find_map(|attribute| match attribute {
             NeighbourAttribute::LinkLayerAddress(bytes) => Some(bytes),
             _ => None,
         });
-        if address.is_none() {
+        if address.is_none() || is_old {
             let mut request = neighbour_request(neighbour);
             request.header.flags = NeighbourFlags::Use;
             if is_kept {
@@ -353,13 +352,15 @@ impl Network {
         Ok(address)
     }
 
-    /// Returns the addresses of devices that packets may leave with, by ifindex, the first of each device first.
+    /// Returns the addresses of devices that packets may leave with, by ifindex: the first of each device first, and those that
+    /// are deprecated last.
     pub(crate) fn source_addresses(&mut self) -> Result<BTreeMap<u32, Vec<IpNet>>> {
         let answers = self
             .netlink
             .dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))
             .map_err(Error::io("list the addresses"))?;
         let mut all: BTreeMap<u32, Vec<IpNet>> = BTreeMap::new();
+        let mut deprecated = Vec::new();
         for answer in answers {
             let RouteNetlinkMessage::NewAddress(AddressMessage { header, attributes, .. }) = answer else {
                 continue;
@@ -380,7 +381,13 @@ impl Network {
                 }
             }
             let net = local.or(address).and_then(|it| IpNet::new(it, header.prefix_len).ok());
-            all.entry(header.index).or_default().extend(net);
+            match header.flags.contains(AddressHeaderFlags::Deprecated) {
+                true => deprecated.extend(net.map(|net| (header.index, net))),
+                false => all.entry(header.index).or_default().extend(net),
+            }
+        }
+        for (index, net) in deprecated {
+            all.entry(index).or_default().push(net);
         }
         Ok(all)
     }

@@ -30,6 +30,14 @@ use crate::{
     policy::state::Slot,
 };
 
+/// What a slot has had.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Before {
+    next_hop: byway_abi::NextHop,
+    device: Option<u32>,
+    verdict: u64,
+}
+
 /// The open maps.
 pub(crate) struct NextHops {
     next_hops: Array<MapData, byway_abi::NextHop>,
@@ -129,34 +137,34 @@ impl NextHops {
         Ok(None)
     }
 
-    /// Gives a slot the current device and MTU of its next hop. Returns what the slot had before, and which device.
-    pub(crate) fn renew(
-        &mut self,
-        slot: u32,
-        next_hop: &NextHop,
-        mtu: u32,
-    ) -> Result<(byway_abi::NextHop, Option<u32>)> {
-        let (before, device) = (self.read(slot)?, self.device(slot)?);
+    /// Gives a slot the current device and MTU of its next hop. Returns what the slot had before. A verdict about the way by
+    /// another device ends.
+    pub(crate) fn renew(&mut self, slot: u32, next_hop: &NextHop, mtu: u32) -> Result<Before> {
+        let before = Before {
+            next_hop: self.read(slot)?,
+            device: self.device(slot)?,
+            verdict: self.verdicts.get(&slot, 0).map_err(cannot_read("VERDICTS"))?,
+        };
         let renewed = self
-            .write(slot, wire::next_hop(next_hop, before.flags, mtu))
-            .and_then(|()| self.set_device(slot, next_hop.device.index));
+            .write(slot, wire::next_hop(next_hop, before.next_hop.flags, mtu))
+            .and_then(|()| self.set_device(slot, next_hop.device.index))
+            .and_then(|()| match before.device == Some(next_hop.device.index) || before.verdict == 0 {
+                true => Ok(()),
+                false => self.set_verdict(slot, 0),
+            });
         if let Err(error) = renewed {
-            self.restore(slot, before, device)?;
+            self.restore(slot, &before)?;
             return Err(error);
         }
-        Ok((before, device))
+        Ok(before)
     }
 
     /// Gives a slot back what it had before [`renew`](Self::renew). Without a device its next hop is out of service.
-    pub(crate) fn restore(
-        &mut self,
-        slot: u32,
-        before: byway_abi::NextHop,
-        device: Option<u32>,
-    ) -> Result<()> {
+    pub(crate) fn restore(&mut self, slot: u32, before: &Before) -> Result<()> {
         // The device first: without one, no packet goes there.
-        self.set_device(slot, device.unwrap_or(0))?;
-        self.write(slot, before)
+        self.set_device(slot, before.device.unwrap_or(0))?;
+        self.set_verdict(slot, before.verdict)?;
+        self.write(slot, before.next_hop)
     }
 
     /// Returns the ifindex of the device in a slot, or `None` if the device is gone or does not exist yet.
@@ -207,11 +215,17 @@ impl NextHops {
         let wire = self.read(slot)?;
         match check {
             Some(check) => {
+                let before = self.health_check(slot)?;
+                let asks_the_same = before.is_some_and(|before| {
+                    (&before.ping, before.quorum, before.src) == (&check.ping, check.quorum, check.src)
+                });
                 let said = wire::health_check(check);
                 retry_enomem(|| self.health_checks.insert(slot, said, 0))
                     .map_err(cannot_write("HEALTH_CHECKS"))?;
                 // One that asks others knows nothing yet.
-                self.set_verdict(slot, 0)?;
+                if !asks_the_same {
+                    self.set_verdict(slot, 0)?;
+                }
                 self.write(slot, byway_abi::NextHop { flags: wire.flags | NEXT_HOP_CHECKED, ..wire })
             }
             None => {
@@ -239,11 +253,11 @@ impl NextHops {
         self.verdicts.set(slot, until, 0).map_err(cannot_write("VERDICTS"))
     }
 
-    /// Whether a slot has this next hop, and a health check.
-    pub(crate) fn is_checked(&self, slot: u32, next_hop: &NextHop) -> Result<bool> {
+    /// Whether a slot has this next hop, and this health check.
+    pub(crate) fn is_checked(&self, slot: u32, next_hop: &NextHop, check: &HealthCheck) -> Result<bool> {
         let wire = self.read(slot)?;
         let is_it = |it: NextHop| it.gateway == next_hop.gateway && it.device.index == next_hop.device.index;
-        Ok(is_checked(&wire) && wire::read_next_hop(&wire).is_some_and(is_it))
+        Ok(wire::read_next_hop(&wire).is_some_and(is_it) && self.health_check(slot)?.as_ref() == Some(check))
     }
 
     /// Returns the counters of a next hop, summed over the CPUs.

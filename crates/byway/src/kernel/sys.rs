@@ -233,6 +233,9 @@ pub(super) fn bypass_queues(socket: BorrowedFd<'_>) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// `MAX_ADDR_LEN` (include/linux/netdevice.h).
+const MAX_ADDR_LEN: usize = 32;
+
 /// Returns the address of a packet socket (packet(7)): a device, a protocol, and who gets the frame. A link-layer address that
 /// is too long for one is cut.
 pub(super) fn packet_address(ifindex: u32, protocol: u16, address: &[u8]) -> SockAddr {
@@ -245,8 +248,10 @@ pub(super) fn packet_address(ifindex: u32, protocol: u16, address: &[u8]) -> Soc
     let length = address.len().min(link.sll_addr.len());
     link.sll_addr[..length].copy_from_slice(&address[..length]);
     link.sll_halen = length as u8;
-    // SAFETY: the storage has such an address, and it is so long.
-    unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) }
+    // The kernel wants room for the longest link-layer address of the device's kind, even if there is none in the frame.
+    let length = mem::offset_of!(libc::sockaddr_ll, sll_addr) + MAX_ADDR_LEN;
+    // SAFETY: the storage has such an address, is longer than this, and zero behind it.
+    unsafe { SockAddr::new(storage, length as libc::socklen_t) }
 }
 
 /// `MEMBARRIER_CMD_GLOBAL` (membarrier(2)).

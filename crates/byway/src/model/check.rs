@@ -93,7 +93,7 @@ pub enum RuleError {
         host: IpAddr,
     },
     /// More hosts have to answer than there are, or none.
-    #[error("{quorum} of {hosts} {} cannot answer", if *.hosts == 1 { "host" } else { "hosts" })]
+    #[error("a health check of {hosts} {} cannot have a quorum of {quorum}", if *.hosts == 1 { "host" } else { "hosts" })]
     Quorum {
         /// How many have to answer.
         quorum: u8,
@@ -157,7 +157,7 @@ impl RuleError {
             Self::AskedTwice(_) => "name it once",
             Self::NotASource(..) => "name an address of this host",
             Self::AskedFromOtherFamily { .. } => "name hosts of one family, or leave `src` out",
-            Self::Quorum { .. } => "the quorum is a number from 1 to that of the hosts",
+            Self::Quorum { .. } => "a quorum is 1 to the number of hosts",
             Self::Interval(_) => {
                 return Some(format!("an interval is {} to {}", short(INTERVAL_MIN), short(INTERVAL_MAX)));
             }

@@ -21,8 +21,7 @@ pub(crate) const ROUNDS_MAX: u32 = 10;
 /// Asks hosts behind a next hop, round after round, whether packets get through: each gets an ICMP echo request (RFC 792,
 /// RFC 4443) by this next hop, whatever the routing tables say.
 ///
-/// The agent asks ([`Checker`](crate::Checker)). While it finds that too few hosts answer, no packet goes to the next hop that
-/// has another way.
+/// The agent asks ([`Checker`](crate::Checker)). While it finds that too few hosts answer, no packet goes to the next hop.
 ///
 /// ```
 /// use byway::HealthCheck;
@@ -206,7 +205,7 @@ mod tests {
             ),
             (
                 HealthCheck { quorum: 2, ..one() },
-                "2 of 1 host cannot answer; the quorum is a number from 1 to that of the hosts",
+                "a health check of 1 host cannot have a quorum of 2; a quorum is 1 to the number of hosts",
             ),
             (one().interval(of(49)), "a health check cannot ask every 49ms; an interval is 50ms to 3600s"),
             (

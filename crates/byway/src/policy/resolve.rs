@@ -204,7 +204,7 @@ impl Host {
         Ok(members)
     }
 
-    fn resolve_next_hop(&self, spec: &NextHopSpec, checks: &Checks) -> Result<NextHop> {
+    pub(crate) fn resolve_next_hop(&self, spec: &NextHopSpec, checks: &Checks) -> Result<NextHop> {
         match self.find_next_hop(spec, checks) {
             Err(Error::NoSuchDevice(_) | Error::NoDeviceForGateway(_))
                 if checks.wait() && spec.device().is_none_or(NextHop::may_wait_for) =>

@@ -63,6 +63,24 @@ impl Rounds {
         Some(self.number)
     }
 
+    /// Notes that a question of a round was asked only now. Its answer may take as long as that of any other.
+    pub(crate) fn asked_late(&mut self, number: u32, now: Duration) {
+        if let Some(round) = self.open.iter_mut().find(|round| round.number == number) {
+            round.asked = now;
+        }
+    }
+
+    /// Forgets a round that nobody could be asked in: it says nothing.
+    pub(crate) fn forget(&mut self, number: u32) {
+        self.open.retain(|round| round.number != number);
+    }
+
+    /// Begins anew, with this verdict.
+    pub(crate) fn begin_anew(&mut self, is_alive: bool, now: Duration) {
+        self.open.clear();
+        (self.is_alive, self.against, self.next) = (is_alive, 0, now);
+    }
+
     /// Notes an answer of the host at this place. Returns the verdict if that changes it.
     pub(crate) fn answer(&mut self, number: u32, host: usize) -> Option<bool> {
         let place = self.open.iter().position(|round| round.number == number)?;
@@ -159,6 +177,19 @@ mod tests {
         assert_eq!((it.expire(ms(260)), it.due()), (None, ms(300)));
         assert_eq!(begin(&mut it, ms(300)), Some(4));
         assert_eq!(it.expire(ms(450)), Some(false));
+    }
+
+    #[test]
+    fn a_question_that_could_not_be_asked_says_nothing() {
+        let mut it = rounds(1, 1, 1);
+        let first = begin(&mut it, ms(0)).unwrap();
+        it.asked_late(first, ms(60));
+        assert_eq!((it.expire(ms(150)), it.due()), (None, ms(100)));
+        let second = begin(&mut it, ms(100)).unwrap();
+        it.forget(second);
+        assert_eq!(it.expire(ms(160)), Some(false));
+        it.begin_anew(true, ms(300));
+        assert_eq!((it.is_alive(), it.due(), it.expire(ms(900))), (true, ms(300), None));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::{
     error::{Error, Result},
     model::{
         Action, Device, Group, GroupSpec, HealthCheck, HealthCheckSpec, NextHop, NextHopSpec, Owner, Rule,
-        Selector, Target, check_families,
+        RuleError, Selector, Target, check_families,
     },
 };
 
@@ -289,19 +289,22 @@ impl Transaction {
     ) -> Result<()> {
         let HealthCheckSpec { next_hop: named, check } = spec;
         let check = HealthCheck { owner, ..check.clone() };
-        // As the rules and groups name it: one whose device the routing table finds is another one.
-        let meant: Vec<NextHop> =
-            self.meant(named).filter(|it| it.by_route == named.device().is_none()).cloned().collect();
-        for next_hop in meant {
-            match self.desired.health_checks.get(&next_hop) {
-                Some(existing) if existing.owner != owner && on_conflict == OnConflict::KeepForeign => {}
-                Some(existing) if HealthCheck { owner, ..existing.clone() } == check => {}
-                Some(existing) if existing.owner != owner => {
-                    let spec = HealthCheckSpec::new(named.clone(), existing.clone());
-                    return Err(Error::HealthCheckOfAnother(Box::new(spec)));
-                }
-                _ => drop(self.desired.health_checks.insert(next_hop, check.clone())),
+        let next_hop = self.snapshot.host.resolve_next_hop(named, &self.checks)?;
+        if !self.desired.next_hops().contains(&next_hop) {
+            return match on_conflict {
+                // Another owner has taken the place of the rule that led there.
+                OnConflict::KeepForeign => Ok(()),
+                _ => Err(RuleError::CheckOfNothing(named.clone()).into()),
+            };
+        }
+        match self.desired.health_checks.get(&next_hop) {
+            Some(existing) if existing.owner != owner && on_conflict == OnConflict::KeepForeign => {}
+            Some(existing) if HealthCheck { owner, ..existing.clone() } == check => {}
+            Some(existing) if existing.owner != owner => {
+                let spec = HealthCheckSpec::new(named.clone(), existing.clone());
+                return Err(Error::HealthCheckOfAnother(Box::new(spec)));
             }
+            _ => drop(self.desired.health_checks.insert(next_hop, check)),
         }
         Ok(())
     }

@@ -257,8 +257,7 @@ fn an_agent_carries_out_health_checks() {
     seed.client.set_up("eth0", false).unwrap();
     assert_eq!(
         agent.says(),
-        "via 10.111.221.21 dev eth1 is out of service: none of 10.111.222.11, 2001:db8:222::11 has answered by it in 3 rounds \
-         in a row"
+        "via 10.111.221.21 dev eth1 is out of service: none of 10.111.222.11, 2001:db8:222::11 has answered through it, 3 rounds in a row"
     );
     assert_eq!(next_hop()["state"], "unhealthy");
     let shown = call(&seed.server, "show nexthops");
@@ -272,7 +271,7 @@ fn an_agent_carries_out_health_checks() {
     seed.client.route("default via 10.111.222.21").unwrap();
     assert_eq!(
         agent.says(),
-        "via 10.111.221.21 dev eth1 is back in service: its health check was good in a round"
+        "via 10.111.221.21 dev eth1 is back in service: its health check was good, in a round"
     );
     assert_eq!(next_hop()["state"], "up");
     assert_eq!(next_hop()["health_check"]["interval_ms"], 100);

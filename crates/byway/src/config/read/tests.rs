@@ -238,7 +238,7 @@ fn every_mistake_in_a_health_check_has_its_place() {
         (
             check(&format!("{good}\nquorum = 2")),
             Some(
-                "5:1 [[health-check]]: 2 of 1 host cannot answer; the quorum is a number from 1 to that of the hosts",
+                "5:1 [[health-check]]: a health check of 1 host cannot have a quorum of 2; a quorum is 1 to the number of hosts",
             ),
         ),
         (

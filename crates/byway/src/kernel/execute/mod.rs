@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    model::{Action, Device, Group, Member, NextHop, Prefix, Selector, Target},
+    model::{Action, Device, Group, HealthCheck, Member, NextHop, Prefix, Selector, Target},
     policy::{
         state::{Actual, DeviceSet, Place, Role},
         step::Step,
@@ -80,7 +80,9 @@ enum Undo {
     /// Free a slot.
     ForgetSlot(u32),
     /// Give a slot back the next hop and the device that it had.
-    Renew(u32, Box<byway_abi::NextHop>, Option<u32>),
+    Renew(u32, Box<next_hops::Before>),
+    /// Give a next hop back the health check that it had, and its verdict.
+    HealthCheck(u32, Option<HealthCheck>, u64),
     /// Restore a group in a generation, or remove it if there was none.
     Group(GroupKey, Option<Box<byway_abi::Group>>),
     /// Remove the records of all recorded rules.
@@ -230,8 +232,8 @@ impl Executor<'_> {
             Step::Renew(next_hop) => {
                 let mtu = recorded_mtu(network, &next_hop.device)?;
                 let slot = so_far.slot(next_hop)?;
-                let (before, device) = tables.next_hops.renew(slot, next_hop, mtu)?;
-                Ok(Some(Undo::Renew(slot, Box::new(before), device)))
+                let before = tables.next_hops.renew(slot, next_hop, mtu)?;
+                Ok(Some(Undo::Renew(slot, Box::new(before))))
             }
             Step::MakeDevices(devices) => {
                 let taken = tables.replies.device_sets()?;
@@ -264,13 +266,14 @@ impl Executor<'_> {
             }
             Step::SetHealthCheck(next_hop, check) => {
                 let slot = so_far.slot(next_hop)?;
-                let before = tables.next_hops.health_check(slot)?;
+                let (before, verdict) =
+                    (tables.next_hops.health_check(slot)?, tables.next_hops.verdict(slot)?);
                 if let Err(error) = tables.next_hops.set_health_check(slot, check.as_ref()) {
                     // Only the check that it has got already, if this fails as well.
                     let _ = tables.next_hops.set_health_check(slot, before.as_ref());
                     return Err(error);
                 }
-                by(Step::SetHealthCheck(next_hop.clone(), before))
+                Ok(Some(Undo::HealthCheck(slot, before, verdict)))
             }
             Step::PrepareGroup(group) => {
                 let next = tables.generation()? & 1 ^ 1;
@@ -376,7 +379,11 @@ impl Executor<'_> {
         match undo {
             Undo::Step(step) => self.step(&step, so_far).map(drop),
             Undo::ForgetSlot(slot) => tables.next_hops.forget(slot),
-            Undo::Renew(slot, before, device) => tables.next_hops.restore(slot, *before, device),
+            Undo::Renew(slot, before) => tables.next_hops.restore(slot, &before),
+            Undo::HealthCheck(slot, check, verdict) => {
+                tables.next_hops.set_health_check(slot, check.as_ref())?;
+                tables.next_hops.set_verdict(slot, verdict)
+            }
             Undo::Group(key, before) => tables.next_hops.set_group(key, before.as_deref()),
             Undo::ForgetRules => {
                 so_far.recorded.iter().try_for_each(|target| forget_rule(tables, target.rule))

@@ -11,7 +11,7 @@ use std::{
 };
 
 use byway::{
-    Attach, Byway, Checker, HealthCheck, HealthCheckSpec, MemberSpec, NextHopState, Owner, TargetSpec,
+    Attach, Byway, Checker, Error, HealthCheck, HealthCheckSpec, MemberSpec, NextHopState, Owner, TargetSpec,
     Verdict, config::Config,
 };
 use byway_lab::{Frame, Node, wait_until};
@@ -24,11 +24,13 @@ use crate::support::{
 /// How long a verdict holds that nobody renews.
 const LEASE: Duration = Duration::from_secs(5);
 /// From one round to the next. Emulated kernels need some time for an answer.
-const INTERVAL: Duration = Duration::from_millis(200);
+pub(crate) const INTERVAL: Duration = Duration::from_millis(200);
 
 /// A checker at work, until it is dropped.
 pub(crate) struct Checks {
     pub(crate) verdicts: Receiver<Verdict>,
+    /// What it cannot do.
+    pub(crate) errors: Receiver<Error>,
     ends: &'static AtomicBool,
     thread: Option<JoinHandle<()>>,
 }
@@ -36,16 +38,18 @@ pub(crate) struct Checks {
 impl Checks {
     pub(crate) fn of(node: &Node) -> Self {
         let (sender, verdicts) = channel();
+        let (failed, errors) = channel();
         let ends: &'static AtomicBool = Box::leak(Box::default());
         let check = move || {
             let mut checker = Checker::open().unwrap();
             while !ends.load(Relaxed) {
-                for verdict in checker.turn(Duration::from_millis(50)).unwrap() {
-                    let _ = sender.send(verdict);
+                match checker.turn(Duration::from_millis(50)) {
+                    Ok(all) => all.into_iter().for_each(|verdict| drop(sender.send(verdict))),
+                    Err(error) => drop(failed.send(error)),
                 }
             }
         };
-        Self { verdicts, ends, thread: Some(node.spawn(check)) }
+        Self { verdicts, errors, ends, thread: Some(node.spawn(check)) }
     }
 
     /// Waits for the next verdict.
@@ -65,16 +69,16 @@ impl Drop for Checks {
 }
 
 /// The host behind the routers, by its number.
-fn behind(v6: bool, last: u8) -> IpAddr {
+pub(crate) fn behind(v6: bool, last: u8) -> IpAddr {
     if v6 { format!("2001:db8:100::{last}").parse().unwrap() } else { [198, 51, 100, last].into() }
 }
 
-fn with_length(host: IpAddr) -> String {
+pub(crate) fn with_length(host: IpAddr) -> String {
     format!("{host}/{}", if host.is_ipv4() { 32 } else { 128 })
 }
 
 /// Sends by router 1, and by router 2 behind it. Asks hosts behind router 1.
-fn configuration(hosts: &Routers, check: HealthCheck) -> Config {
+pub(crate) fn configuration(hosts: &Routers, check: HealthCheck) -> Config {
     let members = vec![MemberSpec::new(hosts.hop(1)), MemberSpec::new(hosts.hop(2)).backup()];
     let spec = rule(&hosts.source(5).to_string(), None, TargetSpec::NextHops(members));
     let mut config = Config::new(Some(Attach::devices(["eth0"])), vec![], [spec]);
@@ -82,11 +86,11 @@ fn configuration(hosts: &Routers, check: HealthCheck) -> Config {
     config
 }
 
-fn apply(byway: &mut Byway, config: &Config) {
+pub(crate) fn apply(byway: &mut Byway, config: &Config) {
     byway.apply(Owner::new(42), config).unwrap();
 }
 
-fn state(hosts: &Routers) -> NextHopState {
+pub(crate) fn state(hosts: &Routers) -> NextHopState {
     let all = on(&hosts.server, crate::support::any_hook(), |byway| byway.next_hops()).unwrap();
     all.iter().find(|it| it.next_hop.gateway == Some(hosts.via[0])).unwrap().state
 }

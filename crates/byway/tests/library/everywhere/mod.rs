@@ -12,6 +12,7 @@ mod forwarded;
 mod gateway_guard;
 mod get;
 mod groups;
+mod health_checks;
 mod ipsec;
 mod leftovers;
 mod limits;
