@@ -198,7 +198,7 @@ impl Network {
         let mut request = neighbour_request(gateway);
         request.header.state = NeighbourState::Stale;
         if gateway.gateway.is_ipv6() {
-            // Otherwise the kernel takes it for a router no longer, and removes the routes by it (RFC 4861, 7.2.5).
+            // As in the kernel's own entry of a router (RFC 4861, 7.2.5).
             request.header.flags = NeighbourFlags::Router;
         }
         request.attributes.push(NeighbourAttribute::LinkLayerAddress(own.to_vec()));

@@ -87,9 +87,7 @@ impl Run {
             background::start("guard", agent.voice.clone(), |vitals| &mut vitals.of_guard, guard)
                 .map_err(Error::Agent)?;
         }
-        if !agent.is_empty(&self.configuration)? {
-            agent.apply(&self.configuration)?;
-        }
+        agent.start(&self.configuration)?;
         tell(&[NotifyState::Ready]);
 
         let mut budget = Budget::new(now(), used());
@@ -154,24 +152,33 @@ impl Agent {
         applied
     }
 
-    /// Whether there is nothing to apply when the agent starts: what was set up without a configuration stays.
-    fn is_empty(&self, configuration: &Configuration) -> Result<bool, Error> {
+    /// Applies the configuration when the agent starts, unless that says nothing: what was set up without one stays.
+    fn start(&mut self, configuration: &Configuration) -> Result<(), Error> {
         let path = configuration.path();
         if path == Path::new(FILE) && !path.exists() {
-            self.voice.note(&format!("there is no {FILE}, so what is in force stays"))?;
-            return Ok(true);
+            return self.voice.note(&format!("there is no {FILE}, so what is in force stays"));
         }
-        let is_empty = configuration.read().is_ok_and(|(config, _)| config == Config::default());
-        if is_empty {
-            self.voice.note(&format!("{} says nothing, so what is in force stays", path.display()))?;
+        match configuration.read() {
+            Ok((config, _)) if config == Config::default() => {
+                self.voice.note(&format!("{} says nothing, so what is in force stays", path.display()))
+            }
+            read => self.apply_read(configuration, read),
         }
-        Ok(is_empty)
     }
 
     /// Applies the configuration. If that cannot be, what was in force before stays.
     fn apply(&mut self, configuration: &Configuration) -> Result<(), Error> {
+        self.apply_read(configuration, configuration.read())
+    }
+
+    /// Does the same with what was read of it.
+    fn apply_read(
+        &mut self,
+        configuration: &Configuration,
+        read: Result<(Config, Vec<String>), Error>,
+    ) -> Result<(), Error> {
         self.is_to_apply = false;
-        let config = match configuration.read() {
+        let config = match read {
             Ok((config, warnings)) => {
                 for warning in warnings {
                     anstream::eprintln!("byway: warning: {warning}");

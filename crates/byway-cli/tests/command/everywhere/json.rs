@@ -51,8 +51,13 @@ fn objects<'a>(value: &'a Value, all: &mut Vec<BTreeSet<&'a str>>) {
     }
 }
 
-/// What the demo alone prints, and what takes a rule of a newer Byway.
-const NOT_HERE: [&str; 8] = [
+/// What the demo and the agent alone print, and what takes a rule of a newer Byway.
+const NOT_HERE: [&str; 13] = [
+    "applied",
+    "followed",
+    "verdict",
+    "guard",
+    "note",
     "ipv4",
     "ipv6",
     "failed_before",
@@ -82,6 +87,11 @@ on-down = "drop"
 from = "192.168.5.0/24"
 via = "10.9.9.9"
 dev = "eth7"
+
+[[health-check]]
+via = "10.111.221.21"
+dev = "eth1"
+ping = "10.111.222.11"
 "#;
 
 #[test]
