@@ -7,7 +7,7 @@ use byway_netlink::{
     NLM_F_CREATE, NLM_F_REPLACE,
     packet::{
         RouteNetlinkMessage,
-        neighbour::{NeighbourAttribute, NeighbourExtFlags, NeighbourMessage},
+        neighbour::{NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage},
     },
 };
 
@@ -43,6 +43,18 @@ impl Node {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).doing(doing),
         }
+    }
+
+    /// Makes the node answer for an IPv6 address that it does not have (`ip -6 neigh add proxy`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] if there is no such device.
+    pub fn proxy_neighbour(&self, device: &str, address: IpAddr) -> Result<()> {
+        let mut message = self.neighbour_message(device, address)?;
+        message.header.flags = NeighbourFlags::Proxy;
+        self.change(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
+            .doing(|| format!("making {} answer for {address} on {device}", self.name()))
     }
 
     /// Adds or replaces a neighbour entry that never expires and is never asked about (`ip neigh replace … nud

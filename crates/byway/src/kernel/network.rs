@@ -146,19 +146,19 @@ impl Network {
         Ok(devices)
     }
 
-    /// Returns the gateways of the default routes of the main table, each with its device.
-    pub(crate) fn default_gateways(&mut self) -> Result<BTreeSet<(u32, IpAddr)>> {
-        let mut gateways = BTreeSet::new();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let main = RouteAttribute::Table(RouteHeader::RT_TABLE_MAIN.into());
-            for route in self.routes(family, main, is_default)? {
-                gateways.extend(route_gateways(&route));
-            }
-        }
-        Ok(gateways)
+    /// Returns the gateway of the only default route of a family in the main table, with its device. `None` if there are other
+    /// ways, or none.
+    pub(crate) fn only_default_gateway(&mut self, is_v4: bool) -> Result<Option<(u32, IpAddr)>> {
+        let family = if is_v4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let main = RouteAttribute::Table(RouteHeader::RT_TABLE_MAIN.into());
+        Ok(match &self.routes(family, main, is_default)?[..] {
+            [only] => route_gateway(only),
+            _ => None,
+        })
     }
 
-    /// Returns a device with its Ethernet address, if it has one and the kernel resolves its neighbours.
+    /// Returns a device with its Ethernet address. `None` if it has none, if the kernel resolves no neighbours there, or if it takes
+    /// packets to this address for its own (macvlan, ipvlan).
     pub(crate) fn ethernet_address(&mut self, index: u32) -> Result<Option<(Device, [u8; 6])>> {
         let mut request = LinkMessage::default();
         request.header.index = index;
@@ -173,7 +173,8 @@ impl Network {
             _ => None,
         });
         let Link { device, header, has_neighbours, .. } = link(&message);
-        Ok(own.filter(|_| header == Header::Ethernet && has_neighbours).map(|own| (device, own)))
+        let is_fit = header == Header::Ethernet && has_neighbours && !is_stacked(&message);
+        Ok(own.filter(|_| is_fit).map(|own| (device, own)))
     }
 
     /// Returns what the kernel knows of a default gateway. `own` is the address that may stand in for it.
@@ -184,7 +185,11 @@ impl Network {
             _ => false,
         };
         Ok(match message.header.state {
+            // Somebody else has the kernel ask for it.
+            _ if is_managed(&message) => Seen::Answers,
             NeighbourState::Failed => Seen::Silent,
+            // Under traffic the kernel begins to ask again before anybody sees that it has failed.
+            NeighbourState::Incomplete if since(&message) >= ANSWERS_WITHIN => Seen::Silent,
             NeighbourState::Incomplete => Seen::Asked,
             NeighbourState::None => Seen::Unknown,
             _ if message.attributes.iter().any(stands_in) => Seen::StoodIn,
@@ -192,9 +197,9 @@ impl Network {
         })
     }
 
-    /// Gives the kernel an address for a default gateway that does not answer. A device that is gone is not an error.
+    /// Gives the kernel an address for a default gateway that does not answer. A device that is gone, or has lost the protocol,
+    /// is not an error.
     pub(crate) fn stand_in(&mut self, gateway: &Neighbour, own: &[u8; 6]) -> Result<()> {
-        let is_kept = self.neighbour(gateway)?.is_some_and(|now| is_managed(&now));
         let mut request = neighbour_request(gateway);
         request.header.state = NeighbourState::Stale;
         if gateway.gateway.is_ipv6() {
@@ -202,12 +207,40 @@ impl Network {
             request.header.flags = NeighbourFlags::Router;
         }
         request.attributes.push(NeighbourAttribute::LinkLayerAddress(own.to_vec()));
-        if is_kept {
-            request.attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
-        }
         match self.change_neighbour(request) {
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENETDOWN)) => Ok(()),
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENETDOWN | libc::EINVAL)) =>
+            {
+                Ok(())
+            }
             changed => changed.map_err(neighbour_unchanged(gateway)),
+        }
+    }
+
+    /// Takes the address away again that stands in for a gateway. One that answers keeps its own.
+    pub(crate) fn stop_standing_in(&mut self, gateway: &Neighbour) -> Result<()> {
+        match self.ethernet_address(gateway.device.index)? {
+            Some((_, own)) if self.seen(gateway, &own)? == Seen::StoodIn => self.delete_neighbour(gateway),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the kernel ask for a gateway as if it knew nothing of it.
+    pub(crate) fn ask_anew(&mut self, gateway: &Neighbour) -> Result<()> {
+        self.delete_neighbour(gateway)?;
+        let mut request = neighbour_request(gateway);
+        request.header.flags = NeighbourFlags::Use;
+        // Whatever comes of it: soon an address stands in again.
+        let _ = self.change_neighbour(request);
+        Ok(())
+    }
+
+    fn delete_neighbour(&mut self, neighbour: &Neighbour) -> Result<()> {
+        match self.netlink.change(RouteNetlinkMessage::DelNeighbour(neighbour_request(neighbour)), 0) {
+            Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => {
+                Err(neighbour_unchanged(neighbour)(error))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -463,6 +496,9 @@ impl Network {
     }
 }
 
+/// How long a default gateway has to answer that the kernel has just asked for. In one network that takes a millisecond.
+const ANSWERS_WITHIN: Duration = Duration::from_millis(250);
+
 /// `RT_TABLE_LOCAL` (include/uapi/linux/rtnetlink.h).
 const RT_TABLE_LOCAL: u8 = 255;
 
@@ -482,7 +518,7 @@ fn link(message: &LinkMessage) -> Link {
         master: None,
         group: 0,
     };
-    let (mut lower, mut is_stacked, mut is_elsewhere) = (None, false, false);
+    let (mut lower, mut is_elsewhere) = (None, false);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.device = Device::from_kernel(name, link.device.index),
@@ -497,22 +533,25 @@ fn link(message: &LinkMessage) -> Link {
             LinkAttribute::LinkNetNsId(_) => is_elsewhere = true,
             LinkAttribute::Controller(index) => link.master = Some(*index),
             LinkAttribute::Group(group) => link.group = *group,
-            LinkAttribute::LinkInfo(infos) => {
-                // The link of a veth is its other end. A VLAN's packets carry a tag on the lower device.
-                is_stacked = infos.iter().any(|info| {
-                    matches!(
-                        info,
-                        LinkInfo::Kind(
-                            InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan | InfoKind::IpVtap
-                        )
-                    )
-                });
-            }
             _ => {}
         }
     }
-    link.parent = lower.filter(|_| is_stacked && !is_elsewhere);
+    // The link of a veth is its other end. A VLAN's packets carry a tag on the lower device.
+    link.parent = lower.filter(|_| is_stacked(message) && !is_elsewhere);
     link
+}
+
+/// Whether a device shares the Ethernet of another one: macvlan and ipvlan.
+fn is_stacked(message: &LinkMessage) -> bool {
+    message.attributes.iter().any(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.iter().any(|info| {
+            matches!(
+                info,
+                LinkInfo::Kind(InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan | InfoKind::IpVtap)
+            )
+        }),
+        _ => false,
+    })
 }
 
 fn neighbour_unchanged(neighbour: &Neighbour) -> impl FnOnce(std::io::Error) -> Error {
@@ -542,30 +581,18 @@ fn is_default(route: &RouteMessage) -> bool {
     route.header.destination_prefix_length == 0 && route.header.kind == RouteType::Unicast
 }
 
-/// Returns the gateways of a route, each with its device: several for a multipath route.
-fn route_gateways(route: &RouteMessage) -> Vec<(u32, IpAddr)> {
-    let gateway = |attributes: &[RouteAttribute]| {
-        attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::Gateway(RouteAddress::Inet(v4)) | RouteAttribute::Via(RouteVia::Inet(v4)) => {
-                Some(IpAddr::V4(*v4))
-            }
-            RouteAttribute::Gateway(RouteAddress::Inet6(v6)) | RouteAttribute::Via(RouteVia::Inet6(v6)) => {
-                Some(IpAddr::V6(*v6))
-            }
-            _ => None,
-        })
-    };
-    let mut gateways = Vec::new();
-    if let (Some(gateway), [device]) = (gateway(&route.attributes), &route_devices(route)[..]) {
-        gateways.push((*device, gateway));
-    }
-    for attribute in &route.attributes {
-        if let RouteAttribute::MultiPath(hops) = attribute {
-            let hops = hops.iter().filter_map(|hop| Some((hop.interface_index, gateway(&hop.attributes)?)));
-            gateways.extend(hops);
+/// Returns the gateway of a route, with its device. `None` if it has several, or none.
+fn route_gateway(route: &RouteMessage) -> Option<(u32, IpAddr)> {
+    let [device] = route_devices(route)[..] else { return None };
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(RouteAddress::Inet(v4)) | RouteAttribute::Via(RouteVia::Inet(v4)) => {
+            Some((device, IpAddr::V4(*v4)))
         }
-    }
-    gateways
+        RouteAttribute::Gateway(RouteAddress::Inet6(v6)) | RouteAttribute::Via(RouteVia::Inet6(v6)) => {
+            Some((device, IpAddr::V6(*v6)))
+        }
+        _ => None,
+    })
 }
 
 /// Why the destination of this route cannot be a gateway, if so.

@@ -52,8 +52,8 @@ pub(crate) struct Run {
     http: Option<Endpoint>,
     /// Stand in for a default gateway that does not answer, so that packets reach the rules all the same
     ///
-    /// The kernel drops a packet whose ordinary gateway does not answer before any rule is asked. While no default gateway of
-    /// a family answers, this gives the kernel an address for it.
+    /// The kernel drops a packet whose ordinary gateway does not answer before any rule is asked. If there is no other default
+    /// route, this gives the kernel an address for the gateway until it answers.
     #[arg(long)]
     guard_default_gateway: bool,
     /// When it ends, detach from all interfaces: rules stay, and do nothing

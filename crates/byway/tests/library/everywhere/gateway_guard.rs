@@ -122,7 +122,8 @@ fn a_silent_default_gateway_costs_no_packet() {
         let ending = traffic.ending();
         let sender = scope.spawn(|| seed.server.run(|| traffic.send(&flows, Duration::from_millis(1))));
         let mut failed = 0;
-        let until = Instant::now() + Duration::from_secs(4);
+        // Long enough for the kernel to be let ask by itself.
+        let until = Instant::now() + Duration::from_secs(12);
         while Instant::now() < until {
             let state = seed.server.neighbour("eth0", IPV4.gateway).unwrap().map(|it| it.state);
             failed += u32::from(state == Some(NeighbourState::Probe));
@@ -166,30 +167,72 @@ fn a_guard_that_is_gone_leaves_the_host_as_it_is_without() {
     assert!(wait_until(ANSWER, || works(&seed, IPV4.service) && works(&seed, IPV6.service)));
 }
 
-/// The kernel finds one that answers by itself, and must not be kept from it.
+/// Whether the gateways of both families fail without anybody standing in.
+fn is_left_alone(seed: &Seed, guard: &Guarding) -> bool {
+    let failed = |gateway: IpAddr| {
+        let _ = works(seed, if gateway.is_ipv4() { IPV4.service } else { IPV6.service });
+        let entry = seed.server.neighbour("eth0", gateway).unwrap();
+        entry.is_some_and(|entry| entry.state == NeighbourState::Failed)
+    };
+    assert!(wait_until(ANSWER, || failed(IPV4.gateway) && failed(IPV6.gateway)));
+    guard.events.recv_timeout(SILENCE).is_err()
+}
+
+/// The kernel may find one that answers by itself, and must not be misled. It takes one that nobody has asked for one that answers.
 #[test]
-fn it_stands_in_for_no_gateway_beside_one_that_answers() {
+fn it_stands_in_for_no_gateway_beside_another_way() {
     let seed = seed();
     let second = seed.lab.node("second").unwrap();
     seed.lab.link((&seed.server, "eth2"), (&second, "eth0")).unwrap();
     for (address, gateway) in [("10.111.225.1/24", "10.111.225.9"), ("2001:db8:225::1/64", "2001:db8:225::9")]
     {
-        let length = address.split('/').nth(1).unwrap();
         seed.server.address("eth2", address).unwrap();
-        second.address("eth0", &format!("{gateway}/{length}")).unwrap();
         seed.server.route(&format!("default via {gateway} metric 2000")).unwrap();
-    }
-    on(&seed.server, any_hook(), |byway| byway.attach(&byway::Attach::devices(["eth2"]))).unwrap();
-    for gateway in ["10.111.225.9", "2001:db8:225::9"] {
-        assert!(seed.server.ping(None, gateway.parse().unwrap(), ANSWER).is_ok());
     }
     go_silent(&seed);
     let guard = Guarding::of(&seed.server);
-    let asked = |gateway: IpAddr| {
-        let _ = works(&seed, if gateway.is_ipv4() { IPV4.service } else { IPV6.service });
+    assert!(is_left_alone(&seed, &guard));
+    // When it is the only way, it is guarded, until there is another one again.
+    let others = ["default via 10.111.225.9 metric 2000", "default via 2001:db8:225::9 metric 2000"];
+    others.iter().for_each(|route| seed.server.delete_route(route).unwrap());
+    assert!(wait_until(ANSWER, || works(&seed, IPV4.service) && works(&seed, IPV6.service)));
+    guard.says(true);
+    others.iter().for_each(|route| seed.server.route(route).unwrap());
+    guard.says(false);
+    let own = seed.server.mac("eth0").unwrap();
+    for gateway in [IPV4.gateway, IPV6.gateway] {
         let entry = seed.server.neighbour("eth0", gateway).unwrap();
-        entry.is_some_and(|entry| entry.state == NeighbourState::Failed)
-    };
-    assert!(wait_until(ANSWER, || asked(IPV4.gateway) && asked(IPV6.gateway)));
-    assert!(guard.events.recv_timeout(SILENCE).is_err());
+        assert!(entry.is_none_or(|entry| entry.lladdr != Some(own)), "nothing misleads the kernel");
+    }
+}
+
+/// Flows of a group have to go elsewhere when it dies.
+#[test]
+fn it_stands_in_for_no_next_hop() {
+    let seed = seed();
+    on(&seed.server, any_hook(), |byway| {
+        byway.add(&via("192.168.1.77", IPV4.gateway, "eth0")).unwrap();
+        byway.add(&via("2001:db8:1::77", IPV6.gateway, "eth0")).unwrap();
+    });
+    go_silent(&seed);
+    let guard = Guarding::of(&seed.server);
+    assert!(is_left_alone(&seed, &guard));
+}
+
+/// Whoever answers for another does not claim to be the first to do so (RFC 4861, 7.2.4), and the kernel keeps what it has.
+#[test]
+fn a_gateway_that_a_proxy_answers_for_is_found_again() {
+    let seed = seed();
+    seed.gateway.delete_address("eth0", "2001:db8:220::1/64").unwrap();
+    let _ = seed.server.delete_neighbour("eth0", IPV6.gateway);
+    let guard = Guarding::of(&seed.server);
+    assert!(wait_until(ANSWER, || works(&seed, IPV6.service)));
+    let event = guard.events.recv_timeout(ANSWER).unwrap();
+    assert!(event.stands_in && event.gateway == IPV6.gateway, "{event}");
+    seed.gateway.sysctl("net.ipv6.conf.all.proxy_ndp", "1").unwrap();
+    seed.gateway.sysctl("net.ipv6.conf.all.forwarding", "1").unwrap();
+    seed.gateway.sysctl("net.ipv6.neigh.eth0.proxy_delay", "0").unwrap();
+    seed.gateway.proxy_neighbour("eth0", IPV6.gateway).unwrap();
+    let event = guard.events.recv_timeout(ANSWER).unwrap();
+    assert!(!event.stands_in && event.gateway == IPV6.gateway, "{event}");
 }
