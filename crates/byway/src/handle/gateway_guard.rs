@@ -277,7 +277,7 @@ impl Guarding {
         let Some((gateway, Link { own, source })) = &self.only else { return Ok(()) };
         if now >= self.let_ask + LET_ASK {
             self.times = self.times.wrapping_add(1);
-            let is_long = !self.is_v4 && self.times % LONG_ONE_OF == 0;
+            let is_long = !self.is_v4 && self.times.is_multiple_of(LONG_ONE_OF);
             self.let_ask = now + if is_long { LET_ASK_LONG } else { LET_ASK_FOR };
             return network.ask_anew(gateway);
         }
