@@ -280,7 +280,10 @@ fn pin_old(old: &Old, hosts: &Routers, hook: Hook, fill: impl FnOnce(&mut Byway)
 #[test]
 fn an_older_schema_is_taken_over_under_traffic() {
     let cases = hooks().iter().flat_map(|hook| [(*hook, false), (*hook, true)]);
-    for (old, (hook, v6)) in cases.flat_map(|case| OLD.iter().map(move |old| (old, case))) {
+    let all = cases.flat_map(|case| OLD.iter().enumerate().map(move |(nth, old)| (nth, old, case)));
+    // An emulated kernel is slow: there each schema is taken over in one family, with each hook.
+    let is_emulated = std::env::var_os("BYWAY_EMULATED").is_some();
+    for (_, old, (hook, v6)) in all.filter(|(nth, _, (_, v6))| !is_emulated || (nth % 2 == 1) == *v6) {
         let hosts = Routers::new(v6);
         let (far, single, grouped) = (hosts.far(1), hosts.source(5), hosts.source(900));
         let member = MemberSpec::new(hosts.hop(2));
