@@ -80,6 +80,8 @@ struct Checked {
     rounds: Rounds,
     /// Where the packets of its device begin.
     header: Header,
+    /// Whether its device is up.
+    is_up: bool,
     /// The source address for each host, if the device has one.
     sources: Vec<Option<IpAddr>>,
     /// The questions of the last round that could not be asked yet, by the place of their host.
@@ -220,19 +222,22 @@ impl Checker {
             let same = before.remove(&slot.index);
             let same = same.filter(|it| it.next_hop == next_hop && *it.rounds.check() == check);
             let checked = match same {
-                Some(same) => Checked { header: link.header, sources, ..same },
+                Some(same) => Checked { header: link.header, is_up: link.is_up, sources, ..same },
                 None => {
                     let until = Duration::from_nanos(next_hops.verdict(slot.index)?);
                     let rounds = Rounds::new(check, until <= now, now);
                     let (unasked, round, idle) = (Vec::new(), 0, 0);
-                    Checked { next_hop, rounds, header: link.header, sources, unasked, round, until, idle }
+                    let (header, is_up) = (link.header, link.is_up);
+                    Checked { next_hop, rounds, header, is_up, sources, unasked, round, until, idle }
                 }
             };
             self.checks.insert(slot.index, checked);
         }
         let opened = self.open_sockets();
         for checked in self.checks.values_mut() {
-            checked.idle = if checked.can_ask(&self.sockets) { 0 } else { checked.idle.saturating_add(1) };
+            // Whose device is down is known anyway.
+            let is_idle = checked.is_up && !checked.can_ask(&self.sockets);
+            checked.idle = if is_idle { checked.idle.saturating_add(1) } else { 0 };
         }
         opened?;
         // A device that has just come gets its addresses a little later.
@@ -338,7 +343,8 @@ impl Checker {
                 match error.raw_os_error() {
                     // The device is down: nobody answers.
                     Some(libc::ENETDOWN) => {}
-                    // Its queue is full, which other packets wait for.
+                    // Its queue is full, which other packets wait for. Without a carrier that lasts, and the round fails once the next
+                    // one begins.
                     Some(libc::ENOBUFS) => {
                         checked.rounds.asked_late(round, now);
                         checked.unasked.push(place);
