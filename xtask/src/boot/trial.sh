@@ -166,7 +166,7 @@ agent() {
     check "the agent's unit is not enabled" not systemctl is-enabled byway-agent
     check "the other unit is disabled" systemctl disable --now byway
     mkdir -p /etc/systemd/system/byway-agent.service.d
-    printf '[Service]\nExecStart=\nExecStart=/usr/bin/byway run --http 127.0.0.1:9473\n' \
+    printf '[Service]\nExecStart=\nExecStart=/usr/bin/byway run --http 127.0.0.1:9473 --guard-default-gateway\n' \
         >/etc/systemd/system/byway-agent.service.d/http.conf
     check "the agent starts, and is ready" systemctl enable --now byway-agent
     check "the agent is active" systemctl is-active byway-agent
@@ -185,13 +185,36 @@ agent() {
     check "it follows it back" has_said '^attached to eth0$'
     check "packets leave by the rule again" answers $behind_second
 
+    cat >>/etc/byway/byway.toml <<TOML
+[[health-check]]
+via = "10.111.221.21"
+dev = "eth1"
+ping = "$behind_second"
+interval = "200ms"
+TOML
+    check "it applies a health check" systemctl reload byway-agent
+    ip -n second address del $behind_second/32 dev lo
+    check "it takes the next hop out of service" has_said "is out of service: $behind_second has not answered"
+    ip -n second address add $behind_second/32 dev lo
+    check "it puts the next hop back" has_said 'is back in service'
+    write_configuration
+
+    ip -n first address del 10.111.220.1/24 dev eth2
+    ip neighbour flush dev eth0
+    # Whoever sends makes the kernel ask.
+    ping -c 20 -i 0.2 -I $service $behind_second >/dev/null
+    check "it stands in for the default gateway" has_said '^stands in for the default gateway 10.111.220.1 on eth0'
+    check "packets leave by the rule meanwhile" answers $behind_second
+    ip -n first address add 10.111.220.1/24 dev eth2
+    check "it steps back" has_said '^no longer stands in'
+
     local log=/root/ping
     rm -f /root/done
     until [ -e /root/done ]; do ping -c 100 -i 0.05 -W 5 -I $service $behind_second; done >$log &
     local traffic=$!
     sleep 2
     check "it reloads" systemctl reload byway-agent
-    check "it has applied the configuration again" has_said '^applied ' 2
+    check "it has applied the configuration again" has_said '^applied ' 3
     check "it is killed" systemctl kill --signal=KILL byway-agent
     check "it comes back" says '^NRestarts=1$' sh -c 'sleep 20; systemctl show -p NRestarts byway-agent'
     check "it is active again" systemctl is-active byway-agent
