@@ -385,8 +385,8 @@ impl Network {
         Ok(address)
     }
 
-    /// Returns the addresses of devices that packets may leave with, by ifindex: the first of each device first, and those that
-    /// are deprecated last.
+    /// Returns the addresses of devices that packets may leave with, by ifindex, the first of each device first. One that is
+    /// deprecated is there only if the device has no other like it.
     pub(crate) fn source_addresses(&mut self) -> Result<BTreeMap<u32, Vec<IpNet>>> {
         let answers = self
             .netlink
@@ -398,9 +398,7 @@ impl Network {
             let RouteNetlinkMessage::NewAddress(AddressMessage { header, attributes, .. }) = answer else {
                 continue;
             };
-            let unusable = AddressHeaderFlags::Tentative
-                | AddressHeaderFlags::Dadfailed
-                | AddressHeaderFlags::Deprecated;
+            let unusable = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
             if header.flags.intersects(unusable) || header.scope == AddressScope::Host {
                 continue;
             }
@@ -419,8 +417,15 @@ impl Network {
                 false => all.entry(header.index).or_default().extend(net),
             }
         }
+        let kind = |net: &IpNet| match net.addr() {
+            IpAddr::V4(_) => (true, false),
+            IpAddr::V6(v6) => (false, v6.is_unicast_link_local()),
+        };
         for (index, net) in deprecated {
-            all.entry(index).or_default().push(net);
+            let of_device = all.entry(index).or_default();
+            if !of_device.iter().any(|other| kind(other) == kind(&net)) {
+                of_device.push(net);
+            }
         }
         Ok(all)
     }
