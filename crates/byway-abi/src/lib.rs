@@ -30,7 +30,7 @@ pub use rule::*;
 pub use target::*;
 
 /// The version of the pinned layout: of the names, keys and values of the maps. Stored in [`META`](meta).
-pub const SCHEMA: u32 = 13;
+pub const SCHEMA: u32 = 14;
 
 /// The value of `skb->tc_index` between the departure of a packet and its arrival, up to [`SCHEMA`] 7. Programs trust it only
 /// while they take over from those of that schema ([`TAKING_OVER_FROM_7`]).

@@ -3,7 +3,7 @@
 //! The reception program notes a request's flow with the way that it came in by. The departure program finds the flow of a
 //! reply, and sends the reply back that way.
 //!
-//! A flow is in one of two buckets of the table in `FLOWS`, and has two words there ([`Entry`]): the second one says what is
+//! A flow is in one of four buckets of the table in `FLOWS`, and has two words there ([`Entry`]): the second one says what is
 //! known, and the first one is the flow's fingerprint XOR the second. All CPUs write without a lock. A program that reads half
 //! of one entry and half of another finds no fingerprint that it looks for.
 
@@ -193,11 +193,37 @@ pub const FLOW_BUCKETS: u32 = 1 << 19;
 /// How many flows it has room for.
 pub const MAX_FLOWS: u32 = FLOW_BUCKETS * FLOWS_OF_BUCKET as u32;
 
-/// Returns both buckets that a flow may be in.
+/// How many of the buckets, at the beginning of the table, are near: 512 KiB, which stay in a processor's cache. A flow is there
+/// as long as it finds a place.
+pub const NEAR_BUCKETS: u32 = 1 << 13;
+/// The part of the table with the near buckets.
+pub const NEAR: u32 = 0;
+/// The other part.
+pub const FAR: u32 = 1;
+
+/// Returns both buckets of a part of the table ([`NEAR`] or [`FAR`]) that a flow may be in.
 #[inline(always)]
-pub const fn flow_buckets(fingerprint: u64) -> [u32; 2] {
-    [fingerprint as u32 & (FLOW_BUCKETS - 1), (fingerprint >> 32) as u32 & (FLOW_BUCKETS - 1)]
+pub const fn flow_buckets(fingerprint: u64, part: u32) -> [u32; 2] {
+    [bucket(fingerprint as u32, part), bucket((fingerprint >> 32) as u32, part)]
 }
+
+#[inline(always)]
+const fn bucket(hash: u32, part: u32) -> u32 {
+    if part == NEAR {
+        return hash & (NEAR_BUCKETS - 1);
+    }
+    let number = hash & (FLOW_BUCKETS - 1);
+    // A near one would be the same as for the other part, and full: instead it is one in the middle.
+    if number < NEAR_BUCKETS { number | (FLOW_BUCKETS / 2) } else { number }
+}
+
+/// Slot of `REPLY_HINTS`: not 0 if each flow in the table is in one of its near buckets. A hint says what packets need not look
+/// for, so 0 is always right, but costs time. Userspace gives the hints when it creates the maps, and the programs withdraw them.
+pub const ALL_FLOWS_NEAR: u32 = 0;
+/// Slot of `REPLY_HINTS`: not 0 if no Ethernet address in `HEARD` has taken the place of another one.
+pub const NO_SUCCESSORS: u32 = 1;
+/// How many hints there are.
+pub const HINTS: u32 = 2;
 
 /// [`Entry::state`]: the place is free.
 pub const FLOW_FREE: u8 = 0;

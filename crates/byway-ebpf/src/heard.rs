@@ -8,11 +8,12 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use byway_abi::reply::{
-    self, HEARD_ETHERNET, HEARD_FIRST, HEARD_IPV4, HEARD_IPV6, HeardKey, Way, address_digest, ethernet_words,
-    is_neighbour,
+    self, HEARD_ETHERNET, HEARD_FIRST, HEARD_IPV4, HEARD_IPV6, HeardKey, NO_SUCCESSORS, Way, address_digest,
+    ethernet_words, is_neighbour,
 };
 
 use crate::{
+    hint,
     maps::HEARD,
     packet::{self, ETH_P_ARP, ETH_P_IPV6, ETHERNET_LEN},
     skb::Skb,
@@ -25,7 +26,12 @@ pub type Ethernet = [u32; 2];
 /// Notes what an ARP message or one of neighbour discovery says of its sender.
 #[inline(always)]
 pub fn note(skb: &Skb) {
-    if matches!(skb.protocol(), ETH_P_ARP | ETH_P_IPV6) && !skb.is_tagged() {
+    let is_of_neighbour = match skb.protocol() {
+        ETH_P_ARP => true,
+        ETH_P_IPV6 => packet::may_be_icmpv6(skb),
+        _ => false,
+    };
+    if is_of_neighbour && !skb.is_tagged() {
         hear(skb);
     }
 }
@@ -64,6 +70,7 @@ fn heard(skb: &Skb) -> Option<()> {
     // SAFETY: as above: at worst, replies follow an address that is not the first one.
     let first = map.get_ptr(first_key(ifindex, kind, before).words()).map(|row| unsafe { *row });
     if first == Some(address_digest(address)) {
+        hint::withdraw(NO_SUCCESSORS);
         let _ = map.insert(ethernet_key(ifindex, before).words(), sender, 0);
     }
     Some(())
@@ -72,6 +79,9 @@ fn heard(skb: &Skb) -> Option<()> {
 /// Notes that a neighbour is there: nothing has taken its place.
 #[inline(always)]
 pub fn is_alive(ifindex: u32, neighbour: Ethernet) {
+    if hint::holds(NO_SUCCESSORS) {
+        return;
+    }
     let Some(map) = HEARD.get(0) else { return };
     let key = ethernet_key(ifindex, neighbour).words();
     if map.get_ptr(key).is_some() {
@@ -110,6 +120,9 @@ fn discovery(skb: &Skb) -> Option<(u32, [u32; 4])> {
 /// Returns the Ethernet address that has taken the place of a way's neighbour. `None` if nothing has.
 #[inline(always)]
 pub fn successor(way: &Way) -> Option<Ethernet> {
+    if hint::holds(NO_SUCCESSORS) {
+        return None;
+    }
     let [first, second] = sender(way.addresses);
     match successor_of(way.ifindex, first, second) {
         0 => None,

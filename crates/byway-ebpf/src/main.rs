@@ -20,6 +20,7 @@ mod decide;
 mod flow;
 mod health;
 mod heard;
+mod hint;
 mod icmp_error;
 mod lookup;
 mod maps;

@@ -182,6 +182,12 @@ pub fn is_solicitation(skb: &Skb) -> bool {
     }
 }
 
+/// Returns whether an IPv6 packet in an Ethernet frame may be one of ICMPv6 without extension headers.
+#[inline(always)]
+pub fn may_be_icmpv6(skb: &Skb) -> bool {
+    skb.at::<Ipv6>(ETHERNET_LEN).is_none_or(|header| header.next_header == ICMPV6)
+}
+
 /// 169.254.0.0/16 (RFC 3927).
 const LINK_LOCAL4: u32 = 0xA9FE_0000;
 const LINK_LOCAL4_MASK: u32 = 0xFFFF_0000;

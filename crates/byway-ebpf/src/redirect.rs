@@ -32,10 +32,6 @@ pub fn push_ethernet(skb: &Skb, packet: Packet, header: Header) -> Option<Packet
 pub fn send_back(skb: &Skb, way: &Way) -> Option<Verdict> {
     if way.addresses != [0; 3] {
         write_addresses(skb, way)?;
-        // One that has just got its Ethernet header has no protocol in it.
-        if !skb.store(12, &(skb.protocol() as u16).to_ne_bytes()) {
-            return None;
-        }
     }
     // SAFETY: the helper takes two numbers.
     Some(unsafe { bpf_redirect(way.ifindex, 0) as Verdict })
@@ -45,7 +41,9 @@ pub fn send_back(skb: &Skb, way: &Way) -> Option<Verdict> {
 #[inline(always)]
 pub fn write_addresses(skb: &Skb, way: &Way) -> Option<()> {
     let [a, b, c] = way.addresses.map(u32::to_ne_bytes);
-    let mut reversed = [b[2], b[3], c[0], c[1], c[2], c[3], a[0], a[1], a[2], a[3], b[0], b[1]];
+    // One that has just got its Ethernet header has no protocol in it.
+    let [d, e] = (skb.protocol() as u16).to_ne_bytes();
+    let mut reversed = [b[2], b[3], c[0], c[1], c[2], c[3], a[0], a[1], a[2], a[3], b[0], b[1], d, e];
     if let Some(neighbour) = heard::successor(way) {
         let [first, second] = neighbour.map(u32::to_ne_bytes);
         reversed[..6].copy_from_slice(&[first[0], first[1], second[0], second[1], second[2], second[3]]);

@@ -14,15 +14,15 @@ use byway_abi::{
     flow::{TCP, has_ports},
     is_reply_to, meta,
     reply::{
-        Entry, FLOW_ANSWERED, FLOW_ANSWERED_SYN, FLOW_CONFIRMED, FLOW_FREE, FLOW_IN_BOTH, FLOW_NEW,
-        FLOW_OF_HOST, FLOW_REQUESTED, FLOWS_OF_BUCKET, FlowCounters, KEY_WORDS, LAST_TICK,
-        MAX_WAYS_OF_DEVICE, WAY_PROBES, Way, fingerprint, flow_buckets, flow_ticks, is_neighbour, sender,
-        way_hash, way_number, ways_key,
+        ALL_FLOWS_NEAR, Entry, FAR, FLOW_ANSWERED, FLOW_ANSWERED_SYN, FLOW_CONFIRMED, FLOW_FREE,
+        FLOW_IN_BOTH, FLOW_NEW, FLOW_OF_HOST, FLOW_REQUESTED, FLOWS_OF_BUCKET, FlowCounters, KEY_WORDS,
+        LAST_TICK, MAX_WAYS_OF_DEVICE, NEAR, WAY_PROBES, Way, fingerprint, flow_buckets, flow_ticks,
+        is_neighbour, sender, way_hash, way_number, ways_key,
     },
 };
 
 use crate::{
-    clock, flow, heard, lookup,
+    clock, flow, heard, hint, lookup,
     maps::{FLOW_COUNTERS, FLOW_KEYS, FLOWS, FRAGMENTED, META, RECEIVERS, REPLY_DEVICES, WAYS},
     packet::{self, Header, Packet},
     rows::{PerCpu, Shared, field},
@@ -314,8 +314,8 @@ extern "C" fn segment(skb: &Skb, family: u32, offset: u32, goes: u32) -> u64 {
     let start = transport.offset;
     let is_v4 = family == FAMILY_IPV4;
     let (kind, ports, number) = if (is_v4 && protocol == ICMP) || (!is_v4 && protocol == ICMPV6) {
-        let Some([kind, _, _, _, a, b]) = skb.load(start) else { return 0 };
-        let kind = match (is_v4, kind) {
+        let Some([first, second]) = skb.words(start) else { return 0 };
+        let kind = match (is_v4, (u32::from_be(first) >> 24) as u8) {
             (true, ECHO_REQUEST) | (false, ECHO_REQUEST6) => Segment::REQUEST,
             (true, ECHO_REPLY) | (false, ECHO_REPLY6) => Segment::REPLY,
             (true, UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM) | (false, 1..=4) if goes == LEAVES => {
@@ -323,17 +323,17 @@ extern "C" fn segment(skb: &Skb, family: u32, offset: u32, goes: u32) -> u64 {
             }
             _ => return 0,
         };
-        (kind, u32::from_be_bytes([0, 0, a, b]), protocol.into())
+        (kind, u32::from_be(second) >> 16, protocol.into())
     } else if has_ports(protocol) {
-        let Some([a, b, c, d]) = skb.load(start) else { return 0 };
+        let Some([ports]) = skb.words(start) else { return 0 };
         // The remote port comes first.
-        let ports = u32::from_be_bytes(if goes == LEAVES { [c, d, a, b] } else { [a, b, c, d] });
+        let ports = u32::from_be(ports).rotate_left(if goes == LEAVES { 16 } else { 0 });
         if protocol != TCP || goes == IS_QUOTED {
             (Segment::DATAGRAM, ports, protocol.into())
         } else {
-            let Some(flags) = skb.load(start + 13) else { return 0 };
-            let [flags]: [u8; 1] = flags;
-            let Some(word) = skb.load(start + if goes == COMES_IN { 8 } else { 4 }) else { return 0 };
+            let Some(words) = skb.words(start + 4) else { return 0 };
+            let [sequence, acknowledged, flags]: [u32; 3] = words;
+            let flags = (u32::from_be(flags) >> 16) as u8;
             let kind = match flags & (SYN | RST | ACK) {
                 // The host forwards this one. Its sender is unknown, so it ends no connection.
                 SYN if goes == LEAVES && skb.ingress_ifindex() != 0 => Segment::OTHER,
@@ -342,7 +342,11 @@ extern "C" fn segment(skb: &Skb, family: u32, offset: u32, goes: u32) -> u64 {
                 flags if flags == SYN | ACK => Segment::SYN_ACK,
                 _ => Segment::OTHER,
             };
-            (kind, ports, u32::from_be_bytes(word).wrapping_add(if goes == COMES_IN { 0 } else { 1 }))
+            let number = match goes {
+                COMES_IN => u32::from_be(acknowledged),
+                _ => u32::from_be(sequence).wrapping_add(1),
+            };
+            (kind, ports, number)
         }
     } else {
         (Segment::DATAGRAM, 0, protocol.into())
@@ -357,23 +361,21 @@ extern "C" fn segment(skb: &Skb, family: u32, offset: u32, goes: u32) -> u64 {
 #[inline(never)]
 extern "C" fn fingerprint_of(skb: &Skb, offset: u32, goes: u32, ports: u32, protocol: u32) -> u64 {
     let Some(keys) = FLOW_KEYS.get(0) else { return 0 };
-    let Some([version]) = skb.load(offset) else { return 0 };
+    let Some([first]) = skb.words(offset) else { return 0 };
+    let version = u32::from_be(first) >> 28;
     let mut words = [0; KEY_WORDS];
     // The remote address comes first.
-    let first = if goes == LEAVES { 4 } else { 0 };
-    if version >> 4 == 4 {
-        let Some(addresses) = skb.load::<8>(offset + 12) else { return 0 };
-        let [a, b, c, d, e, f, g, h] = addresses;
-        words[first] = u32::from_ne_bytes([a, b, c, d]);
-        words[4 - first] = u32::from_ne_bytes([e, f, g, h]);
+    if version == 4 {
+        let Some([source, destination]) = skb.words(offset + 12) else { return 0 };
+        (words[0], words[4]) = if goes == LEAVES { (destination, source) } else { (source, destination) };
     } else {
-        let Some(addresses) = skb.load::<32>(offset + 8) else { return 0 };
-        for (nth, bytes) in addresses.as_chunks::<4>().0.iter().enumerate() {
-            words[(first + nth) % 8] = u32::from_ne_bytes(*bytes);
+        let Some(addresses) = skb.words::<8>(offset + 8) else { return 0 };
+        for nth in 0..8 {
+            words[nth] = if goes == LEAVES { addresses[(nth + 4) % 8] } else { addresses[nth] };
         }
     }
     words[8] = ports;
-    words[9] = u32::from(version >> 4) << 8 | protocol;
+    words[9] = version << 8 | protocol;
     fingerprint(&words, keys)
 }
 
@@ -458,61 +460,53 @@ extern "C" fn add_way(ifindex: u32, first: u32, second: u32, third: u32, hash: u
 }
 
 /// Returns what is known about a flow ([`Entry::word`]), or 0.
+#[inline(always)]
+fn find(fingerprint: u64) -> u64 {
+    match find_in(fingerprint, NEAR) {
+        0 if !hint::holds(ALL_FLOWS_NEAR) => find_in(fingerprint, FAR),
+        word => word,
+    }
+}
+
+/// Does the work of [`find`] in a part of the table, as a global function: the verifier checks it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn find(fingerprint: u64) -> u64 {
+extern "C" fn find_in(fingerprint: u64, part: u32) -> u64 {
     let Some(flows) = FLOWS.get(0) else { return 0 };
-    for number in flow_buckets(fingerprint) {
-        let Some(bucket) = flows.get(number) else { return 0 };
+    let [first, second] = flow_buckets(fingerprint, part);
+    // Both before the first read: the processor fetches the second bucket while it waits for the first.
+    let (Some(first), Some(second)) = (flows.get(first), flows.get(second)) else { return 0 };
+    let mut found = 0;
+    for bucket in [first, second] {
         for nth in 0..FLOWS_OF_BUCKET {
             let word = shared(bucket, 2 * nth + 1).get();
-            if word != 0 && shared(bucket, 2 * nth).get() ^ word == fingerprint {
-                return word;
-            }
+            let difference = shared(bucket, 2 * nth).get() ^ word ^ fingerprint;
+            // No branch: where in a bucket a flow is cannot be predicted. The mask has all bits if there is no difference.
+            let mask = ((difference | difference.wrapping_neg()) >> 63).wrapping_sub(1);
+            found = found & !mask | word & mask;
         }
     }
-    0
+    found
 }
 
 /// Notes what is known about a flow, or forgets it if `word` is 0: in each of its entries, of which two CPUs may have made two,
-/// or else in the place that is easiest to take. Returns 1, or 0 if the place of no other flow may be taken.
+/// or else in the place that is easiest to take, near rather than far. Returns 1, or 0 if the place of no other flow may be taken.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn put(fingerprint: u64, word: u64, now: u32) -> u32 {
-    let Some(flows) = FLOWS.get(0) else { return 0 };
-    // Rank (4 bits), how recent it is (19), place (2), bucket (1), from the highest bit on. The lowest number is the best. Of two
-    // buckets with free places it is the emptier one, whose first free place comes first. A flow is refused once both are full.
-    let mut best = u32::MAX;
-    let mut is_known = false;
-    let buckets = flow_buckets(fingerprint);
-    for side in 0..2_u32 {
-        let Some(bucket) = flows.get(buckets[side as usize]) else { return 0 };
-        for nth in 0..FLOWS_OF_BUCKET {
-            let found = shared(bucket, 2 * nth + 1).get();
-            if found != 0 && shared(bucket, 2 * nth).get() ^ found == fingerprint {
-                write(bucket, nth, fingerprint, word);
-                is_known = true;
-            }
-            let entry = Entry::read(found);
-            let place = u32::from(entry.rank(now)) << 22
-                | (LAST_TICK - entry.idle(now)) << 3
-                | (nth as u32) << 1
-                | side;
-            if place < best {
-                best = place;
-            }
-        }
-    }
-    if is_known {
+    let near = put_in(fingerprint, word, now, NEAR);
+    let far = put_in(fingerprint, word, now, FAR);
+    if near == IS_KNOWN || far == IS_KNOWN {
         return 1;
     }
+    let (place, part) = if far >> RANK < near >> RANK { (far, FAR) } else { (near, NEAR) };
+    let rank = place >> RANK;
     let counters = FLOW_COUNTERS.mine(0);
     let count = |counter: fn(&Cell<FlowCounters>) -> &Cell<u64>| {
         if let Some(counter) = counters.map(counter) {
             counter.set(counter.get() + 1);
         }
     };
-    let rank = best >> 22;
     if rank >= u32::from(FLOW_IN_BOTH) {
         count(|it| field!(it, refused));
         return 0;
@@ -521,9 +515,48 @@ extern "C" fn put(fingerprint: u64, word: u64, now: u32) -> u32 {
     if rank != 0 {
         count(|it| field!(it, evicted));
     }
-    let Some(bucket) = flows.get(buckets[best as usize & 1]) else { return 0 };
-    write(bucket, (best >> 1) as usize % FLOWS_OF_BUCKET, fingerprint, word);
+    if part == FAR {
+        hint::withdraw(ALL_FLOWS_NEAR);
+    }
+    let bucket = flow_buckets(fingerprint, part)[place as usize & 1];
+    let Some(bucket) = FLOWS.get(0).and_then(|flows| flows.get(bucket)) else { return 0 };
+    write(bucket, (place >> 1) as usize % FLOWS_OF_BUCKET, fingerprint, word);
     1
+}
+
+/// What [`put_in`] returns if the flow has an entry there.
+const IS_KNOWN: u32 = u32::MAX;
+/// Where the rank begins in what it returns otherwise.
+const RANK: u32 = 22;
+
+/// Writes to each entry of a flow in a part of the table. If there is none, returns the place that is easiest to take: its rank,
+/// how recent it is (19 bits), its place (2) and its bucket (1), from the highest bit on. The lowest number is the best. Of two
+/// buckets with free places it is the emptier one, whose first free place comes first.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn put_in(fingerprint: u64, word: u64, now: u32, part: u32) -> u32 {
+    let Some(flows) = FLOWS.get(0) else { return IS_KNOWN };
+    let mut best = IS_KNOWN - 1;
+    let buckets = flow_buckets(fingerprint, part);
+    for side in 0..2_u32 {
+        let Some(bucket) = flows.get(buckets[side as usize]) else { return IS_KNOWN };
+        for nth in 0..FLOWS_OF_BUCKET {
+            let found = shared(bucket, 2 * nth + 1).get();
+            if found != 0 && shared(bucket, 2 * nth).get() ^ found == fingerprint {
+                write(bucket, nth, fingerprint, word);
+                best = IS_KNOWN;
+            }
+            let entry = Entry::read(found);
+            let place = u32::from(entry.rank(now)) << RANK
+                | (LAST_TICK - entry.idle(now)) << 3
+                | (nth as u32) << 1
+                | side;
+            if place < best && best != IS_KNOWN {
+                best = place;
+            }
+        }
+    }
+    best
 }
 
 #[inline(always)]

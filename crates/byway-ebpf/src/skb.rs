@@ -44,6 +44,9 @@ const BEHIND_ETHERNET: u32 = 1;
 /// `BPF_MTU_CHK_SEGS` of `bpf_check_mtu`: compare the packet's segments with the MTU (include/uapi/linux/bpf.h).
 pub const SEGMENTS: u64 = 1;
 
+/// How near the beginning of the frame [`Skb::words`] looks by itself: no headers but those with extension headers are longer.
+const NEAR: u32 = 256;
+
 /// Reads or writes a field. The verifier checks that the program may, and translates it to a field of `struct sk_buff`.
 macro_rules! access {
     ($skb:ident, $($field:tt)+) => {
@@ -181,6 +184,24 @@ impl Skb {
         }
         // SAFETY: the bound is checked above, and nothing moves the frame before the sum is there.
         sum(unsafe { slice::from_raw_parts(start as *const u8, length) }, seed)
+    }
+
+    /// Copies words of the frame, without a call of the kernel if they are in its linear part and near its beginning. Returns
+    /// `None` if the frame is shorter.
+    #[inline(always)]
+    pub fn words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        // The verifier wants a bound for what it adds to a place in the frame.
+        if offset < NEAR
+            && let Some(words) = self.at(offset as usize)
+        {
+            return Some(*words);
+        }
+        let mut words = [0; N];
+        // SAFETY: the helper writes `N` words to `words`, or fails.
+        let failed = unsafe {
+            bpf_skb_load_bytes(self.0.get().cast(), offset, words.as_mut_ptr().cast(), 4 * N as u32)
+        };
+        (failed == 0).then_some(words)
     }
 
     /// Copies bytes of the frame. Returns `None` if it is shorter.

@@ -54,24 +54,26 @@ pub fn find(skb: &Skb, family: u32, start: u32) -> Option<Transport> {
 
 #[inline(always)]
 fn ipv4(skb: &Skb, start: u32) -> Option<Transport> {
-    let header: [u8; 20] = skb.load(start)?;
-    let fragment = u16::from_be_bytes([header[6], header[7]]);
+    let [first, second, third, _, _]: [u32; 5] = skb.words(start)?;
+    let (first, second, third) = (u32::from_be(first), u32::from_be(second), u32::from_be(third));
+    let protocol = (third >> 16) as u8;
     Some(Transport {
-        protocol: header[9],
-        offset: start + u32::from(header[0] & 0x0F) * 4,
-        part: match (fragment & 0x1FFF, fragment & 0x2000 != 0) {
+        protocol,
+        offset: start + (first >> 24 & 0x0F) * 4,
+        part: match (second & 0x1FFF, second & 0x2000 != 0) {
             (0, false) => Part::Whole,
             (0, true) => Part::FirstFragment,
             _ => Part::LaterFragment,
         },
-        identification: u32::from(u16::from_be_bytes([header[4], header[5]])),
-        next: header[9],
+        identification: second >> 16,
+        next: protocol,
     })
 }
 
 #[inline(always)]
 fn ipv6(skb: &Skb, start: u32) -> Option<Transport> {
-    let [mut next]: [u8; 1] = skb.load(start + 6)?;
+    let [_, second]: [u32; 2] = skb.words(start)?;
+    let mut next = (u32::from_be(second) >> 8) as u8;
     let mut offset = start + 40;
     let mut part = Part::Whole;
     let mut identification = 0;

@@ -75,6 +75,8 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { from: 11, converted: &[], removed: &[], rounds: &[] },
     // Maps for health checks. Loading creates them.
     Migration { from: 12, converted: &[], removed: &[], rounds: &[] },
+    // A map of hints, in which 0 is right. Loading creates it.
+    Migration { from: 13, converted: &[], removed: &[], rounds: &[] },
 ];
 
 /// Pins a map under another name as well. It stays the same map, which programs of both schemas write to.

@@ -16,9 +16,10 @@ use aya_obj::generated::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF
 use byway_abi::{
     DEVICE_NAME_LEN,
     reply::{
-        Entry, FLOW_BUCKETS, FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, HEARD_ETHERNET, HEARD_FIRST,
-        HEARD_IPV4, HEARD_IPV6, HeardKey, KEY_WORDS, LAST_TICK, LAST_WAY, MAX_HEARD, MAX_WAYS, NO_DEVICE_YET,
-        Way, address_digest, ethernet_words, fingerprint, flow_buckets, flow_key, flow_ticks, ways_key,
+        ALL_FLOWS_NEAR, Entry, FAR, FLOW_BUCKETS, FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters,
+        HEARD_ETHERNET, HEARD_FIRST, HEARD_IPV4, HEARD_IPV6, HeardKey, KEY_WORDS, LAST_TICK, LAST_WAY,
+        MAX_HEARD, MAX_WAYS, NEAR, NO_DEVICE_YET, NO_SUCCESSORS, Way, address_digest, ethernet_words,
+        fingerprint, flow_buckets, flow_key, flow_ticks, ways_key,
     },
 };
 
@@ -287,6 +288,9 @@ impl Replies {
             entries: FLOW_BUCKETS,
             flags: BPF_F_MMAPABLE | BPF_F_INNER_MAP,
         };
+        let mut hints: Array<_, u64> = map!(folder, "REPLY_HINTS");
+        let mut given = [ALL_FLOWS_NEAR, NO_SUCCESSORS].into_iter();
+        given.try_for_each(|hint| hints.set(hint, 1, 0)).map_err(cannot_write("REPLY_HINTS"))?;
         // The last one: it says that all are there.
         flows.make("flows", &mut map!(folder, "FLOWS"), &folder.join(FLOWS_PIN))
     }
@@ -327,7 +331,8 @@ impl FlowTable {
     fn places(&self, key: &FlowKey) -> impl Iterator<Item = (&AtomicU64, u64)> {
         let fingerprint = fingerprint(&key.words(), &self.keys);
         let words = self.memory.words();
-        flow_buckets(fingerprint).into_iter().flat_map(move |bucket| {
+        let buckets = [NEAR, FAR].into_iter().flat_map(move |part| flow_buckets(fingerprint, part));
+        buckets.flat_map(move |bucket| {
             let bucket = &words[bucket as usize * 2 * FLOWS_OF_BUCKET..][..2 * FLOWS_OF_BUCKET];
             bucket.as_chunks::<2>().0.iter().filter_map(move |[first, second]| {
                 let word = second.load(Ordering::Relaxed);

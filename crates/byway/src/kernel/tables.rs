@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// The names of the maps, in the object and as pins.
-pub(crate) const NAMES: [&str; 31] = [
+pub(crate) const NAMES: [&str; 32] = [
     "SOURCES4",
     "SOURCES6",
     "TABLE_INFO",
@@ -63,6 +63,7 @@ pub(crate) const NAMES: [&str; 31] = [
     "WAYS",
     "FLOWS",
     "FLOW_KEYS",
+    "REPLY_HINTS",
     "HEARD",
     "REPLY_DEVICES",
     "FLOW_COUNTERS",

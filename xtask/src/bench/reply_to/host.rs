@@ -17,8 +17,8 @@ use byway::{Byway, NextHopSpec, RuleSpec};
 use byway_abi::{
     flow::{TCP, UDP},
     reply::{
-        Entry, FLOW_BUCKETS, FLOW_CONFIRMED, FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, fingerprint,
-        flow_buckets, flow_key,
+        Entry, FAR, FLOW_BUCKETS, FLOW_CONFIRMED, FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, NEAR,
+        fingerprint, flow_buckets, flow_key,
     },
 };
 use byway_lab::seed::{Addresses, Seed};
@@ -377,7 +377,7 @@ impl Table {
         let words = flow_key([client, service].map(minimal::words), [CLIENT_PORT, SERVER_PORT], version, TCP);
         let fingerprint = fingerprint(&words, &self.keys);
         let buckets = self.buckets.borrow();
-        for number in flow_buckets(fingerprint) {
+        for number in [NEAR, FAR].into_iter().flat_map(|part| flow_buckets(fingerprint, part)) {
             let bucket = buckets.get(&number, 0)?;
             let mut entries = bucket.as_chunks::<2>().0.iter();
             if entries.any(|[first, second]| {

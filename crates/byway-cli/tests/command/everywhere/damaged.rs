@@ -290,6 +290,7 @@ fn damage(pin: &Path, random: &mut Random) {
         "REPLY_DEVICES" => hash::<8, DEVICE_NAME_LEN>(pin, random),
         "FLOWS" => array::<{ 2 * FLOWS_OF_BUCKET * size_of::<u64>() }>(pin, random),
         "FLOW_KEYS" => array::<{ FLOW_KEYS_LEN * size_of::<u32>() }>(pin, random),
+        "REPLY_HINTS" => array::<8>(pin, random),
         "FLOW_COUNTERS" => cpu_array::<{ size_of::<FlowCounters>() }>(pin, random),
         "DESTINATIONS4" => trie::<8>(pin, random),
         "DESTINATIONS6" => trie::<20>(pin, random),

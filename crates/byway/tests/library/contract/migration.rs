@@ -43,7 +43,8 @@ static OBJECT_9: &[u8] = aya::include_bytes_aligned!("schemas/9.bpf.o");
 static OBJECT_10: &[u8] = aya::include_bytes_aligned!("schemas/10.bpf.o");
 static OBJECT_11: &[u8] = aya::include_bytes_aligned!("schemas/11.bpf.o");
 static OBJECT_12: &[u8] = aya::include_bytes_aligned!("schemas/12.bpf.o");
-const OLD: [Old; 6] = [
+static OBJECT_13: &[u8] = aya::include_bytes_aligned!("schemas/13.bpf.o");
+const OLD: [Old; 7] = [
     Old { schema: 7, object: OBJECT_7, maps: &["DEVICES", "FRAGMENTS", "EXCEPTION_COUNTERS"] },
     Old {
         schema: 8,
@@ -79,6 +80,26 @@ const OLD: [Old; 6] = [
             "FLOW_COUNTERS",
         ],
     },
+    Old {
+        schema: 13,
+        object: OBJECT_13,
+        maps: &[
+            "PROGRAMS",
+            "PROBE",
+            "SECRET",
+            "FRAGMENTED",
+            "EXCEPTIONS",
+            "RECEIVERS",
+            "WAYS",
+            "FLOWS",
+            "FLOW_KEYS",
+            "HEARD",
+            "REPLY_DEVICES",
+            "FLOW_COUNTERS",
+            "HEALTH_CHECKS",
+            "VERDICTS",
+        ],
+    },
 ];
 
 /// The maps that all pinned, by the names of now where those have the same shape.
@@ -104,7 +125,7 @@ const MAPS: [&str; 17] = [
 /// The programs, likewise.
 const PROGRAMS: [&str; 4] = ["departure", "departure_l3", "arrival", "arrival_l3"];
 /// Maps that this byway opens, and that older ones did not have.
-const NEW_MAPS: [&str; 11] = [
+const NEW_MAPS: [&str; 12] = [
     "EXCEPTIONS",
     "FRAGMENTED",
     "RECEIVERS",
@@ -116,6 +137,7 @@ const NEW_MAPS: [&str; 11] = [
     "FLOW_COUNTERS",
     "HEALTH_CHECKS",
     "VERDICTS",
+    "REPLY_HINTS",
 ];
 
 impl Old {

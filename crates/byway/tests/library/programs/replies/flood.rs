@@ -2,7 +2,7 @@
 //! their way, and new ones still find a place.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     net::{IpAddr, SocketAddr},
     path::Path,
     thread,
@@ -10,7 +10,8 @@ use std::{
 
 use aya::maps::{Array, HashMap, Map, MapData};
 use byway_abi::reply::{
-    FLOW_BUCKETS, FLOW_KEYS_LEN, MAX_FLOWS, MAX_WAYS_OF_DEVICE, fingerprint, flow_buckets, flow_key, ways_key,
+    FAR, FLOW_BUCKETS, FLOW_KEYS_LEN, FLOWS_OF_BUCKET, HINTS, MAX_FLOWS, MAX_WAYS_OF_DEVICE, NEAR_BUCKETS,
+    fingerprint, flow_buckets, flow_key, ways_key,
 };
 use byway_lab::seed::{IPV4, IPV6, Seed};
 
@@ -29,7 +30,7 @@ const ESTABLISHED: usize = 50_000;
 /// Connections that are made during the flood.
 const NEWCOMERS: usize = 5_000;
 const SPOOFED: usize = 800_000;
-/// All flows have both their buckets in one part of the table, as large as this fraction of it. So it is as hard on them as if
+/// All flows have all their buckets in one part of the table, as large as this fraction of it. So it is as hard on them as if
 /// there were so many times as many: more than half as many again as the whole table has room for.
 const FRACTION: u32 = 4;
 /// Neighbours that requests come in by, on two devices.
@@ -89,20 +90,24 @@ impl Flows {
             [0x2001, 0xDB8, 0xFA, 0, 0, 0, (high >> 16) as u16, high as u16].into()
         };
         let mut flow = Flow { client: SocketAddr::new(ip, 0), neighbour: low >> 1 & (NEIGHBOURS - 1) };
-        let protocol = if is_tcp { packet::TCP } else { packet::UDP };
-        let (addresses, version) =
-            ([flow.client.ip(), flow.service().ip()].map(words), if ip.is_ipv4() { 4 } else { 6 });
         let mut port = (low >> 16) as u16;
         loop {
             port = port.wrapping_add(1);
-            let key = flow_key(addresses, [port, SERVICE_PORT], version, protocol);
-            let fingerprint = fingerprint(&key, &self.keys);
-            let [one, other] = flow_buckets(fingerprint);
+            flow.client.set_port(port);
+            let fingerprint = self.fingerprint(&flow, is_tcp);
+            let [one, other] = flow_buckets(fingerprint, FAR);
             if one < self.buckets && other < self.buckets && self.known.insert(fingerprint) {
-                flow.client.set_port(port);
                 return flow;
             }
         }
+    }
+
+    fn fingerprint(&self, flow: &Flow, is_tcp: bool) -> u64 {
+        let protocol = if is_tcp { packet::TCP } else { packet::UDP };
+        let version = if flow.client.is_ipv4() { 4 } else { 6 };
+        let addresses = [flow.client.ip(), flow.service().ip()].map(words);
+        let key = flow_key(addresses, [flow.client.port(), SERVICE_PORT], version, protocol);
+        fingerprint(&key, &self.keys)
     }
 }
 
@@ -182,8 +187,7 @@ fn with_programs(fraction: u32) -> (Seed, Programs, Flows) {
     let specs = ["0.0.0.0/0", "::/0"].map(replies);
     on(&seed.server, any_hook(), |byway| byway.add_all(&specs)).unwrap();
     let programs = Programs::new(&seed.server);
-    let keys = MapData::from_pin(Path::new(&pins().remove(0)).join("FLOW_KEYS")).unwrap();
-    let keys: Array<MapData, [u32; FLOW_KEYS_LEN]> = Map::from_map_data(keys).unwrap().try_into().unwrap();
+    let keys: Array<MapData, [u32; FLOW_KEYS_LEN]> = pinned("FLOW_KEYS").try_into().unwrap();
     let flows = Flows {
         random: Random::new(7),
         keys: keys.get(&0, 0).unwrap(),
@@ -193,7 +197,11 @@ fn with_programs(fraction: u32) -> (Seed, Programs, Flows) {
     (seed, programs, flows)
 }
 
-/// Makes connections. A few may find no place: all eight that each may have are those of established ones.
+fn pinned(name: &str) -> Map {
+    Map::from_map_data(MapData::from_pin(Path::new(&pins().remove(0)).join(name)).unwrap()).unwrap()
+}
+
+/// Makes connections. A few may find no place: all sixteen that each may have are those of established ones.
 fn establish(programs: &Programs, flows: &[Flow]) -> Vec<Flow> {
     let established: Vec<Flow> = flows.iter().filter(|flow| programs.establish(flow)).copied().collect();
     assert!(established.len() >= flows.len() * 999 / 1_000, "{} connections", established.len());
@@ -208,7 +216,7 @@ fn assert_all_go_on(programs: &Programs, established: &[Flow]) {
     }
 }
 
-/// Of the two buckets that a connection may be in it takes the emptier one. So hardly any is refused as long as the table has much
+/// Of two buckets that a connection may be in it takes the emptier one. So hardly any is refused as long as the table has much
 /// room: here it is two fifths full of connections whose places nobody may take.
 #[test]
 fn connections_are_spread_evenly() {
@@ -224,6 +232,39 @@ fn connections_are_spread_evenly() {
     assert_eq!((known.noted + known.refused, known.evicted), (CONNECTIONS.into(), 0), "{known:?}");
     // By chance it is one in a million or fewer, and would be one in a thousand if the first bucket were taken whenever it has room.
     assert!(known.refused <= 3, "{known:?}");
+}
+
+/// Up to schema 13 no buckets were near, and there were no hints. Flows that were noted then are found.
+#[test]
+fn flows_of_older_schemas_are_found() {
+    const MASK: u64 = FLOW_BUCKETS as u64 - 1;
+    let (seed, programs, mut flows) = with_programs(1);
+    let connections: Vec<Flow> = (0..2_000).map(|_| flows.next(true)).collect();
+    seed.server.run(|| {
+        let established = establish(&programs, &connections);
+        let mut table: Array<MapData, [u64; 2 * FLOWS_OF_BUCKET]> = pinned("FLOWS-0").try_into().unwrap();
+        let mut words: BTreeMap<u64, u64> = BTreeMap::new();
+        for number in 0..NEAR_BUCKETS {
+            let bucket = table.get(&number, 0).unwrap();
+            words.extend(bucket.as_chunks::<2>().0.iter().map(|[first, second]| (first ^ second, *second)));
+            table.set(number, [0; 2 * FLOWS_OF_BUCKET], 0).unwrap();
+        }
+        for (nth, flow) in established.iter().enumerate() {
+            let fingerprint = flows.fingerprint(flow, true);
+            let number = (if nth % 2 == 0 { fingerprint } else { fingerprint >> 32 } & MASK) as u32;
+            let mut bucket = table.get(&number, 0).unwrap();
+            let free = bucket.as_chunks_mut::<2>().0.iter_mut().find(|entry| **entry == [0, 0]).unwrap();
+            *free = [fingerprint ^ words[&fingerprint], words[&fingerprint]];
+            table.set(number, bucket, 0).unwrap();
+        }
+        let mut hints: Array<MapData, u64> = pinned("REPLY_HINTS").try_into().unwrap();
+        (0..HINTS).for_each(|hint| hints.set(hint, 0, 0).unwrap());
+        assert_all_go_on(&programs, &established);
+        // What changes is written where it is found.
+        established.iter().for_each(|flow| assert!(programs.establish(flow)));
+    });
+    let known = on(&seed.server, any_hook(), |byway| byway.flows(None)).unwrap();
+    assert_eq!(known.count(), 2_000, "{known:?}");
 }
 
 /// A flood of requests from everywhere takes the places of its own, and of no connection that is established. The counters know
@@ -340,8 +381,7 @@ fn made_up_neighbours_take_no_room_of_another_link() {
             byway.del(&spec.selector).unwrap();
         });
         // As if somebody had been killed between the last way and the count.
-        let ways = MapData::from_pin(Path::new(&pins().remove(0)).join("WAYS-0")).unwrap();
-        let mut ways: HashMap<MapData, u32, [u64; 2]> = Map::from_map_data(ways).unwrap().try_into().unwrap();
+        let mut ways: HashMap<MapData, u32, [u64; 2]> = pinned("WAYS-0").try_into().unwrap();
         assert_eq!(ways.keys().count(), 0);
         ways.insert(ways_key(eth1), [MAX_WAYS_OF_DEVICE.into(), 0], 0).unwrap();
         byway.add_all(&specs).unwrap();
