@@ -33,6 +33,7 @@ mod reply;
 mod rows;
 mod size;
 mod skb;
+mod socket;
 mod sources;
 mod transport;
 mod verdict;

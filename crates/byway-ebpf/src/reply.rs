@@ -27,6 +27,7 @@ use crate::{
     packet::{self, Header, Packet},
     rows::{PerCpu, Shared, field},
     skb::Skb,
+    socket,
     transport::{self, ICMP, ICMPV6, Part},
 };
 
@@ -130,6 +131,12 @@ fn note_packet(skb: &Skb, header: Header) -> Option<()> {
             if is_same(before.way, &way) {
                 entry.is_moving = false;
             } else {
+                // TCP alone has numbers that tell.
+                if before.state == FLOW_CONFIRMED
+                    && socket::may_have_sent(skb, packet.family, packet.offset) == 0
+                {
+                    return None;
+                }
                 let other = number(&way)?;
                 if before.is_moving && before.number == u32::from(other) {
                     entry.way = other;

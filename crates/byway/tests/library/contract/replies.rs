@@ -14,7 +14,7 @@ use byway_lab::{
 };
 
 use crate::support::{
-    ANSWER, SILENCE, all_arrived, hooks_and_addresses, hooks_and_families, on, pins,
+    ANSWER, SILENCE, all_arrived, hooks_and_addresses, hooks_and_families, on, packet, pins,
     replies::{
         ACK, Datagrams, PORT, SYN, Steered, TRAFFIC, Traffic, call, replies, serve, tcp, two_served_uplinks,
         two_uplinks,
@@ -168,7 +168,8 @@ fn spoofed(hosts: &Routers, from: SocketAddr, to: SocketAddr, flags: u8) -> Vec<
     tcp(from, to, flags, hosts.router[1].mac("eth0").unwrap(), hosts.server.mac("eth2").unwrap())
 }
 
-/// Whoever sends in the client's name by another way moves no connection with one packet, and confirms none blindly.
+/// Whoever sends in the client's name by another way, without the numbers of the connection, moves none of this host, and confirms
+/// none. What has the right numbers moves it, as its own client does.
 #[test]
 fn a_spoofed_packet_moves_no_connection() {
     for (hook, v6) in hooks_and_families() {
@@ -186,8 +187,11 @@ fn a_spoofed_packet_moves_no_connection() {
         };
         let went_astray = || hosts.counts(service, client)[2];
         says(b"one ");
+        let heard = hosts.router[0].capture("eth0").unwrap();
         for flags in [SYN, ACK, SYN, ACK] {
-            hosts.router[1].send_frame("eth0", &spoofed(&hosts, from, at, flags)).unwrap();
+            for _ in 0..3 {
+                hosts.router[1].send_frame("eth0", &spoofed(&hosts, from, at, flags)).unwrap();
+            }
             says(b"more");
         }
         assert_eq!(went_astray(), 0, "{hook}");
@@ -195,13 +199,27 @@ fn a_spoofed_packet_moves_no_connection() {
         // A connection that somebody begins in the client's name is answered by the way that its SYN came in by, and nothing
         // follows there: the client, who knows nothing of it, resets it.
         let other = SocketAddr::new(client, PORT + 7);
+        let before = went_astray();
         hosts.router[1].send_frame("eth0", &spoofed(&hosts, other, at, SYN)).unwrap();
-        assert!(wait_until(ANSWER, || went_astray() > 0), "the SYN-ACK goes where the SYN came from");
+        assert!(wait_until(ANSWER, || went_astray() > before), "the SYN-ACK goes where the SYN came from");
         let answers = went_astray();
         hosts.router[1].send_frame("eth0", &spoofed(&hosts, other, at, ACK)).unwrap();
         says(b"last");
         assert!(went_astray() <= answers + 2, "a reset, or the SYN-ACK once more, and no more");
         assert_eq!(hosts.counts(service, client)[0], 0);
+
+        // A frame with the right numbers, as if the client's network had taken it to the other router.
+        let of_client = |frame: &&Frame| frame.source() == Some(client) && frame.protocol() == Some(6);
+        let last = heard.frames().iter().rfind(of_client).unwrap().bytes.clone();
+        let [sender, receiver] = [hosts.router[1].mac("eth0").unwrap(), hosts.server.mac("eth2").unwrap()];
+        let again = packet::addressed(last, sender, receiver);
+        let moves = || {
+            hosts.router[1].send_frame("eth0", &again).unwrap();
+            hosts.router[1].send_frame("eth0", &again).unwrap();
+            let flows = on(&hosts.server, hook, |byway| byway.flows(Some("eth2"))).unwrap();
+            flows.ways.iter().any(|it| it.established == 1)
+        };
+        assert!(wait_until(ANSWER, moves), "{hook}: two such packets in a row move it");
     }
 }
 

@@ -1,6 +1,7 @@
 //! The table of flows that `reply-to` sends back, and the ways in it.
 
 use std::{
+    fs,
     net::{IpAddr, SocketAddr},
     str::FromStr,
 };
@@ -9,7 +10,7 @@ use byway::{
     Action, Attach, Byway, Error, FlowSpec, FlowState, LinkLayerAddress, Protocol, ReplyFlow, TargetSpec,
 };
 use byway_abi::MAX_DEVICES;
-use byway_lab::{Frame, seed::Seed, wait_until};
+use byway_lab::{Direction, Frame, seed::Seed, wait_until};
 
 use crate::support::{
     ANSWER, any_hook, hooks, hooks_and_families, on, pins,
@@ -181,11 +182,20 @@ fn one_neighbours_card_is_nobody_elses() {
     }
 }
 
-/// A client that comes by the other uplink with the same ports begins anew: its repeated SYN moves the connection there.
+/// Whether this host has no connection: all its sockets of TCP listen.
+fn only_listens(v6: bool) -> bool {
+    let table = if v6 { "/proc/thread-self/net/tcp6" } else { "/proc/thread-self/net/tcp" };
+    let table = fs::read_to_string(table).unwrap();
+    table.lines().skip(1).all(|line| line.split_whitespace().nth(3) == Some("0A"))
+}
+
+/// A client that comes by the other uplink with the same ports begins anew: its repeated SYN moves the connection there, unless
+/// this host still has the old one. Then anybody might have sent it.
 #[test]
 fn a_connection_that_begins_anew_moves_with_its_second_syn() {
     for (hook, v6) in hooks_and_families() {
         let (hosts, client, at, _services) = two_served_uplinks(hook, v6);
+        let at_first = hosts.router[0].capture("eth0").unwrap();
         let before = connect(&hosts.router[0], client, at);
         let from = before.local_addr().unwrap();
         let router = &hosts.router[1];
@@ -196,8 +206,25 @@ fn a_connection_that_begins_anew_moves_with_its_second_syn() {
                 && frame.destination() == Some(client)
                 && frame.protocol() == Some(6)
         };
-        router.send_frame("eth0", &syn).unwrap();
         let is_moving = |byway: &mut byway::Byway| byway.flows(Some("eth2")).unwrap().ways.len() == 1;
+        for _ in 0..3 {
+            router.send_frame("eth0", &syn).unwrap();
+        }
+        // The server answers with the numbers that it expects (RFC 5961), where the connection is.
+        let mut answers = 0;
+        let is_second = |frame: &Frame| {
+            answers += usize::from(is_answer(frame) && frame.direction == Direction::Incoming);
+            answers == 2
+        };
+        assert!(at_first.wait_for(ANSWER, is_second).is_some(), "{hook}");
+        assert!(!on(&hosts.server, hook, is_moving), "{hook}");
+        assert_eq!(heard.count(is_answer), 0, "{hook}");
+
+        // Now it is gone, and so is the first uplink: nobody there answers what comes by the old way.
+        drop(before);
+        assert!(wait_until(ANSWER, || hosts.server.run(|| only_listens(v6))), "{hook}: the server keeps it");
+        hosts.router[0].set_up("eth0", false).unwrap();
+        router.send_frame("eth0", &syn).unwrap();
         assert!(wait_until(ANSWER, || on(&hosts.server, hook, is_moving)), "the server has not got it");
         assert_eq!(heard.count(is_answer), 0, "one packet moves nothing");
         let moves = || {
