@@ -34,6 +34,12 @@ impl Way {
     pub fn sender(&self) -> Option<[u8; 6]> {
         (self.addresses != [0; 3]).then_some(sender(self.addresses))
     }
+
+    /// Returns the Ethernet address that the requests were for: that of this host's device.
+    pub const fn receiver(&self) -> [u8; 6] {
+        let ([a, b, c, d], [e, f, _, _]) = (self.addresses[0].to_ne_bytes(), self.addresses[1].to_ne_bytes());
+        [a, b, c, d, e, f]
+    }
 }
 
 /// Returns the sender of a frame with these Ethernet addresses, the destination first.
@@ -117,6 +123,13 @@ impl HeardKey {
 #[inline(always)]
 pub const fn ethernet_words([a, b, c, d, e, f]: [u8; 6]) -> [u32; 2] {
     [u32::from_ne_bytes([a, b, 0, 0]), u32::from_ne_bytes([c, d, e, f])]
+}
+
+/// Returns the Ethernet address that [`ethernet_words`] made two words of.
+#[inline(always)]
+pub const fn ethernet_bytes([first, second]: [u32; 2]) -> [u8; 6] {
+    let ([a, b, _, _], [c, d, e, f]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    [a, b, c, d, e, f]
 }
 
 /// Returns an address in two words, for the value of [`HEARD_FIRST`].
@@ -222,8 +235,31 @@ const fn bucket(hash: u32, part: u32) -> u32 {
 pub const ALL_FLOWS_NEAR: u32 = 0;
 /// Slot of `REPLY_HINTS`: not 0 if no Ethernet address in `HEARD` has taken the place of another one.
 pub const NO_SUCCESSORS: u32 = 1;
+/// Slot of `REPLY_HINTS`: not 0 if nobody watches the ways, so that nothing need be noted in `WAY_LIVENESS` or looked for there.
+/// Whoever watches takes it away and never gives it back: what is in force may outlive him.
+pub const NOT_WATCHED: u32 = 2;
 /// How many hints there are.
-pub const HINTS: u32 = 2;
+pub const HINTS: u32 = 3;
+
+/// Words of a value of `WAY_LIVENESS`, by the number of a way: the signs of life of its neighbour, for whoever watches it.
+pub const LIVENESS_WORDS: usize = 4;
+/// When a packet of a known flow last came in by the way, in [`liveness_ticks`].
+pub const WAY_SEEN: usize = 0;
+/// When its neighbour last said something of itself to this host alone, by ARP or neighbour discovery.
+pub const WAY_HEARD: usize = 1;
+/// When a reply last left by it.
+pub const WAY_USED: usize = 2;
+/// Until when it is out of service, in nanoseconds of the monotonic clock. Userspace writes it, and a sign of life clears it.
+pub const WAY_OUT: usize = 3;
+/// How many ways have a place there.
+pub const LIVENESS_LEN: u32 = LAST_WAY + 1;
+
+/// Returns the clock of the signs of life: the kernel's clock (`jiffies`) divided by 64. So a sign is written at most 16 times a
+/// second at 1,000 Hz.
+#[inline(always)]
+pub const fn liveness_ticks(jiffies: u64) -> u64 {
+    jiffies >> 6
+}
 
 /// [`Entry::state`]: the place is free.
 pub const FLOW_FREE: u8 = 0;

@@ -10,7 +10,7 @@ use crate::{
         attachment_counters, count, count_class, count_exception, count_matched, exception, measure,
         rule_counters,
     },
-    health, icmp_error, lookup,
+    health, icmp_error, liveness, lookup,
     maps::{ATTACHMENTS, META, NEXT_HOPS, RECEIVERS},
     mark::{self, AGAIN, FLAGS, Mark, REPLY},
     next_hop::{self, Choice, Hop},
@@ -22,6 +22,7 @@ use crate::{
     size::{self, Size},
     skb::Skb,
     verdict::{self, DROP, LEAVE, Verdict},
+    ways,
 };
 
 /// Looks up the packet's rule, and does what its target says.
@@ -130,12 +131,12 @@ fn send_to(skb: &Skb, header: Header, packet: &Packet, target: &Target, hop: &Ho
 }
 
 /// Sends a reply back by the way that its flow came in by. Returns `None` if the packet is no reply of a known flow, if the
-/// device of its way is gone, or if the rule is for flows of other devices.
+/// device of its way is gone or the way out of service, or if the rule is for flows of other devices.
 #[inline(always)]
 fn send_back(skb: &Skb, header: Header, packet: Packet, target: &Target, size: Count) -> Option<Verdict> {
     let number = reply::way(skb, &packet);
-    let way = reply::known_way(number).filter(|way| RECEIVERS.get_ifindex(way.ifindex).is_some())?;
-    if reply::is_of(target.devices(), way.ifindex) == 0 {
+    let way = ways::known_way(number).filter(|way| RECEIVERS.get_ifindex(way.ifindex).is_some())?;
+    if reply::is_of(target.devices(), way.ifindex) == 0 || !liveness::use_way(number) {
         return None;
     }
     let rule = target.rule;

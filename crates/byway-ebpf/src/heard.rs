@@ -8,16 +8,17 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use byway_abi::reply::{
-    self, HEARD_ETHERNET, HEARD_FIRST, HEARD_IPV4, HEARD_IPV6, HeardKey, NO_SUCCESSORS, Way, address_digest,
-    ethernet_words, is_neighbour,
+    self, HEARD_ETHERNET, HEARD_FIRST, HEARD_IPV4, HEARD_IPV6, HeardKey, NO_SUCCESSORS, NOT_WATCHED, Way,
+    address_digest, ethernet_words, is_neighbour,
 };
 
 use crate::{
-    hint,
+    hint, liveness,
     maps::HEARD,
     packet::{self, ETH_P_ARP, ETH_P_IPV6, ETHERNET_LEN},
     skb::Skb,
     transport::ICMPV6,
+    ways,
 };
 
 /// An Ethernet address: its first two bytes, and then the rest.
@@ -57,6 +58,13 @@ fn heard(skb: &Skb) -> Option<()> {
     let ifindex = skb.ifindex();
     let map = HEARD.get(0)?;
     is_alive(ifindex, sender);
+    if !hint::holds(NOT_WATCHED) {
+        let [first, second, third] = addresses;
+        match ways::known_number(ifindex, first, second, third) {
+            0 => {}
+            way => liveness::heard(way),
+        }
+    }
     let by_address = HeardKey { ifindex, kind, address };
     // If one of the insertions fails, replies go where they went.
     let _ = map.insert(first_key(ifindex, kind, sender).words(), address_digest(address), BPF_NOEXIST.into());

@@ -12,7 +12,7 @@ use byway_abi::{
     GroupKey, HealthCheck, MAX_ATTACHMENTS, MAX_CHUNKS, MAX_DESTINATIONS, MAX_DEVICES, MAX_GROUPS,
     MAX_NEXT_HOPS, MAX_PROGRAMS, MIN_SETS, NeighbourKey, NextHop, NextHopCounters, NextHopHealth, Probe,
     ProgramKey, ProgramRecord, SetRecord, Target, meta,
-    reply::{FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, HINTS, MAX_REPLY_DEVICES, Way},
+    reply::{FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, HINTS, LIVENESS_WORDS, MAX_REPLY_DEVICES, Way},
     sources::{self, CachedSource, ENTRIES, TableInfos, WORDS4, WORDS6},
 };
 
@@ -145,6 +145,10 @@ pub static WAYS: ArrayOfMaps<HashMap<u32, WayRow, 1, NO_PREALLOC>, 1> = ArrayOfM
 /// The flows that have come in.
 #[btf_map]
 pub static FLOWS: ArrayOfMaps<Array<[u64; 2 * FLOWS_OF_BUCKET], 1, INNER>, 1> = ArrayOfMaps::new();
+
+/// The signs of life of the ways' neighbours, and which are out of service.
+#[btf_map]
+pub static WAY_LIVENESS: ArrayOfMaps<Array<[u64; LIVENESS_WORDS], 1, INNER>, 1> = ArrayOfMaps::new();
 
 /// What packets need not look for.
 #[btf_map]

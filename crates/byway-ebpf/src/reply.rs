@@ -6,29 +6,24 @@
 //! its first packet, a flow is confirmed by the number that acknowledges the SYN-ACK, and it moves to another way only when
 //! two packets in a row have come in by that one.
 
-use core::cell::Cell;
-
-use aya_ebpf::bindings::BPF_NOEXIST;
 use byway_abi::{
     FAMILY_IPV4, Fragments,
     flow::{TCP, has_ports},
     is_reply_to, meta,
     reply::{
-        ALL_FLOWS_NEAR, Entry, FAR, FLOW_ANSWERED, FLOW_ANSWERED_SYN, FLOW_CONFIRMED, FLOW_FREE,
-        FLOW_IN_BOTH, FLOW_NEW, FLOW_OF_HOST, FLOW_REQUESTED, FLOWS_OF_BUCKET, FlowCounters, KEY_WORDS,
-        LAST_TICK, MAX_WAYS_OF_DEVICE, NEAR, WAY_PROBES, Way, fingerprint, flow_buckets, flow_ticks,
-        is_neighbour, sender, way_hash, way_number, ways_key,
+        Entry, FLOW_ANSWERED, FLOW_ANSWERED_SYN, FLOW_CONFIRMED, FLOW_FREE, FLOW_IN_BOTH, FLOW_NEW,
+        FLOW_OF_HOST, FLOW_REQUESTED, KEY_WORDS, Way, fingerprint, flow_ticks,
     },
 };
 
 use crate::{
-    clock, flow, heard, hint, lookup,
-    maps::{FLOW_COUNTERS, FLOW_KEYS, FLOWS, FRAGMENTED, META, RECEIVERS, REPLY_DEVICES, WAYS},
+    clock, flow, flow_table, heard, liveness, lookup,
+    maps::{FLOW_KEYS, FRAGMENTED, META, REPLY_DEVICES},
     packet::{self, Header, Packet},
-    rows::{PerCpu, Shared, field},
     skb::Skb,
     socket,
     transport::{self, ICMP, ICMPV6, Part},
+    ways,
 };
 
 /// What a packet is to its flow: its transport header, as one number, which is all that a global function can return. From the
@@ -113,23 +108,24 @@ fn note_packet(skb: &Skb, header: Header) -> Option<()> {
     let fingerprint = fingerprint_of(skb, packet.offset, COMES_IN, segment.0 as u32, segment.protocol());
     let way = Way { ifindex: skb.ifindex(), addresses: addresses(skb, header)? };
     let now = flow_ticks(clock::jiffies());
-    let before = Entry::read(find(fingerprint));
+    let before = Entry::read(flow_table::find(fingerprint));
     let mut entry = before;
     match before.state {
         FLOW_NEW | FLOW_ANSWERED_SYN => {
             let is_answer = segment.kind() == Segment::OTHER && before.state == FLOW_ANSWERED_SYN;
             if is_answer && segment.number() == before.number {
                 entry.state = FLOW_CONFIRMED;
-            } else if segment.kind() == Segment::SYN && !is_same(before.way, &way) {
+            } else if segment.kind() == Segment::SYN && !ways::is_same(before.way, &way) {
                 entry.state = FLOW_NEW;
             } else {
                 return None;
             }
-            entry.way = number(&way)?;
+            entry.way = ways::number(&way)?;
         }
         FLOW_CONFIRMED | FLOW_REQUESTED | FLOW_ANSWERED | FLOW_IN_BOTH => {
-            if is_same(before.way, &way) {
+            if ways::is_same(before.way, &way) {
                 entry.is_moving = false;
+                liveness::seen(before.way.into());
             } else {
                 // TCP alone has numbers that tell.
                 if before.state == FLOW_CONFIRMED
@@ -137,7 +133,7 @@ fn note_packet(skb: &Skb, header: Header) -> Option<()> {
                 {
                     return None;
                 }
-                let other = number(&way)?;
+                let other = ways::number(&way)?;
                 if before.is_moving && before.number == u32::from(other) {
                     entry.way = other;
                     entry.is_moving = false;
@@ -162,12 +158,15 @@ fn note_packet(skb: &Skb, header: Header) -> Option<()> {
             if !is_asked_for(&packet) {
                 return None;
             }
-            entry.way = number(&way)?;
+            entry.way = ways::number(&way)?;
             entry.is_moving = false;
         }
     }
     entry.age = now;
-    put(fingerprint, entry.word(), now);
+    flow_table::put(fingerprint, entry.word(), now);
+    if entry.way != before.way {
+        liveness::seen(entry.way.into());
+    }
     if let Header::Ethernet = header {
         heard::is_alive(way.ifindex, heard::sender(way.addresses));
     }
@@ -260,12 +259,12 @@ extern "C" fn way_of_flow(fingerprint: u64, segment: u64) -> u32 {
         return 0;
     }
     let now = flow_ticks(clock::jiffies());
-    let before = Entry::read(find(fingerprint));
+    let before = Entry::read(flow_table::find(fingerprint));
     let mut entry = before;
     match before.state {
         FLOW_CONFIRMED if segment.kind() == Segment::SYN => {
             // The host itself begins another connection between the same ports, so this one is over.
-            put(fingerprint, 0, now);
+            flow_table::put(fingerprint, 0, now);
             return 0;
         }
         FLOW_NEW | FLOW_ANSWERED_SYN => match segment.kind() {
@@ -287,7 +286,7 @@ extern "C" fn way_of_flow(fingerprint: u64, segment: u64) -> u32 {
     }
     if entry != before {
         entry.age = now;
-        put(fingerprint, entry.word(), now);
+        flow_table::put(fingerprint, entry.word(), now);
     }
     before.way.into()
 }
@@ -393,187 +392,4 @@ fn addresses(skb: &Skb, header: Header) -> Option<[u32; 3]> {
         Header::Ethernet => packet::ethernet_addresses(skb),
         Header::L3 => Some([0; 3]),
     }
-}
-
-/// Returns the way with this number.
-#[inline(always)]
-pub fn known_way(number: u32) -> Option<&'static Way> {
-    // SAFETY: a row has as many words. No program changes a way, and userspace removes one only when no flow has its number.
-    WAYS.get(0)?.get_ptr(number).map(|row| unsafe { &*row.cast() })
-}
-
-/// Returns whether the way with this number is this one.
-#[inline(always)]
-fn is_same(number: u16, way: &Way) -> bool {
-    known_way(number.into()).is_some_and(|known| known == way)
-}
-
-/// Returns the number of a way, which it gets now if it has none. `None` if there is no room.
-#[inline(always)]
-fn number(way: &Way) -> Option<u16> {
-    // A device that moves to another network namespace may take the program along.
-    RECEIVERS.get_ifindex(way.ifindex)?;
-    match number_of(way.ifindex, way.addresses[0], way.addresses[1], way.addresses[2]) {
-        0 => None,
-        number => Some(number as u16),
-    }
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn number_of(ifindex: u32, first: u32, second: u32, third: u32) -> u32 {
-    let way = Way { ifindex, addresses: [first, second, third] };
-    let Some(keys) = FLOW_KEYS.get(0) else { return 0 };
-    let hash = way_hash(&way, keys);
-    for nth in 0..WAY_PROBES {
-        let number = way_number(hash, nth);
-        if is_same(number as u16, &way) {
-            return number;
-        }
-    }
-    if is_neighbour(sender(way.addresses)) { add_way(ifindex, first, second, third, hash) } else { 0 }
-}
-
-/// Gives a way one of its numbers. Returns 0 if there is no room.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn add_way(ifindex: u32, first: u32, second: u32, third: u32, hash: u32) -> u32 {
-    let way = Way { ifindex, addresses: [first, second, third] };
-    let Some(ways) = WAYS.get(0) else { return 0 };
-    let mut count = ways.get_ptr_mut(ways_key(ifindex));
-    if count.is_none() {
-        // If this fails, another CPU has done it, or no way can be added either.
-        let _ = ways.insert(ways_key(ifindex), [0; 4], BPF_NOEXIST.into());
-        count = ways.get_ptr_mut(ways_key(ifindex));
-    }
-    let Some(count) = count else { return 0 };
-    // SAFETY: the programs use the first word of this row through this type. A row has the alignment of a word.
-    let count = unsafe { Shared::new(count.cast()) };
-    if count.get() >= MAX_WAYS_OF_DEVICE.into() {
-        return 0;
-    }
-    for nth in 0..WAY_PROBES {
-        let number = way_number(hash, nth);
-        // Of two CPUs with different ways for one number, one adds its way, and the other one sees that.
-        let is_added = ways.insert(number, [ifindex, first, second, third], BPF_NOEXIST.into()).is_ok();
-        if is_same(number as u16, &way) {
-            if is_added {
-                count.set(count.get() + 1);
-            }
-            return number;
-        }
-    }
-    0
-}
-
-/// Returns what is known about a flow ([`Entry::word`]), or 0.
-#[inline(always)]
-fn find(fingerprint: u64) -> u64 {
-    match find_in(fingerprint, NEAR) {
-        0 if !hint::holds(ALL_FLOWS_NEAR) => find_in(fingerprint, FAR),
-        word => word,
-    }
-}
-
-/// Does the work of [`find`] in a part of the table, as a global function: the verifier checks it once.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn find_in(fingerprint: u64, part: u32) -> u64 {
-    let Some(flows) = FLOWS.get(0) else { return 0 };
-    let [first, second] = flow_buckets(fingerprint, part);
-    // Both before the first read: the processor fetches the second bucket while it waits for the first.
-    let (Some(first), Some(second)) = (flows.get(first), flows.get(second)) else { return 0 };
-    let mut found = 0;
-    for bucket in [first, second] {
-        for nth in 0..FLOWS_OF_BUCKET {
-            let word = shared(bucket, 2 * nth + 1).get();
-            let difference = shared(bucket, 2 * nth).get() ^ word ^ fingerprint;
-            // No branch: where in a bucket a flow is cannot be predicted. The mask has all bits if there is no difference.
-            let mask = ((difference | difference.wrapping_neg()) >> 63).wrapping_sub(1);
-            found = found & !mask | word & mask;
-        }
-    }
-    found
-}
-
-/// Notes what is known about a flow, or forgets it if `word` is 0: in each of its entries, of which two CPUs may have made two,
-/// or else in the place that is easiest to take, near rather than far. Returns 1, or 0 if the place of no other flow may be taken.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn put(fingerprint: u64, word: u64, now: u32) -> u32 {
-    let near = put_in(fingerprint, word, now, NEAR);
-    let far = put_in(fingerprint, word, now, FAR);
-    if near == IS_KNOWN || far == IS_KNOWN {
-        return 1;
-    }
-    let (place, part) = if far >> RANK < near >> RANK { (far, FAR) } else { (near, NEAR) };
-    let rank = place >> RANK;
-    let counters = FLOW_COUNTERS.mine(0);
-    let count = |counter: fn(&Cell<FlowCounters>) -> &Cell<u64>| {
-        if let Some(counter) = counters.map(counter) {
-            counter.set(counter.get() + 1);
-        }
-    };
-    if rank >= u32::from(FLOW_IN_BOTH) {
-        count(|it| field!(it, refused));
-        return 0;
-    }
-    count(|it| field!(it, noted));
-    if rank != 0 {
-        count(|it| field!(it, evicted));
-    }
-    if part == FAR {
-        hint::withdraw(ALL_FLOWS_NEAR);
-    }
-    let bucket = flow_buckets(fingerprint, part)[place as usize & 1];
-    let Some(bucket) = FLOWS.get(0).and_then(|flows| flows.get(bucket)) else { return 0 };
-    write(bucket, (place >> 1) as usize % FLOWS_OF_BUCKET, fingerprint, word);
-    1
-}
-
-/// What [`put_in`] returns if the flow has an entry there.
-const IS_KNOWN: u32 = u32::MAX;
-/// Where the rank begins in what it returns otherwise.
-const RANK: u32 = 22;
-
-/// Writes to each entry of a flow in a part of the table. If there is none, returns the place that is easiest to take: its rank,
-/// how recent it is (19 bits), its place (2) and its bucket (1), from the highest bit on. The lowest number is the best. Of two
-/// buckets with free places it is the emptier one, whose first free place comes first.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn put_in(fingerprint: u64, word: u64, now: u32, part: u32) -> u32 {
-    let Some(flows) = FLOWS.get(0) else { return IS_KNOWN };
-    let mut best = IS_KNOWN - 1;
-    let buckets = flow_buckets(fingerprint, part);
-    for side in 0..2_u32 {
-        let Some(bucket) = flows.get(buckets[side as usize]) else { return IS_KNOWN };
-        for nth in 0..FLOWS_OF_BUCKET {
-            let found = shared(bucket, 2 * nth + 1).get();
-            if found != 0 && shared(bucket, 2 * nth).get() ^ found == fingerprint {
-                write(bucket, nth, fingerprint, word);
-                best = IS_KNOWN;
-            }
-            let entry = Entry::read(found);
-            let place = u32::from(entry.rank(now)) << RANK
-                | (LAST_TICK - entry.idle(now)) << 3
-                | (nth as u32) << 1
-                | side;
-            if place < best && best != IS_KNOWN {
-                best = place;
-            }
-        }
-    }
-    best
-}
-
-#[inline(always)]
-fn write(bucket: &[u64; 2 * FLOWS_OF_BUCKET], nth: usize, fingerprint: u64, word: u64) {
-    shared(bucket, 2 * nth).set(fingerprint ^ word);
-    shared(bucket, 2 * nth + 1).set(word);
-}
-
-#[inline(always)]
-fn shared(bucket: &[u64; 2 * FLOWS_OF_BUCKET], word: usize) -> Shared {
-    // SAFETY: all programs read and write the words of a bucket through this type.
-    unsafe { Shared::new((&raw const bucket[word]).cast_mut()) }
 }

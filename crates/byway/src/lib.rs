@@ -71,7 +71,7 @@ pub use config::{
 pub use error::{Error, ErrorKind, Result};
 pub use handle::{
     AgentLock, Byway, Checker, Edit, EditError, Edited, GatewayEvent, GatewayGuard, Leftovers, Unknown,
-    Verdict, import, lint_host,
+    Verdict, WayEvent, WayWatcher, import, lint_host,
 };
 pub use import::Imported;
 pub use kernel::{
@@ -92,7 +92,7 @@ pub use policy::{
     state::Role,
 };
 pub use show::{
-    flows::{FlowState, Flows, FlowsOfWay, LinkLayerAddress, ReplyFlow, ReplyWay},
+    flows::{FlowState, Flows, FlowsOfWay, LinkLayerAddress, ReplyFlow, ReplyWay, WayState},
     get::{Action, Decision, LeftAlone, Route, Way},
     listing::Listing,
     status::{
@@ -112,6 +112,7 @@ mod tests {
         is_send::<Byway>();
         is_send::<Checker>();
         is_send::<GatewayGuard>();
+        is_send::<WayWatcher>();
         is_send::<Changes>();
         is_send::<Status>();
         is_send::<Listing>();

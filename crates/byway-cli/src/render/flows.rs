@@ -22,6 +22,7 @@ pub(crate) fn table(flows: &Flows, is_all: bool, reader: Reader) -> String {
             None => Ok(()),
         })
         .text("DEV", |it, to| to.write_str(&it.way.device.name))
+        .text("STATE", |it, to| write!(to, "{}", it.state))
         .count("NEW", |it| Some(it.new))
         .count("ANSWERED", |it| Some(it.answered))
         .count("ESTABLISHED", |it| Some(it.established))
@@ -47,7 +48,7 @@ pub(crate) fn table(flows: &Flows, is_all: bool, reader: Reader) -> String {
 
 #[cfg(test)]
 mod tests {
-    use byway::{Device, LinkLayerAddress, ReplyWay};
+    use byway::{Device, LinkLayerAddress, ReplyWay, WayState};
 
     use super::*;
 
@@ -67,15 +68,15 @@ mod tests {
         of_way.way = ReplyWay::new(Device { name: "eth1".into(), index: 3 });
         of_way.way.lladdr = Some(LinkLayerAddress([2, 66, 10, 0, 0, 21]));
         of_way.way.addresses = vec!["10.111.221.21".parse().unwrap()];
-        (of_way.established, of_way.age) = (0, None);
+        (of_way.established, of_way.age, of_way.state) = (0, None, WayState::NoCarrier);
         flows.ways.insert(0, of_way);
         (flows.of_host, flows.evicted, flows.refused) = (2, 1, 7);
         assert_eq!(
             table(&flows, true, Reader::Person),
             "\
-VIA            LLADDR             DEV   NEW  ANSWERED  ESTABLISHED  AGE
-10.111.221.21  02:42:0a:00:00:15  eth1    3         0            0
-                                  wg0     3         0        1,200  1m 5s
+VIA            LLADDR             DEV   STATE       NEW  ANSWERED  ESTABLISHED  AGE
+10.111.221.21  02:42:0a:00:00:15  eth1  no carrier    3         0            0
+                                  wg0   up            3         0        1,200  1m 5s
 
 1,208 of 2,097,152 flows, 2 begun by this host; 1,204 noted, 1 evicted others, 7 found no place"
         );

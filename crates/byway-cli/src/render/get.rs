@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use byway::{Action, Decision, FlowState, LeftAlone, Missing, NextHopState, ReplyFlow, Route, Target, Way};
+use byway::{
+    Action, Decision, FlowState, LeftAlone, Missing, NextHopState, ReplyFlow, Route, Target, Way, WayState,
+};
 
 use super::{count, names};
 
@@ -113,7 +115,12 @@ fn redirected(decision: &Decision) -> String {
 fn why_no_reply(decision: &Decision) -> String {
     let devices = decision.rule.iter().flat_map(|rule| &rule.reply_to_dev);
     let devices: Vec<&str> = devices.map(String::as_str).collect();
-    match decision.reply {
+    match &decision.reply {
+        Some(ReplyFlow { way: Some(way), way_state, .. }) => match way_state {
+            WayState::DeviceDown => format!("its way back {way} is down"),
+            WayState::NoCarrier => format!("its way back {way} has no carrier"),
+            _ => format!("its way back {way} does not answer"),
+        },
         Some(_) => "this host began the flow".to_owned(),
         None if devices.is_empty() => "no request of the flow is known".to_owned(),
         None => format!("no request of the flow is known that came in by {}", devices.join(" or ")),

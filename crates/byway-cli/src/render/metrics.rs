@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use byway::{Attachment, Count, Flows, GroupStatus, NextHopState, NextHopStatus, Role, RuleStatus, Target};
+use byway::{
+    Attachment, Count, Flows, GroupStatus, NextHopState, NextHopStatus, Role, RuleStatus, Target, WayState,
+};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, text},
@@ -194,7 +196,10 @@ impl Metrics {
                 self.add("flows", help, MetricType::Gauge, with(&device, "state", state), count);
             }
             let help = "Neighbours that requests have come from, by device";
-            self.add("flow_neighbours", help, MetricType::Gauge, device, 1);
+            self.add("flow_neighbours", help, MetricType::Gauge, device.clone(), 1);
+            let is_out = u64::from(it.state != WayState::Up);
+            let help = "Those of them that get no replies, because the agent knows that they cannot";
+            self.add("flow_neighbours_out", help, MetricType::Gauge, device, is_out);
         }
         let of_host = vec![("dev", String::new()), ("state", "of_host".into())];
         self.add("flows", help, MetricType::Gauge, of_host, flows.of_host);

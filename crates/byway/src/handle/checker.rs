@@ -467,7 +467,7 @@ fn common_bits(one: IpAddr, other: IpAddr) -> u32 {
     }
 }
 
-fn now() -> Result<Duration> {
+pub(super) fn now() -> Result<Duration> {
     monotonic_now().map(Duration::from_nanos)
 }
 

@@ -307,7 +307,7 @@ fn only_gateway(pins: &Pins, network: &mut Network, is_v4: bool) -> Result<Optio
 
 /// An address to ask for the gateway from: of the network that the gateway is in, or another one of the device, or with IPv4
 /// one of this host, as the kernel does.
-fn source(gateway: IpAddr, of_device: &[IpNet], others: &[IpNet]) -> Option<IpAddr> {
+pub(super) fn source(gateway: IpAddr, of_device: &[IpNet], others: &[IpNet]) -> Option<IpAddr> {
     let of_family = |net: &&IpNet| net.addr().is_ipv4() == gateway.is_ipv4();
     let own = || of_device.iter().filter(of_family);
     own()

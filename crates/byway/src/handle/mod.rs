@@ -10,6 +10,7 @@ mod gc;
 mod host;
 mod rollback;
 mod rollback_store;
+mod way_watcher;
 
 pub use checker::{Checker, Verdict};
 pub use edit::{Edit, EditError, Edited};
@@ -17,6 +18,7 @@ pub use follow::AgentLock;
 pub use gateway_guard::{GatewayEvent, GatewayGuard};
 pub use gc::{Leftovers, Unknown};
 pub use host::{import, lint_host};
+pub use way_watcher::{WayEvent, WayWatcher};
 
 use std::{collections::BTreeSet, slice, time::Duration};
 

@@ -75,7 +75,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { from: 11, converted: &[], removed: &[], rounds: &[] },
     // Maps for health checks. Loading creates them.
     Migration { from: 12, converted: &[], removed: &[], rounds: &[] },
-    // A map of hints, in which 0 is right. Loading creates it.
+    // Hints, of which 0 is right, and signs of life. Loading creates the maps.
     Migration { from: 13, converted: &[], removed: &[], rounds: &[] },
 ];
 

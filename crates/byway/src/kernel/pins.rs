@@ -21,7 +21,9 @@ use super::{
     namespace,
     network::Network,
     next_hops::NextHops,
-    privilege, secret,
+    privilege,
+    replies::Replies,
+    secret,
     tables::{self, Tables},
 };
 use crate::{
@@ -99,6 +101,17 @@ impl Pins {
         let cpus =
             aya::util::nr_cpus().map_err(|(file, error)| Error::kernel(format!("read {file}"), error))?;
         Ok(Some((stamp, NextHops::open(&folder, cpus)?)))
+    }
+
+    /// Opens the maps of replies alone, with what tells these pins from later ones. `None` if there are none, or those of another
+    /// schema.
+    pub(crate) fn replies() -> Result<Option<(u64, Replies)>> {
+        let Some(stamp) = Self::stamp()? else { return Ok(None) };
+        let folder = folder()?;
+        if Meta::open(&folder)?.get(meta::SCHEMA)? != SCHEMA {
+            return Ok(None);
+        }
+        Ok(Some((stamp, Replies::open(&folder)?)))
     }
 
     /// Returns what tells these pins from later ones, or `None` if there are none.

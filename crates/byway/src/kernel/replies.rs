@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     net::IpAddr,
     os::fd::AsFd,
     path::{Path, PathBuf},
@@ -14,11 +15,12 @@ use aya::maps::{
 };
 use aya_obj::generated::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, bpf_map_type};
 use byway_abi::{
-    DEVICE_NAME_LEN,
+    DEVICE_NAME_LEN, FAMILY_IPV4, FAMILY_IPV6,
     reply::{
         ALL_FLOWS_NEAR, Entry, FAR, FLOW_BUCKETS, FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters,
         HEARD_ETHERNET, HEARD_FIRST, HEARD_IPV4, HEARD_IPV6, HeardKey, KEY_WORDS, LAST_TICK, LAST_WAY,
-        MAX_HEARD, MAX_WAYS, NEAR, NO_DEVICE_YET, NO_SUCCESSORS, Way, address_digest, ethernet_words,
+        LIVENESS_LEN, LIVENESS_WORDS, MAX_HEARD, MAX_WAYS, NEAR, NO_DEVICE_YET, NO_SUCCESSORS, NOT_WATCHED,
+        WAY_HEARD, WAY_OUT, WAY_SEEN, WAY_USED, Way, address_digest, ethernet_bytes, ethernet_words,
         fingerprint, flow_buckets, flow_key, flow_ticks, ways_key,
     },
 };
@@ -40,13 +42,14 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    policy::state::DeviceSet,
+    policy::{state::DeviceSet, way_watch::Signs},
 };
 
 /// The names of the pins of the maps within others. They are there as soon as there has been a rule that sends replies back.
 const WAYS_PIN: &str = "WAYS-0";
 const HEARD_PIN: &str = "HEARD-0";
 const FLOWS_PIN: &str = "FLOWS-0";
+const LIVENESS_PIN: &str = "WAY_LIVENESS-0";
 
 /// An Ethernet address, as [`ethernet_words`].
 pub(crate) type Ethernet = [u32; 2];
@@ -59,11 +62,21 @@ pub(crate) struct Replies {
     devices: HashMap<MapData, [u32; 2], [u8; DEVICE_NAME_LEN]>,
 }
 
+impl fmt::Debug for Replies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replies").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
 /// The table of flows, as the programs see it at this moment.
 pub(crate) struct FlowTable {
     memory: Memory,
     keys: [u32; FLOW_KEYS_LEN],
 }
+
+/// The signs of life of the ways' neighbours, as the programs write them, and which ways are out of service.
+#[derive(Debug)]
+pub(crate) struct Liveness(Memory);
 
 /// What tells the replies of a flow from all others.
 #[derive(Debug, Clone, Copy)]
@@ -172,6 +185,9 @@ impl Replies {
             grace_period::wait();
             flows.remove_if(is_gone);
         }
+        if let Some(liveness) = self.liveness()? {
+            gone.iter().for_each(|number| liveness.forget(*number));
+        }
         let Some(mut ways) = self.open_ways()? else { return Ok(()) };
         // Their count last: until then, whoever is killed leaves it too high, and this removes it.
         let mut keys = gone.into_iter().chain([ways_key(index)]);
@@ -203,6 +219,39 @@ impl Replies {
         Ok(successors)
     }
 
+    /// Returns the addresses of neighbours that the programs have heard, by device and Ethernet address.
+    pub(crate) fn heard(&self) -> Result<NeighbourAddresses> {
+        let mut all = NeighbourAddresses::new();
+        let Some(heard) = self.open_heard()? else { return Ok(all) };
+        for entry in heard.iter() {
+            let ([ifindex, kind, address @ ..], ethernet) = entry.map_err(cannot_read(HEARD_PIN))?;
+            let family = match kind {
+                HEARD_IPV4 => FAMILY_IPV4,
+                HEARD_IPV6 => FAMILY_IPV6,
+                _ => continue,
+            };
+            let of_neighbour = all.entry((ifindex, ethernet_bytes(ethernet))).or_default();
+            of_neighbour.extend(wire::read_words(family, address));
+        }
+        Ok(all)
+    }
+
+    /// Returns the signs of life, or `None` if there has been no rule that sends replies back.
+    pub(crate) fn liveness(&self) -> Result<Option<Liveness>> {
+        let Some(map) = open_if_there(&self.folder.join(LIVENESS_PIN), LIVENESS_PIN)? else {
+            return Ok(None);
+        };
+        let bytes = LIVENESS_LEN as usize * size_of::<[u64; LIVENESS_WORDS]>();
+        let memory = Memory::of(map.fd().as_fd(), 0, bytes);
+        memory.map(|memory| Some(Liveness(memory))).map_err(Error::io("map the signs of life"))
+    }
+
+    /// Has the programs note signs of life from now on.
+    pub(crate) fn watch(&self) -> Result<()> {
+        let mut hints: Array<_, u64> = map!(&self.folder, "REPLY_HINTS");
+        hints.set(NOT_WATCHED, 0, 0).map_err(cannot_write("REPLY_HINTS"))
+    }
+
     /// Notes what the neighbour table knows of a device: the programs may hear it only after the first change.
     pub(super) fn hear(&mut self, index: u32, neighbours: &NeighbourAddresses) -> Result<()> {
         let Some(mut heard) = self.open_heard()? else { return Ok(()) };
@@ -231,6 +280,12 @@ impl Replies {
         ways.iter().filter(is_way).collect::<std::result::Result<_, _>>().map_err(cannot_read(WAYS_PIN))
     }
 
+    /// Returns the way with this number.
+    pub(crate) fn way(&self, number: u32) -> Result<Option<Way>> {
+        let Some(ways) = self.open_ways()? else { return Ok(None) };
+        optional(ways.get(&number, 0)).map_err(cannot_read(WAYS_PIN))
+    }
+
     /// Returns the table of flows, or `None` if there has been no rule that sends replies back.
     pub(crate) fn flows(&self) -> Result<Option<FlowTable>> {
         let Some(flows) = open_if_there(&self.folder.join(FLOWS_PIN), FLOWS_PIN)? else { return Ok(None) };
@@ -256,6 +311,17 @@ impl Replies {
     /// Creates the maps of ways, flows and what is heard, unless they exist, and the secret numbers in the fingerprints.
     pub(super) fn make_flows(&mut self) -> Result<()> {
         let folder = &self.folder;
+        // Flows of schema 13 or older have none.
+        if open_if_there(&folder.join(LIVENESS_PIN), LIVENESS_PIN)?.is_none() {
+            let liveness = Within {
+                kind: bpf_map_type::BPF_MAP_TYPE_ARRAY,
+                key: size_of::<u32>(),
+                value: size_of::<[u64; LIVENESS_WORDS]>(),
+                entries: LIVENESS_LEN,
+                flags: BPF_F_MMAPABLE | BPF_F_INNER_MAP,
+            };
+            liveness.make("liveness", &mut map!(folder, "WAY_LIVENESS"), &folder.join(LIVENESS_PIN))?;
+        }
         if open_if_there(&folder.join(FLOWS_PIN), FLOWS_PIN)?.is_some() {
             return Ok(());
         }
@@ -289,10 +355,39 @@ impl Replies {
             flags: BPF_F_MMAPABLE | BPF_F_INNER_MAP,
         };
         let mut hints: Array<_, u64> = map!(folder, "REPLY_HINTS");
-        let mut given = [ALL_FLOWS_NEAR, NO_SUCCESSORS].into_iter();
+        let mut given = [ALL_FLOWS_NEAR, NO_SUCCESSORS, NOT_WATCHED].into_iter();
         given.try_for_each(|hint| hints.set(hint, 1, 0)).map_err(cannot_write("REPLY_HINTS"))?;
         // The last one: it says that all are there.
         flows.make("flows", &mut map!(folder, "FLOWS"), &folder.join(FLOWS_PIN))
+    }
+}
+
+impl Liveness {
+    /// Returns the signs of a way.
+    pub(crate) fn signs(&self, number: u32) -> Signs {
+        let [seen, heard, used] =
+            [WAY_SEEN, WAY_HEARD, WAY_USED].map(|which| self.word(number, which).load(Ordering::Relaxed));
+        Signs { seen, heard, used }
+    }
+
+    /// Returns until when a way is out of service, in nanoseconds of the monotonic clock.
+    pub(crate) fn out(&self, number: u32) -> u64 {
+        self.word(number, WAY_OUT).load(Ordering::Relaxed)
+    }
+
+    /// Takes a way out of service until then. 0 puts it back.
+    pub(crate) fn set_out(&self, number: u32, until: u64) {
+        self.word(number, WAY_OUT).store(until, Ordering::Relaxed);
+    }
+
+    /// Forgets what was known of a way.
+    fn forget(&self, number: u32) {
+        (0..LIVENESS_WORDS).for_each(|which| self.word(number, which).store(0, Ordering::Relaxed));
+    }
+
+    fn word(&self, number: u32, which: usize) -> &AtomicU64 {
+        // A number has 16 bits, and each has a place.
+        &self.0.words()[number as usize % LIVENESS_LEN as usize * LIVENESS_WORDS + which]
     }
 }
 
@@ -305,7 +400,7 @@ impl FlowTable {
         })
     }
 
-    /// Returns the entry of a flow, by the same steps as the programs (`find` in `crates/byway-ebpf/src/reply.rs`).
+    /// Returns the entry of a flow, by the same steps as the programs (`find` in `crates/byway-ebpf/src/flow_table.rs`).
     pub(crate) fn find(&self, key: &FlowKey) -> Option<Entry> {
         self.places(key).next().map(|(_, word)| Entry::read(word))
     }

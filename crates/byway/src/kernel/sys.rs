@@ -306,6 +306,7 @@ pub(super) fn empty_slot(map: BorrowedFd<'_>, slot: u32) -> io::Result<()> {
 }
 
 /// The memory of an array map, shared with the programs.
+#[derive(Debug)]
 pub(super) struct Memory {
     start: NonNull<AtomicU64>,
     words: usize,

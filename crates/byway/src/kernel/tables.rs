@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// The names of the maps, in the object and as pins.
-pub(crate) const NAMES: [&str; 32] = [
+pub(crate) const NAMES: [&str; 33] = [
     "SOURCES4",
     "SOURCES6",
     "TABLE_INFO",
@@ -64,6 +64,7 @@ pub(crate) const NAMES: [&str; 32] = [
     "FLOWS",
     "FLOW_KEYS",
     "REPLY_HINTS",
+    "WAY_LIVENESS",
     "HEARD",
     "REPLY_DEVICES",
     "FLOW_COUNTERS",

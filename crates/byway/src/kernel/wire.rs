@@ -51,6 +51,15 @@ pub(super) fn read_address(family: u32, wire: [u8; 16]) -> Option<IpAddr> {
     }
 }
 
+/// Reads what [`words`] made of an address of this family.
+pub(super) fn read_words(family: u32, words: [u32; 4]) -> Option<IpAddr> {
+    let mut bytes = [0; 16];
+    for (place, word) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+        *place = word.to_ne_bytes();
+    }
+    read_address(family, bytes)
+}
+
 /// Writes a name to a field that is padded with zeros. Cuts a name that is too long.
 pub(crate) fn name<const N: usize>(name: &str) -> [u8; N] {
     let mut wire = [0; N];

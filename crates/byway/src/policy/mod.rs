@@ -21,3 +21,4 @@ pub(crate) mod source_table;
 pub(crate) mod state;
 pub(crate) mod step;
 pub(crate) mod transaction;
+pub(crate) mod way_watch;

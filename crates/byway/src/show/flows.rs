@@ -11,7 +11,7 @@ use std::{
 
 use byway_abi::reply::{
     FLOW_ANSWERED, FLOW_ANSWERED_SYN, FLOW_CONFIRMED, FLOW_IN_BOTH, FLOW_NEW, FLOW_OF_HOST, FLOW_REQUESTED,
-    MAX_FLOWS, Way, ethernet_words,
+    MAX_FLOWS, Way, ethernet_bytes, ethernet_words,
 };
 use serde::{Serialize, Serializer};
 
@@ -20,10 +20,11 @@ use crate::{
     kernel::{
         network::{NeighbourAddresses, Network},
         pins::Pins,
-        replies::{Ethernet, FlowClock, FlowKey},
+        replies::{Ethernet, FlowClock, FlowKey, Replies},
     },
     model::{Device, FlowError, FlowSpec},
     policy::snapshot::Link,
+    show::status::monotonic_now,
 };
 
 /// An Ethernet address, as ip-neighbour(8) calls it: `02:42:0a:00:00:15`.
@@ -101,6 +102,32 @@ impl fmt::Display for FlowState {
     }
 }
 
+/// Whether replies go by a way. Only an agent (`byway run`) takes one out of service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum WayState {
+    /// They do.
+    Up,
+    /// Its device is down.
+    DeviceDown,
+    /// Its device is up, and has no carrier.
+    NoCarrier,
+    /// Its neighbour does not answer.
+    Silent,
+}
+
+impl fmt::Display for WayState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Up => "up",
+            Self::DeviceDown => "down",
+            Self::NoCarrier => "no carrier",
+            Self::Silent => "silent",
+        })
+    }
+}
+
 /// A flow in the table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -109,6 +136,8 @@ pub struct ReplyFlow {
     pub state: FlowState,
     /// The way that its replies leave by. `None` if the host began it.
     pub way: Option<ReplyWay>,
+    /// Whether they do. If not, what the rule says `else` holds.
+    pub way_state: WayState,
     /// How many seconds ago its entry was written. A flow in use writes it once in a quarter of the time that it may be idle.
     pub age: u64,
 }
@@ -116,7 +145,12 @@ pub struct ReplyFlow {
 impl ReplyFlow {
     /// Makes a flow whose entry was written so many seconds ago.
     pub fn new(state: FlowState, way: Option<ReplyWay>, age: u64) -> Self {
-        Self { state, way, age }
+        Self { state, way, way_state: WayState::Up, age }
+    }
+
+    /// Returns whether its replies are sent back.
+    pub fn is_sent_back(&self) -> bool {
+        self.state != FlowState::OfHost && self.way_state == WayState::Up
     }
 }
 
@@ -127,6 +161,8 @@ pub struct FlowsOfWay {
     /// The way.
     #[serde(flatten)]
     pub way: ReplyWay,
+    /// Whether replies go there.
+    pub state: WayState,
     /// Flows with [`FlowState::New`].
     pub new: u64,
     /// Flows with [`FlowState::Answered`].
@@ -140,7 +176,7 @@ pub struct FlowsOfWay {
 impl FlowsOfWay {
     /// Makes a way without flows.
     pub fn new(way: ReplyWay) -> Self {
-        Self { way, new: 0, answered: 0, established: 0, age: None }
+        Self { way, state: WayState::Up, new: 0, answered: 0, established: 0, age: None }
     }
 
     /// Returns how many flows have the way.
@@ -185,8 +221,12 @@ pub(crate) fn read(pins: Option<&Pins>, network: &mut Network, device: Option<&s
     let clock = FlowClock::read()?;
     let mut ways: BTreeMap<u32, FlowsOfWay> = BTreeMap::new();
     let neighbours = Neighbours::read(pins, network)?;
+    let (liveness, now) = (replies.liveness()?, monotonic_now()?);
     for (number, way) in known.iter().filter(|(_, way)| only.is_none_or(|index| index == way.ifindex)) {
-        ways.insert(*number, FlowsOfWay::new(reply_way(way, &links, &neighbours)));
+        let named = reply_way(way, &links, &neighbours);
+        let state =
+            way_state(liveness.as_ref().map_or(0, |it| it.out(*number)) > now, links.get(&way.ifindex));
+        ways.insert(*number, FlowsOfWay { state, ..FlowsOfWay::new(named) });
     }
     let mut flows = Flows { room: MAX_FLOWS.into(), ..Flows::default() };
     for entry in table.entries().filter(|entry| !clock.is_idle(entry)) {
@@ -236,8 +276,10 @@ pub(crate) fn find(
     if !pins.tables.replies.is_receiver(way.ifindex)? {
         return Ok(None);
     }
+    let out = pins.tables.replies.liveness()?.map_or(0, |it| it.out(entry.way.into()));
+    let way_state = way_state(out > monotonic_now()?, links.get(&way.ifindex));
     let way = reply_way(&way, links, &Neighbours::read(pins, network)?);
-    Ok(Some(ReplyFlow::new(state, Some(way), age)))
+    Ok(Some(ReplyFlow { way_state, ..ReplyFlow::new(state, Some(way), age) }))
 }
 
 /// Removes one flow, and returns it.
@@ -298,8 +340,18 @@ fn state(state: u8) -> Option<FlowState> {
     }
 }
 
+/// Why an agent has taken a way out of service, if it has.
+fn way_state(is_out: bool, link: Option<&Link>) -> WayState {
+    match link {
+        _ if !is_out => WayState::Up,
+        Some(link) if !link.is_up => WayState::DeviceDown,
+        Some(link) if !link.has_carrier => WayState::NoCarrier,
+        _ => WayState::Silent,
+    }
+}
+
 /// What the neighbour table and the programs know of neighbours.
-struct Neighbours {
+pub(crate) struct Neighbours {
     addresses: NeighbourAddresses,
     successors: BTreeMap<(u32, Ethernet), Ethernet>,
 }
@@ -310,18 +362,20 @@ impl Neighbours {
         Ok(Self { addresses, successors })
     }
 
+    /// What the programs alone know.
+    pub(crate) fn heard(replies: &Replies) -> Result<Self> {
+        Ok(Self { addresses: replies.heard()?, successors: replies.successors()? })
+    }
+
     /// The Ethernet address that replies go to, by the same steps as the programs (`crates/byway-ebpf/src/heard.rs`).
     fn of_today(&self, ifindex: u32, sender: [u8; 6]) -> [u8; 6] {
         let next = |it: &Ethernet| self.successors.get(&(ifindex, *it)).copied();
         let steps = std::iter::successors(Some(ethernet_words(sender)), next);
-        steps.take(3).last().map_or(sender, |[first, second]| {
-            let ([a, b, ..], [c, d, e, f]) = (first.to_ne_bytes(), second.to_ne_bytes());
-            [a, b, c, d, e, f]
-        })
+        steps.take(3).last().map_or(sender, ethernet_bytes)
     }
 }
 
-fn reply_way(way: &Way, links: &BTreeMap<u32, Link>, neighbours: &Neighbours) -> ReplyWay {
+pub(crate) fn reply_way(way: &Way, links: &BTreeMap<u32, Link>, neighbours: &Neighbours) -> ReplyWay {
     let device = match links.get(&way.ifindex) {
         Some(link) => link.device.clone(),
         None => Device::from_kernel("", way.ifindex),

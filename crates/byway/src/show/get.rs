@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 pub use self::answer::{Action, Decision, LeftAlone, Route, Way};
 use super::{
-    flows::{self, FlowState, ReplyFlow, ReplyWay},
+    flows::{self, ReplyFlow, ReplyWay},
     lookup::Lookup,
     status::{Attachment, NextHopState, attachments, monotonic_now, state},
 };
@@ -165,7 +165,7 @@ fn decide(flow: &FlowSpec, facts: Facts) -> Decision {
             decision.beaten = others.into_iter().map(|(_, rule)| rule).collect();
             let sent_back = is_reply_to(target.kind).then(|| act_on_reply(flow, reply.as_ref())).flatten();
             // What may be no reply may go to the target as well.
-            let is_known = reply.as_ref().is_some_and(|it| it.state != FlowState::OfHost);
+            let is_known = reply.as_ref().is_some_and(ReplyFlow::is_sent_back);
             let of_target = (!is_known).then(|| act(flow, &target, group.as_deref(), &mut ways));
             let nothing = (Action::Pass, Vec::new());
             (decision.action, decision.depends_on) = sent_back.or(of_target).unwrap_or(nothing);
@@ -219,11 +219,11 @@ fn fallen_back(on_down: u8) -> Action {
 
 /// What becomes of the packet if it is, or may be, a reply that goes back, and what that depends on. `None` if it is none.
 fn act_on_reply(flow: &FlowSpec, reply: Option<&ReplyFlow>) -> Option<(Action, Vec<Missing>)> {
-    match (flow.parts(), reply.map(|it| it.state)) {
+    match (flow.parts(), reply.filter(|it| it.is_sent_back())) {
         (Err(missing), _) => Some((Action::ReplyTo, missing)),
         // A number tells echoes apart, which is not known.
         (Ok((_, protocol)), _) if protocol.is_icmp() => Some((Action::ReplyTo, Vec::new())),
-        (Ok(_), None | Some(FlowState::OfHost)) => None,
+        (Ok(_), None) => None,
         (Ok(_), Some(_)) => Some((Action::ReplyTo, Vec::new())),
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Vitals {
     pub(super) of_network: Option<String>,
     /// Why the health checks cannot be carried out.
     pub(super) of_health_checks: Option<String>,
+    /// Why the ways of replies cannot be watched.
+    pub(super) of_ways: Option<String>,
     /// Why default gateways cannot be guarded.
     pub(super) of_guard: Option<String>,
     /// How much it has changed because the network had.
@@ -43,6 +45,7 @@ impl Vitals {
             &self.of_rollback,
             &self.of_network,
             &self.of_health_checks,
+            &self.of_ways,
             &self.of_guard,
         ];
         all.into_iter().find_map(Option::as_deref)

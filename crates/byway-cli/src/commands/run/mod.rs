@@ -7,7 +7,7 @@ mod wake;
 
 use std::{path::Path, time::Duration};
 
-use byway::{Byway, Checker, GatewayGuard, NetworkEvents, Owner, config::Config};
+use byway::{Byway, Checker, GatewayGuard, NetworkEvents, Owner, WayWatcher, config::Config};
 use clap::Args;
 use nix::time::{ClockId, clock_gettime};
 use sd_notify::NotifyState;
@@ -80,6 +80,10 @@ impl Run {
         let mut checker = Checker::open()?;
         let check = move || checker.turn(Duration::MAX);
         background::start("verdict", agent.voice.clone(), |vitals| &mut vitals.of_health_checks, check)
+            .map_err(Error::Agent)?;
+        let mut watcher = WayWatcher::open()?;
+        let watch = move || watcher.turn(Duration::MAX);
+        background::start("way", agent.voice.clone(), |vitals| &mut vitals.of_ways, watch)
             .map_err(Error::Agent)?;
         if self.guard_default_gateway {
             let mut guard = GatewayGuard::open()?;

@@ -21,7 +21,7 @@ use byway_abi::{
     AttachmentCounters, Counters, DEVICE_NAME_LEN, ExceptionCounters, Group, GroupKey, HealthCheck,
     NeighbourKey, NextHop, NextHopCounters, NextHopHealth, ProgramKey, ProgramRecord, RuleRecord, SetRecord,
     Target, meta,
-    reply::{FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, HeardKey, Way},
+    reply::{FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters, HeardKey, LIVENESS_WORDS, Way},
     sources::{CachedSource, ENTRIES, TableInfos, WORDS4, WORDS6},
 };
 use byway_lab::seed::Seed;
@@ -290,6 +290,7 @@ fn damage(pin: &Path, random: &mut Random) {
         "REPLY_DEVICES" => hash::<8, DEVICE_NAME_LEN>(pin, random),
         "FLOWS" => array::<{ 2 * FLOWS_OF_BUCKET * size_of::<u64>() }>(pin, random),
         "FLOW_KEYS" => array::<{ FLOW_KEYS_LEN * size_of::<u32>() }>(pin, random),
+        "WAY_LIVENESS" => array::<{ LIVENESS_WORDS * size_of::<u64>() }>(pin, random),
         "REPLY_HINTS" => array::<8>(pin, random),
         "FLOW_COUNTERS" => cpu_array::<{ size_of::<FlowCounters>() }>(pin, random),
         "DESTINATIONS4" => trie::<8>(pin, random),
@@ -323,7 +324,8 @@ fn maps(folder: &Path) -> Vec<PathBuf> {
         let name = path.file_name().unwrap().to_str().unwrap();
         // Without the outer maps whose names begin like those within, and the programs.
         name.starts_with(|first: char| first.is_ascii_uppercase() || first.is_ascii_digit())
-            && !["SOURCES4", "SOURCES6", "FRAGMENTED", "WAYS", "HEARD", "FLOWS"].contains(&name)
+            && !["SOURCES4", "SOURCES6", "FRAGMENTED", "WAYS", "HEARD", "FLOWS", "WAY_LIVENESS"]
+                .contains(&name)
     };
     let mut all: Vec<_> = ["", "rules", "counters", "exceptions"]
         .iter()

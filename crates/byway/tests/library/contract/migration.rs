@@ -125,7 +125,7 @@ const MAPS: [&str; 17] = [
 /// The programs, likewise.
 const PROGRAMS: [&str; 4] = ["departure", "departure_l3", "arrival", "arrival_l3"];
 /// Maps that this byway opens, and that older ones did not have.
-const NEW_MAPS: [&str; 12] = [
+const NEW_MAPS: [&str; 13] = [
     "EXCEPTIONS",
     "FRAGMENTED",
     "RECEIVERS",
@@ -138,6 +138,7 @@ const NEW_MAPS: [&str; 12] = [
     "HEALTH_CHECKS",
     "VERDICTS",
     "REPLY_HINTS",
+    "WAY_LIVENESS",
 ];
 
 impl Old {

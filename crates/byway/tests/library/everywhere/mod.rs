@@ -29,3 +29,4 @@ mod sizes;
 mod swap;
 mod unknown_kind;
 mod waiting;
+mod way_watch;

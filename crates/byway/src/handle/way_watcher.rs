@@ -1,0 +1,327 @@
+//! Watches the neighbours that `reply-to` sends replies to, and takes their ways out of service while they do not answer.
+
+use std::{collections::BTreeMap, fmt, io, net::IpAddr, os::fd::AsFd, time::Duration};
+
+use byway_abi::reply::Way;
+use ipnet::IpNet;
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+use serde::Serialize;
+
+use super::{checker::now, gateway_guard::source};
+use crate::{
+    error::{Error, Result},
+    kernel::{
+        events::NetworkEvents,
+        namespace,
+        network::Network,
+        pins::Pins,
+        replies::{Liveness, Replies},
+        solicit::Solicitor,
+    },
+    policy::{
+        snapshot::Link,
+        way_watch::{QUIET, Signs, Watched},
+    },
+    show::flows::{Neighbours, ReplyWay, WayState, reply_way},
+};
+
+/// How often it looks for other ways and addresses, which no event tells of.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// The least time between two looks, and how many times as long as the last one took it waits.
+const LOOK_AT_MOST: Duration = Duration::from_millis(100);
+const SHARE: u32 = 100;
+/// How long a way stays out of service if nobody renews that.
+const LEASE: Duration = Duration::from_secs(5);
+/// How often it is renewed.
+const RENEW: Duration = Duration::from_secs(1);
+/// How many neighbours it asks in one turn, so that many dead ones cause no storm.
+const ASK_AT_MOST: usize = 64;
+
+/// Watches the neighbours that `reply-to` sends replies to. One process of a network namespace does, the one with
+/// [`Byway::lock_agent`](crate::Byway::lock_agent).
+///
+/// While a device is down or has no carrier, or a neighbour is silent, what the rule says `else` holds for its replies. What comes
+/// in by a way is a sign of life. If replies leave and nothing comes in for a second, it asks the neighbour by ARP or neighbour
+/// discovery, three times. It does not judge whoever has never answered such a question.
+///
+/// A verdict holds for five seconds unless it is renewed, and ends with the first sign of life.
+#[derive(Debug)]
+pub struct WayWatcher {
+    namespace: String,
+    network: Network,
+    changes: NetworkEvents,
+    solicitor: Option<Solicitor>,
+    /// The maps, and what tells their pins from later ones.
+    maps: Option<(u64, Replies, Liveness)>,
+    ways: BTreeMap<u32, WatchedWay>,
+    look_again: Duration,
+    /// When the last look ended, and how long it took.
+    looked: (Duration, Duration),
+}
+
+#[derive(Debug)]
+struct WatchedWay {
+    way: Way,
+    /// How people know it.
+    named: ReplyWay,
+    /// What keeps its device from sending, if anything does.
+    device: WayState,
+    /// An address of the neighbour, and one of this host to ask from.
+    question: Option<(IpAddr, IpAddr)>,
+    watched: Watched,
+    state: WayState,
+    renew: Duration,
+}
+
+/// A change of whether replies go by a way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct WayEvent {
+    /// The way.
+    #[serde(flatten)]
+    pub way: ReplyWay,
+    /// Whether it is in service from now on, or why it is not.
+    pub state: WayState,
+}
+
+impl fmt::Display for WayEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { way, state } = self;
+        match state {
+            WayState::Up => write!(f, "replies go back {way} again"),
+            WayState::DeviceDown => write!(f, "no replies go back {way}: the interface is down"),
+            WayState::NoCarrier => write!(f, "no replies go back {way}: the interface has no carrier"),
+            WayState::Silent => write!(f, "no replies go back {way}: the neighbour does not answer"),
+        }
+    }
+}
+
+impl WayWatcher {
+    /// Makes a watcher for the calling thread's network namespace, where it has to be called from then on.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel.
+    pub fn open() -> Result<Self> {
+        Ok(Self {
+            namespace: namespace::key()?,
+            network: Network::open()?,
+            changes: NetworkEvents::open(None)?,
+            solicitor: None,
+            maps: None,
+            ways: BTreeMap::new(),
+            look_again: Duration::ZERO,
+            looked: (Duration::ZERO, Duration::ZERO),
+        })
+    }
+
+    /// Does what is to be done by now, and then waits until something is to be done again, `longest` at the most. Returns which ways
+    /// are out of service or back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Privilege`] without CAP_NET_RAW if it has to ask somebody, and those of the kernel.
+    pub fn turn(&mut self, longest: Duration) -> Result<Vec<WayEvent>> {
+        let changes = self.changes.take()?;
+        if changes.messages + changes.overruns > 0 {
+            let (ended, took) = self.looked;
+            self.look_again = self.look_again.min(ended + LOOK_AT_MOST.max(took * SHARE));
+        }
+        let begin = now()?;
+        let mut looked = Ok(());
+        if begin >= self.look_again {
+            // Not at once again, if this fails.
+            self.look_again = begin + QUIET;
+            looked = self.look(begin);
+        }
+        let now = now()?;
+        let (events, asked) = self.watch(now);
+        if events.is_empty() {
+            looked.and(asked)?;
+            self.wait(now, longest)?;
+        }
+        Ok(events)
+    }
+
+    /// Reads which ways there are, and what is needed to ask.
+    fn look(&mut self, begin: Duration) -> Result<()> {
+        if namespace::key()? != self.namespace {
+            return Err(Error::OtherNamespace);
+        }
+        let stamp = Pins::stamp()?;
+        if self.maps.as_ref().map(|(stamp, ..)| *stamp) != stamp {
+            self.maps = None;
+            self.ways.clear();
+        }
+        if self.maps.is_none()
+            && let Some((stamp, replies)) = Pins::replies()?
+            && let Some(liveness) = replies.liveness()?
+        {
+            replies.watch()?;
+            self.maps = Some((stamp, replies, liveness));
+        }
+        if let Some((_, replies, liveness)) = &self.maps {
+            let mut before = std::mem::take(&mut self.ways);
+            let ways = replies.ways()?;
+            let found = if ways.is_empty() { None } else { Some(Found::read(replies, &mut self.network)?) };
+            for (number, way) in ways {
+                let Some(found) = &found else { break };
+                let Some(link) = found.links.get(&way.ifindex) else { continue };
+                let same = before.remove(&number).filter(|it| it.way == way);
+                let mut watched = same.unwrap_or_else(|| {
+                    let is_out = liveness.out(number) > begin.as_nanos() as u64;
+                    WatchedWay::new(way, found.named(&way), liveness.signs(number), is_out, begin)
+                });
+                watched.device = device_state(link);
+                watched.named = found.named(&way);
+                watched.question = found.question(&way, &watched.named);
+                self.ways.insert(number, watched);
+            }
+        }
+        let end = now()?;
+        self.looked = (end, end.saturating_sub(begin));
+        self.look_again = end + LOOK_AGAIN.max(self.looked.1 * SHARE);
+        Ok(())
+    }
+
+    /// Looks at the signs of all ways, asks those in doubt, and writes the verdicts. Goes on with the others if one cannot be asked,
+    /// and returns why.
+    fn watch(&mut self, now: Duration) -> (Vec<WayEvent>, Result<()>) {
+        let Self { maps, ways, solicitor, .. } = self;
+        let (mut events, mut done, mut asked) = (Vec::new(), Ok(()), 0);
+        let Some((_, replies, liveness)) = maps else { return (events, done) };
+        ways.retain(|number, it| {
+            let signs = liveness.signs(*number);
+            match (it.question, it.way.sender()) {
+                (Some((neighbour, source)), Some(_)) if it.device == WayState::Up => {
+                    if asked < ASK_AT_MOST && it.watched.look(signs, now) {
+                        asked += 1;
+                        if let Err(error) = ask(solicitor, &it.way, source, neighbour) {
+                            // A question that has not been asked proves nothing.
+                            it.watched = Watched::new(signs, false, now);
+                            done = Err(error);
+                        }
+                    }
+                }
+                _ => it.watched = Watched::new(signs, false, now),
+            }
+            let state = if it.device == WayState::Up && it.watched.is_silent() {
+                WayState::Silent
+            } else {
+                it.device
+            };
+            let has_changed = (state == WayState::Up) != (it.state == WayState::Up);
+            if !has_changed && (state == WayState::Up || now < it.renew) {
+                it.state = state;
+                return true;
+            }
+            // The number may be another way's by now.
+            match replies.way(*number) {
+                Ok(way) if way == Some(it.way) => {}
+                Ok(_) => return false,
+                Err(error) => {
+                    done = Err(error);
+                    return true;
+                }
+            }
+            let until = if state == WayState::Up { Duration::ZERO } else { now + LEASE };
+            liveness.set_out(*number, until.as_nanos() as u64);
+            (it.state, it.renew) = (state, now + RENEW);
+            if has_changed {
+                events.push(WayEvent { way: it.named.clone(), state });
+            }
+            true
+        });
+        (events, done)
+    }
+
+    fn wait(&self, now: Duration, longest: Duration) -> Result<()> {
+        let due = self.ways.values().map(|it| it.watched.look_again(now).min(now + RENEW)).min();
+        let until = due.unwrap_or(self.look_again).min(self.look_again);
+        // Rounded up, because otherwise it would wake too early and wait again.
+        let time = until.saturating_sub(now).min(longest).as_micros().div_ceil(1_000);
+        let mut socket = [PollFd::new(self.changes.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut socket, PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX)) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(Error::kernel("wait for changes of the network", errno)),
+        }
+    }
+}
+
+impl WatchedWay {
+    /// Begins with a way. If it is out of service, somebody else has found that its neighbour does not answer.
+    fn new(way: Way, named: ReplyWay, signs: Signs, is_out: bool, now: Duration) -> Self {
+        Self {
+            way,
+            named,
+            device: WayState::Up,
+            question: None,
+            watched: Watched::new(signs, is_out, now),
+            state: if is_out { WayState::Silent } else { WayState::Up },
+            renew: now,
+        }
+    }
+}
+
+/// What the network stack and the programs know of all ways.
+struct Found {
+    links: BTreeMap<u32, Link>,
+    neighbours: Neighbours,
+    addresses: BTreeMap<u32, Vec<IpNet>>,
+}
+
+impl Found {
+    fn read(replies: &Replies, network: &mut Network) -> Result<Self> {
+        Ok(Self {
+            links: network.links()?,
+            neighbours: Neighbours::heard(replies)?,
+            addresses: network.source_addresses()?,
+        })
+    }
+
+    fn named(&self, way: &Way) -> ReplyWay {
+        reply_way(way, &self.links, &self.neighbours)
+    }
+
+    /// Returns an address of a way's neighbour, and one of this host to ask from. `None` if neither the programs have heard one, nor
+    /// the neighbour still has the Ethernet address of the way: it gives its signs by another one.
+    fn question(&self, way: &Way, named: &ReplyWay) -> Option<(IpAddr, IpAddr)> {
+        if named.lladdr.map(|it| it.0) != way.sender() {
+            return None;
+        }
+        let own = self.addresses.get(&way.ifindex).map(Vec::as_slice).unwrap_or_default();
+        let of_others = self.addresses.iter().filter(|(index, _)| **index != way.ifindex);
+        let others: Vec<IpNet> = of_others.flat_map(|(_, nets)| nets).copied().collect();
+        named.addresses.iter().find_map(|it| source(*it, own, &others).map(|source| (*it, source)))
+    }
+}
+
+/// Asks for the neighbour of a way.
+fn ask(solicitor: &mut Option<Solicitor>, way: &Way, source: IpAddr, neighbour: IpAddr) -> Result<()> {
+    let failed = |error: io::Error| match error.raw_os_error() {
+        Some(libc::EPERM) => Error::Privilege("CAP_NET_RAW"),
+        _ => Error::kernel("ask a neighbour that replies go to", error),
+    };
+    if solicitor.is_none() {
+        *solicitor = Some(Solicitor::open().map_err(failed)?);
+    }
+    let Some(solicitor) = solicitor else { return Ok(()) };
+    match solicitor.ask(way.ifindex, way.receiver(), source, neighbour) {
+        // It is down, or about to go: the next look knows.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV)) => {
+            Ok(())
+        }
+        asked => asked.map_err(failed),
+    }
+}
+
+fn device_state(link: &Link) -> WayState {
+    match (link.is_up, link.has_carrier) {
+        (false, _) => WayState::DeviceDown,
+        (true, false) => WayState::NoCarrier,
+        (true, true) => WayState::Up,
+    }
+}

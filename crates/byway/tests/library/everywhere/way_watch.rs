@@ -1,0 +1,163 @@
+//! A neighbour that replies go to dies: what the rule says `else` holds until it is back.
+
+use std::{
+    sync::{
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc::{Receiver, channel},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use byway::{Action, FlowSpec, Hook, TargetSpec, WayEvent, WayState, WayWatcher};
+use byway_lab::{Node, wait_until};
+
+use crate::support::{
+    ANSWER, hooks_and_families, on, packet,
+    replies::{PORT, Steered},
+    routers::Routers,
+};
+
+/// A watcher at work, until it is dropped.
+struct Watching {
+    events: Receiver<WayEvent>,
+    ends: &'static AtomicBool,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watching {
+    fn of(node: &Node) -> Self {
+        let (sender, events) = channel();
+        let ends: &'static AtomicBool = Box::leak(Box::default());
+        let watch = move || {
+            let mut watcher = WayWatcher::open().unwrap();
+            while !ends.load(Relaxed) {
+                for event in watcher.turn(Duration::from_millis(50)).unwrap() {
+                    let _ = sender.send(event);
+                }
+            }
+        };
+        Self { events, ends, thread: Some(node.spawn(watch)) }
+    }
+
+    #[track_caller]
+    fn says(&self, state: WayState) -> WayEvent {
+        let event = self.events.recv_timeout(ANSWER).unwrap();
+        assert_eq!((event.state, event.way.device.name.as_str()), (state, "eth1"), "{event}");
+        event
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.ends.store(true, Relaxed);
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(ended.is_some_and(|ended| ended.is_ok()) || thread::panicking());
+    }
+}
+
+/// Two uplinks, and a rule that sends what is no reply to the second router. A datagram has come in by the first one.
+fn steered(hook: Hook, v6: bool) -> Steered {
+    let hosts = Routers::new(v6);
+    let otherwise = TargetSpec::NextHop(hosts.hop(2));
+    drop(hosts);
+    let steered = Steered::new(hook, v6, otherwise);
+    steered.udp.ask(1);
+    assert_eq!(steered.udp.answer(&steered.hosts), 1);
+    steered
+}
+
+fn state(hosts: &Routers, hook: Hook) -> WayState {
+    let flows = on(&hosts.server, hook, |byway| byway.flows(Some("eth1"))).unwrap();
+    assert_eq!(flows.ways.len(), 1, "{flows:?}");
+    flows.ways[0].state
+}
+
+/// What `byway get` says of the answers.
+fn action(steered: &Steered, hook: Hook) -> (Action, Option<WayState>) {
+    let (at, client) = (steered.udp.at, steered.udp.client);
+    let flow = format!("{} to {} proto udp sport {PORT} dport {}", at.ip(), client.ip(), client.port());
+    let flow: FlowSpec = flow.parse().unwrap();
+    let decision = on(&steered.hosts.server, hook, |byway| byway.get(&flow)).unwrap();
+    (decision.action, decision.reply.map(|it| it.way_state))
+}
+
+#[test]
+fn replies_leave_a_silent_router_until_it_answers() {
+    for (hook, v6) in hooks_and_families() {
+        let steered = steered(hook, v6);
+        let Steered { hosts, udp, .. } = &steered;
+        let watching = Watching::of(&hosts.server);
+        // Replies alone are no reason to give a router up that answers. Some of them leave before the watcher looks.
+        for _ in 0..20 {
+            assert_eq!(udp.answer(hosts), 1, "{hook}");
+            thread::sleep(Duration::from_millis(100));
+        }
+        assert!(watching.events.try_recv().is_err());
+
+        // It answers for none of its addresses (`arp_ignore`, ip-sysctl).
+        let (name, mute, talk) = match v6 {
+            true => ("net.ipv6.conf.eth0.disable_ipv6", "1", "0"),
+            false => ("net.ipv4.conf.eth0.arp_ignore", "8", "0"),
+        };
+        hosts.router[0].sysctl(name, mute).unwrap();
+        assert!(wait_until(ANSWER, || udp.answer(hosts) == 2), "{hook}");
+        let event = watching.says(WayState::Silent);
+        assert!(event.to_string().ends_with("the neighbour does not answer"), "{event}");
+        assert_eq!(state(hosts, hook), WayState::Silent);
+        assert_eq!(action(&steered, hook), (Action::Redirect, Some(WayState::Silent)));
+        assert_eq!(udp.answer(hosts), 2);
+
+        hosts.router[0].sysctl(name, talk).unwrap();
+        hosts.address_again(&hosts.router[0], "eth0", &hosts.on_link(1, 1));
+        assert!(wait_until(ANSWER, || udp.answer(hosts) == 1), "{hook}");
+        watching.says(WayState::Up);
+        assert_eq!((state(hosts, hook), action(&steered, hook).0), (WayState::Up, Action::ReplyTo));
+    }
+}
+
+#[test]
+fn replies_leave_a_link_without_carrier_and_a_verdict_ends_by_itself() {
+    for (hook, v6) in hooks_and_families() {
+        let steered = steered(hook, v6);
+        let Steered { hosts, udp, .. } = &steered;
+        let watching = Watching::of(&hosts.server);
+        hosts.router[0].set_up("eth0", false).unwrap();
+        watching.says(WayState::NoCarrier);
+        assert_eq!((state(hosts, hook), udp.answer(hosts)), (WayState::NoCarrier, 2));
+        hosts.server.set_up("eth1", false).unwrap();
+        assert!(wait_until(ANSWER, || state(hosts, hook) == WayState::DeviceDown));
+        hosts.server.set_up("eth1", true).unwrap();
+        hosts.router[0].set_up("eth0", true).unwrap();
+        watching.says(WayState::Up);
+        assert!(wait_until(ANSWER, || udp.answer(hosts) == 1), "{hook}");
+
+        // When nobody renews it, a verdict ends within five seconds.
+        hosts.router[0].set_up("eth0", false).unwrap();
+        watching.says(WayState::NoCarrier);
+        drop(watching);
+        assert_eq!(udp.answer(hosts), 2);
+        hosts.router[0].set_up("eth0", true).unwrap();
+        assert!(wait_until(ANSWER, || udp.answer(hosts) == 1), "{hook}");
+    }
+}
+
+/// What comes in by a way ends its verdict at once, also if nobody watches any more.
+#[test]
+fn a_request_puts_its_way_back_in_service() {
+    for (hook, v6) in hooks_and_families() {
+        let steered = steered(hook, v6);
+        let Steered { hosts, udp, .. } = &steered;
+        let watching = Watching::of(&hosts.server);
+        hosts.router[0].set_up("eth0", false).unwrap();
+        watching.says(WayState::NoCarrier);
+        drop(watching);
+        hosts.router[0].set_up("eth0", true).unwrap();
+        let request = packet::datagram(udp.client, udp.at, b"ask");
+        let request = packet::ip(udp.client.ip(), udp.at.ip(), packet::UDP, &request);
+        let [sender, receiver] = [hosts.router[0].mac("eth0").unwrap(), hosts.server.mac("eth1").unwrap()];
+        hosts.router[0].send_frame("eth0", &packet::addressed(request, sender, receiver)).unwrap();
+        udp.server.recv_from(&mut [0; 16]).unwrap();
+        assert_eq!((udp.answer(hosts), state(hosts, hook)), (1, WayState::Up), "{hook}");
+    }
+}
