@@ -44,21 +44,22 @@ enum Death {
     LinkDown,
     /// The other end of the link is down.
     NoCarrier,
-    /// The gateway answers nothing any more, on a link that is up. It is asked itself.
-    Gateway,
+    /// The gateway answers nothing any more, on a link that is up. It is asked itself, every so many milliseconds.
+    Gateway(u64),
     /// The gateway is there, and nothing behind it.
     Network,
 }
 
 impl Death {
-    const ALL: [Self; 4] = [Self::LinkDown, Self::NoCarrier, Self::Gateway, Self::Network];
+    const ALL: [Self; 5] =
+        [Self::LinkDown, Self::NoCarrier, Self::Gateway(10), Self::Gateway(50), Self::Network];
 
-    fn name(self) -> &'static str {
+    fn name(self) -> String {
         match self {
-            Self::LinkDown => "link down",
-            Self::NoCarrier => "no carrier",
-            Self::Gateway => "silent gateway, 50 ms x 3",
-            Self::Network => "nothing behind the gateway, 100 ms x 3",
+            Self::LinkDown => "link down".to_owned(),
+            Self::NoCarrier => "no carrier".to_owned(),
+            Self::Gateway(interval) => format!("silent gateway, {interval} ms x 3"),
+            Self::Network => "nothing behind the gateway, 100 ms x 3".to_owned(),
         }
     }
 
@@ -73,7 +74,7 @@ impl Death {
         };
         match self {
             Self::LinkDown | Self::NoCarrier => None,
-            Self::Gateway => Some(ping(ROUTER, 50)),
+            Self::Gateway(interval) => Some(ping(ROUTER, interval)),
             Self::Network => Some(ping(BEHIND, 100)),
         }
     }
@@ -85,7 +86,7 @@ pub(super) fn measure(effort: Effort) -> Result<Vec<Chart>> {
     let series = Death::ALL
         .iter()
         .zip(figures)
-        .map(|(death, [lost])| Series::bar(death.by(), death.name(), lost))
+        .map(|(death, [lost])| Series::bar(death.by(), &death.name(), lost))
         .collect();
     let title = "Lost packets of 1,000 a second when a next hop dies, with a backup behind it";
     Ok(vec![Chart::bars("agent-fail-over", title, "packets", series)])
@@ -143,7 +144,7 @@ impl Hosts {
         match death {
             Death::LinkDown => server.set_up("eth1", false)?,
             Death::NoCarrier => router.set_up("eth0", false)?,
-            Death::Gateway => router.delete_address("eth0", &format!("{ROUTER}/24"))?,
+            Death::Gateway(_) => router.delete_address("eth0", &format!("{ROUTER}/24"))?,
             Death::Network => router.delete_address("lo", &format!("{BEHIND}/32"))?,
         }
         if let Some(checks) = checks {

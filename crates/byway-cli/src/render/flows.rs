@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use byway::{Flows, FlowsOfWay};
+use byway::{Flows, FlowsOfWay, WayState};
 
 use super::{Reader, columns::Columns};
 
@@ -23,6 +23,7 @@ pub(crate) fn table(flows: &Flows, is_all: bool, reader: Reader) -> String {
         })
         .text("DEV", |it, to| to.write_str(&it.way.device.name))
         .text("STATE", |it, to| write!(to, "{}", it.state))
+        .only_where(|it| it.state != WayState::Up)
         .count("NEW", |it| Some(it.new))
         .count("ANSWERED", |it| Some(it.answered))
         .count("ESTABLISHED", |it| Some(it.established))
@@ -48,7 +49,7 @@ pub(crate) fn table(flows: &Flows, is_all: bool, reader: Reader) -> String {
 
 #[cfg(test)]
 mod tests {
-    use byway::{Device, LinkLayerAddress, ReplyWay, WayState};
+    use byway::{Device, LinkLayerAddress, ReplyWay};
 
     use super::*;
 

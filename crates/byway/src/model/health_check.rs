@@ -10,7 +10,7 @@ use super::{owner::Owner, target::NextHopSpec};
 pub const ASKED_MAX: usize = byway_abi::MAX_ASKED;
 
 /// The shortest interval of a health check.
-pub const INTERVAL_MIN: Duration = Duration::from_millis(50);
+pub const INTERVAL_MIN: Duration = Duration::from_millis(10);
 
 /// The longest interval of a health check, and the longest time for an answer.
 pub const INTERVAL_MAX: Duration = Duration::from_secs(3_600);
@@ -207,10 +207,10 @@ mod tests {
                 HealthCheck { quorum: 2, ..one() },
                 "a health check of 1 host cannot have a quorum of 2; a quorum is 1 to the number of hosts",
             ),
-            (one().interval(of(49)), "a health check cannot ask every 49ms; an interval is 50ms to 3600s"),
+            (one().interval(of(9)), "a health check cannot ask every 9ms; an interval is 10ms to 3600s"),
             (
-                one().interval(Duration::from_micros(50_500)),
-                "a health check cannot ask every 50.5ms; an interval is 50ms to 3600s",
+                one().interval(Duration::from_micros(10_500)),
+                "a health check cannot ask every 10.5ms; an interval is 10ms to 3600s",
             ),
             (
                 HealthCheck { timeout: of(1_001), ..one().interval(of(100)) },

@@ -228,8 +228,8 @@ fn every_mistake_in_a_health_check_has_its_place() {
             Some("9:12 \"soon\": `soon` is not a time; write it like `interval = \"100ms\"`"),
         ),
         (
-            check(&format!("{good}\ninterval = \"10ms\"")),
-            Some("5:1 [[health-check]]: a health check cannot ask every 10ms; an interval is 50ms to 3600s"),
+            check(&format!("{good}\ninterval = \"5ms\"")),
+            Some("5:1 [[health-check]]: a health check cannot ask every 5ms; an interval is 10ms to 3600s"),
         ),
         (
             check(&format!("{good}\nfall = 256")),
