@@ -245,9 +245,9 @@ pub const HINTS: u32 = 3;
 pub const LIVENESS_WORDS: usize = 4;
 /// When a packet of a known flow last came in by the way, in [`liveness_ticks`].
 pub const WAY_SEEN: usize = 0;
-/// When its neighbour last said something of itself to this host alone, by ARP or neighbour discovery.
-pub const WAY_HEARD: usize = 1;
-/// When a reply last left by it.
+/// When its neighbour last answered a question for its Ethernet address, by ARP or neighbour discovery. 0 if it never has.
+pub const WAY_ANSWERED: usize = 1;
+/// When a reply was last to leave by it.
 pub const WAY_USED: usize = 2;
 /// Until when it is out of service, in nanoseconds of the monotonic clock. Userspace writes it, and a sign of life clears it.
 pub const WAY_OUT: usize = 3;

@@ -114,7 +114,8 @@ extern "C" fn put_in(fingerprint: u64, word: u64, now: u32, part: u32) -> u32 {
 
 #[inline(always)]
 fn write(bucket: &[u64; 2 * FLOWS_OF_BUCKET], nth: usize, fingerprint: u64, word: u64) {
-    shared(bucket, 2 * nth).set(fingerprint ^ word);
+    // A free place has no fingerprint: it would hide an entry in another place.
+    shared(bucket, 2 * nth).set(if word == 0 { 0 } else { fingerprint ^ word });
     shared(bucket, 2 * nth + 1).set(word);
 }
 

@@ -21,6 +21,11 @@ use crate::{
     ways,
 };
 
+/// The operation of an ARP message that is an answer (RFC 826).
+const ARP_REPLY: u8 = 2;
+/// The type of the message of neighbour discovery that is one (RFC 4861).
+const ND_NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+
 /// An Ethernet address: its first two bytes, and then the rest.
 pub type Ethernet = [u32; 2];
 
@@ -54,15 +59,18 @@ fn heard(skb: &Skb) -> Option<()> {
         return None;
     }
     let sender = sender(addresses);
-    let (kind, address) = if skb.protocol() == ETH_P_ARP { arp(skb, sender)? } else { discovery(skb)? };
+    let (kind, address, is_answer) =
+        if skb.protocol() == ETH_P_ARP { arp(skb, sender)? } else { discovery(skb)? };
     let ifindex = skb.ifindex();
     let map = HEARD.get(0)?;
     is_alive(ifindex, sender);
-    if !hint::holds(NOT_WATCHED) {
-        let [first, second, third] = addresses;
+    let [first, second, third] = addresses;
+    // What goes to everybody comes by no way: its destination is no receiver's address.
+    if !hint::holds(NOT_WATCHED) && first.to_ne_bytes()[0] & 1 == 0 {
         match ways::known_number(ifindex, first, second, third) {
             0 => {}
-            way => liveness::heard(way),
+            way if is_answer => liveness::answered(way),
+            way => liveness::seen(way),
         }
     }
     let by_address = HeardKey { ifindex, kind, address };
@@ -97,20 +105,21 @@ pub fn is_alive(ifindex: u32, neighbour: Ethernet) {
     }
 }
 
-/// Reads the sender of an ARP message for IPv4 over Ethernet.
+/// Reads the sender of an ARP message for IPv4 over Ethernet: a kind and an address for [`HeardKey`], and whether it is an answer.
 #[inline(always)]
-fn arp(skb: &Skb, sender: Ethernet) -> Option<(u32, [u32; 4])> {
+fn arp(skb: &Skb, sender: Ethernet) -> Option<(u32, [u32; 4], bool)> {
     let bytes: [u8; 18] = skb.load(ETHERNET_LEN as u32)?;
-    let [0, 1, 8, 0, 6, 4, _, _, hardware @ .., a, b, c, d] = bytes else { return None };
+    let [0, 1, 8, 0, 6, 4, _, operation, hardware @ .., a, b, c, d] = bytes else { return None };
     let is_its_own = ethernet_words(hardware) == sender;
     // A probe for a free address has 0.0.0.0 (RFC 5227).
     let is_unicast = a != 0 && a < 224;
-    (is_its_own && is_unicast).then_some((HEARD_IPV4, [u32::from_ne_bytes([a, b, c, d]), 0, 0, 0]))
+    let address = [u32::from_ne_bytes([a, b, c, d]), 0, 0, 0];
+    (is_its_own && is_unicast).then_some((HEARD_IPV4, address, operation == ARP_REPLY))
 }
 
-/// Reads the sender of a message of neighbour discovery. No router has forwarded it: its hop limit is 255.
+/// Reads the sender of a message of neighbour discovery, as [`arp`] does. No router has forwarded it: its hop limit is 255.
 #[inline(always)]
-fn discovery(skb: &Skb) -> Option<(u32, [u32; 4])> {
+fn discovery(skb: &Skb) -> Option<(u32, [u32; 4], bool)> {
     let bytes: [u8; 20] = skb.load(ETHERNET_LEN as u32 + 4)?;
     let [_, _, ICMPV6, 255, address @ ..] = bytes else { return None };
     let [kind]: [u8; 1] = skb.load(ETHERNET_LEN as u32 + 40)?;
@@ -122,7 +131,7 @@ fn discovery(skb: &Skb) -> Option<(u32, [u32; 4])> {
     for (nth, bytes) in address.as_chunks::<4>().0.iter().enumerate() {
         words[nth] = u32::from_ne_bytes(*bytes);
     }
-    Some((HEARD_IPV6, words))
+    Some((HEARD_IPV6, words, kind == ND_NEIGHBOUR_ADVERTISEMENT))
 }
 
 /// Returns the Ethernet address that has taken the place of a way's neighbour. `None` if nothing has.

@@ -1,7 +1,9 @@
 //! The signs of life of the neighbours that replies go to, and which of them are out of service. An agent watches them
 //! (`byway run`); without one, nothing is written.
 
-use byway_abi::reply::{LIVENESS_WORDS, NOT_WATCHED, WAY_HEARD, WAY_OUT, WAY_SEEN, WAY_USED, liveness_ticks};
+use byway_abi::reply::{
+    LIVENESS_WORDS, NOT_WATCHED, WAY_ANSWERED, WAY_OUT, WAY_SEEN, WAY_USED, liveness_ticks,
+};
 
 use crate::{clock, hint, maps::WAY_LIVENESS, rows::Shared};
 
@@ -13,10 +15,22 @@ pub fn seen(way: u32) {
     }
 }
 
-/// Notes that the neighbour of a way has said something of itself.
+/// Notes that the neighbour of a way has answered a question for its Ethernet address.
 #[inline(always)]
-pub fn heard(way: u32) {
-    is_alive(way, WAY_HEARD);
+pub fn answered(way: u32) {
+    is_alive(way, WAY_ANSWERED);
+}
+
+/// Returns whether a way is out of service.
+#[inline(always)]
+pub fn is_out(way: u32) -> bool {
+    !hint::holds(NOT_WATCHED) && row(way).is_some_and(is_out_by)
+}
+
+#[inline(always)]
+fn is_out_by(row: &[u64; LIVENESS_WORDS]) -> bool {
+    let until = word(row, WAY_OUT).get();
+    until != 0 && until > clock::now()
 }
 
 /// Notes a sign of life. It ends a verdict.
@@ -30,7 +44,7 @@ fn is_alive(way: u32, sign: usize) {
     }
 }
 
-/// Returns whether a reply may leave by a way, and notes that it does.
+/// Returns whether a reply may leave by a way, and notes that one is to.
 #[inline(always)]
 pub fn use_way(way: u32) -> bool {
     hint::holds(NOT_WATCHED) || use_watched(way) != 0
@@ -41,12 +55,9 @@ pub fn use_way(way: u32) -> bool {
 #[inline(never)]
 extern "C" fn use_watched(way: u32) -> u32 {
     let Some(row) = row(way) else { return 1 };
-    let out = word(row, WAY_OUT).get();
-    if out != 0 && out > clock::now() {
-        return 0;
-    }
+    // Also while it is out of service: somebody would use it.
     note(row, WAY_USED);
-    1
+    if is_out_by(row) { 0 } else { 1 }
 }
 
 #[inline(always)]

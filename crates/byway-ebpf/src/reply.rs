@@ -112,6 +112,9 @@ fn note_packet(skb: &Skb, header: Header) -> Option<()> {
     let mut entry = before;
     match before.state {
         FLOW_NEW | FLOW_ANSWERED_SYN => {
+            if ways::is_same(before.way, &way) {
+                liveness::seen(before.way.into());
+            }
             let is_answer = segment.kind() == Segment::OTHER && before.state == FLOW_ANSWERED_SYN;
             if is_answer && segment.number() == before.number {
                 entry.state = FLOW_CONFIRMED;
@@ -127,8 +130,9 @@ fn note_packet(skb: &Skb, header: Header) -> Option<()> {
                 entry.is_moving = false;
                 liveness::seen(before.way.into());
             } else {
-                // TCP alone has numbers that tell.
+                // TCP alone has numbers that tell. If the old way is dead, a client may have begun anew.
                 if before.state == FLOW_CONFIRMED
+                    && !liveness::is_out(before.way.into())
                     && socket::may_have_sent(skb, packet.family, packet.offset) == 0
                 {
                     return None;

@@ -2,7 +2,7 @@
 
 use core::ptr;
 
-use aya_ebpf::helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_release, bpf_tcp_sock};
+use aya_ebpf::helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_sock};
 use byway_abi::FAMILY_IPV4;
 
 use crate::{
@@ -54,14 +54,14 @@ fn numbers(skb: &Skb, family: u32, offset: u32, transport: &Transport) -> Option
     };
     let context = ptr::from_ref(skb).cast_mut().cast();
     // SAFETY: the helper reads as many bytes of `tuple` as it is told.
-    let socket = unsafe { bpf_sk_lookup_tcp(context, tuple.as_mut_ptr().cast(), length, CURRENT_NETNS, 0) };
+    let socket = unsafe { bpf_skc_lookup_tcp(context, tuple.as_mut_ptr().cast(), length, CURRENT_NETNS, 0) };
     if socket.is_null() {
         return None;
     }
-    // SAFETY: it is a socket, and this holds a reference to it.
-    let is_listening = unsafe { (*socket).state } == LISTEN;
-    // SAFETY: likewise.
+    // SAFETY: it is a socket, and this holds a reference to it. One that is not complete yet, or is over, is no TCP socket here.
     let tcp = unsafe { bpf_tcp_sock(socket) };
+    // SAFETY: likewise.
+    let is_listening = unsafe { (*socket).state } == LISTEN;
     let numbers = if tcp.is_null() || is_listening {
         None
     } else {

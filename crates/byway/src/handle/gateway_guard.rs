@@ -283,7 +283,7 @@ impl Guarding {
         }
         if let Some(source) = source {
             // A device that is down takes nothing, and then nobody could answer either.
-            let _ = solicitor.ask(gateway.device.index, *own, *source, gateway.gateway);
+            let _ = solicitor.ask(gateway.device.index, *own, *source, gateway.gateway, None);
         }
         Ok(())
     }

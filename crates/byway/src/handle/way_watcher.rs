@@ -1,6 +1,12 @@
 //! Watches the neighbours that `reply-to` sends replies to, and takes their ways out of service while they do not answer.
 
-use std::{collections::BTreeMap, fmt, io, net::IpAddr, os::fd::AsFd, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    fmt, io,
+    net::IpAddr,
+    os::fd::AsFd,
+    time::Duration,
+};
 
 use byway_abi::reply::Way;
 use ipnet::IpNet;
@@ -18,7 +24,7 @@ use crate::{
         namespace,
         network::Network,
         pins::Pins,
-        replies::{Liveness, Replies},
+        replies::{Liveness, Replies, WayMap},
         solicit::Solicitor,
     },
     policy::{
@@ -39,13 +45,15 @@ const LEASE: Duration = Duration::from_secs(5);
 const RENEW: Duration = Duration::from_secs(1);
 /// How many neighbours it asks in one turn, so that many dead ones cause no storm.
 const ASK_AT_MOST: usize = 64;
+/// The least time between two turns that ask.
+const PACE: Duration = Duration::from_millis(10);
 
 /// Watches the neighbours that `reply-to` sends replies to. One process of a network namespace does, the one with
 /// [`Byway::lock_agent`](crate::Byway::lock_agent).
 ///
 /// While a device is down or has no carrier, or a neighbour is silent, what the rule says `else` holds for its replies. What comes
 /// in by a way is a sign of life. If replies leave and nothing comes in for a second, it asks the neighbour by ARP or neighbour
-/// discovery, three times. It does not judge whoever has never answered such a question.
+/// discovery, three times, and for another of its addresses each time. It does not judge whoever has never answered.
 ///
 /// A verdict holds for five seconds unless it is renewed, and ends with the first sign of life.
 #[derive(Debug)]
@@ -55,7 +63,7 @@ pub struct WayWatcher {
     changes: NetworkEvents,
     solicitor: Option<Solicitor>,
     /// The maps, and what tells their pins from later ones.
-    maps: Option<(u64, Replies, Liveness)>,
+    maps: Option<(u64, Replies, Liveness, WayMap)>,
     ways: BTreeMap<u32, WatchedWay>,
     look_again: Duration,
     /// When the last look ended, and how long it took.
@@ -69,8 +77,10 @@ struct WatchedWay {
     named: ReplyWay,
     /// What keeps its device from sending, if anything does.
     device: WayState,
-    /// An address of the neighbour, and one of this host to ask from.
-    question: Option<(IpAddr, IpAddr)>,
+    /// Addresses of the neighbour, each with one of this host to ask from.
+    questions: Vec<(IpAddr, IpAddr)>,
+    /// Which of them comes next. It stays at the one that was answered.
+    next: usize,
     watched: Watched,
     state: WayState,
     renew: Duration,
@@ -160,13 +170,16 @@ impl WayWatcher {
             && let Some((stamp, replies)) = Pins::replies()?
             && let Some(liveness) = replies.liveness()?
         {
-            replies.watch()?;
-            self.maps = Some((stamp, replies, liveness));
+            let way_map = replies.way_map()?;
+            self.maps = Some((stamp, replies, liveness, way_map));
         }
-        if let Some((_, replies, liveness)) = &self.maps {
+        if let Some((_, replies, liveness, _)) = &self.maps {
+            // Each time: whoever makes the maps anew begins without.
+            replies.watch()?;
             let mut before = std::mem::take(&mut self.ways);
             let ways = replies.ways()?;
-            let found = if ways.is_empty() { None } else { Some(Found::read(replies, &mut self.network)?) };
+            let found =
+                if ways.is_empty() { None } else { Some(Found::read(replies, &ways, &mut self.network)?) };
             for (number, way) in ways {
                 let Some(found) = &found else { break };
                 let Some(link) = found.links.get(&way.ifindex) else { continue };
@@ -177,7 +190,7 @@ impl WayWatcher {
                 });
                 watched.device = device_state(link);
                 watched.named = found.named(&way);
-                watched.question = found.question(&way, &watched.named);
+                watched.questions = found.questions(&way, &watched.named);
                 self.ways.insert(number, watched);
             }
         }
@@ -192,21 +205,23 @@ impl WayWatcher {
     fn watch(&mut self, now: Duration) -> (Vec<WayEvent>, Result<()>) {
         let Self { maps, ways, solicitor, .. } = self;
         let (mut events, mut done, mut asked) = (Vec::new(), Ok(()), 0);
-        let Some((_, replies, liveness)) = maps else { return (events, done) };
+        let Some((_, _, liveness, way_map)) = maps else { return (events, done) };
+        let mut devices = BTreeSet::new();
         ways.retain(|number, it| {
             let signs = liveness.signs(*number);
-            match (it.question, it.way.sender()) {
-                (Some((neighbour, source)), Some(_)) if it.device == WayState::Up => {
-                    if asked < ASK_AT_MOST && it.watched.look(signs, now) {
-                        asked += 1;
-                        if let Err(error) = ask(solicitor, &it.way, source, neighbour) {
-                            // A question that has not been asked proves nothing.
-                            it.watched = Watched::new(signs, false, now);
-                            done = Err(error);
-                        }
-                    }
+            let before = it.watched.clone();
+            if it.device != WayState::Up || it.questions.is_empty() {
+                it.watched = Watched::new(signs, false, now);
+            } else if it.watched.look(signs, now, asked < ASK_AT_MOST) {
+                asked += 1;
+                // The one before was not answered.
+                it.next += usize::from(before.is_asked());
+                let (neighbour, source) = it.questions[it.next % it.questions.len()];
+                if let Err(error) = ask(solicitor, &it.way, source, neighbour) {
+                    // A question that has not been asked proves nothing.
+                    it.watched = before;
+                    done = Err(error);
                 }
-                _ => it.watched = Watched::new(signs, false, now),
             }
             let state = if it.device == WayState::Up && it.watched.is_silent() {
                 WayState::Silent
@@ -219,7 +234,7 @@ impl WayWatcher {
                 return true;
             }
             // The number may be another way's by now.
-            match replies.way(*number) {
+            match way_map.get(*number) {
                 Ok(way) if way == Some(it.way) => {}
                 Ok(_) => return false,
                 Err(error) => {
@@ -229,9 +244,17 @@ impl WayWatcher {
             }
             let until = if state == WayState::Up { Duration::ZERO } else { now + LEASE };
             liveness.set_out(*number, until.as_nanos() as u64);
+            if state == WayState::Silent && liveness.signs(*number) != signs {
+                // A sign of life must not be lost. The next turn sees it.
+                liveness.set_out(*number, 0);
+            }
+            // All ways of a device come and go together.
+            let is_of_device =
+                [it.state, state].iter().any(|it| !matches!(it, WayState::Up | WayState::Silent));
             (it.state, it.renew) = (state, now + RENEW);
-            if has_changed {
-                events.push(WayEvent { way: it.named.clone(), state });
+            let way = if is_of_device { ReplyWay::new(it.named.device.clone()) } else { it.named.clone() };
+            if has_changed && (!is_of_device || devices.insert(it.way.ifindex)) {
+                events.push(WayEvent { way, state });
             }
             true
         });
@@ -240,7 +263,7 @@ impl WayWatcher {
 
     fn wait(&self, now: Duration, longest: Duration) -> Result<()> {
         let due = self.ways.values().map(|it| it.watched.look_again(now).min(now + RENEW)).min();
-        let until = due.unwrap_or(self.look_again).min(self.look_again);
+        let until = due.unwrap_or(self.look_again).min(self.look_again).max(now + PACE);
         // Rounded up, because otherwise it would wake too early and wait again.
         let time = until.saturating_sub(now).min(longest).as_micros().div_ceil(1_000);
         let mut socket = [PollFd::new(self.changes.as_fd(), PollFlags::POLLIN)];
@@ -258,7 +281,8 @@ impl WatchedWay {
             way,
             named,
             device: WayState::Up,
-            question: None,
+            questions: Vec::new(),
+            next: 0,
             watched: Watched::new(signs, is_out, now),
             state: if is_out { WayState::Silent } else { WayState::Up },
             renew: now,
@@ -271,14 +295,23 @@ struct Found {
     links: BTreeMap<u32, Link>,
     neighbours: Neighbours,
     addresses: BTreeMap<u32, Vec<IpNet>>,
+    /// The Ethernet addresses of this host, by device.
+    own: BTreeMap<u32, [u8; 6]>,
 }
 
 impl Found {
-    fn read(replies: &Replies, network: &mut Network) -> Result<Self> {
+    fn read(replies: &Replies, ways: &BTreeMap<u32, Way>, network: &mut Network) -> Result<Self> {
+        let mut own = BTreeMap::new();
+        for way in ways.values() {
+            if let Entry::Vacant(place) = own.entry(way.ifindex) {
+                place.insert(network.own_address(way.ifindex)?);
+            }
+        }
         Ok(Self {
             links: network.links()?,
             neighbours: Neighbours::heard(replies)?,
             addresses: network.source_addresses()?,
+            own: own.into_iter().filter_map(|(index, own)| Some((index, own?))).collect(),
         })
     }
 
@@ -286,21 +319,25 @@ impl Found {
         reply_way(way, &self.links, &self.neighbours)
     }
 
-    /// Returns an address of a way's neighbour, and one of this host to ask from. `None` if neither the programs have heard one, nor
-    /// the neighbour still has the Ethernet address of the way: it gives its signs by another one.
-    fn question(&self, way: &Way, named: &ReplyWay) -> Option<(IpAddr, IpAddr)> {
-        if named.lladdr.map(|it| it.0) != way.sender() {
-            return None;
+    /// Returns the addresses of a way's neighbour that the programs have heard, each with one of this host to ask from. None if
+    /// either side has another Ethernet address by now: then nothing comes in by this way, and nobody must hear of the old one.
+    fn questions(&self, way: &Way, named: &ReplyWay) -> Vec<(IpAddr, IpAddr)> {
+        if named.lladdr.map(|it| it.0) != way.sender() || self.own.get(&way.ifindex) != Some(&way.receiver())
+        {
+            return Vec::new();
         }
         let own = self.addresses.get(&way.ifindex).map(Vec::as_slice).unwrap_or_default();
         let of_others = self.addresses.iter().filter(|(index, _)| **index != way.ifindex);
         let others: Vec<IpNet> = of_others.flat_map(|(_, nets)| nets).copied().collect();
-        named.addresses.iter().find_map(|it| source(*it, own, &others).map(|source| (*it, source)))
+        let sourced =
+            named.addresses.iter().filter_map(|it| source(*it, own, &others).map(|source| (*it, source)));
+        sourced.collect()
     }
 }
 
 /// Asks for the neighbour of a way.
 fn ask(solicitor: &mut Option<Solicitor>, way: &Way, source: IpAddr, neighbour: IpAddr) -> Result<()> {
+    let Some(sender) = way.sender() else { return Ok(()) };
     let failed = |error: io::Error| match error.raw_os_error() {
         Some(libc::EPERM) => Error::Privilege("CAP_NET_RAW"),
         _ => Error::kernel("ask a neighbour that replies go to", error),
@@ -309,7 +346,7 @@ fn ask(solicitor: &mut Option<Solicitor>, way: &Way, source: IpAddr, neighbour: 
         *solicitor = Some(Solicitor::open().map_err(failed)?);
     }
     let Some(solicitor) = solicitor else { return Ok(()) };
-    match solicitor.ask(way.ifindex, way.receiver(), source, neighbour) {
+    match solicitor.ask(way.ifindex, way.receiver(), source, neighbour, Some(sender)) {
         // It is down, or about to go: the next look knows.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV)) => {
             Ok(())

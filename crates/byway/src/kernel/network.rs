@@ -160,21 +160,26 @@ impl Network {
     /// Returns a device with its Ethernet address. `None` if it has none, if the kernel resolves no neighbours there, or if it takes
     /// packets to this address for its own (macvlan, ipvlan).
     pub(crate) fn ethernet_address(&mut self, index: u32) -> Result<Option<(Device, [u8; 6])>> {
-        let mut request = LinkMessage::default();
-        request.header.index = index;
-        let message = match self.netlink.get(RouteNetlinkMessage::GetLink(request)) {
-            Ok(RouteNetlinkMessage::NewLink(message)) => message,
-            Ok(_) => return Ok(None),
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
-            Err(error) => return Err(Error::kernel("look at a device", error)),
-        };
-        let own = message.attributes.iter().find_map(|attribute| match attribute {
-            LinkAttribute::Address(bytes) => <[u8; 6]>::try_from(bytes.as_slice()).ok(),
-            _ => None,
-        });
+        let Some(message) = self.link_message(index)? else { return Ok(None) };
         let Link { device, header, has_neighbours, .. } = link(&message);
         let is_fit = header == Header::Ethernet && has_neighbours && !is_stacked(&message);
-        Ok(own.filter(|_| is_fit).map(|own| (device, own)))
+        Ok(address_of(&message).filter(|_| is_fit).map(|own| (device, own)))
+    }
+
+    /// Returns the Ethernet address of a device, if it has one.
+    pub(crate) fn own_address(&mut self, index: u32) -> Result<Option<[u8; 6]>> {
+        Ok(self.link_message(index)?.as_ref().and_then(address_of))
+    }
+
+    fn link_message(&mut self, index: u32) -> Result<Option<LinkMessage>> {
+        let mut request = LinkMessage::default();
+        request.header.index = index;
+        match self.netlink.get(RouteNetlinkMessage::GetLink(request)) {
+            Ok(RouteNetlinkMessage::NewLink(message)) => Ok(Some(message)),
+            Ok(_) => Ok(None),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(Error::kernel("look at a device", error)),
+        }
     }
 
     /// Returns what the kernel knows of a default gateway. `own` is the address that may stand in for it.
@@ -506,6 +511,13 @@ const ANSWERS_WITHIN: Duration = Duration::from_millis(250);
 
 /// `RT_TABLE_LOCAL` (include/uapi/linux/rtnetlink.h).
 const RT_TABLE_LOCAL: u8 = 255;
+
+fn address_of(message: &LinkMessage) -> Option<[u8; 6]> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Address(bytes) => <[u8; 6]>::try_from(bytes.as_slice()).ok(),
+        _ => None,
+    })
+}
 
 fn link(message: &LinkMessage) -> Link {
     let flags = message.header.flags;

@@ -19,9 +19,9 @@ use byway_abi::{
     reply::{
         ALL_FLOWS_NEAR, Entry, FAR, FLOW_BUCKETS, FLOW_KEYS_LEN, FLOWS_OF_BUCKET, FlowCounters,
         HEARD_ETHERNET, HEARD_FIRST, HEARD_IPV4, HEARD_IPV6, HeardKey, KEY_WORDS, LAST_TICK, LAST_WAY,
-        LIVENESS_LEN, LIVENESS_WORDS, MAX_HEARD, MAX_WAYS, NEAR, NO_DEVICE_YET, NO_SUCCESSORS, NOT_WATCHED,
-        WAY_HEARD, WAY_OUT, WAY_SEEN, WAY_USED, Way, address_digest, ethernet_bytes, ethernet_words,
-        fingerprint, flow_buckets, flow_key, flow_ticks, ways_key,
+        LIVENESS_LEN, LIVENESS_WORDS, MAX_HEARD, MAX_WAYS, NEAR, NEAR_BUCKETS, NO_DEVICE_YET, NO_SUCCESSORS,
+        NOT_WATCHED, WAY_ANSWERED, WAY_OUT, WAY_SEEN, WAY_USED, Way, address_digest, ethernet_bytes,
+        ethernet_words, fingerprint, flow_buckets, flow_key, flow_ticks, ways_key,
     },
 };
 
@@ -72,6 +72,23 @@ impl fmt::Debug for Replies {
 pub(crate) struct FlowTable {
     memory: Memory,
     keys: [u32; FLOW_KEYS_LEN],
+}
+
+/// The ways that requests have come in by.
+pub(crate) struct WayMap(Option<HashMap<MapData, u32, Way>>);
+
+impl fmt::Debug for WayMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WayMap")
+    }
+}
+
+impl WayMap {
+    /// Returns the way with this number.
+    pub(crate) fn get(&self, number: u32) -> Result<Option<Way>> {
+        let Some(ways) = &self.0 else { return Ok(None) };
+        optional(ways.get(&number, 0)).map_err(cannot_read(WAYS_PIN))
+    }
 }
 
 /// The signs of life of the ways' neighbours, as the programs write them, and which ways are out of service.
@@ -248,8 +265,29 @@ impl Replies {
 
     /// Has the programs note signs of life from now on.
     pub(crate) fn watch(&self) -> Result<()> {
+        self.set_hint(NOT_WATCHED, 0)
+    }
+
+    fn give(&self, hint: u32) -> Result<()> {
+        self.set_hint(hint, 1)
+    }
+
+    fn set_hint(&self, hint: u32, value: u64) -> Result<()> {
         let mut hints: Array<_, u64> = map!(&self.folder, "REPLY_HINTS");
-        hints.set(NOT_WATCHED, 0, 0).map_err(cannot_write("REPLY_HINTS"))
+        hints.set(hint, value, 0).map_err(cannot_write("REPLY_HINTS"))
+    }
+
+    /// Forgets all flows. Returns how many there were.
+    pub(crate) fn forget_flows(&self) -> Result<u64> {
+        let Some(flows) = self.flows()? else { return Ok(0) };
+        let count = flows.remove_if(|_| true);
+        // A program may be noting a far flow, which it has withdrawn the hint for.
+        self.give(ALL_FLOWS_NEAR)?;
+        grace_period::wait();
+        if flows.has_far() {
+            self.set_hint(ALL_FLOWS_NEAR, 0)?;
+        }
+        Ok(count)
     }
 
     /// Notes what the neighbour table knows of a device: the programs may hear it only after the first change.
@@ -280,10 +318,9 @@ impl Replies {
         ways.iter().filter(is_way).collect::<std::result::Result<_, _>>().map_err(cannot_read(WAYS_PIN))
     }
 
-    /// Returns the way with this number.
-    pub(crate) fn way(&self, number: u32) -> Result<Option<Way>> {
-        let Some(ways) = self.open_ways()? else { return Ok(None) };
-        optional(ways.get(&number, 0)).map_err(cannot_read(WAYS_PIN))
+    /// Returns the map of ways, for one look-up after the other.
+    pub(crate) fn way_map(&self) -> Result<WayMap> {
+        self.open_ways().map(WayMap)
     }
 
     /// Returns the table of flows, or `None` if there has been no rule that sends replies back.
@@ -320,6 +357,8 @@ impl Replies {
                 entries: LIVENESS_LEN,
                 flags: BPF_F_MMAPABLE | BPF_F_INNER_MAP,
             };
+            // Nobody watches yet: whoever does looks for the pin.
+            self.give(NOT_WATCHED)?;
             liveness.make("liveness", &mut map!(folder, "WAY_LIVENESS"), &folder.join(LIVENESS_PIN))?;
         }
         if open_if_there(&folder.join(FLOWS_PIN), FLOWS_PIN)?.is_some() {
@@ -354,9 +393,8 @@ impl Replies {
             entries: FLOW_BUCKETS,
             flags: BPF_F_MMAPABLE | BPF_F_INNER_MAP,
         };
-        let mut hints: Array<_, u64> = map!(folder, "REPLY_HINTS");
-        let mut given = [ALL_FLOWS_NEAR, NO_SUCCESSORS, NOT_WATCHED].into_iter();
-        given.try_for_each(|hint| hints.set(hint, 1, 0)).map_err(cannot_write("REPLY_HINTS"))?;
+        self.give(ALL_FLOWS_NEAR)?;
+        self.give(NO_SUCCESSORS)?;
         // The last one: it says that all are there.
         flows.make("flows", &mut map!(folder, "FLOWS"), &folder.join(FLOWS_PIN))
     }
@@ -365,9 +403,9 @@ impl Replies {
 impl Liveness {
     /// Returns the signs of a way.
     pub(crate) fn signs(&self, number: u32) -> Signs {
-        let [seen, heard, used] =
-            [WAY_SEEN, WAY_HEARD, WAY_USED].map(|which| self.word(number, which).load(Ordering::Relaxed));
-        Signs { seen, heard, used }
+        let [seen, answered, used] =
+            [WAY_SEEN, WAY_ANSWERED, WAY_USED].map(|which| self.word(number, which).load(Ordering::Relaxed));
+        Signs { seen, answered, used }
     }
 
     /// Returns until when a way is out of service, in nanoseconds of the monotonic clock.
@@ -398,6 +436,12 @@ impl FlowTable {
             0 => None,
             word => Some(Entry::read(word)),
         })
+    }
+
+    /// Whether there is a flow beyond the near buckets.
+    fn has_far(&self) -> bool {
+        let far = self.memory.words().chunks(2 * FLOWS_OF_BUCKET).skip(NEAR_BUCKETS as usize);
+        far.flat_map(|bucket| bucket.iter().skip(1).step_by(2)).any(|word| word.load(Ordering::Relaxed) != 0)
     }
 
     /// Returns the entry of a flow, by the same steps as the programs (`find` in `crates/byway-ebpf/src/flow_table.rs`).

@@ -1,4 +1,4 @@
-//! Asks everybody on a link for a neighbour (RFC 826, RFC 4861). The kernel itself takes the answer, as it takes any news of a
+//! Asks a link for a neighbour (RFC 826, RFC 4861). The kernel itself takes the answer, as it takes any news of a
 //! neighbour that it knows.
 
 use std::{
@@ -32,7 +32,8 @@ impl Solicitor {
         Socket::new(Domain::PACKET, Type::DGRAM.nonblocking().cloexec(), None).map(Self)
     }
 
-    /// Asks by a device, whose Ethernet address is `own`, for a neighbour. `source` is one of this host's addresses on the link.
+    /// Asks by a device, whose Ethernet address is `own`, for a neighbour. `source` is one of this host's addresses on the link. Asks
+    /// everybody, or only whoever has the Ethernet address `only`.
     ///
     /// # Errors
     ///
@@ -43,6 +44,7 @@ impl Solicitor {
         own: [u8; 6],
         source: IpAddr,
         neighbour: IpAddr,
+        only: Option<[u8; 6]>,
     ) -> io::Result<()> {
         let (packet, ethertype, to) = match (source, neighbour) {
             (IpAddr::V4(source), IpAddr::V4(neighbour)) => {
@@ -53,10 +55,12 @@ impl Solicitor {
                     target_mac: [0; 6],
                     target_ipv4: neighbour.octets(),
                 };
-                (arp.to_bytes().to_vec(), libc::ETH_P_ARP, [0xFF; 6])
+                (arp.to_bytes().to_vec(), libc::ETH_P_ARP, only.unwrap_or([0xFF; 6]))
             }
             (IpAddr::V6(source), IpAddr::V6(neighbour)) => {
-                (solicitation(own, source, neighbour)?, libc::ETH_P_IPV6, multicast(neighbour))
+                let group = if only.is_some() { neighbour } else { solicited_node(neighbour) };
+                let to = only.unwrap_or_else(|| multicast(neighbour));
+                (solicitation(own, source, neighbour, group)?, libc::ETH_P_IPV6, to)
             }
             _ => return Err(ErrorKind::InvalidInput.into()),
         };
@@ -64,12 +68,12 @@ impl Solicitor {
     }
 }
 
-fn solicitation(own: [u8; 6], source: Ipv6Addr, neighbour: Ipv6Addr) -> io::Result<Vec<u8>> {
+fn solicitation(own: [u8; 6], source: Ipv6Addr, neighbour: Ipv6Addr, to: Ipv6Addr) -> io::Result<Vec<u8>> {
     let mut message = neighbour.octets().to_vec();
     message.extend([SOURCE_ADDRESS, 1]);
     message.extend(own);
     let mut packet = Vec::new();
-    PacketBuilder::ipv6(source.octets(), solicited_node(neighbour).octets(), HOP_LIMIT)
+    PacketBuilder::ipv6(source.octets(), to.octets(), HOP_LIMIT)
         .icmpv6_raw(SOLICITATION, 0, [0; 4])
         .write(&mut packet, &message)
         .map_err(io::Error::other)?;
@@ -100,7 +104,7 @@ mod tests {
         let source: Ipv6Addr = "fe80::1".parse().unwrap();
         assert_eq!(solicited_node(neighbour).to_string(), "ff02::1:ff12:3456");
         assert_eq!(multicast(neighbour), [0x33, 0x33, 0xFF, 0x12, 0x34, 0x56]);
-        let bytes = solicitation([2, 0, 0, 0, 0, 9], source, neighbour).unwrap();
+        let bytes = solicitation([2, 0, 0, 0, 0, 9], source, neighbour, solicited_node(neighbour)).unwrap();
         let packet = SlicedPacket::from_ip(&bytes).unwrap();
         let Some(NetSlice::Ipv6(header)) = packet.net else { panic!("no IPv6") };
         assert_eq!(header.header().hop_limit(), 255);

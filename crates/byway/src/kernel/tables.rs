@@ -136,6 +136,9 @@ impl Tables {
     /// their places empty.
     pub(super) fn complete(&mut self) -> Result<()> {
         self.rules.complete()?;
+        if self.replies.has_flows() {
+            self.replies.make_flows()?;
+        }
         self.next_hops.complete()
     }
 

@@ -2,7 +2,7 @@
 //!
 //! What comes in by a way is a sign of life, and costs nothing. Silence alone proves no death: traffic may be one-way. So a
 //! neighbour is asked if replies leave and nothing comes in, and is silent if it does not answer. Whoever has never answered proves
-//! nothing by not answering, so each is asked once while it is alive.
+//! nothing by not answering, so each is asked while it is alive, until it has.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const VERIFY: Duration = Duration::from_secs(60);
 /// How soon one is asked again that is silent. The time doubles up to the second one.
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_AT_LAST: Duration = Duration::from_secs(16);
-/// How long one stays silent for whom nothing more is known. If replies still go there then, it is asked as if it were new.
+/// How long one stays silent that nobody wants to reply to. What is to go there later finds out anew.
 const GIVE_UP: Duration = Duration::from_secs(600);
 
 /// What is known of the life of a neighbour. Each number changes when something happens.
@@ -24,9 +24,9 @@ const GIVE_UP: Duration = Duration::from_secs(600);
 pub(crate) struct Signs {
     /// A packet of a known flow has come in by the way.
     pub(crate) seen: u64,
-    /// The neighbour has said something of itself.
-    pub(crate) heard: u64,
-    /// A reply has left by the way.
+    /// The neighbour has answered a question for its Ethernet address. 0 if it never has.
+    pub(crate) answered: u64,
+    /// A reply has left by the way, or would have.
     pub(crate) used: u64,
 }
 
@@ -38,8 +38,6 @@ pub(crate) struct Watched {
     /// When it last gave a sign, and whether it has been used since.
     alive: Duration,
     is_used: bool,
-    /// Whether it has answered a question.
-    answers: bool,
     /// When it may be asked although it has never answered.
     verify: Duration,
 }
@@ -52,11 +50,13 @@ enum State {
 }
 
 impl Watched {
-    /// Begins to watch one that has these signs. `is_silent` says that it was for whoever watched before.
+    /// Begins to watch one that has these signs. `is_silent` says that it was out of service for whoever watched before.
     pub(crate) fn new(signs: Signs, is_silent: bool, now: Duration) -> Self {
-        let state =
-            if is_silent { State::Silent { since: now, retry: now, pause: RETRY } } else { State::Alive };
-        Self { signs, state, alive: now, is_used: false, answers: is_silent, verify: now }
+        let state = match is_silent && signs.answered != 0 {
+            true => State::Silent { since: now, retry: now, pause: RETRY },
+            false => State::Alive,
+        };
+        Self { signs, state, alive: now, is_used: false, verify: now }
     }
 
     /// Whether it is dead, for all that is known.
@@ -64,12 +64,16 @@ impl Watched {
         matches!(self.state, State::Silent { .. })
     }
 
-    /// Takes its signs. Returns whether to ask it now.
-    pub(crate) fn look(&mut self, signs: Signs, now: Duration) -> bool {
+    /// Whether it has been asked, and has not answered yet.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.state != State::Alive
+    }
+
+    /// Takes its signs. Returns whether to ask it now, which it leaves for later unless it `may_ask`.
+    pub(crate) fn look(&mut self, signs: Signs, now: Duration, may_ask: bool) -> bool {
         let before = std::mem::replace(&mut self.signs, signs);
-        let (is_heard, is_used) = (signs.heard != before.heard, signs.used != before.used);
-        self.answers |= is_heard && self.state != State::Alive;
-        if is_heard || signs.seen != before.seen {
+        let (answers, is_used) = (signs.answered != 0, signs.used != before.used);
+        if signs.answered != before.answered || signs.seen != before.seen {
             (self.state, self.alive, self.is_used) = (State::Alive, now, false);
         } else {
             self.is_used |= is_used;
@@ -78,26 +82,26 @@ impl Watched {
         let (state, asks) = match self.state {
             State::Alive => {
                 let is_in_doubt = self.is_used && now >= self.alive + QUIET;
-                let is_to_verify = is_used && !self.answers;
-                let asks =
-                    (is_in_doubt && self.answers) || ((is_in_doubt || is_to_verify) && now >= self.verify);
+                let is_to_verify = (is_in_doubt || is_used) && !answers && now >= self.verify;
+                let asks = may_ask && ((is_in_doubt && answers) || is_to_verify);
                 if asks {
                     self.verify = now + VERIFY;
                 }
                 (if asks { asked(1) } else { State::Alive }, asks)
             }
             State::Asked { until, .. } if now < until => (self.state, false),
-            State::Asked { times, .. } if times < ASKS => (asked(times + 1), true),
-            State::Asked { .. } if self.answers && self.is_used => {
+            State::Asked { times, .. } if times < ASKS => {
+                (if may_ask { asked(times + 1) } else { self.state }, may_ask)
+            }
+            State::Asked { .. } if answers && self.is_used => {
                 (State::Silent { since: now, retry: now + RETRY, pause: RETRY }, false)
             }
-            State::Silent { since, .. } if now < since + GIVE_UP => match self.state {
-                State::Silent { retry, pause, .. } if now >= retry => {
-                    let pause = (2 * pause).min(RETRY_AT_LAST);
-                    (State::Silent { since, retry: now + pause, pause }, true)
-                }
-                state => (state, false),
-            },
+            State::Silent { since, retry, pause } if is_used || now < since + GIVE_UP => {
+                let since = if is_used { now } else { since };
+                let asks = may_ask && now >= retry;
+                let pause = if asks { (2 * pause).min(RETRY_AT_LAST) } else { pause };
+                (State::Silent { since, retry: if asks { now + pause } else { retry }, pause }, asks)
+            }
             State::Asked { .. } | State::Silent { .. } => {
                 (self.alive, self.is_used) = (now, false);
                 (State::Alive, false)
@@ -135,7 +139,7 @@ mod tests {
         let mut signs = watched.signs;
         while now < from + long {
             live(&mut signs, false);
-            if watched.look(signs, now) {
+            if watched.look(signs, now, true) {
                 asked += 1;
                 live(&mut signs, true);
             }
@@ -154,7 +158,7 @@ mod tests {
     /// Replies leave, requests come in, and it answers.
     fn alive(signs: &mut Signs, is_asked: bool) {
         if is_asked {
-            signs.heard += 1;
+            signs.answered += 1;
         } else {
             (signs.seen, signs.used) = (signs.seen + 1, signs.used + 1);
         }
@@ -181,7 +185,7 @@ mod tests {
     fn one_that_only_gets_replies_is_asked_and_lives() {
         let mut watched = new();
         let (asked, silent) = watch(&mut watched, Duration::ZERO, 100 * QUIET, |signs, is_asked| {
-            *(if is_asked { &mut signs.heard } else { &mut signs.used }) += 1;
+            *(if is_asked { &mut signs.answered } else { &mut signs.used }) += 1;
         });
         assert!((40..=100).contains(&asked) && silent.is_none(), "{asked} {silent:?}");
     }
@@ -195,9 +199,9 @@ mod tests {
         assert!((6..=8).contains(&asked), "{asked}");
         let silent = silent.unwrap();
         assert!(silent >= QUIET + 3 * ANSWER && silent <= 2 * QUIET + 3 * ANSWER, "{silent:?}");
-        for sign in [Signs { seen: 99, ..watched.signs }, Signs { heard: 99, ..watched.signs }] {
+        for sign in [Signs { seen: 99, ..watched.signs }, Signs { answered: 99, ..watched.signs }] {
             let mut watched = watched.clone();
-            assert!(!watched.look(sign, 30 * QUIET) && !watched.is_silent(), "{sign:?}");
+            assert!(!watched.look(sign, 30 * QUIET, true) && !watched.is_silent(), "{sign:?}");
         }
     }
 
@@ -215,8 +219,26 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_to_get_replies_stays_silent() {
+        let mut watched = Watched::new(Signs { answered: 7, ..Signs::default() }, true, Duration::ZERO);
+        let (asked, _) = watch(&mut watched, Duration::ZERO, 3 * GIVE_UP, dead);
+        assert!((110..=125).contains(&asked) && watched.is_silent(), "{asked}");
+    }
+
+    #[test]
+    fn one_that_may_not_be_asked_is_not_judged() {
+        let mut watched = new();
+        watch(&mut watched, Duration::ZERO, 10 * QUIET, alive);
+        for nth in 10..100 {
+            let signs = Signs { used: 100 + u64::from(nth), ..watched.signs };
+            assert!(!watched.look(signs, nth * QUIET, false) && !watched.is_silent());
+        }
+    }
+
+    #[test]
     fn one_that_was_silent_for_another_is_asked_and_given_up_at_last() {
-        let mut watched = Watched::new(Signs::default(), true, Duration::ZERO);
+        assert!(!Watched::new(Signs::default(), true, Duration::ZERO).is_silent(), "it has never answered");
+        let mut watched = Watched::new(Signs { answered: 7, ..Signs::default() }, true, Duration::ZERO);
         assert!(watched.is_silent());
         let (asked, _) = watch(&mut watched, Duration::ZERO, GIVE_UP + 2 * QUIET, |_, _| ());
         assert!((35..=45).contains(&asked), "{asked}");

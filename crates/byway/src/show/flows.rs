@@ -301,8 +301,8 @@ pub(crate) fn flush(pins: Option<&Pins>, network: &mut Network, device: Option<&
     let links = network.links()?;
     let only = device.map(|name| named(&links, name)).transpose()?;
     let Some(pins) = pins else { return Ok(0) };
+    let Some(index) = only else { return pins.tables.replies.forget_flows() };
     let Some(table) = pins.tables.replies.flows()? else { return Ok(0) };
-    let Some(index) = only else { return Ok(table.remove_if(|_| true)) };
     let ways = pins.tables.replies.ways()?;
     let of_device: BTreeSet<u32> =
         ways.iter().filter(|(_, way)| way.ifindex == index).map(|(number, _)| *number).collect();

@@ -1,6 +1,8 @@
 //! A neighbour that replies go to dies: what the rule says `else` holds until it is back.
 
 use std::{
+    fs,
+    path::PathBuf,
     sync::{
         atomic::{AtomicBool, Ordering::Relaxed},
         mpsc::{Receiver, channel},
@@ -9,14 +11,20 @@ use std::{
     time::Duration,
 };
 
-use byway::{Action, FlowSpec, Hook, TargetSpec, WayEvent, WayState, WayWatcher};
-use byway_lab::{Node, wait_until};
+use aya::maps::{Array, Map, MapData};
+use byway::{Action, Attach, FlowSpec, Hook, TargetSpec, WayEvent, WayState, WayWatcher};
+use byway_abi::meta;
+use byway_lab::{Frame, Node, wait_until};
 
 use crate::support::{
-    ANSWER, hooks_and_families, on, packet,
+    ANSWER, hooks_and_families, on, packet, pins,
     replies::{PORT, Steered},
     routers::Routers,
 };
+
+const ARP: u16 = 0x0806;
+/// The number of ICMPv6.
+const ICMPV6: u8 = 58;
 
 /// A watcher at work, until it is dropped.
 struct Watching {
@@ -139,6 +147,60 @@ fn replies_leave_a_link_without_carrier_and_a_verdict_ends_by_itself() {
         assert_eq!(udp.answer(hosts), 2);
         hosts.router[0].set_up("eth0", true).unwrap();
         assert!(wait_until(ANSWER, || udp.answer(hosts) == 1), "{hook}");
+    }
+}
+
+/// While this host's device has another Ethernet address, nothing can come in by the way, and nobody may take the old one for
+/// its address.
+#[test]
+fn nobody_hears_of_an_ethernet_address_that_is_gone() {
+    for (hook, v6) in hooks_and_families() {
+        let steered = steered(hook, v6);
+        let Steered { hosts, udp, .. } = &steered;
+        let watching = Watching::of(&hosts.server);
+        let asked = hosts.router[0].capture("eth0").unwrap();
+        let old = hosts.server.mac("eth1").unwrap();
+        let is_question = |frame: &Frame| {
+            let is_of_neighbours = frame.ether_type() == Some(ARP) || frame.protocol() == Some(ICMPV6);
+            is_of_neighbours && frame.payload().windows(6).any(|it| it == old)
+        };
+        let asks = || {
+            udp.answer(hosts);
+            asked.count(is_question) > 0
+        };
+        assert!(wait_until(ANSWER, asks), "{hook}: it asks whoever gets replies");
+        hosts.server.set_mac("eth1", [0x02, 0, 0, 0, 0, 9]).unwrap();
+        thread::sleep(Duration::from_secs(1));
+        let before = asked.count(is_question);
+        // Longer than a router gets that is silent.
+        for _ in 0..40 {
+            udp.answer(hosts);
+            thread::sleep(Duration::from_millis(100));
+        }
+        assert_eq!(asked.count(is_question), before, "{hook}");
+        assert!(watching.events.try_recv().is_err(), "{hook}");
+    }
+}
+
+/// Pins of schema 13 have no signs of life. Whoever takes them over makes them, also if no rule changes.
+#[test]
+fn ways_of_an_older_schema_are_watched() {
+    for (hook, v6) in hooks_and_families() {
+        let steered = steered(hook, v6);
+        let Steered { hosts, udp, .. } = &steered;
+        let folder = PathBuf::from(pins().remove(0));
+        for map in ["WAY_LIVENESS", "WAY_LIVENESS-0", "REPLY_HINTS"] {
+            fs::remove_file(folder.join(map)).unwrap();
+        }
+        let meta_map = Map::from_map_data(MapData::from_pin(folder.join("META")).unwrap()).unwrap();
+        let mut meta_map: Array<MapData, u32> = meta_map.try_into().unwrap();
+        meta_map.set(meta::SCHEMA, 13, 0).unwrap();
+        on(&hosts.server, hook, |byway| byway.attach(&Attach::Auto)).unwrap();
+        assert_eq!(udp.answer(hosts), 1, "{hook}: the flow is known");
+        let watching = Watching::of(&hosts.server);
+        hosts.router[0].set_up("eth0", false).unwrap();
+        watching.says(WayState::NoCarrier);
+        assert_eq!(udp.answer(hosts), 2, "{hook}");
     }
 }
 

@@ -10,8 +10,8 @@ use std::{
 
 use aya::maps::{Array, HashMap, Map, MapData};
 use byway_abi::reply::{
-    FAR, FLOW_BUCKETS, FLOW_KEYS_LEN, FLOWS_OF_BUCKET, HINTS, MAX_FLOWS, MAX_WAYS_OF_DEVICE, NEAR_BUCKETS,
-    fingerprint, flow_buckets, flow_key, ways_key,
+    FAR, FLOW_BUCKETS, FLOW_KEYS_LEN, FLOWS_OF_BUCKET, HINTS, MAX_FLOWS, MAX_WAYS_OF_DEVICE, NEAR,
+    NEAR_BUCKETS, fingerprint, flow_buckets, flow_key, ways_key,
 };
 use byway_lab::seed::{IPV4, IPV6, Seed};
 
@@ -265,6 +265,38 @@ fn flows_of_older_schemas_are_found() {
     });
     let known = on(&seed.server, any_hook(), |byway| byway.flows(None)).unwrap();
     assert_eq!(known.count(), 2_000, "{known:?}");
+}
+
+/// A connection that this host ends by a SYN of its own leaves nothing behind that hides a later one between the same ports.
+#[test]
+fn what_is_forgotten_hides_nothing() {
+    let (seed, programs, mut flows) = with_programs(1);
+    let flow = flows.next(true);
+    seed.server.run(|| {
+        let mut table: Array<MapData, [u64; 2 * FLOWS_OF_BUCKET]> = pinned("FLOWS-0").try_into().unwrap();
+        let buckets = flow_buckets(flows.fingerprint(&flow, true), NEAR);
+        assert!(programs.establish(&flow));
+        // It takes the first place of one of them, which is free in both.
+        let words = buckets.map(|number| table.get(&number, 0).unwrap()[1]);
+        let word = words[0] | words[1];
+        let mut in_first_place = |entry: [u64; 2]| {
+            for number in buckets {
+                let mut bucket = table.get(&number, 0).unwrap();
+                bucket[..2].copy_from_slice(&entry);
+                table.set(number, bucket, 0).unwrap();
+            }
+        };
+        // Now these are somebody else's, and nobody may take them.
+        in_first_place([word ^ 7, word]);
+        assert!(programs.establish(&flow));
+        let syn = packet::tcp(flow.service(), flow.client, [1, 0], SYN, &[]);
+        assert_eq!(programs.reply(&syn), None);
+        assert_eq!(programs.goes_on(&flow), None, "it is forgotten");
+        // The other one goes, and a later one gets its place.
+        in_first_place([0, 0]);
+        assert!(programs.establish(&flow));
+        assert_eq!(programs.goes_on(&flow), Some(mac_of_neighbour(flow.neighbour)));
+    });
 }
 
 /// A flood of requests from everywhere takes the places of its own, and of no connection that is established. The counters know
