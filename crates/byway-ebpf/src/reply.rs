@@ -130,9 +130,10 @@ fn note_packet(skb: &Skb, header: Header) -> Option<()> {
                 entry.is_moving = false;
                 liveness::seen(before.way.into());
             } else {
-                // TCP alone has numbers that tell. If the old way is dead, a client may have begun anew.
+                // TCP alone has numbers that tell. If the old way is dead, a client may begin anew.
+                let begins_anew = segment.kind() == Segment::SYN && liveness::is_out(before.way.into());
                 if before.state == FLOW_CONFIRMED
-                    && !liveness::is_out(before.way.into())
+                    && !begins_anew
                     && socket::may_have_sent(skb, packet.family, packet.offset) == 0
                 {
                     return None;

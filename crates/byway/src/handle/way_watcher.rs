@@ -79,8 +79,11 @@ struct WatchedWay {
     device: WayState,
     /// Addresses of the neighbour, each with one of this host to ask from.
     questions: Vec<(IpAddr, IpAddr)>,
-    /// Which of them comes next. It stays at the one that was answered.
-    next: usize,
+    /// The one that was answered last. It comes first.
+    good: Option<(IpAddr, IpAddr)>,
+    /// How many have been asked in a row, and the last one.
+    asked: (usize, Option<(IpAddr, IpAddr)>),
+    answered: u64,
     watched: Watched,
     state: WayState,
     renew: Duration,
@@ -168,6 +171,8 @@ impl WayWatcher {
         }
         if self.maps.is_none()
             && let Some((stamp, replies)) = Pins::replies()?
+            // Until then not all maps are there.
+            && replies.has_flows()
             && let Some(liveness) = replies.liveness()?
         {
             let way_map = replies.way_map()?;
@@ -190,7 +195,11 @@ impl WayWatcher {
                 });
                 watched.device = device_state(link);
                 watched.named = found.named(&way);
-                watched.questions = found.questions(&way, &watched.named);
+                match found.questions(&way, &watched.named) {
+                    // The map of what is heard is full of others. This one can be asked all the same.
+                    Some(questions) if questions.is_empty() => {}
+                    questions => watched.questions = questions.unwrap_or_default(),
+                }
                 self.ways.insert(number, watched);
             }
         }
@@ -211,18 +220,24 @@ impl WayWatcher {
             let signs = liveness.signs(*number);
             let before = it.watched.clone();
             if it.device != WayState::Up || it.questions.is_empty() {
-                it.watched = Watched::new(signs, false, now);
+                it.watched.rest(signs, now);
             } else if it.watched.look(signs, now, asked < ASK_AT_MOST) {
                 asked += 1;
-                // The one before was not answered.
-                it.next += usize::from(before.is_asked());
-                let (neighbour, source) = it.questions[it.next % it.questions.len()];
-                if let Err(error) = ask(solicitor, &it.way, source, neighbour) {
+                let question = it.question(before.is_asked());
+                match ask(solicitor, &it.way, question) {
+                    Ok(true) => {}
                     // A question that has not been asked proves nothing.
-                    it.watched = before;
-                    done = Err(error);
+                    Ok(false) => it.watched = before.clone(),
+                    Err(error) => {
+                        it.watched = before.clone();
+                        done = Err(error);
+                    }
                 }
             }
+            if before.is_asked() && signs.answered != it.answered {
+                it.good = it.asked.1;
+            }
+            it.answered = signs.answered;
             let state = if it.device == WayState::Up && it.watched.is_silent() {
                 WayState::Silent
             } else {
@@ -244,7 +259,8 @@ impl WayWatcher {
             }
             let until = if state == WayState::Up { Duration::ZERO } else { now + LEASE };
             liveness.set_out(*number, until.as_nanos() as u64);
-            if state == WayState::Silent && liveness.signs(*number) != signs {
+            let after = liveness.signs(*number);
+            if state == WayState::Silent && (after.seen, after.answered) != (signs.seen, signs.answered) {
                 // A sign of life must not be lost. The next turn sees it.
                 liveness.set_out(*number, 0);
             }
@@ -282,11 +298,26 @@ impl WatchedWay {
             named,
             device: WayState::Up,
             questions: Vec::new(),
-            next: 0,
+            good: None,
+            asked: (0, None),
+            answered: signs.answered,
             watched: Watched::new(signs, is_out, now),
             state: if is_out { WayState::Silent } else { WayState::Up },
             renew: now,
         }
+    }
+}
+
+impl WatchedWay {
+    /// Returns the next question: the one that was answered last, and then the others. `is_again` says that the one before was not
+    /// answered.
+    fn question(&mut self, is_again: bool) -> Option<(IpAddr, IpAddr)> {
+        let nth = if is_again { self.asked.0 + 1 } else { 0 };
+        let mut in_turn: Vec<(IpAddr, IpAddr)> = self.good.into_iter().collect();
+        in_turn.extend(self.questions.iter().filter(|it| self.good != Some(**it)));
+        let question = in_turn.get(nth % in_turn.len().max(1)).copied();
+        self.asked = (nth, question);
+        question
     }
 }
 
@@ -321,23 +352,22 @@ impl Found {
 
     /// Returns the addresses of a way's neighbour that the programs have heard, each with one of this host to ask from. None if
     /// either side has another Ethernet address by now: then nothing comes in by this way, and nobody must hear of the old one.
-    fn questions(&self, way: &Way, named: &ReplyWay) -> Vec<(IpAddr, IpAddr)> {
+    fn questions(&self, way: &Way, named: &ReplyWay) -> Option<Vec<(IpAddr, IpAddr)>> {
         if named.lladdr.map(|it| it.0) != way.sender() || self.own.get(&way.ifindex) != Some(&way.receiver())
         {
-            return Vec::new();
+            return None;
         }
         let own = self.addresses.get(&way.ifindex).map(Vec::as_slice).unwrap_or_default();
         let of_others = self.addresses.iter().filter(|(index, _)| **index != way.ifindex);
         let others: Vec<IpNet> = of_others.flat_map(|(_, nets)| nets).copied().collect();
-        let sourced =
-            named.addresses.iter().filter_map(|it| source(*it, own, &others).map(|source| (*it, source)));
-        sourced.collect()
+        let with_source = |it: &IpAddr| source(*it, own, &others).map(|source| (*it, source));
+        Some(named.addresses.iter().filter_map(with_source).collect())
     }
 }
 
-/// Asks for the neighbour of a way.
-fn ask(solicitor: &mut Option<Solicitor>, way: &Way, source: IpAddr, neighbour: IpAddr) -> Result<()> {
-    let Some(sender) = way.sender() else { return Ok(()) };
+/// Asks for the neighbour of a way. Returns whether the question is out.
+fn ask(solicitor: &mut Option<Solicitor>, way: &Way, question: Option<(IpAddr, IpAddr)>) -> Result<bool> {
+    let (Some(sender), Some((neighbour, source))) = (way.sender(), question) else { return Ok(false) };
     let failed = |error: io::Error| match error.raw_os_error() {
         Some(libc::EPERM) => Error::Privilege("CAP_NET_RAW"),
         _ => Error::kernel("ask a neighbour that replies go to", error),
@@ -345,13 +375,19 @@ fn ask(solicitor: &mut Option<Solicitor>, way: &Way, source: IpAddr, neighbour: 
     if solicitor.is_none() {
         *solicitor = Some(Solicitor::open().map_err(failed)?);
     }
-    let Some(solicitor) = solicitor else { return Ok(()) };
+    let Some(solicitor) = solicitor else { return Ok(false) };
     match solicitor.ask(way.ifindex, way.receiver(), source, neighbour, Some(sender)) {
-        // It is down, or about to go: the next look knows.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV)) => {
-            Ok(())
+        Ok(()) => Ok(true),
+        // It is down or about to go, which the next look knows, or its queue is full.
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV | libc::ENOBUFS | libc::EAGAIN)
+            ) =>
+        {
+            Ok(false)
         }
-        asked => asked.map_err(failed),
+        Err(error) => Err(failed(error)),
     }
 }
 

@@ -202,13 +202,16 @@ impl Replies {
             grace_period::wait();
             flows.remove_if(is_gone);
         }
-        if let Some(liveness) = self.liveness()? {
-            gone.iter().for_each(|number| liveness.forget(*number));
-        }
         let Some(mut ways) = self.open_ways()? else { return Ok(()) };
         // Their count last: until then, whoever is killed leaves it too high, and this removes it.
-        let mut keys = gone.into_iter().chain([ways_key(index)]);
-        keys.try_for_each(|key| ignore_missing(ways.remove(&key))).map_err(cannot_write(WAYS_PIN))
+        let mut keys = gone.iter().copied().chain([ways_key(index)]);
+        keys.try_for_each(|key| ignore_missing(ways.remove(&key))).map_err(cannot_write(WAYS_PIN))?;
+        if let Some(liveness) = self.liveness()?.filter(|_| !gone.is_empty()) {
+            // A program that still found a way may be noting a sign of life.
+            grace_period::wait();
+            gone.iter().for_each(|number| liveness.forget(*number));
+        }
+        Ok(())
     }
 
     fn open_ways(&self) -> Result<Option<HashMap<MapData, u32, Way>>> {
@@ -341,7 +344,7 @@ impl Replies {
     }
 
     /// Whether there are such maps: without them, no rule has ever sent replies back.
-    pub(super) fn has_flows(&self) -> bool {
+    pub(crate) fn has_flows(&self) -> bool {
         self.folder.join(FLOWS_PIN).exists()
     }
 

@@ -38,6 +38,8 @@ pub(crate) struct Watched {
     /// When it last gave a sign, and whether it has been used since.
     alive: Duration,
     is_used: bool,
+    /// Whether it has answered such a question. What the kernel asks goes to everybody, and from another address.
+    answers: bool,
     /// When it may be asked although it has never answered.
     verify: Duration,
 }
@@ -56,7 +58,7 @@ impl Watched {
             true => State::Silent { since: now, retry: now, pause: RETRY },
             false => State::Alive,
         };
-        Self { signs, state, alive: now, is_used: false, verify: now }
+        Self { signs, state, alive: now, is_used: false, answers: state != State::Alive, verify: now }
     }
 
     /// Whether it is dead, for all that is known.
@@ -69,11 +71,18 @@ impl Watched {
         self.state != State::Alive
     }
 
+    /// Takes its signs, and leaves it alone: nobody can ask it now.
+    pub(crate) fn rest(&mut self, signs: Signs, now: Duration) {
+        (self.signs, self.state, self.alive, self.is_used) = (signs, State::Alive, now, false);
+    }
+
     /// Takes its signs. Returns whether to ask it now, which it leaves for later unless it `may_ask`.
     pub(crate) fn look(&mut self, signs: Signs, now: Duration, may_ask: bool) -> bool {
         let before = std::mem::replace(&mut self.signs, signs);
-        let (answers, is_used) = (signs.answered != 0, signs.used != before.used);
-        if signs.answered != before.answered || signs.seen != before.seen {
+        let (is_answered, is_used) = (signs.answered != before.answered, signs.used != before.used);
+        self.answers |= is_answered && self.is_asked();
+        let answers = self.answers;
+        if is_answered || signs.seen != before.seen {
             (self.state, self.alive, self.is_used) = (State::Alive, now, false);
         } else {
             self.is_used |= is_used;
@@ -203,6 +212,14 @@ mod tests {
             let mut watched = watched.clone();
             assert!(!watched.look(sign, 30 * QUIET, true) && !watched.is_silent(), "{sign:?}");
         }
+    }
+
+    /// The kernel asks everybody, from another address. Who has answered that may not answer this.
+    #[test]
+    fn one_that_has_answered_the_kernel_alone_is_not_silent() {
+        let mut watched = Watched::new(Signs { answered: 7, ..Signs::default() }, false, Duration::ZERO);
+        let (_, silent) = watch(&mut watched, Duration::ZERO, 100 * QUIET, dead);
+        assert_eq!(silent, None);
     }
 
     #[test]
