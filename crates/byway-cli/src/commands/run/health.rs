@@ -27,7 +27,8 @@ pub(super) struct Vitals {
     pub(super) of_network: Option<String>,
     /// Why the health checks cannot be carried out.
     pub(super) of_health_checks: Option<String>,
-    /// Why the ways of replies cannot be watched.
+    /// Why the ways of replies cannot be watched. Replies go back as they do without an agent, so this is no trouble of those who
+    /// ask whether all is in force.
     pub(super) of_ways: Option<String>,
     /// Why default gateways cannot be guarded.
     pub(super) of_guard: Option<String>,
@@ -45,7 +46,6 @@ impl Vitals {
             &self.of_rollback,
             &self.of_network,
             &self.of_health_checks,
-            &self.of_ways,
             &self.of_guard,
         ];
         all.into_iter().find_map(Option::as_deref)
