@@ -212,7 +212,7 @@ impl WayWatcher {
     /// Looks at the signs of all ways, asks those in doubt, and writes the verdicts. Goes on with the others if one cannot be asked,
     /// and returns why.
     fn watch(&mut self, now: Duration) -> (Vec<WayEvent>, Result<()>) {
-        let Self { maps, ways, solicitor, .. } = self;
+        let Self { maps, ways, solicitor, network, .. } = self;
         let (mut events, mut done, mut asked) = (Vec::new(), Ok(()), 0);
         let Some((_, _, liveness, way_map)) = maps else { return (events, done) };
         let mut devices = BTreeSet::new();
@@ -224,13 +224,24 @@ impl WayWatcher {
             } else if it.watched.look(signs, now, asked < ASK_AT_MOST) {
                 asked += 1;
                 let question = it.question(before.is_asked());
-                match ask(solicitor, &it.way, question) {
-                    Ok(true) => {}
-                    // A question that has not been asked proves nothing.
-                    Ok(false) => it.watched = before.clone(),
-                    Err(error) => {
-                        it.watched = before.clone();
-                        done = Err(error);
+                // Old kernels tell nobody that a device has another Ethernet address. The next look may find questions again.
+                let own = network.own_address(it.way.ifindex);
+                match own.map(|own| own == Some(it.way.receiver())) {
+                    Ok(true) => match ask(solicitor, &it.way, question) {
+                        Ok(true) => {}
+                        // A question that has not been asked proves nothing.
+                        Ok(false) => it.watched = before.clone(),
+                        Err(error) => {
+                            it.watched = before.clone();
+                            done = Err(error);
+                        }
+                    },
+                    not_own => {
+                        it.questions.clear();
+                        it.watched.rest(signs, now);
+                        if let Err(error) = not_own {
+                            done = Err(error);
+                        }
                     }
                 }
             }
