@@ -33,9 +33,11 @@ impl Budget {
         let earned = at.saturating_sub(self.at) / SHARE;
         let spent = used.saturating_sub(self.used) + self.debt;
         let left = self.left + earned;
-        (self.left, self.debt) = (left.saturating_sub(spent).min(RESERVE), spent.saturating_sub(left));
+        // What is beyond is forgiven: the waits for one debt must not add up to more.
+        let debt = spent.saturating_sub(left).min(LONGEST / SHARE);
+        (self.left, self.debt) = (left.saturating_sub(spent).min(RESERVE), debt);
         (self.at, self.used) = (at, used);
-        (self.debt * SHARE).min(LONGEST)
+        debt * SHARE
     }
 }
 
@@ -76,8 +78,11 @@ mod tests {
     }
 
     #[test]
-    fn no_wait_is_longer_than_a_few_seconds() {
+    fn all_waits_for_long_work_are_a_few_seconds_together() {
         let mut budget = Budget::new(Duration::ZERO, Duration::ZERO);
-        assert_eq!(budget.wait(MS * 60_000, MS * 60_000), LONGEST);
+        let (at, used) = (MS * 60_000, MS * 60_000);
+        assert_eq!(budget.wait(at, used), LONGEST);
+        assert_eq!(budget.wait(at + LONGEST / 2, used), LONGEST / 2);
+        assert_eq!(budget.wait(at + LONGEST, used), Duration::ZERO);
     }
 }
