@@ -24,6 +24,11 @@ pub const NEXT_HOP_BY_ROUTE: u32 = 4;
 pub const NEXT_HOP_WAITING: u32 = 8;
 /// Bit of [`NextHop::flags`]: the next hop has a health check, so the array `VERDICTS` says something of it.
 pub const NEXT_HOP_CHECKED: u32 = 16;
+/// Bit of [`NextHop::flags`]: the request named no gateway, so the one is that of the device's default route from DHCP. No
+/// program reads it. Without a gateway, which is 0.0.0.0 then, `ifindex` is 0, too.
+pub const NEXT_HOP_DHCP: u32 = 32;
+/// Bit of [`NextHop::flags`]: the same of the default route from a router advertisement, and `::`.
+pub const NEXT_HOP_RA: u32 = 64;
 
 /// Value of the array `NEXT_HOPS`, by slot. Programs read it.
 ///
@@ -36,7 +41,8 @@ pub const NEXT_HOP_CHECKED: u32 = 16;
 pub struct NextHop {
     /// The device that packets leave by. 0 if the slot has never been used, or while the next hop waits for the device.
     pub ifindex: u32,
-    /// Any of [`NEXT_HOP_DOWN`], [`NEXT_HOP_FREE`], [`NEXT_HOP_BY_ROUTE`], [`NEXT_HOP_WAITING`] and [`NEXT_HOP_CHECKED`].
+    /// Any of [`NEXT_HOP_DOWN`], [`NEXT_HOP_FREE`], [`NEXT_HOP_BY_ROUTE`], [`NEXT_HOP_WAITING`], [`NEXT_HOP_CHECKED`],
+    /// [`NEXT_HOP_DHCP`] and [`NEXT_HOP_RA`].
     pub flags: u32,
     /// [`FAMILY_ON_LINK`], [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
     pub family: u32,

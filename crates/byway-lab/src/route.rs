@@ -25,6 +25,7 @@ const TABLE_LOCAL: u32 = 255;
 
 const EXPECTED: &str = "[-4|-6] [local|blackhole|unreachable|prohibit|throw] PREFIX|default [via ADDRESS] [dev DEVICE] \
                         [src ADDRESS] [table NUMBER] [metric NUMBER] [scope link|host|global] [onlink] \
+                        [proto dhcp|ra|static] \
                         [nexthop via ADDRESS dev DEVICE [weight NUMBER]]...";
 
 impl Node {
@@ -33,6 +34,7 @@ impl Node {
     /// ```text
     /// [-4|-6] [local|blackhole|unreachable|prohibit|throw] PREFIX|default [via ADDRESS] [dev DEVICE]
     ///         [src ADDRESS] [table NUMBER] [metric NUMBER] [scope link|host|global] [onlink]
+    ///         [proto dhcp|ra|static]
     ///         [nexthop via ADDRESS dev DEVICE [weight NUMBER]]...
     /// ```
     ///
@@ -45,7 +47,9 @@ impl Node {
     /// reached, or there is such a route.
     pub fn route(&self, route: &str) -> Result<()> {
         let mut message = self.route_message(route)?;
-        message.header.protocol = RouteProtocol::Boot;
+        if message.header.protocol == RouteProtocol::Unspec {
+            message.header.protocol = RouteProtocol::Boot;
+        }
         if message.header.kind == RouteType::Unspec {
             message.header.kind = RouteType::Unicast;
         }
@@ -133,6 +137,7 @@ struct Route<'a> {
     table: Option<u32>,
     metric: Option<u32>,
     scope: Option<RouteScope>,
+    protocol: Option<RouteProtocol>,
     onlink: bool,
     /// With their weights.
     next_hops: Vec<(IpAddr, &'a str, u8)>,
@@ -174,6 +179,7 @@ impl<'a> Route<'a> {
                 "table" => route.table = Some(parse_table(words.next()?)?),
                 "metric" => route.metric = Some(words.next()?.parse().ok()?),
                 "scope" => route.scope = Some(parse_scope(words.next()?)?),
+                "proto" => route.protocol = Some(parse_protocol(words.next()?)?),
                 "onlink" => route.onlink = true,
                 _ => return None,
             }
@@ -187,6 +193,7 @@ impl<'a> Route<'a> {
         let mut message = RouteMessage::default();
         message.header.address_family = family_number;
         message.header.kind = self.kind;
+        message.header.protocol = self.protocol.unwrap_or(RouteProtocol::Unspec);
         message.header.scope = self.scope.unwrap_or_else(|| self.default_scope(family_number));
         if self.onlink {
             message.header.flags = RouteFlags::Onlink;
@@ -236,6 +243,15 @@ pub(crate) fn parse_table(text: &str) -> Option<u32> {
         "main" => Some(RouteHeader::RT_TABLE_MAIN.into()),
         "default" => Some(253),
         number => number.parse().ok(),
+    }
+}
+
+fn parse_protocol(text: &str) -> Option<RouteProtocol> {
+    match text {
+        "dhcp" => Some(RouteProtocol::Dhcp),
+        "ra" => Some(RouteProtocol::Ra),
+        "static" => Some(RouteProtocol::Static),
+        _ => None,
     }
 }
 

@@ -11,7 +11,7 @@ use byway_abi::reply::{MAX_DEVICE_SETS, MAX_REPLY_DEVICES};
 use thiserror::Error;
 
 use crate::model::{
-    FlowError, FlowSpec, Group, HealthCheckSpec, NextHop, NextHopSpec, PrefixError, Rule, RuleError,
+    FlowError, FlowSpec, Group, HealthCheckSpec, Learned, NextHop, NextHopSpec, PrefixError, Rule, RuleError,
     Selector, in_one_sentence,
 };
 
@@ -205,6 +205,14 @@ pub enum Error {
     /// No device was named, and no connected route covers the gateway.
     #[error("no device leads straight to the gateway {0}: no connected route covers it")]
     NoDeviceForGateway(IpAddr),
+    /// The host has learned no gateway on the device.
+    #[error("no gateway is known on {device} yet: it has no default route of `proto {learned}`")]
+    NothingLearned {
+        /// From whom it is to learn it.
+        learned: Learned,
+        /// The device.
+        device: String,
+    },
     /// The gateway is one of the host's own addresses.
     #[error("the gateway {0} is an address of this host")]
     GatewayIsLocal(IpAddr),
@@ -416,6 +424,7 @@ impl Error {
             | Self::NoSuchDevice(_)
             | Self::NotOnLink { .. }
             | Self::NoDeviceForGateway(_)
+            | Self::NothingLearned { .. }
             | Self::GatewayIsLocal(_)
             | Self::NoDefaultRoute
             | Self::ComesInBy { .. }
@@ -500,6 +509,9 @@ impl Error {
             }
             Self::NoDeviceForGateway(_) => {
                 "check the address, name the device with `dev`, or add a route: `ip route add ADDR dev IF scope link`"
+            }
+            Self::NothingLearned { .. } => {
+                "look at `ip route show table all`; where the client that sets the route does not say `proto`, name the gateway"
             }
             Self::GatewayIsLocal(_) => "name the address of the next router",
             Self::LinkLocalGateway(_) => "name the device with `dev`",

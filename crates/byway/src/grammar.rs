@@ -45,8 +45,8 @@ pub use flow::flow;
 pub use selection::{begins_selection, selection};
 
 use crate::model::{
-    Family, GroupSpec, MemberSpec, Mss, NextHopSpec, OnDown, Prefix, PrefixError, RuleSpec, Selector,
-    TargetSpec, zoned,
+    Family, GroupSpec, Learned, MemberSpec, Mss, NextHopSpec, OnDown, Prefix, PrefixError, RuleSpec,
+    Selector, TargetSpec, zoned,
 };
 
 /// A keyword, and the value that has to follow it, if any.
@@ -145,8 +145,12 @@ pub fn rule_of(family: Option<Family>, words: &[impl AsRef<str>]) -> Result<Rule
     let keywords = [FROM, TO, VIA, DEV, NEXTHOP, GROUP, REPLY_TO, ELSE, PASS, DROP, ON_DOWN, MSS, NAME];
     let words = with_keyword(FROM, refs(words), is_source);
     let Pairs { mut values, members, receivers } = pairs(&mut words.iter().peekable(), &keywords, false)?;
-    let gateway = values.get(VIA.0).and_then(|text| text.parse().ok());
-    let gateways = gateway.into_iter().chain(members.iter().filter_map(|it| it.next_hop.gateway()));
+    let gateway = values.get(VIA.0).and_then(|text| match Learned::named(text) {
+        Some(learned) => Some(learned.unspecified()),
+        None => text.parse().ok(),
+    });
+    let of_members = members.iter().filter_map(|it| it.next_hop.gateway_or_unspecified());
+    let gateways = gateway.into_iter().chain(of_members);
     let mut families = gateways.map(Family::of);
     let of_gateways = families.next().filter(|first| families.all(|other| other == *first));
     let selector = take_selector(&mut values, family, of_gateways)?;
@@ -461,11 +465,15 @@ where
 }
 
 fn take_next_hop(values: &mut Values<'_>) -> Result<NextHopSpec, GrammarError> {
-    let gateway = values
-        .remove("via")
+    let (via, device) = (values.remove("via"), values.remove("dev"));
+    if let Some(learned) = via.and_then(Learned::named) {
+        let device = device.ok_or(GrammarError::NoDevice(learned))?;
+        return Ok(NextHopSpec::Learned(learned, device.to_owned()));
+    }
+    let gateway = via
         .map(|text| text.parse::<IpAddr>().map_err(|_| GrammarError::Gateway(text.to_owned())))
         .transpose()?;
-    match (gateway, values.remove("dev")) {
+    match (gateway, device) {
         (Some(gateway), Some(device)) => Ok(NextHopSpec::ViaDev(gateway, device.to_owned())),
         (Some(gateway), None) => Ok(NextHopSpec::Via(gateway)),
         (None, Some(device)) => Ok(NextHopSpec::Dev(device.to_owned())),

@@ -466,7 +466,10 @@ impl Live {
                     .filter_map(|(_, destination)| destination)
                     .collect()
             }
-            "via" => self.next_hops().filter_map(|it| Some(it.gateway?.to_string())).collect(),
+            "via" => {
+                let learned = ["dhcp", "ra"].map(str::to_owned);
+                self.next_hops().filter_map(|it| Some(it.gateway?.to_string())).chain(learned).collect()
+            }
             "dev" | "iif" => self.devices(line),
             "proto" => ["tcp", "udp", "icmp", "icmpv6", "sctp", "dccp", "udplite"].map(str::to_owned).into(),
             "group" => self.0.groups.iter().map(|it| it.group.name.clone()).collect(),

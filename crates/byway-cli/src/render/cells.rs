@@ -24,10 +24,13 @@ pub(super) fn rate(now: u64, before: u64, seconds: f64) -> u64 {
     (now.saturating_sub(before) as f64 / seconds).round() as u64
 }
 
+/// A gateway that nobody has named stands in brackets.
 pub(super) fn via(next_hop: &NextHop, to: &mut dyn fmt::Write) -> fmt::Result {
-    match next_hop.gateway {
-        Some(gateway) => write!(to, "{gateway}"),
-        None => to.write_str("on-link"),
+    match (next_hop.learned, next_hop.gateway) {
+        (Some(_), Some(gateway)) => write!(to, "({gateway})"),
+        (Some(learned), None) => write!(to, "{learned}"),
+        (None, Some(gateway)) => write!(to, "{gateway}"),
+        (None, None) => to.write_str("on-link"),
     }
 }
 

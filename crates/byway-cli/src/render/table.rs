@@ -338,7 +338,10 @@ pub(crate) fn trouble_of_next_hop(status: &NextHopStatus) -> Option<String> {
     };
     match status.state {
         NextHopState::Down => {
-            let named = NextHopSpec::from(&NextHop::new(next_hop.gateway, next_hop.device.clone()));
+            let named = match next_hop.learned {
+                Some(_) => NextHopSpec::from(next_hop),
+                None => NextHopSpec::from(&NextHop::new(next_hop.gateway, next_hop.device.clone())),
+            };
             Some(format!("{next_hop} is out of service; `byway nexthop up {named}` puts it back"))
         }
         NextHopState::DeviceGone => Some(format!(
@@ -348,6 +351,9 @@ pub(crate) fn trouble_of_next_hop(status: &NextHopStatus) -> Option<String> {
         NextHopState::Waiting if next_hop.by_route => {
             Some(format!("{who} waits for a route to it; byway's next change looks for one again"))
         }
+        NextHopState::Waiting if next_hop.learned.is_some() => Some(format!(
+            "{next_hop} waits until the host has learned the gateway; byway's next change looks for it again"
+        )),
         NextHopState::Waiting => {
             Some(format!("{next_hop} waits for its device; byway's next change looks for it again"))
         }

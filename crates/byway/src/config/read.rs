@@ -150,10 +150,10 @@ impl Draft {
         for (selector, action, origin) in &self.rules {
             let TargetSpec::Group(name) = &self.actions[*action as usize].0.target else { continue };
             let Some((group, _)) = self.groups.get(name) else { continue };
-            let gateways = group.members.iter().filter_map(|member| member.next_hop.gateway());
+            let gateways = group.members.iter().filter_map(|member| member.next_hop.gateway_or_unspecified());
             let gateways: Vec<_> =
                 if selector.source().address().is_ipv6() { gateways.collect() } else { continue };
-            if let Err(error) = check_families(&selector.source(), &gateways) {
+            if let Err(error) = check_families(&selector.source(), gateways) {
                 let (place, help) = (self.place(*origin), error.help());
                 self.problems.push(Problem::error(place, &error.to_string(), help.as_deref()));
             }

@@ -128,13 +128,16 @@ fn write_health_check(spec: &HealthCheckSpec, f: &mut impl fmt::Write) -> fmt::R
 
 /// A next hop, a key on each line.
 fn write_next_hop(next_hop: &NextHopSpec, f: &mut impl fmt::Write) -> fmt::Result {
-    if let Some(gateway) = next_hop.gateway() {
-        writeln!(f, "via = \"{gateway}\"")?;
-    }
-    match next_hop.device() {
-        Some(device) => writeln!(f, "dev = {}", quoted(device)),
-        None => Ok(()),
-    }
+    pairs(next_hop).iter().try_for_each(|pair| writeln!(f, "{pair}"))
+}
+
+/// `via` and `dev` of a next hop.
+fn pairs(next_hop: &NextHopSpec) -> Vec<String> {
+    let gateway = next_hop.gateway().map(|it| it.to_string());
+    let via = gateway.or(next_hop.learned().map(|it| it.to_string()));
+    let via = via.map(|via| format!("via = \"{via}\""));
+    let dev = next_hop.device().map(|device| format!("dev = {}", quoted(device)));
+    via.into_iter().chain(dev).collect()
 }
 
 fn write_sources(sources: &[Prefix], f: &mut impl fmt::Write) -> fmt::Result {
@@ -154,16 +157,9 @@ fn write_sources(sources: &[Prefix], f: &mut impl fmt::Write) -> fmt::Result {
 fn write_members(members: &[MemberSpec], f: &mut impl fmt::Write) -> fmt::Result {
     writeln!(f, "nexthops = [")?;
     for MemberSpec { next_hop, weight, is_backup } in members {
-        let (via, dev) = match next_hop {
-            NextHopSpec::Via(gateway) => (Some(gateway), None),
-            NextHopSpec::ViaDev(gateway, device) => (Some(gateway), Some(device)),
-            NextHopSpec::Dev(device) => (None, Some(device)),
-        };
-        let via = via.map(|gateway| format!("via = \"{gateway}\""));
-        let dev = dev.map(|device| format!("dev = {}", quoted(device)));
         let weight = (*weight != 1).then(|| format!("weight = {weight}"));
         let backup = is_backup.then(|| "backup = true".to_owned());
-        let pairs: Vec<String> = [via, dev, weight, backup].into_iter().flatten().collect();
+        let pairs: Vec<String> = pairs(next_hop).into_iter().chain(weight).chain(backup).collect();
         writeln!(f, "    {{ {} }},", pairs.join(", "))?;
     }
     writeln!(f, "]")

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 use crate::model::{
-    Family, FlowError, MSS_MAX, MSS_MIN, OwnerError, Prefix, PrefixError, Selectable, Selector, WEIGHT_MAX,
-    in_one_sentence, zoned,
+    Family, FlowError, Learned, MSS_MAX, MSS_MIN, OwnerError, Prefix, PrefixError, Selectable, Selector,
+    WEIGHT_MAX, in_one_sentence, zoned,
 };
 
 /// Why words are not a rule, group or next hop.
@@ -55,6 +55,9 @@ pub enum GrammarError {
     /// A gateway that is not an address.
     #[error("`{0}` is not an IPv4 or IPv6 address")]
     Gateway(String),
+    /// A gateway that the host learns, without the device.
+    #[error("`via {0}` means the gateway that the host learns on a device, and none is named")]
+    NoDevice(Learned),
     /// A weight that is not a number.
     #[error("`{0}` is not a weight")]
     Weight(String),
@@ -107,6 +110,7 @@ impl GrammarError {
             Self::NoFamily(_) => "write one of them; two rules cover both",
             Self::OtherFamily(..) => "name one of that family",
             Self::NoTargetAlone => "name one",
+            Self::NoDevice(_) => "name it with `dev`",
             Self::Gateway(text) => return Some(gateway_help(text)),
             Self::Weight(_) => return Some(format!("write a number from 1 to {WEIGHT_MAX}")),
             Self::OnDown(_) => "write `pass` or `drop`",

@@ -10,7 +10,7 @@ use proptest::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{error::ELSEWHERE, *};
-use crate::model::Owner;
+use crate::model::{Learned, Owner};
 
 fn prefixes(v4: bool) -> impl Strategy<Value = Prefix> {
     (any::<[u8; 16]>(), 0..=128_u8).prop_map(move |(octets, length)| {
@@ -32,6 +32,8 @@ fn next_hops() -> impl Strategy<Value = NextHopSpec> {
         any::<IpAddr>().prop_map(NextHopSpec::via),
         names().prop_map(NextHopSpec::on_link),
         (any::<IpAddr>(), names()).prop_map(|(gateway, device)| NextHopSpec::via(gateway).dev(device)),
+        (prop::sample::select(&Learned::ALL[..]), names())
+            .prop_map(|(learned, device)| NextHopSpec::learned_from(learned, device)),
     ]
 }
 
@@ -166,6 +168,7 @@ fn each_form_of_a_rule_is_understood() {
         ("from 192.0.2.7 via 10.0.0.1", one(NextHopSpec::Via(gateway)), None),
         ("from 192.0.2.7 via 10.0.0.1 dev eth1", one(via_dev.clone()), None),
         ("dev eth1 via 10.0.0.1 from 192.0.2.7/32", one(via_dev.clone()), None),
+        ("from 192.0.2.7 via dhcp dev eth1", one(NextHopSpec::learned_from(Learned::Dhcp, "eth1")), None),
         ("from 192.0.2.7 dev wg0 name vpn", one(NextHopSpec::Dev("wg0".into())), Some("vpn")),
         ("from 192.0.2.7 group uplinks", TargetSpec::Group("uplinks".into()), None),
         (

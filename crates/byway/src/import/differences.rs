@@ -217,6 +217,7 @@ impl<'x> Here<'x> {
             return by_linux;
         }
         let members = match &self.said.target {
+            // An imported rule names all of its gateways.
             TargetSpec::NextHop(next_hop) => vec![(next_hop.gateway(), next_hop.device(), 1)],
             TargetSpec::NextHops(members) => {
                 let member = |it: &'x MemberSpec| (it.next_hop.gateway(), it.next_hop.device(), it.weight);

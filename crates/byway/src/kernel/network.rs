@@ -17,17 +17,20 @@ use byway_netlink::{
             NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
             NeighbourState,
         },
-        route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType, RouteVia},
+        route::{
+            RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RoutePreference, RouteProtocol,
+            RouteType, RouteVia,
+        },
     },
 };
 use ipnet::IpNet;
 
 use crate::{
     error::{Error, Result},
-    model::Device,
+    model::{Device, Learned},
     policy::{
         guard::Seen,
-        snapshot::{Found, Header, Host, Link, Local, Questions},
+        snapshot::{Found, Header, Host, LearnedGateways, Link, Local, Questions},
         state::Neighbour,
     },
 };
@@ -99,6 +102,7 @@ impl Network {
         if questions.default_routes || (questions.default_routes_unless_attached && !is_attached) {
             host.default_routes = self.default_route_devices()?;
         }
+        host.learned = self.learned_gateways(&questions.learned)?;
         if questions.rp_filter {
             host.strict_rp_filter = strict_rp_filter(&host.links);
         }
@@ -115,16 +119,19 @@ impl Network {
             let Some(link) = host.links.values().find(|link| link.is_called(name)) else { continue };
             let local = match local.entry(is_v4) {
                 Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(empty) => {
-                    empty.insert(self.routes(family, RouteAttribute::Table(RT_TABLE_LOCAL.into()), |_| true)?)
-                }
+                Entry::Vacant(empty) => empty.insert(self.routes(
+                    family,
+                    ANY,
+                    Some(RouteAttribute::Table(RT_TABLE_LOCAL.into())),
+                    |_| true,
+                )?),
             };
             routes.local = local.iter().filter(|route| covers(route, *gateway)).find_map(local_kind);
             let index = link.device.index;
             let of_device = match of_device.entry((is_v4, index)) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(empty) => {
-                    empty.insert(self.routes(family, RouteAttribute::Oif(index), |_| true)?)
+                    empty.insert(self.routes(family, ANY, Some(RouteAttribute::Oif(index)), |_| true)?)
                 }
             };
             if of_device.iter().any(|route| is_connected(route) && covers(route, *gateway)) {
@@ -139,11 +146,36 @@ impl Network {
         let mut devices = BTreeSet::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let main = RouteAttribute::Table(RouteHeader::RT_TABLE_MAIN.into());
-            for route in self.routes(family, main, is_default)? {
+            for route in self.routes(family, ANY, Some(main), is_default)? {
                 devices.extend(route_devices(&route));
             }
         }
         Ok(devices)
+    }
+
+    /// Returns the gateways that the host has learned: those of the devices' own default routes in any table, of the lowest
+    /// metric and there of the highest preference (RFC 4191).
+    pub(crate) fn learned_gateways(&mut self, from: &BTreeSet<Learned>) -> Result<LearnedGateways> {
+        let mut best: BTreeMap<(Learned, u32), (Rank, BTreeSet<IpAddr>)> = BTreeMap::new();
+        for learned in from {
+            let (family, protocol) = match learned {
+                Learned::Dhcp => (AddressFamily::Inet, RouteProtocol::Dhcp),
+                Learned::Ra => (AddressFamily::Inet6, RouteProtocol::Ra),
+            };
+            let is_it = |route: &RouteMessage| route.header.protocol == protocol && is_default(route);
+            for route in self.routes(family, protocol, None, is_it)? {
+                let Some((device, gateway)) = route_gateway(&route) else { continue };
+                let rank = rank(&route);
+                let (of, gateways) = best.entry((*learned, device)).or_insert((rank, BTreeSet::new()));
+                if rank < *of {
+                    (*of, *gateways) = (rank, BTreeSet::new());
+                }
+                if rank == *of {
+                    gateways.insert(gateway);
+                }
+            }
+        }
+        Ok(best.into_iter().map(|(key, (_, gateways))| (key, gateways.into_iter().collect())).collect())
     }
 
     /// Returns the gateway of the only default route of a family in the main table, with its device. `None` if there are other
@@ -151,7 +183,7 @@ impl Network {
     pub(crate) fn only_default_gateway(&mut self, is_v4: bool) -> Result<Option<(u32, IpAddr)>> {
         let family = if is_v4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let main = RouteAttribute::Table(RouteHeader::RT_TABLE_MAIN.into());
-        Ok(match &self.routes(family, main, is_default)?[..] {
+        Ok(match &self.routes(family, ANY, Some(main), is_default)?[..] {
             [only] => route_gateway(only),
             _ => None,
         })
@@ -289,19 +321,21 @@ impl Network {
         let is_it = |route: &RouteMessage| {
             route.header.destination_prefix_length > 0 && is_connected(route) && covers(route, gateway)
         };
-        Ok(!self.routes(family(gateway), RouteAttribute::Oif(index), is_it)?.is_empty())
+        Ok(!self.routes(family(gateway), ANY, Some(RouteAttribute::Oif(index)), is_it)?.is_empty())
     }
 
-    /// Returns the routes of a family that the kernel finds by this filter, and that are meant.
+    /// Returns the routes of a family and a protocol that the kernel finds by this filter, and that are meant.
     fn routes(
         &mut self,
         family: AddressFamily,
-        filter: RouteAttribute,
+        protocol: RouteProtocol,
+        filter: Option<RouteAttribute>,
         is_meant: impl Fn(&RouteMessage) -> bool,
     ) -> Result<Vec<RouteMessage>> {
         let mut request = RouteMessage::default();
         request.header.address_family = family;
-        request.attributes.push(filter);
+        request.header.protocol = protocol;
+        request.attributes.extend(filter);
         let is_it = |answer: &RouteNetlinkMessage| match answer {
             RouteNetlinkMessage::NewRoute(route) => route.header.address_family == family && is_meant(route),
             _ => false,
@@ -508,6 +542,25 @@ impl Network {
 
 /// How long a default gateway has to answer that the kernel has just asked for. In one network that takes a millisecond.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(250);
+
+/// Routes of any protocol.
+const ANY: RouteProtocol = RouteProtocol::Unspec;
+
+/// How a default route ranks among those of its device: the lower, the better. Its metric, and what its router has said.
+type Rank = (u32, u8);
+
+fn rank(route: &RouteMessage) -> Rank {
+    let (mut metric, mut preference) = (0, 1);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Priority(it) => metric = *it,
+            RouteAttribute::Preference(RoutePreference::High) => preference = 0,
+            RouteAttribute::Preference(RoutePreference::Low) => preference = 2,
+            _ => {}
+        }
+    }
+    (metric, preference)
+}
 
 /// `RT_TABLE_LOCAL` (include/uapi/linux/rtnetlink.h).
 const RT_TABLE_LOCAL: u8 = 255;

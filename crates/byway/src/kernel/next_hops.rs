@@ -1,8 +1,8 @@
 //! The pinned maps of next hops and groups.
 //!
-//! A next hop has a slot of its own as long as anything uses it, and keeps its gateway all that time. The content of a free
-//! slot stays until the slot is given out again, which is as late as possible, because packets may still wait for their
-//! neighbour.
+//! A next hop has a slot of its own as long as anything uses it, and keeps its gateway all that time, unless the host learns that
+//! (`via dhcp`). The content of a free slot stays until the slot is given out again, which is as late as possible, because
+//! packets may still wait for their neighbour.
 
 use std::{
     collections::BTreeMap,
@@ -122,7 +122,7 @@ impl NextHops {
             if !is_new(&wire) && wire.flags & NEXT_HOP_FREE == 0 {
                 continue;
             }
-            self.health.set(slot, NextHopHealth::default(), 0).map_err(cannot_write("NEXT_HOP_HEALTH"))?;
+            self.forget_health(slot)?;
             PerCpuValues::try_from(vec![NextHopCounters::default(); self.cpus])
                 .map_err(MapError::from)
                 .and_then(|zero| self.counters.set(slot, zero, 0))
@@ -137,26 +137,40 @@ impl NextHops {
         Ok(None)
     }
 
-    /// Gives a slot the current device and MTU of its next hop. Returns what the slot had before. A verdict about the way by
-    /// another device ends.
+    /// Gives a slot the current device, gateway and MTU of its next hop. Returns what the slot had before. What is known of the
+    /// way by another device or gateway is forgotten.
+    ///
+    /// A program that reads an IPv6 gateway at the moment when another one is written may see a part of each. A packet is lost
+    /// then, but more would go wrong if the next hop were out of service meanwhile.
     pub(crate) fn renew(&mut self, slot: u32, next_hop: &NextHop, mtu: u32) -> Result<Before> {
         let before = Before {
             next_hop: self.read(slot)?,
             device: self.device(slot)?,
             verdict: self.verdicts.get(&slot, 0).map_err(cannot_read("VERDICTS"))?,
         };
-        let renewed = self
-            .write(slot, wire::next_hop(next_hop, before.next_hop.flags, mtu))
-            .and_then(|()| self.set_device(slot, next_hop.device.index))
-            .and_then(|()| match before.device == Some(next_hop.device.index) || before.verdict == 0 {
+        let wire = wire::next_hop(next_hop, before.next_hop.flags, mtu);
+        let has_gateway = (wire.family, wire.gateway) == (before.next_hop.family, before.next_hop.gateway);
+        let mut renew = || {
+            self.write(slot, wire)?;
+            self.set_device(slot, next_hop.device.index)?;
+            if before.verdict != 0 && !(has_gateway && before.device == Some(next_hop.device.index)) {
+                self.set_verdict(slot, 0)?;
+            }
+            match has_gateway {
                 true => Ok(()),
-                false => self.set_verdict(slot, 0),
-            });
-        if let Err(error) = renewed {
+                // Whether the other one answered says nothing of it.
+                false => self.forget_health(slot),
+            }
+        };
+        if let Err(error) = renew() {
             self.restore(slot, &before)?;
             return Err(error);
         }
         Ok(before)
+    }
+
+    fn forget_health(&mut self, slot: u32) -> Result<()> {
+        self.health.set(slot, NextHopHealth::default(), 0).map_err(cannot_write("NEXT_HOP_HEALTH"))
     }
 
     /// Gives a slot back what it had before [`renew`](Self::renew). Without a device its next hop is out of service.

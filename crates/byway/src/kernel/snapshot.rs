@@ -17,7 +17,7 @@ use crate::{
     error::Result,
     model::{Action, Device, NextHop, Selector, Target},
     policy::{
-        again,
+        again::{self, Routes},
         snapshot::{Link, Questions, Snapshot},
         state::{Actual, DeviceSet, Neighbour, Place, Role, Slot, Unseen},
     },
@@ -294,8 +294,8 @@ pub(crate) fn without_rules(
     let asked_by: Vec<String> = next_hops.iter().map(|(next_hop, _)| next_hop.device.name.clone()).collect();
     name_as_now(&mut next_hops, links);
     let attached = actual.attachments().map(|device| device.index).collect();
-    let by_route = routes_again(&next_hops, follows, network)?;
-    actual.moved = again::resolve_again(&mut next_hops, &by_route, follows, links, &attached);
+    let routes = routes_again(&next_hops, follows, network)?;
+    actual.moved = again::resolve_again(&mut next_hops, &routes, follows, links, &attached);
     let mut slots = BTreeMap::new();
     for ((next_hop, slot), name) in next_hops.into_iter().zip(asked_by) {
         slots.insert(slot.index, next_hop.clone());
@@ -419,15 +419,12 @@ fn name_as_now(all: &mut [(NextHop, Slot)], links: &BTreeMap<u32, Link>) {
     }
 }
 
-/// Looks up the routes of next hops that wait for their device, if the routing table decides which it is, or of all such ones.
-fn routes_again(
-    all: &[(NextHop, Slot)],
-    follows: bool,
-    network: &mut Network,
-) -> Result<BTreeMap<IpAddr, u32>> {
-    let meant = all.iter().filter(|(next_hop, slot)| next_hop.by_route && (slot.is_gone || follows));
-    let gateways: BTreeSet<IpAddr> = meant.filter_map(|(next_hop, _)| next_hop.gateway).collect();
-    let mut by_route = BTreeMap::new();
+/// Looks up the routes of next hops that wait for their device, if the routing table decides which it is, or of all such ones,
+/// and the gateways that the host has learned.
+fn routes_again(all: &[(NextHop, Slot)], follows: bool, network: &mut Network) -> Result<Routes> {
+    let meant = all.iter().filter(|(_, slot)| slot.is_gone || follows).map(|(next_hop, _)| next_hop);
+    let gateways: BTreeSet<IpAddr> = meant.filter(|it| it.by_route).filter_map(|it| it.gateway).collect();
+    let mut devices = BTreeMap::new();
     for gateway in gateways {
         let Some(index) = network.device_for(gateway)? else { continue };
         // A default route without a gateway leads anywhere, and so nowhere else while there is another device.
@@ -438,10 +435,11 @@ fn routes_again(
                 .all(|(next_hop, slot)| slot.is_gone || next_hop.device.index == index)
         };
         if has_left() || network.is_connected_to(index, gateway)? {
-            by_route.insert(gateway, index);
+            devices.insert(gateway, index);
         }
     }
-    Ok(by_route)
+    let learned = all.iter().filter_map(|(next_hop, _)| next_hop.learned).collect();
+    Ok(Routes { devices, learned: network.learned_gateways(&learned)? })
 }
 
 /// Returns the valid groups by identity, given the next hops in these slots.

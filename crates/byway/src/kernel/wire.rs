@@ -8,15 +8,17 @@ use std::{
 
 use byway_abi::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, HOOK_CLSACT, HOOK_TCX,
-    LAST_INDEX_OF_REPLIES, MAX_ASKED, MSS_AUTO, MSS_OFF, NEXT_HOP_BY_ROUTE, NEXT_HOP_CHECKED, NEXT_HOP_DOWN,
-    NEXT_HOP_WAITING, NeighbourKey, ON_DOWN_DROP, ON_DOWN_PASS, ProgramKey, ProgramRecord, ROLE_ARRIVAL,
-    ROLE_DEPARTURE, ROLE_RECEPTION, RuleRecord, SetRecord, TARGET_REPLY_TO, is_reply_to, sources::KIND,
+    LAST_INDEX_OF_REPLIES, MAX_ASKED, MSS_AUTO, MSS_OFF, NEXT_HOP_BY_ROUTE, NEXT_HOP_CHECKED, NEXT_HOP_DHCP,
+    NEXT_HOP_DOWN, NEXT_HOP_RA, NEXT_HOP_WAITING, NeighbourKey, ON_DOWN_DROP, ON_DOWN_PASS, ProgramKey,
+    ProgramRecord, ROLE_ARRIVAL, ROLE_DEPARTURE, ROLE_RECEPTION, RuleRecord, SetRecord, TARGET_REPLY_TO,
+    is_reply_to, sources::KIND,
 };
 
 use super::hook::{Attached, Hook};
 use crate::{
     model::{
-        Action, Device, HealthCheck, Mss, NextHop, OnDown, Owner, Prefix, Rule, Selector, Target, is_name,
+        Action, Device, HealthCheck, Learned, Mss, NextHop, OnDown, Owner, Prefix, Rule, Selector, Target,
+        is_name,
     },
     policy::state::{DeviceSet, Direction, Place, Role},
 };
@@ -127,13 +129,23 @@ pub(super) fn next_hop(next_hop: &NextHop, mut flags: u32, mtu: u32) -> byway_ab
     if next_hop.is_waiting() {
         flags |= NEXT_HOP_WAITING;
     }
+    flags |= next_hop.learned.map_or(0, learned);
+    // One that waits for its gateway must not look as if it had none.
+    let gateway = next_hop.gateway_or_unspecified();
     byway_abi::NextHop {
         ifindex: next_hop.device.index,
         flags,
-        family: next_hop.gateway.map_or(FAMILY_ON_LINK, family),
-        gateway: next_hop.gateway.map_or([0; 16], address),
+        family: gateway.map_or(FAMILY_ON_LINK, family),
+        gateway: gateway.map_or([0; 16], address),
         mtu,
         device: name(&next_hop.device.name),
+    }
+}
+
+fn learned(learned: Learned) -> u32 {
+    match learned {
+        Learned::Dhcp => NEXT_HOP_DHCP,
+        Learned::Ra => NEXT_HOP_RA,
     }
 }
 
@@ -143,15 +155,20 @@ pub(super) fn read_next_hop(wire: &byway_abi::NextHop) -> Option<NextHop> {
         FAMILY_ON_LINK => None,
         family => Some(read_address(family, wire.gateway)?),
     };
+    let is_learned = |it: &Learned| wire.flags & learned(*it) != 0;
+    let learned = gateway.and_then(|_| Learned::ALL.into_iter().find(is_learned));
+    let gateway = gateway.filter(|gateway| learned.is_none() || !gateway.is_unspecified());
     // Without a gateway, no route can have found the device.
-    let by_route = gateway.is_some() && wire.flags & NEXT_HOP_BY_ROUTE != 0;
+    let by_route = gateway.is_some() && learned.is_none() && wire.flags & NEXT_HOP_BY_ROUTE != 0;
     let device = match wire.ifindex {
         // The routing table has named no device yet.
         0 if by_route => Device { name: String::new(), index: 0 },
         0 if text(&wire.device).is_empty() => return None,
         index => read_device(&wire.device, index),
     };
-    Some(NextHop { gateway, device, by_route })
+    // One that waits for its gateway has no device either.
+    let index = if learned.is_some() && gateway.is_none() { 0 } else { device.index };
+    Some(NextHop { gateway, device: Device { index, ..device }, by_route, learned })
 }
 
 pub(super) fn health_check(check: &HealthCheck) -> byway_abi::HealthCheck {
@@ -414,11 +431,15 @@ mod tests {
         }
 
         #[test]
-        fn a_next_hop_survives_its_slot(gateway: Option<[u8; 16]>, v4: bool, index: u32, device in "[a-z0-9]{1,15}", found: bool) {
+        fn a_next_hop_survives_its_slot(gateway: Option<[u8; 16]>, v4: bool, index: u32, device in "[a-z0-9]{1,15}", found: bool, is_learned: bool) {
+            let learned = is_learned.then_some(if v4 { Learned::Dhcp } else { Learned::Ra });
             let gateway = gateway.map(|wire| read_address(if v4 { FAMILY_IPV4 } else { FAMILY_IPV6 }, wire).unwrap());
-            let by_route = found && gateway.is_some();
+            let gateway = gateway.filter(|gateway| learned.is_none() || !gateway.is_unspecified());
+            let by_route = found && gateway.is_some() && learned.is_none();
             let device = if index == 0 && by_route { String::new() } else { device };
-            let before = NextHop { gateway, device: Device { name: device, index }, by_route };
+            // Nobody asks for a packet's own destination where the gateway is to be learned.
+            let index = if learned.is_some() && gateway.is_none() { 0 } else { index };
+            let before = NextHop { gateway, device: Device { name: device, index }, by_route, learned };
             prop_assert_eq!(read_next_hop(&next_hop(&before, 0, 1500)), Some(before));
         }
 

@@ -1,6 +1,6 @@
 //! Checks of a rule or a group by itself, without the kernel.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{borrow::Borrow, collections::BTreeSet, net::IpAddr, time::Duration};
 
 use thiserror::Error;
 
@@ -27,6 +27,11 @@ pub enum RuleError {
         /// The gateway asked for.
         gateway: IpAddr,
     },
+    /// Packets from an IPv6 source cannot go by a gateway from DHCP.
+    #[error(
+        "`via dhcp` is an IPv4 gateway, but packets from {0} are IPv6, which an IPv4 gateway cannot take"
+    )]
+    DhcpForIpv6(Prefix),
     /// Source and destination have different families.
     #[error("no packet goes from {source_prefix} to {destination}: one is IPv4 and the other IPv6")]
     TwoFamilies {
@@ -141,6 +146,7 @@ impl RuleError {
         let letters = |most| format!("use 1 to {most} letters, digits, `-`, `_`, `.` or `:`");
         let help = match self {
             Self::FamilyMismatch { .. } => "name an IPv6 gateway",
+            Self::DhcpForIpv6(_) => "write `via ra`, or name an IPv6 gateway",
             Self::TwoFamilies { .. } => "name two of the same family",
             Self::NeverRedirectedTo(..) => "name a unicast destination",
             Self::OnDown(_, elsewhere) => return Some(format!("leave it out{elsewhere}")),
@@ -253,15 +259,18 @@ pub(crate) fn check_distinct(members: &[Member]) -> Result<(), RuleError> {
         .map_or(Ok(()), |member| Err(RuleError::Twice(NextHopSpec::from(&member.next_hop.named()))))
 }
 
-/// Refuses IPv4 gateways for packets from an IPv6 source.
-pub(crate) fn check_families<'a>(
+/// Refuses IPv4 gateways for packets from an IPv6 source. A gateway that is to be learned has the unspecified address.
+pub(crate) fn check_families(
     source: &Prefix,
-    gateways: impl IntoIterator<Item = &'a IpAddr>,
+    gateways: impl IntoIterator<Item = impl Borrow<IpAddr>>,
 ) -> Result<(), RuleError> {
-    let wrong = gateways.into_iter().find(|gateway| gateway.is_ipv4() && source.address().is_ipv6());
-    wrong.map_or(Ok(()), |gateway| {
-        Err(RuleError::FamilyMismatch { source_prefix: *source, gateway: *gateway })
-    })
+    let mut gateways = gateways.into_iter().map(|gateway| *gateway.borrow());
+    let wrong = gateways.find(|gateway| gateway.is_ipv4() && source.address().is_ipv6());
+    match wrong {
+        None => Ok(()),
+        Some(gateway) if gateway.is_unspecified() => Err(RuleError::DhcpForIpv6(*source)),
+        Some(gateway) => Err(RuleError::FamilyMismatch { source_prefix: *source, gateway }),
+    }
 }
 
 impl RuleSpec {
@@ -272,7 +281,7 @@ impl RuleSpec {
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), RuleError> {
         self.selector.check()?;
-        check_families(&self.selector.source(), &self.target.gateways())?;
+        check_families(&self.selector.source(), self.target.gateways())?;
         check_reply_to(self.reply_to, &self.reply_to_dev)?;
         check_action(self.reply_to, &self.target, self.on_down, self.mss, self.name.as_deref())
     }
@@ -294,9 +303,9 @@ impl Selector {
 }
 
 impl TargetSpec {
-    /// The gateways that it names itself.
+    /// The gateways that it names itself. One that is to be learned has the unspecified address.
     pub(crate) fn gateways(&self) -> Vec<IpAddr> {
-        self.next_hops().filter_map(NextHopSpec::gateway).collect()
+        self.next_hops().filter_map(NextHopSpec::gateway_or_unspecified).collect()
     }
 }
 

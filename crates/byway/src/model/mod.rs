@@ -27,8 +27,8 @@ pub use rule::{RULE_NAME_MAX, Rule, RuleSpec, Selector};
 pub use selection::{Selectable, Selection, SortBy};
 pub(crate) use target::moved_members;
 pub use target::{
-    Device, MSS_MAX, MSS_MIN, Member, MemberSpec, Mss, NextHop, NextHopSpec, OnDown, Target, TargetSpec,
-    UnknownKind, WEIGHT_MAX,
+    Device, Learned, MSS_MAX, MSS_MIN, Member, MemberSpec, Mss, NextHop, NextHopSpec, OnDown, Target,
+    TargetSpec, UnknownKind, WEIGHT_MAX,
 };
 
 /// What is wrong and what to do, in one sentence.

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use serde::{Deserialize, Serialize};
@@ -33,19 +33,64 @@ impl Device {
     }
 }
 
+/// From whom the host learns a gateway: the protocol of the device's own default route, in any table (`rtm_protocol`,
+/// rtnetlink(7)).
+///
+/// Written `dhcp` or `ra`, in JSON as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Learned {
+    /// From a DHCP server, by IPv4 (`proto dhcp`).
+    Dhcp,
+    /// From a router advertisement, by IPv6 (`proto ra`, RFC 4861).
+    Ra,
+}
+
+impl Learned {
+    pub(crate) const ALL: [Self; 2] = [Self::Dhcp, Self::Ra];
+
+    /// Reads its name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.to_string() == name)
+    }
+
+    /// An address that no gateway has, of the family of its gateways.
+    pub(crate) fn unspecified(self) -> IpAddr {
+        match self {
+            Self::Dhcp => Ipv4Addr::UNSPECIFIED.into(),
+            Self::Ra => Ipv6Addr::UNSPECIFIED.into(),
+        }
+    }
+}
+
+impl fmt::Display for Learned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Dhcp => "dhcp",
+            Self::Ra => "ra",
+        })
+    }
+}
+
 /// Where a redirected packet goes next.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NextHop {
-    /// The neighbour that gets the packet; without one the packet's own destination is the neighbour (on-link).
+    /// The neighbour that gets the packet; without one the packet's own destination is the neighbour (on-link), unless it is to
+    /// be `learned`.
     pub gateway: Option<IpAddr>,
-    /// The device that the packet leaves by. Its index is 0 while the next hop waits for it. Its name is empty as well while
-    /// the routing table does not lead to the gateway.
+    /// The device that the packet leaves by. Its index is 0 while the next hop waits for it, or for the gateway on it. Its name
+    /// is empty as well while the routing table does not lead to the gateway.
     pub device: Device,
     /// Nobody has named the device: the routing table found the gateway there. Such a next hop may move when the routes change,
     /// so it is not equal to one with the same device by name.
     #[serde(skip_serializing_if = "is_false", default)]
     pub by_route: bool,
+    /// From whom the host has learned the gateway, if nobody has named that. Such a next hop gets another gateway when the host
+    /// does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub learned: Option<Learned>,
 }
 
 fn is_false(it: &bool) -> bool {
@@ -55,7 +100,7 @@ fn is_false(it: &bool) -> bool {
 impl NextHop {
     /// Makes a next hop whose device somebody has named: a gateway on it, or the device alone.
     pub fn new(gateway: Option<IpAddr>, device: Device) -> Self {
-        Self { gateway, device, by_route: false }
+        Self { gateway, device, by_route: false, learned: None }
     }
 
     /// Whether a device of this name may be waited for: it fits a record, and the kernel takes it (`dev_valid_name`).
@@ -66,28 +111,42 @@ impl NextHop {
             && ![".", ".."].contains(&name)
     }
 
-    /// Makes a next hop that waits for its device.
+    /// Makes a next hop that waits for its device, or for its gateway.
     pub(crate) fn waiting(spec: &NextHopSpec) -> Self {
         let name = spec.device().unwrap_or_default().to_owned();
-        Self { gateway: spec.gateway(), by_route: name.is_empty(), device: Device { name, index: 0 } }
+        Self {
+            gateway: spec.gateway(),
+            by_route: name.is_empty(),
+            device: Device { name, index: 0 },
+            learned: spec.learned(),
+        }
     }
 
-    /// Returns whether its device is not there yet.
+    /// Returns whether its device is not there yet, or nobody has told the host the gateway on it.
     pub fn is_waiting(&self) -> bool {
         self.device.index == 0
     }
 
-    /// The same gateway by the same device, as if somebody had named the device.
+    /// Returns the gateway. One that is to be learned has the unspecified address of its family.
+    pub(crate) fn gateway_or_unspecified(&self) -> Option<IpAddr> {
+        self.gateway.or(self.learned.map(Learned::unspecified))
+    }
+
+    /// The same gateway by the same device, as if somebody had named both. One without its gateway stays as it is.
     pub(crate) fn named(&self) -> Self {
-        Self { by_route: false, ..self.clone() }
+        let learned = self.learned.filter(|_| self.gateway.is_none());
+        Self { by_route: false, learned, ..self.clone() }
     }
 }
 
-/// A device that nobody has named stands in brackets.
+/// A device or a gateway that nobody has named stands in brackets.
 impl fmt::Display for NextHop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(gateway) = self.gateway {
-            write!(f, "via {gateway} ")?;
+        match (self.learned, self.gateway) {
+            (Some(learned), Some(gateway)) => write!(f, "via {learned} ({gateway}) ")?,
+            (Some(learned), None) => write!(f, "via {learned} ")?,
+            (None, Some(gateway)) => write!(f, "via {gateway} ")?,
+            (None, None) => {}
         }
         match &self.device.name {
             _ if self.by_route && self.is_waiting() => f.write_str("(no device yet)"),
@@ -326,16 +385,18 @@ impl fmt::Display for Target {
 /// A next hop as it is asked for, before the device is looked up.
 ///
 /// ```
-/// use byway::NextHopSpec;
+/// use byway::{Learned, NextHopSpec};
 ///
 /// let gateway = "192.0.2.1".parse()?;
 /// assert_eq!(NextHopSpec::via(gateway).to_string(), "via 192.0.2.1");
 /// assert_eq!(NextHopSpec::via(gateway).dev("eth1").to_string(), "via 192.0.2.1 dev eth1");
 /// assert_eq!(NextHopSpec::on_link("wg0").to_string(), "dev wg0");
+/// assert_eq!(NextHopSpec::learned_from(Learned::Dhcp, "eth1").to_string(), "via dhcp dev eth1");
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 ///
-/// In JSON an object with one or both of the keys `gateway` and `device`, a device being its name.
+/// In JSON an object with one or both of the keys `gateway` and `device`, a device being its name. The gateway is `dhcp` or `ra`
+/// if the host learns it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "NextHopFields", into = "NextHopFields")]
 #[non_exhaustive]
@@ -346,25 +407,33 @@ pub enum NextHopSpec {
     ViaDev(IpAddr, String),
     /// A device: the packet's own destination is the neighbour.
     Dev(String),
+    /// The gateway that the host learns on a device.
+    Learned(Learned, String),
+}
+
+/// The gateway of a [`NextHopSpec`] in JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum GatewayField {
+    Address(IpAddr),
+    Learned(Learned),
 }
 
 /// A [`NextHopSpec`] in JSON.
 #[derive(Serialize, Deserialize)]
 struct NextHopFields {
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    gateway: Option<IpAddr>,
+    gateway: Option<GatewayField>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     device: Option<String>,
 }
 
 impl From<NextHopSpec> for NextHopFields {
     fn from(spec: NextHopSpec) -> Self {
-        let gateway = spec.gateway();
-        match spec {
-            NextHopSpec::Via(_) => Self { gateway, device: None },
-            NextHopSpec::ViaDev(_, device) | NextHopSpec::Dev(device) => {
-                Self { gateway, device: Some(device) }
-            }
+        let learned = || spec.learned().map(GatewayField::Learned);
+        Self {
+            gateway: spec.gateway().map(GatewayField::Address).or_else(learned),
+            device: spec.device().map(str::to_owned),
         }
     }
 }
@@ -374,8 +443,10 @@ impl TryFrom<NextHopFields> for NextHopSpec {
 
     fn try_from(fields: NextHopFields) -> Result<Self, &'static str> {
         match (fields.gateway, fields.device) {
-            (Some(gateway), Some(device)) => Ok(Self::ViaDev(gateway, device)),
-            (Some(gateway), None) => Ok(Self::Via(gateway)),
+            (Some(GatewayField::Address(gateway)), Some(device)) => Ok(Self::ViaDev(gateway, device)),
+            (Some(GatewayField::Address(gateway)), None) => Ok(Self::Via(gateway)),
+            (Some(GatewayField::Learned(learned)), Some(device)) => Ok(Self::Learned(learned, device)),
+            (Some(GatewayField::Learned(_)), None) => Err("a gateway that the host learns needs a `device`"),
             (None, Some(device)) => Ok(Self::Dev(device)),
             (None, None) => Err("a next hop needs a `gateway`, a `device` or both"),
         }
@@ -393,28 +464,47 @@ impl NextHopSpec {
         Self::Dev(device.into())
     }
 
+    /// Asks for the gateway that the host learns on a device.
+    pub fn learned_from(learned: Learned, device: impl Into<String>) -> Self {
+        Self::Learned(learned, device.into())
+    }
+
     /// Names the device.
     #[must_use]
     pub fn dev(self, device: impl Into<String>) -> Self {
-        match self.gateway() {
-            Some(gateway) => Self::ViaDev(gateway, device.into()),
-            None => Self::Dev(device.into()),
+        match self {
+            Self::Via(gateway) | Self::ViaDev(gateway, _) => Self::ViaDev(gateway, device.into()),
+            Self::Dev(_) => Self::Dev(device.into()),
+            Self::Learned(learned, _) => Self::Learned(learned, device.into()),
         }
     }
 
-    /// Returns the gateway, if there is one.
+    /// Returns the gateway, if it is named.
     pub fn gateway(&self) -> Option<IpAddr> {
         match self {
             Self::Via(gateway) | Self::ViaDev(gateway, _) => Some(*gateway),
-            Self::Dev(_) => None,
+            Self::Dev(_) | Self::Learned(..) => None,
         }
+    }
+
+    /// Returns from whom the host learns the gateway, if it does.
+    pub fn learned(&self) -> Option<Learned> {
+        match self {
+            Self::Learned(learned, _) => Some(*learned),
+            _ => None,
+        }
+    }
+
+    /// Returns the gateway. One that is to be learned has the unspecified address of its family.
+    pub(crate) fn gateway_or_unspecified(&self) -> Option<IpAddr> {
+        self.gateway().or(self.learned().map(Learned::unspecified))
     }
 
     /// Returns the device, if it is named.
     pub fn device(&self) -> Option<&str> {
         match self {
             Self::Via(_) => None,
-            Self::ViaDev(_, device) | Self::Dev(device) => Some(device),
+            Self::ViaDev(_, device) | Self::Dev(device) | Self::Learned(_, device) => Some(device),
         }
     }
 }
@@ -423,10 +513,11 @@ impl NextHopSpec {
 impl From<&NextHop> for NextHopSpec {
     fn from(next_hop: &NextHop) -> Self {
         let device = || next_hop.device.name.clone();
-        match next_hop.gateway {
-            Some(gateway) if next_hop.by_route => Self::Via(gateway),
-            Some(gateway) => Self::ViaDev(gateway, device()),
-            None => Self::Dev(device()),
+        match (next_hop.learned, next_hop.gateway) {
+            (Some(learned), _) => Self::Learned(learned, device()),
+            (None, Some(gateway)) if next_hop.by_route => Self::Via(gateway),
+            (None, Some(gateway)) => Self::ViaDev(gateway, device()),
+            (None, None) => Self::Dev(device()),
         }
     }
 }
@@ -437,6 +528,7 @@ impl fmt::Display for NextHopSpec {
             Self::Via(gateway) => write!(f, "via {gateway}"),
             Self::ViaDev(gateway, device) => write!(f, "via {gateway} dev {device}"),
             Self::Dev(device) => write!(f, "dev {device}"),
+            Self::Learned(learned, device) => write!(f, "via {learned} dev {device}"),
         }
     }
 }

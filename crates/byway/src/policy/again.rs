@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    resolve::below,
-    snapshot::Link,
+    resolve::{below, keep},
+    snapshot::{LearnedGateways, Link},
     state::{Actual, Slot},
 };
 use crate::model::{Device, NextHop};
@@ -29,12 +29,47 @@ pub(crate) fn outlive<'a>(
     gone.filter(|name| !requests.contains(*name)).map(str::to_owned).take(room).collect()
 }
 
-/// Finds the device again for next hops that wait for one, or whose device is gone. `by_route` has the device where the routing
-/// tables find a gateway now. If `follows` is set, a next hop that they found moves there, although its device still exists.
-/// Returns those that then equal another next hop, each with that one.
+/// What the routing tables say of next hops that nobody has named in full.
+#[derive(Debug, Default)]
+pub(crate) struct Routes {
+    /// The device where they find a gateway now.
+    pub(crate) devices: BTreeMap<IpAddr, u32>,
+    /// The gateways that the host has learned.
+    pub(crate) learned: LearnedGateways,
+}
+
+impl Routes {
+    /// The device and the gateway that a next hop means now.
+    fn find<'a>(
+        &self,
+        next_hop: &NextHop,
+        slot: &Slot,
+        links: &'a BTreeMap<u32, Link>,
+    ) -> Option<(&'a Link, Option<IpAddr>)> {
+        let named = || match slot.is_gone {
+            true => links.values().find(|link| link.is_called(&next_hop.device.name)),
+            false => links.get(&next_hop.device.index),
+        };
+        match (next_hop.learned, next_hop.gateway) {
+            (Some(learned), before) => {
+                let link = named()?;
+                let all = self.learned.get(&(learned, link.device.index))?;
+                Some((link, Some(keep(before, all)?)))
+            }
+            (None, Some(gateway)) if next_hop.by_route => {
+                Some((links.get(self.devices.get(&gateway)?)?, Some(gateway)))
+            }
+            (None, gateway) => Some((named()?, gateway)),
+        }
+    }
+}
+
+/// Finds the device again for next hops that wait for one, or whose device is gone, and the gateways that the host has learned. If
+/// `follows` is set, a next hop that the routing tables found moves there, although its device still exists. Returns those that
+/// then equal another next hop, each with that one.
 pub(crate) fn resolve_again(
     all: &mut [(NextHop, Slot)],
-    by_route: &BTreeMap<IpAddr, u32>,
+    routes: &Routes,
     follows: bool,
     links: &BTreeMap<u32, Link>,
     attached: &BTreeSet<u32>,
@@ -42,20 +77,18 @@ pub(crate) fn resolve_again(
     let mut moved = BTreeMap::new();
     let in_use = all.iter().filter(|(_, slot)| !slot.is_gone).map(|(next_hop, _)| next_hop.clone());
     let mut in_use: BTreeSet<NextHop> = in_use.collect();
-    for (next_hop, slot) in all.iter_mut().filter(|(it, slot)| slot.is_gone || (follows && it.by_route)) {
-        let link = match next_hop.gateway {
-            Some(gateway) if next_hop.by_route => by_route.get(&gateway).and_then(|index| links.get(index)),
-            _ => links.values().find(|link| link.is_called(&next_hop.device.name)),
-        };
-        let Some(link) = link.filter(|link| !link.is_loopback) else { continue };
+    let follows = |it: &NextHop| it.learned.is_some() || (follows && it.by_route);
+    for (next_hop, slot) in all.iter_mut().filter(|(it, slot)| slot.is_gone || follows(it)) {
+        let Some((link, gateway)) = routes.find(next_hop, slot, links) else { continue };
+        let is_same = !slot.is_gone && link.device == next_hop.device && gateway == next_hop.gateway;
         // If it is stacked on an attachment, packets would go round.
-        if (!slot.is_gone && link.device == next_hop.device) || !below(links, link).is_disjoint(attached) {
+        if is_same || link.is_loopback || !below(links, link).is_disjoint(attached) {
             continue;
         }
-        let now = NextHop { device: link.device.clone(), ..next_hop.clone() };
+        let now = NextHop { gateway, device: link.device.clone(), ..next_hop.clone() };
         if in_use.insert(now.clone()) {
             *next_hop = now;
-            // What the slot has is that of another device.
+            // What the slot has is that of another device or gateway.
             slot.is_gone = true;
         } else {
             moved.insert(next_hop.clone(), now);
@@ -100,7 +133,10 @@ pub(crate) fn await_attachments(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::state::{Place, Role};
+    use crate::{
+        model::Learned,
+        policy::state::{Place, Role},
+    };
 
     /// eth0 has a macvlan.
     fn links() -> BTreeMap<u32, Link> {
@@ -113,7 +149,7 @@ mod tests {
 
     fn next_hop(gateway: &str, name: &str, index: u32, by_route: bool) -> NextHop {
         let device = Device { name: name.into(), index };
-        NextHop { gateway: Some(gateway.parse().unwrap()), device, by_route }
+        NextHop { by_route, ..NextHop::new(Some(gateway.parse().unwrap()), device) }
     }
 
     fn slot(index: u32, is_gone: bool) -> Slot {
@@ -132,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_next_hop_finds_its_device_again_but_not_one_on_an_attachment() {
-        let by_route = [("192.0.2.9".parse().unwrap(), 3)].into();
+        let routes = Routes { devices: [("192.0.2.9".parse().unwrap(), 3)].into(), ..Routes::default() };
         let mut all = vec![
             (next_hop("192.0.2.1", "eth1", 9, false), slot(1, true)),
             (next_hop("192.0.2.9", "old", 8, true), slot(2, true)),
@@ -141,7 +177,7 @@ mod tests {
             (next_hop("192.0.2.3", "lo", 6, false), slot(5, true)),
             (next_hop("192.0.2.4", "eth1", 3, false), slot(6, false)),
         ];
-        let moved = resolve_again(&mut all, &by_route, false, &links(), &[2].into());
+        let moved = resolve_again(&mut all, &routes, false, &links(), &[2].into());
         let found: Vec<u32> = all.iter().map(|(next_hop, _)| next_hop.device.index).collect();
         assert_eq!(found, [3, 3, 8, 7, 6, 3]);
         assert_eq!(moved, BTreeMap::new());
@@ -150,13 +186,14 @@ mod tests {
         let twin = next_hop("192.0.2.4", "eth1", 3, false);
         let gone = next_hop("192.0.2.4", "eth1", 9, false);
         let mut all = vec![(gone.clone(), slot(1, true)), (twin.clone(), slot(2, false))];
-        let moved = resolve_again(&mut all, &by_route, false, &links(), &[2].into());
+        let moved = resolve_again(&mut all, &routes, false, &links(), &[2].into());
         assert_eq!(moved, [(gone, twin)].into());
     }
 
     #[test]
     fn a_next_hop_follows_its_route_if_it_is_asked_to() {
-        let by_route = [("192.0.2.1".parse().unwrap(), 3), ("192.0.2.2".parse().unwrap(), 4)].into();
+        let devices = [("192.0.2.1".parse().unwrap(), 3), ("192.0.2.2".parse().unwrap(), 4)].into();
+        let routes = Routes { devices, ..Routes::default() };
         let before = vec![
             (next_hop("192.0.2.1", "eth0", 2, true), slot(1, false)),
             // Its device was named.
@@ -167,19 +204,51 @@ mod tests {
             (next_hop("192.0.2.3", "eth1", 3, true), slot(4, false)),
         ];
         let mut all = before.clone();
-        assert_eq!(resolve_again(&mut all, &by_route, false, &links(), &[2].into()), BTreeMap::new());
+        assert_eq!(resolve_again(&mut all, &routes, false, &links(), &[2].into()), BTreeMap::new());
         assert_eq!(all, before);
 
-        assert_eq!(resolve_again(&mut all, &by_route, true, &links(), &[2].into()), BTreeMap::new());
+        assert_eq!(resolve_again(&mut all, &routes, true, &links(), &[2].into()), BTreeMap::new());
         assert_eq!(all[0], (next_hop("192.0.2.1", "eth1", 3, true), slot(1, true)));
         assert_eq!(all[1..], before[1..]);
 
         // There is such a next hop already.
         let twin = (next_hop("192.0.2.1", "eth1", 3, true), slot(5, false));
         let mut all = vec![before[0].clone(), twin.clone()];
-        let moved = resolve_again(&mut all, &by_route, true, &links(), &[2].into());
+        let moved = resolve_again(&mut all, &routes, true, &links(), &[2].into());
         assert_eq!(moved, [(before[0].0.clone(), twin.0.clone())].into());
         assert_eq!(all, [before[0].clone(), twin]);
+    }
+
+    #[test]
+    fn a_learned_gateway_changes_with_the_hosts_and_stays_while_it_is_one_of_them() {
+        let eth1 = || Device { name: "eth1".into(), index: 3 };
+        let of = |gateway: Option<&str>| {
+            let gateway = gateway.map(|it| it.parse().unwrap());
+            let device = Device { index: if gateway.is_some() { 3 } else { 0 }, ..eth1() };
+            NextHop { learned: Some(Learned::Dhcp), ..NextHop::new(gateway, device) }
+        };
+        let find = |before: NextHop, is_gone, follows, learned: &[&str]| {
+            let learned: Vec<IpAddr> = learned.iter().map(|it| it.parse().unwrap()).collect();
+            let learned =
+                [((Learned::Dhcp, 3), learned), ((Learned::Ra, 3), vec!["fe80::1".parse().unwrap()])];
+            let routes = Routes { learned: learned.into(), ..Routes::default() };
+            let mut all = vec![(before, slot(1, is_gone))];
+            assert_eq!(resolve_again(&mut all, &routes, follows, &links(), &[2].into()), BTreeMap::new());
+            all.remove(0)
+        };
+        let (first, other) = (of(Some("192.0.2.1")), of(Some("192.0.2.2")));
+        // One that waits gets its gateway even without an agent.
+        assert_eq!(find(of(None), true, false, &["192.0.2.1"]), (first.clone(), slot(1, true)));
+        assert_eq!(find(of(None), true, true, &[]), (of(None), slot(1, true)));
+        for follows in [false, true] {
+            assert_eq!(find(first.clone(), false, follows, &["192.0.2.2"]), (other.clone(), slot(1, true)));
+        }
+        for learned in [&["192.0.2.0", "192.0.2.1"][..], &[]] {
+            assert_eq!(find(first.clone(), false, true, learned), (first.clone(), slot(1, false)));
+        }
+        // Its device was gone, and has come back.
+        assert_eq!(find(first.clone(), true, false, &["192.0.2.1"]), (first.clone(), slot(1, true)));
+        assert_eq!(find(first, true, false, &["192.0.2.2"]), (other, slot(1, true)));
     }
 
     #[test]

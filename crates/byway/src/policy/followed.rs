@@ -19,7 +19,8 @@ pub enum Followed {
     Attached(Device),
     /// The device is no attachment any more: it carries no default route.
     Detached(Device),
-    /// The next hop leaves by this device now: it has come back, or the routing tables find the gateway there.
+    /// The next hop leaves by this device now, or has this gateway: it has come back, or the routing tables find the gateway
+    /// there, or the host has learned another gateway.
     NextHop(NextHop),
     /// The MTU of the next hop's device is another one.
     Mtu(NextHop),
@@ -62,6 +63,9 @@ impl fmt::Display for Followed {
             Self::Attached(device) => write!(f, "attached to {}", device.name),
             Self::Detached(device) => {
                 write!(f, "detached from {}, which carries no default route now", device.name)
+            }
+            Self::NextHop(NextHop { gateway: Some(gateway), learned: Some(learned), device, .. }) => {
+                write!(f, "the next hop via {learned} dev {} has the gateway {gateway} now", device.name)
             }
             Self::NextHop(next_hop) => {
                 write!(f, "the next hop {next_hop} leaves by {} now", next_hop.device.name)

@@ -4,6 +4,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -145,7 +146,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Returns the gateways of a group.
-pub(crate) fn gateways(group: &Group) -> impl Iterator<Item = &std::net::IpAddr> {
-    group.members.iter().filter_map(|member| member.next_hop.gateway.as_ref())
+/// Returns the gateways of a group. One that is to be learned has the unspecified address.
+pub(crate) fn gateways(group: &Group) -> impl Iterator<Item = IpAddr> {
+    group.members.iter().filter_map(|member| member.next_hop.gateway_or_unspecified())
 }

@@ -82,7 +82,8 @@ impl Checks {
                 Some(device) => !next_hop.by_route && *name == device,
                 None => next_hop.by_route,
             };
-            is_named && next_hop.gateway == spec.gateway()
+            let has_gateway = next_hop.learned.is_some() || next_hop.gateway == spec.gateway();
+            is_named && has_gateway && next_hop.learned == spec.learned()
         };
         in_use.iter().find(is_it).map(|(next_hop, _)| next_hop)
     }
@@ -206,7 +207,7 @@ impl Host {
 
     pub(crate) fn resolve_next_hop(&self, spec: &NextHopSpec, checks: &Checks) -> Result<NextHop> {
         match self.find_next_hop(spec, checks) {
-            Err(Error::NoSuchDevice(_) | Error::NoDeviceForGateway(_))
+            Err(Error::NoSuchDevice(_) | Error::NoDeviceForGateway(_) | Error::NothingLearned { .. })
                 if checks.wait() && spec.device().is_none_or(NextHop::may_wait_for) =>
             {
                 Ok(checks.asked_for(spec).cloned().unwrap_or_else(|| NextHop::waiting(spec)))
@@ -256,7 +257,16 @@ impl Host {
                     Ok(link) => link.device.clone(),
                     Err(error) => checks.in_use_by(*gateway).cloned().ok_or(error)?,
                 };
-                Ok(NextHop { gateway: Some(*gateway), device, by_route: true })
+                Ok(NextHop { by_route: true, ..NextHop::new(Some(*gateway), device) })
+            }
+            NextHopSpec::Learned(learned, name) => {
+                let device = self.link(name)?.device.clone();
+                let all = self.learned.get(&(*learned, device.index)).map_or(&[][..], Vec::as_slice);
+                let in_use = checks.asked_for(spec).and_then(|it| it.gateway);
+                let Some(gateway) = keep(in_use, all) else {
+                    return Err(Error::NothingLearned { learned: *learned, device: device.name });
+                };
+                Ok(NextHop { learned: Some(*learned), ..NextHop::new(Some(gateway), device) })
             }
         }
     }
@@ -272,6 +282,11 @@ impl Host {
             Found::Nothing => Err(Error::NoDeviceForGateway(gateway)),
         }
     }
+}
+
+/// Which gateway to use of those that the host has learned: the one in use, as long as it is one of them.
+pub(crate) fn keep(in_use: Option<IpAddr>, learned: &[IpAddr]) -> Option<IpAddr> {
+    in_use.filter(|it| learned.contains(it)).or(learned.first().copied())
 }
 
 /// Returns the devices that `upper` is stacked on, directly or not: those that its packets may leave by.

@@ -8,7 +8,7 @@ use std::{
 use super::state::Actual;
 use crate::{
     config::{Attach, Config, HostRef},
-    model::{Device, GroupSpec, MemberSpec, NextHopSpec, TargetSpec},
+    model::{Device, GroupSpec, Learned, MemberSpec, NextHopSpec, TargetSpec},
 };
 
 /// The state in one instant.
@@ -32,7 +32,12 @@ pub(crate) struct Host {
     pub(crate) strict_rp_filter: BTreeSet<u32>,
     /// The routes to the gateways that the request names.
     pub(crate) gateways: BTreeMap<IpAddr, GatewayRoutes>,
+    /// The gateways that the host has learned.
+    pub(crate) learned: LearnedGateways,
 }
+
+/// The gateways that the host has learned on devices, by ifindex: those of their default routes that the kernel prefers.
+pub(crate) type LearnedGateways = BTreeMap<(Learned, u32), Vec<IpAddr>>;
 
 /// A device.
 #[derive(Debug, Clone)]
@@ -140,6 +145,8 @@ pub(crate) enum Local {
 pub(crate) struct Questions {
     /// Gateways, each with the device that the request names for it.
     pub(crate) gateways: BTreeSet<(IpAddr, Option<String>)>,
+    /// From whom the host is to have learned gateways.
+    pub(crate) learned: BTreeSet<Learned>,
     /// Whether to read which devices carry a default route.
     pub(crate) default_routes: bool,
     /// Whether to read that if there is no attachment.
@@ -150,8 +157,11 @@ pub(crate) struct Questions {
 
 impl Questions {
     fn add_next_hops<'a>(&mut self, next_hops: impl IntoIterator<Item = &'a NextHopSpec>) {
-        let with_gateway = next_hops.into_iter().filter_map(|it| Some((it.gateway()?, it.device())));
-        self.gateways.extend(with_gateway.map(|(gateway, device)| (gateway, device.map(str::to_owned))));
+        for next_hop in next_hops {
+            let device = || next_hop.device().map(str::to_owned);
+            self.gateways.extend(next_hop.gateway().map(|gateway| (gateway, device())));
+            self.learned.extend(next_hop.learned());
+        }
     }
 
     pub(crate) fn add_members(&mut self, members: &[MemberSpec]) {

@@ -314,7 +314,11 @@ impl Transaction {
         let host = &self.snapshot.host;
         self.desired.next_hops().into_iter().filter(move |next_hop| {
             let device = &next_hop.device;
-            next_hop.gateway == spec.gateway()
+            let has_gateway = match spec.learned() {
+                None => next_hop.gateway == spec.gateway(),
+                learned => next_hop.learned == learned,
+            };
+            has_gateway
                 && spec.device().is_none_or(|name| device.name == name || host.is_called(device.index, name))
         })
     }

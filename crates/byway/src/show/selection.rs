@@ -111,7 +111,8 @@ impl Selection {
 
     /// A next hop without a gateway takes packets of both families.
     fn is_of_family(&self, next_hop: &NextHop) -> bool {
-        let of_family = |family| next_hop.gateway.is_none_or(|gateway| Family::of(gateway) == family);
+        let gateway = next_hop.gateway_or_unspecified();
+        let of_family = |family| gateway.is_none_or(|gateway| Family::of(gateway) == family);
         self.family.is_none_or(of_family)
     }
 

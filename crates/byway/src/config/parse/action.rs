@@ -1,6 +1,6 @@
 //! What a rule does with its packets, and the next hops of rules and groups.
 
-use std::{collections::BTreeSet, net::IpAddr, ops::Range};
+use std::{collections::BTreeSet, ops::Range};
 
 use toml::{
     Spanned,
@@ -12,7 +12,7 @@ use crate::{
     config::{ActionSpec, draft::HostRef, problem::Place, values::Value},
     grammar::GrammarError,
     model::{
-        MSS_MAX, MSS_MIN, MemberSpec, Mss, NextHopSpec, OnDown, RuleError, TargetSpec, WEIGHT_MAX,
+        Learned, MSS_MAX, MSS_MIN, MemberSpec, Mss, NextHopSpec, OnDown, RuleError, TargetSpec, WEIGHT_MAX,
         check_action, check_gateway, check_mss, check_name, check_on_down, check_weight,
     },
 };
@@ -127,31 +127,41 @@ impl Parser<'_> {
 
     /// `via`, `dev` or both.
     pub(super) fn next_hop(&mut self, table: &DeTable<'_>, span: Range<usize>) -> Option<NextHopSpec> {
-        let gateway: Option<IpAddr> = match get(table, "via") {
-            Some(value) => {
-                let text = self.notes().string("via", value)?;
-                let Ok(gateway) = text.parse() else {
-                    let message = format!("`{text}` is not an IPv4 or IPv6 address");
-                    let help = "write it like `via = \"192.0.2.1\"`";
-                    self.notes().wrong(value.span(), &message, Some(help));
-                    return None;
-                };
-                Some(gateway)
-            }
+        let via = match get(table, "via") {
+            Some(value) => Some((self.notes().string("via", value)?, value.span())),
             None => None,
         };
         let device = match get(table, "dev") {
             Some(value) => Some(self.notes().string("dev", value)?.to_owned()),
             None => None,
         };
-        let next_hop = match (gateway, device) {
-            (Some(gateway), Some(device)) => NextHopSpec::ViaDev(gateway, device),
-            (Some(gateway), None) => NextHopSpec::Via(gateway),
+        let next_hop = match (via, device) {
             (None, Some(device)) => NextHopSpec::Dev(device),
             (None, None) => {
                 self.notes().wrong(span, "a next hop needs `via`, `dev` or both", Some("name the gateway"));
                 return None;
             }
+            (Some((text, of_via)), device) => match (Learned::named(text), text.parse(), device) {
+                (Some(learned), _, Some(device)) => NextHopSpec::Learned(learned, device),
+                (Some(learned), _, None) => {
+                    let error = GrammarError::NoDevice(learned);
+                    self.notes().wrong(of_via, &error.to_string(), error.help().as_deref());
+                    return None;
+                }
+                (None, Ok(gateway), Some(device)) => NextHopSpec::ViaDev(gateway, device),
+                (None, Ok(gateway), None) => NextHopSpec::Via(gateway),
+                (None, Err(_), _) => {
+                    let message = format!("`{text}` is not an IPv4 or IPv6 address");
+                    let help = match text.contains(['.', ':']) {
+                        true => "write it like `via = \"192.0.2.1\"`",
+                        false => {
+                            "write it like `via = \"192.0.2.1\"`, or `dhcp` or `ra` for the gateway that the host learns"
+                        }
+                    };
+                    self.notes().wrong(of_via, &message, Some(help));
+                    return None;
+                }
+            },
         };
         let of = |key: &str| get(table, key).map(Spanned::span);
         if let Err(error) = check_gateway(&next_hop) {

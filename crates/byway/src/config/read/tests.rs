@@ -12,7 +12,8 @@ use super::*;
 use crate::{
     config::Attach,
     model::{
-        GroupSpec, HealthCheck, MemberSpec, Mss, NextHopSpec, OnDown, Owner, Prefix, RuleSpec, Selector,
+        GroupSpec, HealthCheck, Learned, MemberSpec, Mss, NextHopSpec, OnDown, Owner, Prefix, RuleSpec,
+        Selector,
     },
 };
 
@@ -65,6 +66,14 @@ fn every_mistake_has_its_place_and_its_mend() {
         (
             &rule("via = \"10.0.0.300\""),
             "3:7 \"10.0.0.300\": `10.0.0.300` is not an IPv4 or IPv6 address; write it like `via = \"192.0.2.1\"`",
+        ),
+        (
+            &rule("via = \"dhpc\""),
+            "3:7 \"dhpc\": `dhpc` is not an IPv4 or IPv6 address; write it like `via = \"192.0.2.1\"`, or `dhcp` or `ra` for the gateway that the host learns",
+        ),
+        (
+            &rule("via = \"dhcp\""),
+            "3:7 \"dhcp\": `via dhcp` means the gateway that the host learns on a device, and none is named; name it with `dev`",
         ),
         (&rule("via = 10"), "3:7 10: `via` must be a string, not an integer"),
         (
@@ -458,6 +467,7 @@ fn any_member() -> impl Strategy<Value = MemberSpec> {
         }),
         "[a-z0-9\"\\\\.é]{1,15}".prop_map(NextHopSpec::Dev),
         "[a-z0-9]{1,15}".prop_map(|device| NextHopSpec::ViaDev([0x20; 16].into(), device)),
+        "[a-z0-9]{1,15}".prop_map(|device| NextHopSpec::Learned(Learned::Ra, device)),
     ];
     (next_hop, 1..=256_u16, any::<bool>()).prop_map(|(next_hop, weight, is_backup)| {
         let member = MemberSpec::new(next_hop);

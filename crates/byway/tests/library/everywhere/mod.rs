@@ -14,6 +14,7 @@ mod get;
 mod groups;
 mod health_checks;
 mod ipsec;
+mod learned;
 mod leftovers;
 mod limits;
 mod listing;
