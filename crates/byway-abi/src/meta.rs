@@ -1,6 +1,6 @@
 //! Slots of the `META` array, the only map whose form never changes, whatever the [`SCHEMA`](crate::SCHEMA) is.
 
-/// The [`SCHEMA`](crate::SCHEMA) of all pins beside it. 0 while the pins are being created.
+/// The [`SCHEMA`](crate::SCHEMA) of all pins beside it. 0 while the pins are being created, and once Byway has removed them.
 pub const SCHEMA: u32 = 0;
 /// Where the search for a free rule identity begins. Identities are given out in turn.
 pub const NEXT_RULE: u32 = 1;

@@ -10,7 +10,11 @@ use nix::fcntl::Flock;
 use super::{Byway, rollback_store::RollbackStore};
 use crate::{
     error::{Error, Result},
-    kernel::snapshot::{Scope, read_consistent, read_to_follow},
+    kernel::{
+        bpffs,
+        pins::Remembered,
+        snapshot::{Scope, read_consistent, read_to_follow},
+    },
     policy::{
         followed::Followed,
         snapshot::Snapshot,
@@ -63,6 +67,27 @@ impl Byway {
             self.followed = Some((actual, default_routes));
         }
         Ok(followed)
+    }
+
+    /// Returns whether the pins have gone since the last call, and with them all rules, although no Byway has removed them:
+    /// somebody has deleted them or unmounted their file system.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::add`] for the lock, and those of the kernel.
+    pub fn has_lost_pins(&mut self) -> Result<bool> {
+        self.check_namespace()?;
+        if let Some(before) = &self.remembered
+            && before.are_there()?
+        {
+            return Ok(false);
+        }
+        let before = self.remembered.take();
+        self.remembered = Remembered::now()?;
+        let (Some(before), None) = (before, &self.remembered) else { return Ok(false) };
+        // A change may be about to remove them. Nobody changes anything where their file system is gone.
+        let _lock = if bpffs::is_mounted() { Some(self.lock()?) } else { None };
+        Ok(!before.are_removed()?)
     }
 
     fn seen(&mut self) -> Result<Option<Seen>> {

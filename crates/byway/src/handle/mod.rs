@@ -30,7 +30,7 @@ use crate::{
         hook::{self, Hook},
         leaves, lock, namespace,
         network::{Network, strict_rp_filter},
-        pins::Pins,
+        pins::{Pins, Remembered},
         privilege,
         snapshot::{Scope, installed},
     },
@@ -70,6 +70,7 @@ pub struct Byway {
     is_strict: bool,
     newly_attached: Vec<Device>,
     followed: Option<follow::Seen>,
+    remembered: Option<Remembered>,
 }
 
 /// The callback for the progress of a change.
@@ -109,6 +110,7 @@ impl Byway {
             is_strict: false,
             newly_attached: Vec::new(),
             followed: None,
+            remembered: None,
         })
     }
 

@@ -1,7 +1,7 @@
 //! Creates, opens and removes the pins of one network namespace, and renews their programs.
 
 use std::{
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
@@ -224,13 +224,44 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes the pins. Nothing in the kernel may use them any more.
-    pub(crate) fn remove(self) -> Result<()> {
+    /// Removes the pins, and notes that in their `META`. Nothing in the kernel may use them any more. The caller holds the lock.
+    pub(crate) fn remove(mut self) -> Result<()> {
         let folder = folder()?;
         // First move them away in one instant, because others would take half of them for damage.
         let unfinished = unfinished(&folder);
         fs::rename(&folder, &unfinished).map_err(Error::io(format!("remove {}", folder.display())))?;
+        self.tables.meta.set(meta::SCHEMA, 0)?;
         lifetime::remove(&unfinished)
+    }
+}
+
+/// The pins at a certain time, as somebody remembers them who wants to know what has become of them.
+pub(crate) struct Remembered {
+    stamp: u64,
+    meta: Meta,
+}
+
+impl fmt::Debug for Remembered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remembered").field("stamp", &self.stamp).finish_non_exhaustive()
+    }
+}
+
+impl Remembered {
+    /// Remembers the pins of now. `None` if there are none.
+    pub(crate) fn now() -> Result<Option<Self>> {
+        let Some(stamp) = Pins::stamp()? else { return Ok(None) };
+        Ok(Some(Self { stamp, meta: Meta::open(&folder()?)? }))
+    }
+
+    /// Whether they are those of now.
+    pub(crate) fn are_there(&self) -> Result<bool> {
+        Ok(Pins::stamp()? == Some(self.stamp))
+    }
+
+    /// Whether a Byway has removed them. The caller holds the lock.
+    pub(crate) fn are_removed(&self) -> Result<bool> {
+        Ok(self.meta.get(meta::SCHEMA)? == 0)
     }
 }
 

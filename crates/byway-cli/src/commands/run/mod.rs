@@ -67,6 +67,7 @@ impl Run {
             byway: self.configuration.open(options)?,
             voice: Voice::new(options),
             is_to_apply: false,
+            has_applied: false,
         };
         let _lock = agent.byway.lock_agent()?;
         let failed = |errno: nix::Error| Error::Agent(errno.into());
@@ -141,6 +142,8 @@ struct Agent {
     voice: Voice,
     /// Whether the configuration is to be applied as soon as that is possible.
     is_to_apply: bool,
+    /// Whether it has been applied.
+    has_applied: bool,
 }
 
 impl Agent {
@@ -196,6 +199,7 @@ impl Agent {
         };
         match self.byway.apply(Owner::CONFIG, &config) {
             Ok(changes) => {
+                self.has_applied = true;
                 self.voice.health.vitals().of_configuration = None;
                 let done = log::shortened(&changes::done(&changes, AS_FILE));
                 let sentence = format!("applied {}: {done}", configuration.path().display());
@@ -212,6 +216,19 @@ impl Agent {
 
     /// Fits what is in force to the devices and routes of now.
     fn follow(&mut self, configuration: &Configuration) -> Result<(), Error> {
+        match self.byway.has_lost_pins() {
+            Ok(true) if self.has_applied => {
+                self.voice.note(
+                    "the pins are gone, which no byway has removed, so the configuration is applied again",
+                )?;
+                self.is_to_apply = true;
+            }
+            Ok(true) => {
+                self.voice.note("the pins are gone, which no byway has removed, and with them all rules")?
+            }
+            Ok(false) => {}
+            Err(error) => self.voice.trouble(&error.into(), |vitals| &mut vitals.of_network),
+        }
         if self.is_to_apply {
             self.apply(configuration)?;
         }

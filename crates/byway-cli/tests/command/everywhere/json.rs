@@ -155,6 +155,8 @@ fn the_page_has_the_keys_that_are_printed_and_no_others() {
     ] {
         print(words);
     }
+    seed.server.route("default via 10.111.221.21 dev eth1 proto dhcp table 100").unwrap();
+    print("add from 192.168.1.9 via dhcp dev eth1");
     print("add from 192.168.1.5 reply-to dev eth1");
     let at: SocketAddr = "192.168.1.5:80".parse().unwrap();
     let socket = seed.server.run(|| UdpSocket::bind(at)).unwrap();

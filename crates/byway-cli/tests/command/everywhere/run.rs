@@ -173,6 +173,13 @@ fn an_agent_outlives_being_stopped_and_the_loss_of_its_pins() {
     let file = ConfigFile::new(VIP);
     let mut agent = Agent::start(&seed.server, &file.words("run"));
     agent.says();
+    // What a byway removes stays away.
+    for words in ["flush", "detach", &file.words("apply")] {
+        done(&seed.server, words);
+        seed.server.route("203.0.113.0/24 via 10.111.221.21").unwrap();
+        assert!(agent.lines.recv_timeout(SILENCE).is_err());
+        seed.server.delete_route("203.0.113.0/24").unwrap();
+    }
     agent.signal(SIGSTOP);
     for (family, gateway) in [("-4", "10.111.221.21"), ("-6", "2001:db8:221::21")] {
         seed.server.delete_route(&format!("{family} default")).unwrap();
@@ -186,9 +193,8 @@ fn an_agent_outlives_being_stopped_and_the_loss_of_its_pins() {
 
     let folder = format!("/sys/fs/bpf/byway/{}", pinned());
     std::fs::remove_dir_all(&folder).unwrap();
-    // It may have been reading them.
+    // It looks at once, or in ten seconds.
     seed.server.route("198.51.100.0/24 via 10.111.221.21").unwrap();
-    agent.signal(SIGHUP);
     let applied = format!("applied {}: ", file.path.display());
     loop {
         let line = agent.says();
