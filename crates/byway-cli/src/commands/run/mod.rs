@@ -97,17 +97,18 @@ impl Run {
 
         let mut budget = Budget::new(now(), used());
         let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
-        let mut due = now();
+        let (mut due, mut rests_until) = (now(), Duration::ZERO);
         loop {
-            let mut pause = budget.wait(now(), used());
-            if pause.is_zero() && now() >= due {
+            if now() >= due.max(rests_until) {
                 agent.follow(&self.configuration)?;
                 due = now() + LOOK_AGAIN;
-                pause = budget.wait(now(), used());
+                // Once for each piece of work: what waking up costs must not make the rest longer.
+                rests_until = now() + budget.wait(now(), used());
             }
-            // Events that come during the pause wait in the socket.
-            let heard = (pause.is_zero()).then_some(&events);
-            let time = if pause.is_zero() { due.saturating_sub(now()) } else { pause };
+            let rests = now() < rests_until;
+            // Events that come meanwhile wait in the socket.
+            let heard = (!rests).then_some(&events);
+            let time = if rests { rests_until } else { due }.saturating_sub(now());
             wake::wait(&signals, heard, watchdog.map_or(time, |limit| limit.min(time))).map_err(failed)?;
             tell(&[NotifyState::Watchdog]);
             match signals.take().map_err(failed)? {
@@ -118,7 +119,7 @@ impl Run {
                 }
                 None => {}
             }
-            if pause.is_zero() {
+            if !rests {
                 let counts = events.take()?;
                 if counts.overruns > 0 {
                     agent.voice.health.vitals().overruns += counts.overruns;
