@@ -117,7 +117,9 @@ fn write_attachments_and_groups(changes: &Changes, out: &mut impl Write) -> Resu
     changes.groups().iter().try_for_each(|change| write_change(change, "group ", out))?;
     changes.health_checks().iter().try_for_each(|change| write_change(change, "health-check ", out))?;
     for next_hop in changes.completed() {
-        write_line(ADDED, '+', &format_args!("nexthop {next_hop}, which has waited"), out)?;
+        let why =
+            if next_hop.learned.is_some() { "as the host has learned by now" } else { "which has waited" };
+        write_line(ADDED, '+', &format_args!("nexthop {next_hop}, {why}"), out)?;
     }
     Ok(())
 }

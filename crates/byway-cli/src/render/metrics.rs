@@ -113,7 +113,8 @@ impl Metrics {
     fn next_hop(&mut self, status: &NextHopStatus) {
         let NextHopStatus { next_hop, state, departed, arrived, failed_over, clamped, .. } = status;
         let NextHopStatus { icmp_sent, too_big_dropped, .. } = status;
-        let via = next_hop.gateway.map_or_else(String::new, |gateway| gateway.to_string());
+        let learned = next_hop.learned.map(|learned| learned.to_string());
+        let via = next_hop.gateway.map(|gateway| gateway.to_string()).or(learned).unwrap_or_default();
         let labels = vec![("via", via), ("dev", next_hop.device.name.clone())];
         let help = "Whether the next hop is in service";
         self.set("nexthop_up", help, labels.clone(), (*state == NextHopState::Up).into());

@@ -85,7 +85,7 @@ impl Changes {
         self.before == self.after && self.completed.is_empty()
     }
 
-    /// Returns the next hops that have waited for their device, which exists now.
+    /// Returns the next hops that have waited for their device, which exists now, and those whose gateway the host has learned.
     pub fn completed(&self) -> &[NextHop] {
         &self.completed
     }

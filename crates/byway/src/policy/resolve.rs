@@ -262,8 +262,10 @@ impl Host {
             NextHopSpec::Learned(learned, name) => {
                 let device = self.link(name)?.device.clone();
                 let all = self.learned.get(&(*learned, device.index)).map_or(&[][..], Vec::as_slice);
-                let in_use = checks.asked_for(spec).and_then(|it| it.gateway);
-                let Some(gateway) = keep(in_use, all) else {
+                // It stays while the host has learned none.
+                let in_use = checks.asked_for(spec).filter(|it| it.device == device);
+                let in_use = in_use.and_then(|it| it.gateway);
+                let Some(gateway) = keep(in_use, all).or(in_use) else {
                     return Err(Error::NothingLearned { learned: *learned, device: device.name });
                 };
                 Ok(NextHop { learned: Some(*learned), ..NextHop::new(Some(gateway), device) })
