@@ -467,7 +467,9 @@ impl Live {
                     .collect()
             }
             "via" => {
-                let learned = ["dhcp", "ra"].map(str::to_owned);
+                // A selection has addresses alone.
+                let is_selection = line.path.iter().any(|it| ["show", "flush"].contains(it));
+                let learned = ["dhcp", "ra"].iter().filter(|_| !is_selection).map(|it| (*it).to_owned());
                 self.next_hops().filter_map(|it| Some(it.gateway?.to_string())).chain(learned).collect()
             }
             "dev" | "iif" => self.devices(line),

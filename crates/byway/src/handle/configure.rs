@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     Byway,
+    change::Change,
     rollback_store::{self, RollbackStore, Unconfirmed},
 };
 use crate::{
@@ -93,21 +94,38 @@ impl Byway {
         self.apply_saving(config, prepare, wait)
     }
 
+    /// Applies a configuration of the owner [`Owner::CONFIG`] once more after [`Byway::has_lost_pins`]. A rollback goes back to what
+    /// was in force before the last other apply, and not to nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Byway::apply`].
+    pub fn apply_again(&mut self, config: &Config) -> Result<Changes> {
+        let store = self.store()?;
+        let mut change = self.begin_apply(&store, config)?;
+        self.commit(&mut change)?;
+        Ok(change.transaction.into_changes(config.rule_count()))
+    }
+
+    fn begin_apply(&mut self, store: &RollbackStore, config: &Config) -> Result<Change<()>> {
+        config.check()?;
+        let strict = self.is_strict;
+        self.begin(&Scope::all(Questions::config(config)), |transaction| {
+            if store.unconfirmed()?.is_some() {
+                return Err(Error::Unconfirmed);
+            }
+            transaction.apply(Owner::CONFIG, config, strict)
+        })
+    }
+
     fn apply_saving(
         &mut self,
         config: &Config,
         prepare: impl FnOnce(&RollbackStore) -> Result<()>,
         begin_to_wait: impl FnOnce(&RollbackStore) -> Result<()>,
     ) -> Result<Changes> {
-        config.check()?;
-        let (store, strict) = (self.store()?, self.is_strict);
-        let scope = Scope::all(Questions::config(config));
-        let mut change = self.begin(&scope, |transaction| {
-            if store.unconfirmed()?.is_some() {
-                return Err(Error::Unconfirmed);
-            }
-            transaction.apply(Owner::CONFIG, config, strict)
-        })?;
+        let store = self.store()?;
+        let mut change = self.begin_apply(&store, config)?;
         if change.transaction.changes_nothing() {
             self.commit(&mut change)?;
             return Ok(change.transaction.into_changes(config.rule_count()));

@@ -77,17 +77,20 @@ impl Byway {
     /// Those of [`Byway::add`] for the lock, and those of the kernel.
     pub fn has_lost_pins(&mut self) -> Result<bool> {
         self.check_namespace()?;
-        if let Some(before) = &self.remembered
-            && before.are_there()?
-        {
-            return Ok(false);
+        match &self.remembered {
+            Some(before) if before.are_there()? => Ok(false),
+            Some(before) => {
+                // A change may be about to remove them. Nobody changes anything where their file system is gone.
+                let _lock = if bpffs::is_mounted() { Some(self.lock()?) } else { None };
+                let has_lost = !before.are_removed()?;
+                self.remembered = Remembered::now()?;
+                Ok(has_lost)
+            }
+            None => {
+                self.remembered = Remembered::now()?;
+                Ok(false)
+            }
         }
-        let before = self.remembered.take();
-        self.remembered = Remembered::now()?;
-        let (Some(before), None) = (before, &self.remembered) else { return Ok(false) };
-        // A change may be about to remove them. Nobody changes anything where their file system is gone.
-        let _lock = if bpffs::is_mounted() { Some(self.lock()?) } else { None };
-        Ok(!before.are_removed()?)
     }
 
     fn seen(&mut self) -> Result<Option<Seen>> {

@@ -18,8 +18,8 @@ use byway_netlink::{
             NeighbourState,
         },
         route::{
-            RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RoutePreference, RouteProtocol,
-            RouteType, RouteVia,
+            RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RoutePreference,
+            RouteProtocol, RouteType, RouteVia,
         },
     },
 };
@@ -164,14 +164,15 @@ impl Network {
             };
             let is_it = |route: &RouteMessage| route.header.protocol == protocol && is_default(route);
             for route in self.routes(family, protocol, None, is_it)? {
-                let Some((device, gateway)) = route_gateway(&route) else { continue };
                 let rank = rank(&route);
-                let (of, gateways) = best.entry((*learned, device)).or_insert((rank, BTreeSet::new()));
-                if rank < *of {
-                    (*of, *gateways) = (rank, BTreeSet::new());
-                }
-                if rank == *of {
-                    gateways.insert(gateway);
+                for (device, gateway) in route_gateways(&route) {
+                    let (of, gateways) = best.entry((*learned, device)).or_insert((rank, BTreeSet::new()));
+                    if rank < *of {
+                        (*of, *gateways) = (rank, BTreeSet::new());
+                    }
+                    if rank == *of {
+                        gateways.insert(gateway);
+                    }
                 }
             }
         }
@@ -654,12 +655,26 @@ fn is_default(route: &RouteMessage) -> bool {
 /// Returns the gateway of a route, with its device. `None` if it has several, or none.
 fn route_gateway(route: &RouteMessage) -> Option<(u32, IpAddr)> {
     let [device] = route_devices(route)[..] else { return None };
-    route.attributes.iter().find_map(|attribute| match attribute {
+    Some((device, gateway(&route.attributes)?))
+}
+
+/// Returns the gateways of a route, each with its device: several for a multipath route, which IPv6 makes of equal ones.
+fn route_gateways(route: &RouteMessage) -> Vec<(u32, IpAddr)> {
+    let hops = route.attributes.iter().filter_map(|attribute| match attribute {
+        RouteAttribute::MultiPath(hops) => Some(hops),
+        _ => None,
+    });
+    let of_hop = |hop: &RouteNextHop| Some((hop.interface_index, gateway(&hop.attributes)?));
+    hops.flatten().filter_map(of_hop).chain(route_gateway(route)).collect()
+}
+
+fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
+    attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Gateway(RouteAddress::Inet(v4)) | RouteAttribute::Via(RouteVia::Inet(v4)) => {
-            Some((device, IpAddr::V4(*v4)))
+            Some(IpAddr::V4(*v4))
         }
         RouteAttribute::Gateway(RouteAddress::Inet6(v6)) | RouteAttribute::Via(RouteVia::Inet6(v6)) => {
-            Some((device, IpAddr::V6(*v6)))
+            Some(IpAddr::V6(*v6))
         }
         _ => None,
     })

@@ -36,6 +36,7 @@ pub(crate) struct Before {
     next_hop: byway_abi::NextHop,
     device: Option<u32>,
     verdict: u64,
+    health: NextHopHealth,
 }
 
 /// The open maps.
@@ -122,7 +123,7 @@ impl NextHops {
             if !is_new(&wire) && wire.flags & NEXT_HOP_FREE == 0 {
                 continue;
             }
-            self.forget_health(slot)?;
+            self.set_health(slot, NextHopHealth::default())?;
             PerCpuValues::try_from(vec![NextHopCounters::default(); self.cpus])
                 .map_err(MapError::from)
                 .and_then(|zero| self.counters.set(slot, zero, 0))
@@ -147,6 +148,7 @@ impl NextHops {
             next_hop: self.read(slot)?,
             device: self.device(slot)?,
             verdict: self.verdicts.get(&slot, 0).map_err(cannot_read("VERDICTS"))?,
+            health: self.health(slot)?,
         };
         let wire = wire::next_hop(next_hop, before.next_hop.flags, mtu);
         let has_gateway = (wire.family, wire.gateway) == (before.next_hop.family, before.next_hop.gateway);
@@ -159,7 +161,7 @@ impl NextHops {
             match has_gateway {
                 true => Ok(()),
                 // Whether the other one answered says nothing of it.
-                false => self.forget_health(slot),
+                false => self.set_health(slot, NextHopHealth::default()),
             }
         };
         if let Err(error) = renew() {
@@ -169,8 +171,8 @@ impl NextHops {
         Ok(before)
     }
 
-    fn forget_health(&mut self, slot: u32) -> Result<()> {
-        self.health.set(slot, NextHopHealth::default(), 0).map_err(cannot_write("NEXT_HOP_HEALTH"))
+    fn set_health(&mut self, slot: u32, health: NextHopHealth) -> Result<()> {
+        self.health.set(slot, health, 0).map_err(cannot_write("NEXT_HOP_HEALTH"))
     }
 
     /// Gives a slot back what it had before [`renew`](Self::renew). Without a device its next hop is out of service.
@@ -178,6 +180,9 @@ impl NextHops {
         // The device first: without one, no packet goes there.
         self.set_device(slot, before.device.unwrap_or(0))?;
         self.set_verdict(slot, before.verdict)?;
+        if before.next_hop.gateway != self.read(slot)?.gateway {
+            self.set_health(slot, before.health)?;
+        }
         self.write(slot, before.next_hop)
     }
 

@@ -251,7 +251,8 @@ impl Remembered {
     /// Remembers the pins of now. `None` if there are none.
     pub(crate) fn now() -> Result<Option<Self>> {
         let Some(stamp) = Pins::stamp()? else { return Ok(None) };
-        Ok(Some(Self { stamp, meta: Meta::open(&folder()?)? }))
+        // The folder may be that of a lock, or be going.
+        Ok(Meta::open(&folder()?).ok().map(|meta| Self { stamp, meta }))
     }
 
     /// Whether they are those of now.

@@ -132,10 +132,10 @@ impl NextHop {
         self.gateway.or(self.learned.map(Learned::unspecified))
     }
 
-    /// The same gateway by the same device, as if somebody had named both. One without its gateway stays as it is.
+    /// The same gateway by the same device, as if somebody had named the device. One whose gateway is learned has that of another
+    /// only for a time.
     pub(crate) fn named(&self) -> Self {
-        let learned = self.learned.filter(|_| self.gateway.is_none());
-        Self { by_route: false, learned, ..self.clone() }
+        Self { by_route: false, ..self.clone() }
     }
 }
 

@@ -80,9 +80,10 @@ pub(crate) fn resolve_again(
     let follows = |it: &NextHop| it.learned.is_some() || (follows && it.by_route);
     for (next_hop, slot) in all.iter_mut().filter(|(it, slot)| slot.is_gone || follows(it)) {
         let Some((link, gateway)) = routes.find(next_hop, slot, links) else { continue };
-        let is_same = !slot.is_gone && link.device == next_hop.device && gateway == next_hop.gateway;
-        // If it is stacked on an attachment, packets would go round.
-        if is_same || link.is_loopback || !below(links, link).is_disjoint(attached) {
+        let stays = !slot.is_gone && link.device == next_hop.device;
+        // On a device that is stacked on an attachment, packets would go round.
+        let is_fit = || stays || !link.is_loopback && below(links, link).is_disjoint(attached);
+        if (stays && gateway == next_hop.gateway) || !is_fit() {
             continue;
         }
         let now = NextHop { gateway, device: link.device.clone(), ..next_hop.clone() };

@@ -20,6 +20,20 @@ pub(crate) struct Snapshot {
     pub(crate) host: Host,
 }
 
+impl Snapshot {
+    /// Puts the learned gateways in use first among those that are as good: the same request means the same.
+    pub(crate) fn prefer_learned_in_use(&mut self) {
+        for next_hop in self.actual.next_hops.keys() {
+            let Some(learned) = next_hop.learned else { continue };
+            let all = self.host.learned.get_mut(&(learned, next_hop.device.index));
+            let Some((all, gateway)) = all.zip(next_hop.gateway) else { continue };
+            if let Some(nth) = all.iter().position(|it| *it == gateway) {
+                all[..=nth].rotate_right(1);
+            }
+        }
+    }
+}
+
 /// The network stack of one network namespace, as far as a request [asks](Questions) about it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Host {

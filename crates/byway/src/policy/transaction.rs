@@ -45,7 +45,8 @@ pub(crate) struct Transaction {
 }
 
 impl Transaction {
-    pub(crate) fn on(snapshot: Snapshot) -> Self {
+    pub(crate) fn on(mut snapshot: Snapshot) -> Self {
+        snapshot.prefer_learned_in_use();
         let held = snapshot.actual.as_desired();
         Self { desired: held.clone(), held, snapshot, checks: Checks::Full, waiting: Vec::new() }
     }

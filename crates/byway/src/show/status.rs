@@ -462,7 +462,10 @@ pub(super) fn state(
 ) -> NextHopState {
     match slot {
         Slot { is_down: true, .. } => NextHopState::Down,
-        Slot { is_gone: true, .. } if next_hop.is_waiting() => NextHopState::Waiting,
+        // It waits also where its device is there again: for the gateway on it.
+        Slot { is_gone: true, .. } if next_hop.is_waiting() || next_hop.learned.is_some() => {
+            NextHopState::Waiting
+        }
         Slot { is_gone: true, .. } => NextHopState::DeviceGone,
         _ if verdict > now => NextHopState::Unhealthy,
         _ if is_silent(health, next_hop.gateway.is_none(), now) => NextHopState::Silent,

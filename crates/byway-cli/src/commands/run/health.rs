@@ -23,6 +23,8 @@ pub(super) struct Vitals {
     pub(super) of_configuration: Option<String>,
     /// Why an apply that nobody has confirmed in time is not rolled back.
     pub(super) of_rollback: Option<String>,
+    /// What keeps it from knowing whether the pins are there.
+    pub(super) of_pins: Option<String>,
     /// Why what is in force does not follow the network.
     pub(super) of_network: Option<String>,
     /// Why the health checks cannot be carried out.
@@ -44,6 +46,7 @@ impl Vitals {
         let all = [
             &self.of_configuration,
             &self.of_rollback,
+            &self.of_pins,
             &self.of_network,
             &self.of_health_checks,
             &self.of_guard,

@@ -68,6 +68,7 @@ impl Run {
             voice: Voice::new(options),
             is_to_apply: false,
             has_applied: false,
+            has_lost: false,
         };
         let _lock = agent.byway.lock_agent()?;
         let failed = |errno: nix::Error| Error::Agent(errno.into());
@@ -145,6 +146,8 @@ struct Agent {
     is_to_apply: bool,
     /// Whether it has been applied.
     has_applied: bool,
+    /// Whether the pins have gone since then, so that nothing is in force.
+    has_lost: bool,
 }
 
 impl Agent {
@@ -198,9 +201,13 @@ impl Agent {
                 return Ok(());
             }
         };
-        match self.byway.apply(Owner::CONFIG, &config) {
+        let applied = match self.has_lost {
+            true => self.byway.apply_again(&config),
+            false => self.byway.apply(Owner::CONFIG, &config),
+        };
+        match applied {
             Ok(changes) => {
-                self.has_applied = true;
+                (self.has_applied, self.has_lost) = (true, false);
                 self.voice.health.vitals().of_configuration = None;
                 let done = log::shortened(&changes::done(&changes, AS_FILE));
                 let sentence = format!("applied {}: {done}", configuration.path().display());
@@ -222,15 +229,15 @@ impl Agent {
                 self.voice.note(
                     "the pins are gone, which no byway has removed, so the configuration is applied again",
                 )?;
-                self.is_to_apply = true;
+                self.has_lost = true;
             }
-            Ok(true) => {
-                self.voice.note("the pins are gone, which no byway has removed, and with them all rules")?
-            }
-            Ok(false) => {}
-            Err(error) => self.voice.trouble(&error.into(), |vitals| &mut vitals.of_network),
+            Ok(true) => self.voice.note(
+                "the pins are gone, which no byway has removed; apply a configuration to make them anew",
+            )?,
+            Ok(false) => self.voice.health.vitals().of_pins = None,
+            Err(error) => self.voice.trouble(&error.into(), |vitals| &mut vitals.of_pins),
         }
-        if self.is_to_apply {
+        if self.is_to_apply || self.has_lost {
             self.apply(configuration)?;
         }
         match self.byway.rollback_if_overdue() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use byway::{Attach, Followed, Hook, NetworkEvents, NextHopSpec, Owner, Role, config::Config};
 
 use crate::support::{
-    any_hook, hooks_and_families, on, pins,
+    any_hook, hooks, hooks_and_families, on, pins,
     replies::replies,
     routers::{Routers, Way, rule},
 };
@@ -295,4 +295,44 @@ fn events_may_be_lost_but_no_change() {
     hosts.server.route("198.51.100.200 via 10.0.1.1").unwrap();
     let counts = events.take().unwrap();
     assert_eq!((counts.messages, counts.overruns), (1, 0));
+}
+
+/// Whoever deletes the pins takes the rules off, and what was applied before the last time is still there to go back to. With
+/// clsact, the programs would stay.
+#[test]
+fn lost_pins_are_noticed_and_leave_the_way_back() {
+    for hook in hooks().iter().copied().filter(|hook| *hook == Hook::Tcx) {
+        let hosts = Routers::new(false);
+        let of = |last, router: usize| rule(&hosts.source(last).to_string(), None, hosts.hop(router).into());
+        let config = |router| Config::new(Some(Attach::devices(["eth0"])), vec![], [of(5, router)]);
+        let (first, second, other) = (config(1), config(2), of(6, 1));
+        let lose = || std::fs::remove_dir_all(pins().remove(0)).unwrap();
+        on(&hosts.server, hook, |byway| {
+            assert!(!byway.has_lost_pins().unwrap());
+            for config in [&first, &second] {
+                byway.apply(Owner::CONFIG, config).unwrap();
+                assert!(!byway.has_lost_pins().unwrap());
+            }
+            for _ in 0..2 {
+                lose();
+                assert!(byway.has_lost_pins().unwrap());
+                assert!(!byway.has_lost_pins().unwrap(), "it says it once");
+                byway.apply_again(&second).unwrap();
+                assert!(!byway.has_lost_pins().unwrap());
+            }
+            lose();
+            // By then, somebody has made others.
+            byway.add(&other).unwrap();
+            assert!(byway.has_lost_pins().unwrap());
+            byway.apply_again(&second).unwrap();
+            byway.rollback().unwrap();
+        });
+        assert_eq!(hosts.way(hosts.source(5), hosts.far(1)), Way::Router1);
+        on(&hosts.server, hook, |byway| {
+            byway.flush().unwrap();
+            byway.detach_all().unwrap();
+            assert!(!byway.has_lost_pins().unwrap(), "a Byway has removed them");
+        });
+        assert_eq!(pins(), [""; 0]);
+    }
 }

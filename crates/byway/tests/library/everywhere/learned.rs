@@ -208,3 +208,56 @@ fn a_rollback_goes_back_to_what_was_asked_for_and_not_to_its_gateway() {
     assert_eq!(next_hops(&hosts), [("via dhcp dev eth1".to_owned(), NextHopState::Waiting)]);
     assert_eq!(hosts.way(hosts.source(5), hosts.far(1)), Way::Gateway);
 }
+
+/// IPv6 makes one route of equal ones by several routers.
+#[test]
+fn each_gateway_of_a_multipath_route_is_that_of_its_device() {
+    for v6 in [false, true] {
+        let hosts = Routers::new(v6);
+        let (family, of) = (if v6 { "-6" } else { "-4" }, learned(v6));
+        let [one, other] = hosts.via;
+        let route = format!("{family} default nexthop via {one} dev eth1 nexthop via {other} dev eth2");
+        hosts.server.route(&format!("{route} proto {of} table 100")).unwrap();
+        for (last, device, way) in [(5, "eth1", Way::Router1), (6, "eth2", Way::Router2)] {
+            let spec = spec(&hosts, last, device, v6);
+            on(&hosts.server, any_hook(), |byway| byway.add(&spec)).unwrap();
+            assert_eq!(hosts.way(hosts.source(last), hosts.far(1)), way);
+        }
+    }
+}
+
+#[test]
+fn the_same_request_means_the_same_gateway_whoever_asks() {
+    let hosts = Routers::new(false);
+    hosts.router[0].address("eth0", &hosts.on_link(1, 9)).unwrap();
+    learn(&hosts, 1, 9, "table 100");
+    let add = |last| {
+        let spec = spec(&hosts, last, "eth1", false);
+        on(&hosts.server, any_hook(), |byway| byway.add(&spec)).unwrap()
+    };
+    add(5);
+    learn(&hosts, 1, 1, "table 101");
+    add(6);
+    assert_eq!(next_hops(&hosts), [("via dhcp (10.0.1.9) dev eth1".to_owned(), NextHopState::Up)]);
+}
+
+#[test]
+fn a_learned_gateway_may_become_that_of_another_next_hop() {
+    let hosts = Routers::new(false);
+    hosts.router[0].address("eth0", &hosts.on_link(1, 9)).unwrap();
+    learn(&hosts, 1, 9, "table 100");
+    let both = [NextHopSpec::learned_from(Learned::Dhcp, "eth1"), hosts.hop(1)];
+    let target = byway::TargetSpec::NextHops(both.map(MemberSpec::new).into());
+    let config = |last: u16| {
+        let rule = rule(&hosts.source(last).to_string(), None, target.clone());
+        Config::new(Some(Attach::devices(["eth0"])), vec![], [rule])
+    };
+    apply(&hosts, &config(5)).unwrap();
+    forget(&hosts, 1, 9, "table 100");
+    learn(&hosts, 1, 1, "table 100");
+    assert_eq!(follow(&hosts, any_hook()), [has(&hosts, 1, 1, false)]);
+    assert!(apply(&hosts, &config(5)).unwrap().is_empty());
+    apply(&hosts, &config(6)).unwrap();
+    on(&hosts.server, any_hook(), |byway| byway.rollback()).unwrap();
+    assert_eq!(hosts.way(hosts.source(5), hosts.far(1)), Way::Router1);
+}
