@@ -12,9 +12,10 @@ pub(super) struct RuleWords {
     /// from PREFIX [to PREFIX] (TARGET | reply-to [dev IF]... [else TARGET]) [on-down pass|drop] [mss N|off] [name NAME]
     ///
     /// TARGET is `via ADDR [dev IF]`, `dev IF`, `nexthop (via ADDR [dev IF] | dev IF) [weight N | backup] nexthop ...`, `group NAME`,
-    /// `pass` or `drop`. `via dhcp dev IF` and `via ra dev IF` mean the gateway that the host learns there. `reply-to` sends replies back the way that their requests came in, or only those of requests that came
-    /// in by the interfaces that `dev` names, and leaves the rest to TARGET, or to normal routing. `mss` clamps TCP's MSS
-    /// option, by default to what fits the next hop's device.
+    /// `pass` or `drop`. `via dhcp dev IF` and `via ra dev IF` mean the gateway that the host learns there. `reply-to` sends
+    /// replies back the way that their requests came in, or only those of requests that came in by the interfaces that `dev`
+    /// names, and leaves the rest to TARGET, or to normal routing. `mss` clamps TCP's MSS option, by default to what fits the
+    /// next hop's device.
     #[arg(value_name = "RULE", num_args = 0..)]
     words: Vec<String>,
 }
