@@ -47,10 +47,15 @@ impl Node {
         })?;
         // A larger buffer is a courtesy to a slow machine.
         let _ = setsockopt(&socket, RcvBufForce, &KERNEL_BUFFER);
-        let frames = Arc::new(Frames::default());
+        let frames = Arc::new(Frames {
+            socket,
+            ifindex,
+            taken: Mutex::new(Taken { list: Vec::new(), buffer: vec![0; LARGEST] }),
+            more: Condvar::new(),
+        });
         let background = Background::start({
             let frames = Arc::clone(&frames);
-            move |stop| frames.fill(&socket, ifindex, stop)
+            move |stop| frames.fill(stop)
         })?;
         Ok(Capture { frames, background })
     }
@@ -96,63 +101,80 @@ impl Capture {
     pub fn wait_for(&self, timeout: Duration, mut wanted: impl FnMut(&Frame) -> bool) -> Option<Frame> {
         let deadline = Deadline::after(timeout);
         let mut seen = 0;
-        let mut frames = self.frames.lock();
+        let mut taken = self.frames.take();
         loop {
-            if let Some(frame) = frames[seen..].iter().find(|frame| wanted(frame)) {
+            if let Some(frame) = taken.list[seen..].iter().find(|frame| wanted(frame)) {
                 return Some(frame.clone());
             }
-            seen = frames.len();
+            seen = taken.list.len();
             let left = deadline.left().ok()?;
-            frames = self.frames.more.wait_timeout(frames, left).unwrap_or_else(PoisonError::into_inner).0;
+            taken = self.frames.more.wait_timeout(taken, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Counts the frames so far that `wanted` accepts. It does not wait: a frame that was sent a moment ago may be
-    /// missing.
+    /// Counts the frames so far that `wanted` accepts: all that the device has had by now. It does not wait for one that
+    /// is still on its way.
     pub fn count(&self, mut wanted: impl FnMut(&Frame) -> bool) -> usize {
-        self.frames.lock().iter().filter(|frame| wanted(frame)).count()
+        self.frames.take().list.iter().filter(|frame| wanted(frame)).count()
     }
 
-    /// The frames so far, in order.
+    /// The frames so far, in order, as [`Capture::count`] sees them.
     #[must_use]
     pub fn frames(&self) -> Vec<Frame> {
-        self.frames.lock().clone()
+        self.frames.take().list.clone()
     }
 }
 
 impl fmt::Debug for Capture {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Capture").field("frames", &self.frames.lock().len()).finish_non_exhaustive()
+        formatter
+            .debug_struct("Capture")
+            .field("frames", &self.frames.take().list.len())
+            .finish_non_exhaustive()
     }
 }
 
-#[derive(Default)]
 struct Frames {
-    list: Mutex<Vec<Frame>>,
+    socket: OwnedFd,
+    ifindex: u32,
+    taken: Mutex<Taken>,
     more: Condvar,
 }
 
+struct Taken {
+    list: Vec<Frame>,
+    buffer: Vec<u8>,
+}
+
 impl Frames {
-    fn lock(&self) -> MutexGuard<'_, Vec<Frame>> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes what the kernel holds. Who looks does so too: on a busy machine the background thread may be late by any time.
+    fn take(&self) -> MutexGuard<'_, Taken> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let Taken { list, buffer } = &mut *taken;
+        let before = list.len();
+        loop {
+            match recvfrom::<LinkAddr>(self.socket.as_raw_fd(), buffer) {
+                Ok((length, Some(from))) if from.ifindex() == self.ifindex as usize => {
+                    let outgoing = from.pkttype() == libc::PACKET_OUTGOING;
+                    let direction = if outgoing { Direction::Outgoing } else { Direction::Incoming };
+                    list.push(Frame { direction, bytes: buffer[..length].to_vec() });
+                }
+                // ENETDOWN: a device went down; the others go on.
+                Ok(_) | Err(Errno::EINTR | Errno::ENETDOWN) => {}
+                Err(Errno::EAGAIN) => break,
+                Err(error) => panic!("a capture cannot be read: {error}"),
+            }
+        }
+        if list.len() > before {
+            self.more.notify_all();
+        }
+        taken
     }
 
-    fn fill(&self, socket: &OwnedFd, ifindex: u32, stop: &Stop) {
-        let mut buffer = vec![0; LARGEST];
-        while stop.wait(socket.as_fd(), PollFlags::POLLIN).is_ok() {
-            let (length, from) = match recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut buffer) {
-                Ok((length, Some(from))) => (length, from),
-                // ENETDOWN: a device went down; the others go on.
-                Ok((_, None)) | Err(Errno::EAGAIN | Errno::EINTR | Errno::ENETDOWN) => continue,
-                Err(_) => return,
-            };
-            if from.ifindex() != ifindex as usize {
-                continue;
-            }
-            let outgoing = from.pkttype() == libc::PACKET_OUTGOING;
-            let direction = if outgoing { Direction::Outgoing } else { Direction::Incoming };
-            self.lock().push(Frame { direction, bytes: buffer[..length].to_vec() });
-            self.more.notify_all();
+    /// Keeps the kernel's buffer from filling up.
+    fn fill(&self, stop: &Stop) {
+        while stop.wait(self.socket.as_fd(), PollFlags::POLLIN).is_ok() {
+            drop(self.take());
         }
     }
 }

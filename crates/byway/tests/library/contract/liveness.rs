@@ -70,8 +70,11 @@ pub(crate) fn group(hosts: &Routers) -> RuleSpec {
     rule(&hosts.source(5).to_string(), None, both).on_down(OnDown::Drop)
 }
 
-/// As many flows as make it sure that each router has some.
-const FLOWS: u16 = 16;
+/// How many flows there are.
+const FLOWS: usize = 16;
+/// The source port of the first flow. From here on they give each router some. Ports that the kernel picks would give all of
+/// them to the same router once in 32,768 times.
+const FIRST_PORT: u16 = 5_000;
 
 /// Sends a packet of each flow, and waits until all have come to a router. Says where they came to.
 fn come(hosts: &Routers, sockets: &[UdpSocket], to: SocketAddr) -> [usize; 3] {
@@ -91,19 +94,26 @@ fn come(hosts: &Routers, sockets: &[UdpSocket], to: SocketAddr) -> [usize; 3] {
 
 fn sockets(hosts: &Routers) -> Vec<UdpSocket> {
     let from = hosts.source(5);
-    hosts.server.run(|| (0..FLOWS).map(|_| UdpSocket::bind((from, 0)).unwrap()).collect())
+    hosts
+        .server
+        .run(|| (FIRST_PORT..).take(FLOWS).map(|port| UdpSocket::bind((from, port)).unwrap()).collect())
 }
 
 /// Packets at several paces while router 1 is dead, and afterwards.
 pub(crate) fn nothing_is_lost(death: Death, hosts: &Routers, paces: &[(Duration, u32)]) {
     let (sockets, to) = (sockets(hosts), SocketAddr::new(hosts.far(1), 9));
     let mut came = [0; 3];
-    let both = |came: &[usize; 3]| came[1] > 0 && came[2] > 0 && came[1] + came[2] == usize::from(FLOWS);
+    let both = |came: &[usize; 3]| came[1] > 0 && came[2] > 0 && came[1] + came[2] == FLOWS;
     // Their neighbours are not known yet.
-    assert!(wait_until(ANSWER, || {
-        came = come(hosts, &sockets, to);
-        both(&came)
-    }));
+    assert!(
+        wait_until(ANSWER, || {
+            came = come(hosts, &sockets, to);
+            both(&came)
+        }),
+        "{death:?}: {came:?} {:?} {:?}",
+        on(&hosts.server, crate::support::any_hook(), |byway| byway.next_hops()),
+        the_rule(&hosts.server)
+    );
     death.strike(hosts);
     // The first quarter of a second.
     let struck = Instant::now();
@@ -126,7 +136,7 @@ pub(crate) fn nothing_is_lost(death: Death, hosts: &Routers, paces: &[(Duration,
             let came = come(hosts, &sockets, to);
             assert_eq!(
                 came,
-                [0, 0, usize::from(FLOWS)],
+                [0, 0, FLOWS],
                 "{death:?}, packet {nth} at {pace:?}: {:?}",
                 the_rule(&hosts.server)
             );
@@ -172,14 +182,14 @@ fn a_tunnel_that_is_down_costs_nobody_a_packet() {
         on(&hosts.server, *hook, |byway| byway.add(&spec)).unwrap();
         let (sockets, to) = (sockets(&hosts), SocketAddr::new(hosts.far(1), 9));
         // Those that the tunnel takes are seen by nobody.
-        assert!(wait_until(ANSWER, || (1..FLOWS.into()).contains(&come(&hosts, &sockets, to)[2])));
+        assert!(wait_until(ANSWER, || (1..FLOWS).contains(&come(&hosts, &sockets, to)[2])));
         hosts.server.set_up("tun0", false).unwrap();
         // Those that are on their way.
         come(&hosts, &sockets, to);
         for nth in 0..50 {
             assert_eq!(
                 come(&hosts, &sockets, to),
-                [0, 0, usize::from(FLOWS)],
+                [0, 0, FLOWS],
                 "packet {nth}: {:?}",
                 the_rule(&hosts.server)
             );
