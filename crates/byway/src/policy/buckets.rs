@@ -1,10 +1,16 @@
 //! Which member of a group gets which bucket of flows. Pure.
 //!
-//! Each member gets as many buckets as its weight says, to within one, and a backup none: its weight is 0. If a group changes, a bucket stays with its next hop
-//! if possible, so only few flows move: those of a removed member, and the share of a new one (RFC 2992 calls this
-//! disruption; the kernel's resilient groups do the same, Documentation/networking/nexthop-group-resilient.rst).
+//! Each member gets as many buckets as its weight says, to within one, and a backup none: its weight is 0. If a group changes,
+//! a bucket stays with its next hop if possible, so only few flows move: those of a removed member, and the share of a new one
+//! (RFC 2992 calls this disruption; the kernel's resilient groups do the same,
+//! Documentation/networking/nexthop-group-resilient.rst).
+//!
+//! A member's buckets are scattered. Flows that differ little have buckets at regular distances: those of source ports in a
+//! row walk through the buckets in small steps, so with the buckets of a member side by side, they would go to the same one.
 
-use byway_abi::BUCKETS;
+use std::sync::LazyLock;
+
+use byway_abi::{BUCKETS, flow::rehash};
 
 /// Assigns each bucket to a member: an index into `members`, which are slots with weights. `before` are the slots that the
 /// buckets had.
@@ -21,9 +27,19 @@ pub(crate) fn assign(members: &[(u32, u16)], before: Option<&[u32; BUCKETS]>) ->
         }
     }
     let mut free = quotas.iter().enumerate().flat_map(|(member, quota)| std::iter::repeat_n(member, *quota));
+    for bucket in SCATTERED.iter() {
+        buckets[*bucket] = buckets[*bucket].or_else(|| free.next());
+    }
     // The quotas add up to the number of buckets, and there are at most 256 members.
-    buckets.map(|member| member.or_else(|| free.next()).unwrap_or(0) as u8)
+    buckets.map(|member| member.unwrap_or(0) as u8)
 }
+
+/// All buckets, in an order without a pattern that is always the same.
+static SCATTERED: LazyLock<Vec<usize>> = LazyLock::new(|| {
+    let mut buckets: Vec<usize> = (0..BUCKETS).collect();
+    buckets.sort_by_cached_key(|bucket| rehash(rehash(*bucket as u32)));
+    buckets
+});
 
 /// Returns how many buckets each member gets: one each, and then one by one whichever is furthest behind its weight
 /// (Webster's method, by which no member loses a bucket because another has gone).
@@ -44,6 +60,7 @@ fn quotas(members: &[(u32, u16)]) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use byway_abi::flow;
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
@@ -88,6 +105,35 @@ mod tests {
                 prop_assert!(between == after || *after == gone);
             }
             prop_assert_eq!(count(&before, gone), count(&after, gone));
+        }
+    }
+
+    /// As a client has them that opens connections at a time: from here to there, with source ports in a row.
+    #[test]
+    fn flows_that_differ_little_go_to_all_members() {
+        const FLOWS: u32 = 8;
+        const CLIENTS: u32 = 2_000;
+        let buckets = assign(&[(1, 1), (2, 1)], None);
+        for (words, step) in [(1, 1), (1, 2), (4, 1), (4, 2)] {
+            let all_on_one = (0..CLIENTS).filter(|client| {
+                let address = |seed: u32| {
+                    std::array::from_fn(|word| if word < words { rehash(seed + word as u32) } else { 0 })
+                };
+                let member = |flow: u32| {
+                    let ports = (33_000 + client + flow * step) << 16 | 443;
+                    let hash =
+                        flow::hash(address(client * 8), address(client * 8 + 4), flow::TCP.into(), ports);
+                    buckets[hash as usize % BUCKETS]
+                };
+                (1..FLOWS).all(|flow| member(flow) == member(0))
+            });
+            // Of flows without a pattern, 2 in 256.
+            let ideal = CLIENTS * 2 / 256;
+            let all_on_one = all_on_one.count() as u32;
+            assert!(
+                (ideal / 3..ideal * 3).contains(&all_on_one),
+                "{all_on_one} of {CLIENTS}: {words} {step}"
+            );
         }
     }
 
