@@ -102,13 +102,22 @@ pub struct HealthCheck {
     pub rise: u8,
     /// Who asks for the check ([`RuleRecord::owner`](crate::RuleRecord::owner)).
     pub owner: u8,
-    /// 0.
-    pub reserved: [u8; 3],
+    /// What it asks: [`ASKED_PING`] and so on.
+    pub kind: u8,
+    /// The TCP port that it asks for, in the host's byte order, or 0.
+    pub port: u16,
 }
+
+/// [`HealthCheck::kind`]: ICMP echo requests to the hosts.
+pub const ASKED_PING: u8 = 0;
+/// [`HealthCheck::kind`]: TCP connections to a port of the hosts.
+pub const ASKED_TCP: u8 = 1;
+/// [`HealthCheck::kind`]: ARP or neighbour discovery for the gateway. There are no hosts.
+pub const ASKED_NEIGHBOUR: u8 = 2;
 
 // Free of padding: the sizes are the sums of the fields.
 const _: () = {
-    assert!(size_of::<HealthCheck>() == MAX_ASKED * 16 + 16 + 2 * 4 + 5 + 3);
+    assert!(size_of::<HealthCheck>() == MAX_ASKED * 16 + 16 + 2 * 4 + 6 + 2);
     assert!(size_of::<NextHopHealth>() == 8 * 8);
     assert!(size_of::<Probe>() == 6 * 4);
 };

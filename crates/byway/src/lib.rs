@@ -80,11 +80,11 @@ pub use kernel::{
     namespace::enter_namespace,
 };
 pub use model::{
-    ASKED_MAX, Device, Family, FlowError, FlowSpec, GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec, HealthCheck,
-    HealthCheckSpec, INTERVAL_MAX, INTERVAL_MIN, Learned, MSS_MAX, MSS_MIN, Member, MemberSpec, Missing, Mss,
-    NextHop, NextHopSpec, OnDown, Owner, OwnerError, Prefix, PrefixError, Protocol, RULE_NAME_MAX, Rule,
-    RuleError, RuleSpec, Selectable, Selection, Selector, SortBy, Target, TargetSpec, UnknownKind,
-    WEIGHT_MAX,
+    ASKED_MAX, Asked, Device, Family, FlowError, FlowSpec, GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec,
+    HealthCheck, HealthCheckSpec, INTERVAL_MAX, INTERVAL_MIN, Learned, MSS_MAX, MSS_MIN, Member, MemberSpec,
+    Missing, Mss, NextHop, NextHopSpec, OnDown, Owner, OwnerError, Prefix, PrefixError, Protocol,
+    RULE_NAME_MAX, Rule, RuleError, RuleSpec, Selectable, Selection, Selector, SortBy, Target, TargetSpec,
+    UnknownKind, WEIGHT_MAX,
 };
 pub use policy::{
     changes::{Change, Changes, Counts, Waiting},

@@ -15,8 +15,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use byway::{
-    Attach, Byway, Checker, HealthCheck, HealthCheckSpec, MemberSpec, NextHopSpec, Owner, RuleSpec, Verdict,
-    config::Config,
+    Asked, Attach, Byway, Checker, HealthCheck, HealthCheckSpec, MemberSpec, NextHopSpec, Owner, RuleSpec,
+    Verdict, config::Config,
 };
 use byway_lab::{Capture, Frame, Lab, Node, wait_until};
 
@@ -44,21 +44,31 @@ enum Death {
     LinkDown,
     /// The other end of the link is down.
     NoCarrier,
-    /// The gateway answers nothing any more, on a link that is up. It is asked itself, every so many milliseconds.
+    /// The gateway answers nothing any more, on a link that is up. It is pinged, every so many milliseconds.
     Gateway(u64),
+    /// The same, and it is asked by ARP.
+    GatewayByArp(u64),
     /// The gateway is there, and nothing behind it.
     Network,
 }
 
 impl Death {
-    const ALL: [Self; 5] =
-        [Self::LinkDown, Self::NoCarrier, Self::Gateway(10), Self::Gateway(50), Self::Network];
+    const ALL: [Self; 7] = [
+        Self::LinkDown,
+        Self::NoCarrier,
+        Self::Gateway(10),
+        Self::GatewayByArp(10),
+        Self::Gateway(50),
+        Self::GatewayByArp(50),
+        Self::Network,
+    ];
 
     fn name(self) -> String {
         match self {
             Self::LinkDown => "link down".to_owned(),
             Self::NoCarrier => "no carrier".to_owned(),
-            Self::Gateway(interval) => format!("silent gateway, {interval} ms x 3"),
+            Self::Gateway(interval) => format!("silent gateway, ping, {interval} ms x 3"),
+            Self::GatewayByArp(interval) => format!("silent gateway, ARP, {interval} ms x 3"),
             Self::Network => "nothing behind the gateway, 100 ms x 3".to_owned(),
         }
     }
@@ -69,12 +79,13 @@ impl Death {
     }
 
     fn check(self) -> Option<HealthCheck> {
-        let ping = |host: Ipv4Addr, interval| {
-            HealthCheck::ping([host.into()]).interval(Duration::from_millis(interval)).rounds(3, 1)
-        };
+        let every =
+            |interval, asked| HealthCheck::new(asked).interval(Duration::from_millis(interval)).rounds(3, 1);
+        let ping = |host: Ipv4Addr, interval| every(interval, Asked::Ping(vec![host.into()]));
         match self {
             Self::LinkDown | Self::NoCarrier => None,
             Self::Gateway(interval) => Some(ping(ROUTER, interval)),
+            Self::GatewayByArp(interval) => Some(every(interval, Asked::Neighbour)),
             Self::Network => Some(ping(BEHIND, 100)),
         }
     }
@@ -144,7 +155,9 @@ impl Hosts {
         match death {
             Death::LinkDown => server.set_up("eth1", false)?,
             Death::NoCarrier => router.set_up("eth0", false)?,
-            Death::Gateway(_) => router.delete_address("eth0", &format!("{ROUTER}/24"))?,
+            Death::Gateway(_) | Death::GatewayByArp(_) => {
+                router.delete_address("eth0", &format!("{ROUTER}/24"))?
+            }
             Death::Network => router.delete_address("lo", &format!("{BEHIND}/32"))?,
         }
         if let Some(checks) = checks {

@@ -170,7 +170,7 @@ impl Config {
     }
 
     fn check_health_check(&self, spec: &HealthCheckSpec) -> Result<(), RuleError> {
-        spec.check.check()?;
+        spec.check()?;
         let next_hop = &spec.next_hop;
         if self.health_checks.iter().filter(|other| other.next_hop == *next_hop).count() > 1 {
             return Err(RuleError::CheckedTwice(next_hop.clone()));

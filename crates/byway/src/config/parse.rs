@@ -27,8 +27,20 @@ pub(crate) const GROUP_KEYS: &[&str] = &["nexthops", "on-down"];
 /// The keys of a next hop.
 pub(crate) const NEXT_HOP_KEYS: &[&str] = &["via", "dev", "weight", "backup"];
 /// The keys of a health check.
-pub(crate) const HEALTH_CHECK_KEYS: &[&str] =
-    &["via", "dev", "ping", "quorum", "src", "interval", "timeout", "fall", "rise"];
+pub(crate) const HEALTH_CHECK_KEYS: &[&str] = &[
+    "via",
+    "dev",
+    "ping",
+    "tcp",
+    "port",
+    "neighbour",
+    "quorum",
+    "src",
+    "interval",
+    "timeout",
+    "fall",
+    "rise",
+];
 /// The keys of a rule.
 pub(crate) const RULE_KEYS: &[&str] = &[
     "name",

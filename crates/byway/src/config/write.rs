@@ -7,7 +7,7 @@ use std::{
 
 use super::{ActionSpec, Attach, Config};
 use crate::model::{
-    GroupSpec, HealthCheck, HealthCheckSpec, MemberSpec, Mss, NextHopSpec, Prefix, TargetSpec, short,
+    Asked, GroupSpec, HealthCheck, HealthCheckSpec, MemberSpec, Mss, NextHopSpec, Prefix, TargetSpec, short,
 };
 
 /// Sources on a line, so that it stays within the width of a page.
@@ -105,13 +105,18 @@ pub(crate) fn write_rule(
 }
 
 fn write_health_check(spec: &HealthCheckSpec, f: &mut impl fmt::Write) -> fmt::Result {
-    let HealthCheck { ping, quorum, src, interval, timeout, fall, rise, .. } = &spec.check;
+    let HealthCheck { asked, quorum, src, interval, timeout, fall, rise, .. } = &spec.check;
     writeln!(f, "[[health-check]]")?;
     write_next_hop(&spec.next_hop, f)?;
-    let hosts: Vec<String> = ping.iter().map(|host| format!("\"{host}\"")).collect();
-    match &hosts[..] {
-        [host] => writeln!(f, "ping = {host}")?,
-        hosts => writeln!(f, "ping = [{}]", hosts.join(", "))?,
+    let hosts: Vec<String> = asked.hosts().iter().map(|host| format!("\"{host}\"")).collect();
+    let hosts = match &hosts[..] {
+        [host] => host.clone(),
+        hosts => format!("[{}]", hosts.join(", ")),
+    };
+    match asked {
+        Asked::Ping(_) => writeln!(f, "ping = {hosts}")?,
+        Asked::Tcp(_, port) => writeln!(f, "tcp = {hosts}\nport = {port}")?,
+        Asked::Neighbour => writeln!(f, "neighbour = true")?,
     }
     if *quorum != 1 {
         writeln!(f, "quorum = {quorum}")?;

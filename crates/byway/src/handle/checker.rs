@@ -16,17 +16,17 @@ use nix::{
 };
 use serde::Serialize;
 
-use super::Byway;
+use super::{Byway, gateway_guard};
 use crate::{
     error::{Error, Result},
     kernel::{
-        echo::{Echo, Question},
+        ask::{Answer, Asker, By, Question},
         namespace,
         network::Network,
         next_hops::NextHops,
         pins::Pins,
     },
-    model::{HealthCheck, NextHop},
+    model::{Asked, HealthCheck, NextHop, ROUNDS_MAX},
     policy::{rounds::Rounds, snapshot::Header, state::Neighbour},
     show::status::monotonic_now,
 };
@@ -49,6 +49,9 @@ const PATIENCE: u32 = 5;
 /// Rounds begin at most a tenth of an interval early.
 const JITTER: u32 = 10;
 
+/// How often a question for a gateway may go to everybody on the link. The others go to the gateway alone.
+const ASK_EVERYBODY: Duration = Duration::from_secs(1);
+
 /// Carries out the health checks of all next hops ([`HealthCheck`]), those of every owner. One process of a network namespace
 /// does, the one with [`Byway::lock_agent`].
 ///
@@ -70,8 +73,8 @@ pub struct Checker {
     secrets: RandomState,
 }
 
-/// The sockets, by device and whether they are for IPv4.
-type Sockets = BTreeMap<(u32, bool), Echo>;
+/// The sockets, by device, whether they are for IPv4, and how they ask.
+type Sockets = BTreeMap<(u32, bool, By), Asker>;
 
 /// A next hop with a health check.
 #[derive(Debug)]
@@ -82,7 +85,11 @@ struct Checked {
     header: Header,
     /// Whether its device is up.
     is_up: bool,
-    /// The source address for each host, if the device has one.
+    /// The Ethernet address of its device, if that has one.
+    own: Option<[u8; 6]>,
+    /// Whom it asks.
+    hosts: Vec<IpAddr>,
+    /// The source address for each of them, if the device has one.
     sources: Vec<Option<IpAddr>>,
     /// The questions of the last round that could not be asked yet, by the place of their host.
     unasked: Vec<usize>,
@@ -94,21 +101,63 @@ struct Checked {
 }
 
 impl Checked {
+    fn by(&self) -> By {
+        match self.rounds.check().asked {
+            Asked::Ping(_) => By::Ping,
+            Asked::Tcp(_, port) => By::Tcp(port),
+            Asked::Neighbour => By::Neighbour,
+        }
+    }
+
+    /// Returns which socket asks a host.
+    fn socket(&self, host: IpAddr) -> (u32, bool, By) {
+        (self.next_hop.device.index, host.is_ipv4(), self.by())
+    }
+
+    /// Returns whether packets of its device begin in a way that lets it ask.
+    fn has_fit_header(&self) -> bool {
+        match (self.by(), self.header) {
+            (By::Neighbour, header) => header == Header::Ethernet && self.own.is_some(),
+            (By::Ping | By::Tcp(_), header) => header != Header::Other,
+        }
+    }
+
     /// Returns whether there is anybody that it could ask.
     fn can_ask(&self, sockets: &Sockets) -> bool {
-        let mut hosts = self.rounds.check().ping.iter().zip(&self.sources);
-        let has_socket = |host: &IpAddr| sockets.contains_key(&(self.next_hop.device.index, host.is_ipv4()));
-        self.header != Header::Other && hosts.any(|(host, source)| source.is_some() && has_socket(host))
+        let mut hosts = self.hosts.iter().zip(&self.sources);
+        self.has_fit_header()
+            && hosts.any(|(host, source)| source.is_some() && sockets.contains_key(&self.socket(*host)))
     }
 
     /// Says why it asks nobody.
     fn why_idle(&self) -> String {
         let device = &self.next_hop.device.name;
-        match self.header {
-            Header::Other => format!("packets of {device} have a header that byway does not know"),
-            _ => format!("{device} has no address to ask from"),
+        match self.by() {
+            _ if self.has_fit_header() => format!("{device} has no address to ask from"),
+            By::Neighbour => format!("packets of {device} have no Ethernet header"),
+            By::Ping | By::Tcp(_) => format!("packets of {device} have a header that byway does not know"),
         }
     }
+
+    /// Returns who gets a question for the gateway, which is `known` to have this Ethernet address. Everybody gets one now and
+    /// then while it does not answer: another machine may be the gateway by now.
+    fn whom(&self, known: Option<&[u8]>) -> Whom {
+        let rounds = (ASK_EVERYBODY.as_millis() / self.rounds.check().interval.as_millis().max(1)).max(1);
+        let may_ask_everybody = u128::from(self.round.wrapping_sub(1)) % rounds == 0;
+        match known.and_then(|it| it.try_into().ok()) {
+            Some(known) if !may_ask_everybody || !self.rounds.is_in_doubt() => Whom::Gateway(known),
+            _ if may_ask_everybody => Whom::Everybody,
+            _ => Whom::Nobody,
+        }
+    }
+}
+
+/// Who gets a question for a gateway.
+enum Whom {
+    /// Only the one with this Ethernet address.
+    Gateway([u8; 6]),
+    Everybody,
+    Nobody,
 }
 
 /// What a health check has found out about a next hop: that it is out of service from now on, or back.
@@ -125,20 +174,28 @@ pub struct Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { next_hop, health_check: HealthCheck { ping, quorum, fall, rise, .. }, is_healthy } = self;
-        let hosts: Vec<String> = ping.iter().map(IpAddr::to_string).collect();
-        let hosts = hosts.join(", ");
+        let Self { next_hop, health_check: HealthCheck { asked, quorum, fall, rise, .. }, is_healthy } = self;
+        let hosts: Vec<String> = asked.hosts().iter().map(IpAddr::to_string).collect();
+        let mut hosts = hosts.join(", ");
+        if let Asked::Tcp(_, port) = asked {
+            hosts = format!("{hosts} (TCP port {port})");
+        }
         let rounds =
             |count: u8| if count == 1 { "in a round".to_owned() } else { format!("{count} rounds in a row") };
         if *is_healthy {
             return write!(f, "{next_hop} is back in service: its health check was good, {}", rounds(*rise));
         }
-        let who = match (ping.len(), quorum) {
-            (1, _) => format!("{hosts} has not answered"),
-            (_, 1) => format!("none of {hosts} has answered"),
-            _ => format!("fewer than {quorum} of {hosts} have answered"),
+        let who = match (asked, asked.hosts().len(), quorum) {
+            (Asked::Neighbour, ..) => {
+                let is_v4 = next_hop.gateway.is_some_and(|it| it.is_ipv4());
+                let by = if is_v4 { "ARP" } else { "neighbour discovery" };
+                format!("the gateway has not answered {by}")
+            }
+            (_, 1, _) => format!("{hosts} has not answered through it"),
+            (_, _, 1) => format!("none of {hosts} has answered through it"),
+            _ => format!("fewer than {quorum} of {hosts} have answered through it"),
         };
-        write!(f, "{next_hop} is out of service: {who} through it, {}", rounds(*fall))
+        write!(f, "{next_hop} is out of service: {who}, {}", rounds(*fall))
     }
 }
 
@@ -216,19 +273,37 @@ impl Checker {
         for (next_hop, slot) in all.into_iter().filter(|(_, slot)| !slot.is_gone) {
             let Some(check) = health_checks.remove(&slot.index) else { continue };
             let Ok(link) = self.network.link(&next_hop.device) else { continue };
-            let of_device = addresses.get(&link.device.index).map(Vec::as_slice).unwrap_or_default();
-            let sources = check.ping.iter().map(|host| source(&check, &next_hop, *host, of_device)).collect();
+            let hosts = match check.asked {
+                Asked::Neighbour => next_hop.gateway.into_iter().collect(),
+                _ => check.asked.hosts().to_vec(),
+            };
+            let index = link.device.index;
+            let sources =
+                hosts.iter().map(|host| source(&check, &next_hop, *host, index, &addresses)).collect();
+            let own = if check.asked == Asked::Neighbour { self.network.own_address(index)? } else { None };
             let next_hop = NextHop { device: link.device, ..next_hop };
             let same = before.remove(&slot.index);
             let same = same.filter(|it| it.next_hop == next_hop && *it.rounds.check() == check);
             let checked = match same {
-                Some(same) => Checked { header: link.header, is_up: link.is_up, sources, ..same },
+                Some(same) => Checked { header: link.header, is_up: link.is_up, own, hosts, sources, ..same },
                 None => {
                     let until = Duration::from_nanos(next_hops.verdict(slot.index)?);
                     let rounds = Rounds::new(check, until <= now, now);
                     let (unasked, round, idle) = (Vec::new(), 0, 0);
                     let (header, is_up) = (link.header, link.is_up);
-                    Checked { next_hop, rounds, header, is_up, sources, unasked, round, until, idle }
+                    Checked {
+                        next_hop,
+                        rounds,
+                        header,
+                        is_up,
+                        own,
+                        hosts,
+                        sources,
+                        unasked,
+                        round,
+                        until,
+                        idle,
+                    }
                 }
             };
             self.checks.insert(slot.index, checked);
@@ -252,27 +327,25 @@ impl Checker {
 
     /// Opens the sockets that the checks need, and closes the others.
     fn open_sockets(&mut self) -> Result<()> {
-        let needed = self.checks.values().flat_map(|checked| {
-            let index = checked.next_hop.device.index;
-            checked.rounds.check().ping.iter().map(move |host| (index, host.is_ipv4()))
-        });
-        let needed: BTreeSet<(u32, bool)> = needed.collect();
+        let needed =
+            self.checks.values().flat_map(|checked| checked.hosts.iter().map(|host| checked.socket(*host)));
+        let needed: BTreeSet<(u32, bool, By)> = needed.collect();
         self.sockets.retain(|key, _| needed.contains(key));
         let identifier = self.secrets.hash_one(()) as u16;
         let mut opened = Ok(());
-        for (index, is_v4) in needed {
-            if self.sockets.contains_key(&(index, is_v4)) {
+        for (index, is_v4, by) in needed {
+            if self.sockets.contains_key(&(index, is_v4, by)) {
                 continue;
             }
-            let error = match Echo::open(index, is_v4, identifier) {
-                Ok(echo) => {
-                    self.sockets.insert((index, is_v4), echo);
+            let error = match Asker::open(index, is_v4, by, identifier) {
+                Ok(asker) => {
+                    self.sockets.insert((index, is_v4, by), asker);
                     continue;
                 }
                 // The device has gone meanwhile.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO)) => continue,
                 Err(error) if error.raw_os_error() == Some(libc::EPERM) => Error::Privilege("CAP_NET_RAW"),
-                Err(error) => Error::kernel("open a socket to ask hosts behind a next hop", error),
+                Err(error) => Error::kernel("open a socket for a health check", error),
             };
             // The others go on.
             opened = Err(error);
@@ -282,26 +355,43 @@ impl Checker {
 
     /// Takes the answers that have come in. Returns the verdicts that they change, by slot.
     fn hear(&mut self) -> BTreeMap<u32, bool> {
-        let Self { checks, sockets, secrets, .. } = self;
+        let Self { checks, sockets, secrets, network, .. } = self;
         let mut changed = BTreeMap::new();
-        sockets.retain(|(index, _), echo| {
+        sockets.retain(|key, asker| {
             loop {
-                let (host, question) = match echo.answer() {
+                let (host, answer) = match asker.answer() {
                     Ok(Some(answer)) => answer,
                     Ok(None) => return true,
                     // The device is down, or gone. A socket that has lost its device never hears it again, even if it comes
                     // back, so the next look opens another one.
                     Err(_) => return false,
                 };
-                let Question { secret, slot, round } = question;
-                let Some(checked) = checks.get_mut(&slot) else { continue };
-                if checked.next_hop.device.index != *index || secret != secrets.hash_one((slot, round, host))
-                {
-                    continue;
-                }
-                let place = checked.rounds.check().ping.iter().position(|asked| *asked == host);
-                if let Some(is_healthy) = place.and_then(|place| checked.rounds.answer(round, place)) {
-                    changed.insert(slot, is_healthy);
+                for (slot, checked) in &mut *checks {
+                    let place = checked.hosts.iter().position(|asked| *asked == host);
+                    let Some(place) = place.filter(|_| checked.socket(host) == *key) else { continue };
+                    let secret_of = |round| secrets.hash_one((*slot, round, host));
+                    let round = match answer {
+                        Answer::Question(it) if it.slot == *slot && it.secret == secret_of(it.round) => {
+                            it.round
+                        }
+                        Answer::Question(_) => continue,
+                        Answer::Secret(secret, source) => {
+                            let mut rounds = (0..=ROUNDS_MAX).map(|back| checked.round.wrapping_sub(back));
+                            let Some(round) = rounds.find(|it| secret_of(*it) as u32 == secret) else {
+                                continue;
+                            };
+                            if let Ok(Some(gateway)) = address_for(network, checked, host) {
+                                // Otherwise the kernel does.
+                                let _ = asker.reset(source, host, &gateway, secret);
+                            }
+                            round
+                        }
+                        // That the gateway is alive is no less true if it was asked before.
+                        Answer::Any => checked.round,
+                    };
+                    if let Some(is_healthy) = checked.rounds.answer(round, place) {
+                        changed.insert(*slot, is_healthy);
+                    }
                 }
             }
         });
@@ -323,23 +413,35 @@ impl Checker {
             let jitter = longest.mul_f64(f64::from(random()) / f64::from(u32::MAX));
             if let Some(round) = checked.rounds.begin(now, jitter) {
                 checked.round = round;
-                checked.unasked = (0..checked.rounds.check().ping.len()).collect();
+                checked.unasked = (0..checked.hosts.len()).collect();
             }
             let round = checked.round;
             for place in std::mem::take(&mut checked.unasked) {
-                let host = checked.rounds.check().ping[place];
-                let key = (checked.next_hop.device.index, host.is_ipv4());
-                let (Some(echo), Some(source)) = (sockets.get(&key), checked.sources[place]) else {
+                let (Some(host), Some(Some(source))) =
+                    (checked.hosts.get(place).copied(), checked.sources.get(place).copied())
+                else {
                     continue;
                 };
-                let Ok(Some(address)) = address_for(network, checked, host) else {
+                let Some(asker) = sockets.get(&checked.socket(host)) else { continue };
+                let address = address_for(network, checked, host).ok().flatten();
+                let asked = match (checked.by(), checked.own, address) {
+                    (By::Neighbour, Some(own), address) => match checked.whom(address.as_deref()) {
+                        Whom::Gateway(only) => asker.solicit(own, source, host, Some(only)),
+                        Whom::Everybody => asker.solicit(own, source, host, None),
+                        Whom::Nobody => continue,
+                    },
+                    (By::Neighbour, None, _) => continue,
+                    (By::Ping | By::Tcp(_), _, Some(address)) => {
+                        let secret = secrets.hash_one((*slot, round, host));
+                        asker.ask(source, host, &address, Question { secret, slot: *slot, round })
+                    }
                     // Other packets wait for their neighbour as well.
-                    checked.unasked.push(place);
-                    continue;
+                    (By::Ping | By::Tcp(_), _, None) => {
+                        checked.unasked.push(place);
+                        continue;
+                    }
                 };
-                let question =
-                    Question { secret: secrets.hash_one((*slot, round, host)), slot: *slot, round };
-                let Err(error) = echo.ask(source, host, &address, question) else { continue };
+                let Err(error) = asked else { continue };
                 match error.raw_os_error() {
                     // The device is down: nobody answers.
                     Some(libc::ENETDOWN) => {}
@@ -400,7 +502,7 @@ impl Checker {
         // Rounded up, because otherwise it would wake too early and wait again.
         let time = until.saturating_sub(now).min(longest).as_micros().div_ceil(1_000);
         let mut sockets: Vec<PollFd<'_>> =
-            self.sockets.values().map(|echo| PollFd::new(echo.fd(), PollFlags::POLLIN)).collect();
+            self.sockets.values().map(|asker| PollFd::new(asker.fd(), PollFlags::POLLIN)).collect();
         match poll(&mut sockets, PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX)) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(Error::kernel("wait for answers", errno)),
@@ -442,9 +544,21 @@ fn address_for(network: &mut Network, checked: &Checked, host: IpAddr) -> Result
 /// The source address of the questions to a host: the one that is asked for, or one of the device's. At best it is of the network
 /// that the gateway is in, and otherwise the one most like the host's: of several prefixes, the host may know only one
 /// (RFC 6724, 5).
-fn source(check: &HealthCheck, next_hop: &NextHop, host: IpAddr, of_device: &[IpNet]) -> Option<IpAddr> {
+fn source(
+    check: &HealthCheck,
+    next_hop: &NextHop,
+    host: IpAddr,
+    index: u32,
+    addresses: &BTreeMap<u32, Vec<IpNet>>,
+) -> Option<IpAddr> {
     if check.src.is_some() {
-        return check.src;
+        return check.src.filter(|src| src.is_ipv4() == host.is_ipv4());
+    }
+    let of_device = addresses.get(&index).map(Vec::as_slice).unwrap_or_default();
+    if check.asked == Asked::Neighbour {
+        let others = addresses.iter().filter(|(other, _)| **other != index);
+        let others: Vec<IpNet> = others.flat_map(|(_, nets)| nets).copied().collect();
+        return gateway_guard::source(host, of_device, &others);
     }
     let is_global = |net: &&IpNet| match net.addr() {
         IpAddr::V4(_) => true,
@@ -486,7 +600,10 @@ mod tests {
         let nets = nets.map(|net| net.parse::<IpNet>().unwrap());
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let check = HealthCheck::ping([ip("198.51.100.1")]);
-        let of = |gateway: &str, host: &str| source(&check, &hop(gateway), ip(host), &nets);
+        let with = |check: &HealthCheck, gateway: &str, host: &str, nets: &[IpNet]| {
+            source(check, &hop(gateway), ip(host), 3, &BTreeMap::from([(3, nets.to_vec())]))
+        };
+        let of = |gateway: &str, host: &str| with(&check, gateway, host, &nets);
         assert_eq!(of("10.0.0.9", "198.51.100.1"), Some(ip("10.0.0.1")));
         assert_eq!(of("203.0.113.9", "198.51.100.1"), Some(ip("192.0.2.1")));
         // An IPv4 packet by an IPv6 gateway, and the other way round.
@@ -495,10 +612,14 @@ mod tests {
         // Of two prefixes, the one that the host knows.
         let both = ["fd00::1/64", "2001:db8:5::1/64"].map(|net| net.parse::<IpNet>().unwrap());
         let host = ip("2001:db8:1::1");
-        assert_eq!(source(&check, &hop("fe80::9"), host, &both), Some(ip("2001:db8:5::1")));
+        assert_eq!(with(&check, "fe80::9", &host.to_string(), &both), Some(ip("2001:db8:5::1")));
         let said = HealthCheck { src: Some(ip("192.168.1.5")), ..check.clone() };
-        assert_eq!(source(&said, &hop("10.0.0.9"), ip("198.51.100.1"), &nets), Some(ip("192.168.1.5")));
-        assert_eq!(source(&check, &hop("10.0.0.9"), ip("198.51.100.1"), &nets[2..]), None);
+        assert_eq!(with(&said, "10.0.0.9", "198.51.100.1", &nets), Some(ip("192.168.1.5")));
+        assert_eq!(with(&check, "10.0.0.9", "198.51.100.1", &nets[2..]), None);
+        // A gateway is asked from its own link.
+        let neighbour = HealthCheck::new(Asked::Neighbour);
+        assert_eq!(with(&neighbour, "fe80::9", "fe80::9", &nets), Some(ip("fe80::1")));
+        assert_eq!(with(&neighbour, "10.0.0.9", "10.0.0.9", &nets), Some(ip("10.0.0.1")));
     }
 
     #[test]
@@ -516,6 +637,23 @@ mod tests {
             said(&ping, false),
             "via 10.0.0.9 dev eth1 is out of service: none of 198.51.100.1, 198.51.100.2 has answered through it, 3 rounds in a row"
         );
+        let said_of = |asked: Asked, gateway: &str| {
+            let health_check = HealthCheck::new(asked).rounds(1, 1);
+            Verdict { next_hop: hop(gateway), health_check, is_healthy: false }.to_string()
+        };
+        assert_eq!(
+            said_of(Asked::Tcp(ping.to_vec(), 443), "10.0.0.9"),
+            "via 10.0.0.9 dev eth1 is out of service: none of 198.51.100.1, 198.51.100.2 (TCP port 443) has answered through it, \
+             in a round"
+        );
+        for (gateway, by) in [("10.0.0.9", "ARP"), ("fe80::9", "neighbour discovery")] {
+            assert_eq!(
+                said_of(Asked::Neighbour, gateway),
+                format!(
+                    "via {gateway} dev eth1 is out of service: the gateway has not answered {by}, in a round"
+                )
+            );
+        }
         assert_eq!(
             said(&ping, true),
             "via 10.0.0.9 dev eth1 is back in service: its health check was good, 3 rounds in a row"

@@ -1,11 +1,11 @@
 //! The edge: everything that calls the kernel, and nothing that decides.
 
+pub(crate) mod ask;
 pub(crate) mod attachments;
 pub(crate) mod bpffs;
 mod clsact;
 pub(crate) mod decision;
 pub(crate) mod destinations;
-pub(crate) mod echo;
 pub(crate) mod events;
 pub(crate) mod execute;
 mod features;

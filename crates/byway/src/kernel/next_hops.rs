@@ -236,7 +236,7 @@ impl NextHops {
             Some(check) => {
                 let before = self.health_check(slot)?;
                 let asks_the_same = before.is_some_and(|before| {
-                    (&before.ping, before.quorum, before.src) == (&check.ping, check.quorum, check.src)
+                    (&before.asked, before.quorum, before.src) == (&check.asked, check.quorum, check.src)
                 });
                 let said = wire::health_check(check);
                 retry_enomem(|| self.health_checks.insert(slot, said, 0))

@@ -46,25 +46,35 @@ impl Solicitor {
         neighbour: IpAddr,
         only: Option<[u8; 6]>,
     ) -> io::Result<()> {
-        let (packet, ethertype, to) = match (source, neighbour) {
-            (IpAddr::V4(source), IpAddr::V4(neighbour)) => {
-                let arp = ArpEthIpv4Packet {
-                    operation: ArpOperation::REQUEST,
-                    sender_mac: own,
-                    sender_ipv4: source.octets(),
-                    target_mac: [0; 6],
-                    target_ipv4: neighbour.octets(),
-                };
-                (arp.to_bytes().to_vec(), libc::ETH_P_ARP, only.unwrap_or([0xFF; 6]))
-            }
-            (IpAddr::V6(source), IpAddr::V6(neighbour)) => {
-                let group = if only.is_some() { neighbour } else { solicited_node(neighbour) };
-                let to = only.unwrap_or_else(|| multicast(neighbour));
-                (solicitation(own, source, neighbour, group)?, libc::ETH_P_IPV6, to)
-            }
-            _ => return Err(ErrorKind::InvalidInput.into()),
-        };
-        self.0.send_to(&packet, &sys::packet_address(ifindex, ethertype as u16, &to)).map(drop)
+        let (packet, ethertype, to) = question(own, source, neighbour, only)?;
+        self.0.send_to(&packet, &sys::packet_address(ifindex, ethertype, &to)).map(drop)
+    }
+}
+
+/// Returns a question for a neighbour, its EtherType, and the Ethernet address that it goes to, as [`Solicitor::ask`] sends it.
+pub(super) fn question(
+    own: [u8; 6],
+    source: IpAddr,
+    neighbour: IpAddr,
+    only: Option<[u8; 6]>,
+) -> io::Result<(Vec<u8>, u16, [u8; 6])> {
+    match (source, neighbour) {
+        (IpAddr::V4(source), IpAddr::V4(neighbour)) => {
+            let arp = ArpEthIpv4Packet {
+                operation: ArpOperation::REQUEST,
+                sender_mac: own,
+                sender_ipv4: source.octets(),
+                target_mac: [0; 6],
+                target_ipv4: neighbour.octets(),
+            };
+            Ok((arp.to_bytes().to_vec(), libc::ETH_P_ARP as u16, only.unwrap_or([0xFF; 6])))
+        }
+        (IpAddr::V6(source), IpAddr::V6(neighbour)) => {
+            let group = if only.is_some() { neighbour } else { solicited_node(neighbour) };
+            let to = only.unwrap_or_else(|| multicast(neighbour));
+            Ok((solicitation(own, source, neighbour, group)?, libc::ETH_P_IPV6 as u16, to))
+        }
+        _ => Err(ErrorKind::InvalidInput.into()),
     }
 }
 

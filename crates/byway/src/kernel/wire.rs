@@ -7,18 +7,18 @@ use std::{
 };
 
 use byway_abi::{
-    DIRECTION_EGRESS, DIRECTION_INGRESS, FAMILY_IPV4, FAMILY_IPV6, FAMILY_ON_LINK, HOOK_CLSACT, HOOK_TCX,
-    LAST_INDEX_OF_REPLIES, MAX_ASKED, MSS_AUTO, MSS_OFF, NEXT_HOP_BY_ROUTE, NEXT_HOP_CHECKED, NEXT_HOP_DHCP,
-    NEXT_HOP_DOWN, NEXT_HOP_RA, NEXT_HOP_WAITING, NeighbourKey, ON_DOWN_DROP, ON_DOWN_PASS, ProgramKey,
-    ProgramRecord, ROLE_ARRIVAL, ROLE_DEPARTURE, ROLE_RECEPTION, RuleRecord, SetRecord, TARGET_REPLY_TO,
-    is_reply_to, sources::KIND,
+    ASKED_NEIGHBOUR, ASKED_PING, ASKED_TCP, DIRECTION_EGRESS, DIRECTION_INGRESS, FAMILY_IPV4, FAMILY_IPV6,
+    FAMILY_ON_LINK, HOOK_CLSACT, HOOK_TCX, LAST_INDEX_OF_REPLIES, MAX_ASKED, MSS_AUTO, MSS_OFF,
+    NEXT_HOP_BY_ROUTE, NEXT_HOP_CHECKED, NEXT_HOP_DHCP, NEXT_HOP_DOWN, NEXT_HOP_RA, NEXT_HOP_WAITING,
+    NeighbourKey, ON_DOWN_DROP, ON_DOWN_PASS, ProgramKey, ProgramRecord, ROLE_ARRIVAL, ROLE_DEPARTURE,
+    ROLE_RECEPTION, RuleRecord, SetRecord, TARGET_REPLY_TO, is_reply_to, sources::KIND,
 };
 
 use super::hook::{Attached, Hook};
 use crate::{
     model::{
-        Action, Device, HealthCheck, Learned, Mss, NextHop, OnDown, Owner, Prefix, Rule, Selector, Target,
-        is_name,
+        Action, Asked, Device, HealthCheck, Learned, Mss, NextHop, OnDown, Owner, Prefix, Rule, Selector,
+        Target, is_name,
     },
     policy::state::{DeviceSet, Direction, Place, Role},
 };
@@ -173,26 +173,39 @@ pub(super) fn read_next_hop(wire: &byway_abi::NextHop) -> Option<NextHop> {
 
 pub(super) fn health_check(check: &HealthCheck) -> byway_abi::HealthCheck {
     let mut asked = [[0; 16]; MAX_ASKED];
-    asked.iter_mut().zip(&check.ping).for_each(|(wire, host)| *wire = mapped(*host));
+    let hosts = check.asked.hosts();
+    asked.iter_mut().zip(hosts).for_each(|(wire, host)| *wire = mapped(*host));
+    let (kind, port) = match check.asked {
+        Asked::Ping(_) => (ASKED_PING, 0),
+        Asked::Tcp(_, port) => (ASKED_TCP, port),
+        Asked::Neighbour => (ASKED_NEIGHBOUR, 0),
+    };
     byway_abi::HealthCheck {
         asked,
         source: check.src.map_or([0; 16], mapped),
         interval: check.interval.as_millis() as u32,
         timeout: check.timeout.as_millis() as u32,
-        count: check.ping.len().min(MAX_ASKED) as u8,
+        count: hosts.len().min(MAX_ASKED) as u8,
         quorum: check.quorum,
         fall: check.fall,
         rise: check.rise,
         owner: check.owner.number(),
-        reserved: [0; 3],
+        kind,
+        port,
     }
 }
 
 /// Reads a health check. Returns `None` for one that nobody can have asked for.
 pub(super) fn read_health_check(wire: &byway_abi::HealthCheck) -> Option<HealthCheck> {
     let address = |bytes: [u8; 16]| IpAddr::from(bytes).to_canonical();
+    let hosts = wire.asked.get(..wire.count.into())?.iter().copied().map(address).collect();
     let check = HealthCheck {
-        ping: wire.asked.get(..wire.count.into())?.iter().copied().map(address).collect(),
+        asked: match wire.kind {
+            ASKED_PING => Asked::Ping(hosts),
+            ASKED_TCP => Asked::Tcp(hosts, wire.port),
+            ASKED_NEIGHBOUR => Asked::Neighbour,
+            _ => return None,
+        },
         quorum: wire.quorum,
         src: (wire.source != [0; 16]).then(|| address(wire.source)),
         interval: Duration::from_millis(wire.interval.into()),

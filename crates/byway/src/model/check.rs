@@ -6,7 +6,9 @@ use thiserror::Error;
 
 use super::{
     group::{GROUP_MAX, GROUP_NAME_MAX, GroupSpec},
-    health_check::{ASKED_MAX, HealthCheck, INTERVAL_MAX, INTERVAL_MIN, ROUNDS_MAX, short},
+    health_check::{
+        ASKED_MAX, Asked, HealthCheck, HealthCheckSpec, INTERVAL_MAX, INTERVAL_MIN, ROUNDS_MAX, short,
+    },
     in_one_sentence,
     prefix::Prefix,
     rule::{RULE_NAME_MAX, RuleSpec, Selector},
@@ -86,6 +88,12 @@ pub enum RuleError {
     /// A host that is twice in a health check.
     #[error("the health check asks {0} twice")]
     AskedTwice(IpAddr),
+    /// A health check by TCP without a port.
+    #[error("a health check cannot ask for TCP port 0")]
+    NoPort,
+    /// A health check that asks the gateway of a next hop without one.
+    #[error("a health check cannot ask the gateway of {0}, which has none")]
+    NoGatewayToAsk(NextHopSpec),
     /// A source address that no question can have.
     #[error("a health check cannot ask from {0}, which is {1}")]
     NotASource(IpAddr, &'static str),
@@ -161,6 +169,8 @@ impl RuleError {
             Self::AskedCount(_) => return Some(format!("name 1 to {ASKED_MAX}")),
             Self::CannotBeAsked(..) => "name a host behind the next hop",
             Self::AskedTwice(_) => "name it once",
+            Self::NoPort => "a port is 1 to 65535",
+            Self::NoGatewayToAsk(_) => "name hosts with `ping` or `tcp`",
             Self::NotASource(..) => "name an address of this host",
             Self::AskedFromOtherFamily { .. } => "name hosts of one family, or leave `src` out",
             Self::Quorum { .. } => "a quorum is 1 to the number of hosts",
@@ -360,11 +370,15 @@ impl HealthCheck {
     ///
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), RuleError> {
-        let Self { ping, quorum, src, interval, timeout, fall, rise, owner: _ } = self;
-        if !(1..=ASKED_MAX).contains(&ping.len()) {
-            return Err(RuleError::AskedCount(ping.len()));
+        let Self { asked, quorum, src, interval, timeout, fall, rise, owner: _ } = self;
+        let hosts = asked.hosts();
+        if !(1..=ASKED_MAX).contains(&asked.count()) {
+            return Err(RuleError::AskedCount(asked.count()));
         }
-        for (nth, host) in ping.iter().enumerate() {
+        if matches!(asked, Asked::Tcp(_, 0)) {
+            return Err(RuleError::NoPort);
+        }
+        for (nth, host) in hosts.iter().enumerate() {
             let link_local = match host {
                 IpAddr::V4(v4) => v4.is_link_local(),
                 IpAddr::V6(v6) => v6.is_unicast_link_local(),
@@ -372,7 +386,7 @@ impl HealthCheck {
             if let Some(why) = unusable(*host).or(link_local.then_some("a link-local address")) {
                 return Err(RuleError::CannotBeAsked(*host, why));
             }
-            if ping[..nth].contains(host) {
+            if hosts[..nth].contains(host) {
                 return Err(RuleError::AskedTwice(*host));
             }
         }
@@ -380,12 +394,12 @@ impl HealthCheck {
             if let Some(why) = unusable(*src) {
                 return Err(RuleError::NotASource(*src, why));
             }
-            if let Some(other) = ping.iter().find(|host| host.is_ipv4() != src.is_ipv4()) {
+            if let Some(other) = hosts.iter().find(|host| host.is_ipv4() != src.is_ipv4()) {
                 return Err(RuleError::AskedFromOtherFamily { src: *src, host: *other });
             }
         }
-        if !(1..=ping.len()).contains(&usize::from(*quorum)) {
-            return Err(RuleError::Quorum { quorum: *quorum, hosts: ping.len() });
+        if !(1..=asked.count()).contains(&usize::from(*quorum)) {
+            return Err(RuleError::Quorum { quorum: *quorum, hosts: asked.count() });
         }
         if !(INTERVAL_MIN..=INTERVAL_MAX).contains(interval) || interval.subsec_nanos() % 1_000_000 != 0 {
             return Err(RuleError::Interval(*interval));
@@ -399,6 +413,27 @@ impl HealthCheck {
             return Err(RuleError::NoRounds);
         }
         Ok(())
+    }
+}
+
+impl HealthCheckSpec {
+    /// Checks what can be checked without the kernel.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), RuleError> {
+        let Self { next_hop, check } = self;
+        check.check()?;
+        match (&check.asked, next_hop.gateway(), check.src) {
+            (Asked::Neighbour, None, _) if next_hop.learned().is_none() => {
+                Err(RuleError::NoGatewayToAsk(next_hop.clone()))
+            }
+            (Asked::Neighbour, Some(host), Some(src)) if host.is_ipv4() != src.is_ipv4() => {
+                Err(RuleError::AskedFromOtherFamily { src, host })
+            }
+            _ => Ok(()),
+        }
     }
 }
 

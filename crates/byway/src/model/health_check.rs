@@ -1,8 +1,8 @@
-//! Health checks: questions to hosts behind a next hop, which show whether packets get through there.
+//! Health checks: questions to a gateway, or to hosts behind it, which show whether packets get through there.
 
 use std::{fmt, net::IpAddr, time::Duration};
 
-use serde::{Serialize, Serializer};
+use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::{owner::Owner, target::NextHopSpec};
 
@@ -18,8 +18,71 @@ pub const INTERVAL_MAX: Duration = Duration::from_secs(3_600);
 /// How many rounds may be under way at once: an answer may take so many intervals.
 pub(crate) const ROUNDS_MAX: u32 = 10;
 
-/// Asks hosts behind a next hop, round after round, whether packets get through: each gets an ICMP echo request (RFC 792,
-/// RFC 4443) by this next hop, whatever the routing tables say.
+/// What a health check asks, and whom.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Asked {
+    /// These hosts, [`ASKED_MAX`] at the most: each gets an ICMP echo request (RFC 792, RFC 4443).
+    Ping(Vec<IpAddr>),
+    /// These hosts, [`ASKED_MAX`] at the most: each is asked for a connection to this TCP port (RFC 9293). Once it accepts one,
+    /// that is reset. So the service behind the port never sees it.
+    Tcp(Vec<IpAddr>, u16),
+    /// The gateway itself, by ARP (RFC 826) or neighbour discovery (RFC 4861). It answers that whatever its firewall is like.
+    Neighbour,
+}
+
+impl Asked {
+    /// Returns the hosts that are named, none for the gateway.
+    #[must_use]
+    pub fn hosts(&self) -> &[IpAddr] {
+        match self {
+            Self::Ping(hosts) | Self::Tcp(hosts, _) => hosts,
+            Self::Neighbour => &[],
+        }
+    }
+
+    /// Returns how many are asked.
+    pub(crate) fn count(&self) -> usize {
+        match self {
+            Self::Ping(hosts) | Self::Tcp(hosts, _) => hosts.len(),
+            Self::Neighbour => 1,
+        }
+    }
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ping(_) => "ping",
+            Self::Tcp(..) => "tcp",
+            Self::Neighbour => "neighbour",
+        })?;
+        self.hosts().iter().try_for_each(|host| write!(f, " {host}"))?;
+        match self {
+            Self::Tcp(_, port) => write!(f, " port {port}"),
+            Self::Ping(_) | Self::Neighbour => Ok(()),
+        }
+    }
+}
+
+/// The keys of the configuration.
+impl Serialize for Asked {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        match self {
+            Self::Ping(hosts) => map.serialize_entry("ping", hosts)?,
+            Self::Tcp(hosts, port) => {
+                map.serialize_entry("tcp", hosts)?;
+                map.serialize_entry("port", port)?;
+            }
+            Self::Neighbour => map.serialize_entry("neighbour", &true)?,
+        }
+        map.end()
+    }
+}
+
+/// Asks a gateway or hosts behind it, round after round, whether packets get through: each gets a question by this next hop,
+/// whatever the routing tables say.
 ///
 /// The agent asks ([`Checker`](crate::Checker)). While it finds that too few hosts answer, no packet goes to the next hop.
 ///
@@ -33,8 +96,9 @@ pub(crate) const ROUNDS_MAX: u32 = 10;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[non_exhaustive]
 pub struct HealthCheck {
-    /// The hosts to ask, [`ASKED_MAX`] at the most.
-    pub ping: Vec<IpAddr>,
+    /// What it asks, and whom. In JSON the keys `ping`, `tcp` and `port`, or `neighbour`.
+    #[serde(flatten)]
+    pub asked: Asked,
     /// How many of them have to answer, or else the round has failed.
     pub quorum: u8,
     /// The source address of the questions. Without one it is an address of the next hop's device.
@@ -58,12 +122,17 @@ fn milliseconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, 
 }
 
 impl HealthCheck {
-    /// Makes a check of [`Owner::API`] that asks these hosts every second. One answer is enough, three rounds take the next hop
-    /// out of service, and three put it back.
+    /// Makes a check that pings these hosts ([`Asked::Ping`]), with what [`HealthCheck::new`] says.
     pub fn ping(hosts: impl IntoIterator<Item = IpAddr>) -> Self {
+        Self::new(Asked::Ping(hosts.into_iter().collect()))
+    }
+
+    /// Makes a check of [`Owner::API`] that asks every second. One answer is enough, three rounds take the next hop out of
+    /// service, and three put it back.
+    pub fn new(asked: Asked) -> Self {
         let second = Duration::from_secs(1);
         Self {
-            ping: hosts.into_iter().collect(),
+            asked,
             quorum: 1,
             src: None,
             interval: second,
@@ -108,9 +177,8 @@ impl HealthCheck {
 /// Without the owner, which no words say.
 impl fmt::Display for HealthCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { ping, quorum, src, interval, timeout, fall, rise, owner: _ } = self;
-        f.write_str("ping")?;
-        ping.iter().try_for_each(|host| write!(f, " {host}"))?;
+        let Self { asked, quorum, src, interval, timeout, fall, rise, owner: _ } = self;
+        write!(f, "{asked}")?;
         if *quorum != 1 {
             write!(f, " quorum {quorum}")?;
         }

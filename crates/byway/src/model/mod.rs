@@ -17,8 +17,8 @@ pub(crate) use check::{
 };
 pub use flow::{FlowError, FlowSpec, Missing, Protocol};
 pub use group::{GROUP_MAX, GROUP_NAME_MAX, Group, GroupSpec};
-pub(crate) use health_check::short;
-pub use health_check::{ASKED_MAX, HealthCheck, HealthCheckSpec, INTERVAL_MAX, INTERVAL_MIN};
+pub use health_check::{ASKED_MAX, Asked, HealthCheck, HealthCheckSpec, INTERVAL_MAX, INTERVAL_MIN};
+pub(crate) use health_check::{ROUNDS_MAX, short};
 pub use owner::{Owner, OwnerError};
 pub(crate) use prefix::zoned;
 pub use prefix::{Family, Prefix, PrefixError};

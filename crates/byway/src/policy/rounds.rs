@@ -41,6 +41,11 @@ impl Rounds {
         self.is_alive
     }
 
+    /// Whether the last round has failed, or the next hop is out of service.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        !self.is_alive || self.against > 0
+    }
+
     /// When the next round begins, or the oldest one has to be answered.
     pub(crate) fn due(&self) -> Duration {
         let answered = self.open.front().map(|round| round.asked + self.check.timeout);

@@ -92,6 +92,17 @@ dev = "eth7"
 via = "10.111.221.21"
 dev = "eth1"
 ping = "10.111.222.11"
+
+[[health-check]]
+via = "10.111.221.22"
+dev = "eth1"
+tcp = "10.111.222.11"
+port = 443
+
+[[health-check]]
+via = "10.9.9.9"
+dev = "eth7"
+neighbour = true
 "#;
 
 #[test]

@@ -10,7 +10,7 @@ use toml::{
 use super::{HEALTH_CHECK_KEYS, Parser, get};
 use crate::{
     config::values::Value,
-    model::{HealthCheck, HealthCheckSpec, Owner},
+    model::{Asked, HealthCheck, HealthCheckSpec, Owner},
 };
 
 impl Parser<'_> {
@@ -34,18 +34,10 @@ impl Parser<'_> {
 
     fn health_check(&mut self, table: &DeTable<'_>, span: Range<usize>) -> Option<HealthCheckSpec> {
         let has_unknown = self.notes().unknown_keys(table, HEALTH_CHECK_KEYS, "a health check");
-        let ping = match get(table, "ping") {
-            Some(value) => self.hosts(value),
-            None if has_unknown => None,
-            None => {
-                let help = "write `ping = \"198.51.100.1\"` with a host behind the next hop";
-                self.notes().wrong(span.clone(), "a health check needs hosts to ask", Some(help));
-                None
-            }
-        };
+        let asked = self.asked(table, span.clone(), has_unknown);
         let of_next_hop = get(table, "via").or(get(table, "dev")).map_or(span.clone(), Spanned::span);
         let next_hop = self.next_hop(table, of_next_hop);
-        let mut check = HealthCheck { owner: Owner::CONFIG, ..HealthCheck::ping(ping?) };
+        let mut check = HealthCheck { owner: Owner::CONFIG, ..HealthCheck::new(asked?) };
         let mut is_right = true;
         if let Some(interval) = self.time(table, "interval", &mut is_right) {
             check = check.interval(interval);
@@ -69,18 +61,48 @@ impl Parser<'_> {
         if !is_right {
             return None;
         }
-        if let Err(error) = check.check() {
+        let spec = HealthCheckSpec::new(next_hop?, check);
+        if let Err(error) = spec.check() {
             self.refuse(span, &error);
             return None;
         }
-        Some(HealthCheckSpec::new(next_hop?, check))
+        Some(spec)
+    }
+
+    /// What it asks, and whom. `has_unknown` says that a key that is missing may be a misspelt one.
+    fn asked(&mut self, table: &DeTable<'_>, span: Range<usize>, has_unknown: bool) -> Option<Asked> {
+        let port = match get(table, "port") {
+            Some(value) => Some(self.notes().number("port", value, "a number from 1 to 65535")?),
+            None => None,
+        };
+        let neighbour = match get(table, "neighbour") {
+            Some(value) => self.notes().boolean("neighbour", value)?,
+            None => false,
+        };
+        let (message, help) = match (get(table, "ping"), get(table, "tcp"), neighbour, port) {
+            (Some(value), None, false, None) => return self.hosts("ping", value).map(Asked::Ping),
+            (None, Some(value), false, Some(port)) => {
+                return self.hosts("tcp", value).map(|hosts| Asked::Tcp(hosts, port));
+            }
+            (None, None, true, None) => return Some(Asked::Neighbour),
+            _ if has_unknown => return None,
+            (None, None, false, None) => (
+                "a health check needs somebody to ask",
+                "write `ping = \"198.51.100.1\"` with a host behind the next hop, or `neighbour = true` for the gateway itself",
+            ),
+            (None, Some(_), false, None) => ("`tcp` needs a port", "write `port = 443` beside it"),
+            (_, None, _, Some(_)) => ("`port` is of no use without `tcp`", "leave it out, or ask with `tcp`"),
+            _ => ("a health check asks in one way", "write one of `ping`, `tcp` and `neighbour`"),
+        };
+        self.notes().wrong(span, message, Some(help));
+        None
     }
 
     /// One host, or a list of them.
-    fn hosts(&mut self, value: Value<'_, '_>) -> Option<Vec<IpAddr>> {
+    fn hosts(&mut self, key: &str, value: Value<'_, '_>) -> Option<Vec<IpAddr>> {
         match value.get_ref() {
-            DeValue::Array(hosts) => hosts.iter().map(|host| self.host("ping", host)).collect(),
-            _ => self.host("ping", value).map(|host| vec![host]),
+            DeValue::Array(hosts) => hosts.iter().map(|host| self.host(key, host)).collect(),
+            _ => self.host(key, value).map(|host| vec![host]),
         }
     }
 

@@ -12,8 +12,8 @@ use super::*;
 use crate::{
     config::Attach,
     model::{
-        GroupSpec, HealthCheck, Learned, MemberSpec, Mss, NextHopSpec, OnDown, Owner, Prefix, RuleSpec,
-        Selector,
+        Asked, GroupSpec, HealthCheck, Learned, MemberSpec, Mss, NextHopSpec, OnDown, Owner, Prefix,
+        RuleSpec, Selector,
     },
 };
 
@@ -215,7 +215,44 @@ fn every_mistake_in_a_health_check_has_its_place() {
         (
             check(""),
             Some(
-                "5:1 [[health-check]]: a health check needs hosts to ask; write `ping = \"198.51.100.1\"` with a host behind the next hop",
+                "5:1 [[health-check]]: a health check needs somebody to ask; write `ping = \"198.51.100.1\"` with a host behind the next hop, or \
+                 `neighbour = true` for the gateway itself",
+            ),
+        ),
+        (check("tcp = \"198.51.100.1\"\nport = 443"), None),
+        (check("neighbour = true\nsrc = \"192.0.2.1\""), None),
+        (
+            check("tcp = \"198.51.100.1\""),
+            Some("5:1 [[health-check]]: `tcp` needs a port; write `port = 443` beside it"),
+        ),
+        (
+            check("tcp = \"198.51.100.1\"\nport = 0"),
+            Some("5:1 [[health-check]]: a health check cannot ask for TCP port 0; a port is 1 to 65535"),
+        ),
+        (
+            check("tcp = \"198.51.100.1\"\nport = 65536"),
+            Some("9:8 65536: `port` must be a number from 1 to 65535, not 65536"),
+        ),
+        (
+            check(&format!("{good}\nport = 443")),
+            Some("5:1 [[health-check]]: `port` is of no use without `tcp`; leave it out, or ask with `tcp`"),
+        ),
+        (
+            check(&format!("{good}\nneighbour = true")),
+            Some("5:1 [[health-check]]: a health check asks in one way; write one of `ping`, `tcp` and `neighbour`"),
+        ),
+        (
+            check("neighbour = true\nsrc = \"2001:db8::1\""),
+            Some(
+                "5:1 [[health-check]]: the health check asks 10.0.0.1 from 2001:db8::1: one is IPv4 and the other IPv6; name hosts of \
+                 one family, or leave `src` out",
+            ),
+        ),
+        (
+            "[[rule]]\nfrom = \"192.0.2.7\"\ndev = \"eth1\"\n[[health-check]]\ndev = \"eth1\"\nneighbour = true\n".to_owned(),
+            Some(
+                "4:1 [[health-check]]: a health check cannot ask the gateway of dev eth1, which has none; name hosts with `ping` or \
+                 `tcp`",
             ),
         ),
         (
@@ -525,18 +562,24 @@ fn any_health_check() -> impl Strategy<Value = HealthCheck> {
         last.into_iter().map(host).collect::<Vec<_>>()
     });
     let times = (50..=3_600_000_u64, 1..=10_u64);
-    (hosts, 1..=4_u8, any::<bool>(), times, 1..=u8::MAX, 1..=u8::MAX).prop_map(
-        |(hosts, quorum, has_src, (interval, share), fall, rise)| {
+    let kinds = (0..3, 1..=u16::MAX);
+    (hosts, kinds, 1..=4_u8, any::<bool>(), times, 1..=u8::MAX, 1..=u8::MAX).prop_map(
+        |(hosts, (kind, port), quorum, has_src, (interval, share), fall, rise)| {
             let interval = Duration::from_millis(interval);
+            let (asked, count) = match kind {
+                0 => (Asked::Ping(hosts.clone()), hosts.len()),
+                1 => (Asked::Tcp(hosts.clone(), port), hosts.len()),
+                _ => (Asked::Neighbour, 1),
+            };
             HealthCheck {
-                quorum: quorum.min(hosts.len() as u8),
-                src: has_src.then(|| hosts[0]),
+                quorum: quorum.min(count as u8),
+                src: (has_src && kind < 2).then(|| hosts[0]),
                 timeout: Duration::from_millis(interval.as_millis() as u64 / share),
                 interval,
                 fall,
                 rise,
                 owner: Owner::CONFIG,
-                ..HealthCheck::ping(hosts)
+                ..HealthCheck::new(asked)
             }
         },
     )
@@ -555,6 +598,8 @@ proptest! {
         let of_members = group.members.iter().zip(checks);
         config.health_checks = of_members
             .filter_map(|(member, check)| Some(HealthCheckSpec::new(member.next_hop.clone(), check?)))
+            // Not all have a gateway to ask.
+            .filter(|spec| spec.check().is_ok())
             .collect();
         prop_assert_eq!(config.check(), Ok(()));
         let text = config.to_string();

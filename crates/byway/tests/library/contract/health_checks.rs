@@ -1,20 +1,20 @@
 //! Hosts behind a next hop say whether packets get through there.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{
         atomic::{AtomicBool, Ordering::Relaxed},
         mpsc::{Receiver, channel},
     },
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
 use byway::{
-    Attach, Byway, Checker, Error, HealthCheck, HealthCheckSpec, MemberSpec, NextHopState, Owner, TargetSpec,
-    Verdict, config::Config,
+    Asked, Attach, Byway, Checker, Error, HealthCheck, HealthCheckSpec, Hook, MemberSpec, NextHopState,
+    Owner, TargetSpec, Verdict, config::Config,
 };
-use byway_lab::Node;
+use byway_lab::{Node, Service};
 
 use crate::support::{
     ANSWER, hooks_and_families, on,
@@ -93,29 +93,60 @@ pub(crate) fn state(hosts: &Routers) -> NextHopState {
     all.iter().find(|it| it.next_hop.gateway == Some(hosts.via[0])).unwrap().state
 }
 
+/// A TCP service behind router 1, at each address that it has.
+pub(crate) fn serve(hosts: &Routers, v6: bool) -> (u16, Service) {
+    let any: IpAddr = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    let service = hosts.router[0].tcp_serve((any, 0).into()).unwrap();
+    (service.address().port(), service)
+}
+
+/// What a check of a host behind router 1 can ask.
+fn all_asked(host: IpAddr, port: u16) -> [Asked; 3] {
+    [Asked::Ping(vec![host]), Asked::Tcp(vec![host], port), Asked::Neighbour]
+}
+
 #[test]
 fn a_verdict_moves_flows() {
     for (hook, v6) in hooks_and_families() {
-        let hosts = Routers::new(v6);
-        let (from, to, asked) = (hosts.source(5), hosts.far(1), behind(v6, 1));
-        hosts.router[0].address("lo", &with_length(asked)).unwrap();
-        let config = configuration(&hosts, HealthCheck::ping([asked]));
-        on(&hosts.server, hook, |byway| apply(byway, &config));
-        assert!(hosts.goes(from, to, Way::Router1));
+        thread::scope(|scope| {
+            for nth in 0..all_asked(behind(v6, 1), 0).len() {
+                scope.spawn(move || {
+                    let hosts = Routers::new(v6);
+                    let host = behind(v6, 1);
+                    let (port, _service) = serve(&hosts, v6);
+                    a_verdict_moves_the_flows_of(hook, &hosts, host, all_asked(host, port)[nth].clone());
+                });
+            }
+        });
+    }
+}
 
-        let checks = Checks::of(&hosts.server);
-        hosts.router[0].delete_address("lo", &with_length(asked)).unwrap();
-        checks.says(false);
-        // The router itself answers all the while.
-        assert_eq!((hosts.way(from, to), state(&hosts)), (Way::Router2, NextHopState::Unhealthy));
-        hosts.router[0].address("lo", &with_length(asked)).unwrap();
-        checks.says(true);
-        assert_eq!((hosts.way(from, to), state(&hosts)), (Way::Router1, NextHopState::Up));
-        // Without the check there is no verdict.
-        hosts.router[0].delete_address("lo", &with_length(asked)).unwrap();
-        checks.says(false);
-        let without = Config::new(None, vec![], config.rules());
-        on(&hosts.server, hook, |byway| apply(byway, &without));
-        assert_eq!((hosts.way(from, to), state(&hosts)), (Way::Router1, NextHopState::Up));
+fn a_verdict_moves_the_flows_of(hook: Hook, hosts: &Routers, host: IpAddr, asked: Asked) {
+    let (from, to, router) = (hosts.source(5), hosts.far(1), &hosts.router[0]);
+    router.address("lo", &with_length(host)).unwrap();
+    // A host behind the router is gone, or the router itself.
+    let (device, address) = match asked {
+        Asked::Neighbour => ("eth0", hosts.on_link(1, 1)),
+        _ => ("lo", with_length(host)),
+    };
+    let config = configuration(hosts, HealthCheck::new(asked));
+    on(&hosts.server, hook, |byway| apply(byway, &config));
+    assert!(hosts.goes(from, to, Way::Router1));
+
+    let checks = Checks::of(&hosts.server);
+    router.delete_address(device, &address).unwrap();
+    checks.says(false);
+    assert_eq!((hosts.way(from, to), state(hosts)), (Way::Router2, NextHopState::Unhealthy));
+    router.address(device, &address).unwrap();
+    checks.says(true);
+    assert_eq!((hosts.way(from, to), state(hosts)), (Way::Router1, NextHopState::Up));
+    // Without the check there is no verdict.
+    router.delete_address(device, &address).unwrap();
+    checks.says(false);
+    let without = Config::new(None, vec![], config.rules());
+    on(&hosts.server, hook, |byway| apply(byway, &without));
+    assert_ne!(state(hosts), NextHopState::Unhealthy);
+    if device == "lo" {
+        assert_eq!((hosts.way(from, to), state(hosts)), (Way::Router1, NextHopState::Up));
     }
 }

@@ -1,12 +1,13 @@
 //! Health checks while other things change, and what stands in their way.
 
 use std::{
-    net::IpAddr,
+    io::ErrorKind,
+    net::{IpAddr, TcpListener},
     time::{Duration, Instant},
 };
 
 use byway::{
-    Attach, Error, HealthCheck, HealthCheckSpec, NextHopSpec, NextHopState, TargetSpec, config::Config,
+    Asked, Attach, Error, HealthCheck, HealthCheckSpec, NextHopSpec, NextHopState, TargetSpec, config::Config,
 };
 use byway_lab::{Frame, wait_until};
 
@@ -15,6 +16,7 @@ use crate::{
     support::{
         ANSWER, SILENCE, any_hook, hooks_and_families, on,
         routers::{Routers, Way, rule},
+        tun,
     },
 };
 
@@ -228,4 +230,103 @@ fn an_answer_has_to_repeat_the_question() {
             checks.verdicts.recv_timeout(INTERVAL).is_ok_and(|verdict| verdict.is_healthy)
         }));
     }
+}
+
+/// A connection that a check has asked for is reset before the service hears of it. A port where nobody listens is no answer.
+#[test]
+fn a_service_never_hears_of_a_check() {
+    const TCP: u8 = 6;
+    for (hook, v6) in hooks_and_families() {
+        let hosts = Routers::new(v6);
+        let host = behind(v6, 1);
+        let router = &hosts.router[0];
+        router.address("lo", &with_length(host)).unwrap();
+        let back = hosts.on_link(1, 2);
+        let listener = router.run(|| TcpListener::bind((host, 0))).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let config = configuration(&hosts, HealthCheck::new(Asked::Tcp(vec![host], port)).rounds(3, 1));
+        on(&hosts.server, hook, |byway| apply(byway, &config));
+        let checks = Checks::of(&hosts.server);
+        // Flags of TCP: a request, and what resets it with the number that the answer has acknowledged.
+        let flags = |frame: &Frame| {
+            let tcp = &frame.payload()[if v6 { 40 } else { 20 }..];
+            (frame.protocol() == Some(TCP) && frame.destination() == Some(host)).then(|| tcp[13])
+        };
+        let (syn, reset) = (|it: &Frame| flags(it) == Some(0x02), |it: &Frame| flags(it) == Some(0x04));
+        let heard = &hosts.heard()[1];
+        assert!(wait_until(ANSWER, || heard.count(syn) > 5));
+        assert!(wait_until(ANSWER, || heard.count(reset) > 5));
+        let from: IpAddr = back.split('/').next().unwrap().parse().unwrap();
+        assert!(heard.frames().iter().filter(|it| syn(it)).all(|it| it.source() == Some(from)));
+        assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert!(checks.verdicts.try_recv().is_err());
+        drop(listener);
+        checks.says(false);
+    }
+}
+
+/// The gateway has a new Ethernet address, or another machine is the gateway. The check finds that out, and asks everybody only
+/// now and then.
+#[test]
+fn a_gateway_is_asked_alone_and_found_again_with_another_ethernet_address() {
+    const LIVES: Duration = Duration::from_secs(3);
+    for (hook, v6) in hooks_and_families() {
+        let hosts = Routers::new(v6);
+        let mut config = configuration(&hosts, HealthCheck::new(Asked::Neighbour).rounds(10, 1));
+        config.health_checks[0].check = config.health_checks[0].check.clone().interval(INTERVAL / 10);
+        on(&hosts.server, hook, |byway| apply(byway, &config));
+        let checks = Checks::of(&hosts.server);
+        let router = &hosts.router[0];
+        let (heard, own) = (&hosts.heard()[1], hosts.server.mac("eth1").unwrap());
+        let is_question = |frame: &Frame| {
+            let is = if v6 {
+                frame.protocol() == Some(58) && frame.payload()[40] == 135
+            } else {
+                frame.ether_type() == Some(0x0806) && frame.payload()[7] == 1
+            };
+            is && frame.source_mac() == Some(own)
+        };
+        let to_everybody = |frame: &Frame| is_question(frame) && frame.destination_mac().unwrap()[0] & 1 == 1;
+        assert!(heard.wait_for(ANSWER, is_question).is_some());
+        let before = heard.count(to_everybody);
+        let began = Instant::now();
+        while began.elapsed() < LIVES {
+            if let Ok(verdict) = checks.verdicts.recv_timeout(Duration::from_millis(50)) {
+                panic!("{hook} {v6}: {verdict}");
+            }
+        }
+        assert!(heard.count(is_question) > 50, "{}", heard.count(is_question));
+        // The kernel may have been the first to ask.
+        assert!(heard.count(to_everybody) <= before + 1, "{}", heard.count(to_everybody));
+
+        // Nobody says so, and whoever asks the old address is not heard.
+        router.set_mac("eth0", [2, 0, 0, 0, 0, 0x77]).unwrap();
+        let changed = (Instant::now(), heard.count(to_everybody));
+        checks.says(false);
+        checks.says(true);
+        let (asked, took) = (heard.count(to_everybody) - changed.1, changed.0.elapsed());
+        // One a second of the check, and those of the kernel.
+        assert!(asked as f64 <= 3.0 + 4.0 * took.as_secs_f64(), "{asked} in {took:?}");
+        assert!(hosts.goes(hosts.source(5), hosts.far(1), Way::Router1));
+    }
+}
+
+/// What has no Ethernet header has no ARP either.
+#[test]
+fn a_gateway_without_an_ethernet_address_cannot_be_asked() {
+    let hosts = Routers::new(false);
+    let _wire = tun::Wire::new((&hosts.server, "tun0"), (&hosts.gateway, "tun0")).unwrap();
+    hosts.server.address("tun0", "10.0.9.2/24").unwrap();
+    let hop = NextHopSpec::via("10.0.9.1".parse().unwrap()).dev("tun0");
+    let spec = rule(&hosts.source(5).to_string(), None, TargetSpec::NextHop(hop.clone()));
+    let mut config = Config::new(Some(Attach::devices(["eth0"])), vec![], [spec]);
+    config.health_checks = vec![HealthCheckSpec::new(hop, HealthCheck::new(Asked::Neighbour))];
+    on(&hosts.server, any_hook(), |byway| apply(byway, &config));
+    let checks = Checks::of(&hosts.server);
+    assert_eq!(
+        checks.errors.recv_timeout(ANSWER).unwrap().to_string(),
+        "the health check of via 10.0.9.1 dev tun0 asks nobody: packets of tun0 have no Ethernet header"
+    );
+    assert!(checks.verdicts.try_recv().is_err());
 }
