@@ -190,6 +190,10 @@ impl Agent {
         self.process.signal(number).unwrap();
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Waits for its end, and returns its exit code.
     pub(crate) fn ends(&mut self) -> Option<i32> {
         self.process.wait_for(ANSWER).unwrap().code()

@@ -7,6 +7,7 @@ mod damaged;
 mod demo;
 mod docs;
 mod exit_codes;
+mod faults;
 mod files;
 mod fingers;
 mod get;
