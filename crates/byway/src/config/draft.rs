@@ -6,7 +6,7 @@ use super::{
     ActionSpec, Attach,
     problem::{File, Place, Problems, token},
 };
-use crate::model::{GroupSpec, HealthCheckSpec, NextHopSpec, Selector};
+use crate::model::{GroupSpec, HealthCheck, HealthCheckSpec, NextHopSpec, Selector};
 
 /// Something of the host that a configuration names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -44,6 +44,8 @@ pub(super) struct Draft {
     /// The groups that rules lead to.
     pub(super) uses: Vec<(String, Place)>,
     pub(super) health_checks: Vec<(HealthCheckSpec, Place)>,
+    /// The health checks for all next hops of a file that have none of their own, at most one for each file.
+    pub(super) default_health_checks: Vec<(HealthCheck, Place)>,
     pub(super) actions: Vec<(ActionSpec, Place)>,
     /// The rules, with their actions.
     pub(super) rules: Vec<(Selector, u32, Origin)>,

@@ -21,11 +21,14 @@ use crate::model::{GroupSpec, Mss, OnDown, Owner, RuleError, Selector, check_fam
 /// The keys of a file.
 pub(crate) const FILE_KEYS: &[&str] = &["attach", "defaults", "group", "health-check", "rule"];
 /// The keys of `[defaults]`.
-pub(crate) const DEFAULTS_KEYS: &[&str] = &["on-down", "mss"];
+pub(crate) const DEFAULTS_KEYS: &[&str] = &["on-down", "mss", "health-check"];
 /// The keys of a group.
 pub(crate) const GROUP_KEYS: &[&str] = &["nexthops", "on-down"];
 /// The keys of a next hop.
 pub(crate) const NEXT_HOP_KEYS: &[&str] = &["via", "dev", "weight", "backup"];
+/// The keys of the health check of `[defaults]`.
+pub(crate) const CHECK_KEYS: &[&str] =
+    &["ping", "tcp", "port", "neighbour", "quorum", "src", "interval", "timeout", "fall", "rise"];
 /// The keys of a health check.
 pub(crate) const HEALTH_CHECK_KEYS: &[&str] = &[
     "via",
@@ -146,6 +149,9 @@ impl Parser<'_> {
             on_down: self.on_down(table).unwrap_or_default(),
             mss: self.mss(table).unwrap_or_default(),
         };
+        if let Some(value) = get(table, "health-check") {
+            self.default_health_check(value);
+        }
     }
 
     fn attach(&mut self, value: Value<'_, '_>) {
@@ -300,6 +306,7 @@ mod tests {
         let cases = [
             (&schema, FILE_KEYS),
             (&file["defaults"], DEFAULTS_KEYS),
+            (&file["defaults"]["properties"]["health-check"], CHECK_KEYS),
             (&file["group"]["additionalProperties"], GROUP_KEYS),
             (&file["rule"]["items"], RULE_KEYS),
             (&file["health-check"]["items"], HEALTH_CHECK_KEYS),

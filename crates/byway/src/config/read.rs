@@ -85,6 +85,7 @@ impl Draft {
     fn finish(mut self) -> Reading {
         self.check_groups();
         self.check_health_checks();
+        self.add_default_health_checks();
         self.rules.sort_by_key(|(selector, ..)| *selector);
         self.check_twice();
         if let Some((_, _, origin)) = self.rules.get(MAX_RULES as usize) {
@@ -182,6 +183,41 @@ impl Draft {
             first.entry(next_hop).or_insert(place);
         }
         wrong.into_iter().for_each(|problem| self.problems.push(problem));
+    }
+
+    /// Gives the health checks of `[defaults]` to the next hops of their files that have none of their own, as far as that makes
+    /// sense. A gateway on a device may be written in two ways, so the next hop's own check comes after them: the last one counts.
+    fn add_default_health_checks(&mut self) {
+        let mut added: Vec<(HealthCheckSpec, Place)> = Vec::new();
+        let mut wrong = Vec::new();
+        for (check, place) in &self.default_health_checks {
+            let is_here = |it: &Place| it.file == place.file;
+            let groups = self.groups.values().filter(|(_, it)| is_here(it));
+            let of_groups = groups.flat_map(|(group, _)| &group.members).map(|it| &it.next_hop);
+            let actions = self.actions.iter().filter(|(_, it)| is_here(it));
+            let of_rules = actions.flat_map(|(action, _)| action.target.next_hops());
+            let mut known = HashSet::new();
+            for next_hop in of_groups.chain(of_rules).filter(|next_hop| known.insert(*next_hop)) {
+                let spec = HealthCheckSpec::new(next_hop.clone(), check.clone());
+                let is_same = |(it, _): &&(HealthCheckSpec, Place)| it.next_hop == *next_hop;
+                if self.health_checks.iter().any(|it| is_same(&it)) || spec.check().is_err() {
+                    continue;
+                }
+                match added.iter().find(is_same) {
+                    Some((other, _)) if *other == spec => {}
+                    Some((_, first)) => {
+                        let error = RuleError::CheckedTwice(next_hop.clone());
+                        let problem =
+                            Problem::error(place.clone(), &error.to_string(), error.help().as_deref());
+                        wrong.push(problem.also(first.clone(), "the first one"));
+                    }
+                    None => added.push((spec, place.clone())),
+                }
+            }
+        }
+        wrong.into_iter().for_each(|problem| self.problems.push(problem));
+        added.append(&mut self.health_checks);
+        self.health_checks = added;
     }
 
     /// Reports two rules for the same packets.

@@ -7,7 +7,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{HEALTH_CHECK_KEYS, Parser, get};
+use super::{CHECK_KEYS, HEALTH_CHECK_KEYS, Parser, get};
 use crate::{
     config::values::Value,
     model::{Asked, HealthCheck, HealthCheckSpec, Owner},
@@ -34,10 +34,30 @@ impl Parser<'_> {
 
     fn health_check(&mut self, table: &DeTable<'_>, span: Range<usize>) -> Option<HealthCheckSpec> {
         let has_unknown = self.notes().unknown_keys(table, HEALTH_CHECK_KEYS, "a health check");
-        let asked = self.asked(table, span.clone(), has_unknown);
+        let check = self.check(table, span.clone(), has_unknown);
         let of_next_hop = get(table, "via").or(get(table, "dev")).map_or(span.clone(), Spanned::span);
-        let next_hop = self.next_hop(table, of_next_hop);
-        let mut check = HealthCheck { owner: Owner::CONFIG, ..HealthCheck::new(asked?) };
+        let spec = HealthCheckSpec::new(self.next_hop(table, of_next_hop)?, check?);
+        if let Err(error) = spec.check() {
+            self.refuse(span, &error);
+            return None;
+        }
+        Some(spec)
+    }
+
+    /// The health check of `[defaults]`.
+    pub(super) fn default_health_check(&mut self, value: Value<'_, '_>) {
+        let Some(table) = self.table("health-check", value) else { return };
+        let has_unknown = self.notes().unknown_keys(table, CHECK_KEYS, "a health check of `[defaults]`");
+        let place = self.notes().place(value.span());
+        if let Some(check) = self.check(table, value.span(), has_unknown) {
+            self.draft.default_health_checks.push((check, place));
+        }
+    }
+
+    /// A check, whose next hop is said elsewhere.
+    fn check(&mut self, table: &DeTable<'_>, span: Range<usize>, has_unknown: bool) -> Option<HealthCheck> {
+        let asked = self.asked(table, span.clone(), has_unknown)?;
+        let mut check = HealthCheck { owner: Owner::CONFIG, ..HealthCheck::new(asked) };
         let mut is_right = true;
         if let Some(interval) = self.time(table, "interval", &mut is_right) {
             check = check.interval(interval);
@@ -61,12 +81,11 @@ impl Parser<'_> {
         if !is_right {
             return None;
         }
-        let spec = HealthCheckSpec::new(next_hop?, check);
-        if let Err(error) = spec.check() {
+        if let Err(error) = check.check() {
             self.refuse(span, &error);
             return None;
         }
-        Some(spec)
+        Some(check)
     }
 
     /// What it asks, and whom. `has_unknown` says that a key that is missing may be a misspelt one.

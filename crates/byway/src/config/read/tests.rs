@@ -485,6 +485,65 @@ fn several_files_are_one_configuration() {
     assert!(problems.iter().all(|it| it.place.file == 1 && it.also.as_ref().unwrap().0.file == 0));
 }
 
+#[test]
+fn a_default_health_check_is_for_each_next_hop_of_its_file_that_has_none() {
+    let rule = |last: u8, target: &str| format!("[[rule]]\nfrom = \"192.0.2.{last}\"\n{target}\n");
+    let default = |asked: &str| format!("[defaults.health-check]\n{asked}\ninterval = \"50ms\"\n");
+    let own = "[[health-check]]\nvia = \"10.0.0.2\"\ndev = \"eth1\"\nping = \"198.51.100.1\"\n";
+    let with = |asked: &str| {
+        default(asked)
+            + &rule(1, "nexthops = [{ via = \"10.0.0.1\" }, { dev = \"tun0\", backup = true }]")
+            + &rule(2, "via = \"10.0.0.2\"\ndev = \"eth1\"")
+            + &rule(3, "via = \"dhcp\"\ndev = \"eth2\"")
+            + "[group.up]\nnexthops = [{ via = \"10.0.0.3\" }]\n"
+            + &rule(4, "group = \"up\"")
+            + own
+    };
+    let read = |texts: Vec<String>| {
+        let texts = texts.into_iter().enumerate().map(|(nth, text)| (format!("{nth}.toml").into(), text));
+        super::read(texts, &mut |path| Err(FileError::Missing(path.to_owned())))
+    };
+    let checks = |texts: Vec<String>| -> Vec<String> {
+        let reading = read(texts);
+        assert_eq!(reading.problems, []);
+        let mut checks: Vec<String> =
+            reading.config.unwrap().health_checks.iter().map(ToString::to_string).collect();
+        checks.sort();
+        checks
+    };
+    let elsewhere = rule(9, "via = \"10.0.0.9\"");
+    assert_eq!(
+        checks(vec![with("neighbour = true"), elsewhere.clone()]),
+        [
+            "via 10.0.0.1 neighbour interval 50ms fall 3 rise 3",
+            "via 10.0.0.2 dev eth1 ping 198.51.100.1 interval 1s fall 3 rise 3",
+            "via 10.0.0.3 neighbour interval 50ms fall 3 rise 3",
+            "via dhcp dev eth2 neighbour interval 50ms fall 3 rise 3",
+        ]
+    );
+    // Hosts can be asked by a device as well.
+    let by_tunnel = "dev tun0 ping 198.51.100.7 interval 50ms fall 3 rise 3";
+    assert!(checks(vec![with("ping = \"198.51.100.7\"")]).iter().any(|it| it == by_tunnel));
+
+    // Two files may agree, but not differ.
+    let same = |asked: &str| default(asked) + &rule(7, "via = \"10.0.0.1\"");
+    assert_eq!(checks(vec![with("neighbour = true"), same("neighbour = true")]).len(), 4);
+    let found = read(vec![with("neighbour = true"), same("ping = \"198.51.100.7\"")]).problems;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].place.file, 1);
+    let cases = [
+        (
+            default("via = \"10.0.0.1\"\nneighbour = true"),
+            "2:1 via: a health check of `[defaults]` has no key `via`",
+        ),
+        (default("neighbour = false"), "1:1 [defaults.health-check]: a health check needs somebody to ask"),
+    ];
+    for (text, expected) in cases {
+        let found = problems(&text);
+        assert!(found[0].starts_with(expected), "{found:?}");
+    }
+}
+
 fn any_prefix(v4: bool) -> impl Strategy<Value = Prefix> {
     let length = if v4 { 8..=32_u8 } else { 16..=128_u8 };
     (any::<[u8; 15]>(), length).prop_map(move |(rest, length)| {
