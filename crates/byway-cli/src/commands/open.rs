@@ -23,7 +23,7 @@ pub(super) fn open(options: &Options) -> Result<Byway, Error> {
             anstream::eprintln!("byway: warning: {}", printable(&help::sentence(&error)));
         }
         Err(error) => anstream::eprintln!(
-            "byway: nobody confirmed the last apply in time, and rolling it back failed: {}",
+            "byway: an apply that nobody has confirmed in time may still be in force: {}",
             printable(&help::sentence(&error))
         ),
     }

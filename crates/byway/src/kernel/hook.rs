@@ -221,7 +221,7 @@ impl Programs {
             return Ok(());
         }
         // Without CAP_SYS_ADMIN, both programs stay side by side, and neither accepts the marks of the other.
-        let byways = byways();
+        let byways = byways()?;
         let is_byways = others.iter().any(|id| byways.contains(id));
         if is_byways { Err(Error::AnotherByway(device.name.clone())) } else { Ok(()) }
     }
@@ -366,14 +366,27 @@ fn wait_until_gone(program: u32, place: Place) {
 
 /// Returns the identities of all loaded programs that have the name of one of Byway's. Reading names needs `CAP_SYS_ADMIN`:
 /// without it, there are none.
-fn byways() -> BTreeSet<u32> {
+fn byways() -> Result<BTreeSet<u32>> {
     // Earlier builds loaded them by the names of their pins.
     let is_byways = |name: &str| Programs::LOADED_AS.contains(&name) || Programs::NAMES.contains(&name);
-    let loaded = loaded_programs().filter_map(std::result::Result::ok);
-    loaded
-        .filter(|program| program.name_as_str().is_some_and(is_byways))
-        .map(|program| program.id())
-        .collect()
+    let mut found = BTreeSet::new();
+    for program in loaded_programs() {
+        match program {
+            Ok(program) if program.name_as_str().is_some_and(is_byways) => drop(found.insert(program.id())),
+            Err(error) => there_or_gone(error)?,
+            Ok(_) => {}
+        }
+    }
+    Ok(found)
+}
+
+/// What cannot be opened is gone, or is somebody else's. But who may open nothing more cannot say so.
+fn there_or_gone(error: ProgramError) -> Result<()> {
+    let error = Error::kernel("look at the loaded programs", error);
+    match error.errno() {
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Checks that no device carries a program of a Byway that is pinned in another BPF file system. For a network namespace without
@@ -400,8 +413,8 @@ pub(crate) fn check_none_elsewhere(network: &mut Network) -> Result<()> {
     if found.is_empty() {
         return Ok(());
     }
-    let mut byways = byways();
-    for id in pinned_here() {
+    let mut byways = byways()?;
+    for id in pinned_here()? {
         byways.remove(&id);
     }
     match found.into_iter().find(|(id, _)| byways.contains(id)) {
@@ -411,12 +424,22 @@ pub(crate) fn check_none_elsewhere(network: &mut Network) -> Result<()> {
 }
 
 /// The programs that are pinned in this BPF file system, for whatever network namespace. What cannot be opened is not there.
-fn pinned_here() -> Vec<u32> {
-    let folders = bpffs::names(&bpffs::folder()).unwrap_or_default();
+fn pinned_here() -> Result<Vec<u32>> {
+    if !bpffs::folder().exists() {
+        return Ok(Vec::new());
+    }
+    let folders = bpffs::names(&bpffs::folder())?;
     let pins = folders
         .into_iter()
         .flat_map(|folder| Programs::NAMES.map(|name| bpffs::folder().join(&folder).join(name)));
-    pins.filter_map(|pin| Some(SchedClassifier::from_pin(pin).ok()?.info().ok()?.id())).collect()
+    let mut found = Vec::new();
+    for pin in pins {
+        match SchedClassifier::from_pin(pin).and_then(|program| program.info()) {
+            Ok(info) => found.push(info.id()),
+            Err(error) => there_or_gone(error)?,
+        }
+    }
+    Ok(found)
 }
 
 /// Returns the folder of the pins of one direction's tcx links. It exists once there is such a link.

@@ -82,7 +82,7 @@ pub(super) fn noted_rules(meta: &Meta, rules: &Rules) -> Result<u32> {
 }
 
 fn count(rules: &Rules) -> Result<u32> {
-    rules.records().try_fold(0, |count, record| record.map(|_| count + 1))
+    rules.records()?.try_fold(0, |count, record| record.map(|_| count + 1))
 }
 
 /// Returns an identity that no set and no group has. It is never 0, and leaves room for a set of devices beside it.

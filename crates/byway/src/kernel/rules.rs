@@ -82,7 +82,7 @@ pub(crate) struct RuleCounters {
 impl Rules {
     /// Opens the maps that are pinned in `folder`.
     pub(super) fn open(folder: &Path, cpus: usize) -> Result<Self> {
-        let made = made(folder);
+        let made = made(folder)?;
         // Rules that packets find would not be shown.
         let names = (0..made).flat_map(|chunk| [format!("rules/{chunk}"), format!("counters/{chunk}")]);
         if let Some(name) = names.into_iter().find(|name| !folder.join(name).exists()) {
@@ -254,10 +254,10 @@ impl Rules {
 
     /// Returns the pin that the last chunk lacks, if it lacks one: between two changes, somebody has removed it. `has_rules`
     /// says whether packets find rules, and so there has to be a chunk.
-    pub(crate) fn lacks(&self, has_rules: bool) -> Option<String> {
-        let next = made(&self.folder);
+    pub(crate) fn lacks(&self, has_rules: bool) -> Result<Option<String>> {
+        let next = made(&self.folder)?;
         let is_half = self.records_pin(next).exists();
-        (is_half || has_rules && next == 0).then(|| format!("counters/{next}"))
+        Ok((is_half || has_rules && next == 0).then(|| format!("counters/{next}")))
     }
 
     /// Returns the chunk of an identity, and the identity's place in it.
@@ -265,7 +265,7 @@ impl Rules {
         let (number, place) = (id >> 16, (id & 0xFFFF) as usize);
         if number >= self.chunks() {
             // Another process may have added one.
-            self.made.store(made(&self.folder), Ordering::Relaxed);
+            self.made.store(made(&self.folder)?, Ordering::Relaxed);
         }
         let cell = self.chunks.get(number as usize).filter(|_| number < self.chunks());
         let Some(cell) = cell else { return Ok(None) };
@@ -359,12 +359,12 @@ impl Rules {
     }
 
     /// Returns all records with their identities, including those that another process has added meanwhile.
-    pub(crate) fn records(&self) -> impl Iterator<Item = Result<(u32, RuleRecord)>> {
-        self.made.store(made(&self.folder), Ordering::Relaxed);
-        self.identities().filter_map(|id| match self.record(id) {
+    pub(crate) fn records(&self) -> Result<impl Iterator<Item = Result<(u32, RuleRecord)>>> {
+        self.made.store(made(&self.folder)?, Ordering::Relaxed);
+        Ok(self.identities().filter_map(|id| match self.record(id) {
             Ok(record) => Some(Ok((id, record?))),
             Err(error) => Some(Err(error)),
-        })
+        }))
     }
 
     /// Whether another record than that of `id` uses the next hop in a slot directly, without a group. Counts records of an
@@ -437,9 +437,13 @@ fn exception_maps(id: u32) -> [u32; 2] {
     [exception_map(id), EXCEPTION_MAPS]
 }
 
-/// Returns how many chunks there are. The counters of a chunk are pinned last.
-fn made(folder: &Path) -> u32 {
-    fs::read_dir(folder.join("counters")).map_or(0, Iterator::count).min(MAX_CHUNKS as usize) as u32
+/// Returns how many chunks there are. The counters of a chunk are pinned last. Whoever takes too few for all loses rules.
+fn made(folder: &Path) -> Result<u32> {
+    match fs::read_dir(folder.join("counters")) {
+        Ok(pins) => Ok(pins.count().min(MAX_CHUNKS as usize) as u32),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(Error::kernel("list the pins of the counters", error)),
+    }
 }
 
 /// Returns the words of a rule's counters on one CPU.

@@ -120,7 +120,7 @@ impl Tables {
     pub(crate) fn check_chunks(&self, folder: &Path) -> Result<()> {
         let lacks = || -> Result<Option<String>> {
             let has_rules = self.rules.chunks() == 0 && !self.in_force()?.sources().is_empty();
-            Ok(self.rules.lacks(has_rules))
+            self.rules.lacks(has_rules)
         };
         // A change that is under way, was interrupted, or has just ended may be the reason.
         if lacks()?.is_none() || self.meta.get(meta::CHANGING)? != 0 {
@@ -308,7 +308,7 @@ impl Tables {
     pub(crate) fn rules(&self) -> Result<Records> {
         let generation = self.in_force()?;
         let mut records = Records { held: BTreeMap::new(), leftover: BTreeMap::new() };
-        for record in self.rules.records() {
+        for record in self.rules.records()? {
             let (id, record) = record?;
             let holds = match wire::selector(&record) {
                 Some(selector) => self.leads_to(&generation, &selector, id)?,
@@ -335,7 +335,7 @@ impl Tables {
             Some(selector) if is_meant(&selector) => self.leads_to(&generation, &selector, id),
             _ => Ok(false),
         };
-        Ok(self.rules.records().filter_map(move |record| match record {
+        Ok(self.rules.records()?.filter_map(move |record| match record {
             Ok((id, record)) => holds(id, &record).map(|holds| holds.then_some((id, record))).transpose(),
             Err(error) => Some(Err(error)),
         }))

@@ -1,6 +1,6 @@
 //! What an agent has to outlive under traffic, again and again.
 
-use std::{fs, net::IpAddr, thread, time::Duration};
+use std::{fs, net::IpAddr, process::Command, thread, time::Duration};
 
 use byway_lab::{
     Direction, Frame, Traffic,
@@ -9,7 +9,7 @@ use byway_lab::{
 };
 use nix::libc::{SIGHUP, SIGTERM};
 
-use crate::support::{ANSWER, Agent, ConfigFile, done, json, rounds};
+use crate::support::{ANSWER, Agent, ConfigFile, VIP, done, json, rounds, works};
 
 /// Between two packets of each flow.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -65,6 +65,41 @@ fn a_device_is_made_anew_again_and_again() {
     });
     let all = json(&seed, "--json show nexthops")["nexthops"].clone();
     assert_eq!(all.as_array().unwrap().len(), 1, "{all}");
+    agent.signal(SIGTERM);
+    assert_eq!(agent.ends(), Some(0));
+}
+
+/// An agent that may open no more descriptors says so, leaves what is in force alone, and goes on once it may.
+#[test]
+fn an_agent_has_no_descriptor_to_spare() {
+    let seed = Seed::new().unwrap();
+    let file = ConfigFile::new(VIP);
+    let mut agent = Agent::start(&seed.server, &file.words("run"));
+    agent.says();
+    assert!(works(&seed, ANSWER));
+    let allow = |files: usize| {
+        let status = Command::new("prlimit")
+            .args([format!("--pid={}", agent.id()), format!("--nofile={files}:")])
+            .status();
+        assert!(status.unwrap().success());
+    };
+    let (open, _) = size(agent.id());
+    allow(open);
+    file.write(&format!("{VIP}[[rule]]\nfrom = \"192.168.1.9\"\ntarget = \"drop\"\n"));
+    agent.signal(SIGHUP);
+    loop {
+        let line = agent.says();
+        if line.contains("Too many open files") {
+            break;
+        }
+    }
+    assert!(works(&seed, ANSWER));
+    assert_eq!(json(&seed, "--json show")["rules"].as_array().unwrap().len(), 1);
+    allow(1_024);
+    agent.signal(SIGHUP);
+    let applied = format!("applied {}: ", file.path.display());
+    while !agent.says().starts_with(&applied) {}
+    assert_eq!(json(&seed, "--json show")["rules"].as_array().unwrap().len(), 2);
     agent.signal(SIGTERM);
     assert_eq!(agent.ends(), Some(0));
 }

@@ -56,6 +56,38 @@ fn a_host_with_no_thread_to_spare() {
     assert_eq!(done(&seed.server, "confirm"), "no apply is waiting to be confirmed\n");
 }
 
+/// A change that finds no descriptor to spare changes nothing and says so, whenever that happens.
+#[test]
+fn a_host_with_no_descriptor_to_spare() {
+    let seed = Seed::new().unwrap();
+    let with = |limit: u32, words: &str| -> Said {
+        let byway = byway(words);
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={limit}")).arg(byway.get_program()).args(byway.get_args());
+        seed.server.output(&mut command).unwrap().into()
+    };
+    let refused = |said: &Said| {
+        assert_eq!((said.code, said.out.as_str()), (Some(1), ""), "{said:?}");
+        let sentence = "Too many open files (os error 24); allow more open files: `ulimit -n`, or LimitNOFILE= of a unit\n";
+        assert!(said.err.ends_with(sentence), "{said:?}");
+    };
+    // The first change makes all maps, and the later ones open them.
+    let (mut limits, mut before) = ((6..).step_by(6), 0);
+    while before < 2 {
+        let limit = limits.next().unwrap();
+        let said = with(limit, &format!("add from 192.168.1.{} via 10.111.221.21 dev eth1", 5 + before));
+        if said.code == Some(0) {
+            (limits, before) = ((6..).step_by(6), before + 1);
+            assert_eq!(said.err, "");
+        } else {
+            refused(&said);
+        }
+        assert!(limit < 1_000, "{said:?}");
+        assert_eq!(rules(&seed), before);
+        assert_eq!(works(&seed, if before > 0 { ANSWER } else { SILENCE }), before > 0);
+    }
+}
+
 /// Before Linux 5.11, maps count as locked memory of their user, whoever of that user's processes made them. Root may lift the
 /// limit, which has to happen before the first map of all, and also where only the maps of more rules are made.
 #[test]
