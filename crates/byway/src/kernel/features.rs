@@ -1,6 +1,6 @@
 //! Kernel features, found by trying.
 
-use std::sync::OnceLock;
+use std::{fs::File, io, sync::OnceLock};
 
 use aya::{
     programs::ProgramType,
@@ -8,6 +8,22 @@ use aya::{
 };
 
 use crate::error::{Error, Result};
+
+/// How many descriptors aya needs at once to try a feature, and some more.
+const SPARE: usize = 8;
+
+/// Lets aya try all features that it knows, once for each process. It takes one that cannot be tried for one that is missing,
+/// and this for the truth from then on. So this fails if there are too few descriptors to try them.
+pub(crate) fn find() -> Result<()> {
+    static FOUND: OnceLock<()> = OnceLock::new();
+    if FOUND.get().is_none() {
+        let spare: io::Result<Vec<File>> = (0..SPARE).map(|_| File::open("/dev/null")).collect();
+        drop(spare.map_err(|error| Error::kernel("find out what the kernel can do", error))?);
+        aya::features();
+    }
+    FOUND.get_or_init(|| ());
+    Ok(())
+}
 
 /// Whether a program can ask for a device's MTU (`bpf_check_mtu`, Linux 5.12). If not, it uses the MTU in the next hop's
 /// record.

@@ -11,7 +11,7 @@ use std::{fs, io, path::Path};
 use aya::maps::{Map, MapData, xdp::DevMap};
 
 use super::{
-    bpffs,
+    bpffs, features,
     map::{cannot_make, cannot_open, cannot_read, open_if_there, optional},
     sys,
 };
@@ -28,6 +28,7 @@ pub(crate) fn note(folder: &Path) -> Result<()> {
     if pin.exists() {
         return Ok(());
     }
+    features::find()?;
     let making = || format!("make the map {MAP}");
     let map = sys::create_devmap(1).map_err(Error::io(making()))?;
     let map = MapData::from_fd(map).and_then(Map::from_map_data).map_err(cannot_make(MAP))?;
@@ -39,6 +40,7 @@ pub(crate) fn note(folder: &Path) -> Result<()> {
 /// Whether the network namespace of the pins in `folder` exists. Returns `None` if nobody has noted which one it is.
 pub(crate) fn exists(folder: &Path) -> Result<Option<bool>> {
     let Some(map) = open_if_there(&folder.join(MAP), MAP)? else { return Ok(None) };
+    features::find()?;
     let map: DevMap<MapData> =
         Map::from_map_data(map).and_then(DevMap::try_from).map_err(cannot_open(MAP))?;
     let loopback = optional(map.get(0, 0)).map_err(cannot_read(MAP))?;

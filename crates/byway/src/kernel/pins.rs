@@ -327,6 +327,7 @@ fn unfinished(folder: &Path) -> PathBuf {
 /// Loads the object with its maps pinned in `folder`. Uses those that exist, and creates the others.
 fn load(folder: &Path, taking_over: u32) -> Result<Ebpf> {
     privilege::check_may_load()?;
+    features::find()?;
     let has_check_mtu = u32::from(features::has_check_mtu()?);
     let secret = secret::read_or_make(folder)?;
     let mut loader = EbpfLoader::new();
@@ -362,14 +363,20 @@ fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifi
 
 /// Says why the kernel refuses a program: usually it lacks a helper.
 fn refused(name: &str, error: ProgramError) -> Error {
-    match &error {
-        ProgramError::LoadError { verifier_log, .. }
+    match error {
+        ProgramError::LoadError { ref verifier_log, .. }
             if verifier_log.to_string().contains("unknown func bpf_redirect_neigh")
                 || verifier_log.to_string().contains("invalid func") =>
         {
             Error::Unsupported { feature: "bpf_redirect_neigh helper", since: "5.10" }
         }
-        _ => Error::kernel(format!("load the program {name}"), error),
+        // The verifier has nothing to do with it.
+        ProgramError::LoadError { io_error, .. }
+            if matches!(io_error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) =>
+        {
+            Error::kernel(format!("load the program {name}"), io_error)
+        }
+        error => Error::kernel(format!("load the program {name}"), error),
     }
 }
 

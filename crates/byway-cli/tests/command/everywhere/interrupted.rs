@@ -72,19 +72,19 @@ fn a_host_with_no_descriptor_to_spare() {
         assert!(said.err.ends_with(sentence), "{said:?}");
     };
     // The first change makes all maps, and the later ones open them.
-    let (mut limits, mut before) = ((6..).step_by(6), 0);
+    let (mut limits, mut before) = ((5..).step_by(2), 0);
     while before < 2 {
         let limit = limits.next().unwrap();
         let said = with(limit, &format!("add from 192.168.1.{} via 10.111.221.21 dev eth1", 5 + before));
         if said.code == Some(0) {
-            (limits, before) = ((6..).step_by(6), before + 1);
+            (limits, before) = ((5..).step_by(2), before + 1);
             assert_eq!(said.err, "");
         } else {
             refused(&said);
         }
         assert!(limit < 1_000, "{said:?}");
         assert_eq!(rules(&seed), before);
-        assert_eq!(works(&seed, if before > 0 { ANSWER } else { SILENCE }), before > 0);
+        assert!(before == 0 || works(&seed, ANSWER));
     }
 }
 
