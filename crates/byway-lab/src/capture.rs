@@ -101,14 +101,15 @@ impl Capture {
     pub fn wait_for(&self, timeout: Duration, mut wanted: impl FnMut(&Frame) -> bool) -> Option<Frame> {
         let deadline = Deadline::after(timeout);
         let mut seen = 0;
-        let mut taken = self.frames.take();
         loop {
+            // First whether time is up, and then what has come by now: so nothing that came in time is missed.
+            let left = deadline.left();
+            let taken = self.frames.take();
             if let Some(frame) = taken.list[seen..].iter().find(|frame| wanted(frame)) {
                 return Some(frame.clone());
             }
             seen = taken.list.len();
-            let left = deadline.left().ok()?;
-            taken = self.frames.more.wait_timeout(taken, left).unwrap_or_else(PoisonError::into_inner).0;
+            drop(self.frames.more.wait_timeout(taken, left.ok()?).unwrap_or_else(PoisonError::into_inner));
         }
     }
 

@@ -85,8 +85,8 @@ struct Checked {
     header: Header,
     /// Whether its device is up.
     is_up: bool,
-    /// The Ethernet address of its device, if that has one.
-    own: Option<[u8; 6]>,
+    /// The Ethernet address that the kernel had for the gateway when this last asked it.
+    known: Option<[u8; 6]>,
     /// Whom it asks.
     hosts: Vec<IpAddr>,
     /// The source address for each of them, if the device has one.
@@ -101,63 +101,73 @@ struct Checked {
 }
 
 impl Checked {
-    fn by(&self) -> By {
-        match self.rounds.check().asked {
+    /// Returns which socket asks a host for the check in this slot.
+    fn socket(&self, slot: u32, host: IpAddr) -> (u32, bool, By) {
+        let check = self.rounds.check();
+        let by = match check.asked {
             Asked::Ping(_) => By::Ping,
-            Asked::Tcp(_, port) => By::Tcp(port),
+            Asked::Tcp(_, port) => {
+                let rounds = check.timeout.as_nanos().div_ceil(check.interval.as_nanos().max(1));
+                By::Tcp { port, slot, ports: (rounds as u32).clamp(1, ROUNDS_MAX) + 1 }
+            }
             Asked::Neighbour => By::Neighbour,
-        }
+        };
+        (self.next_hop.device.index, host.is_ipv4(), by)
     }
 
-    /// Returns which socket asks a host.
-    fn socket(&self, host: IpAddr) -> (u32, bool, By) {
-        (self.next_hop.device.index, host.is_ipv4(), self.by())
+    fn asks_gateway(&self) -> bool {
+        self.rounds.check().asked == Asked::Neighbour
     }
 
     /// Returns whether packets of its device begin in a way that lets it ask.
     fn has_fit_header(&self) -> bool {
-        match (self.by(), self.header) {
-            (By::Neighbour, header) => header == Header::Ethernet && self.own.is_some(),
-            (By::Ping | By::Tcp(_), header) => header != Header::Other,
-        }
+        if self.asks_gateway() { self.header == Header::Ethernet } else { self.header != Header::Other }
     }
 
-    /// Returns whether there is anybody that it could ask.
-    fn can_ask(&self, sockets: &Sockets) -> bool {
+    /// Returns whether there is anybody that the check in this slot could ask.
+    fn can_ask(&self, slot: u32, sockets: &Sockets) -> bool {
         let mut hosts = self.hosts.iter().zip(&self.sources);
-        self.has_fit_header()
-            && hosts.any(|(host, source)| source.is_some() && sockets.contains_key(&self.socket(*host)))
+        let has_socket = |host: &IpAddr| sockets.contains_key(&self.socket(slot, *host));
+        self.has_fit_header() && hosts.any(|(host, source)| source.is_some() && has_socket(host))
     }
 
     /// Says why it asks nobody.
     fn why_idle(&self) -> String {
         let device = &self.next_hop.device.name;
-        match self.by() {
+        match self.rounds.check() {
+            HealthCheck { asked: Asked::Neighbour, src: Some(src), .. } if self.has_fit_header() => {
+                format!("this host does not have the address {src} to ask the gateway from")
+            }
             _ if self.has_fit_header() => format!("{device} has no address to ask from"),
-            By::Neighbour => format!("packets of {device} have no Ethernet header"),
-            By::Ping | By::Tcp(_) => format!("packets of {device} have a header that byway does not know"),
-        }
-    }
-
-    /// Returns who gets a question for the gateway, which is `known` to have this Ethernet address. Everybody gets one now and
-    /// then while it does not answer: another machine may be the gateway by now.
-    fn whom(&self, known: Option<&[u8]>) -> Whom {
-        let rounds = (ASK_EVERYBODY.as_millis() / self.rounds.check().interval.as_millis().max(1)).max(1);
-        let may_ask_everybody = u128::from(self.round.wrapping_sub(1)) % rounds == 0;
-        match known.and_then(|it| it.try_into().ok()) {
-            Some(known) if !may_ask_everybody || !self.rounds.is_in_doubt() => Whom::Gateway(known),
-            _ if may_ask_everybody => Whom::Everybody,
-            _ => Whom::Nobody,
+            HealthCheck { asked: Asked::Neighbour, .. } => {
+                format!("packets of {device} have no Ethernet header")
+            }
+            _ => format!("packets of {device} have a header that byway does not know"),
         }
     }
 }
 
 /// Who gets a question for a gateway.
+#[derive(Debug, PartialEq, Eq)]
 enum Whom {
     /// Only the one with this Ethernet address.
     Gateway([u8; 6]),
     Everybody,
     Nobody,
+}
+
+impl Whom {
+    /// Returns who does in this round. The kernel has the Ethernet address `known` for the gateway. Everybody gets a question now
+    /// and then while that does not answer: another machine may be the gateway by now.
+    fn of(known: Option<[u8; 6]>, is_in_doubt: bool, round: u32, interval: Duration) -> Self {
+        let rounds = ASK_EVERYBODY.as_nanos().div_ceil(interval.as_nanos().max(1)).max(1);
+        let may_ask_everybody = u128::from(round.wrapping_sub(1)) % rounds == 0;
+        match known {
+            Some(known) if !may_ask_everybody || !is_in_doubt => Self::Gateway(known),
+            _ if may_ask_everybody => Self::Everybody,
+            _ => Self::Nobody,
+        }
+    }
 }
 
 /// What a health check has found out about a next hop: that it is out of service from now on, or back.
@@ -280,12 +290,11 @@ impl Checker {
             let index = link.device.index;
             let sources =
                 hosts.iter().map(|host| source(&check, &next_hop, *host, index, &addresses)).collect();
-            let own = if check.asked == Asked::Neighbour { self.network.own_address(index)? } else { None };
             let next_hop = NextHop { device: link.device, ..next_hop };
             let same = before.remove(&slot.index);
             let same = same.filter(|it| it.next_hop == next_hop && *it.rounds.check() == check);
             let checked = match same {
-                Some(same) => Checked { header: link.header, is_up: link.is_up, own, hosts, sources, ..same },
+                Some(same) => Checked { header: link.header, is_up: link.is_up, hosts, sources, ..same },
                 None => {
                     let until = Duration::from_nanos(next_hops.verdict(slot.index)?);
                     let rounds = Rounds::new(check, until <= now, now);
@@ -296,7 +305,7 @@ impl Checker {
                         rounds,
                         header,
                         is_up,
-                        own,
+                        known: None,
                         hosts,
                         sources,
                         unasked,
@@ -309,9 +318,9 @@ impl Checker {
             self.checks.insert(slot.index, checked);
         }
         let opened = self.open_sockets();
-        for checked in self.checks.values_mut() {
+        for (slot, checked) in &mut self.checks {
             // Whose device is down is known anyway.
-            let is_idle = checked.is_up && !checked.can_ask(&self.sockets);
+            let is_idle = checked.is_up && !checked.can_ask(*slot, &self.sockets);
             checked.idle = if is_idle { checked.idle.saturating_add(1) } else { 0 };
         }
         opened?;
@@ -327,8 +336,10 @@ impl Checker {
 
     /// Opens the sockets that the checks need, and closes the others.
     fn open_sockets(&mut self) -> Result<()> {
-        let needed =
-            self.checks.values().flat_map(|checked| checked.hosts.iter().map(|host| checked.socket(*host)));
+        let needed = self
+            .checks
+            .iter()
+            .flat_map(|(slot, checked)| checked.hosts.iter().map(|host| checked.socket(*slot, *host)));
         let needed: BTreeSet<(u32, bool, By)> = needed.collect();
         self.sockets.retain(|key, _| needed.contains(key));
         let identifier = self.secrets.hash_one(()) as u16;
@@ -366,31 +377,32 @@ impl Checker {
                     // back, so the next look opens another one.
                     Err(_) => return false,
                 };
-                for (slot, checked) in &mut *checks {
+                for slot in asked_by(checks, key, host, answer) {
+                    let Some(checked) = checks.get_mut(&slot) else { continue };
                     let place = checked.hosts.iter().position(|asked| *asked == host);
-                    let Some(place) = place.filter(|_| checked.socket(host) == *key) else { continue };
-                    let secret_of = |round| secrets.hash_one((*slot, round, host));
+                    let Some(place) = place.filter(|_| checked.socket(slot, host) == *key) else { continue };
+                    let secret_of = |round| secrets.hash_one((slot, round, host));
                     let round = match answer {
-                        Answer::Question(it) if it.slot == *slot && it.secret == secret_of(it.round) => {
-                            it.round
-                        }
-                        Answer::Question(_) => continue,
-                        Answer::Secret(secret, source) => {
-                            let mut rounds = (0..=ROUNDS_MAX).map(|back| checked.round.wrapping_sub(back));
-                            let Some(round) = rounds.find(|it| secret_of(*it) as u32 == secret) else {
-                                continue;
-                            };
+                        Answer::Ping(it) => (it.secret == secret_of(it.round)).then_some(it.round),
+                        Answer::Tcp(segment) => {
                             if let Ok(Some(gateway)) = address_for(network, checked, host) {
                                 // Otherwise the kernel does.
-                                let _ = asker.reset(source, host, &gateway, secret);
+                                let _ = asker.reset(host, &gateway, segment);
                             }
-                            round
+                            let mut rounds = (0..=ROUNDS_MAX).map(|back| checked.round.wrapping_sub(back));
+                            let round = rounds.find(|it| secret_of(*it) as u32 == segment.secret);
+                            round.filter(|_| segment.accepts)
                         }
-                        // That the gateway is alive is no less true if it was asked before.
-                        Answer::Any => checked.round,
+                        // Packets go to the address that the kernel has, whoever else answers. That the gateway is alive is no
+                        // less true if it was asked before.
+                        Answer::Neighbour(lladdr) => {
+                            let is_known =
+                                lladdr.is_none() || checked.known.is_none() || lladdr == checked.known;
+                            is_known.then_some(checked.round)
+                        }
                     };
-                    if let Some(is_healthy) = checked.rounds.answer(round, place) {
-                        changed.insert(*slot, is_healthy);
+                    if let Some(is_healthy) = round.and_then(|it| checked.rounds.answer(it, place)) {
+                        changed.insert(slot, is_healthy);
                     }
                 }
             }
@@ -404,7 +416,7 @@ impl Checker {
         let Self { checks, sockets, secrets, network, .. } = self;
         let mut refused = Ok(());
         for (slot, checked) in checks {
-            if !checked.can_ask(sockets) {
+            if !checked.can_ask(*slot, sockets) {
                 // Whatever it knew is old by the time that it can ask again.
                 checked.rounds.begin_anew(checked.until <= now, now);
                 continue;
@@ -422,24 +434,23 @@ impl Checker {
                 else {
                     continue;
                 };
-                let Some(asker) = sockets.get(&checked.socket(host)) else { continue };
+                let Some(asker) = sockets.get(&checked.socket(*slot, host)) else { continue };
                 let address = address_for(network, checked, host).ok().flatten();
-                let asked = match (checked.by(), checked.own, address) {
-                    (By::Neighbour, Some(own), address) => match checked.whom(address.as_deref()) {
-                        Whom::Gateway(only) => asker.solicit(own, source, host, Some(only)),
-                        Whom::Everybody => asker.solicit(own, source, host, None),
+                let asked = if checked.asks_gateway() {
+                    checked.known = address.and_then(|it| it.try_into().ok());
+                    let interval = checked.rounds.check().interval;
+                    match Whom::of(checked.known, checked.rounds.is_in_doubt(), round, interval) {
+                        Whom::Gateway(only) => asker.solicit(source, host, Some(only)),
+                        Whom::Everybody => asker.solicit(source, host, None),
                         Whom::Nobody => continue,
-                    },
-                    (By::Neighbour, None, _) => continue,
-                    (By::Ping | By::Tcp(_), _, Some(address)) => {
-                        let secret = secrets.hash_one((*slot, round, host));
-                        asker.ask(source, host, &address, Question { secret, slot: *slot, round })
                     }
+                } else if let Some(address) = address {
+                    let secret = secrets.hash_one((*slot, round, host));
+                    asker.ask(source, host, &address, Question { secret, slot: *slot, round })
+                } else {
                     // Other packets wait for their neighbour as well.
-                    (By::Ping | By::Tcp(_), _, None) => {
-                        checked.unasked.push(place);
-                        continue;
-                    }
+                    checked.unasked.push(place);
+                    continue;
                 };
                 let Err(error) = asked else { continue };
                 match error.raw_os_error() {
@@ -470,7 +481,8 @@ impl Checker {
             let (is_healthy, check) = (checked.rounds.is_alive(), checked.rounds.check());
             let has_changed = changed.contains_key(slot);
             // One that can ask nobody lets its verdict end.
-            let is_renewed = !is_healthy && checked.until < now + RENEW && checked.can_ask(&self.sockets);
+            let is_renewed =
+                !is_healthy && checked.until < now + RENEW && checked.can_ask(*slot, &self.sockets);
             if !has_changed && !is_renewed {
                 continue;
             }
@@ -493,11 +505,12 @@ impl Checker {
     }
 
     fn wait(&self, now: Duration, longest: Duration) -> Result<()> {
-        let due = self.checks.values().filter(|checked| checked.can_ask(&self.sockets)).map(|checked| {
-            let renewal = (!checked.rounds.is_alive()).then(|| checked.until.saturating_sub(RENEW));
-            let unasked = (!checked.unasked.is_empty()).then(|| now + ASK_AGAIN);
-            [Some(checked.rounds.due()), renewal, unasked].into_iter().flatten().min()
-        });
+        let due =
+            self.checks.iter().filter(|(slot, it)| it.can_ask(**slot, &self.sockets)).map(|(_, checked)| {
+                let renewal = (!checked.rounds.is_alive()).then(|| checked.until.saturating_sub(RENEW));
+                let unasked = (!checked.unasked.is_empty()).then(|| now + ASK_AGAIN);
+                [Some(checked.rounds.due()), renewal, unasked].into_iter().flatten().min()
+            });
         let until = due.flatten().min().unwrap_or(self.look_again).min(self.look_again);
         // Rounded up, because otherwise it would wake too early and wait again.
         let time = until.saturating_sub(now).min(longest).as_micros().div_ceil(1_000);
@@ -506,6 +519,26 @@ impl Checker {
         match poll(&mut sockets, PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX)) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(Error::kernel("wait for answers", errno)),
+        }
+    }
+}
+
+/// Returns the slots of the checks that an answer may be for.
+fn asked_by(
+    checks: &BTreeMap<u32, Checked>,
+    (index, _, by): &(u32, bool, By),
+    host: IpAddr,
+    answer: Answer,
+) -> Vec<u32> {
+    match (answer, by) {
+        (Answer::Ping(question), _) => vec![question.slot],
+        (Answer::Tcp(_), By::Tcp { slot, .. }) => vec![*slot],
+        (Answer::Tcp(_), _) => Vec::new(),
+        (Answer::Neighbour(_), _) => {
+            let is_of = |it: &Checked| {
+                it.next_hop.device.index == *index && it.next_hop.gateway == Some(host) && it.asks_gateway()
+            };
+            checks.iter().filter(|(_, it)| is_of(it)).map(|(slot, _)| *slot).collect()
         }
     }
 }
@@ -551,8 +584,11 @@ fn source(
     index: u32,
     addresses: &BTreeMap<u32, Vec<IpNet>>,
 ) -> Option<IpAddr> {
-    if check.src.is_some() {
-        return check.src.filter(|src| src.is_ipv4() == host.is_ipv4());
+    if let Some(src) = check.src {
+        let is_own = || addresses.values().flatten().any(|net| net.addr() == src);
+        // Whoever is asked by ARP or neighbour discovery takes this host for the one with that address.
+        let may_ask = check.asked != Asked::Neighbour || is_own();
+        return (src.is_ipv4() == host.is_ipv4() && may_ask).then_some(src);
     }
     let of_device = addresses.get(&index).map(Vec::as_slice).unwrap_or_default();
     if check.asked == Asked::Neighbour {
@@ -616,10 +652,32 @@ mod tests {
         let said = HealthCheck { src: Some(ip("192.168.1.5")), ..check.clone() };
         assert_eq!(with(&said, "10.0.0.9", "198.51.100.1", &nets), Some(ip("192.168.1.5")));
         assert_eq!(with(&check, "10.0.0.9", "198.51.100.1", &nets[2..]), None);
-        // A gateway is asked from its own link.
+        // A gateway is asked from its own link, and never from an address that this host does not have.
         let neighbour = HealthCheck::new(Asked::Neighbour);
+        for (src, may_ask) in [("192.0.2.1", true), ("192.168.1.5", false)] {
+            let said = HealthCheck { src: Some(ip(src)), ..neighbour.clone() };
+            assert_eq!(with(&said, "10.0.0.9", "10.0.0.9", &nets), may_ask.then(|| ip(src)));
+        }
         assert_eq!(with(&neighbour, "fe80::9", "fe80::9", &nets), Some(ip("fe80::1")));
         assert_eq!(with(&neighbour, "10.0.0.9", "10.0.0.9", &nets), Some(ip("10.0.0.1")));
+    }
+
+    #[test]
+    fn a_gateway_is_asked_alone_but_for_one_question_a_second_while_it_does_not_answer() {
+        let known = Some([2, 0, 0, 0, 0, 9]);
+        for (interval, each) in [(10, 100), (200, 5), (600, 2), (1_000, 1), (5_000, 1)] {
+            let of = |known, is_in_doubt, round| {
+                Whom::of(known, is_in_doubt, round, Duration::from_millis(interval))
+            };
+            for round in 1..=201 {
+                let alone = Whom::Gateway([2, 0, 0, 0, 0, 9]);
+                assert_eq!(of(known, false, round), alone);
+                let is_turn = (round - 1) % each == 0;
+                assert_eq!(of(known, true, round), if is_turn { Whom::Everybody } else { alone });
+                let unknown = if is_turn { Whom::Everybody } else { Whom::Nobody };
+                assert_eq!(of(None, true, round), unknown);
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Kernel features, found by trying.
 
-use std::{fs::File, io, sync::OnceLock};
+use std::{io, os::unix::net::UnixStream, sync::OnceLock};
 
 use aya::{
     programs::ProgramType,
@@ -9,15 +9,15 @@ use aya::{
 
 use crate::error::{Error, Result};
 
-/// How many descriptors aya needs at once to try a feature, and some more.
-const SPARE: usize = 8;
+/// How many pairs of descriptors: as many as aya needs at once to try a feature, and some more.
+const SPARE: usize = 4;
 
 /// Lets aya try all features that it knows, once for each process. It takes one that cannot be tried for one that is missing,
 /// and this for the truth from then on. So this fails if there are too few descriptors to try them.
 pub(crate) fn find() -> Result<()> {
     static FOUND: OnceLock<()> = OnceLock::new();
     if FOUND.get().is_none() {
-        let spare: io::Result<Vec<File>> = (0..SPARE).map(|_| File::open("/dev/null")).collect();
+        let spare: io::Result<Vec<_>> = (0..SPARE).map(|_| UnixStream::pair()).collect();
         drop(spare.map_err(|error| Error::kernel("find out what the kernel can do", error))?);
         aya::features();
     }

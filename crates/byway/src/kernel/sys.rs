@@ -254,6 +254,26 @@ pub(super) fn packet_address(ifindex: u32, protocol: u16, address: &[u8]) -> Soc
     unsafe { SockAddr::new(storage, length as libc::socklen_t) }
 }
 
+/// Returns the Ethernet address that the device of a packet socket has now, if it has one (`packet_getname`,
+/// net/packet/af_packet.c).
+///
+/// # Errors
+///
+/// Those of getsockname(2).
+pub(super) fn own_address(socket: BorrowedFd<'_>) -> io::Result<Option<[u8; 6]>> {
+    // Link-layer addresses may be longer than the structure has room for.
+    let mut storage = SockAddrStorage::zeroed();
+    let mut length = storage.size_of();
+    // SAFETY: `length` says how much room there is.
+    let result = unsafe { libc::getsockname(socket.as_raw_fd(), (&raw mut storage).cast(), &raw mut length) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the storage is aligned for every kind of address and larger than this one, and any bytes make a valid one.
+    let link = unsafe { storage.view_as::<libc::sockaddr_ll>() };
+    Ok(link.sll_addr.first_chunk().copied().filter(|_| usize::from(link.sll_halen) == 6))
+}
+
 /// `MEMBARRIER_CMD_GLOBAL` (membarrier(2)).
 const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
 

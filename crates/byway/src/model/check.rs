@@ -91,6 +91,14 @@ pub enum RuleError {
     /// A health check by TCP without a port.
     #[error("a health check cannot ask for TCP port 0")]
     NoPort,
+    /// A source address of another family than the gateway that it asks.
+    #[error("a health check cannot ask the gateway of {next_hop} from {src}: one is IPv4 and the other IPv6")]
+    GatewayAskedFromOtherFamily {
+        /// The source address.
+        src: IpAddr,
+        /// The next hop.
+        next_hop: NextHopSpec,
+    },
     /// A health check that asks the gateway of a next hop without one.
     #[error("a health check cannot ask the gateway of {0}, which has none")]
     NoGatewayToAsk(NextHopSpec),
@@ -170,6 +178,7 @@ impl RuleError {
             Self::CannotBeAsked(..) => "name a host behind the next hop",
             Self::AskedTwice(_) => "name it once",
             Self::NoPort => "a port is 1 to 65535",
+            Self::GatewayAskedFromOtherFamily { .. } => "leave `src` out",
             Self::NoGatewayToAsk(_) => "name hosts with `ping` or `tcp`",
             Self::NotASource(..) => "name an address of this host",
             Self::AskedFromOtherFamily { .. } => "name hosts of one family, or leave `src` out",
@@ -425,12 +434,10 @@ impl HealthCheckSpec {
     pub fn check(&self) -> Result<(), RuleError> {
         let Self { next_hop, check } = self;
         check.check()?;
-        match (&check.asked, next_hop.gateway(), check.src) {
-            (Asked::Neighbour, None, _) if next_hop.learned().is_none() => {
-                Err(RuleError::NoGatewayToAsk(next_hop.clone()))
-            }
-            (Asked::Neighbour, Some(host), Some(src)) if host.is_ipv4() != src.is_ipv4() => {
-                Err(RuleError::AskedFromOtherFamily { src, host })
+        match (&check.asked, next_hop.gateway_or_unspecified(), check.src) {
+            (Asked::Neighbour, None, _) => Err(RuleError::NoGatewayToAsk(next_hop.clone())),
+            (Asked::Neighbour, Some(gateway), Some(src)) if gateway.is_ipv4() != src.is_ipv4() => {
+                Err(RuleError::GatewayAskedFromOtherFamily { src, next_hop: next_hop.clone() })
             }
             _ => Ok(()),
         }

@@ -244,12 +244,13 @@ fn every_mistake_in_a_health_check_has_its_place() {
         (
             check("neighbour = true\nsrc = \"2001:db8::1\""),
             Some(
-                "5:1 [[health-check]]: the health check asks 10.0.0.1 from 2001:db8::1: one is IPv4 and the other IPv6; name hosts of \
-                 one family, or leave `src` out",
+                "5:1 [[health-check]]: a health check cannot ask the gateway of via 10.0.0.1 dev eth1 from 2001:db8::1: one is IPv4 \
+                 and the other IPv6; leave `src` out",
             ),
         ),
         (
-            "[[rule]]\nfrom = \"192.0.2.7\"\ndev = \"eth1\"\n[[health-check]]\ndev = \"eth1\"\nneighbour = true\n".to_owned(),
+            "[[rule]]\nfrom = \"192.0.2.7\"\ndev = \"eth1\"\n[[health-check]]\ndev = \"eth1\"\nneighbour = true\n"
+                .to_owned(),
             Some(
                 "4:1 [[health-check]]: a health check cannot ask the gateway of dev eth1, which has none; name hosts with `ping` or \
                  `tcp`",

@@ -10,11 +10,15 @@ mod ping;
 mod tcp;
 
 use std::{
-    io::{self, ErrorKind, Read},
+    io::{self, ErrorKind},
     net::IpAddr,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
+use nix::{
+    errno::Errno,
+    sys::socket::{LinkAddr, recvfrom},
+};
 use socket2::{Domain, Socket, Type};
 
 use super::{solicit, sys};
@@ -36,23 +40,39 @@ pub(crate) struct Question {
     pub(crate) round: u32,
 }
 
-/// What an answer says about its question.
+/// An answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// All of it.
-    Question(Question),
-    /// The last bits of its secret, and which address of this host has asked. The connection is to be reset ([`Asker::reset`]).
-    Secret(u32, IpAddr),
-    /// Nothing: ARP and neighbour discovery have no room for it.
-    Any,
+    /// To a ping: it repeats the question.
+    Ping(Question),
+    /// To a request for a TCP connection.
+    Tcp(Segment),
+    /// Of a neighbour, with its Ethernet address if it says that. There is no room for a question.
+    Neighbour(Option<[u8; 6]>),
+}
+
+/// A TCP segment that acknowledges something. The connection that it belongs to is to be reset ([`Asker::reset`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// The last bits of the secret of the question that it answers.
+    pub(crate) secret: u32,
+    /// Whether it accepts the connection. If not, it belongs to an older one that the host has not forgotten.
+    pub(crate) accepts: bool,
+    /// Which address and port of this host have asked.
+    pub(crate) own: (IpAddr, u16),
 }
 
 /// How to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum By {
     Ping,
-    /// A TCP port.
-    Tcp(u16),
+    /// For connections to a TCP port. The check in this slot has its own socket: two that ask the same host must not do so from the
+    /// same port. Rounds that are under way at the same time must not either, so it takes as many ports as that, and one more.
+    Tcp {
+        port: u16,
+        slot: u32,
+        ports: u32,
+    },
     Neighbour,
 }
 
@@ -63,10 +83,10 @@ pub(crate) struct Asker {
     ifindex: u32,
     is_v4: bool,
     by: By,
-    /// The identifier of its ICMP echo requests, or the port that its connections come from.
+    /// The identifier of its ICMP echo requests.
     identifier: u16,
-    #[expect(dead_code, reason = "while it is open, nobody else gets its port")]
-    port: Option<Socket>,
+    /// The ports that its connections come from.
+    ports: Vec<tcp::Reserved>,
 }
 
 impl Asker {
@@ -76,18 +96,13 @@ impl Asker {
     ///
     /// `EPERM` without CAP_NET_RAW, `ENODEV` if there is no such device, and others of socket(2).
     pub(crate) fn open(ifindex: u32, is_v4: bool, by: By, identifier: u16) -> io::Result<Self> {
-        let port = if let By::Tcp(_) = by { Some(tcp::reserve(is_v4)?) } else { None };
-        let identifier = match &port {
-            Some(reserved) => {
-                reserved.local_addr()?.as_socket().map(|it| it.port()).ok_or(ErrorKind::AddrNotAvailable)?
-            }
-            None => identifier,
-        };
+        let count = if let By::Tcp { ports, .. } = by { ports } else { 0 };
+        let ports = (0..count).map(|_| tcp::Reserved::new(is_v4)).collect::<io::Result<Vec<_>>>()?;
         // Without a protocol nothing comes in before the filter is there.
         let socket = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking().cloexec(), None)?;
         socket.attach_filter(&match by {
             By::Ping => ping::answers(is_v4, identifier),
-            By::Tcp(port) => tcp::answers(is_v4, port, identifier),
+            By::Tcp { port, .. } => tcp::answers(is_v4, port, &ports),
             By::Neighbour => neighbour::answers(is_v4),
         })?;
         sys::bypass_queues(socket.as_fd())?;
@@ -97,7 +112,7 @@ impl Asker {
             (_, false) => libc::ETH_P_IPV6,
         };
         socket.bind(&sys::packet_address(ifindex, protocol as u16, &[]))?;
-        Ok(Self { socket, ifindex, is_v4, by, identifier, port })
+        Ok(Self { socket, ifindex, is_v4, by, identifier, ports })
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -118,38 +133,37 @@ impl Asker {
     ) -> io::Result<()> {
         let packet = match self.by {
             By::Ping => ping::question(self.identifier, source, host, question)?,
-            By::Tcp(port) => tcp::question((source, self.identifier), (host, port), question.secret as u32)?,
+            By::Tcp { port, .. } => {
+                let nth = question.round as usize % self.ports.len().max(1);
+                let own = self.ports.get(nth).ok_or(ErrorKind::InvalidInput)?.port;
+                tcp::question((source, own), (host, port), question.secret as u32)?
+            }
             By::Neighbour => return Err(ErrorKind::InvalidInput.into()),
         };
         self.send(&packet, gateway)
     }
 
-    /// Asks a neighbour by a device, whose Ethernet address is `own`: everybody on the link, or only whoever has the Ethernet
-    /// address `only`.
+    /// Asks a neighbour: everybody on the link, or only whoever has the Ethernet address `only`.
     ///
     /// # Errors
     ///
     /// Those of the device, such as `ENETDOWN`.
-    pub(crate) fn solicit(
-        &self,
-        own: [u8; 6],
-        source: IpAddr,
-        neighbour: IpAddr,
-        only: Option<[u8; 6]>,
-    ) -> io::Result<()> {
+    pub(crate) fn solicit(&self, source: IpAddr, neighbour: IpAddr, only: Option<[u8; 6]>) -> io::Result<()> {
+        // That of now: whoever hears of an old one sends there.
+        let own = sys::own_address(self.socket.as_fd())?.ok_or(ErrorKind::AddrNotAvailable)?;
         let (packet, ethertype, to) = solicit::question(own, source, neighbour, only)?;
         self.socket.send_to(&packet, &sys::packet_address(self.ifindex, ethertype, &to)).map(drop)
     }
 
-    /// Resets a connection that a host has accepted, so that it does not wait for it. `secret` is that of the [`Answer`]. The
-    /// kernel does the same, but by its routes and through the firewall.
+    /// Resets the connection of a segment, so that the host does not wait for it. The kernel does the same, but by its routes and
+    /// through the firewall.
     ///
     /// # Errors
     ///
     /// Those of the device, such as `ENETDOWN`.
-    pub(crate) fn reset(&self, source: IpAddr, host: IpAddr, gateway: &[u8], secret: u32) -> io::Result<()> {
-        let By::Tcp(port) = self.by else { return Ok(()) };
-        self.send(&tcp::reset((source, self.identifier), (host, port), secret)?, gateway)
+    pub(crate) fn reset(&self, host: IpAddr, gateway: &[u8], segment: Segment) -> io::Result<()> {
+        let By::Tcp { port, .. } = self.by else { return Ok(()) };
+        self.send(&tcp::reset(segment.own, (host, port), segment.secret)?, gateway)
     }
 
     fn send(&self, packet: &[u8], gateway: &[u8]) -> io::Result<()> {
@@ -165,14 +179,21 @@ impl Asker {
     pub(crate) fn answer(&self) -> io::Result<Option<(IpAddr, Answer)>> {
         let mut bytes = [0; LONGEST];
         loop {
-            let length = match (&self.socket).read(&mut bytes) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                length => length?,
+            let (length, from) = match recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut bytes) {
+                Err(Errno::EAGAIN) => return Ok(None),
+                Err(Errno::EINTR) => continue,
+                received => received?,
             };
+            // The socket also hears what comes in by devices on top of its own, and what is for others.
+            let is_its_own = |it: &LinkAddr| {
+                it.ifindex() == self.ifindex as usize && it.pkttype() != libc::PACKET_OTHERHOST
+            };
+            if !from.as_ref().is_some_and(is_its_own) {
+                continue;
+            }
             let answer = bytes.get(..length).and_then(|packet| match self.by {
                 By::Ping => ping::read(packet, self.identifier),
-                By::Tcp(port) => tcp::read(packet, port, self.identifier),
+                By::Tcp { port, .. } => tcp::read(packet, port, &self.ports),
                 By::Neighbour => neighbour::read(packet, self.is_v4),
             });
             if answer.is_some() {

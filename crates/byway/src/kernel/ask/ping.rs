@@ -85,7 +85,7 @@ pub(super) fn read(packet: &[u8], identifier: u16) -> Option<(IpAddr, Answer)> {
         },
         _ => return None,
     };
-    (answered == identifier).then_some((source, Answer::Question(Question::of_bytes(content)?)))
+    (answered == identifier).then_some((source, Answer::Ping(Question::of_bytes(content)?)))
 }
 
 /// A filter for replies with this identifier.

@@ -12,7 +12,7 @@ use etherparse::{
 use socket2::{Domain, SockFilter, Socket, Type};
 
 use super::{
-    Answer, HOP_LIMIT,
+    Answer, HOP_LIMIT, Segment,
     filter::{Step, filter},
 };
 
@@ -20,22 +20,32 @@ use super::{
 const WINDOW: u16 = 64_240;
 const LARGEST_SEGMENT: u16 = 1_220;
 
-/// Both flags of the answer that accepts a connection.
-const SYN_ACK: u32 = 0x12;
+/// The flag of whatever acknowledges something.
+const ACK: u32 = 0x10;
 
-/// Takes a port that nobody else on this host uses meanwhile. Nobody listens there, so the kernel resets what comes in.
-pub(super) fn reserve(is_v4: bool) -> io::Result<Socket> {
-    let (domain, any): (Domain, IpAddr) = if is_v4 {
-        (Domain::IPV4, Ipv4Addr::UNSPECIFIED.into())
-    } else {
-        (Domain::IPV6, Ipv6Addr::UNSPECIFIED.into())
-    };
-    let socket = Socket::new(domain, Type::STREAM.cloexec(), None)?;
-    if !is_v4 {
-        socket.set_only_v6(true)?;
+/// A port that nobody else on this host uses meanwhile. Nobody listens there, so the kernel resets what comes in.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    pub(super) port: u16,
+    #[expect(dead_code, reason = "while it is open, nobody else gets the port")]
+    socket: Socket,
+}
+
+impl Reserved {
+    pub(super) fn new(is_v4: bool) -> io::Result<Self> {
+        let (domain, any): (Domain, IpAddr) = if is_v4 {
+            (Domain::IPV4, Ipv4Addr::UNSPECIFIED.into())
+        } else {
+            (Domain::IPV6, Ipv6Addr::UNSPECIFIED.into())
+        };
+        let socket = Socket::new(domain, Type::STREAM.cloexec(), None)?;
+        if !is_v4 {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&SocketAddr::new(any, 0).into())?;
+        let own = socket.local_addr()?.as_socket().ok_or(ErrorKind::AddrNotAvailable)?;
+        Ok(Self { port: own.port(), socket })
     }
-    socket.bind(&SocketAddr::new(any, 0).into())?;
-    Ok(socket)
 }
 
 /// Returns a request for a connection. `secret` is its sequence number.
@@ -46,7 +56,7 @@ pub(super) fn question(from: (IpAddr, u16), to: (IpAddr, u16), secret: u32) -> i
     packet(from.0, to.0, header)
 }
 
-/// Returns what resets a connection that a host has accepted.
+/// Returns what resets a connection, once its host has acknowledged the request with this secret.
 pub(super) fn reset(from: (IpAddr, u16), to: (IpAddr, u16), secret: u32) -> io::Result<Vec<u8>> {
     let mut header = TcpHeader::new(from.1, to.1, secret.wrapping_add(1), 0);
     header.rst = true;
@@ -72,8 +82,8 @@ fn packet(source: IpAddr, host: IpAddr, header: TcpHeader) -> io::Result<Vec<u8>
     Ok(packet)
 }
 
-/// Reads an answer that accepts a connection from `own` to `port`, and the host that it comes from.
-pub(super) fn read(packet: &[u8], port: u16, own: u16) -> Option<(IpAddr, Answer)> {
+/// Reads a segment that acknowledges something that one of these ports has sent to `port`, and the host that it comes from.
+pub(super) fn read(packet: &[u8], port: u16, own: &[Reserved]) -> Option<(IpAddr, Answer)> {
     let packet = SlicedPacket::from_ip(packet).ok()?;
     let (source, destination): (IpAddr, IpAddr) = match packet.net? {
         NetSlice::Ipv4(it) => (it.header().source_addr().into(), it.header().destination_addr().into()),
@@ -81,15 +91,20 @@ pub(super) fn read(packet: &[u8], port: u16, own: u16) -> Option<(IpAddr, Answer
         _ => return None,
     };
     let TransportSlice::Tcp(tcp) = packet.transport? else { return None };
-    let is_accepted = tcp.syn() && tcp.ack() && !tcp.rst();
-    let is_ours = (tcp.source_port(), tcp.destination_port()) == (port, own);
-    let secret = tcp.acknowledgment_number().wrapping_sub(1);
-    (is_accepted && is_ours).then_some((source, Answer::Secret(secret, destination)))
+    let to = tcp.destination_port();
+    let is_ours = tcp.source_port() == port && own.iter().any(|it| it.port == to);
+    let segment = Segment {
+        secret: tcp.acknowledgment_number().wrapping_sub(1),
+        accepts: tcp.syn(),
+        own: (destination, to),
+    };
+    (is_ours && tcp.ack() && !tcp.rst()).then_some((source, Answer::Tcp(segment)))
 }
 
-/// A filter for answers that accept a connection from `own` to `port`.
-pub(super) fn answers(is_v4: bool, port: u16, own: u16) -> Vec<SockFilter> {
-    let (port, own) = (port.into(), own.into());
+/// A filter for segments from `port` to one of these that acknowledge something.
+pub(super) fn answers(is_v4: bool, port: u16, own: &[Reserved]) -> Vec<SockFilter> {
+    let own = Step::IsOneOf(own.iter().map(|it| it.port.into()).collect());
+    let port = port.into();
     if is_v4 {
         filter(&[
             Step::Byte(9),
@@ -101,9 +116,9 @@ pub(super) fn answers(is_v4: bool, port: u16, own: u16) -> Vec<SockFilter> {
             Step::HalfBehind(0),
             Step::Is(port),
             Step::HalfBehind(2),
-            Step::Is(own),
+            own,
             Step::ByteBehind(13),
-            Step::Is(SYN_ACK),
+            Step::Has(ACK),
         ])
     } else {
         filter(&[
@@ -112,9 +127,9 @@ pub(super) fn answers(is_v4: bool, port: u16, own: u16) -> Vec<SockFilter> {
             Step::Half(40),
             Step::Is(port),
             Step::Half(42),
-            Step::Is(own),
+            own,
             Step::Byte(53),
-            Step::Is(SYN_ACK),
+            Step::Has(ACK),
         ])
     }
 }
@@ -123,43 +138,51 @@ pub(super) fn answers(is_v4: bool, port: u16, own: u16) -> Vec<SockFilter> {
 mod tests {
     use super::*;
 
-    const OWN: u16 = 40_000;
     const PORT: u16 = 443;
 
     /// An answer with these flags to a request with this number.
-    fn answer(host: IpAddr, own: IpAddr, flags: impl Fn(&mut TcpHeader), secret: u32) -> Vec<u8> {
-        let mut header = TcpHeader::new(PORT, OWN, 7, WINDOW);
+    fn answer(
+        host: IpAddr,
+        (own, to): (IpAddr, u16),
+        flags: impl Fn(&mut TcpHeader),
+        secret: u32,
+    ) -> Vec<u8> {
+        let mut header = TcpHeader::new(PORT, to, 7, WINDOW);
         header.acknowledgment_number = secret.wrapping_add(1);
         flags(&mut header);
         packet(host, own, header).unwrap()
     }
 
     #[test]
-    fn only_what_accepts_a_connection_is_an_answer() {
+    fn what_acknowledges_something_is_an_answer() {
         for (own, host) in [("192.0.2.1", "198.51.100.1"), ("2001:db8::1", "2001:db8:1::1")] {
             let [own, host] = [own, host].map(|it| it.parse::<IpAddr>().unwrap());
-            for secret in [0, 7, u32::MAX] {
+            let reserved = [0; 2].map(|_| Reserved::new(own.is_ipv4()).unwrap());
+            for (secret, to) in [(0, &reserved[0]), (7, &reserved[1]), (u32::MAX, &reserved[1])] {
+                let own = (own, to.port);
+                let segment = |accepts| Some((host, Answer::Tcp(Segment { secret, accepts, own })));
                 let accepted = answer(host, own, |it| (it.syn, it.ack) = (true, true), secret);
-                assert_eq!(read(&accepted, PORT, OWN), Some((host, Answer::Secret(secret, own))));
-                assert_eq!((read(&accepted, PORT, 1), read(&accepted, 1, OWN)), (None, None));
+                assert_eq!(read(&accepted, PORT, &reserved), segment(true));
+                assert_eq!((read(&accepted, PORT, &[]), read(&accepted, 1, &reserved)), (None, None));
                 for cut in 0..accepted.len() {
-                    assert_eq!(read(&accepted[..cut], PORT, OWN), None);
+                    assert_eq!(read(&accepted[..cut], PORT, &reserved), None);
                 }
+                let of_an_older_one = answer(host, own, |it| it.ack = true, secret);
+                assert_eq!(read(&of_an_older_one, PORT, &reserved), segment(false));
             }
-            let refused = answer(host, own, |it| (it.rst, it.ack) = (true, true), 7);
-            let data = answer(host, own, |it| it.ack = true, 7);
-            assert_eq!([refused, data].map(|it| read(&it, PORT, OWN)), [None, None]);
+            let refused = answer(host, (own, reserved[0].port), |it| (it.rst, it.ack) = (true, true), 7);
+            assert_eq!(read(&refused, PORT, &reserved), None);
         }
         let families = ("192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
-        assert!(question((families.0, OWN), (families.1, PORT), 7).is_err());
+        assert!(question((families.0, 1), (families.1, PORT), 7).is_err());
     }
 
     #[test]
     fn a_port_is_taken_from_everybody() {
         for (is_v4, any) in [(true, "0.0.0.0:0"), (false, "[::]:0")] {
-            let reserved = reserve(is_v4).unwrap();
+            let reserved = Reserved::new(is_v4).unwrap();
             let mut at: SocketAddr = any.parse().unwrap();
-            at.set_port(reserved.local_addr().unwrap().as_socket().unwrap().port());
+            at.set_port(reserved.port);
             assert!(std::net::TcpListener::bind(at).is_err());
         }
     }

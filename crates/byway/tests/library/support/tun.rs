@@ -2,6 +2,7 @@
 //! (Documentation/networking/tuntap.rst).
 
 use std::{
+    collections::VecDeque,
     fs::{File, OpenOptions},
     io::{self, Read, Write},
     os::{
@@ -9,6 +10,7 @@ use std::{
         unix::{fs::OpenOptionsExt, net::UnixStream},
     },
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use byway_lab::{Error, Node};
@@ -27,12 +29,17 @@ pub(crate) struct Wire {
 impl Wire {
     /// Joins two nodes; both devices are on.
     pub(crate) fn new(a: (&Node, &str), b: (&Node, &str)) -> byway_lab::Result<Self> {
+        Self::with_delay(a, b, Duration::ZERO)
+    }
+
+    /// Joins two nodes by a wire that each packet takes so long to pass.
+    pub(crate) fn with_delay(a: (&Node, &str), b: (&Node, &str), delay: Duration) -> byway_lab::Result<Self> {
         let files = [open(a)?, open(b)?];
         for (node, device) in [a, b] {
             node.set_up(device, true)?;
         }
         let (signal, stop) = UnixStream::pair().unwrap();
-        let thread = thread::spawn(move || carry(&files, &stop));
+        let thread = thread::spawn(move || carry(&files, delay, &stop));
         Ok(Self { signal: Some(signal), thread: Some(thread) })
     }
 }
@@ -44,21 +51,32 @@ impl Drop for Wire {
     }
 }
 
-fn carry(files: &[File; 2], stop: &UnixStream) {
+fn carry(files: &[File; 2], delay: Duration, stop: &UnixStream) {
     let mut packet = vec![0; LARGEST];
+    // When each packet is to arrive, and where.
+    let mut under_way: VecDeque<(Instant, usize, Vec<u8>)> = VecDeque::new();
     loop {
+        let left = under_way.front().map(|(due, ..)| due.saturating_duration_since(Instant::now()));
+        let timeout = left.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left.as_micros().div_ceil(1_000)).unwrap_or(PollTimeout::MAX)
+        });
         let mut descriptors = [files[0].as_fd(), files[1].as_fd(), stop.as_fd()]
             .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
-        poll(&mut descriptors, PollTimeout::NONE).unwrap();
+        poll(&mut descriptors, timeout).unwrap();
         let [ready_a, ready_b, stopped] = descriptors.map(|descriptor| descriptor.any().unwrap_or(true));
         if stopped {
             return;
         }
         for (ready, from, to) in [(ready_a, 0, 1), (ready_b, 1, 0)] {
             if ready && let Ok(length) = (&files[from]).read(&mut packet) {
-                // Like a cable: what the other end does not take is lost.
-                let _ = (&files[to]).write(&packet[..length]);
+                under_way.push_back((Instant::now() + delay, to, packet[..length].to_vec()));
             }
+        }
+        while under_way.front().is_some_and(|(due, ..)| *due <= Instant::now())
+            && let Some((_, to, packet)) = under_way.pop_front()
+        {
+            // Like a cable: what the other end does not take is lost.
+            let _ = (&files[to]).write(&packet);
         }
     }
 }
