@@ -568,9 +568,8 @@ impl Error {
             | Self::Unsupported { .. }
             | Self::Inconsistent { .. } => return None,
             Self::Kernel { .. } => match self.errno()? {
-                libc::EMFILE | libc::ENFILE => {
-                    "allow more open files: `ulimit -n`, or LimitNOFILE= of a unit"
-                }
+                libc::EMFILE => "allow more open files: `ulimit -n`, or LimitNOFILE= of a unit",
+                libc::ENFILE => "allow more open files on the whole system: `sysctl fs.file-max`",
                 libc::EROFS => "make the file system writable: `mount -o remount,rw` with its path",
                 // What Byway needs of capabilities it has looked for before.
                 libc::EPERM => "see whether a seccomp profile or a security module forbids bpf(2) here",

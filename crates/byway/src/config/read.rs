@@ -16,7 +16,7 @@ use super::{
     values::nearest,
     warnings,
 };
-use crate::model::{HealthCheckSpec, NextHopSpec, RuleError, TargetSpec, check_families};
+use crate::model::{HealthCheck, HealthCheckSpec, NextHopSpec, RuleError, TargetSpec, check_families};
 
 /// The result of reading a configuration.
 #[derive(Debug, Default)]
@@ -188,9 +188,12 @@ impl Draft {
     /// Gives the health checks of `[defaults]` to the next hops of their files that have none of their own, as far as that makes
     /// sense. A gateway on a device may be written in two ways, so the next hop's own check comes after them: the last one counts.
     fn add_default_health_checks(&mut self) {
-        let mut added: Vec<(HealthCheckSpec, Place)> = Vec::new();
+        let own: HashSet<&NextHopSpec> = self.health_checks.iter().map(|(it, _)| &it.next_hop).collect();
+        let mut first: HashMap<&NextHopSpec, &(HealthCheck, Place)> = HashMap::new();
+        let mut added = Vec::new();
         let mut wrong = Vec::new();
-        for (check, place) in &self.default_health_checks {
+        for default in &self.default_health_checks {
+            let (check, place) = default;
             let is_here = |it: &Place| it.file == place.file;
             let groups = self.groups.values().filter(|(_, it)| is_here(it));
             let of_groups = groups.flat_map(|(group, _)| &group.members).map(|it| &it.next_hop);
@@ -199,19 +202,21 @@ impl Draft {
             let mut known = HashSet::new();
             for next_hop in of_groups.chain(of_rules).filter(|next_hop| known.insert(*next_hop)) {
                 let spec = HealthCheckSpec::new(next_hop.clone(), check.clone());
-                let is_same = |(it, _): &&(HealthCheckSpec, Place)| it.next_hop == *next_hop;
-                if self.health_checks.iter().any(|it| is_same(&it)) || spec.check().is_err() {
+                if own.contains(next_hop) || spec.check().is_err() {
                     continue;
                 }
-                match added.iter().find(is_same) {
-                    Some((other, _)) if *other == spec => {}
-                    Some((_, first)) => {
+                match first.get(next_hop) {
+                    Some((other, _)) if other == check => {}
+                    Some((_, before)) => {
                         let error = RuleError::CheckedTwice(next_hop.clone());
                         let problem =
                             Problem::error(place.clone(), &error.to_string(), error.help().as_deref());
-                        wrong.push(problem.also(first.clone(), "the first one"));
+                        wrong.push(problem.also(before.clone(), "the first one"));
                     }
-                    None => added.push((spec, place.clone())),
+                    None => {
+                        first.insert(next_hop, default);
+                        added.push((spec, place.clone()));
+                    }
                 }
             }
         }

@@ -49,6 +49,9 @@ const PATIENCE: u32 = 5;
 /// Rounds begin at most a tenth of an interval early.
 const JITTER: u32 = 10;
 
+/// How many rounds back a host may still wait for a connection: it tells an old one from somebody else's.
+const REMEMBERED: u32 = 256;
+
 /// How often a question for a gateway may go to everybody on the link. The others go to the gateway alone.
 const ASK_EVERYBODY: Duration = Duration::from_secs(1);
 
@@ -278,6 +281,11 @@ impl Checker {
         let mut health_checks = next_hops.health_checks()?;
         let all = if health_checks.is_empty() { Vec::new() } else { next_hops.all()? };
         let addresses = if all.is_empty() { BTreeMap::new() } else { self.network.source_addresses()? };
+        let is_from_somewhere = |it: &HealthCheck| it.asked == Asked::Neighbour && it.src.is_some();
+        let own = match health_checks.values().any(is_from_somewhere) {
+            true => self.network.addresses()?,
+            false => BTreeSet::new(),
+        };
         let now = now()?;
         let mut before = std::mem::take(&mut self.checks);
         for (next_hop, slot) in all.into_iter().filter(|(_, slot)| !slot.is_gone) {
@@ -289,7 +297,7 @@ impl Checker {
             };
             let index = link.device.index;
             let sources =
-                hosts.iter().map(|host| source(&check, &next_hop, *host, index, &addresses)).collect();
+                hosts.iter().map(|host| source(&check, &next_hop, *host, index, &addresses, &own)).collect();
             let next_hop = NextHop { device: link.device, ..next_hop };
             let same = before.remove(&slot.index);
             let same = same.filter(|it| it.next_hop == next_hop && *it.rounds.check() == check);
@@ -385,12 +393,19 @@ impl Checker {
                     let round = match answer {
                         Answer::Ping(it) => (it.secret == secret_of(it.round)).then_some(it.round),
                         Answer::Tcp(segment) => {
-                            if let Ok(Some(gateway)) = address_for(network, checked, host) {
+                            let (source, port) = segment.own;
+                            let mut rounds = (0..REMEMBERED).map(|back| checked.round.wrapping_sub(back));
+                            let is_of = |it: &u32| {
+                                asker.port_of(*it) == Some(port) && secret_of(*it) as u32 == segment.secret
+                            };
+                            let is_ours = checked.sources.get(place) == Some(&Some(source));
+                            let round = if is_ours { rounds.find(is_of) } else { None };
+                            if round.is_some()
+                                && let Ok(Some(gateway)) = address_for(network, checked, host)
+                            {
                                 // Otherwise the kernel does.
                                 let _ = asker.reset(host, &gateway, segment);
                             }
-                            let mut rounds = (0..=ROUNDS_MAX).map(|back| checked.round.wrapping_sub(back));
-                            let round = rounds.find(|it| secret_of(*it) as u32 == segment.secret);
                             round.filter(|_| segment.accepts)
                         }
                         // Packets go to the address that the kernel has, whoever else answers. That the gateway is alive is no
@@ -583,11 +598,11 @@ fn source(
     host: IpAddr,
     index: u32,
     addresses: &BTreeMap<u32, Vec<IpNet>>,
+    own: &BTreeSet<IpAddr>,
 ) -> Option<IpAddr> {
     if let Some(src) = check.src {
-        let is_own = || addresses.values().flatten().any(|net| net.addr() == src);
         // Whoever is asked by ARP or neighbour discovery takes this host for the one with that address.
-        let may_ask = check.asked != Asked::Neighbour || is_own();
+        let may_ask = check.asked != Asked::Neighbour || own.contains(&src);
         return (src.is_ipv4() == host.is_ipv4() && may_ask).then_some(src);
     }
     let of_device = addresses.get(&index).map(Vec::as_slice).unwrap_or_default();
@@ -637,7 +652,8 @@ mod tests {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let check = HealthCheck::ping([ip("198.51.100.1")]);
         let with = |check: &HealthCheck, gateway: &str, host: &str, nets: &[IpNet]| {
-            source(check, &hop(gateway), ip(host), 3, &BTreeMap::from([(3, nets.to_vec())]))
+            let own = nets.iter().map(IpNet::addr).collect();
+            source(check, &hop(gateway), ip(host), 3, &BTreeMap::from([(3, nets.to_vec())]), &own)
         };
         let of = |gateway: &str, host: &str| with(&check, gateway, host, &nets);
         assert_eq!(of("10.0.0.9", "198.51.100.1"), Some(ip("10.0.0.1")));

@@ -18,7 +18,7 @@ use aya::programs::{
 };
 use serde::Serialize;
 
-use super::{bpffs, clsact, network::Network, sys};
+use super::{bpffs, clsact, features, network::Network, sys};
 use crate::{
     error::{Error, Result},
     model::Device,
@@ -367,6 +367,7 @@ fn wait_until_gone(program: u32, place: Place) {
 /// Returns the identities of all loaded programs that have the name of one of Byway's. Reading names needs `CAP_SYS_ADMIN`:
 /// without it, there are none.
 fn byways() -> Result<BTreeSet<u32>> {
+    features::find()?;
     // Earlier builds loaded them by the names of their pins.
     let is_byways = |name: &str| Programs::LOADED_AS.contains(&name) || Programs::NAMES.contains(&name);
     let mut found = BTreeSet::new();

@@ -145,7 +145,7 @@ enum Route {
 
 impl Network {
     /// The addresses of this host, of both families.
-    fn addresses(&mut self) -> Result<BTreeSet<IpAddr>> {
+    pub(crate) fn addresses(&mut self) -> Result<BTreeSet<IpAddr>> {
         let answers = self
             .netlink()
             .dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))

@@ -51,7 +51,8 @@ pub(crate) enum Answer {
     Neighbour(Option<[u8; 6]>),
 }
 
-/// A TCP segment that acknowledges something. The connection that it belongs to is to be reset ([`Asker::reset`]).
+/// A TCP segment that acknowledges something. If that is a question, its connection is to be reset ([`Asker::reset`]). If not, the
+/// connection is that of a host that this one forwards for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Segment {
     /// The last bits of the secret of the question that it answers.
@@ -134,13 +135,18 @@ impl Asker {
         let packet = match self.by {
             By::Ping => ping::question(self.identifier, source, host, question)?,
             By::Tcp { port, .. } => {
-                let nth = question.round as usize % self.ports.len().max(1);
-                let own = self.ports.get(nth).ok_or(ErrorKind::InvalidInput)?.port;
+                let own = self.port_of(question.round).ok_or(ErrorKind::InvalidInput)?;
                 tcp::question((source, own), (host, port), question.secret as u32)?
             }
             By::Neighbour => return Err(ErrorKind::InvalidInput.into()),
         };
         self.send(&packet, gateway)
+    }
+
+    /// Returns the port that the connections of a round come from.
+    pub(crate) fn port_of(&self, round: u32) -> Option<u16> {
+        let nth = (round as usize).checked_rem(self.ports.len())?;
+        self.ports.get(nth).map(|it| it.port)
     }
 
     /// Asks a neighbour: everybody on the link, or only whoever has the Ethernet address `only`.

@@ -263,6 +263,21 @@ fn a_service_never_hears_of_a_check() {
         assert!(heard.frames().iter().filter(|it| syn(it)).all(|it| it.source() == Some(from)));
         assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
         assert!(checks.verdicts.try_recv().is_err());
+
+        // A connection from the same port that this host forwards acknowledges something else, and is none of its business.
+        const ELSEWHERE: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
+        let request = heard.wait_for(ANSWER, syn).unwrap();
+        let mut frame = forged(&request.bytes, v6, false);
+        let tcp = 14 + if v6 { 40 } else { 20 };
+        frame[tcp..tcp + 4]
+            .copy_from_slice(&[&request.bytes[tcp + 2..tcp + 4], &request.bytes[tcp..tcp + 2]].concat());
+        frame[tcp + 8..tcp + 12].copy_from_slice(&ELSEWHERE);
+        frame[tcp + 13] = 0x10;
+        let before = heard.count(syn);
+        router.send_frame("eth0", &frame).unwrap();
+        assert!(wait_until(ANSWER, || heard.count(syn) > before + 3));
+        let is_reset = |it: &Frame| reset(it) && it.bytes[tcp + 4..tcp + 8] == ELSEWHERE;
+        assert_eq!(heard.count(is_reset), 0);
         drop(listener);
         checks.says(false);
     }
@@ -337,11 +352,18 @@ fn nobody_answers_for_a_gateway_that_the_kernel_sends_elsewhere() {
         let checks = Checks::of(&hosts.server);
         checks.says(false);
         let heard = &hosts.heard()[1];
-        let is_answer = |frame: &Frame| frame.direction == Direction::Outgoing;
+        let is_answer = |frame: &Frame| {
+            let is = if v6 {
+                frame.protocol() == Some(58) && frame.payload()[40] == 136
+            } else {
+                frame.ether_type() == Some(0x0806) && frame.payload()[7] == 2
+            };
+            is && frame.direction == Direction::Outgoing
+        };
         // It answers what everybody is asked.
         let before = heard.count(is_answer);
         assert!(wait_until(ANSWER, || heard.count(is_answer) > before + 2));
-        assert!(checks.verdicts.try_recv().is_err());
+        assert!(checks.verdicts.recv_timeout(SILENCE).is_err());
     }
 }
 
